@@ -1,0 +1,46 @@
+# make demo   the packaged data and model: full against diet     make test   lint, types, contracts, tests
+# make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint types unit examples docs bench clean
+
+demo: .venv/demo-installed
+	$(BIN)/datadiet demo
+
+test: lint types unit
+
+lint: .venv/dev-installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/dev-installed
+	$(BIN)/mypy
+
+unit: .venv/dev-installed
+	$(BIN)/python -m pytest -n 2
+
+examples: .venv/dev-installed
+	for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+docs: .venv/dev-installed
+	$(BIN)/mkdocs build --strict --site-dir build/site
+
+bench: .venv/dev-installed
+	$(BIN)/python -m benchmarks.all
+
+# One virtual environment; each stamp is renewed when what it was installed from changes.
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/demo-installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch --editable '.[demo]'
+	touch $@
+
+.venv/dev-installed: .venv/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch --editable '.[dev]'
+	touch $@ .venv/demo-installed
+
+clean:
+	rm -rf .venv build
