@@ -1,0 +1,139 @@
+"""Which column holds what: the user's word first, then the usual names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+
+from datadiet.checks import Problems, unknown
+from datadiet.data.records import Columns
+from datadiet.data.tables import Table, listed
+
+# compared without case and signs: "Text_A" is "texta"
+PAIRS = (
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("texta", "textb"),
+    ("text1", "text2"),
+    ("sentencea", "sentenceb"),
+    ("question", "sentence"),
+    ("question", "passage"),
+    ("query", "passage"),
+    ("1string", "2string"),
+)
+TEXTS = ("text", "sentence", "utterance", "query", "question", "review", "content", "texta")
+TOKENS = ("tokens", "words", "token")
+SLOTS = ("slots", "slotlabels", "slottags", "nertags", "tags", "bio")
+INTENTS = ("intent", "intentlabel", "label", "labels", "category", "class")
+CLASSES = (
+    *("label", "labels", "class", "category", "target", "intent", "goldlabel", "isduplicate", "sentiment", "answer"),
+    *("quality", "score"),
+)
+NUMBERS = ("label", "score", "similarity", "similarityscore", "relatednessscore", "labels", "rating", "target", "value")
+IDS = ("id", "idx", "guid", "index", "uid", "exampleid")
+
+FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fields(Columns)}
+
+
+def check_columns(columns: Columns, task: str) -> Problems:
+    """Names that have no effect for the task, which the user must believe they have.
+
+    Example:
+        >>> check_columns(Columns(slots="tags"), "regression").found
+        ["--slots-column has no effect for the task 'regression'; leave it out."]
+    """
+    problems = Problems()
+    idle = {"intent-slot": ("text_pair",), "regression": ("slots", "intent"), "classification": ("slots",)}[task]
+    for name in idle:
+        told = f"{FLAGS[name]} has no effect for the task {task!r}; leave it out."
+        problems.check(getattr(columns, name) is None, told)
+    both = columns.label is not None and columns.intent is not None and task != "regression"
+    problems.check(not both, "--label-column and --intent-column name the same thing here; give one of them.")
+    return problems
+
+
+def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
+    """The table's own names for what the task needs; None where there is no such column.
+
+    The class is in `label` for every task, so `intent` is always None in the answer.
+
+    Args:
+        table: Any format.
+        task: Known, and `wanted` has passed `check_columns`.
+        wanted: The user's names.
+        labelled: Whether the label (and slots, for `intent-slot`) must be there.
+
+    Returns:
+        The names, and the problems: columns that are missing, with those that were found.
+    """
+    problems = Problems()
+    flags = {**FLAGS, "label": FLAGS["label" if wanted.intent is None else "intent"]}
+    wanted = replace(wanted, label=wanted.label or wanted.intent, intent=None)
+    for field, flag in flags.items():
+        name = getattr(wanted, field)
+        may_lack = field in ("label", "slots") and not labelled
+        if name is not None and name not in table.columns and not may_lack:
+            problems.add(f"{table.place}: {flag}: {unknown('column', name, table.columns)}")
+    if problems.found:
+        return wanted, problems
+    usual = _usual(table, task, wanted)
+    _require(usual, table, task, labelled, problems)
+    return usual, problems
+
+
+def _usual(table: Table, task: str, wanted: Columns) -> Columns:
+    """`wanted`, completed by usual names, for columns that the table has."""
+    known = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
+    label = _present(wanted.label, table, _first(_label_names(task), known))
+    wanted = replace(wanted, id=wanted.id or _first(IDS, known), label=label)
+    if task != "intent-slot":
+        return _usual_texts(wanted, known)
+    slots = _present(wanted.slots, table, _first(SLOTS, known))
+    tokens = wanted.tokens or wanted.text or _first((*TOKENS, *TEXTS), known)
+    return replace(wanted, tokens=tokens, text=None, slots=slots)
+
+
+def _usual_texts(wanted: Columns, known: Mapping[str, str]) -> Columns:
+    """The text or the pair of a task on whole texts; tokens where there is neither."""
+    if wanted.tokens or wanted.text:
+        return wanted
+    if wanted.text_pair is None:
+        pair = next((pair for pair in PAIRS if known.keys() >= set(pair)), None)
+        if pair is not None:
+            return replace(wanted, text=known[pair[0]], text_pair=known[pair[1]])
+    # where the user has named the second half of a pair, the usual first halves count too
+    names = [*TEXTS, *(one for one, _ in PAIRS if wanted.text_pair)]
+    text = _first(names, {key: name for key, name in known.items() if name != wanted.text_pair})
+    return replace(wanted, text=text, tokens=None if text else _first(TOKENS, known))
+
+
+def _label_names(task: str) -> Sequence[str]:
+    return {"intent-slot": INTENTS, "regression": NUMBERS}.get(task, CLASSES)
+
+
+def _first(names: Sequence[str], known: Mapping[str, str]) -> str | None:
+    return next((known[name] for name in names if name in known), None)
+
+
+def _present(named: str | None, table: Table, usual: str | None) -> str | None:
+    """The user's name where the table has it, else nothing; the usual name where the user has given none."""
+    return usual if named is None else named if named in table.columns else None
+
+
+def _require(found: Columns, table: Table, task: str, labelled: bool, problems: Problems) -> None:
+    """Note the parts that have no column."""
+    joint = task == "intent-slot"
+    missing: list[tuple[str, Sequence[str]]]
+    missing = [] if found.text or found.tokens else [("tokens", TOKENS) if joint else ("text", TEXTS)]
+    if labelled and found.label is None:
+        missing.append(("intent" if joint else "label", _label_names(task)))
+    if labelled and joint and found.slots is None:
+        missing.append(("slots", SLOTS))
+    there = listed(list(table.columns)) or "none"
+    for part, names in missing:
+        problems.add(
+            f"{table.place}: no column with the {part}; found {there}. "
+            f"Call it {names[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...))."
+        )

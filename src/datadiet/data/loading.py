@@ -1,0 +1,185 @@
+"""`load_data` and `read_examples`: from what the user typed to validated splits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datadiet.checks import ArgumentError, DataError, Problems
+from datadiet.data.columns import check_columns
+from datadiet.data.fingerprint import fingerprint
+from datadiet.data.labels import is_whole, sorted_names
+from datadiet.data.notes import split_notes
+from datadiet.data.readers import read_file
+from datadiet.data.records import TASKS, Columns, Dataset, Examples
+from datadiet.data.sources import find
+from datadiet.data.splits import handle_overlap, set_dev_aside, take_train_rows
+from datadiet.data.tables import Table, listed, row_problem
+from datadiet.data.validation import examples_from
+
+_USUAL = Columns()
+
+
+def load_data(
+    source: str,
+    task: str,
+    *,
+    columns: Columns = _USUAL,
+    seed: int = 0,
+    dev_share: float = 0.1,
+    drop_overlap: bool = False,
+    train_rows: int | None = None,
+) -> Dataset:
+    """Load and check a whole data set.
+
+    In this order: read every split, set `dev_share` of train aside where there is no dev split, count the training
+    rows whose text is in another split (and drop them, if asked to), take `train_rows` of what is left.
+
+    Args:
+        source: A folder with train/dev/test as jsonl, json, csv, tsv or parquet (the text ones also .gz) or in the
+            seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
+            which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
+        task: `classification`, `regression` or `intent-slot`.
+        columns: Names of columns that are not called as usual.
+        seed: Of the draws, from 0.
+        dev_share: Share of train in (0, 1) that becomes dev where there is none.
+        drop_overlap: Drop training rows whose text, case and spacing aside, is in dev or test too.
+        train_rows: Take a seeded share of train, so many rows.
+
+    Returns:
+        The data set, its notes included.
+
+    Raises:
+        ArgumentError: For arguments that are not allowed, together.
+        DataError: For what is wrong with the data, with file and line, together.
+
+    Example:
+        >>> data = load_data("snips", "intent-slot", train_rows=1000)
+        >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
+        ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
+    """
+    _check_arguments(task, columns, seed, dev_share, train_rows)
+    found = find(source)
+    if "train" not in found.splits:
+        raise DataError(f"{source}: there is no train split; found {listed(sorted(found.splits))}. Add train.")
+    splits = _parse(found.read(), task, columns)
+    splits, aside = set_dev_aside(splits, dev_share, seed)
+    notes = [*found.notes, *aside]
+    if drop_overlap:
+        splits, told = handle_overlap(splits, drop=True)
+        notes += told
+    splits = take_train_rows(splits, train_rows, seed)
+    if not drop_overlap:
+        notes += handle_overlap(splits, drop=False)[1]
+    _check_variety(splits["train"], task)
+    return _dataset(found.name, task, splits, notes)
+
+
+def read_examples(source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False) -> Examples:
+    """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
+
+    Args:
+        source: A jsonl, json, csv, tsv, parquet or txt file (one text a line), or a data set as in `load_data`.
+        task: `classification`, `regression` or `intent-slot`; for the last, text without tokens is split at spaces.
+        columns: Names of columns that are not called as usual.
+        labelled: Whether every example must have its label. Otherwise labels are used where all have one.
+
+    Raises:
+        ArgumentError: For arguments that are not allowed, together.
+        DataError: For what is wrong with the data, with file and line, together.
+
+    Example:
+        >>> read_examples("snips", "intent-slot").tokens[0][:3]
+        ('add', 'sabrina', 'salerno')
+    """
+    _check_arguments(task, columns)
+    path = Path(source).expanduser()
+    table = read_file(path) if path.is_file() else _test_table(source)
+    examples, problems = examples_from(table, task, columns, labels="required" if labelled else "optional")
+    problems.raise_any(DataError)
+    assert examples is not None  # nothing was wrong
+    return examples
+
+
+def _test_table(source: str) -> Table:
+    found = find(source)
+    if "test" not in found.splits:
+        there = listed(sorted(found.splits))
+        raise DataError(f"{source}: there is no test split; found {there}. Name one file instead.")
+    return found.splits["test"]()
+
+
+def _check_arguments(
+    task: str, columns: Columns, seed: int = 0, dev_share: float = 0.1, train_rows: int | None = None
+) -> None:
+    problems = Problems()
+    problems.choice("task", task, TASKS)
+    if task in TASKS:
+        problems.found += check_columns(columns, task).found
+    problems.whole("seed", seed)
+    problems.share("dev_share", dev_share)
+    problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
+    if train_rows is not None:
+        problems.whole("train_rows", train_rows, least=1)
+    problems.raise_any(ArgumentError)
+
+
+def _parse(tables: Mapping[str, Table], task: str, columns: Columns) -> dict[str, Examples]:
+    """Examples of every split, checked one by one and against train."""
+    splits: dict[str, Examples] = {}
+    problems = Problems()
+    for name, table in tables.items():
+        needed = "complete" if name.startswith("test") else "required"
+        examples, wrong = examples_from(table, task, columns, needed)
+        problems.found += wrong.found
+        if examples is not None:
+            splits[name] = examples
+    problems.raise_any(DataError)
+    for name in [name for name in splits if name != "train"]:
+        _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
+    problems.raise_any(DataError)
+    return splits
+
+
+def _compare_with_train(train: Examples, other: Examples, table: Table, task: str, problems: Problems) -> None:
+    if (train.text_pairs is None) != (other.text_pairs is None):
+        one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
+        problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
+    if task == "regression" or other.labels is None:
+        return
+    known = sorted_names(str(label) for label in train.labels or ())
+    kinds = {is_whole(name) for name in known}
+    if len(kinds) > 1:
+        return  # train mixes `1` and `other` as text, so any name may be a class
+    found = [
+        (
+            row,
+            f"label {label!r} is {_kind(label)}, train's labels are {_kind(known[0], many=True)} ({listed(known, 3)})",
+        )
+        for row, label in enumerate(map(str, other.labels))
+        if label not in known and is_whole(label) not in kinds
+    ]
+    if found:
+        problems.add(row_problem(table, found, "write the labels of all splits in one way"))
+
+
+def _kind(label: str, many: bool = False) -> str:
+    return ("numbers" if many else "a number") if is_whole(label) else "text"
+
+
+def _check_variety(train: Examples, task: str) -> None:
+    """There must be something to tell apart."""
+    distinct = set(train.labels or ())
+    if len(distinct) == 1:
+        what = {"regression": "one number", "intent-slot": "one intent"}.get(task, "one class")
+        raise DataError(
+            f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
+        )
+
+
+def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequence[str]) -> Dataset:
+    train = splits["train"]
+    label_names = () if task == "regression" else sorted_names(str(label) for label in train.labels or ())
+    slot_names = tuple(sorted({slot for slots in train.slots or () for slot in slots}))
+    told = (*notes, *split_notes(splits, label_names, slot_names))
+    return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), told)

@@ -1,0 +1,90 @@
+"""What the data layer hands out: column names, one split's examples, and the whole set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+TASKS = ("classification", "regression", "intent-slot")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns the user has chosen; None is recognised by its usual names.
+
+    Attributes:
+        text, text_pair: The text, and the second text of a pair. Naming `text` alone means that there is no pair.
+        label: The class or the number to predict.
+        tokens, slots, intent: For `intent-slot`; `label` may stand for `intent` and the other way round.
+        id: The user's own id of each example.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    tokens: str | None = None
+    slots: str | None = None
+    intent: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: parallel sequences, never changed.
+
+    Attributes:
+        ids: The user's own ids, or the row number in the file as text where there are none.
+        texts: For `intent-slot` the tokens joined by spaces.
+        text_pairs: Second texts of a pair task, else None.
+        tokens, slots: Words and their tags, for data that has words; else None.
+        labels: Class names (the intent, for `intent-slot`), numbers for regression; None where the split is unlabelled.
+
+    Example:
+        >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
+        ('bad',)
+    """
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    text_pairs: Sequence[str] | None = None
+    tokens: Sequence[Sequence[str]] | None = None
+    slots: Sequence[Sequence[str]] | None = None
+    labels: Sequence[str] | Sequence[float] | None = None
+
+    def __post_init__(self) -> None:
+        sizes = {field.name: len(held) for field in fields(self) if (held := getattr(self, field.name)) is not None}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the sequences of a split must have one length, got {sizes}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Iterable[int]) -> Examples:
+        """The given rows (positions from 0), in the given order."""
+        chosen = [int(row) for row in rows]
+        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, ready for a task.
+
+    Attributes:
+        name: `snips`, a hub name, or the folder's own name; never a path.
+        task: `classification`, `regression` or `intent-slot`.
+        splits: `train` and `dev`, perhaps `test`; MNLI has `dev_mismatched` and `test_mismatched` beside them.
+        label_names: Class names of train, sorted, integers as integers; the position is the model's class number.
+            Empty for regression.
+        slot_names: Slot tags of train, sorted as text.
+        fingerprint: 16 hex digits over the task and everything in the splits, whatever the file format.
+        notes: Sentences the user should read once.
+    """
+
+    name: str
+    task: str
+    splits: Mapping[str, Examples]
+    label_names: tuple[str, ...]
+    slot_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()

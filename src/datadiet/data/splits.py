@@ -1,0 +1,105 @@
+"""What is done to the splits: dev set aside, rows that overlap, a share of train."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from datadiet.checks import ArgumentError, DataError
+from datadiet.data.records import Examples
+
+# second number of each seed, so that one user seed gives unrelated draws
+_DEV, _TRAIN_ROWS = 1, 2
+
+
+def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tuple[dict[str, Examples], list[str]]:
+    """Give a set without a dev split one: a seeded share of train, at least one row, original order kept.
+
+    Args:
+        splits: With `train`; returned as they are where `dev` is among them.
+        share: In (0, 1).
+        seed: From 0.
+
+    Returns:
+        The splits, and a sentence that says what was done.
+
+    Raises:
+        DataError: If train has one row.
+    """
+    if "dev" in splits:
+        return dict(splits), []
+    train = splits["train"]
+    if len(train) < 2:
+        raise DataError("train has one row, so none can be set aside as dev; add rows or a dev split.")
+    count = min(max(1, round(share * len(train))), len(train) - 1)
+    is_dev = np.zeros(len(train), dtype=bool)
+    is_dev[np.random.default_rng([seed, _DEV]).permutation(len(train))[:count]] = True
+    kept, aside = train.take(np.flatnonzero(~is_dev)), train.take(np.flatnonzero(is_dev))
+    divided = {"train": kept, "dev": aside, **{name: split for name, split in splits.items() if name != "train"}}
+    note = f"There is no dev split: {count:,} of {len(train):,} training rows were set aside as dev (seed {seed})."
+    return divided, [note]
+
+
+def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int) -> dict[str, Examples]:
+    """Keep a seeded share of train, original order kept; None keeps all.
+
+    Raises:
+        ArgumentError: If there are fewer rows.
+    """
+    train = splits["train"]
+    if count is None:
+        return dict(splits)
+    if count > len(train):
+        raise ArgumentError(f"train_rows must be at most {len(train)}, the rows there are to train on, got {count}.")
+    rows = np.sort(np.random.default_rng([seed, _TRAIN_ROWS]).permutation(len(train))[:count])
+    return {**splits, "train": train.take(rows)}
+
+
+def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
+    """Training rows whose text (both texts, for pairs) also occurs in another split, case and spacing aside.
+
+    Returns:
+        The rows, ascending, and how many of them each split shares.
+
+    Example:
+        >>> one = Examples(ids=("0", "1"), texts=("Good  film", "Bad"))
+        >>> overlap({"train": one, "dev": Examples(ids=("0",), texts=("good film",))})
+        ([0], {'dev': 1})
+    """
+    keys = _keys(splits["train"])
+    seen: dict[str, set[tuple[str, str]]] = {name: set(_keys(s)) for name, s in splits.items() if name != "train"}
+    counts = {name: sum(key in texts for key in keys) for name, texts in seen.items()}
+    everywhere = set().union(*seen.values())
+    return [row for row, key in enumerate(keys) if key in everywhere], {name: n for name, n in counts.items() if n}
+
+
+def _keys(examples: Examples) -> list[tuple[str, str]]:
+    pairs = examples.text_pairs or [""] * len(examples)
+    return [(_normal(one), _normal(two)) for one, two in zip(examples.texts, pairs, strict=True)]
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str, Examples], list[str]]:
+    """Count training rows whose text is in dev or test, and drop them if asked to.
+
+    Raises:
+        DataError: If nothing is left to train on.
+    """
+    rows, counts = overlap(splits)
+    if not rows:
+        return dict(splits), []
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    subject = f"{len(rows):,} training {'row' if len(rows) == 1 else 'rows'}"
+    found = f"The text of {subject} also occurs in another split ({told}; case and spacing aside)"
+    if not drop:
+        return dict(splits), [f"{found}; --drop-overlap drops them."]
+    train = splits["train"]
+    if len(rows) == len(train):
+        raise DataError(f"{found}: dropping them would leave nothing to train on; train without --drop-overlap.")
+    gone = set(rows)
+    kept = train.take(row for row in range(len(train)) if row not in gone)
+    return {**splits, "train": kept}, [f"{found}; they were dropped."]

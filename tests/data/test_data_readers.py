@@ -1,0 +1,204 @@
+"""Every format, compressed or not, reads into the same rows; what cannot be read is named with its line."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from pathlib import Path
+
+import pytest
+from data_rows import commands, sentences, write_rows
+
+from datadiet.checks import DataError
+from datadiet.data import load_data, read_examples
+from datadiet.data.readers import read_csv, read_json, read_jsonl, read_tsv
+
+FORMATS = ["jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_format_reads_like_json_lines(folder, kind):
+    train = [{**row, "label": i % 2} for i, row in enumerate(sentences(6))]
+    train[1]["text"] = 'he said "so", twice: ü\u2028'
+    dev = sentences(2, start=10, labels=(0, 1))
+    expected = load_data(folder(name="plain", train=train, dev=dev), "classification")
+    data = load_data(folder(kind, name="other", train=train, dev=dev), "classification")
+    assert data.splits == expected.splits
+    assert data.fingerprint == expected.fingerprint
+    assert data.label_names == ("0", "1")
+    assert data.splits["train"].texts[1] == train[1]["text"]
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_words_and_slots_in_any_format(folder, kind):
+    data = load_data(folder(kind, train=commands(4), dev=commands(2, start=10)), "intent-slot")
+    train = data.splits["train"]
+    assert train.tokens[3] == ("song", "3")
+    assert train.slots[3] == ("O", "B-song")
+    assert (train.texts[3], train.labels[3]) == ("song 3", "stop")
+    assert (
+        data.fingerprint
+        == load_data(folder(name="plain", train=commands(4), dev=commands(2, 10)), "intent-slot").fingerprint
+    )
+
+
+def write_seq(home: Path, rows: list[dict], end: str = "\n") -> None:
+    home.mkdir(parents=True)
+    for file, column in (("seq.in", "tokens"), ("seq.out", "slots"), ("label", "intent")):
+        lines = [row[column] if column == "intent" else " ".join(row[column]) for row in rows]
+        (home / file).write_text("".join(line + end for line in lines), encoding="utf-8", newline="")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", " \n"])
+def test_the_seq_layout_reads_like_json_lines(folder, tmp_path, end):
+    write_seq(tmp_path / "seq" / "train", commands(4), end)
+    write_seq(tmp_path / "seq" / "valid", commands(2, start=10), end)
+    data = load_data(str(tmp_path / "seq"), "intent-slot")
+    assert data.splits == load_data(folder(train=commands(4), dev=commands(2, 10)), "intent-slot").splits
+    assert load_data(str(tmp_path / "seq"), "classification").splits["dev"].texts == ("song 10", "song 11")
+
+
+def test_a_shorter_seq_file_is_named(tmp_path):
+    write_seq(tmp_path / "train", commands(4))
+    (tmp_path / "train" / "seq.out").write_text("O B-song\n" * 3)
+    with pytest.raises(
+        DataError, match=r"train: the files must have one line per example, found seq\.in 4, seq\.out 3"
+    ):
+        load_data(str(tmp_path), "intent-slot")
+
+
+def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
+    for split, start in (("train", 0), ("dev", 4), ("test", 8)):
+        write_seq(tmp_path / split, commands(4, start))
+    (tmp_path / "test" / "label").unlink()
+    (tmp_path / "test" / "seq.out").unlink()
+    data = load_data(str(tmp_path), "intent-slot")
+    assert data.splits["test"].labels is None
+    assert data.splits["test"].slots is None
+    assert data.splits["test"].tokens[0] == ("song", "8")
+    assert "test is unlabelled: it gets no metrics." in data.notes
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("train.jsonl", '{"text": "a"}\n\n{"text": \n', r"train\.jsonl, line 3: not valid JSON \(.*mend the line"),
+        ("train.jsonl", '{"text": "a"}\n[1]\n', r"train\.jsonl, line 2: expected an object .* found list"),
+        ("train.json", "[1, 2]", r"train\.json, row 1: expected an object, found int.*Also row 2\."),
+        ("train.json", '[{"text": 1}', r"train\.json: not valid JSON"),
+        ("train.csv", "text,label\ngood,1,2\n", r"train\.csv, line 2: the header has 2 columns, this row 3; quote"),
+        ("train.tsv", "text\tlabel\ngood\n", r"train\.tsv, line 2: the header has 2 columns, this row 1"),
+        ("train.csv", "text,text\ngood,1\n", r"train\.csv, line 1: the header names 'text' twice"),
+        ("train.parquet", "no parquet", r"train\.parquet: not a readable Parquet file"),
+        ("train.jsonl.gz", "no gzip", r"train\.jsonl\.gz: not a complete gzip file"),
+        ("train.csv", "", r"train\.csv: there are no examples in it"),
+        ("train.jsonl", "\n\n", r"train\.jsonl: there are no examples in it"),
+        ("train.csv", "text,label\n", r"train\.csv: there are no examples in it"),
+        (
+            "train.csv",
+            'text,label\n"' + "x" * 140_000 + '",1\n',
+            r"train\.csv, line 2: cannot be read as csv \(field larger",
+        ),
+    ],
+)
+def test_a_broken_file_is_named_with_its_line(tmp_path, file, content, message):
+    (tmp_path / file).write_text(content, encoding="utf-8")
+    with pytest.raises(DataError, match=message):
+        load_data(str(tmp_path), "classification")
+
+
+def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
+    (tmp_path / "train.csv").write_bytes("text,label\ngood,1\ncafé,0\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"train\.csv, line 3: not UTF-8 text; save the file in the UTF-8 encoding"):
+        load_data(str(tmp_path), "classification")
+
+
+def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
+    packed = gzip.compress(b'{"text": "a", "label": 1}\n' * 100)
+    (tmp_path / "train.jsonl.gz").write_bytes(packed[:-9])
+    with pytest.raises(DataError, match="not a complete gzip file"):
+        load_data(str(tmp_path), "classification")
+
+
+def test_broken_lines_are_told_together_and_the_rest_counted():
+    lines = b"\n".join([b'{"a": 1}', *[b"{"] * 9])
+    with pytest.raises(DataError, match=r"line 2: not valid JSON.* Also lines 3, 4, 5, 6 and 4 more\.$"):
+        read_jsonl(lines, "train.jsonl")
+
+
+def test_problems_of_several_splits_are_told_together(folder):
+    home = folder(train="{\n", dev="[]\n")
+    with pytest.raises(DataError, match=r"(?s)train\.jsonl, line 1: not valid.*dev\.jsonl, line 1: expected an object"):
+        load_data(home, "classification")
+
+
+def test_the_line_of_a_csv_row_is_where_it_starts():
+    table = read_csv(b'text,label\n"two\nlines",1\n\nnext,0\n', "train.csv")
+    assert [table.number(row) for row in range(2)] == [2, 5]
+    assert table.columns["text"] == ["two\nlines", "next"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header():
+    assert list(read_csv("\ufefftext,label\na,1\n".encode(), "train.csv").columns) == ["text", "label"]
+
+
+def test_json_lines_may_hold_line_separators_and_lack_keys():
+    table = read_jsonl('{"text": "a\u2028b"}\r\n{"text": "c", "label": 1}'.encode(), "train.jsonl")
+    assert table.columns == {"text": ["a\u2028b", "c"], "label": [None, 1]}
+
+
+def test_json_may_be_lines_or_an_array():
+    assert read_json(b'{"a": 1}\n{"a": 2}', "x.json").columns == read_json(b' [{"a": 1}, {"a": 2}]', "x.json").columns
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ('"an open quote', '"an open quote'),
+        ('"a sentence in quotes"', '"a sentence in quotes"'),
+        ('"he said ""hi"" to me"', 'he said "hi" to me'),
+        ('"two" quoted "words"', '"two" quoted "words"'),
+        ('""', '""'),
+    ],
+)
+def test_quotes_in_tsv_are_characters_unless_a_writer_doubled_them(cell, text):
+    assert read_tsv(f"text\tlabel\r\n{cell}\t1\r\n".encode(), "x.tsv").columns["text"] == [text]
+
+
+def test_a_tsv_with_a_quoted_header_follows_the_csv_rules():
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL)
+    writer.writerows([["text", "label"], ["a\ttab and\na line", "1"]])
+    assert read_tsv(file.getvalue().encode(), "x.tsv").columns == {"text": ["a\ttab and\na line"], "label": ["1"]}
+
+
+def test_parquet_written_by_datasets_has_class_names(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    features = {
+        "label": {"names": ["no", "yes"], "_type": "ClassLabel"},
+        "slots": {"feature": {"names": ["O", "B"], "_type": "ClassLabel"}, "_type": "List"},
+        "text": {"dtype": "string", "_type": "Value"},
+    }
+    table = pa.table({"text": ["a", "b"], "label": [1, 0], "slots": [[0, 1], [0]]})
+    told = {"huggingface": json.dumps({"info": {"features": features}})}
+    pq.write_table(table.replace_schema_metadata(told), tmp_path / "train.parquet")
+    examples = read_examples(str(tmp_path / "train.parquet"), "classification")
+    assert examples.labels == ("yes", "no")
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "tsv", "parquet", "json", "jsonl.gz"])
+def test_a_single_file_is_a_training_split(tmp_path, kind):
+    write_rows(tmp_path / f"films.{kind}", sentences(10))
+    data = load_data(str(tmp_path / f"films.{kind}"), "classification")
+    assert data.name == "films"
+    assert {name: len(split) for name, split in data.splits.items()} == {"train": 9, "dev": 1}
+
+
+def test_an_unknown_ending_says_which_are_known(tmp_path):
+    (tmp_path / "films.xlsx").write_text("")
+    with pytest.raises(DataError, match=r"films\.xlsx: unknown kind of file; allowed: \.jsonl, \.json, \.csv"):
+        load_data(str(tmp_path / "films.xlsx"), "classification")
