@@ -1,0 +1,157 @@
+"""One label for a sentence or a pair of sentences: a class, or a number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from datadiet.checks import ArgumentError
+from datadiet.data.records import Examples
+from datadiet.models.loading import load_classifier
+from datadiet.records import Signals
+from datadiet.tasks import metrics
+from datadiet.tasks.base import (
+    Batch,
+    Prediction,
+    Row,
+    as_dataset,
+    chunks,
+    class_numbers,
+    class_predictions,
+    column,
+    length_limit,
+    model_inputs,
+)
+from datadiet.tasks.collate import Collator, token_padding
+from datadiet.tasks.infer import class_signals, named, regression_signals
+
+
+@dataclass(frozen=True)
+class ClassificationTask:
+    """One class per sentence or pair.
+
+    Attributes:
+        label_names: Class names by class number.
+    """
+
+    label_names: tuple[str, ...]
+    name: ClassVar[str] = "classification"
+    main_metric: ClassVar[str] = "accuracy"
+    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
+    slot_names: ClassVar[tuple[str, ...]] = ()
+
+    def load_model(self, source: str, **options: Any) -> PreTrainedModel:
+        """A stock sequence classifier that knows the label names."""
+        _no_options(self.name, options)
+        return load_classifier(source, self.label_names)
+
+    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+        """Token columns, `length`, and int64 `labels` where there are labels."""
+        return _features(examples, tokenizer, max_length, lambda labels: class_numbers(self.label_names, labels))
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
+    ) -> Callable[[Sequence[Row]], Batch]:
+        """Pads to the longest row of the batch."""
+        return _collator(tokenizer, torch.int64, pad_to_multiple_of)
+
+    def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
+        """One head, `label`: logits `(batch, classes)`."""
+        return class_signals(named(outputs, "logits"), named(batch, "labels"))
+
+    def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
+        """The likeliest class of each example."""
+        return class_predictions(named(outputs, "logits"), self.label_names)
+
+    def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
+        """`accuracy`, `macro_f1`, `matthews`, `nll`; None where unlabelled."""
+        if examples.labels is None:
+            return None
+        return metrics.classification_metrics([str(label) for label in examples.labels], predictions, self.label_names)
+
+    def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
+        """The class number of each row."""
+        return column(features, "labels")
+
+
+@dataclass(frozen=True)
+class RegressionTask:
+    """One number per sentence or pair, trained with the mean squared error on the number as it is."""
+
+    name: ClassVar[str] = "regression"
+    main_metric: ClassVar[str] = "spearman"
+    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
+    label_names: ClassVar[tuple[str, ...]] = ()
+    slot_names: ClassVar[tuple[str, ...]] = ()
+
+    def load_model(self, source: str, **options: Any) -> PreTrainedModel:
+        """A stock sequence classifier with one output."""
+        _no_options(self.name, options)
+        return load_classifier(source, (), problem="regression")
+
+    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+        """Token columns, `length`, and float32 `labels` where there are labels."""
+        return _features(examples, tokenizer, max_length, lambda labels: [float(label) for label in labels])
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
+    ) -> Callable[[Sequence[Row]], Batch]:
+        """Pads to the longest row of the batch."""
+        return _collator(tokenizer, torch.float32, pad_to_multiple_of)
+
+    def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
+        """One head, `label`: logits `(batch, 1)`, labels float32 `(batch,)`."""
+        return regression_signals(named(outputs, "logits"), named(batch, "labels"))
+
+    def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
+        """The number predicted for each example."""
+        numbers = named(outputs, "logits").detach().float().flatten().cpu()  # (batch,)
+        return [Prediction(float(number), None, None) for number in numbers]
+
+    def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
+        """`pearson`, `spearman`, `mse`; None where unlabelled."""
+        if examples.labels is None:
+            return None
+        return metrics.regression_metrics([float(label) for label in examples.labels], predictions)
+
+    def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
+        """There are no classes: None."""
+        return None
+
+
+def _no_options(task: str, options: Mapping[str, Any]) -> None:
+    if options:
+        raise ArgumentError(f"{', '.join(sorted(options))}: only the intent-slot task takes model options, not {task}.")
+
+
+def _features(
+    examples: Examples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    encode_labels: Callable[[Sequence[Any]], list[Any]],
+) -> datasets.Dataset:
+    """Tokenise part by part; of a pair the longer text is cut first."""
+
+    def parts() -> Iterator[dict[str, Any]]:
+        limit = length_limit(tokenizer, max_length)
+        for part in chunks(examples):
+            pairs = None if part.text_pairs is None else list(part.text_pairs)
+            columns = model_inputs(tokenizer(list(part.texts), pairs, truncation=True, max_length=limit))
+            if part.labels is not None:
+                columns["labels"] = encode_labels(part.labels)
+            yield columns
+
+    return as_dataset(parts())
+
+
+def _collator(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, multiple: int | None) -> Collator:
+    left = tokenizer.padding_side == "left"
+    return Collator(token_padding(tokenizer), {"labels": dtype}, left=left, multiple=multiple)

@@ -1,0 +1,84 @@
+"""Signals of models without a task, by names and shapes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForTokenClassification
+from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
+
+from datadiet.checks import ArgumentError
+from datadiet.tasks import signals_of
+from tiny import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
+
+CLASSES, WHOLE, NUMBERS = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0])
+ONE = torch.randn(2, 1)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("form", ["output", "dict", "tuple"])
+@pytest.mark.parametrize("name", ["labels", "label"])
+def test_stock_classifiers(kind: str, form: str, name: str) -> None:
+    model = tiny_classifier(3, kind)
+    output = model(**tiny_batch(["the amber", "of it"], kind), labels=WHOLE)
+    given = {"output": output, "dict": dict(output), "tuple": output.to_tuple()}[form]
+    head = signals_of(given, {name: WHOLE}).heads["label"]
+    assert torch.equal(head.logits, output.logits)
+    assert not head.logits.requires_grad
+    assert head.mask is None
+    assert head.labels.tolist() == [0, 2]
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels"),
+    [(ONE, NUMBERS), (ONE[:, 0], NUMBERS), (ONE, NUMBERS[:, None]), (ONE, torch.tensor([1, 4]))],
+    ids=["column", "flat", "both columns", "whole numbers"],
+)
+def test_regression(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    head = signals_of(SequenceClassifierOutput(logits=logits), {"labels": labels}).heads["label"]
+    assert head.logits.shape == (2, 1)
+    assert head.labels.dtype == torch.float32
+    assert head.labels.tolist() == labels.flatten().tolist()
+
+
+def test_taggers() -> None:
+    config = tiny_config()
+    config.num_labels = 4
+    model = AutoModelForTokenClassification.from_config(config).eval()
+    labels = torch.tensor([[-100, 3, 1, -100], [-100, 2, -100, -100]])
+    output = model(**tiny_batch(["the amber", "of it"]), labels=labels)
+    head = signals_of(output, {"labels": labels}).heads["tokens"]
+    assert head.mask.tolist() == [[False, True, True, False], [False, True, False, False]]
+    assert head.labels.tolist() == [[0, 3, 1, 0], [0, 2, 0, 0]]
+    assert labels.min() == -100  # the batch itself is not written to
+
+
+def test_joint_models() -> None:
+    batch = tiny_batch(["play adele", "in lima"])
+    labels = {"intent_labels": WHOLE, "slot_labels": torch.full_like(batch["input_ids"], 1)}
+    heads = signals_of(tiny_intent_slot(INTENTS, SLOTS)(**batch), labels).heads
+    assert {name: tuple(head.logits.shape) for name, head in heads.items()} == {"intent": (2, 3), "slots": (2, 4, 7)}
+    assert heads["slots"].mask.all()
+
+
+@pytest.mark.parametrize(
+    ("outputs", "labels", "says"),
+    [
+        ({"logits": CLASSES}, NUMBERS, r"logits \(2, 3\) and torch.float32 labels \(2,\)"),
+        ({"logits": CLASSES}, torch.rand(2, 3), "fit no known task"),
+        ({"logits": CLASSES}, torch.tensor([1]), "fit no known task"),
+        ({"logits": torch.randn(2, 4, 3)}, torch.zeros(2, 5, dtype=torch.int64), r"\(2, 4, 3\)"),
+        ({"hidden": CLASSES}, WHOLE, "has no logits"),
+        ((torch.tensor(1.0),), WHOLE, "has no logits"),
+        (CausalLMOutput(logits=torch.randn(2, 4, 3)), torch.zeros(2, 4, dtype=torch.int64), "causal language model"),
+    ],
+)
+def test_what_does_not_fit_says_to_pass_signals(outputs, labels, says: str) -> None:
+    with pytest.raises(ArgumentError, match=rf"(?s){says}.*Pass signals=") as error:
+        signals_of(outputs, {"labels": labels})
+    assert "(outputs, batch)" in str(error.value)
+
+
+def test_a_batch_without_labels_names_what_it_holds() -> None:
+    with pytest.raises(ArgumentError, match=r"no labels; it holds input_ids.*Pass signals="):
+        signals_of({"logits": CLASSES}, {"input_ids": WHOLE})
