@@ -1,0 +1,118 @@
+"""Seconds and peak memory of the selectors on millions of values, half of which tie.
+
+    python benchmarks/selection.py                       # 10 million values, about a minute
+    python benchmarks/selection.py --values 100000000    # 100 million; needs 4 GB of free memory
+    python benchmarks/selection.py --values 100000 --repeats 1 --output /tmp/selectors.json   # a quick look
+
+Each figure is the median of the repeats; memory is the most that NumPy held at any moment above the values and groups
+themselves, in one further run. The targets: `hardest` from 10 million values in at most 1 s and 0.5 GB, from 100
+million in at most 12 s; the others within 3 times `hardest`. Results are kept per number of values, beside each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.selectors import easiest, epsilon, hardest, random, uncertain, window, with_floor
+
+RESULTS = Path(__file__).parent / "results" / "selectors.json"
+FLOOR = 10
+
+
+def half_tied(number: int, seed: int = 0) -> NDArray[np.float32]:
+    """Values in [0, 1), about half of them exactly 0.5, which is also where a selection of half of them is cut."""
+    generator = np.random.default_rng(seed)
+    values = generator.random(number, dtype=np.float32)
+    values[generator.random(number, dtype=np.float32) < 0.5] = 0.5
+    return values
+
+
+def cases(number: int) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Names and selectors, groups included."""
+    yield "hardest", hardest
+    yield "easiest", easiest
+    yield "window, offset 0.05", partial(window, offset=0.05)
+    yield "random", random
+    yield "epsilon 0.1", partial(epsilon, epsilon=0.1)
+    yield "uncertain, scale 1", partial(uncertain, scale=1.0)
+    yield "uncertain, by rank", uncertain
+    for groups in (7, 1000):
+        codes = np.random.default_rng(1).integers(groups, size=number, dtype=np.int32)
+        yield f"hardest, floor, {groups} groups", partial(with_floor(hardest, FLOOR), groups=codes)
+
+
+def measure(select: Callable[..., Any], values: NDArray[np.float32], count: int, repeats: int) -> dict[str, float]:
+    seconds = []
+    for epoch in range(repeats):
+        began = time.perf_counter()
+        selected = select(values, count, seed=0, epoch=epoch)
+        seconds.append(time.perf_counter() - began)
+        assert len(selected.rows) == count
+        del selected
+    tracemalloc.start()
+    select(values, count, seed=0, epoch=0)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return {
+        "seconds": statistics.median(seconds),
+        "fastest": min(seconds),
+        "slowest": max(seconds),
+        "peak_gb": peak / 1e9,
+    }
+
+
+def environment() -> dict[str, Any]:
+    cpu = platform.machine()
+    if Path("/proc/cpuinfo").exists():
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        cpu = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), cpu)
+    versions = {"python": platform.python_version(), "numpy": np.__version__}
+    return {"cpu": cpu, "cores": os.cpu_count(), "threads_used": 1, **versions}
+
+
+def save(path: Path, number: int, table: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    results = json.loads(path.read_text()) if path.exists() else {}
+    results[str(number)] = table
+    path.write_text(json.dumps(results, indent=2) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--values", type=int, default=10_000_000, help="how many (default: 10 million)")
+    parser.add_argument("--keep", type=float, default=0.5, help="share kept (default: 0.5)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs of each selector (default: 5)")
+    parser.add_argument("--output", type=Path, default=RESULTS, help="JSON file that takes the figures")
+    options = parser.parse_args()
+    values, count = half_tied(options.values), int(options.keep * options.values)
+    rows: dict[str, dict[str, float]] = {}
+    print(f"{options.values:,} values, {count:,} kept")
+    print(f"{'selector':<30}{'seconds':>9}{'range':>16}{'GB above':>10}{'x hardest':>11}")
+    for name, select in cases(options.values):
+        row = rows[name] = measure(select, values, count, options.repeats)
+        row["times_hardest"] = row["seconds"] / rows["hardest"]["seconds"]
+        spread = f"{row['fastest']:.2f}-{row['slowest']:.2f}"
+        print(
+            f"{name:<30}{row['seconds']:>9.2f}{spread:>16}{row['peak_gb']:>10.2f}{row['times_hardest']:>11.1f}",
+            flush=True,
+        )
+    rounded = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}
+    table = {"keep": options.keep, "repeats": options.repeats, "environment": environment(), "selectors": rounded}
+    save(options.output, options.values, table)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,309 @@
+"""When the diet chooses anew and how many examples each epoch trains on: known before anything runs.
+
+Epochs count from 0. First `warmup_epochs` on everything, then cycles of `refresh_every` epochs on a share `keep` chosen
+at the start of each cycle, at the end `anneal_epochs` on everything again. Which rows are kept is the selector's
+business; because how many never depends on the scores, the total steps, and with them every learning rate schedule, are
+known from the start.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.checks import ArgumentError, Problems
+from datadiet.records import EpochForecast, Forecast
+
+RESCORES = ("all", "dropped", "none")
+Keep = float | Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The plan of a run in numbers: pure functions of the epoch.
+
+    Attributes:
+        num_examples: Training rows, at least 1.
+        epochs: At least 1.
+        keep: Share kept, in (0, 1]; or stepping down, from epoch to share, e.g. `{1: 0.7, 4: 0.5}`. A step takes
+            effect at the first refresh at or after its epoch.
+        warmup_epochs: First epochs, on everything. With 0 the first cycle starts without scores.
+        refresh_every: Epochs per cycle, at least 1.
+        anneal_epochs: Last epochs, on everything.
+        static: Choose once, after the warm-up.
+        batch: Examples per optimizer step: batch size x accumulation x processes. Counts below everything are rounded
+            down to a multiple, so that no step is made of a few leftovers.
+
+    Raises:
+        ArgumentError: For everything that is not allowed, that contradicts, or that would have no effect, together.
+
+    Example:
+        >>> schedule = Schedule(num_examples=100, epochs=5, keep=0.5, batch=16)
+        >>> [schedule.count(epoch) for epoch in range(5)]
+        [100, 48, 48, 48, 48]
+        >>> [epoch for epoch in range(5) if schedule.is_refresh(epoch)]
+        [1, 3]
+
+    Source: Attendu and Corbeil 2023 (arXiv 2306.03208), Algorithm 1. Theirs scores once more after the last cycle, for
+    nothing, and lets counts vary with ties.
+    """
+
+    num_examples: int
+    epochs: int
+    keep: Keep = 0.5
+    warmup_epochs: int = 1
+    refresh_every: int = 2
+    anneal_epochs: int = 0
+    static: bool = False
+    batch: int = 1
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        _check_numbers(problems, self)
+        _check_keep(problems, self.keep)
+        if not problems.found:  # the rest reads meaning into the numbers
+            _check_phases(problems, self)
+            _check_effect(problems, self)
+        if not problems.found:
+            _check_steps_down(problems, self)
+            _check_batches(problems, self)
+        problems.raise_any()
+
+    def is_full(self, epoch: int) -> bool:
+        """Whether an epoch trains on everything: warm-up, annealing, or `keep` 1."""
+        return self.cycle(epoch) < 0 or self._keep(epoch) == 1
+
+    def is_refresh(self, epoch: int) -> bool:
+        """Whether rows are chosen anew before an epoch; never before one that trains on everything."""
+        return not self.is_full(epoch) and epoch == self._start(epoch)
+
+    def cycle(self, epoch: int) -> int:
+        """The number of an epoch's cycle, from 0; -1 in warm-up and annealing."""
+        if not self.warmup_epochs <= epoch < self.epochs - self.anneal_epochs:
+            return -1
+        return 0 if self.static else (epoch - self.warmup_epochs) // self.refresh_every
+
+    def count(self, epoch: int) -> int:
+        """Rows an epoch trains on: all of them, never rounded, or `keep` of them in whole batches, at least one."""
+        if self.is_full(epoch):
+            return self.num_examples
+        kept = share_of(self._keep(epoch), self.num_examples)
+        return max(self.batch, kept - kept % self.batch)
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
+        return -(-self.count(epoch) // self.batch)
+
+    def _start(self, epoch: int) -> int:
+        """The first epoch of a dieting epoch's cycle."""
+        return self.warmup_epochs + self.cycle(epoch) * self.refresh_every
+
+    def _keep(self, epoch: int) -> float:
+        """The share of a dieting epoch, as it stood when its cycle began."""
+        if not isinstance(self.keep, Mapping):
+            return self.keep
+        return self.keep[max(step for step in self.keep if step <= self._start(epoch))]
+
+
+def share_of(share: float, number: int) -> int:
+    """A share of a number, rounded down: as written, not as a binary fraction has it.
+
+    Example:
+        >>> share_of(0.29, 100), int(0.29 * 100)
+        (29, 28)
+    """
+    return math.floor(round(share * number, 6))
+
+
+def parse_keep(text: str | float) -> float | dict[int, float]:
+    """`keep` as the command line takes it: a share, or shares from an epoch on.
+
+    Args:
+        text: `0.5`, or `1:0.7,4:0.5` for 0.7 from epoch 1 and 0.5 from epoch 4; a number is returned as it is.
+
+    Raises:
+        ArgumentError: If it is neither, or names an epoch twice. Whether shares make sense is for `Schedule` to say.
+
+    Example:
+        >>> parse_keep("0.5"), parse_keep("1:0.7,4:0.5")
+        (0.5, {1: 0.7, 4: 0.5})
+    """
+    if not isinstance(text, str):
+        return text
+    try:
+        if ":" not in text:
+            return float(text)
+        pairs = [part.split(":") for part in text.split(",")]
+        steps = [(int(epoch), float(share)) for epoch, share in pairs]
+    except ValueError as error:
+        raise ArgumentError(f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {text!r}.") from error
+    if len(dict(steps)) < len(steps):
+        raise ArgumentError(f"keep names an epoch twice: {text!r}.")
+    return dict(steps)
+
+
+def forecast(
+    schedule: Schedule, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
+) -> Forecast:
+    """What a run will cost at most, before it runs, beside training on everything.
+
+    Args:
+        schedule: The plan.
+        rescore: Which rows a refresh forwards: `all`; `dropped`, those not trained on since the last refresh; `none`.
+            A refresh before any training has no scores to take and costs nothing.
+        lengths: Tokens of each training row, `(num_examples,)`, where known.
+        full_epochs: Epochs of the training on everything that it is compared with; the schedule's own by default.
+
+    Returns:
+        Exact steps and examples; tokens as kept rows times the mean length, since which rows are kept is not known yet.
+
+    Raises:
+        ArgumentError: If `rescore` is unknown, or lengths and rows differ in number.
+
+    Example:
+        >>> plan = forecast(Schedule(num_examples=100, epochs=5, keep=0.5, batch=10), rescore="dropped")
+        >>> plan.examples_backward, plan.full_examples, plan.examples_scored, f"{plan.examples_saved:.0%}"
+        (300, 500, 50, '40%')
+
+    Source: the cost model of Attendu and Corbeil 2023 (arXiv 2306.03208), with warm-up, rounding and scoring counted.
+    """
+    tokens = None if lengths is None else np.asarray(lengths)
+    _check_forecast(schedule, rescore, tokens, full_epochs)
+    epochs = tuple(_epoch_forecast(schedule, epoch) for epoch in range(schedule.epochs))
+    compared = schedule.epochs if full_epochs is None else full_epochs
+    trained, everything = sum(epoch.kept for epoch in epochs), compared * schedule.num_examples
+    mean_length = None if tokens is None else float(tokens.mean())
+    return Forecast(
+        epochs=epochs,
+        steps=sum(epoch.steps for epoch in epochs),
+        examples_backward=trained,
+        full_steps=compared * -(-schedule.num_examples // schedule.batch),
+        full_examples=everything,
+        examples_scored=sum(_scored(schedule, epoch, rescore) for epoch in range(schedule.epochs)),
+        examples_saved=1 - trained / everything,
+        tokens_backward=None if mean_length is None else round(trained * mean_length),
+        full_tokens=None if mean_length is None else round(everything * mean_length),
+    )
+
+
+def _epoch_forecast(schedule: Schedule, epoch: int) -> EpochForecast:
+    kept = schedule.count(epoch)
+    return EpochForecast(
+        epoch=epoch,
+        kept=kept,
+        dropped=schedule.num_examples - kept,
+        steps=schedule.steps(epoch),
+        refresh=schedule.is_refresh(epoch),
+    )
+
+
+def _scored(schedule: Schedule, epoch: int, rescore: str) -> int:
+    """Rows forwarded before an epoch. Rows stay the same within a cycle, so the epoch before tells what was seen."""
+    if rescore == "none" or epoch == 0 or not schedule.is_refresh(epoch):
+        return 0
+    return schedule.num_examples - (schedule.count(epoch - 1) if rescore == "dropped" else 0)
+
+
+def _check_forecast(schedule: Schedule, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
+    problems = Problems()
+    problems.choice("rescore", rescore, RESCORES)
+    if tokens is not None and tokens.shape != (schedule.num_examples,):
+        problems.add(f"lengths need one number per training row: got {tokens.shape} for {schedule.num_examples} rows.")
+    if full_epochs is not None:
+        problems.whole("full_epochs", full_epochs, least=1)
+    problems.raise_any()
+
+
+def _check_numbers(problems: Problems, schedule: Schedule) -> None:
+    for name, least in (
+        ("num_examples", 1),
+        ("epochs", 1),
+        ("warmup_epochs", 0),
+        ("refresh_every", 1),
+        ("anneal_epochs", 0),
+        ("batch", 1),
+    ):
+        problems.whole(name, getattr(schedule, name), least=least)
+
+
+def _check_keep(problems: Problems, keep: Keep) -> None:
+    if not isinstance(keep, Mapping):
+        problems.share("keep", keep)
+        return
+    problems.check(bool(keep), "keep must be a share, or a mapping from epoch to share; got an empty mapping.")
+    for step, share in keep.items():
+        problems.whole("an epoch of keep", step)
+        problems.share(f"keep from epoch {step}", share)
+
+
+def _check_phases(problems: Problems, schedule: Schedule) -> None:
+    """Warm-up and annealing fit into the training, with a diet between them."""
+    warmup, anneal, epochs = schedule.warmup_epochs, schedule.anneal_epochs, schedule.epochs
+    if warmup > epochs:
+        problems.add(f"the warm-up is longer than the training: warmup_epochs {warmup}, epochs {epochs}.")
+    elif warmup + anneal > epochs:
+        problems.add(
+            f"warm-up and annealing are longer than the training: {warmup} + {anneal} epochs, epochs {epochs}."
+        )
+    elif warmup + anneal == epochs and not _keeps_all(schedule.keep):
+        problems.add(
+            f"no epoch is left for the diet: warmup_epochs {warmup} and anneal_epochs {anneal} take all {epochs} "
+            "epochs. Train for more epochs, shorten them, or set keep to 1."
+        )
+
+
+def _keeps_all(keep: Keep) -> bool:
+    return all(share == 1 for share in keep.values()) if isinstance(keep, Mapping) else keep == 1
+
+
+def _check_effect(problems: Problems, schedule: Schedule) -> None:
+    """No argument is given that would change nothing."""
+    if _keeps_all(schedule.keep):
+        problems.check(schedule.anneal_epochs == 0, "anneal_epochs has no effect with keep 1: every epoch is full.")
+        problems.check(not schedule.static, "static has no effect with keep 1: there is nothing to choose.")
+    if schedule.static:
+        default = type(schedule).refresh_every
+        problems.check(schedule.refresh_every == default, "refresh_every has no effect with static: it chooses once.")
+
+
+def _check_steps_down(problems: Problems, schedule: Schedule) -> None:
+    """Every step of a `keep` that steps down makes the diet smaller, and at a refresh of its own."""
+    if not isinstance(schedule.keep, Mapping):
+        return
+    first, last = schedule.warmup_epochs, schedule.epochs - schedule.anneal_epochs
+    refreshes = [first] if schedule.static else list(range(first, last, schedule.refresh_every))
+    steps = sorted(schedule.keep)
+    if steps[0] > first:
+        problems.add(f"keep must say what holds from epoch {first} on, when the diet begins; its first is {steps[0]}.")
+    taken: dict[int, int] = {}
+    for step in steps:
+        refresh = next((at for at in refreshes if at >= step), None)
+        if refresh is None:
+            problems.add(f"keep from epoch {step} has no effect: the last refresh is before epoch {refreshes[-1]}.")
+        elif refresh in taken:
+            problems.add(f"keep from epoch {taken[refresh]} has no effect: {step} too first counts at epoch {refresh}.")
+        if refresh is not None:
+            taken[refresh] = step
+    for before, after in pairwise(steps):
+        if schedule.keep[after] >= schedule.keep[before]:
+            problems.add(
+                f"keep must step down: {schedule.keep[before]:g} from epoch {before}, then "
+                f"{schedule.keep[after]:g} from epoch {after}."
+            )
+
+
+def _check_batches(problems: Problems, schedule: Schedule) -> None:
+    shares = schedule.keep.values() if isinstance(schedule.keep, Mapping) else [schedule.keep]
+    for share in shares:
+        kept = share_of(share, schedule.num_examples)
+        if share < 1 and kept < schedule.batch:
+            problems.add(
+                f"keep {share:g} leaves no full batch: {kept} of {schedule.num_examples} examples, and a step takes "
+                f"{schedule.batch}. Keep more, or use a smaller batch or less accumulation."
+            )

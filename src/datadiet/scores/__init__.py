@@ -1,0 +1,52 @@
+"""Scores: pure functions of a model's outputs, one float32 value per decision, larger = harder.
+
+A score is `f(logits, labels, *, mask=None) -> values` and drops the class axis; leading axes are batch axes.
+`example_values` composes it with a token reduction and a combination of heads, so that any score works on any task. A
+function of your own of the same form goes wherever these go.
+"""
+
+from __future__ import annotations
+
+from datadiet.scores.logits import (
+    EL2N_MAX,
+    Score,
+    absolute_error,
+    cross_entropy,
+    el2n,
+    entropy,
+    gold_probability,
+    margin,
+)
+from datadiet.scores.reduce import (
+    COMBINATIONS,
+    check_combination,
+    combine_heads,
+    example_values,
+    reduce_tokens,
+)
+
+# for names on the command line only; in Python the functions are passed themselves
+SCORES: dict[str, Score] = {
+    "el2n": el2n,
+    "cross_entropy": cross_entropy,
+    "margin": margin,
+    "entropy": entropy,
+    "absolute_error": absolute_error,
+}
+
+__all__ = [
+    "COMBINATIONS",
+    "EL2N_MAX",
+    "SCORES",
+    "Score",
+    "absolute_error",
+    "check_combination",
+    "combine_heads",
+    "cross_entropy",
+    "el2n",
+    "entropy",
+    "example_values",
+    "gold_probability",
+    "margin",
+    "reduce_tokens",
+]

@@ -1,0 +1,257 @@
+"""Scores read off logits and labels: one number per decision, larger = harder.
+
+Everything is computed in float32 (float64 logits in float64), whatever precision the model ran in: soft-maxed in half
+precision, well-learned examples collapse onto a handful of values. For the same reason no score here computes
+`1 - p`: near `p = 1` the difference is rounding error. The mass of the other classes is summed instead, so that
+examples the model has learned still come out in order.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from datadiet.checks import ArgumentError
+
+# The largest EL2N of one decision: certain and wrong
+EL2N_MAX = 2.0**0.5
+
+
+class Score(Protocol):
+    """A function of this form: larger = harder, float32, the class axis dropped, 0 where the mask is False."""
+
+    def __call__(self, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+        """Score each decision of a batch."""
+
+
+def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Error L2 norm: how far the predicted distribution lies from the label.
+
+    `EL2N(x, y) = || softmax(z) - onehot(y) ||_2`, and `|z - y|` for regression (floating-point labels).
+
+    Args:
+        logits: `(..., classes)`, any float dtype; `(..., 1)` or `(...)` for regression.
+        labels: Class numbers `(...)` in [0, classes), or floating-point targets `(...)`.
+        mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
+
+    Returns:
+        float32 `(...)` in [0, sqrt(2)]; 0 = certain and right, sqrt(2) = certain and wrong.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both, or a label that counts is no class.
+
+    Example:
+        >>> el2n(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.7071])
+
+    Source: Paul, Ganguli and Dziugaite 2021, section 2.2, from one state of the model instead of a mean over ten. With
+    two classes it ranks like cross-entropy: `sqrt(2) * (1 - p_y)`.
+    """
+    if labels.is_floating_point():
+        return absolute_error(logits, labels, mask=mask)
+    scaled, gold = _classes("el2n", logits, labels, mask)
+    others = scaled.softmax(-1).scatter(-1, gold, 0.0)  # (..., classes), the label's own at 0
+    missing = others.sum(-1)  # = 1 - p_y without its rounding error
+    return _counted((others.square().sum(-1) + missing.square()).sqrt(), mask)
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """The loss: how surprised the model is by the label, in nats.
+
+    `CE(x, y) = -log softmax(z)_y`
+
+    Args:
+        logits: `(..., classes)`, any float dtype.
+        labels: Class numbers `(...)` in [0, classes).
+        mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
+
+    Returns:
+        float32 `(...)` in [0, inf); 0 = certain and right.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
+
+    Example:
+        >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.6931])
+
+    Source: the `loss` baseline of Attendu and Corbeil 2023 (arXiv 2306.03208), without class weights or smoothing.
+    """
+    return _counted(functional.softplus(_gap("cross_entropy", logits, labels, mask)), mask)
+
+
+def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """How far the strongest other class stands above the label's own.
+
+    `margin(x, y) = max_{c != y} z_c - z_y`
+
+    Args:
+        logits: `(..., classes)`, any float dtype.
+        labels: Class numbers `(...)` in [0, classes).
+        mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
+
+    Returns:
+        float32 `(...)`, any sign; negative = right, by that much; positive = wrong.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
+
+    Example:
+        >>> margin(torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), torch.tensor([0, 2]))
+        tensor([-2.,  3.])
+
+    Source: Pleiss et al. 2020 (arXiv 2001.10528), section 3.1, with the sign turned so that larger = harder; averaged
+    over rounds (`history.mean`) it is the negative of their area under the margin.
+    """
+    scaled, gold = _classes("margin", logits, labels, mask)
+    strongest = scaled.scatter(-1, gold, -torch.inf).amax(-1)
+    return _counted(strongest - _at(scaled, gold), mask)
+
+
+def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """How undecided the model is, whatever the label says, in nats.
+
+    `H(x) = -sum_c p_c log p_c` with `p = softmax(z)`
+
+    Args:
+        logits: `(..., classes)`, any float dtype.
+        labels: Class numbers `(...)`; only their shape is used.
+        mask: bool `(...)`: where it is False the value is 0.
+
+    Returns:
+        float32 `(...)` in [0, log(classes)]; 0 = certain, right or wrong.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both, or for regression.
+
+    Example:
+        >>> entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.6931])
+
+    Source: uncertainty sampling (Lewis and Gale 1994), as a label-free baseline.
+    """
+    _check_classes("entropy", logits, labels, mask)
+    return _counted(torch.special.entr(_wide(logits).softmax(-1)).sum(-1), mask)
+
+
+def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """Distance between a regression's output and its target.
+
+    `|z - y|`
+
+    Args:
+        logits: `(..., 1)` or `(...)`, any float dtype.
+        labels: Targets `(...)`, in the unit of the outputs.
+        mask: bool `(...)`: where it is False the value is 0 and the target may be anything.
+
+    Returns:
+        float32 `(...)` in [0, inf); 0 = exact.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both.
+
+    Example:
+        >>> absolute_error(torch.tensor([[2.0], [1.5]]), torch.tensor([1.0, 3.8]))
+        tensor([1.0000, 2.3000])
+
+    Source: EL2N's definition applied to a one-dimensional output trained on squared error. The published code puts a
+    sigmoid around the output, which no such head is trained for.
+    """
+    outputs = _wide(logits)
+    if outputs.shape == (*labels.shape, 1):
+        outputs = outputs.squeeze(-1)  # (..., 1) -> (...)
+    if outputs.shape != labels.shape:
+        raise ArgumentError(
+            f"a regression needs one output per target: got logits of shape {tuple(logits.shape)} for labels of shape "
+            f"{tuple(labels.shape)}."
+        )
+    _check_mask(labels, mask)
+    return _counted((outputs - labels.detach().to(outputs.dtype)).abs(), mask)
+
+
+def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
+    """The probability the model gives to the label: a signal to look at, no score, since larger = easier.
+
+    `p_y = softmax(z)_y`
+
+    Args:
+        logits: `(..., classes)`, any float dtype.
+        labels: Class numbers `(...)` in [0, classes).
+        mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
+
+    Returns:
+        float32 `(...)` in [0, 1]; 1 = certain and right.
+
+    Raises:
+        ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
+
+    Example:
+        >>> gold_probability(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+        tensor([0.5000])
+
+    Source: Swayamdipta et al. 2020 (arXiv 2009.10795), section 2: averaged over epochs it is their confidence.
+    """
+    return _counted(torch.sigmoid(-_gap("gold_probability", logits, labels, mask)), mask)
+
+
+def _gap(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+    """Log odds against the label: `log sum_{c != y} exp(z_c) - z_y`."""
+    scaled, gold = _classes(name, logits, labels, mask)
+    return scaled.scatter(-1, gold, -torch.inf).logsumexp(-1) - _at(scaled, gold)
+
+
+def _classes(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Checked logits `(..., classes)`, and labels `(..., 1)` that are 0 where they do not count."""
+    _check_classes(name, logits, labels, mask)
+    gold = labels.long() if mask is None else labels.long().masked_fill(~mask.bool(), 0)
+    # On an accelerator the check would wait for the device at every training step.
+    if gold.device.type == "cpu" and gold.numel():
+        _check_range(name, gold, logits.shape[-1])
+    return _wide(logits), gold.unsqueeze(-1)
+
+
+def _check_range(name: str, gold: Tensor, classes: int) -> None:
+    for found in (int(gold.min()), int(gold.max())):
+        if not 0 <= found < classes:
+            raise ArgumentError(
+                f"{name} needs labels in [0, {classes}), found {found}. Give a mask that is False where a label does "
+                "not count."
+            )
+
+
+def _check_classes(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> None:
+    if labels.is_floating_point():
+        raise ArgumentError(f"{name} needs class labels, got {labels.dtype}; score a regression by el2n: |z - y|.")
+    if logits.shape[:-1] != labels.shape or logits.dim() == 0:
+        raise ArgumentError(
+            f"{name} needs logits (..., classes) and labels (...): got logits of shape {tuple(logits.shape)} for "
+            f"labels of shape {tuple(labels.shape)}."
+        )
+    if logits.shape[-1] < 2:
+        raise ArgumentError(f"{name} needs at least two classes, got logits of shape {tuple(logits.shape)}.")
+    _check_mask(labels, mask)
+
+
+def _check_mask(labels: Tensor, mask: Tensor | None) -> None:
+    if mask is not None and mask.shape != labels.shape:
+        raise ArgumentError(
+            f"the mask needs the labels' shape: got a mask of shape {tuple(mask.shape)} for labels of shape "
+            f"{tuple(labels.shape)}."
+        )
+
+
+def _wide(logits: Tensor) -> Tensor:
+    """Logits in at least float32, cut off from the graph: `(...)` -> `(...)`."""
+    return logits.detach() if logits.dtype == torch.float64 else logits.detach().float()
+
+
+def _at(scaled: Tensor, gold: Tensor) -> Tensor:
+    return scaled.gather(-1, gold).squeeze(-1)  # (..., classes) -> (...)
+
+
+def _counted(values: Tensor, mask: Tensor | None) -> Tensor:
+    """float32 values, 0 where the mask is False (also where they are nan)."""
+    return values.float() if mask is None else values.float().masked_fill(~mask.bool(), 0.0)

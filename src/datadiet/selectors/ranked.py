@@ -1,0 +1,154 @@
+"""Selectors that go by rank alone: the hardest rows, the easiest ones, or a window below the very hardest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from datadiet.checks import ArgumentError, Problems, percent_hint
+from datadiet.records import Selection
+from datadiet.selectors.inputs import checked, selection, unseen
+from datadiet.selectors.ties import TIE_BREAKS, top_mask
+
+
+class OffsetError(ArgumentError):
+    """The offset sets aside so many rows that fewer than `count` are left."""
+
+
+def hardest(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    offset: float = 0.0,
+    tie_break: str = "hash",
+) -> Selection:
+    """The rows with the largest values, if wished after the very hardest have been set aside as suspected noise.
+
+    Ranks `round(offset * n)` to `round(offset * n) + count` of the n values, hardest first. Rows never scored (+inf)
+    come first and are no part of the offset, which is then a share of the others.
+
+    Args:
+        values: float `(n,)`; larger = harder, +inf = never scored.
+        count: How many, in [1, n].
+        seed, epoch: Of the tie-break.
+        groups: Taken for the sake of the common form; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+        offset: Share of the rows set aside, in [0, 1). It has no say where `count` is n.
+        tie_break: `hash` gives tied rows an equal chance, anew at every epoch; `row` takes the lowest rows.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit; `OffsetError` if the offset leaves fewer than `count` rows.
+
+    Example:
+        >>> hardest([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0).rows
+        array([1, 3])
+        >>> hardest([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0, offset=0.25).rows
+        array([2, 3])
+
+    Source: Attendu and Corbeil 2023 (arXiv 2306.03208), section 3. They cut at quantiles, which keeps more than `count`
+    rows where values tie. Beware: on noisy or ambiguous labels the hardest rows are mostly wrong or unanswerable
+    ones; set an offset there, or use `uncertain`.
+    """
+    problems = Problems()
+    problems.choice("tie_break", tie_break, TIE_BREAKS)
+    problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    new = unseen(array)
+    known = array.size - int(np.count_nonzero(new))
+    _check_room(count, offset, array.size)
+    # half to even, as in the published experiments' exact form; never more than the check above allows for
+    aside = round(offset * known) if array.size - known < count < array.size else 0
+    mask = top_mask(array, count + aside, seed=seed, epoch=epoch, tie_break=tie_break)
+    if aside:
+        above = top_mask(array, array.size - known + aside, seed=seed, epoch=epoch, tie_break=tie_break)
+        mask &= ~above | new
+    return selection(mask)
+
+
+def window(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    offset: float,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    tie_break: str = "hash",
+) -> Selection:
+    """The hardest rows below an offset: `hardest` with the offset spelled out, and not 0.
+
+    Args:
+        values, count, seed, epoch, groups, ids, tie_break: As for `hardest`.
+        offset: Share of the very hardest rows that is set aside, in (0, 1).
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: As for `hardest`, and for an offset of 0.
+
+    Example:
+        >>> window([0.1, 0.9, 0.5, 0.7], 1, seed=0, epoch=0, offset=0.5).rows
+        array([2])
+
+    Source: Paul, Ganguli and Dziugaite 2021, section 4, where a window below the hardest examples is best on noisy
+    labels.
+    """
+    if offset == 0:
+        raise ArgumentError("window needs an offset above 0, e.g. offset=0.05; without one it is the selector hardest.")
+    return hardest(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, offset=offset, tie_break=tie_break)
+
+
+def easiest(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    tie_break: str = "hash",
+) -> Selection:
+    """The rows with the smallest values; rows never scored (+inf) come first here too, since nothing is known of them.
+
+    Args:
+        values, count, seed, epoch, groups, ids, tie_break: As for `hardest`.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> easiest([0.1, 0.9, float("inf"), 0.7], 2, seed=0, epoch=0).rows
+        array([0, 2])
+
+    Source: Sorscher et al. 2022 (arXiv 2206.14486), section 2: with little data, easy examples teach more.
+    """
+    problems = Problems()
+    problems.choice("tie_break", tie_break, TIE_BREAKS)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    keys = -array
+    keys[unseen(array)] = np.inf
+    return selection(top_mask(keys, count, seed=seed, epoch=epoch, tie_break=tie_break))
+
+
+def _check_room(count: int, offset: float, size: int) -> None:
+    """Room for the whole offset, however many rows are scored: whether it fits must not depend on the values."""
+    aside = round(offset * size)
+    if count < size < count + aside:
+        raise OffsetError(
+            f"an offset of {offset:g} sets {aside} of {size} rows aside, which leaves {size - aside} for a count of "
+            f"{count}. Lower the offset or keep less."
+        )

@@ -1,0 +1,165 @@
+"""Streaming histories equal what keeping every round would give."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from numpy.testing import assert_allclose, assert_array_equal
+
+from datadiet.checks import ArgumentError
+from datadiet.history import HISTORIES, History, ema, last, mean, over_rounds
+
+GOLDEN = json.loads((Path(__file__).parent / "golden" / "smoothing.json").read_text())
+ROUNDS = np.array(GOLDEN["values"])
+MEMBERS = {"last": last(), "mean": mean(3), "ema": ema(0.8, 1.0), "ema var": ema(0.3, 0.5, "var"), "all new": ema(1.0)}
+BYTES = {"last": 4, "mean": 12, "ema": 28, "ema var": 28, "all new": 28}
+battery = pytest.mark.parametrize("name", list(MEMBERS))
+
+
+@pytest.mark.parametrize("case", GOLDEN["ema"], ids=lambda case: "-".join(map(str, list(case.values())[:4])))
+def test_golden_ema(case: dict[str, object]) -> None:
+    history = ema(float(str(case["alpha"])), float(str(case["c"])), str(case["deviation"]))
+    assert_allclose(over_rounds(history, ROUNDS[: int(str(case["rounds"]))]), np.array(case["expected"]), atol=1e-6)
+
+
+def test_golden_missing_report() -> None:
+    missing = ROUNDS.copy()
+    missing[2, 3] = np.nan
+    assert_allclose(over_rounds(ema(0.8, 1.0), missing), GOLDEN["row_3_missing_in_round_3"], atol=1e-6)
+
+
+def test_golden_mean_of_the_last_two() -> None:
+    assert_allclose(over_rounds(mean(2), ROUNDS), GOLDEN["mean_of_last_2"], atol=1e-6)
+
+
+sparse_rounds = arrays(
+    np.float32,
+    array_shapes(min_dims=2, max_dims=2, max_side=9),
+    elements=st.one_of(st.just(float("nan")), st.floats(-2, 2, width=16)),
+)
+
+
+def weighted(column: np.ndarray, alpha: float) -> tuple[float, float]:
+    """Mean and debiased variance with every value kept: each new one weighs alpha, and every round ages the past."""
+    weights: dict[int, float] = {}
+    for at, value in enumerate(column):
+        weights = {past: weight * (1 - alpha) for past, weight in weights.items()}
+        if not np.isnan(value):
+            weights[at] = alpha if weights else 1.0
+            weights = {past: weight / sum(weights.values()) for past, weight in weights.items()}
+    if not weights:
+        return np.inf, 0.0
+    values, shares = column[list(weights)].astype(np.float64), np.array(list(weights.values()))
+    shares /= shares.sum()
+    average = float(shares @ values)
+    spread = 1 - shares @ shares
+    return average, float(shares @ (values - average) ** 2 / spread) if len(weights) > 1 else 0.0
+
+
+@settings(deadline=None)
+@given(sparse_rounds, st.sampled_from([0.3, 0.5, 0.8]))
+def test_ema_equals_its_definition_whatever_is_missing(rounds: np.ndarray, alpha: float) -> None:
+    expected = np.array([weighted(column, alpha) for column in rounds.T])
+    assert_allclose(over_rounds(ema(alpha), rounds), expected[:, 0], atol=2e-6, rtol=2e-6)
+    variance = expected[:, 0] + 0.5 * expected[:, 1]
+    assert_allclose(over_rounds(ema(alpha, 0.5, "var"), rounds), variance, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None)
+@given(arrays(np.float32, (6, 3), elements=st.floats(-2, 2, width=16)), st.sampled_from([0.3, 0.8]))
+def test_ema_equals_pandas_where_nothing_is_missing(rounds: np.ndarray, alpha: float) -> None:
+    """After a gap pandas 3 gives the new value more weight in the mean than in the variance of the same column."""
+    frame = pd.DataFrame(rounds.astype(np.float64)).ewm(alpha=alpha, adjust=False)
+    expected = frame.mean().iloc[-1] + 2 * frame.var().iloc[-1]
+    assert_allclose(over_rounds(ema(alpha, 2.0, "var"), rounds), expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(deadline=None)
+@given(sparse_rounds, st.integers(1, 4))
+def test_mean_and_last_equal_their_definition(rounds: np.ndarray, window: int) -> None:
+    seen = [column[~np.isnan(column)] for column in rounds.T]
+    expected = [column[-window:].mean() if column.size else np.inf for column in seen]
+    assert_allclose(over_rounds(mean(window), rounds), expected, atol=1e-6)
+    assert_array_equal(over_rounds(last(), rounds), [column[-1] if column.size else np.inf for column in seen])
+
+
+@battery
+def test_a_row_never_seen_is_infinite_and_one_seen_once_is_its_value(name: str) -> None:
+    history = MEMBERS[name]
+    state = history.init(3)
+    assert_array_equal(history.value(state), [np.inf] * 3)
+    state = history.update(state, np.array([0.5, np.nan, 7.0], np.float32), np.array([True, False, False]))
+    value = history.value(state)
+    assert value.dtype == np.float32
+    assert_array_equal(value, np.array([0.5, np.inf, np.inf], np.float32))
+
+
+@battery
+def test_a_constant_stays_exactly_what_it_is(name: str) -> None:
+    assert_array_equal(over_rounds(MEMBERS[name], np.full((6, 1), 0.1)), np.full(1, 0.1, np.float32))
+
+
+@battery
+def test_update_leaves_the_old_state_and_its_inputs_as_they_were(name: str) -> None:
+    history = MEMBERS[name]
+    first = history.update(history.init(2), np.array([1.0, 2.0], np.float32), np.array([True, True]))
+    before = {key: array.copy() for key, array in first.items()}
+    values, fresh = np.array([3.0, 9.0], np.float32), np.array([True, False])
+    second = history.update(first, values, fresh)
+    assert_array_equal(values, [3.0, 9.0])
+    for key, array in first.items():
+        assert_array_equal(array, before[key])
+    assert history.value(second)[0] != history.value(first)[0]
+    assert history.value(second)[1] == history.value(first)[1]
+
+
+@battery
+def test_the_state_is_a_few_bytes_per_example_and_can_be_saved(name: str) -> None:
+    state = MEMBERS[name].init(1000)
+    assert sum(array.nbytes for array in state.values()) <= BYTES[name] * 1000
+    assert all(isinstance(array, np.ndarray) and array.shape[-1] == 1000 for array in state.values())
+
+
+@battery
+def test_a_saved_state_goes_on_as_if_nothing_had_happened(name: str) -> None:
+    history = MEMBERS[name]
+
+    def play(history: History, state: dict[str, np.ndarray], rounds: np.ndarray) -> dict[str, np.ndarray]:
+        for values in rounds.astype(np.float32):
+            state = history.update(state, values, np.ones(values.size, np.bool_))
+        return state
+
+    half = {
+        key: np.array(array.tolist(), array.dtype) for key, array in play(history, history.init(8), ROUNDS[:2]).items()
+    }
+    assert_array_equal(history.value(play(history, half, ROUNDS[2:])), over_rounds(history, ROUNDS))
+
+
+def test_names_are_built_with_their_defaults() -> None:
+    assert list(HISTORIES) == ["last", "mean", "ema"]
+    assert_allclose(over_rounds(HISTORIES["mean"](), ROUNDS), ROUNDS[-3:].mean(0), atol=1e-6)
+
+
+@battery
+def test_values_of_another_number_are_refused(name: str) -> None:
+    history = MEMBERS[name]
+    with pytest.raises(ArgumentError, match=r"got values \(3,\) and fresh \(2,\) for \(2,\)"):
+        history.update(history.init(2), np.zeros(3, np.float32), np.ones(2, np.bool_))
+
+
+def test_bad_arguments_are_refused_together() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"(?s)alpha must be in \(0, 1\], got 80. Did you mean 0.8.*c must.*deviation"
+    ):
+        ema(80, c=-1, deviation="sd")
+    with pytest.raises(ArgumentError, match="history window must be a whole number, at least 1, got 0"):
+        mean(0)
+    with pytest.raises(ArgumentError, match=r"shape \(rounds, num_examples\), got \(3,\)"):
+        over_rounds(last(), [1.0, 2.0, 3.0])
