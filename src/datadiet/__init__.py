@@ -31,14 +31,20 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
-    from datadiet import history, schedules, scores, selectors
-    from datadiet.config import FinetuneConfig
-    from datadiet.data import load_data
-    from datadiet.diet import Diet
-    from datadiet.finetuning import finetune
-    from datadiet.integrations.huggingface import DietCallback, DietMixin, DietTrainer
-    from datadiet.integrations.loop import epochs
-    from datadiet.schedules import Schedule, forecast
+    from datadiet import history as history
+    from datadiet import schedules as schedules
+    from datadiet import scores as scores
+    from datadiet import selectors as selectors
+    from datadiet.config import FinetuneConfig as FinetuneConfig
+    from datadiet.data import load_data as load_data
+    from datadiet.diet import Diet as Diet
+    from datadiet.finetuning import finetune as finetune
+    from datadiet.integrations.huggingface import DietCallback as DietCallback
+    from datadiet.integrations.huggingface import DietMixin as DietMixin
+    from datadiet.integrations.huggingface import DietTrainer as DietTrainer
+    from datadiet.integrations.loop import epochs as epochs
+    from datadiet.schedules import Schedule as Schedule
+    from datadiet.schedules import forecast as forecast
 
 
 def __getattr__(name: str) -> Any:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields, replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -13,7 +17,7 @@ from datadiet.checks import ArgumentError, Problems, unknown
 
 @dataclass(frozen=True)
 class FinetuneConfig:
-    """The options of `datadiet finetune`; the flags have the same names with dashes.
+    """The options of `datadiet finetune`; the flags have the same names with dashes. Paths may be `Path` objects.
 
     Attributes:
         data: A folder, a saved `datasets` folder, a hub name (`glue/sst2`), or `snips`, which is packaged.
@@ -21,7 +25,8 @@ class FinetuneConfig:
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
         keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` (from epoch 1, from epoch 4).
-        score, combine: What is measured and how heads are combined (`norm`, `mean`, `sum`; joint tasks only).
+        score, combine: What is measured, and how the positions and heads of joint tasks are combined: `norm` (the
+            default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
         history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
             `history_c` standard deviations).
@@ -35,6 +40,7 @@ class FinetuneConfig:
         lora: Rank of a LoRA adapter; 0 trains all weights.
         early_stopping: Stop after so many epochs without a better dev metric; 0 never stops. The best weights are
             then the ones that are tested and saved.
+        checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
     """
 
@@ -44,7 +50,7 @@ class FinetuneConfig:
     model: str = "minilm"
     keep: float | str = 0.5
     score: str = "el2n"
-    combine: str = "norm"
+    combine: str | None = None
     select: str = "hardest"
     offset: float = 0.0
     epsilon: float = 0.1
@@ -90,27 +96,41 @@ class FinetuneConfig:
     intent_column: str | None = None
     id_column: str | None = None
     report_to: str = "none"
+    checkpoint_every: int = 1
     keep_checkpoints: bool = False
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if isinstance(value := getattr(self, field.name), os.PathLike):
+                object.__setattr__(self, field.name, os.fspath(value))  # YAML and JSON hold text
 
     def to_yaml(self) -> str:
         """The file that runs it again: `datadiet finetune --config FILE`."""
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
 
 
-def config_from(settings: dict[str, Any]) -> FinetuneConfig:
+def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
     """A config from plain settings, e.g. a YAML file's.
 
     Raises:
-        ArgumentError: For every option that does not exist or is missing, together.
+        ArgumentError: For every option that does not exist, is missing, or has a value of another type, together.
+
+    Example:
+        >>> needed = {"data": "snips", "task": "intent-slot", "output": "runs/a"}
+        >>> config_from({**needed, "learning_rate": "1e-4"}).learning_rate
+        0.0001
     """
     problems = Problems()
-    known = {field.name for field in fields(FinetuneConfig)}
-    for name in settings.keys() - known:
+    known = [field.name for field in fields(FinetuneConfig)]
+    for name in sorted(settings.keys() - known, key=str):
         problems.add(unknown("option", name, known))
-    for name in ("data", "task", "output"):
+    for name in _needed():
         problems.check(name in settings, f"the option {name!r} is missing.")
+    given: dict[str, Any] = {name: _as_number(name, value) for name, value in settings.items() if name in known}
+    for name, value in given.items():
+        problems.found += type_problem(name, value)
     problems.raise_any()
-    return FinetuneConfig(**settings)
+    return FinetuneConfig(**given)
 
 
 def read_config(path: Path, **overrides: Any) -> FinetuneConfig:
@@ -123,8 +143,65 @@ def read_config(path: Path, **overrides: Any) -> FinetuneConfig:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ArgumentError(f"cannot read the config {path}: {error.strerror}.") from error
-    except yaml.YAMLError as error:
-        raise ArgumentError(f"{path} is not valid YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
-        raise ArgumentError(f"{path} must hold a mapping of options, found {type(settings).__name__}.")
+        raise ArgumentError(f"{path} must hold a mapping of options, found {_described(settings)}.")
     return config_from({**settings, **overrides})
+
+
+def type_problem(name: str, value: object) -> list[str]:
+    """A sentence on an option whose value is of another type than it takes; nothing where it fits.
+
+    Example:
+        >>> type_problem("epochs", 2.5), type_problem("keep", "1:0.7,4:0.5"), type_problem("learning_rate", 1)
+        (['epochs must be a whole number, got 2.5.'], [], [])
+    """
+    kinds = _kinds()[name]
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if type(value) in kinds or (isinstance(value, float) and float in kinds) or (whole and float in kinds):
+        return []
+    wanted = " or ".join(_KIND_WORDS[kind] for kind in kinds if kind is not NoneType)
+    return [f"{name} must be {wanted}, got {_described(value)}."]
+
+
+def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
+    """The config with defaults in place of values of a wrong type, so that the others can still be checked.
+
+    Example:
+        >>> config, problems = well_typed(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="many"))
+        >>> config.epochs, problems
+        (5, ["epochs must be a whole number, got 'many'."])
+    """
+    defaults = {field.name: "" if field.default is MISSING else field.default for field in fields(config)}
+    found = {name: type_problem(name, getattr(config, name)) for name in defaults}
+    wrong: dict[str, Any] = {name: defaults[name] for name, problem in found.items() if problem}
+    return replace(config, **wrong), [sentence for problem in found.values() for sentence in problem]
+
+
+_KIND_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+@cache
+def _kinds() -> dict[str, tuple[type, ...]]:
+    """The types that each option takes."""
+    hints = get_type_hints(FinetuneConfig)
+    return {name: get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,) for name, kind in hints.items()}
+
+
+def _needed() -> list[str]:
+    return [field.name for field in fields(FinetuneConfig) if field.default is MISSING]
+
+
+def _as_number(name: str, value: object) -> object:
+    """YAML reads `1e-4`, which has no point, as text."""
+    if not isinstance(value, str) or float not in _kinds()[name] or str in _kinds()[name]:
+        return value
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _described(value: object) -> str:
+    return "nothing" if value is None else repr(value) if isinstance(value, (str, int, float)) else type(value).__name__

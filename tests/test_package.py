@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import datadiet as dd
+from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
+
+
+def run(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    loaded = run("import sys, datadiet; print(*sorted(m for m in sys.modules if '.' not in m))").split()
+    assert not {"torch", "transformers", "numpy", "pandas", "datasets", "pyarrow"} & set(loaded)
+
+
+@pytest.mark.parametrize("name", sorted(set(dd.__all__) - {"__version__"}))
+def test_every_public_name_is_there(name):
+    assert getattr(dd, name) is not None
+
+
+def test_unknown_public_names_are_attribute_errors():
+    with pytest.raises(AttributeError, match="no attribute 'diat'"):
+        _ = dd.diat
+
+
+def test_using_the_library_draws_nothing_from_global_generators():
+    code = """
+import random, numpy as np, torch
+from datadiet import Diet, selectors
+before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+diet = Diet(select="uncertain", warmup_epochs=0); diet.begin(50, epochs=4); diet.plan(0)
+for name, select in selectors.SELECTORS.items():
+    options = {"offset": 0.1} if name == "window" else {}
+    select(np.linspace(0, 1, 50, dtype=np.float32), 20, seed=1, epoch=1, **options)
+assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
+"""
+    run(code)
+
+
+def test_problems_are_collected():
+    problems = Problems()
+    problems.share("keep", 70)
+    problems.whole("epochs", 0, least=1)
+    problems.whole("floor", True)
+    problems.choice("task", "clasification", ["classification"])
+    with pytest.raises(ArgumentError) as caught:
+        problems.raise_any()
+    assert caught.value.problems == (
+        "keep must be in (0, 1], got 70. Did you mean 0.7?",
+        "epochs must be a whole number, at least 1, got 0.",
+        "floor must be a whole number, at least 0, got True.",
+        "unknown task 'clasification'; did you mean 'classification'? Allowed: classification.",
+    )
+    assert str(caught.value).startswith("- keep")
+
+
+def test_hints():
+    assert percent_hint(0.5) == percent_hint("x") == percent_hint(1000) == ""
+    assert "did you mean" not in unknown("score", "zzz", ["el2n"])
