@@ -139,8 +139,9 @@ class IntentSlotOutput(ModelOutput):
 class IntentSlotModel(PreTrainedModel):  # type: ignore[no-untyped-call]
     """Any encoder with an intent head and a slot head.
 
-    The intent is read from the encoder's own pooled output where it has one (BERT, RoBERTa), else from the first
-    position. Saves and loads like every transformers model, also through `AutoModel.from_pretrained`.
+    The intent is read from the first position's last state, without the pooler that some encoders have: it comes from
+    another task, or random, and learns the intents more slowly (LOG.md). Saves and loads like every transformers
+    model, also through `AutoModel.from_pretrained`.
 
     Args:
         config: The heads and the encoder.
@@ -171,6 +172,8 @@ class IntentSlotModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             config.encoder.use_cache = False  # there is none in an encoder, but gradient checkpointing would warn of it
         auto: Any = AutoModel
         self.encoder = auto.from_config(config.encoder) if encoder is None else encoder
+        if "add_pooling_layer" in inspect.signature(type(self.encoder).__init__).parameters:
+            self.encoder.pooler = None  # parameters that no loss reaches would stop distributed training
         self.dropout = nn.Dropout(config.dropout)
         self.intent_head = nn.Linear(config.hidden_size, len(config.intent_names))
         self.slot_head = nn.Linear(config.hidden_size, len(config.slot_names))
@@ -213,8 +216,7 @@ class IntentSlotModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             inputs["token_type_ids"] = token_type_ids
         encoded = self.encoder(**{name: value for name, value in inputs.items() if value is not None})
         states = encoded.last_hidden_state
-        pooled = getattr(encoded, "pooler_output", None)
-        intent_logits = self.intent_head(self.dropout(states[:, 0] if pooled is None else pooled))
+        intent_logits = self.intent_head(self.dropout(states[:, 0]))
         slot_logits = self.slot_head(self.dropout(states))
         loss = None
         if intent_labels is not None and slot_labels is not None:
