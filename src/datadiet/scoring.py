@@ -1,0 +1,170 @@
+"""Forward passes outside the training loop: scoring rows, and predicting.
+
+Training batches are padded for shuffled examples; a pass has no order to keep, so it sorts by length and packs as many
+padded tokens as fit a budget, which is where its speed comes from (benchmarks/scoring.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datadiet.ledger import Ledger
+
+Batch = dict[str, Any]
+Collate = Callable[[list[Any]], Batch]
+
+# A scoring batch holds at most the padded tokens of this many training batches, which bounds its memory: a forward
+# pass without activations to keep needs far less than a training step of the same size.
+TRAINING_BATCHES_PER_PASS_BATCH = 8
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in eval mode without gradients, and every module back as it was (also ones frozen in eval mode)."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def autocast(device: torch.device, precision: str) -> Any:
+    """The autocast context of a precision: `fp32` (none), `bf16` or `fp16`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
+
+
+def lengths_of(dataset: Any) -> NDArray[np.int64] | None:
+    """Tokens of each example: a `length` column, else the lengths of `input_ids`; None where there is neither."""
+    columns = getattr(dataset, "column_names", ())
+    if "length" in columns:
+        return np.asarray(dataset["length"], np.int64)
+    if "input_ids" in columns:
+        return np.fromiter((len(ids) for ids in dataset["input_ids"]), np.int64, len(dataset))
+    return None
+
+
+def batches_by_length(
+    rows: NDArray[np.int64], lengths: NDArray[np.int64] | None, *, batch_tokens: int, batch_size: int
+) -> Iterator[NDArray[np.int64]]:
+    """Split rows into batches of neighbours in length, longest first so that memory is known from the first batch on.
+
+    Args:
+        rows: int64 `(n,)`.
+        lengths: Tokens of each row of the data set, or None.
+        batch_tokens: Most padded tokens (longest of the batch times its size); one example always fits.
+        batch_size: Examples per batch where the lengths are not known.
+
+    Example:
+        >>> lengths = np.array([2, 9, 3, 4])
+        >>> [batch.tolist() for batch in batches_by_length(np.arange(4), lengths, batch_tokens=9, batch_size=2)]
+        [[1], [3, 2], [0]]
+    """
+    if lengths is None:
+        yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
+        return
+    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    start = 0
+    while start < len(ordered):
+        size = max(1, batch_tokens // max(1, int(lengths[ordered[start]])))
+        yield ordered[start : start + size]
+        start += size
+
+
+def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:
+    """Items of a map-style data set, in one call where it can give several."""
+    wanted = rows.tolist()
+    several = getattr(dataset, "__getitems__", None)
+    return list(several(wanted)) if several is not None else [dataset[row] for row in wanted]
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> Batch:
+    """Move the tensors of a batch."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+
+
+def token_count(batch: Mapping[str, Any]) -> int:
+    """Real tokens of a batch: where the attention masks are 1; all positions without a mask; else one per example."""
+    masks = [value for name, value in batch.items() if name.endswith("attention_mask")]
+    if masks:
+        return int(sum(int(mask.sum()) for mask in masks))
+    ids = [value for name, value in batch.items() if name.endswith("input_ids")]
+    if ids:
+        return int(sum(value.numel() for value in ids))
+    first = next((value for value in batch.values() if isinstance(value, torch.Tensor) and value.dim()), None)
+    return 0 if first is None else len(first)
+
+
+def forward_pass(
+    model: torch.nn.Module,
+    dataset: Any,
+    collate: Collate,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    lengths: NDArray[np.int64] | None = None,
+    batch_tokens: int = 4096,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    call: Callable[[Batch], Any] | None = None,
+    ledger: Ledger | None = None,
+) -> Iterator[tuple[NDArray[np.int64], Any, Batch]]:
+    """Run the model once over rows of a data set, each exactly once, in eval mode and without gradients.
+
+    Args:
+        model: On the device where the pass is to run.
+        dataset: Map-style.
+        collate: Items to a batch of tensors.
+        rows: int64 `(n,)`; all rows by default.
+        lengths: Tokens of each row of the data set; read from it by default.
+        batch_tokens, batch_size: See `batches_by_length`.
+        precision: Of the autocast; scores are computed in float32 whatever it is.
+        call: How to call the model on a batch; `model(**batch)` by default.
+        ledger: Counts the examples and tokens as scoring.
+
+    Yields:
+        `(rows, outputs, batch)`, outputs and batch on the model's device.
+    """
+    every_row = np.arange(len(dataset), dtype=np.int64) if rows is None else rows
+    lengths = lengths_of(dataset) if lengths is None else lengths
+    device = next(model.parameters()).device
+    run = call or (lambda batch: model(**batch))
+    for part in batches_by_length(every_row, lengths, batch_tokens=batch_tokens, batch_size=batch_size):
+        batch = to_device(collate(fetch(dataset, part)), device)
+        # entered per batch, so that the caller's code between two batches never runs inside the pass's contexts
+        with evaluating(model), autocast(device, precision):
+            outputs = run(batch)
+        if ledger is not None:
+            ledger.count_scoring(len(part), token_count(batch))
+        yield part, outputs, batch
+
+
+def predict_all(
+    model: torch.nn.Module,
+    dataset: Any,
+    collate: Collate,
+    decode: Callable[[Any, Batch], Sequence[Any]],
+    *,
+    batch_tokens: int = 4096,
+    precision: str = "fp32",
+) -> list[Any]:
+    """Predictions of every row, in row order.
+
+    Args:
+        decode: `(outputs, batch)` to one prediction per example.
+        model, dataset, collate, batch_tokens, precision: See `forward_pass`.
+    """
+    found: list[Any] = [None] * len(dataset)
+    for rows, outputs, batch in forward_pass(model, dataset, collate, batch_tokens=batch_tokens, precision=precision):
+        for row, prediction in zip(rows.tolist(), decode(outputs, batch), strict=True):
+            found[row] = prediction
+    return found

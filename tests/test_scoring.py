@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from datadiet.ledger import Ledger
+from datadiet.scoring import batches_by_length, evaluating, forward_pass, lengths_of, predict_all, token_count
+from datadiet.tasks import ClassificationTask
+from tiny import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
+
+TASK = ClassificationTask(tuple(KEYWORDS[:3]))
+DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)
+COLLATE = TASK.collator(tiny_tokenizer())
+
+
+def test_modes_come_back_as_they_were_also_for_frozen_parts():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout()))
+    model.train()
+    model[1].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+        assert torch.is_inference_mode_enabled()
+    assert [module.training for module in model.modules()] == [True, True, False, False]
+
+
+def test_modes_come_back_after_an_error():
+    model = torch.nn.Dropout().train()
+    with pytest.raises(RuntimeError, match="boom"), evaluating(model):
+        raise RuntimeError("boom")
+    assert model.training
+
+
+def test_batches_hold_every_row_once_within_the_budget():
+    lengths = np.random.default_rng(0).integers(1, 40, 100)
+    rows = np.arange(0, 100, 3)
+    batches = list(batches_by_length(rows, lengths, batch_tokens=64, batch_size=1))
+    assert sorted(np.concatenate(batches)) == rows.tolist()
+    assert all(len(batch) * lengths[batch].max() <= 64 for batch in batches)
+    assert lengths[batches[0]].max() == lengths[rows].max()
+
+
+def test_one_example_longer_than_the_budget_still_fits():
+    assert [b.tolist() for b in batches_by_length(np.array([0]), np.array([900]), batch_tokens=64, batch_size=1)] == [
+        [0]
+    ]
+
+
+def test_without_lengths_batches_have_a_size():
+    assert [len(b) for b in batches_by_length(np.arange(10), None, batch_tokens=1, batch_size=4)] == [4, 4, 2]
+
+
+def outputs(rows=None, **options):
+    model = tiny_classifier(3, dropout=0.5).train()
+    found = {}
+    for part, out, _ in forward_pass(model, DATA, COLLATE, rows=rows, **options):
+        found |= dict(zip(part.tolist(), out.logits, strict=True))
+    assert model.training
+    return found
+
+
+def test_values_do_not_depend_on_the_batching_and_dropout_is_off():
+    large, small = outputs(batch_tokens=10_000), outputs(batch_tokens=1)
+    assert large.keys() == small.keys() == set(range(30))
+    assert all(torch.allclose(large[row], small[row], atol=1e-5) for row in large)
+    some = outputs(rows=np.array([4, 7]))
+    assert some.keys() == {4, 7}
+    assert torch.allclose(some[7], large[7], atol=1e-5)
+
+
+def test_the_ledger_counts_a_pass_as_forward_only():
+    ledger = Ledger()
+    outputs(ledger=ledger)
+    cost = ledger.snapshot()
+    assert (cost.examples_forward, cost.examples_backward) == (30, 0)
+    assert cost.tokens_forward == sum(DATA["length"])
+
+
+def test_predictions_come_in_row_order():
+    model = tiny_classifier(3).eval()
+    together = predict_all(model, DATA, COLLATE, TASK.decode, batch_tokens=64)
+    alone = [predict_all(model, DATA.select([row]), COLLATE, TASK.decode)[0] for row in range(30)]
+    assert [p.label for p in together] == [p.label for p in alone]
+    assert np.allclose([p.probability for p in together], [p.probability for p in alone], atol=1e-5)
+
+
+def test_bf16_passes_stay_close_to_fp32():
+    model = tiny_classifier(3).eval()
+    exact = predict_all(model, DATA, COLLATE, TASK.decode)
+    fast = predict_all(model, DATA, COLLATE, TASK.decode, precision="bf16")
+    assert np.allclose([p.probability for p in exact], [p.probability for p in fast], atol=0.02)
+
+
+def test_lengths_and_tokens():
+    assert lengths_of(DATA).tolist() == list(DATA["length"])
+    assert lengths_of(DATA.remove_columns("length")).tolist() == list(DATA["length"])
+    assert lengths_of([1, 2]) is None
+    assert token_count({"attention_mask": torch.tensor([[1, 1, 0]])}) == 2
+    assert token_count({"a_attention_mask": torch.ones(1, 2), "b_attention_mask": torch.ones(1, 3)}) == 5
+    assert token_count({"input_ids": torch.zeros(2, 3)}) == 6
+    assert token_count({"x": torch.zeros(4, 7)}) == 4
+    assert token_count({}) == 0
