@@ -1,0 +1,209 @@
+"""Append-only Parquet tables whose manifest is written last: a part that the manifest does not name does not exist.
+
+The score history and the plans of a run are such tables. A write that is killed leaves a file nobody reads; two runs
+cannot mix, since a manifest names its run; a resumed run cuts the table back to what its checkpoint had seen.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datadiet.checks import DataError
+from datadiet.records import EpochPlan, Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+MANIFEST = "_manifest.json"
+SCHEMA = 1
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+class PartedTable:
+    """A table that grows by parts, on disk under `folder` or in memory without one.
+
+    Args:
+        folder: Where the parts and the manifest lie; made at the first append.
+        run: Names the run that owns the table.
+
+    Raises:
+        DataError: If the folder already belongs to another run.
+    """
+
+    def __init__(self, folder: Path | None, run: str) -> None:
+        self.folder, self.run = folder, run
+        self._parts: list[Any] = []  # file names, or tables where there is no folder
+        if folder is not None and (folder / MANIFEST).exists():
+            manifest = read_manifest(folder)
+            if manifest["run"] != run:
+                raise DataError(
+                    f"{folder.name}/ in {folder.parent.name}/ belongs to another run; choose another folder."
+                )
+            self._parts = list(manifest["parts"])
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def append(self, table: pa.Table) -> None:
+        """Add a part; it exists from the moment the manifest names it."""
+        if self.folder is None:
+            self._parts.append(table)
+            return
+        import pyarrow.parquet as pq
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"part-{len(self._parts):05d}.parquet"
+        part = self.folder / f"{name}.part"
+        pq.write_table(table, part, compression="zstd")
+        part.replace(self.folder / name)
+        self._parts.append(name)
+        self._write_manifest()
+
+    def truncate(self, parts: int) -> None:
+        """Forget all but the first `parts` parts: what a resumed run's checkpoint had seen."""
+        if parts < len(self._parts):
+            self._parts = self._parts[:parts]
+            if self.folder is not None:
+                self._write_manifest()
+
+    def read(self) -> pa.Table | None:
+        """Everything appended so far, in order; None if nothing was."""
+        import pyarrow as pa
+
+        if not self._parts:
+            return None
+        return read_table(self.folder) if self.folder is not None else pa.concat_tables(self._parts)
+
+    def _write_manifest(self) -> None:
+        assert self.folder is not None
+        content = {"schema": SCHEMA, "run": self.run, "parts": self._parts}
+        write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a table.
+
+    Raises:
+        DataError: If there is none, or one that this version cannot read.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{folder} holds no finished table: {MANIFEST} is missing.") from error
+    except ValueError as error:
+        raise DataError(f"{folder / MANIFEST} is not valid JSON: {error}.") from error
+    if manifest.get("schema") != SCHEMA:
+        raise DataError(f"{folder / MANIFEST} has schema {manifest.get('schema')!r}; this version reads {SCHEMA}.")
+    return manifest
+
+
+def read_table(folder: Path) -> pa.Table:
+    """All parts that the manifest names, in order.
+
+    Raises:
+        DataError: See `read_manifest`; also if the table is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [pq.read_table(folder / name) for name in read_manifest(folder)["parts"]]
+    if not parts:
+        raise DataError(f"{folder} holds an empty table.")
+    return pa.concat_tables(parts)
+
+
+class ScoreStore:
+    """The score history of a run: one part per epoch of training values and per scoring pass.
+
+    Columns: `row`, `id`, `epoch`, `round`, `source` (train | pass), and one column per score.
+
+    Args:
+        folder: `RUN/scores`, or None to keep the history in memory.
+        run: Names the run.
+        ids: The user's id of each row; the row number as text where there is none.
+    """
+
+    def __init__(self, folder: Path | None, run: str, ids: Sequence[str] | None = None) -> None:
+        import pyarrow as pa
+
+        self.table = PartedTable(folder, run)
+        self._ids = None if ids is None else pa.array([str(key) for key in ids], pa.string())
+
+    def append(self, scores: Scores) -> None:
+        """Add the values of some rows."""
+        import pyarrow as pa
+
+        rows = scores.rows
+        count = len(rows)
+        self.table.append(
+            pa.table(
+                {
+                    "row": pa.array(rows, pa.int64()),
+                    "id": pa.array(rows).cast(pa.string()) if self._ids is None else self._ids.take(pa.array(rows)),
+                    "epoch": pa.array(np.full(count, scores.epoch, np.int32)),
+                    "round": pa.array(np.full(count, scores.round, np.int32)),
+                    "source": pa.repeat(pa.scalar(scores.source), count),
+                    **{name: pa.array(values, pa.float32()) for name, values in scores.values.items()},
+                }
+            )
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Every value of every example, one line per (row, epoch, source)."""
+        import pandas as pd
+
+        table = self.table.read()
+        return pd.DataFrame() if table is None else table.to_pandas()
+
+
+def append_plan(table: PartedTable, plan: EpochPlan) -> None:
+    """Record what one epoch trains on: `epoch`, `row`, `weight`."""
+    import pyarrow as pa
+
+    count = len(plan.rows)
+    weights = np.ones(count, np.float32) if plan.weights is None else plan.weights
+    table.append(
+        pa.table(
+            {
+                "epoch": pa.array(np.full(count, plan.epoch, np.int32)),
+                "row": pa.array(plan.rows, pa.int64()),
+                "weight": pa.array(weights, pa.float32()),
+            }
+        )
+    )
+
+
+def last_values(folder: Path, column: str) -> dict[str, float]:
+    """The last value of each id in a run's score history.
+
+    Args:
+        folder: `RUN/scores`.
+        column: A score's name.
+
+    Raises:
+        DataError: If the history is missing or does not hold that score.
+    """
+    table = read_table(folder)
+    if column not in table.column_names:
+        fixed = {"row", "id", "epoch", "round", "source"}
+        held = ", ".join(name for name in table.column_names if name not in fixed)
+        raise DataError(f"{folder} holds no values of {column!r}; it holds: {held}.")
+    ids, values = table["id"].to_pylist(), table[column].to_numpy()
+    return {key: value for key, value in zip(ids, values.tolist(), strict=True) if value == value}

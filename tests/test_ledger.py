@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from datadiet.ledger import Ledger
+from datadiet.records import CostLedger
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that moves only when told to."""
+    now = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+
+    def tick(seconds: float) -> None:
+        now[0] += seconds
+
+    return tick
+
+
+def test_every_second_is_in_one_account(clock):
+    ledger = Ledger()
+    clock(1)
+    with ledger.charge("train"):
+        clock(2)
+        with ledger.charge("score"):
+            clock(4)
+            with ledger.charge("select"):
+                clock(8)
+        clock(16)
+    clock(32)
+    with ledger.charge("save"):
+        clock(64)
+    cost = ledger.snapshot()
+    assert (cost.load_s, cost.train_s, cost.score_s, cost.select_s, cost.save_s, cost.eval_s) == (33, 18, 4, 8, 64, 0)
+    assert cost.total_s == 127
+    assert cost.finetune_s == 18 + 4 + 8
+
+
+def test_the_clock_may_have_started_earlier(clock):
+    ledger = Ledger(started=90.0)
+    assert ledger.snapshot().load_s == ledger.snapshot().total_s == 10
+
+
+def test_an_error_inside_an_account_goes_back_to_the_outer_one(clock):
+    ledger = Ledger()
+
+    def failing():
+        with ledger.charge("eval"):
+            clock(1)
+            raise KeyError("x")
+
+    with pytest.raises(KeyError, match="x"):
+        failing()
+    clock(2)
+    assert ledger.seconds("eval") == 1
+    assert ledger.seconds("load") == 2
+
+
+def test_a_resumed_run_adds_what_the_killed_one_had_spent(clock):
+    ledger = Ledger()
+    clock(5)
+    ledger.count_training(3, 30)
+    ledger.carry(CostLedger(load_s=1, train_s=2, total_s=3, examples_forward=7, examples_backward=4, tokens_forward=70))
+    cost = ledger.snapshot()
+    assert (cost.load_s, cost.train_s, cost.total_s) == (6, 2, 8)
+    assert (cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward) == (
+        10,
+        7,
+        100,
+        30,
+    )
+
+
+def test_scoring_counts_forward_only():
+    ledger = Ledger()
+    ledger.count_scoring(5, 50)
+    cost = ledger.snapshot()
+    assert (cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward) == (5, 0, 50, 0)
