@@ -1,0 +1,415 @@
+"""The diet: score, history, selector, schedule and store behind the one stateful object of the library.
+
+It knows nothing of trainers. Whoever trains calls, in this order: `begin` once; before each epoch `absorb` (what the
+last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pass saw), then `plan`; in each step
+`observe`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datadiet.checks import ArgumentError, Problems
+from datadiet.drift import REST, to_epoch_end
+from datadiet.history import History
+from datadiet.options import ScoreFunction, check_options, checked_history, checked_keep, checked_score
+from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
+from datadiet.schedules import Schedule, forecast
+from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
+from datadiet.scores.free import FREE, free_signals
+from datadiet.selectors import SELECTORS, with_floor
+from datadiet.store import PartedTable, ScoreStore, append_plan, last_values
+
+Rescore = Literal["all", "dropped", "none"]
+RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
+Selector = Callable[..., Selection]
+Rows = NDArray[np.int64]
+
+MOMENT = "moment"  # column of the history: the batch of the epoch, from 1, in which a training value was seen
+_PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
+_PLAIN += ("offset", "epsilon", "floor", "seed")
+_FLUSH_EVERY = 256  # observed batches are kept as tensors so long, so that no step waits for a device
+
+
+class Diet:
+    """Train on the examples that still teach something.
+
+    After `warmup_epochs` on everything, every `refresh_every` epochs the examples are scored and the share `keep` is
+    chosen by the selector; the others rest until a later refresh brings them back.
+
+    Args:
+        score: A name of `datadiet.scores.SCORES`, or a function `(logits, labels, *, mask=None) -> values`.
+        select: A name of `datadiet.selectors.SELECTORS`, or a function
+            `(values, count, *, seed, epoch, groups=None) -> Selection`.
+        keep: Share kept, in (0, 1]; or a step-down `{epoch: share}`, in force from the first refresh at that epoch.
+        combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
+            `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
+        history: `last`, `mean`, `ema`, or one of `datadiet.history` with its options.
+        warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
+        refresh_every: Epochs from one selection to the next.
+        anneal_epochs: Last epochs on everything.
+        static: Choose once, after the warm-up.
+        rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass, values come from the
+            training forward (dropout on), brought to one moment (`datadiet.drift`), and an example never seen is taken
+            first; `dropped`: those that did not train
+            since the last refresh; `all`: every example, as in the paper.
+        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`).
+        epsilon: Share drawn at random among the rest (`epsilon` only).
+        floor: Least number of examples kept per class, of classes that have so many.
+        scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
+            with `warmup_epochs=0`.
+        signals: `(outputs, batch) -> Signals`, for models whose outputs are not recognised.
+        seed: Of ties, random choices and the order of examples.
+
+    Raises:
+        ArgumentError: All problems with the arguments at once.
+
+    Example:
+        >>> diet = Diet(score="el2n", select="hardest", keep=0.5, warmup_epochs=1, refresh_every=2, seed=13)
+        >>> planned = diet.forecast(num_examples=1000, epochs=10, batch=32)
+        >>> planned.steps, planned.full_steps, round(planned.examples_saved, 3)
+        (167, 320, 0.468)
+
+    Source: Attendu and Corbeil 2023, "NLU on Data Diets" (arXiv 2306.03208). There `rescore="all"` and a constant
+    learning rate; the values without a pass are ours.
+    """
+
+    def __init__(
+        self,
+        score: str | ScoreFunction = "el2n",
+        select: str | Selector = "hardest",
+        keep: float | str | Mapping[int, float] = 0.5,
+        *,
+        combine: str | None = None,
+        history: str | History = "last",
+        warmup_epochs: int = 1,
+        refresh_every: int = 2,
+        anneal_epochs: int = 0,
+        static: bool = False,
+        rescore: Rescore = "none",
+        offset: float = 0.0,
+        epsilon: float | None = None,
+        floor: int = 0,
+        scores_from: str | Path | None = None,
+        signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
+        seed: int = 0,
+    ) -> None:
+        problems = Problems()
+        self.keep = checked_keep(keep, problems)
+        self.combine = combine or ("mean" if select == "uncertain" else "norm")
+        self.score_name, self.score = checked_score(score, problems)
+        self.history_name, self._history = checked_history(history, problems)
+        self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
+        problems.choice("combine", self.combine, COMBINATIONS)
+        problems.choice("rescore", rescore, RESCORE)
+        if isinstance(select, str):
+            problems.choice("selector", select, SELECTORS)
+        problems.whole("floor", floor)
+        problems.whole("seed", seed)
+        check_options(self.select_name, isinstance(select, str), offset, epsilon, problems)
+        problems.check(
+            scores_from is None or warmup_epochs == 0,
+            "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
+        )
+        problems.raise_any()
+        self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
+        self.epsilon = 0.1 if epsilon is None and select == "epsilon" else epsilon
+        self.warmup_epochs, self.refresh_every, self.anneal_epochs = warmup_epochs, refresh_every, anneal_epochs
+        self.static, self.scores_from, self.signals = static, scores_from, signals
+        self._select = self._build_selector(select)
+        self._begun = False
+
+    # ---- what will happen ----
+
+    def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule:
+        """The schedule of this diet on a data set; see `datadiet.Schedule`."""
+        return Schedule(
+            num_examples=num_examples,
+            epochs=epochs,
+            keep=self.keep,
+            warmup_epochs=self.warmup_epochs,
+            refresh_every=self.refresh_every,
+            anneal_epochs=self.anneal_epochs,
+            static=self.static,
+            batch=batch,
+        )
+
+    def forecast(
+        self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
+    ) -> Forecast:
+        """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
+        return forecast(
+            self.schedule_for(num_examples, epochs=epochs, batch=batch), rescore=self.rescore, lengths=lengths
+        )
+
+    def describe(self) -> Json:
+        """Every option as plain values, for `result.json` and model cards."""
+        scores_from = None if self.scores_from is None else Path(self.scores_from).name
+        chosen = {"score": self.score_name, "select": self.select_name, "history": self.history_name}
+        return {**chosen, **{name: getattr(self, name) for name in _PLAIN}, "scores_from": scores_from}
+
+    # ---- a run ----
+
+    def begin(
+        self,
+        num_examples: int,
+        *,
+        epochs: int,
+        batch: int = 1,
+        ids: Sequence[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
+        folder: Path | None = None,
+        write: bool = True,
+        state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
+    ) -> None:
+        """Bind the diet to a data set, anew or from a checkpoint.
+
+        Args:
+            num_examples: Rows of the training split.
+            epochs: Planned.
+            batch: Examples per optimizer step: batch size x accumulation x processes.
+            ids: The user's id of each row, for exports and `scores_from`.
+            groups: int64 class of each row, for `floor`.
+            folder: Run folder for scores/ and plans/; in memory without one.
+            write: False on all processes but one.
+            state: What `state_dict` gave, to go on from there.
+
+        Raises:
+            ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups.
+            DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
+        """
+        if self.floor and groups is None:
+            raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
+        self.schedule = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        self._groups, self._regression = groups, False
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        # the last value of each row in units of the level, which falls as the model learns; +inf = never seen
+        self._values, self._level = np.full(num_examples, np.inf, np.float32), 1.0
+        self._fresh = np.zeros(num_examples, bool)  # has a value since the last refresh
+        self._observed: dict[str, NDArray[np.float32]] = {}  # this epoch's training values; nan = not trained
+        self._observed_epoch, self._moment, self.round, self._scored = 0, 0, 0, False
+        self._plan: EpochPlan | None = None
+        self._memory: dict[str, NDArray[Any]] = self._history.init(num_examples)
+        self._run = state[1]["run"] if state else uuid.uuid4().hex
+        if state is not None:
+            self.load_state_dict(*state)
+        elif self.scores_from is not None:
+            self._start_from(Path(self.scores_from), ids)
+        self._open_tables(folder, ids, write, state[1]["parts"] if state else (0, 0))
+        self._begun = True
+
+    def rows_to_score(self, epoch: int) -> Rows:
+        """Rows that need a forward pass before this epoch's selection; empty where none do."""
+        if epoch == 0 or not self.schedule.is_refresh(epoch):  # a head that has not trained knows nothing
+            return np.empty(0, np.int64)
+        if self.rescore == "none":
+            return np.empty(0, np.int64)
+        return np.flatnonzero(~self._fresh) if self.rescore == "dropped" else np.arange(len(self._fresh))
+
+    def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:
+        """Take the values of a training batch from its own forward pass.
+
+        Args:
+            rows: int64 `(batch,)`.
+            signals: Of the same examples.
+            epoch: The epoch that is training.
+        """
+        if self._observed_epoch != epoch:
+            self._observed_epoch, self._moment = epoch, 0
+        self._moment += 1
+        values = self._columns(signals)
+        moment = torch.full_like(values[:1], self._moment)
+        self._pending.append((rows.detach(), torch.cat([values, moment])))
+        if len(self._pending) >= _FLUSH_EVERY:
+            self._flush()
+
+    def values_of(self, signals: Signals) -> Mapping[str, Tensor]:
+        """The columns of the score history for some examples, float32 `(batch,)` each."""
+        values = self._columns(signals)
+        return dict(zip(self.columns, [*values, torch.full_like(values[0], torch.nan)], strict=True))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
+        return (*dict.fromkeys((self.score_name, *FREE)), MOMENT)
+
+    def drain(self) -> Scores:
+        """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
+        self._flush()
+        seen = self._observed.pop("seen", None)
+        rows = np.empty(0, np.int64) if seen is None else np.flatnonzero(seen)
+        values = {name: self._observed.pop(name)[rows] for name in self.columns if name in self._observed}
+        return Scores(rows, values, "train", self._observed_epoch, self.round)
+
+    def put_back(self, scores: Scores) -> None:
+        """Take back what `drain` handed over, e.g. the values of all processes, for a checkpoint inside an epoch."""
+        for name, values in scores.values.items():
+            self._observed_column(name)[scores.rows] = values
+        self._observed.setdefault("seen", np.zeros(len(self._values), bool))[scores.rows] = True
+
+    def absorb(self, scores: Scores) -> None:
+        """Take in values: of this process' `drain`, gathered from all processes, or of a scoring pass."""
+        if not len(scores.rows):
+            return
+        if scores.source == "pass" or self.rescore != "all":
+            self._take(scores)
+            self._fresh[scores.rows] = True
+            self._scored = True
+        if self._store is not None:
+            self._store.append(scores)
+
+    def scores(self, rows: Rows, values: Mapping[str, NDArray[np.float32]], source: Source, epoch: int) -> Scores:
+        """Values as a record of the current round."""
+        return Scores(rows, values, source, epoch, self.round)
+
+    def plan(self, epoch: int) -> EpochPlan:
+        """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
+        if self._plan is not None and self._plan.epoch == epoch:
+            return self._plan
+        if self.schedule.is_full(epoch):
+            plan = EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
+        elif self.schedule.is_refresh(epoch) or self._plan is None:
+            plan = self._choose(epoch)
+        else:
+            plan = replace(self._plan, epoch=epoch)
+        self._plan = plan
+        if self._plans is not None:
+            append_plan(self._plans, plan)
+        return plan
+
+    @property
+    def history(self) -> ScoreStore:
+        """The score history: `diet.history.to_pandas()` has every value of every example."""
+        if not self._begun or self._store is None:
+            raise ArgumentError("the diet has no score history on this process: train with it first.")
+        return self._store
+
+    # ---- state ----
+
+    def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
+        """Everything needed to go on: arrays, and plain values."""
+        self._flush()
+        arrays: dict[str, NDArray[Any]] = {"values": self._values, "fresh": self._fresh}
+        arrays |= {f"history.{name}": np.asarray(array) for name, array in self._memory.items()}
+        arrays |= {f"observed.{name}": array for name, array in self._observed.items()}
+        if self._plan is not None:
+            arrays["plan.rows"] = self._plan.rows
+        plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
+        parts = (len(self._store.table), len(self._plans)) if self._store and self._plans else (0, 0)
+        numbers = {
+            "round": self.round,
+            "scored": self._scored,
+            "observed_epoch": self._observed_epoch,
+            "moment": self._moment,
+            "level": self._level,
+        }
+        return arrays, {**numbers, "run": self._run, "plan": plan, "parts": parts, "regression": self._regression}
+
+    def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
+        """Take up a state; the diet must have the same options and data.
+
+        Raises:
+            ArgumentError: If the state is of another number of examples.
+        """
+        if len(arrays["values"]) != len(self._values):
+            raise ArgumentError(
+                f"the checkpoint's diet has {len(arrays['values'])} training examples, this run {len(self._values)}."
+            )
+        self._values, self._fresh = np.array(arrays["values"]), np.array(arrays["fresh"])
+        self._memory = {name[8:]: np.array(array) for name, array in arrays.items() if name.startswith("history.")}
+        self._observed = {name[9:]: np.array(array) for name, array in arrays.items() if name.startswith("observed.")}
+        self.round, self._scored = numbers["round"], numbers["scored"]
+        self._observed_epoch, self._moment = numbers["observed_epoch"], numbers["moment"]
+        self._regression, self._level = numbers["regression"], numbers["level"]
+        if numbers["plan"] is not None:
+            epoch, full, round_ = numbers["plan"]
+            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
+
+    # ---- inside ----
+
+    def _build_selector(self, select: str | Selector) -> Selector:
+        options = {"offset": self.offset} if self.offset else {}
+        if select == "epsilon":
+            options["epsilon"] = float(self.epsilon or 0.0)
+        chosen: Selector = partial(SELECTORS[select], **options) if isinstance(select, str) else select
+        return with_floor(chosen, self.floor) if self.floor else chosen
+
+    def _columns(self, signals: Signals) -> Tensor:
+        """Float32 `(columns, batch)`."""
+        self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
+        free = {self.score_name: example_values(self.score, signals, combine=self.combine)}
+        free = {**free_signals(signals), **free}
+        return torch.stack([free[name] for name in self.columns[:-1]])
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
+        values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
+        self._pending = []
+        columns = dict(zip(self.columns, values, strict=True))
+        self.put_back(Scores(rows, columns, "train", self._observed_epoch, self.round))
+
+    def _observed_column(self, name: str) -> NDArray[np.float32]:
+        if name not in self._observed:
+            self._observed[name] = np.full(len(self._values), np.nan, np.float32)
+        return self._observed[name]
+
+    def _take(self, scores: Scores) -> None:
+        """Make the values the current ones, and those of training comparable with each other and with older ones."""
+        rows, values = scores.rows, scores.values[self.score_name]
+        if scores.source == "train":
+            prior = self._values[rows] * np.float32(self._level)
+            values, fall = to_epoch_end(values, prior, scores.values[MOMENT])
+            self._level *= fall**REST  # so what rests falls with it
+        self._values[rows] = values / np.float32(self._level)
+
+    def _scores_used(self, epoch: int) -> bool:
+        """False in the first cycle without a warm-up: nothing is known yet, so it is random, as in the paper."""
+        return self._scored or epoch > 0
+
+    def _choose(self, epoch: int) -> EpochPlan:
+        count = self.schedule.count(epoch)
+        if not self._scores_used(epoch):
+            draw = SELECTORS["random"](self._values, count, seed=self.seed, epoch=epoch)
+            return EpochPlan(epoch, draw.rows, full=False)
+        self._memory = self._history.update(self._memory, self._values, self._fresh)
+        values = self._history.value(self._memory) * np.float32(self._level)
+        options = {"scale": self._scale()} if self.select_name == "uncertain" else {}
+        chosen = self._select(values, count, seed=self.seed, epoch=epoch, groups=self._groups, **options)
+        if chosen.weights is not None:
+            raise ArgumentError("the selector gives loss weights, which this version does not apply.")
+        self._fresh[:] = False
+        plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round)
+        self.round += 1
+        return plan
+
+    def _scale(self) -> float | None:
+        """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""
+        bounded = self.score is el2n and self.combine == "mean" and not self._regression
+        return EL2N_MAX if bounded else None
+
+    def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
+        known = last_values(run / "scores", self.score_name)
+        keys = range(len(self._values)) if ids is None else ids
+        found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
+        if not np.isfinite(found).any():
+            raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
+        self._values, self._fresh, self._scored = found, np.isfinite(found), True
+
+    def _open_tables(self, folder: Path | None, ids: Sequence[str] | None, write: bool, parts: Sequence[int]) -> None:
+        self._store = ScoreStore(folder and folder / "scores", self._run, ids) if write else None
+        self._plans = PartedTable(folder and folder / "plans", self._run) if write else None
+        if self._store is not None and self._plans is not None:
+            self._store.table.truncate(parts[0])
+            self._plans.truncate(parts[1])

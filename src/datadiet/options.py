@@ -1,0 +1,59 @@
+"""The arguments of a diet, checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
+from datadiet.checks import ArgumentError, Problems, percent_hint
+from datadiet.history import HISTORIES, History
+from datadiet.schedules import parse_keep
+from datadiet.scores import SCORES, el2n
+
+ScoreFunction = Callable[..., Tensor]
+OFFSET_SELECTORS = ("hardest", "window")  # to another selector an offset would do nothing, and is refused
+
+
+def checked_keep(keep: float | str | Mapping[int, float], problems: Problems) -> float | dict[int, float]:
+    """A share, or a step-down of shares by epoch."""
+    try:
+        found = parse_keep(keep) if isinstance(keep, (str, int, float)) else dict(keep)
+    except ArgumentError as error:
+        problems.include(error)
+        return 1.0
+    for share in [found] if isinstance(found, (int, float)) else found.values():
+        problems.share("keep", share)
+    return found
+
+
+def checked_score(score: str | ScoreFunction, problems: Problems) -> tuple[str, ScoreFunction]:
+    """A score and its name; refused if it needs what training does not give it."""
+    if isinstance(score, str):
+        problems.choice("score", score, SCORES)
+        return score, SCORES.get(score, el2n)
+    name = getattr(score, "__name__", type(score).__name__)
+    needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
+    problems.check(not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it.")
+    return name, score
+
+
+def checked_history(history: str | History, problems: Problems) -> tuple[str, History]:
+    """A history and its name."""
+    if not isinstance(history, str):
+        return "custom", history
+    problems.choice("history", history, HISTORIES)
+    return history, HISTORIES.get(history, HISTORIES["last"])()
+
+
+def check_options(select: str, named: bool, offset: float, epsilon: float | None, problems: Problems) -> None:
+    """Note options out of range, and options that would do nothing with this selector."""
+    problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
+    if named and offset:
+        problems.check(
+            select in OFFSET_SELECTORS, f"offset has no effect on {select!r}; it belongs to hardest and window."
+        )
+    problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to set aside.")
+    if epsilon is not None:
+        problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
+        problems.check(select == "epsilon", f"epsilon has no effect on {select!r}; it belongs to 'epsilon'.")

@@ -1,0 +1,277 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from datadiet import history, selectors
+from datadiet.checks import ArgumentError, DataError
+from datadiet.diet import Diet
+from datadiet.records import HeadSignals, Selection, Signals
+
+N = 20
+
+
+def signals(errors) -> Signals:
+    """Two-class signals whose EL2N is the given error: sqrt(2) (1 - p_gold)."""
+    gold = 1 - torch.as_tensor(errors, dtype=torch.float32) / math.sqrt(2)
+    logits = torch.stack([gold.log(), (1 - gold).log()], dim=1)
+    return Signals({"label": HeadSignals(logits, torch.zeros(len(gold), dtype=torch.long))})
+
+
+def begun(diet: Diet, epochs=6, n=N, **options) -> Diet:
+    diet.begin(n, epochs=epochs, **options)
+    return diet
+
+
+def epoch_of(diet, epoch, errors):
+    """Train one epoch: every planned row has its error."""
+    diet.absorb(diet.drain())
+    rows = diet.rows_to_score(epoch)
+    if len(rows):
+        values = {name: value.numpy() for name, value in diet.values_of(signals(errors[rows])).items()}
+        diet.absorb(diet.scores(rows, values, "pass", epoch))
+    plan = diet.plan(epoch)
+    diet.observe(torch.from_numpy(plan.rows), signals(errors[plan.rows]), epoch=epoch)
+    return plan
+
+
+ERRORS = np.linspace(0.1, 1.2, N)
+
+
+def test_keeps_the_hardest_half():
+    diet = begun(Diet(refresh_every=1))
+    assert epoch_of(diet, 0, ERRORS).full
+    plan = epoch_of(diet, 1, ERRORS)
+    assert plan.rows.tolist() == list(range(10, 20))
+    assert plan.round == 0
+    assert epoch_of(diet, 2, ERRORS).round == 1
+
+
+def test_dropped_examples_come_back_only_through_a_pass():
+    turned = ERRORS[::-1].copy()  # from epoch 1 on the easy rows are the hard ones
+    for rescore, expected in (("none", range(10, 20)), ("all", range(10)), ("dropped", range(10))):
+        diet = begun(Diet(refresh_every=1, rescore=rescore))
+        epoch_of(diet, 0, ERRORS)
+        epoch_of(diet, 1, ERRORS)
+        diet.absorb(diet.drain())
+        kept = [row for row in epoch_of(diet, 2, turned).rows.tolist() if ERRORS[row] != turned[row]]
+        # rows that trained keep their training value unless everything is rescored
+        if rescore == "all":
+            assert kept == list(expected)
+        else:
+            assert set(kept) >= set(range(18, 20)), rescore
+
+
+def test_never_seen_rows_come_first_without_a_warmup():
+    diet = begun(Diet(warmup_epochs=0, refresh_every=1, keep=0.5))
+    first = epoch_of(diet, 0, ERRORS).rows
+    assert first.tolist() != list(range(10))  # random
+    second = epoch_of(diet, 1, ERRORS).rows
+    assert set(first).isdisjoint(second)
+
+
+def test_static_chooses_once():
+    diet = begun(Diet(static=True))
+    epoch_of(diet, 0, ERRORS)
+    plans = [epoch_of(diet, epoch, np.roll(ERRORS, epoch)).rows.tolist() for epoch in range(1, 6)]
+    assert all(plan == plans[0] for plan in plans)
+
+
+def test_asking_twice_for_a_plan_changes_nothing():
+    diet = begun(Diet(refresh_every=1))
+    epoch_of(diet, 0, ERRORS)
+    diet.absorb(diet.drain())
+    assert diet.plan(1) is diet.plan(1)
+    assert diet.round == 1
+
+
+def turnover(n=2000):
+    """Shares of the plan that are kept at two refreshes, of examples that fall by 0.6 in an epoch they train in."""
+    errors = np.random.default_rng(0).uniform(0.2, 1.2, n)
+    diet = begun(Diet(refresh_every=1), n=n)
+    plans = []
+    for epoch in range(4):
+        plans.append(epoch_of(diet, epoch, errors).rows)
+        errors *= np.sqrt(0.6)  # by what the others teach
+        errors[plans[-1]] *= np.sqrt(0.6)
+    return [len(np.intersect1d(plans[epoch], plans[epoch + 1])) / len(plans[1]) for epoch in (1, 2)]
+
+
+def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
+    """What rests keeps an old, higher value: unless that is brought up to date, every refresh takes the other half."""
+    updated = turnover()
+    monkeypatch.setattr("datadiet.diet.REST", 0.0)
+    assert all(new > old + 0.1 for new, old in zip(updated, turnover(), strict=True))
+    assert max(updated) < 1.0  # and yet what rests comes back
+
+
+def test_history_smooths_over_rounds():
+    diet = begun(Diet(refresh_every=1, history=history.mean(2), rescore="all", warmup_epochs=1))
+    first, second = np.r_[np.full(10, 1.0), np.full(10, 0.5)], np.r_[np.full(10, 0.4), np.full(10, 0.6)]
+    epoch_of(diet, 0, first)
+    epoch_of(diet, 1, first)
+    assert epoch_of(diet, 2, second).rows.tolist() == list(range(10))  # means 0.7 and 0.55
+    last = begun(Diet(refresh_every=1, rescore="all"))
+    for epoch, errors in enumerate((first, first, second)):
+        plan = epoch_of(last, epoch, errors)
+    assert plan.rows.tolist() == list(range(10, 20))
+
+
+def test_a_score_of_the_users_own():
+    def surprise(logits, labels, *, mask=None):
+        return -logits.gather(-1, labels[..., None])[..., 0].float()
+
+    diet = begun(Diet(score=surprise, refresh_every=1))
+    epoch_of(diet, 0, ERRORS)
+    assert epoch_of(diet, 1, ERRORS).rows.tolist() == list(range(10, 20))
+    diet.absorb(diet.drain())
+    assert {"surprise", "gold_probability", "margin", "loss"} <= set(diet.history.to_pandas().columns)
+
+
+def test_a_selector_of_the_users_own():
+    def first(values, count, *, seed, epoch, groups=None):
+        return Selection(np.arange(count))
+
+    diet = begun(Diet(select=first, refresh_every=1))
+    epoch_of(diet, 0, ERRORS)
+    assert epoch_of(diet, 1, ERRORS).rows.tolist() == list(range(10))
+    assert diet.describe()["select"] == "first"
+
+
+def test_weights_are_refused_rather_than_ignored():
+    def weighted(values, count, *, seed, epoch, groups=None):
+        return Selection(np.arange(count), np.ones(count, np.float32))
+
+    diet = begun(Diet(select=weighted))
+    epoch_of(diet, 0, ERRORS)
+    with pytest.raises(ArgumentError, match="loss weights"):
+        epoch_of(diet, 1, ERRORS)
+
+
+def test_uncertain_prefers_the_undecided():
+    sure = np.r_[np.full(100, 0.01), np.full(100, 1.41), np.full(100, math.sqrt(0.5))]
+    diet = begun(Diet(select="uncertain", keep=1 / 3, refresh_every=1), n=300)
+    assert diet.combine == "mean"
+    epoch_of(diet, 0, sure)
+    assert np.mean(epoch_of(diet, 1, sure).rows >= 200) > 0.7
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 70}, "keep must be in .0, 1., got 70. Did you mean 0.7"),
+        ({"keep": 0}, "keep must be in"),
+        ({"score": "el2m"}, "unknown score 'el2m'; did you mean 'el2n'"),
+        ({"select": "hardst"}, "unknown selector 'hardst'; did you mean 'hardest'"),
+        ({"rescore": "some"}, "unknown rescore 'some'"),
+        ({"history": "emma"}, "unknown history 'emma'; did you mean 'ema'"),
+        ({"combine": "norms"}, "unknown combine 'norms'; did you mean 'norm'"),
+        ({"offset": 0.1, "select": "random"}, "offset has no effect on 'random'"),
+        ({"epsilon": 0.1}, "epsilon has no effect on 'hardest'"),
+        ({"select": "epsilon", "epsilon": 10}, "epsilon must be in .0, 1., got 10. Did you mean 0.1"),
+        ({"offset": 5}, "offset must be in .0, 1., got 5. Did you mean 0.05"),
+        ({"select": "window"}, "window needs an offset"),
+        ({"scores_from": "runs/x"}, "scores_from has no effect after a warm-up"),
+        ({"floor": -1}, "floor must be a whole number"),
+    ],
+)
+def test_bad_options(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Diet(**options)
+
+
+def test_all_problems_come_at_once():
+    with pytest.raises(ArgumentError) as caught:
+        Diet(score="el2m", keep=50, rescore="no")
+    assert len(caught.value.problems) == 3
+
+
+def test_a_score_that_needs_more_is_refused_before_training():
+    def by_gradient(logits, labels, *, mask=None):
+        return logits
+
+    by_gradient.needs = {"gradients"}
+    with pytest.raises(ArgumentError, match="by_gradient needs gradients"):
+        Diet(score=by_gradient)
+
+
+def test_floor_needs_groups():
+    with pytest.raises(ArgumentError, match="floor needs the class"):
+        begun(Diet(floor=1))
+
+
+def test_floor_keeps_the_rare_class():
+    groups = np.r_[np.zeros(18, int), [1, 1]]
+    easy = np.r_[np.full(18, 1.0), [0.01, 0.02]]
+    diet = begun(Diet(floor=2, refresh_every=1, keep=0.3), groups=groups)
+    epoch_of(diet, 0, easy)
+    assert {18, 19} <= set(epoch_of(diet, 1, easy).rows.tolist())
+
+
+def test_state_goes_on_where_it_was():
+    options = {"refresh_every": 1, "history": "ema", "rescore": "dropped"}
+    whole, half = begun(Diet(**options)), begun(Diet(**options))
+    noise = [np.random.default_rng(epoch).uniform(0.05, 1.3, N) for epoch in range(6)]
+    plans = [epoch_of(whole, epoch, noise[epoch]).rows for epoch in range(6)]
+    for epoch in range(3):
+        epoch_of(half, epoch, noise[epoch])
+    arrays, numbers = half.state_dict()
+    rest = Diet(**options)
+    rest.begin(N, epochs=6, state=(arrays, numbers))
+    for epoch in range(3, 6):
+        assert np.array_equal(epoch_of(rest, epoch, noise[epoch]).rows, plans[epoch])
+
+
+def test_memory_is_within_64_bytes_per_example():
+    diet = begun(Diet(history="ema", refresh_every=1), n=4000)
+    errors = np.random.default_rng(0).uniform(0.1, 1.2, 4000)
+    for epoch in range(4):
+        epoch_of(diet, epoch, errors)
+    diet._flush()
+    held = [diet._values, diet._fresh, *diet._memory.values(), *diet._observed.values(), diet._plan.rows]
+    assert sum(array.nbytes for array in held) / 4000 <= 64
+
+
+def test_scores_from_an_earlier_run(tmp_path):
+    earlier = Diet(refresh_every=1)
+    earlier.begin(N, epochs=2, ids=[f"a{row}" for row in range(N)], folder=tmp_path / "week1")
+    epoch_of(earlier, 0, ERRORS)
+    earlier.absorb(earlier.drain())
+    ids = ["new1", *[f"a{row}" for row in range(N - 2, -1, -1)], "new2"]  # other order, a19 gone, two new
+    diet = Diet(scores_from=tmp_path / "week1", warmup_epochs=0, keep=0.25, rescore="all")
+    diet.begin(len(ids), epochs=3, ids=ids)
+    assert not len(diet.rows_to_score(0))
+    kept = {ids[row] for row in diet.plan(0).rows}
+    assert kept == {"new1", "new2", "a18", "a17", "a16"}
+
+
+def test_scores_from_says_what_is_missing(tmp_path):
+    earlier = Diet()
+    earlier.begin(N, epochs=2, folder=tmp_path)
+    epoch_of(earlier, 0, ERRORS)
+    earlier.absorb(earlier.drain())
+    with pytest.raises(DataError, match="no values of 'entropy'; it holds: el2n, gold_probability, margin, loss"):
+        begun(Diet(score="entropy", scores_from=tmp_path, warmup_epochs=0))
+    with pytest.raises(ArgumentError, match="none of the ids"):
+        begun(Diet(scores_from=tmp_path, warmup_epochs=0), ids=[f"x{row}" for row in range(N)])
+    with pytest.raises(DataError, match="no finished table"):
+        begun(Diet(scores_from=tmp_path / "nowhere", warmup_epochs=0))
+
+
+def test_history_needs_a_run():
+    with pytest.raises(ArgumentError, match="train with it first"):
+        _ = Diet().history
+
+
+def test_floors_go_with_every_selector():
+    groups = np.arange(N) % 2
+    for name in selectors.SELECTORS:
+        options = {"offset": 0.1} if name == "window" else {}
+        diet = begun(Diet(select=name, floor=3, refresh_every=1, keep=0.4, **options), groups=groups)
+        epoch_of(diet, 0, ERRORS)
+        plan = epoch_of(diet, 1, ERRORS)
+        assert len(plan.rows) == 8
+        assert np.bincount(groups[plan.rows]).min() >= 3

@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from datadiet.drift import to_epoch_end
+
+N = 4096
+MOMENTS = (np.arange(N) // 32).astype(np.float32)
+NEVER = np.full(N, np.inf, np.float32)
+
+
+def learning(seed=0, fall=20.0):
+    """Difficulties, and values taken while a model learns: noise times a level that falls over the epoch."""
+    rng = np.random.default_rng(seed)
+    difficulty = rng.gamma(2, 1, N)
+    level = 0.3 + 2 * np.exp(-MOMENTS / fall)
+    return difficulty, (difficulty * level * rng.lognormal(0, 0.2, N)).astype(np.float32), level
+
+
+def share_of_the_hardest_half(difficulty, values):
+    hardest = set(np.argsort(-difficulty)[: N // 2])
+    return len(hardest & set(np.argsort(-values)[: N // 2])) / len(hardest)
+
+
+def test_a_first_epoch_is_ranked_by_difficulty_not_by_when_it_was_seen():
+    difficulty, values, _ = learning()
+    corrected, fall = to_epoch_end(values, NEVER, MOMENTS)
+    assert share_of_the_hardest_half(difficulty, corrected) > share_of_the_hardest_half(difficulty, values) + 0.07
+    assert abs(np.corrcoef(MOMENTS, values)[0, 1]) > 0.4
+    assert abs(np.corrcoef(MOMENTS, corrected)[0, 1]) < 0.1
+    assert fall == 1.0  # nothing to compare with
+
+
+def test_a_later_epoch_tells_by_what_share_values_fell():
+    difficulty, values, level = learning()
+    prior = (difficulty * 4).astype(np.float32)
+    corrected, fall = to_epoch_end(values, prior, MOMENTS)
+    assert fall == pytest.approx(level[-1] / 4, rel=0.15)
+    assert corrected.mean() == pytest.approx((difficulty * level[-1]).mean(), rel=0.2)
+
+
+def test_values_that_do_not_fall_stay_as_they_are():
+    flat = np.random.default_rng(0).uniform(0.2, 1.0, N).astype(np.float32)
+    corrected, _ = to_epoch_end(flat, NEVER, MOMENTS)
+    assert np.allclose(corrected, flat, rtol=0.15)
+
+
+def test_rising_values_are_not_turned_into_a_trend():
+    rising = (1 + MOMENTS / MOMENTS.max()).astype(np.float32)
+    corrected, _ = to_epoch_end(rising, NEVER, MOMENTS)
+    assert np.array_equal(corrected, rising)
+
+
+@pytest.mark.parametrize(
+    ("values", "prior"),
+    [
+        (np.ones(10, np.float32), np.full(10, np.inf, np.float32)),  # too few for a trend
+        (np.linspace(-1, 1, N, dtype=np.float32), NEVER),  # a signed score has no ratio
+        (np.zeros(N, np.float32), NEVER),
+        (np.ones(N, np.float32), np.zeros(N, np.float32)),
+    ],
+)
+def test_without_a_trend_nothing_changes(values, prior):
+    before = values.copy()
+    corrected, fall = to_epoch_end(values, prior, np.arange(len(values), dtype=np.float32))
+    assert np.array_equal(corrected, before)
+    assert fall == 1.0
+
+
+def test_inputs_are_not_written_to_and_order_does_not_matter():
+    _, values, _ = learning()
+    kept = values.copy()
+    corrected, _ = to_epoch_end(values, NEVER, MOMENTS)
+    shuffled = np.random.default_rng(1).permutation(N)
+    again, _ = to_epoch_end(values[shuffled], NEVER, MOMENTS[shuffled])
+    assert np.array_equal(values, kept)
+    assert np.allclose(again, corrected[shuffled], rtol=0.02)
+    assert np.isfinite(corrected).all()
+    assert (corrected >= 0).all()
