@@ -1,0 +1,1 @@
+"""Where the diet meets a training loop: the Hugging Face Trainer and plain PyTorch."""

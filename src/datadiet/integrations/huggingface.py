@@ -1,0 +1,345 @@
+"""The diet inside the Hugging Face Trainer: `DietTrainer`, `DietMixin` for any subclass, `DietCallback` without one.
+
+One training run, one mutable sampler. What the Trainer offers decides the shape: it reads the length of its loader
+once, at the start, so the number of steps is planned up front and only *which* examples train is chosen later; it fires
+`on_epoch_begin` before it asks the sampler for an order, which is the moment to choose; its batches are fetched ahead,
+so rows travel inside them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import Trainer, TrainerCallback
+
+from datadiet import run_folder as layout
+from datadiet.checks import ArgumentError
+from datadiet.diet import Diet
+from datadiet.integrations.arguments import check_arguments, ids_and_groups, order_seed
+from datadiet.integrations.callback import DietCallback
+from datadiet.integrations.checkpoints import last_checkpoint, load_diet, save_diet
+from datadiet.integrations.distributed import exchange, share_of
+from datadiet.integrations.epochs import EpochTotals
+from datadiet.integrations.passes import score_rows
+from datadiet.integrations.results import result_of
+from datadiet.integrations.rows import carry_rows, pop_rows
+from datadiet.integrations.sampler import DietSampler
+from datadiet.integrations.sentence_pairs import captured_outputs, pair_signals
+from datadiet.ledger import Ledger
+from datadiet.records import CostLedger, EpochResult, Json, Signals
+from datadiet.scoring import Batch, lengths_of
+from datadiet.tasks import signals_of
+
+__all__ = ["DietCallback", "DietMixin", "DietTrainer"]
+
+if TYPE_CHECKING:
+    _Base = Trainer
+else:
+    _Base = object
+
+
+class DietMixin(_Base):
+    """Puts a diet into any Trainer subclass: `class MyTrainer(DietMixin, SentenceTransformerTrainer): ...`.
+
+    At `keep=1.0` the Trainer's own sampler is left alone and the losses are bit-identical to the plain Trainer's.
+
+    Args:
+        diet: The diet.
+        ids: The user's id of each training row; an `id` column of the training data by default, else row numbers.
+        groups: int64 class of each training row, for `floor`; an integer label column by default.
+        run_folder: Where scores/, plans/ and result.json are written; `args.output_dir` by default.
+        ledger: A cost ledger that is already running; the caller then writes the result himself.
+        *args, **kwargs: Of the Trainer.
+
+    Raises:
+        ArgumentError: If the training arguments cannot go with a diet.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        diet: Diet,
+        ids: Sequence[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
+        run_folder: Path | None = None,
+        ledger: Ledger | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # before the user's callbacks, which may ask for what ours record
+        kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
+        super().__init__(*args, **kwargs)
+        self.diet, self.ledger, self._records = diet, ledger or Ledger(), ledger is None
+        self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
+        self._dieting = diet.keep != 1.0
+        self._ids, self._groups = ids, groups
+        self._sampler: DietSampler | None = None
+        self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
+        self.epoch_results: list[EpochResult] = []
+        self.current_epoch = EpochTotals(0, self.ledger)
+        check_arguments(self.args, self.train_dataset, self._dieting)
+
+    # ---- the Trainer's own methods, each extended ----
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Train; a diet's state is loaded before the Trainer's own, because the length of the epoch depends on it."""
+        checkpoint = resume_from_checkpoint or None
+        if checkpoint is True:
+            checkpoint = last_checkpoint(Path(str(self.args.output_dir)))
+            if checkpoint is None:
+                raise ArgumentError(f"there is no checkpoint to resume from in {self.args.output_dir}.")
+        self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
+        with self.ledger.charge("train"):
+            output = super().train(checkpoint, *args, **kwargs)
+        if self._records and self.is_world_process_zero():
+            layout.write_result(self.run_folder, result_of(self))
+        return output
+
+    def get_train_dataloader(self) -> Any:
+        """The Trainer's own loader, made to carry rows and to read the diet's plan."""
+        loader: Any = super().get_train_dataloader()
+        self._begin()
+        carry_rows(loader)
+        if self._dieting:
+            longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
+            self._sampler = DietSampler.like(loader.get_sampler(), longest, order_seed(self.args))
+            loader.set_sampler(self._sampler)
+        return loader
+
+    def set_initial_training_values(self, args: Any, dataloader: Any, *more: Any) -> Any:
+        """As the Trainer's, with the steps that the schedule plans: every LR schedule ends where it should."""
+        values = list(super().set_initial_training_values(args, dataloader, *more))
+        if self._dieting:
+            epochs = range(self.diet.schedule.epochs)
+            values[3] = sum(self.diet.schedule.count(epoch) for epoch in epochs)
+            values[6] = sum(self.diet.schedule.steps(epoch) for epoch in epochs)
+        return tuple(values)
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        epoch, batches = super()._init_training_state(*args, **kwargs)
+        if self._dieting and self._resumed is not None:
+            # the Trainer divides the step by the longest epoch; the epochs of a diet differ
+            epoch, step = self._locate(self.state.global_step)
+            batches = 0 if self.args.ignore_data_skip else step * self.args.gradient_accumulation_steps
+        return epoch, batches
+
+    def compute_loss(
+        self,
+        model: torch.nn.Module,
+        inputs: dict[str, Any],
+        return_outputs: bool = False,
+        num_items_in_batch: Any = None,
+    ) -> Any:
+        """The subclass' own loss; in training, the values of its forward pass are taken on the way."""
+        rows = pop_rows(inputs)
+        if rows is None:
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        batch = dict(inputs)  # some losses pop the labels
+        none: list[Any] = []
+        capture: AbstractContextManager[list[Any]] = (
+            captured_outputs(self.network) if self._embeds else nullcontext(none)
+        )
+        with capture as captured:
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
+        self.diet.observe(
+            rows, self.signals_of_batch(captured if self._embeds else outputs, batch), epoch=self.current_epoch.epoch
+        )
+        self.current_epoch.count(len(rows), batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the Trainer's; its loss is already scaled for accumulation, so the sum over an epoch is over its steps."""
+        loss = super().training_step(*args, **kwargs)
+        self.current_epoch.loss = self.current_epoch.loss + loss
+        return loss
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """As the Trainer's, on the ledger's account for evaluation."""
+        with self.ledger.charge("eval"):
+            return super().evaluate(*args, **kwargs)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        with self.ledger.charge("save"):
+            super()._save_checkpoint(model, trial)
+            # each process has seen its own rows; a checkpoint inside an epoch holds those of all
+            self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+            arrays, numbers = self.diet.state_dict()
+            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
+            if self.args.should_save and folder.is_dir():
+                so_far = self.current_epoch.so_far()  # before the ledger's snapshot, which it brings up to date
+                lines = [asdict(result) for result in self.epoch_results]
+                numbers["run_so_far"] = {"cost": asdict(self.ledger.snapshot()), "epochs": lines, "epoch": so_far}
+                save_diet(folder, arrays, numbers)
+
+    def _save(self, *args: Any, **kwargs: Any) -> None:
+        super()._save(*args, **kwargs)
+        folder = Path(str((args[0] if args else kwargs.get("output_dir")) or self.args.output_dir))
+        (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+
+    # ---- epochs ----
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the training data."""
+        data: Any = self.train_dataset
+        return len(data)
+
+    def _begin(self) -> None:
+        """Bind the diet, once the batch size is final."""
+        self.lengths = lengths_of(self.train_dataset)
+        ids, groups = ids_and_groups(self.train_dataset)
+        self.diet.begin(
+            self.num_rows,
+            epochs=max(1, math.ceil(self.args.num_train_epochs)),
+            batch=self.get_total_train_batch_size(self.args) if self._dieting else 1,
+            ids=ids if self._ids is None else self._ids,
+            groups=groups if self._groups is None else self._groups,
+            folder=self.run_folder,
+            write=self.is_world_process_zero(),
+            state=self._resumed,
+        )
+        if self._resumed is not None:
+            so_far = self._resumed[1]["run_so_far"]
+            self.ledger.carry(CostLedger(**so_far["cost"]))
+            self.epoch_results = [EpochResult(**result) for result in so_far["epochs"]]
+
+    def _locate(self, global_step: int) -> tuple[int, int]:
+        """Epoch, and step inside it, that comes after so many optimizer steps."""
+        for epoch in range(self.diet.schedule.epochs):
+            steps = self.diet.schedule.steps(epoch)
+            if global_step < steps:
+                return epoch, global_step
+            global_step -= steps
+        return self.diet.schedule.epochs, 0
+
+    def _position(self) -> tuple[int, bool]:
+        """The epoch that is about to train, and whether it was begun before a resume."""
+        if self._dieting:
+            epoch, step = self._locate(self.state.global_step)
+            return epoch, step > 0
+        passed = self.state.epoch or 0.0
+        epoch = int(passed + 1e-6)
+        return epoch, passed - epoch > 1e-6
+
+    def begin_epoch(self) -> None:
+        """Take in what the last epoch saw, score what needs it, choose, and tell the sampler."""
+        epoch, begun = self._position()
+        if self._resumed is not None:
+            self._carry_epoch(self._resumed[1]["run_so_far"]["epoch"])
+        if not begun:
+            self.current_epoch = EpochTotals(epoch, self.ledger)
+            self._refresh(epoch)
+        with self.ledger.charge("select"):
+            plan = self.diet.plan(epoch)
+        if self._sampler is not None:
+            self._sampler.set_plan(plan)
+        self.current_epoch.kept, self.current_epoch.dropped = len(plan.rows), self.num_rows - len(plan.rows)
+        self._resumed = None
+
+    def _carry_epoch(self, so_far: Json) -> None:
+        """Take up the epoch that the checkpoint was in; close it if its last step was the checkpoint's."""
+        if so_far["closed"]:
+            return
+        self.current_epoch = EpochTotals(so_far["epoch"], self.ledger)
+        self.current_epoch.carry(so_far)
+        if so_far["epoch"] < self._position()[0]:
+            self.epoch_results.append(self.current_epoch.close(self.args.gradient_accumulation_steps))
+
+    def _refresh(self, epoch: int) -> None:
+        with self.ledger.charge("select"):
+            self.diet.absorb(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+        if not self._dieting:
+            return
+        rows = self.diet.rows_to_score(epoch)
+        if len(rows):
+            with self.ledger.charge("score"):
+                found = self.diet.scores(*score_rows(self, share_of(rows, self.accelerator)), "pass", epoch)
+                self.diet.absorb(exchange(found, self.diet.columns, self.accelerator))
+
+    def end_epoch(self) -> None:
+        """Close the epoch's line of the result."""
+        if self._dieting:
+            self.state.epoch = float(self.current_epoch.epoch + 1)  # the Trainer counts in steps of the longest epoch
+        self.epoch_results.append(self.current_epoch.close(self.args.gradient_accumulation_steps))
+
+    def end_evaluation(self, metrics: Mapping[str, float]) -> None:
+        """Put the dev metrics into the line of the epoch they follow."""
+        dev = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
+        if self.current_epoch.closed and self.epoch_results:
+            self.epoch_results[-1] = replace(self.epoch_results[-1], dev=dev)
+        else:
+            self.current_epoch.dev = dev
+
+    def end_training(self) -> None:
+        """Keep what the last epoch saw; nothing is scored any more, since nothing will be chosen."""
+        with self.ledger.charge("select"):
+            self.diet.absorb(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+
+    # ---- the model and its signals ----
+
+    @property
+    def network(self) -> torch.nn.Module:
+        """The model, not wrapped."""
+        model = self.model
+        assert model is not None
+        return model
+
+    @property
+    def _embeds(self) -> bool:
+        """Whether the trainer is one of sentence-transformers', whose outputs only a hook can see."""
+        return hasattr(self, "collect_features")
+
+    def call_model(self, batch: Batch) -> Any:
+        """The model's outputs for a batch, under the Trainer's autocast; one per text column where it embeds."""
+        with self.autocast_smart_context_manager():
+            if not self._embeds:
+                return self.network(**batch)
+            trainer: Any = self
+            features, _ = trainer.collect_features(batch)
+            return [self.network(feature) for feature in features]
+
+    def signals_of_batch(self, outputs: Any, batch: Mapping[str, Any]) -> Signals:
+        """What scores work on: by the diet\'s own reader, or recognised."""
+        if self.diet.signals is not None:
+            return self.diet.signals(outputs, batch)
+        return pair_signals(outputs, batch.get("label")) if self._embeds else signals_of(outputs, batch)
+
+
+class DietTrainer(DietMixin, Trainer):
+    """The Hugging Face Trainer on a diet; see `DietMixin` for the arguments it adds.
+
+    Example:
+        >>> from datadiet import Diet
+        >>> diet = Diet(keep=0.5, seed=13)
+        >>> # trainer = DietTrainer(model=model, args=args, train_dataset=train, diet=diet); trainer.train()
+    """
+
+
+class _EpochHooks(TrainerCallback):
+    """Calls the trainer's own methods at the moments that only callbacks see."""
+
+    def __init__(self, trainer: DietMixin) -> None:
+        self._trainer = trainer
+
+    def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
+        self._trainer.begin_epoch()
+
+    def on_epoch_end(self, *_args: Any, **_kwargs: Any) -> None:
+        self._trainer.end_epoch()
+
+    def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
+        self._trainer.end_evaluation(kwargs.get("metrics") or {})
+
+    def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
+        self._trainer.end_training()

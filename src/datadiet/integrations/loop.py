@@ -1,0 +1,159 @@
+"""The diet in a plain PyTorch loop: `for epoch in dd.epochs(diet, 10, num_examples=len(train)): ...`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from datadiet.checks import ArgumentError
+from datadiet.diet import Diet
+from datadiet.integrations.rows import RowCollator, RowDataset, pop_rows
+from datadiet.integrations.sampler import DietSampler
+from datadiet.records import EpochPlan, HeadSignals, Scores, Signals
+from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH
+
+PassSignals = Callable[[NDArray[np.int64]], Signals]
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """A batch and where it comes from.
+
+    Attributes:
+        inputs: What the collate function made.
+        rows: int64 `(batch,)` positions in the training split.
+    """
+
+    inputs: dict[str, Any]
+    rows: Tensor
+
+    @property
+    def labels(self) -> Tensor:
+        """The labels among the inputs (`labels` or `label`)."""
+        for name in ("labels", "label"):
+            if name in self.inputs:
+                found: Tensor = self.inputs[name]
+                return found
+        raise ArgumentError(f"the batch has no labels; it has {', '.join(self.inputs)}.")
+
+
+class Epoch:
+    """One epoch of a plain loop: a loader over the rows it trains on, and the values it hands back.
+
+    Attributes:
+        plan: What this epoch trains on.
+    """
+
+    def __init__(self, diet: Diet, plan: EpochPlan, batch_size: int) -> None:
+        self._diet, self.plan, self._batch_size = diet, plan, batch_size
+
+    @property
+    def epoch(self) -> int:
+        """From 0."""
+        return self.plan.epoch
+
+    def loader(
+        self, dataset: Any, batch_size: int, collate_fn: Callable[[list[Any]], Any] = default_collate, **options: Any
+    ) -> Iterator[RowBatch]:
+        """Batches of this epoch's rows, shuffled by (seed, epoch).
+
+        Args:
+            dataset: The training data, map-style.
+            batch_size: Examples per batch.
+            collate_fn: Items to a dict of tensors.
+            **options: Of `torch.utils.data.DataLoader`, e.g. `num_workers`.
+        """
+        sampler = DietSampler(len(self.plan.rows), seed=self._diet.seed)
+        sampler.set_plan(self.plan)
+        loader = DataLoader(
+            RowDataset(dataset), batch_size=batch_size, sampler=sampler, collate_fn=RowCollator(collate_fn), **options
+        )
+        for batch in loader:
+            rows = pop_rows(batch)
+            assert rows is not None
+            yield RowBatch(batch, rows)
+
+    def observe(self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> None:
+        """Hand back what the training forward gave, for one head.
+
+        Args:
+            rows: int64 `(batch,)`, the batch's own.
+            logits: `(batch, classes)`, `(batch, positions, classes)` or, for regression, `(batch, 1)`.
+            labels: `(batch,)` or `(batch, positions)`.
+            mask: bool `(batch, positions)`; positions labelled -100 are left out without one.
+        """
+        if mask is None and labels.dim() == 2:
+            mask = labels != -100
+        self.observe_signals(rows, Signals({"label": HeadSignals(logits.detach(), labels, mask)}))
+
+    def observe_signals(self, rows: Tensor, signals: Signals) -> None:
+        """Hand back what the training forward gave, for any number of heads."""
+        self._diet.observe(rows, signals, epoch=self.epoch)
+
+
+def epochs(
+    diet: Diet,
+    num_epochs: int,
+    *,
+    num_examples: int,
+    batch_size: int = 1,
+    signals: PassSignals | None = None,
+    ids: Sequence[str] | None = None,
+    groups: NDArray[np.int64] | None = None,
+    folder: Path | None = None,
+    start: int = 0,
+    state: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
+) -> Iterator[Epoch]:
+    """Epochs of a plain training loop on a diet.
+
+    Args:
+        diet: The diet. `rescore` must be `none` unless `signals` is given.
+        num_epochs: To train.
+        num_examples: Rows of the training data.
+        batch_size: Examples per optimizer step; kept counts are rounded down to a multiple of it.
+        signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
+            `all` and `dropped`. It is called with at most eight batches of rows at a time.
+        ids, groups, folder: See `Diet.begin`.
+        start, state: The epoch to go on from, and `diet.state_dict()` as it was at the end of the one before.
+
+    Yields:
+        One `Epoch` after the other; the next one is chosen from what the last one observed.
+
+    Raises:
+        ArgumentError: If `rescore` needs passes and there are no `signals`, or the plan is impossible.
+
+    Example:
+        >>> import torch
+        >>> from datadiet import Diet
+        >>> data = [{"x": torch.randn(4), "labels": torch.tensor(row % 2)} for row in range(32)]
+        >>> model, sizes = torch.nn.Linear(4, 2), []
+        >>> for epoch in epochs(Diet(keep=0.5, refresh_every=1), 3, num_examples=len(data), batch_size=8):
+        ...     for batch in epoch.loader(data, batch_size=8):
+        ...         epoch.observe(batch.rows, model(batch.inputs["x"]), batch.labels)
+        ...     sizes.append(len(epoch.plan.rows))
+        >>> sizes
+        [32, 16, 16]
+    """
+    if diet.rescore != "none" and signals is None:
+        raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
+    diet.begin(num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, folder=folder, state=state)
+    for epoch in range(start, num_epochs):
+        diet.absorb(diet.drain())
+        rows = diet.rows_to_score(epoch)
+        if signals is not None and len(rows):
+            diet.absorb(_pass(diet, rows, epoch, signals, batch_size * TRAINING_BATCHES_PER_PASS_BATCH))
+        yield Epoch(diet, diet.plan(epoch), batch_size)
+    diet.absorb(diet.drain())
+
+
+def _pass(diet: Diet, rows: NDArray[np.int64], epoch: int, signals: PassSignals, size: int) -> Scores:
+    parts = [diet.values_of(signals(rows[start : start + size])) for start in range(0, len(rows), size)]
+    values = {name: np.concatenate([part[name].cpu().numpy() for part in parts]) for name in diet.columns}
+    return diet.scores(rows, values, "pass", epoch)

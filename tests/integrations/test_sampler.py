@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from datadiet.checks import ArgumentError
+from datadiet.integrations.sampler import DietSampler
+from datadiet.records import EpochPlan
+
+ROWS = np.array([1, 3, 4, 8, 9, 11])
+LENGTHS = np.arange(12) * 10
+
+
+def plan(epoch: int, rows: np.ndarray = ROWS) -> EpochPlan:
+    return EpochPlan(epoch, rows, full=False)
+
+
+def order(sampler: DietSampler, epoch: int) -> list[int]:
+    sampler.set_plan(plan(epoch))
+    return list(sampler)
+
+
+def test_length_before_the_first_plan_is_the_longest_epoch():
+    sampler = DietSampler(12)
+    assert len(sampler) == 12
+    sampler.set_plan(plan(0))
+    assert len(sampler) == len(ROWS)
+
+
+def test_no_order_without_a_plan():
+    with pytest.raises(RuntimeError, match="no plan"):
+        iter(DietSampler(3))
+
+
+@pytest.mark.parametrize("strategy", ["random", "group_by_length"])
+def test_order_is_pure_in_seed_and_epoch_and_leaves_global_generators_alone(strategy):
+    sampler = DietSampler(12, strategy=strategy, seed=5, lengths=LENGTHS, batch_size=2)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    first = order(sampler, 2)
+    again = order(DietSampler(12, strategy=strategy, seed=5, lengths=LENGTHS, batch_size=2), 2)
+    assert first == again
+    assert sorted(first) == ROWS.tolist()
+    assert any(order(sampler, epoch) != first for epoch in range(3, 8))
+    assert any(
+        order(DietSampler(12, strategy=strategy, seed=s, lengths=LENGTHS, batch_size=2), 2) != first for s in (6, 7)
+    )
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+
+
+def test_grouping_by_length_keeps_batches_even():
+    rows = np.arange(200)
+    lengths = np.random.default_rng(0).integers(3, 60, 200)
+
+    def padded(strategy: str) -> int:
+        sampler = DietSampler(200, strategy=strategy, lengths=lengths, batch_size=10)
+        sampler.set_plan(plan(0, rows))
+        return sum(10 * lengths[batch].max() for batch in BatchSampler(sampler, 10, drop_last=False))
+
+    assert padded("group_by_length") < 0.75 * padded("random")
+
+
+@pytest.mark.parametrize(
+    ("built", "expected"),
+    [
+        (SequentialSampler(range(12)), ROWS.tolist()),
+        (RandomSampler(range(12)), None),
+        (LengthGroupedSampler(2, lengths=LENGTHS.tolist()), None),
+    ],
+)
+def test_keeps_the_strategy_of_the_sampler_it_replaces(built, expected):
+    found = order(DietSampler.like(built, 12, seed=0), 0)
+    assert sorted(found) == ROWS.tolist()
+    assert expected is None or found == expected
+    if isinstance(built, LengthGroupedSampler):
+        assert found[0] == 11  # the longest comes first, as upstream does
+
+
+def test_refuses_a_strategy_it_cannot_keep():
+    with pytest.raises(ArgumentError, match="cannot keep the order of WeightedRandomSampler"):
+        DietSampler.like(WeightedRandomSampler([1.0], 1), 1, seed=0)
