@@ -1,0 +1,225 @@
+"""Everything about a config that can be checked before the data is read, all of it at once."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers.integrations import integration_utils
+
+from datadiet import run_folder as layout
+from datadiet.checks import Problems, UserError, percent_hint
+from datadiet.config import FinetuneConfig, well_typed
+from datadiet.data import Columns
+from datadiet.data.columns import check_columns
+from datadiet.data.hub import hub_name
+from datadiet.data.sources import find
+from datadiet.device import best_device, resolve_precision
+from datadiet.diet import Diet
+from datadiet.history import HISTORIES, History
+from datadiet.models import resolve_model
+from datadiet.schedules import Schedule, parse_keep
+from datadiet.store import read_manifest
+from datadiet.tasks import TASKS
+
+# those of transformers that need no options of their own
+LR_SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+)
+PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
+CHOICES = ("score", "select", "keep", "combine", "rescore", "offset", "floor", "scores_from", "seed")
+JOINT = "intent-slot"
+MANY = 10**9  # examples: so many that no share of them is less than a batch
+Found = TypeVar("Found")
+
+
+def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
+    """Check everything that can be checked before the data is read, and build the diet.
+
+    Args:
+        config: Of the run.
+        resume: Whether its run folder holds the run already.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    config, problems.found = well_typed(config)
+    _check_names(config, problems)
+    _check_numbers(config, problems)
+    _check_no_effect(config, problems)
+    _check_machine(config, problems)
+    _check_data(config, problems)
+    diet = _diet(config, problems)
+    _collect(lambda: resolve_model(config.model), problems)
+    if not resume:
+        _collect(lambda: layout.check_new(output_folder(config)), problems)
+        _check_scores_from(config, problems)
+    problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
+    problems.raise_any()
+    assert diet is not None
+    return diet
+
+
+def output_folder(config: FinetuneConfig) -> Path:
+    """The run folder; a YAML file has no shell to expand its `~`."""
+    return Path(config.output).expanduser()
+
+
+def columns_of(config: FinetuneConfig) -> Columns:
+    """The columns that the config names."""
+    return Columns(**{field.name: getattr(config, f"{field.name}_column") for field in fields(Columns)})
+
+
+def _check_names(config: FinetuneConfig, problems: Problems) -> None:
+    problems.choice("task", config.task, TASKS)
+    problems.choice("lr_schedule", config.lr_schedule, LR_SCHEDULES)
+    problems.check(
+        config.class_weights in (None, "balanced"), f"class_weights must be 'balanced', got {config.class_weights!r}."
+    )
+    for name in ("data", "output", "model"):
+        problems.check(bool(getattr(config, name).strip()), f"{name} is empty.")
+
+
+def _check_numbers(config: FinetuneConfig, problems: Problems) -> None:
+    for name in ("epochs", "batch_size", "gradient_accumulation"):
+        problems.whole(name, getattr(config, name), least=1)
+    problems.whole("max_length", config.max_length, least=3)  # of less, the special tokens alone would be left
+    for name in ("max_steps", "train_rows"):
+        if getattr(config, name) is not None:
+            problems.whole(name, getattr(config, name), least=1)
+    for name in ("seed", "data_seed", "lora", "early_stopping", "checkpoint_every"):
+        problems.whole(name, getattr(config, name))
+    problems.check(config.seed < 2**32, f"seed must be below 2**32, got {config.seed}.")
+    rate = config.learning_rate
+    problems.check(0 < rate < math.inf, f"learning_rate must be above 0 and finite, got {rate}.")
+    for name in ("weight_decay", "max_grad_norm"):
+        value = getattr(config, name)
+        problems.check(0 <= value < math.inf, f"{name} must be at least 0 and finite, got {value}.")
+    for name in ("lr_warmup", "label_smoothing"):
+        value = getattr(config, name)
+        problems.check(0 <= value < 1, f"{name} must be in [0, 1), got {value}.{percent_hint(value)}")
+    share = config.dev_share
+    problems.check(0 < share < 1, f"dev_share must be above 0 and below 1, got {share}.{percent_hint(share)}")
+    problems.check(0 <= config.alpha <= 1, f"alpha must be in [0, 1], got {config.alpha}.{percent_hint(config.alpha)}")
+
+
+def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
+    """Refuse options that would do nothing, or that exclude one another."""
+    owners = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
+    owners |= {"history_alpha": ("history", "ema"), "history_c": ("history", "ema")}
+    owners |= {"alpha": ("task", JOINT), "combine": ("task", JOINT)}
+    for name, (option, needed) in owners.items():
+        found = getattr(config, option)
+        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found != needed
+        known = option != "task" or found in TASKS
+        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {needed!r}.")
+    for name in ("class_weights", "label_smoothing", "floor"):
+        idle = config.task == "regression" and bool(getattr(config, name))
+        problems.check(not idle, f"{name} is for classes; a regression has none.")
+    problems.check(
+        not config.early_stopping or config.checkpoint_every == 1,
+        "early_stopping needs a checkpoint of every epoch, for the best weights: checkpoint_every must be 1.",
+    )
+    problems.check(
+        not config.keep_checkpoints or config.checkpoint_every != 0,
+        "keep_checkpoints has no effect with checkpoint_every 0, which writes none.",
+    )
+
+
+def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
+    """What this machine must have for it."""
+    _collect(lambda: resolve_precision(config.precision, best_device()), problems)
+    if config.lora and importlib.util.find_spec("peft") is None:
+        problems.add("lora needs peft: pip install 'datadiet[peft]'")
+    untyped: Any = integration_utils
+    here = ["none", "all", *untyped.get_available_reporting_integrations()]
+    if config.report_to not in here:
+        problems.add(f"report_to {config.report_to!r} is unknown or not installed; allowed here: {', '.join(here)}.")
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    problems.check(
+        processes == 1,
+        f"finetune runs in one process, not {processes}; for several use DietTrainer in a script of your own.",
+    )
+
+
+def _check_data(config: FinetuneConfig, problems: Problems) -> None:
+    """Whether the data is there, where that can be told without a network, and the columns make sense."""
+    if config.task in TASKS:
+        problems.found += check_columns(columns_of(config), config.task).found
+
+    def found() -> None:
+        if Path(config.data).expanduser().exists() or hub_name(config.data) is None:
+            find(config.data)
+
+    if config.data.strip():
+        _collect(found, problems)
+
+
+def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
+    run = config.scores_from
+    if run is not None:
+        try:
+            read_manifest(Path(run) / layout.SCORES)
+        except UserError as error:
+            problems.add(f"scores_from must be a run folder: {error}")
+
+
+def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
+    history = _history(config, problems)
+    settings = {name: getattr(config, name) for name in (*CHOICES, *PHASES)}
+    settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
+    diet = _collect(lambda: Diet(**settings, history=history or "last"), problems)
+    _check_schedule(config, problems)
+    if diet is None:
+        return None
+    diet.history_name = config.history
+    if config.max_steps is not None:
+        problems.check(diet.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
+    return diet
+
+
+def _history(config: FinetuneConfig, problems: Problems) -> History | None:
+    problems.choice("history", config.history, HISTORIES)
+    options = history_options(config)
+    return _collect(lambda: HISTORIES[config.history](**options), problems) if config.history in HISTORIES else None
+
+
+def history_options(config: FinetuneConfig) -> dict[str, float]:
+    """The options of the config's history, by the names its function has for them."""
+    if config.history == "ema":
+        return {"alpha": config.history_alpha, "c": config.history_c}
+    return {"window": config.history_window} if config.history == "mean" else {}
+
+
+def _check_schedule(config: FinetuneConfig, problems: Problems) -> None:
+    """Everything about the schedule but the number of examples is known; a share out of range is the diet's to say."""
+    try:
+        keep = parse_keep(config.keep)
+    except UserError:
+        keep = 0.5
+    shares = keep.values() if isinstance(keep, dict) else [keep]
+    if not all(0 < share <= 1 for share in shares):
+        keep = 0.5
+    phases = {name: getattr(config, name) for name in PHASES}
+    _collect(lambda: Schedule(MANY, config.epochs, keep, **phases), problems)
+
+
+def _collect(check: Callable[[], Found], problems: Problems) -> Found | None:
+    """Run a check of its own and put what it raises among the problems."""
+    try:
+        return check()
+    except UserError as error:
+        problems.include(error)
+        return None

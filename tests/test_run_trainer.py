@@ -1,0 +1,84 @@
+"""The Trainer of a run: best weights, reports to the listener, divergence."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from datadiet import run_trainer
+from datadiet.checks import ArgumentError
+from datadiet.finetuning import RunTrainer, finetune
+from toyrun import Heard, same, toy_config, watched, weights_of
+
+
+@pytest.fixture
+def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RunTrainer]:
+    return watched(monkeypatch)
+
+
+def test_early_stopping_tests_and_saves_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accuracies = iter([0.3, 0.8, 0.5, 0.6, 0.7])
+    measured: list[dict[str, torch.Tensor]] = []
+
+    def evaluate(self: RunTrainer, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        measured.append({name: value.clone() for name, value in self.model.state_dict().items()})
+        metrics = {"eval_accuracy": next(accuracies)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    monkeypatch.setattr(RunTrainer, "evaluate", evaluate)
+    result = finetune(toy_config(tmp_path, epochs=8, early_stopping=2))
+    assert len(result["epochs"]) == 4  # the second was the best, two more were not
+    assert result["weights_tested"] == "best"
+    saved = weights_of(tmp_path / "run")
+    assert same(saved, {name: measured[1][name] for name in saved})
+    assert not same(saved, {name: measured[3][name] for name in saved})
+    assert "weights of the best epoch" in (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    # the ceiling is the diet's: stopping early saves nothing that training on everything would not
+    assert result["ceiling"]["examples_saved"] == pytest.approx(1 - (48 + 3 * 24) / (4 * 48))
+
+
+def test_early_stopping_for_real(tmp_path: Path) -> None:
+    result = finetune(toy_config(tmp_path, "regression", epochs=6, early_stopping=1))
+    dev = [line["dev"]["spearman"] for line in result["epochs"]]
+    assert result["metrics"]["dev"]["spearman"] == max(dev)
+    assert len(dev) == 6 or dev[-1] <= max(dev[:-1])
+
+
+def test_without_early_stopping_the_last_weights_are_tested(tmp_path: Path) -> None:
+    result = finetune(toy_config(tmp_path))
+    assert result["weights_tested"] == "last"
+    assert result["metrics"]["dev"] == result["epochs"][-1]["dev"]
+
+
+def test_reports_come_at_most_a_few_times_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_trainer, "REPORT_EVERY_S", math.inf)
+    rare, every = Heard(), Heard()
+    finetune(toy_config(tmp_path), listener=rare)
+    assert [report.step for report in rare.steps] == [1, 15]  # the first, and the last
+    monkeypatch.setattr(run_trainer, "REPORT_EVERY_S", 0.0)
+    result = finetune(toy_config(tmp_path, output=str(tmp_path / "again")), listener=every)
+    assert [report.step for report in every.steps] == list(range(1, 16))
+    assert {report.steps for report in every.steps} == {15}
+    assert [report.epoch for report in every.steps] == [0] * 6 + [1] * 3 + [2] * 3 + [3] * 3
+    assert [(report.kept, report.dropped) for report in every.steps[5:7]] == [(48, 0), (24, 24)]
+    assert every.steps[5].loss == pytest.approx(result["epochs"][0]["train_loss"])
+    assert every.steps[5].seconds_saved < 0 < every.steps[-1].seconds_saved
+    assert every.steps[-1].seconds_left == 0
+    assert all(report.examples_per_s > 0 for report in every.steps)
+
+
+def test_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    finetune(toy_config(tmp_path, epochs=2))
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_a_run_that_diverges_says_so(tmp_path: Path, keep: float) -> None:
+    with pytest.raises(ArgumentError, match=r"training has diverged: in epoch 0 .* Lower the learning rate \(1e\+30\)"):
+        finetune(toy_config(tmp_path, keep=keep, learning_rate=1e30, max_grad_norm=0.0))
