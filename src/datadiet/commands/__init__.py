@@ -1,0 +1,1 @@
+"""What the commands do, without the terminal: options of `finetune`, `predict`, the table of methods."""

@@ -1,0 +1,59 @@
+"""Numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+
+def clock(seconds: float) -> str:
+    """Seconds as minutes and seconds, with hours where there are any.
+
+    Example:
+        >>> clock(42.4), clock(3723), clock(-3)
+        ('0:42', '1:02:03', '-0:03')
+    """
+    whole = round(abs(seconds))
+    minutes, rest = divmod(whole, 60)
+    hours, minutes = divmod(minutes, 60)
+    sign = "-" if seconds < 0 and whole else ""
+    return f"{sign}{hours}:{minutes:02d}:{rest:02d}" if hours else f"{sign}{minutes}:{rest:02d}"
+
+
+def percent(share: float) -> str:
+    """A share as a percentage.
+
+    Example:
+        >>> percent(0.375)
+        '37.5 %'
+    """
+    return f"{100 * share:.1f} %"
+
+
+def metrics_text(metrics: Mapping[str, float]) -> str:
+    """Metrics on one line.
+
+    Example:
+        >>> metrics_text({"accuracy": 0.91234, "nll": 0.3})
+        'accuracy 0.9123, nll 0.3000'
+    """
+    return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash where nothing was measured.
+
+    Example:
+        >>> number(0.5), number(None)
+        ('0.5000', '-')
+    """
+    return "-" if value is None else f"{value:.4f}"
+
+
+def epoch_span(first: int, last: int) -> str:
+    """Epochs counted from 1, as people do.
+
+    Example:
+        >>> epoch_span(0, 0), epoch_span(1, 5)
+        ('1', '2-6')
+    """
+    return f"{first + 1}" if first == last else f"{first + 1}-{last + 1}"

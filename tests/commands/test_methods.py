@@ -1,0 +1,41 @@
+"""The table of methods: complete, and in step with what the library can do."""
+
+from __future__ import annotations
+
+import pytest
+
+from datadiet.commands.methods import KINDS, METHODS, as_json
+from datadiet.diet import RESCORE
+from datadiet.history import HISTORIES
+from datadiet.scores import COMBINATIONS, SCORES
+from datadiet.selectors import SELECTORS
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("score", SCORES),
+        ("combine", COMBINATIONS),
+        ("select", SELECTORS),
+        ("history", HISTORIES),
+        ("rescore", RESCORE),
+    ],
+)
+def test_the_table_names_what_exists(kind: str, names: object) -> None:
+    listed = [method.name for method in METHODS if method.kind == kind]
+    assert sorted(listed) == sorted(names)  # type: ignore[call-overload]
+
+
+def test_every_kind_is_explained() -> None:
+    assert list(dict.fromkeys(method.kind for method in METHODS)) == list(KINDS)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_nothing_is_left_blank(method: object) -> None:
+    line = dict(zip(("formula", "needs", "cost"), (method.formula, method.needs, method.cost), strict=True))  # type: ignore[attr-defined]
+    assert all(text.strip() and not text.endswith(".") for text in line.values()), line
+
+
+def test_json_has_one_object_per_method() -> None:
+    assert [line["name"] for line in as_json()] == [method.name for method in METHODS]
+    assert set(as_json()[0]) == {"kind", "name", "formula", "needs", "cost", "paper"}

@@ -1,0 +1,280 @@
+"""The command line: what reaches the library, what reaches the user, and how the process ends."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import types
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from datadiet import __version__
+from datadiet.checks import ArgumentError, DataError
+from datadiet.cli import Call, app
+from datadiet.config import FinetuneConfig
+from datadiet.records import EpochForecast, EpochResult, Forecast
+
+COMMANDS = ("demo", "finetune", "predict", "methods")
+COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
+RESULT = {
+    "metrics": {"dev": {"accuracy": 0.9}, "test": {"accuracy": 0.875}},
+    "cost": COST | {"finetune_s": 8.5, "total_s": 10.0, "examples_backward": 100},
+    "ceiling": {"examples_saved": 0.4, "tokens_saved": 0.35},
+}
+BASICS = ["--task", "classification", "--output", "run"]
+
+
+class Library:
+    """Stands for `datadiet.finetuning`: keeps what it is called with, and does or raises what a test wants."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, Any, float | None]] = []
+        self.error: BaseException | None = None
+        self.prints = ""
+
+    def finetune(self, config: FinetuneConfig, *, listener: Any, started: float | None = None) -> dict[str, Any]:
+        return self._run("finetune", config, listener, started)
+
+    def resume_run(self, folder: Path, *, listener: Any, started: float | None = None) -> dict[str, Any]:
+        return self._run("resume", folder, listener, started)
+
+    def _run(self, name: str, what: Any, listener: Any, started: float | None) -> dict[str, Any]:
+        self.calls.append((name, what, started))
+        listener.note("7 of 100 rows also occur in test")
+        listener.planned(Forecast((EpochForecast(0, 100, 0, 4, False),), 4, 100, 4, 100, 0, 0.0))
+        if self.prints:
+            sys.stdout.write(self.prints)
+        if self.error is not None:
+            raise self.error
+        listener.epoch_ended(EpochResult(0, 100, 0, 4, 1.0, 0.0, 900, 0.5, {"accuracy": 0.9}))
+        return RESULT
+
+
+@pytest.fixture
+def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
+    stand_in = Library()
+    module = types.ModuleType("datadiet.finetuning")
+    module.finetune, module.resume_run = stand_in.finetune, stand_in.resume_run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "datadiet.finetuning", module)
+    monkeypatch.chdir(tmp_path)
+    return stand_in
+
+
+def call(*arguments: str) -> Result:
+    return CliRunner().invoke(app, list(arguments), obj=Call(started=12.5), env={"COLUMNS": "200", "NO_COLOR": "1"})
+
+
+def python(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120, cwd=cwd)
+
+
+# ---- help and version ----
+
+
+@pytest.mark.parametrize("arguments", [[], *([command] for command in COMMANDS)], ids=["datadiet", *COMMANDS])
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    heavy = "{'torch', 'transformers', 'datasets', 'pandas', 'pyarrow', 'numpy'}"
+    code = f"""
+import sys, time
+from datadiet.cli import run
+try:
+    run(time.perf_counter(), {[*arguments, "--help"]})
+finally:
+    found = {heavy} & set(sys.modules)
+    assert not found, found
+"""
+    done = python("-c", code)
+    assert done.returncode == 0, done.stderr
+    assert "datadiet" in done.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_an_example_and_the_common_flags(command: str) -> None:
+    shown = call(command, "--help").stdout
+    for part in ("Example", f"datadiet {command}", "--json", "--debug"):
+        assert part in shown
+
+
+def test_help_keeps_the_names_of_extras() -> None:
+    assert "datadiet[demo]" in call("finetune", "--help").stdout
+
+
+def test_version() -> None:
+    done = call("--version")
+    assert (done.exit_code, done.stdout.strip()) == (0, f"datadiet {__version__}")
+
+
+def test_as_a_module() -> None:
+    done = python("-m", "datadiet", "--version")
+    assert (done.returncode, done.stdout.strip()) == (0, f"datadiet {__version__}")
+
+
+# ---- finetune: what reaches the library ----
+
+
+def test_flags_become_the_config(library: Library) -> None:
+    flags = ["--keep", "0.3", "--batch-size", "8", "--learning-rate", "1e-4", "--static", "--text-column", "body"]
+    assert call("finetune", "snips", *BASICS, *flags).exit_code == 0
+    expected = FinetuneConfig(
+        data="snips",
+        task="classification",
+        output="run",
+        keep=0.3,
+        batch_size=8,
+        learning_rate=1e-4,
+        static=True,
+        text_column="body",
+    )
+    assert library.calls == [("finetune", expected, 12.5)]
+
+
+def test_keep_may_step_down(library: Library) -> None:
+    call("finetune", "snips", *BASICS, "--keep", "1:0.7,4:0.5")
+    assert library.calls[0][1].keep == "1:0.7,4:0.5"
+
+
+def test_flags_win_over_the_file_and_defaults_do_not(library: Library, tmp_path: Path) -> None:
+    stored = FinetuneConfig(data="old", task="regression", output="r", epochs=9, static=True, drop_overlap=True)
+    (tmp_path / "config.yaml").write_text(stored.to_yaml(), encoding="utf-8")
+    done = call("finetune", "new", "--config", "config.yaml", "--keep", "0.25", "--no-static", "--batch-size", "32")
+    assert done.exit_code == 0, done.stderr
+    assert library.calls[0][1] == replace(stored, data="new", keep=0.25, static=False)
+
+
+def test_resume(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    assert call("finetune", "--resume", "run").exit_code == 0
+    assert library.calls == [("resume", Path("run"), 12.5)]
+
+
+def test_resume_refuses_what_would_have_no_effect(library: Library, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    done = call("finetune", "snips", "--resume", "run", "--keep", "0.5", "--config", "x.yaml")
+    assert done.exit_code == 2
+    assert [name in done.stderr for name in ("DATA", "--keep", "--config", "--epochs")] == [True, True, True, False]
+    assert not library.calls
+
+
+def test_resume_needs_a_run_folder(library: Library) -> None:
+    done = call("finetune", "--resume", "nowhere")
+    assert done.exit_code == 2
+    assert "nowhere is no run folder" in done.stderr
+
+
+def test_everything_missing_is_said_at_once(library: Library) -> None:
+    done = call("finetune")
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[0] == "error: 3 problems:"
+    assert all(name in done.stderr for name in ("DATA", "--task", "--output"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "d", "--epochs", "many"], "--epochs"),
+        (["finetune", "d", "--kep", "0.5"], "--keep"),
+        (["finetun"], "finetune"),
+        (["finetune", "--config", "missing.yaml"], "cannot read the config missing.yaml"),
+        (["predict", "--text", "x"], "--model is missing"),
+    ],
+)
+def test_bad_arguments_exit_with_2(library: Library, arguments: list[str], said: str) -> None:
+    done = call(*arguments)
+    assert done.exit_code == 2
+    assert said in done.stderr
+    assert done.stdout == ""
+
+
+# ---- finetune: what reaches the user ----
+
+
+def test_summary_follows_the_progress(library: Library) -> None:
+    shown = call("finetune", "snips", *BASICS).stdout
+    places = [shown.index(part) for part in ("7 of 100 rows", "Plan: 1 epoch", "epoch 1/1 done", "0.8750", "predict")]
+    assert places == sorted(places)
+
+
+def test_json_is_alone_on_standard_output(library: Library) -> None:
+    library.prints = "a library says hello\n"
+    done = call("finetune", "snips", *BASICS, "--json")
+    assert json.loads(done.stdout) == RESULT
+    assert "Plan: 1 epoch" in done.stderr
+    assert "says hello" in done.stderr
+
+
+def test_problems_of_the_user_have_no_traceback(library: Library) -> None:
+    library.error = ArgumentError("keep must be in (0, 1], got 70.0. Did you mean 0.7?", "unknown score 'el2m'.")
+    done = call("finetune", "snips", *BASICS, "--keep", "70")
+    assert done.exit_code == 2
+    assert done.stderr == (
+        "error: 2 problems:\n  - keep must be in (0, 1], got 70.0. Did you mean 0.7?\n  - unknown score 'el2m'.\n"
+    )
+
+
+def test_one_problem_is_one_line_and_no_markup(library: Library) -> None:
+    library.error = DataError("train.jsonl, line 3: [/label] is no label.")
+    assert call("finetune", "snips", *BASICS).stderr == "error: train.jsonl, line 3: [/label] is no label.\n"
+
+
+def test_a_failure_is_one_line_with_a_hint(library: Library) -> None:
+    library.error = RuntimeError("out of\nmemory")
+    done = call("finetune", "snips", *BASICS)
+    assert done.exit_code == 1
+    assert done.stderr == "error: RuntimeError: out of memory (--debug shows the traceback)\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("broken"), ArgumentError("wrong")], ids=["failure", "user"])
+def test_debug_shows_the_traceback(library: Library, error: Exception) -> None:
+    library.error = error
+    done = call("finetune", "snips", *BASICS, "--debug")
+    assert done.exit_code == (1 if isinstance(error, RuntimeError) else 2)
+    assert "Traceback" in done.stderr
+    assert "in _run" in done.stderr
+
+
+def test_interrupted_run_says_how_to_go_on(library: Library, tmp_path: Path) -> None:
+    library.error = KeyboardInterrupt()
+    (tmp_path / "my run").mkdir()
+    (tmp_path / "my run" / "config.yaml").touch()
+    done = call("finetune", "snips", "--task", "classification", "--output", "my run")
+    assert done.exit_code == 130
+    assert done.stderr == "interrupted; go on with: datadiet finetune --resume 'my run'\n"
+
+
+def test_interrupted_before_training_has_nothing_to_go_on_with(library: Library) -> None:
+    library.error = KeyboardInterrupt()
+    done = call("finetune", "snips", *BASICS)
+    assert done.exit_code == 130
+    assert "nothing has been written" in done.stderr
+
+
+# ---- methods and demo ----
+
+
+def test_methods_as_a_table_and_as_json() -> None:
+    assert "softmax" in call("methods").stdout or "onehot" in call("methods").stdout
+    names = [method["name"] for method in json.loads(call("methods", "--json").stdout)]
+    assert {"el2n", "hardest", "ema", "dropped"} <= set(names)
+
+
+def test_demo_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    from datadiet import demo
+
+    seen: dict[str, Any] = {}
+
+    def run_demo(output: Path, _factory: Any, **options: Any) -> dict[str, Any]:
+        seen.update(options, output=output)
+        runs = {"full": RESULT, "diet": RESULT, "saved": {"finetune_s": 0.0, "total_s": 0.0}}
+        return {"keep": 0.5, "quality": ["accuracy"], "ceiling": RESULT["ceiling"], **runs}
+
+    monkeypatch.setattr(demo, "run_demo", run_demo)
+    done = call("demo")
+    assert done.exit_code == 0, done.stderr
+    assert seen == {"output": Path("runs/demo"), "options": demo.DemoOptions(), "force": False}
+    assert "One seed is an anecdote" in done.stdout
+    assert "runs/demo/diet/model" in done.stdout
