@@ -1,0 +1,115 @@
+"""Measure every figure of docs/benchmarks.md, in its order, and fill its tables.
+
+    make bench                                                     # or
+    python -m benchmarks.all --data-root DATA                      # a day on two cores; nothing else may run meanwhile
+    python -m benchmarks.all --only imports,overhead               # some of them
+    python -m benchmarks.all --quick --results /tmp/bench          # tiny sizes, minutes: does everything still run?
+
+Sets that are not in DATA are left out and named. A grid that was stopped goes on where it was; a part that fails does
+not stop the others, and the exit code is then 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.grid import RESULTS, SETS, speed_cells
+
+ROOT = Path(__file__).parent.parent
+SHARES = [name for name in SETS if name not in ("atis", "snips4000")]
+QUICK_GRID = ["--epochs", "3", "--rows", "192", "--seeds", "1"]  # keep 0.2 leaves one batch
+QUICK = {
+    "quality-atis": QUICK_GRID,
+    "quality-shares": QUICK_GRID,
+    "speed": QUICK_GRID,
+    "overhead": ["--rows", "64", "--blocks", "2", "--steps", "2"],
+    "scoring": ["--rows", "64", "--repeats", "1"],
+    "selectors": ["--values", "100000", "--repeats", "1"],
+    "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
+    "imports": ["--repeats", "2"],
+}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One command, named as its table is."""
+
+    name: str
+    arguments: tuple[str, ...]
+
+
+def found_sets(names: list[str], root: Path) -> list[str]:
+    """Those that are packaged or lie in the data folder."""
+    return [name for name in names if SETS[name]["data"] == "snips" or (root / SETS[name]["data"]).is_dir()]
+
+
+def grid(name: str, which: str, sets: list[str], seeds: int, options: argparse.Namespace) -> list[Part]:
+    """A part of a grid, or nothing where none of its sets is there."""
+    there = found_sets(sets, options.data_root)
+    for missing in sorted(set(sets) - set(there)):
+        print(f"{name}: {missing} left out, there is no {options.data_root / SETS[missing]['data']}")
+    if not there:
+        return []
+    command = ["-m", "benchmarks.grid", which, "--sets", ",".join(there), "--data-root", str(options.data_root)]
+    return [Part(name, (*command, "--results", str(options.results), "--seeds", str(seeds)))]
+
+
+def single(name: str, module: str, options: argparse.Namespace, *more: str) -> Part:
+    return Part(name, ("-m", f"benchmarks.{module}", "--output", str(options.results / f"{name}.json"), *more))
+
+
+def parts(options: argparse.Namespace) -> list[Part]:
+    """Everything, in the order of the documents."""
+    atis = found_sets(["atis"], options.data_root)
+    data = ("--data-root", str(options.data_root)) if atis else ()
+    large = [] if options.quick else [single("selectors", "selection", options, "--values", "100000000")]
+    speed_sets = list(dict.fromkeys(cell.set for cell in speed_cells(["atis", "snips4000"], 1)))
+    return [
+        *grid("quality-atis", "quality", ["atis"], 3, options),
+        *grid("quality-shares", "quality", SHARES, 1, options),
+        *grid("speed", "speed", speed_sets, 3, options),
+        single("overhead", "overhead", options),
+        single("scoring", "scoring", options, *data),
+        single("selectors", "selection", options),
+        *large,
+        single("memory", "memory", options),
+        single("imports", "imports", options),
+    ]
+
+
+def tables(options: argparse.Namespace) -> Part:
+    """Fill the documents; of results that are kept elsewhere only show the tables."""
+    show = () if options.results == RESULTS else ("--print", "all")
+    return Part("tables", ("-m", "benchmarks.tables", "--results", str(options.results), *show))
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=Path("data"), help="one folder per set (default: data)")
+    parser.add_argument("--only", help=f"comma-separated: {', '.join(QUICK)}")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes; needs --results")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--list", action="store_true", help="show the commands and run nothing")
+    options = parser.parse_args(arguments)
+    if options.quick and options.results == RESULTS:
+        parser.error("--quick needs --results FOLDER: tiny figures do not belong beside the real ones.")
+    options.data_root, options.results = options.data_root.resolve(), options.results.resolve()
+    wanted = options.only.split(",") if options.only else list(QUICK)
+    if unknown := sorted(set(wanted) - QUICK.keys()):
+        parser.error(f"unknown part {', '.join(unknown)}; allowed: {', '.join(QUICK)}.")
+    failed = []
+    for part in [*(part for part in parts(options) if part.name in wanted), tables(options)]:
+        quick = QUICK.get(part.name, []) if options.quick else []
+        print(f"== {part.name}: python {' '.join((*part.arguments, *quick))}", flush=True)
+        if not options.list and subprocess.run([sys.executable, *part.arguments, *quick], cwd=ROOT).returncode:
+            failed.append(part.name)
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""From kept results to the tables of the documents: numbers, their text, and the tables of each kind."""

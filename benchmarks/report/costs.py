@@ -1,0 +1,150 @@
+"""The tables of what runs cost: time saved, overhead, scoring, selectors, memory, imports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.grid import SETS
+from benchmarks.report import numbers
+from benchmarks.report.markdown import NOT_YET, SET_NAMES, machines, met, paragraphs, percent, table
+from benchmarks.report.numbers import Key, Run
+
+
+def speed(results: Path) -> str:
+    """Savings by set, keep and rescore mode."""
+    groups = numbers.load_groups(results / "speed")
+    order = sorted(groups, key=lambda key: (list(SETS).index(key.set), -key.keep, _RESCORE[_rescore(groups[key])]))
+    rows = []
+    for key in order:
+        found = numbers.saving(groups[key], groups.get(Key(key.set, "full", 1.0), {}))
+        if key.method != "full" and found is not None:
+            mode, (whole, diet) = _rescore(groups[key]), found.finetune_s
+            seconds = [f"{whole:.0f} s", f"{diet:.0f} s", percent(found.finetune), percent(found.total)]
+            told = f"{percent(found.of_ceiling)} {met(found.of_ceiling >= 0.95)}" if mode == "none" else ""
+            share = [percent(found.ceiling), told or percent(found.of_ceiling), str(found.count)]
+            rows.append([_set_name(groups[key]), f"{key.keep:g}", f"`{mode}`", *seconds, *share])
+    if not rows:
+        return NOT_YET
+    head = ["set", "keep", "rescore", "full", "diet", "fine-tuning saved", "total saved", "ceiling"]
+    every = [run for runs in groups.values() for run in runs.values()]
+    target = "Target for the default, `none`: at least 95 % of the ceiling. Medians over the repeats."
+    return paragraphs(
+        table([*head, "of the ceiling", "repeats"], rows, left=3), target, machines(run["environment"] for run in every)
+    )
+
+
+_RESCORE = {"none": 0, "dropped": 1, "all": 2}
+
+
+def _rescore(runs: Mapping[int, Run]) -> str:
+    return str(next(iter(runs.values()))["diet"]["rescore"])
+
+
+def _set_name(runs: Mapping[int, Run]) -> str:
+    run = next(iter(runs.values()))
+    return f"{SET_NAMES[run['cell']['set']][0]}, {run['data']['rows']['train']:,} rows"
+
+
+def _read(results: Path, name: str) -> dict[str, Any]:
+    path = results / f"{name}.json"
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    return found
+
+
+def _with_machines(text: str, cases: Mapping[str, Any]) -> str:
+    return paragraphs(text, machines(case["environment"] for case in cases.values()))
+
+
+def _case_name(name: str, case: Mapping[str, Any]) -> str:
+    return f"{SET_NAMES[name][0] if name in SET_NAMES else name}, {case['data']['rows']:,} rows"
+
+
+def overhead(results: Path) -> str:
+    cases = _read(results, "overhead")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for name, case in sorted(cases.items()):
+        low, _, high = case["paired_quartiles"]
+        seconds = [f"{case[player]:.3f} s" for player in ("plain_s", "diet_s")]
+        blocks = [f"{case['blocks']} x {case['steps']} steps", "equal" if case["same_loss"] else "**differ**"]
+        ratio = [f"{case['ratio']:.4f}", f"{low:.4f} to {high:.4f}", f"at most 1.02: {met(case['ratio'] <= 1.02)}"]
+        rows.append([_case_name(name, case), *blocks, *seconds, *ratio])
+    head = ["set", "blocks", "losses", "plain Trainer", "DietTrainer, keep 1.0", "ratio of medians"]
+    return _with_machines(table([*head, "quartiles", "target"], rows, left=3), cases)
+
+
+def scoring(results: Path) -> str:
+    cases = _read(results, "scoring")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for name, case in sorted(cases.items()):
+        low, _, high = case["paired_quartiles"]
+        speeds = [f"{case[kind]:,.0f} /s" for kind in ("train_examples_per_s", "score_examples_per_s")]
+        ratio = [f"{case['ratio']:.2f}", f"{low:.2f} to {high:.2f}", f"at least 4: {met(case['ratio'] >= 4)}"]
+        rows.append([_case_name(name, case), *speeds, *ratio])
+    return _with_machines(table(["set", "training", "scoring", "ratio", "quartiles", "target"], rows), cases)
+
+
+_SECONDS, _GIGABYTES = {10_000_000: 1.0, 100_000_000: 12.0}, {10_000_000: 0.5}
+
+
+def selectors(results: Path) -> str:
+    cases = dict(sorted(_read(results, "selectors").items(), key=lambda item: int(item[0])))
+    if not cases:
+        return NOT_YET
+    rows = []
+    for number, case in cases.items():
+        for name, row in case["selectors"].items():
+            seconds = [f"{row['seconds']:.2f} s", f"{row['fastest']:.2f} to {row['slowest']:.2f}"]
+            times = [f"{row['peak_gb']:.2f} GB", f"{row['times_hardest']:.1f}"]
+            target = _selector_target(int(number), name, row)
+            rows.append([f"{int(number):,}", name, *seconds, *times, target])
+    head = ["values", "selector", "median", "range", "memory above", "x `hardest`", "target"]
+    return _with_machines(table(head, rows, left=2), cases)
+
+
+def _selector_target(number: int, name: str, row: Mapping[str, float]) -> str:
+    """`hardest` has a target in seconds and memory; `random`, epsilon and the floors one in times `hardest`."""
+    if name == "hardest" and number in _SECONDS:
+        holds = row["seconds"] <= _SECONDS[number] and row["peak_gb"] <= _GIGABYTES.get(number, float("inf"))
+        light = f", {_GIGABYTES[number]} GB" if number in _GIGABYTES else ""
+        return f"{_SECONDS[number]:g} s{light}: {met(holds)}"
+    if number in _SECONDS and ("floor" in name or name.split()[0] in ("random", "epsilon")):
+        return f"3 x: {met(row['times_hardest'] <= 3)}"
+    return ""
+
+
+def memory(results: Path) -> str:
+    cases = _read(results, "memory")
+    if not cases:
+        return NOT_YET
+    names = {"plain": "plain Trainer", "none": "diet, `none`", "dropped": "diet, `dropped`", "all": "diet, `all`"}
+    rows = []
+    for name, case in sorted(cases.items()):
+        for variant in (variant for variant in names if variant in case["variants"]):
+            row = case["variants"][variant]
+            plain, holds = variant == "plain", row["peak_bytes"] <= case["allowed_bytes"]
+            extra = (
+                ["", "", ""] if plain else [f"{row['ratio']:.3f}", f"{row['extra_bytes_per_example']:.0f}", met(holds)]
+            )
+            rows.append([_case_name(name, case), names[variant], f"{row['peak_bytes'] / 1e6:.0f} MB", *extra])
+    target = "Target: at most 1.05 times the plain Trainer's peak plus 64 bytes per training example. Medians."
+    head = ["set", "run", "peak", "x plain", "extra bytes per example", "target"]
+    return _with_machines(paragraphs(table(head, rows, left=2), target), cases)
+
+
+def imports(results: Path) -> str:
+    cases = _read(results, "imports")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for case in cases.values():
+        seconds = [f"{case[name]:.3f} s" for name in ("bare_s", "import_s", "above_bare_s")]
+        rows.append([*seconds, str(case["repeats"]), f"at most 0.3 s: {met(case['above_bare_s'] <= 0.3)}"])
+    head = ["bare Python", "`import datadiet`", "above bare", "repeats", "target"]
+    return _with_machines(table(head, rows, left=0), cases)

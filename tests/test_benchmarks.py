@@ -1,0 +1,448 @@
+"""The benchmarks: the tables on made-up results, and every measuring script at a size of seconds."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))  # the benchmarks are run from the repository and not installed
+
+from benchmarks import imports, tables  # noqa: E402
+from benchmarks.all import QUICK  # noqa: E402
+from benchmarks.all import main as run_all  # noqa: E402
+from benchmarks.common import keep_figures, quartiles  # noqa: E402
+from benchmarks.report.markdown import NOT_YET  # noqa: E402
+from benchmarks.report.numbers import Spread, saving, spread, verdict  # noqa: E402
+
+ENVIRONMENT = {"cpu": "A CPU", "threads": 2, "device": "cpu", "precision": "bf16", "versions": {"torch": "2.9"}}
+ONE_THREAD = ENVIRONMENT | {"threads": 1}
+
+
+def made_up(
+    folder: Path,
+    name: str,
+    method: str,
+    keep: float,
+    seed: int,
+    metrics: dict[str, float],
+    *,
+    seconds: float = 100.0,
+    rescore: str = "none",
+    labelled: bool = True,
+    environment: dict[str, Any] = ENVIRONMENT,
+) -> None:
+    """One result as the grid keeps it: a token costs a second."""
+    run = {
+        "cell": {"set": name, "method": method, "keep": keep, "seed": seed},
+        "data": {"rows": {"train": 1500}},
+        "diet": {"rescore": rescore},
+        "epochs": [{"steps": 40}, {"steps": 40 if keep == 1.0 else int(40 * keep)}],
+        "metrics": {"dev": metrics, "test": metrics if labelled else None},
+        "cost": {"finetune_s": seconds, "total_s": seconds + 100, "tokens_backward": int(1000 * keep)},
+        "environment": environment,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{name}-{method}-{keep:g}-seed{seed}.json").write_text(json.dumps(run), encoding="utf-8")
+
+
+def joint(value: float) -> dict[str, float]:
+    return {"intent_accuracy": value, "slot_f1": value, "exact_match": value}
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Path:
+    """ATIS with two seeds: el2n above random, within the spread of `short`; one unlabelled test set."""
+    quality = tmp_path / "results" / "quality"
+    for seed, full in enumerate((0.97, 0.98)):
+        made_up(quality, "atis", "full", 1.0, seed, joint(full), environment=ONE_THREAD)
+        made_up(quality, "atis", "el2n", 0.5, seed, joint(full - 0.001), environment=ONE_THREAD)
+        made_up(quality, "atis", "random", 0.5, seed, joint(full - 0.01 - 0.001 * seed), environment=ONE_THREAD)
+        made_up(quality, "atis", "short", 0.5, seed, joint(full + 0.01 * (2 * seed - 1)), environment=ONE_THREAD)
+    made_up(quality, "cola", "full", 1.0, 0, {"matthews": 0.4, "accuracy": 0.8}, labelled=False)
+    made_up(quality, "cola", "el2n", 0.5, 0, {"matthews": 0.3, "accuracy": 0.8}, labelled=False)
+    made_up(quality, "cola", "random", 0.5, 0, {"matthews": 0.35, "accuracy": 0.8}, labelled=False)
+    speed = tmp_path / "results" / "speed"
+    made_up(speed, "atis", "full", 1.0, 0, joint(0.5), seconds=100.0)
+    made_up(speed, "atis", "el2n", 0.5, 0, joint(0.5), seconds=51.0)
+    made_up(speed, "atis", "all", 0.5, 0, joint(0.5), seconds=60.0, rescore="all")
+    return tmp_path / "results"
+
+
+def rows_of(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+
+
+# ------------------------------------------------------------------------------------------------------------ numbers
+
+
+def test_spread_is_that_of_a_sample() -> None:
+    assert spread([1.0, 2.0, 3.0]) == Spread(2.0, 1.0, 3)
+    assert spread([1.0]) == Spread(1.0, None, 1)
+    assert spread([]) is None
+
+
+@pytest.mark.parametrize(
+    ("mean", "deviation", "word"),
+    [
+        (0.3, 0.2, "better"),
+        (0.2, 0.2, "not better"),
+        (-0.2, 0.2, "not better"),
+        (-0.3, 0.2, "worse"),
+        (0.3, None, "better in one seed"),
+        (-0.3, None, "worse in one seed"),
+        (0.0, None, "not better"),
+        (0.0, 0.0, "not better"),
+    ],
+)
+def test_verdict_asks_for_more_than_the_spread(mean: float, deviation: float | None, word: str) -> None:
+    assert verdict(Spread(mean, deviation, 2)) == word
+
+
+def test_savings_are_paired_by_seed_and_medians() -> None:
+    def run(seconds: float, tokens: int) -> dict[str, Any]:
+        return {"cost": {"finetune_s": seconds, "total_s": 2 * seconds, "tokens_backward": tokens}}
+
+    full = {0: run(100.0, 1000), 1: run(200.0, 1000), 2: run(100.0, 1000), 9: run(1.0, 1)}
+    diet = {0: run(60.0, 500), 1: run(80.0, 500), 2: run(55.0, 500)}
+    found = saving(diet, full)
+    assert found is not None
+    assert (found.finetune, found.total, found.ceiling, found.of_ceiling) == pytest.approx((0.45, 0.45, 0.5, 0.9))
+    assert (found.finetune_s, found.count) == ((100.0, 60.0), 3)
+    assert saving(diet, {9: full[9]}) is None
+
+
+def test_quartiles_of_one_value() -> None:
+    assert quartiles([2.0]) == [2.0, 2.0, 2.0]
+    assert quartiles([1.0, 2.0, 3.0, 4.0, 5.0]) == [2.0, 3.0, 4.0]
+
+
+def test_figures_stand_beside_those_of_other_cases(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "x.json"
+    for case, value in (("b", 1), ("a", 2), ("b", 3)):
+        keep_figures(path, case, {"value": value})
+    assert json.loads(path.read_text()) == {"a": {"value": 2}, "b": {"value": 3}}
+    assert [file.name for file in path.parent.iterdir()] == ["x.json"]
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+
+
+def test_quality_table(results: Path) -> None:
+    text = tables.TABLES["quality-atis"](results)
+    assert rows_of(text)[2:] == [
+        ["full data", "1", "80", *["97.50 ± 0.71"] * 3, "2"],
+        ["`hardest` by el2n", "0.5", "60", *["97.40 ± 0.71 (-0.10)"] * 3, "2"],
+        ["`random`, re-drawn", "0.5", "60", *["96.45 ± 0.64 (-1.05)"] * 3, "2"],
+        ["`short`", "0.5", "60", *["97.50 ± 2.12 (+0.00)"] * 3, "2"],
+    ]
+    assert "against `random`: intent accuracy +0.95 ± 0.07, better" in text
+    assert "against `short`: intent accuracy -0.10 ± 1.41, **not better**" in text
+    assert "full data, span F1 at least 95.0: met" in text
+    assert "keep 0.5, span F1 within 0.3 points of full: met" in text
+    assert "figures of test" in text
+    assert "A CPU, 1 thread, bf16, torch 2.9" in text
+
+
+def test_a_target_that_is_missed_is_said(results: Path) -> None:
+    for seed in (0, 1):
+        made_up(results / "quality", "atis", "el2n", 0.5, seed, joint(0.96))
+    text = tables.TABLES["quality-atis"](results)
+    assert "keep 0.5, intent accuracy within 0.3 points of full: **missed**" in text
+    assert "full data, intent accuracy at least 97.0: met" in text
+
+
+def test_figures_without_test_labels_say_so(results: Path) -> None:
+    text = tables.TABLES["quality-shares"](results)
+    assert "**CoLA**, 1,500 training rows, 2 epochs; figures of dev, because test has no labels:" in text
+    assert rows_of(text)[3] == ["`hardest` by el2n", "0.5", "60", "30.00 (-10.00)", "1"]
+    assert "against `random`: Matthews x 100 -5.00, **worse in one seed**" in text
+    assert "accuracy +0.00" not in text  # the main metric alone
+
+
+def test_cells_that_the_quality_grid_lacks_come_from_the_speed_grid(results: Path) -> None:
+    made_up(results / "speed", "atis", "full", 1.0, 2, joint(0.99))
+    made_up(results / "speed", "atis", "dropped", 0.5, 2, joint(0.99), rescore="dropped")
+    rows = rows_of(tables.TABLES["quality-atis"](results))
+    assert [row[0] for row in rows[2:]].count("full data") == 1
+    assert rows[2][3:] == [*["98.00 ± 1.00"] * 3, "3"]  # seed 0 stays that of the quality grid
+
+
+def test_speed_comes_from_the_speed_grid_alone(results: Path) -> None:
+    text = tables.TABLES["speed"](results)
+    assert rows_of(text)[2:] == [
+        ["ATIS, 1,500 rows", "0.5", "`none`", "100 s", "51 s", "49.0 %", "24.5 %", "50.0 %", "98.0 % met", "1"],
+        ["ATIS, 1,500 rows", "0.5", "`all`", "100 s", "60 s", "40.0 %", "20.0 %", "50.0 %", "80.0 %", "1"],
+    ]
+    assert "2 threads" in text
+    assert "1 thread," not in text
+
+
+def test_readme_table(results: Path) -> None:
+    text = tables.TABLES["readme"](results)
+    assert rows_of(text)[2:] == [
+        ["full data", "80", "97.50 ± 0.71", "97.50 ± 0.71", "-", "-", "-"],
+        ["`hardest` by el2n, keep 0.5", "60", "97.40 ± 0.71", "97.40 ± 0.71", "49 %", "24 %", "50 %"],
+        ["`random`, re-drawn, keep 0.5", "60", "96.45 ± 0.64", "96.45 ± 0.64", "-", "-", "-"],
+        ["`short`, keep 0.5", "60", "97.50 ± 2.12", "97.50 ± 2.12", "-", "-", "-"],
+    ]
+    assert "`hardest` by el2n against `short`: intent accuracy -0.10 ± 1.41, **not better**" in text
+
+
+OVERHEAD = {"blocks": 30, "steps": 20, "same_loss": True, "plain_s": 2.0, "diet_s": 2.02, "ratio": 1.01}
+SELECTOR = {"seconds": 0.5, "fastest": 0.4, "slowest": 0.6, "peak_gb": 0.1, "times_hardest": 1.0}
+COST_CASES = [
+    ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [0.99, 1.01, 1.03]}, "at most 1.02: met"),
+    ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "ratio": 1.03}, "**missed**"),
+    ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "same_loss": False}, "**differ**"),
+    (
+        "scoring",
+        "atis",
+        {"train_examples_per_s": 100.0, "score_examples_per_s": 390.0, "ratio": 3.9, "paired_quartiles": [3.8, 3.9, 4]},
+        "at least 4: **missed**",
+    ),
+    ("selectors", "10000000", {"selectors": {"hardest": SELECTOR}}, "1 s, 0.5 GB: met"),
+    ("selectors", "10000000", {"selectors": {"hardest": SELECTOR | {"peak_gb": 0.6}}}, "1 s, 0.5 GB: **missed**"),
+    ("selectors", "100000000", {"selectors": {"hardest": SELECTOR | {"seconds": 13}}}, "12 s: **missed**"),
+    ("selectors", "10000000", {"selectors": {"random": SELECTOR | {"times_hardest": 3.1}}}, "3 x: **missed**"),
+    (
+        "memory",
+        "synthetic",
+        {
+            "allowed_bytes": 10**9,
+            "variants": {"none": {"peak_bytes": 2 * 10**9, "ratio": 2.0, "extra_bytes_per_example": 5.0}},
+        },
+        "| 2000 MB | 2.000 | 5 | **missed** |",
+    ),
+    ("imports", "datadiet", {"bare_s": 0.01, "import_s": 0.3, "above_bare_s": 0.29, "repeats": 10}, "0.3 s: met"),
+]
+
+
+@pytest.mark.parametrize(("name", "case", "figures", "said"), COST_CASES)
+def test_cost_tables_say_whether_the_target_is_met(
+    tmp_path: Path, name: str, case: str, figures: dict[str, Any], said: str
+) -> None:
+    kept = {case: figures | {"data": {"rows": 4000}, "environment": ENVIRONMENT}}
+    (tmp_path / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
+    text = tables.TABLES[name](tmp_path)
+    assert said in text
+    assert "A CPU, 2 threads" in text
+    assert len({len(row) for row in rows_of(text)}) == 1
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_what_is_not_measured_is_said(name: str, tmp_path: Path) -> None:
+    assert tables.TABLES[name](tmp_path) == NOT_YET
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_the_kept_results_give_every_table(name: str) -> None:
+    assert tables.TABLES[name](tables.RESULTS)
+
+
+# ---------------------------------------------------------------------------------------------------------- documents
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "benchmarks.md").write_text(
+        "# Measured\n<!-- table:speed -->\nold\n<!-- /table -->\nbetween\n"
+        "<!-- table:imports -->\n<!-- /table -->\nend\n"
+    )
+    return tmp_path
+
+
+def test_filling_is_repeatable_and_check_finds_what_is_stale(
+    results: Path, documents: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = documents / "docs" / "benchmarks.md"
+    options = ["--results", str(results), "--root", str(documents)]
+    before = page.read_text()
+    with pytest.raises(SystemExit, match="1"):
+        tables.main([*options, "--check"])
+    assert page.read_text() == before
+    tables.main(options)
+    filled = page.read_text()
+    assert "old" not in filled
+    assert filled.startswith("# Measured\n<!-- table:speed -->\n\n| set |")
+    assert filled.endswith(f"<!-- table:imports -->\n\n{NOT_YET}\n\n<!-- /table -->\nend\n")
+    tables.main([*options, "--check"])
+    tables.main(options)
+    assert page.read_text() == filled
+    assert capsys.readouterr().out.splitlines()[-1] == "changed: nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<!-- table:sped -->\n<!-- /table -->\n", "unknown table sped; allowed: quality-atis"),
+        ("<!-- table:speed -->\nno end\n", "opened and not closed"),
+    ],
+)
+def test_a_broken_marker_is_refused(documents: Path, text: str, said: str) -> None:
+    (documents / "README.md").write_text(text)
+    with pytest.raises(SystemExit, match=f"README.md: .*{said}"):
+        tables.main(["--root", str(documents), "--results", str(documents)])
+
+
+# ---------------------------------------------------------------------------------------------------------- measuring
+
+
+def test_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    imports.main(["--repeats", "1", "--output", str(tmp_path / "imports.json")])
+    found = json.loads((tmp_path / "imports.json").read_text())["datadiet"]
+    assert found["above_bare_s"] == pytest.approx(found["import_s"] - found["bare_s"], abs=1e-4)
+    assert len(found["bare_each_s"]) == len(found["import_each_s"]) == 1
+    assert "at most 0.3" in capsys.readouterr().out
+    assert "at most 0.3 s" in tables.TABLES["imports"](tmp_path)
+
+
+def small(tmp_path: Path, name: str, *more: str) -> list[str]:
+    from tiny import tiny_model_folder
+
+    options = ["--rows", "64", "--precision", "fp32", "--output", str(tmp_path / f"{name}.json"), *more]
+    return [*options, "--model", str(tiny_model_folder(tmp_path))]
+
+
+def test_overhead_lets_both_trainers_see_the_same(tmp_path: Path) -> None:
+    from benchmarks import overhead
+
+    overhead.main(small(tmp_path, "overhead", "--blocks", "2", "--steps", "2"))
+    found = json.loads((tmp_path / "overhead.json").read_text())["snips4000"]
+    assert found["same_loss"] is True
+    assert len(found["plain_blocks_s"]) == len(found["diet_blocks_s"]) == 2
+    assert found["ratio"] == pytest.approx(found["diet_s"] / found["plain_s"], rel=1e-2)
+    assert "2 x 2 steps" in tables.TABLES["overhead"](tmp_path)
+    assert str(tmp_path) not in (tmp_path / "overhead.json").read_text()
+
+
+def test_the_baton_is_in_one_hand() -> None:
+    from benchmarks.overhead import Baton
+
+    baton, seen = Baton(), []
+
+    def play(player: int) -> None:
+        for turn in range(5):
+            baton.take(player)
+            seen.append((turn, player))
+            baton.hand_over(player)
+
+    threads = [threading.Thread(target=play, args=(player,)) for player in (1, 0)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=10)
+    assert seen == [(turn, player) for turn in range(5) for player in (0, 1)]
+
+
+def test_a_trainer_that_fails_ends_the_other(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from benchmarks import overhead
+
+    def fail(*_args: Any) -> None:
+        raise ValueError("no model")
+
+    monkeypatch.setattr(overhead, "build", fail)
+    with pytest.raises(ValueError, match="no model"):
+        overhead.contest(None, tmp_path, blocks=1, steps=1, precision="fp32")  # type: ignore[arg-type]
+    baton = overhead.Baton()
+    baton.drop(ValueError("it"))
+    with pytest.raises(RuntimeError, match="the other trainer failed"):
+        baton.take(1)
+
+
+def test_scoring(tmp_path: Path) -> None:
+    from benchmarks import scoring
+
+    scoring.main(small(tmp_path, "scoring", "--repeats", "2"))
+    found = json.loads((tmp_path / "scoring.json").read_text())["snips4000"]
+    assert len(found["train_s"]) == len(found["score_s"]) == 2
+    assert found["ratio"] == pytest.approx(found["score_examples_per_s"] / found["train_examples_per_s"], rel=1e-3)
+    assert "SNIPS, 64 rows" in tables.TABLES["scoring"](tmp_path)
+
+
+def test_memory_allows_a_share_and_bytes_per_example() -> None:
+    from benchmarks.memory import compare
+
+    found = compare({"plain": [1000, 1200, 1100], "none": [1400, 1500, 1600]}, examples=10)
+    assert found["allowed_bytes"] == 1.05 * 1100 + 640
+    assert found["variants"]["none"]["extra_bytes_per_example"] == 40.0
+    assert found["variants"]["none"]["ratio"] == pytest.approx(1500 / 1100, abs=1e-4)
+
+
+def test_peak_memory_is_that_of_the_process_and_never_falls() -> None:
+    program = "from benchmarks.memory import peak_bytes\nstart = peak_bytes()\nheld = bytes(range(250)) * 200_000\n"
+    program += "most = peak_bytes()\ndel held\nprint(start, most, peak_bytes())"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    start, most, end = map(int, done.stdout.split())
+    assert start < 100_000_000  # this process has held far more: torch is loaded
+    assert most - start == pytest.approx(50_000_000, rel=0.1)
+    assert end == pytest.approx(most, rel=0.01)
+
+
+def test_memory_of_the_diet_beside_that_of_the_plain_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import memory
+
+    def in_this_process(case: str, variant: str, options: Any) -> dict[str, Any]:
+        options.measure = (case, variant)
+        return memory.measure_here(options)
+
+    monkeypatch.setattr(memory, "measure_apart", in_this_process)
+    options = small(tmp_path, "memory", "--cases", "synthetic,snips4000", "--examples", "600", "--repeats", "1")
+    memory.main(options)
+    found = json.loads((tmp_path / "memory.json").read_text())
+    assert (found["synthetic"]["data"]["rows"], found["snips4000"]["data"]["rows"]) == (600, 64)
+    assert set(found["synthetic"]["variants"]) == {"plain", "none", "all"}
+    assert "synthetic, 600 rows" in tables.TABLES["memory"](tmp_path)
+
+
+@pytest.mark.slow
+def test_memory_in_a_process_of_its_own() -> None:
+    from benchmarks import memory
+
+    options = argparse.Namespace(examples=600, model="minilm", precision="fp32", rows=None)
+    assert memory.measure_apart("synthetic", "none", options)["peak_bytes"] > 100_000_000
+    options.precision = "fp3"
+    with pytest.raises(RuntimeError, match=r"synthetic, none: [\s\S]*invalid choice: 'fp3'"):
+        memory.measure_apart("synthetic", "none", options)
+
+
+# ----------------------------------------------------------------------------------------------------------- all of it
+
+
+def test_every_table_has_a_part_that_measures_it() -> None:
+    assert [*QUICK, "readme"] == list(tables.TABLES)
+
+
+def test_all_lists_its_commands_and_names_what_is_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "cola").mkdir()
+    run_all(["--list", "--quick", "--results", str(tmp_path / "r"), "--data-root", str(tmp_path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("quality-atis: atis left out") for line in lines)
+    shares = next(line for line in lines if line.startswith("== quality-shares"))
+    assert "--sets snips1500,cola " in shares
+    assert shares.endswith("--epochs 3 --rows 192 --seeds 1")
+    assert not (tmp_path / "r").exists()
+
+
+def test_all_measures_what_is_asked_for(tmp_path: Path) -> None:
+    run_all(["--quick", "--only", "imports", "--results", str(tmp_path)])
+    assert [path.name for path in tmp_path.iterdir()] == ["imports.json"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [(["--quick"], "--quick needs --results FOLDER"), (["--only", "sped"], "unknown part sped; allowed: quality-atis")],
+)
+def test_all_refuses_what_makes_no_sense(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        run_all(arguments)
+    assert said in capsys.readouterr().err
