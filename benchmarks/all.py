@@ -3,7 +3,7 @@
     make bench                                                     # or
     python -m benchmarks.all --data-root DATA                      # a day on two cores; nothing else may run meanwhile
     python -m benchmarks.all --only imports,overhead               # some of them
-    python -m benchmarks.all --quick --results /tmp/bench          # tiny sizes, minutes: does everything still run?
+    python -m benchmarks.all --quick --results build/bench          # tiny sizes, minutes: does everything still run?
 
 Sets that are not in DATA are left out and named. A grid that was stopped goes on where it was; a part that fails does
 not stop the others, and the exit code is then 1.

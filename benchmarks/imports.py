@@ -1,7 +1,7 @@
 """Seconds that `import datadiet` takes in a fresh process, above those of a bare Python.
 
     python -m benchmarks.imports                                            # seconds
-    python -m benchmarks.imports --repeats 2 --output /tmp/imports.json     # a quick look
+    python -m benchmarks.imports --repeats 2 --output build/imports.json     # a quick look
 
 Processes of the two kinds alternate; one of each is run first and dropped, so that the files are in the disk cache.
 Medians. The target: at most 0.3 s.

@@ -1,7 +1,7 @@
 """What the diet's machinery costs where it drops nothing: `DietTrainer` at keep 1.0 against the plain Trainer.
 
     python -m benchmarks.overhead                                                # 10 minutes on two cores
-    python -m benchmarks.overhead --rows 64 --blocks 2 --steps 2 --output /tmp/overhead.json    # a quick look
+    python -m benchmarks.overhead --rows 64 --blocks 2 --steps 2 --output build/overhead.json    # a quick look
 
 Both trainers are alive in one process and run their own training loops, each in a thread of its own; after every 20
 steps one hands over to the other, so that exactly one runs at any time and a machine that drifts hits both alike. Each

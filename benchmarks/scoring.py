@@ -2,7 +2,7 @@
 
     python -m benchmarks.scoring                             # 4,000 rows of SNIPS, 3 minutes on two cores
     python -m benchmarks.scoring --data-root DATA            # ATIS as well (DATA/atis, see benchmarks/README.md)
-    python -m benchmarks.scoring --rows 64 --repeats 1 --output /tmp/scoring.json     # a quick look
+    python -m benchmarks.scoring --rows 64 --repeats 1 --output build/scoring.json     # a quick look
 
 One run of `DietTrainer` on everything; after every epoch it makes one scoring pass over all rows, as at a refresh with
 `rescore="all"`. So the two alternate, and each is timed as often as the other. The training time is that of the run's

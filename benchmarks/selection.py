@@ -2,7 +2,7 @@
 
     python benchmarks/selection.py                       # 10 million values, about a minute
     python benchmarks/selection.py --values 100000000    # 100 million; needs 4 GB of free memory
-    python benchmarks/selection.py --values 100000 --repeats 1 --output /tmp/selectors.json   # a quick look
+    python benchmarks/selection.py --values 100000 --repeats 1 --output build/selectors.json   # a quick look
 
 Each figure is the median of the repeats; memory is the most that NumPy held at any moment above the values and groups
 themselves, in one further run. The targets: `hardest` from 10 million values in at most 1 s and 0.5 GB, from 100
