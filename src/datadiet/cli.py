@@ -109,7 +109,7 @@ def demo(
         reported(debug, lambda: f"interrupted; start again with: datadiet demo --force --output {output}"),
         quiet_stdout(as_json),
     ):
-        from datadiet.demo import DemoOptions, run_demo
+        from datadiet.demo import DemoOptions, busy_note, run_demo
 
         (_stderr() if as_json else _stdout()).print("importing torch and transformers ...", style="dim")
         options = DemoOptions(train_rows, epochs, keep, model, seed=seed, precision=precision)
@@ -118,7 +118,7 @@ def demo(
     if as_json:
         _print_json(result)
     else:
-        _show(demo_table(result), Text(DEMO_CLOSING))
+        _show(demo_table(result), Text(busy_note(result) + DEMO_CLOSING))
         _show_commands(DEMO_NEXT.format(output=shlex.quote(str(output))))
 
 

@@ -21,6 +21,7 @@ from datadiet.store import write_atomically
 
 RECORD = "demo.json"
 RUNS = ("full", "diet")
+NOISE = 0.03  # of a share of time, between two runs on a quiet machine
 QUALITY = ("intent_accuracy", "slot_f1", "exact_match")
 
 ListenerFactory = Callable[[str], AbstractContextManager[Listener]]
@@ -159,6 +160,24 @@ def compare(full: Json, diet: Json, keep: float) -> Json:
         "full": full,
         "diet": diet,
     }
+
+
+def busy_note(demo: Json) -> str:
+    """What to say of times that cannot be: no run saves a larger share of its time than of its tokens.
+
+    Example:
+        >>> busy_note({"saved": {"finetune_s": 0.5}, "ceiling": {"tokens_saved": 0.4}})[:40]
+        'The time saved is above the ceiling, whi'
+        >>> busy_note({"saved": {"finetune_s": 0.41}, "ceiling": {"tokens_saved": 0.4}})
+        ''
+    """
+    saved, ceiling = demo["saved"]["finetune_s"], demo["ceiling"].get("tokens_saved")
+    if ceiling is None or saved <= ceiling + NOISE:
+        return ""
+    return (
+        "The time saved is above the ceiling, which no diet reaches: something else used the machine during the first "
+        "run. Repeat the demo on a quiet machine before you believe its times.\n"
+    )
 
 
 def prepare_folder(output: Path, force: bool) -> None:
