@@ -1,7 +1,7 @@
 """Peak memory of a diet run against the plain Trainer on the same rows, each in a process of its own.
 
     python -m benchmarks.memory                                        # 15 minutes on two cores
-    python -m benchmarks.memory --cases synthetic --examples 2000 --repeats 1 --output build/memory.json   # a quick look
+    python -m benchmarks.memory --cases synthetic --examples 2000 --repeats 1 --output build/memory.json  # a look
 
 Two cases: 4,000 rows of SNIPS with the packaged model, where the model is nearly everything; and 300,000 generated rows
 with a model of two tiny layers, where what is kept per example shows. Two epochs, the diet with keep 0.5 after one on
