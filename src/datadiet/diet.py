@@ -210,9 +210,8 @@ class Diet:
 
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
-        if epoch == 0 or not self.schedule.is_refresh(epoch):  # a head that has not trained knows nothing
-            return np.empty(0, np.int64)
-        if self.rescore == "none":
+        # not before epoch 0: a head that has not trained knows nothing
+        if self.rescore == "none" or epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
         return np.flatnonzero(~self._fresh) if self.rescore == "dropped" else np.arange(len(self._fresh))
 
@@ -345,11 +344,11 @@ class Diet:
         return with_floor(chosen, self.floor) if self.floor else chosen
 
     def _columns(self, signals: Signals) -> Tensor:
-        """Float32 `(columns, batch)`."""
+        """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        free = {self.score_name: example_values(self.score, signals, combine=self.combine)}
-        free = {**free_signals(signals), **free}
-        return torch.stack([free[name] for name in self.columns[:-1]])
+        score = example_values(self.score, signals, combine=self.combine)
+        values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
+        return torch.stack([values[name] for name in self.columns[:-1]])
 
     def _flush(self) -> None:
         if not self._pending:
