@@ -10,7 +10,8 @@ DATA holds one folder per set (train/dev/test.jsonl.gz):
     cola, stsb       GLUE; `datasets.load_dataset("glue", "cola").save_to_disk(...)` works as well (no gold test labels)
 SNIPS needs no download: it is packaged.
 
-A cell that has a result is skipped, so a grid that was killed goes on where it stopped. The sets are fixed shares of
+A cell that has a result is skipped, so a grid that was killed goes on where it stopped; the quality
+grid also skips what the speed grid has run. The sets are fixed shares of
 the training split (`data_seed` 0), the same for every seed. `short` is all the data for as many optimizer steps as
 the diet of the same seed and keep, with its own complete learning-rate schedule.
 """
@@ -24,7 +25,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def config_of(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) ->
     if settings["data"] != "snips":
         settings["data"] = str(root / settings["data"])
     if cell.method == "short":
-        diet = json.loads((results / f"{cell.set}-el2n-{cell.keep:g}-seed{cell.seed}.json").read_text())
+        diet = json.loads(result_file(replace(cell, method="el2n"), results).read_text(encoding="utf-8"))
         settings["max_steps"] = sum(epoch["steps"] for epoch in diet["epochs"])
     return settings
 
@@ -124,6 +125,12 @@ def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> 
     metrics = result["metrics"]["test"] or result["metrics"]["dev"]
     shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     return f"{shown}  finetune {result['cost']['finetune_s']:.0f} s"
+
+
+def result_file(cell: Cell, results: Path) -> Path:
+    """Where a cell's result is or will be: in its own grid, or in the speed grid, whose runs are the same."""
+    own, timed = results / f"{cell.name}.json", results.parent / "speed" / f"{cell.name}.json"
+    return own if own.exists() or not timed.exists() else timed
 
 
 def held(lock: Path) -> bool:
@@ -156,7 +163,7 @@ def main() -> None:
     failed = 0
     for number, cell in enumerate(wanted, 1):
         lock = results / f"{cell.name}.lock"  # so that two of these may share a grid
-        if (results / f"{cell.name}.json").exists() or held(lock):
+        if result_file(cell, results).exists() or held(lock):
             continue
         lock.write_text(str(os.getpid()), encoding="utf-8")
         try:

@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the repository and not installed
 
-from benchmarks import imports, tables  # noqa: E402
+from benchmarks import grid, imports, tables  # noqa: E402
 from benchmarks.all import QUICK  # noqa: E402
 from benchmarks.all import main as run_all  # noqa: E402
 from benchmarks.common import keep_figures, quartiles  # noqa: E402
@@ -173,6 +173,17 @@ def test_cells_that_the_quality_grid_lacks_come_from_the_speed_grid(results: Pat
     rows = rows_of(tables.TABLES["quality-atis"](results))
     assert [row[0] for row in rows[2:]].count("full data") == 1
     assert rows[2][3:] == [*["98.00 ± 1.00"] * 3, "3"]  # seed 0 stays that of the quality grid
+
+
+def test_the_quality_grid_takes_the_diet_of_the_speed_grid_for_short(results: Path) -> None:
+    made_up(results / "speed", "atis", "el2n", 0.5, 7, joint(0.99))
+    diet = grid.Cell("atis", "el2n", 0.5, 7)
+    timed = grid.result_file(diet, results / "quality")
+    assert timed.parent.name == "speed"
+    steps = sum(epoch["steps"] for epoch in json.loads(timed.read_text())["epochs"])
+    short = grid.config_of(grid.Cell("atis", "short", 0.5, 7), Path("data"), results / "quality", {})
+    assert (short["max_steps"], short["keep"]) == (steps, 1.0)
+    assert grid.result_file(grid.Cell("atis", "el2n", 0.2, 7), results / "quality").parent.name == "quality"
 
 
 def test_speed_comes_from_the_speed_grid_alone(results: Path) -> None:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from datadiet.checks import ArgumentError
-from datadiet.integrations.sampler import DietSampler
+from datadiet.integrations.sampler import DietSampler, length_grouped
 from datadiet.records import EpochPlan
 
 ROWS = np.array([1, 3, 4, 8, 9, 11])
@@ -61,6 +61,41 @@ def test_grouping_by_length_keeps_batches_even():
         return sum(10 * lengths[batch].max() for batch in BatchSampler(sampler, 10, drop_last=False))
 
     assert padded("group_by_length") < 0.75 * padded("random")
+
+
+def padded(places: np.ndarray, lengths: np.ndarray, batch: int) -> int:
+    """Positions of the padded batches of an order."""
+    return sum(len(part) * lengths[part].max() for part in np.split(places, range(batch, len(places), batch)))
+
+
+def test_a_small_share_is_padded_no_more_than_the_whole():
+    """Upstream would: it groups a fourth of what there is, however little that is."""
+    lengths = np.random.default_rng(0).integers(3, 60, 4480)
+    few = np.random.default_rng(1).choice(lengths, 896, replace=False)
+    upstream = np.array(get_length_grouped_indices(few.tolist(), 32))
+    ours = length_grouped(few, 32, np.random.default_rng(0))
+    whole = length_grouped(lengths, 32, np.random.default_rng(0))
+    assert padded(upstream, few, 32) > 1.12 * few.sum()
+    assert padded(ours, few, 32) < 1.06 * few.sum()
+    assert padded(whole, lengths, 32) < 1.06 * lengths.sum()
+
+
+def test_batches_of_one_group_come_in_no_order_of_length_but_the_longest_first():
+    lengths = np.random.default_rng(0).integers(3, 60, 330)
+    places = length_grouped(lengths, 10, np.random.default_rng(0))
+    assert sorted(places.tolist()) == list(range(330))
+    longest = lengths[places].reshape(-1, 10).max(axis=1)
+    assert longest[0] == lengths.max()
+    assert 0.3 < (np.diff(longest[1:]) > 0).mean() < 0.7
+
+
+def test_every_process_gets_a_batch_of_the_same_group():
+    lengths = np.random.default_rng(0).integers(3, 60, 320)
+    built = LengthGroupedSampler(10, lengths=lengths.tolist())
+    sampler = DietSampler.like(built, 320, seed=0, processes=4)
+    sampler.set_plan(plan(0, np.arange(320)))
+    steps = lengths[list(sampler)].reshape(-1, 40)
+    assert (steps.max(axis=1) - steps.min(axis=1)).max() < 20
 
 
 @pytest.mark.parametrize(

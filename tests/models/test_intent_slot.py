@@ -166,6 +166,17 @@ def test_dropout_is_the_encoders_own_unless_given() -> None:
     assert IntentSlotConfig(tiny_config(dropout=0.3), dropout=0.0).dropout == 0.0
 
 
+def test_the_first_logits_have_the_spread_of_the_states() -> None:
+    """A head whose logits all start near 0 spends its first epochs on growing."""
+    torch.manual_seed(0)
+    names = [str(number) for number in range(200)]
+    model = IntentSlotModel(IntentSlotConfig(tiny_config(), intent_names=names, slot_names=["O"]))
+    states = torch.randn(500, model.config.hidden_size) / 2
+    logits = model.intent_head(states)
+    assert logits.std().item() == pytest.approx(1.0, abs=0.1)
+    assert model.slot_head.bias.abs().max() == 0
+
+
 def test_all_bad_options_are_named_at_once() -> None:
     with pytest.raises(ArgumentError, match=r"alpha must be in \[0, 1\], got 2") as error:
         IntentSlotConfig(intent_names=INTENTS, alpha=2, dropout=1.0, label_smoothing=-1, class_weights=[1.0])

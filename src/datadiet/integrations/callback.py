@@ -52,7 +52,8 @@ class DietCallback(TrainerCallback):
         self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
         carry_rows(loader)
         if self.diet.keep != 1.0:
-            self._sampler = DietSampler.like(loader.get_sampler(), count, args.data_seed or args.seed)
+            seed = args.data_seed or args.seed
+            self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
             loader.set_sampler(self._sampler)
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),

@@ -109,7 +109,9 @@ class DietMixin(_Base):
         carry_rows(loader)
         if self._dieting:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
-            self._sampler = DietSampler.like(loader.get_sampler(), longest, order_seed(self.args))
+            self._sampler = DietSampler.like(
+                loader.get_sampler(), longest, order_seed(self.args), processes=self.args.world_size
+            )
             loader.set_sampler(self._sampler)
         return loader
 

@@ -10,6 +10,7 @@ Source: Chen, Zhuo and Wang 2019 (JointBERT, arXiv 1902.10909) for the heads; At
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -87,8 +88,12 @@ class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
 
     @property
     def initializer_range(self) -> float:
-        """Standard deviation of new weights: the encoder's own, as in stock classifiers."""
-        return float(getattr(self.encoder, "initializer_range", 0.02))
+        """Standard deviation of the heads' new weights, `2 / sqrt(hidden_size)`.
+
+        The states of an encoder have a root mean square near one half, so the first logits have a variance near 1. With
+        the encoder's own 0.02 the heads need several epochs for that (LOG.md).
+        """
+        return 2 / math.sqrt(self.hidden_size)
 
 
 def _encoder_config(given: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
