@@ -103,7 +103,7 @@ def turnover(n=2000):
 def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     """What rests keeps an old, higher value: unless that is brought up to date, every refresh takes the other half."""
     updated = turnover()
-    monkeypatch.setattr("datadiet.diet.REST", 0.0)
+    monkeypatch.setattr("datadiet.current_values.REST", 0.0)
     assert all(new > old + 0.1 for new, old in zip(updated, turnover(), strict=True))
     assert max(updated) < 1.0  # and yet what rests comes back
 
@@ -230,9 +230,8 @@ def test_memory_is_within_64_bytes_per_example():
     errors = np.random.default_rng(0).uniform(0.1, 1.2, 4000)
     for epoch in range(4):
         epoch_of(diet, epoch, errors)
-    diet._flush()
-    held = [diet._values, diet._fresh, *diet._memory.values(), *diet._observed.values(), diet._plan.rows]
-    assert sum(array.nbytes for array in held) / 4000 <= 64
+    arrays, _ = diet.state_dict()
+    assert sum(array.nbytes for array in arrays.values()) / 4000 <= 64
 
 
 def test_scores_from_an_earlier_run(tmp_path):

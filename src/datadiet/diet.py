@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.checks import ArgumentError, Problems
-from datadiet.drift import REST, to_epoch_end
+from datadiet.current_values import CurrentValues
 from datadiet.history import History
 from datadiet.options import ScoreFunction, check_options, checked_history, checked_keep, checked_score
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
@@ -29,16 +29,15 @@ from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 from datadiet.selectors import SELECTORS, with_floor
 from datadiet.store import PartedTable, ScoreStore, append_plan, last_values
+from datadiet.training_values import MOMENT, TrainingValues
 
 Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
 Selector = Callable[..., Selection]
 Rows = NDArray[np.int64]
 
-MOMENT = "moment"  # column of the history: the batch of the epoch, from 1, in which a training value was seen
 _PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
 _PLAIN += ("offset", "epsilon", "floor", "seed")
-_FLUSH_EVERY = 256  # observed batches are kept as tensors so long, so that no step waits for a device
 
 
 class Diet:
@@ -192,14 +191,10 @@ class Diet:
             raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
         self.schedule = self.schedule_for(num_examples, epochs=epochs, batch=batch)
         self._groups, self._regression = groups, False
-        self._pending: list[tuple[Tensor, Tensor]] = []
-        # the last value of each row in units of the level, which falls as the model learns; +inf = never seen
-        self._values, self._level = np.full(num_examples, np.inf, np.float32), 1.0
-        self._fresh = np.zeros(num_examples, bool)  # has a value since the last refresh
-        self._observed: dict[str, NDArray[np.float32]] = {}  # this epoch's training values; nan = not trained
-        self._observed_epoch, self._moment, self.round, self._scored = 0, 0, 0, False
+        self._training = TrainingValues(num_examples, self.columns)
+        self._current = CurrentValues(num_examples, self._history)
+        self.round = 0
         self._plan: EpochPlan | None = None
-        self._memory: dict[str, NDArray[Any]] = self._history.init(num_examples)
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
             self.load_state_dict(*state)
@@ -213,7 +208,7 @@ class Diet:
         # not before epoch 0: a head that has not trained knows nothing
         if self.rescore == "none" or epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
-        return np.flatnonzero(~self._fresh) if self.rescore == "dropped" else np.arange(len(self._fresh))
+        return np.flatnonzero(~self._current.fresh) if self.rescore == "dropped" else np.arange(len(self._current))
 
     def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:
         """Take the values of a training batch from its own forward pass.
@@ -223,14 +218,7 @@ class Diet:
             signals: Of the same examples.
             epoch: The epoch that is training.
         """
-        if self._observed_epoch != epoch:
-            self._observed_epoch, self._moment = epoch, 0
-        self._moment += 1
-        values = self._columns(signals)
-        moment = torch.full_like(values[:1], self._moment)
-        self._pending.append((rows.detach(), torch.cat([values, moment])))
-        if len(self._pending) >= _FLUSH_EVERY:
-            self._flush()
+        self._training.add(rows, self._columns(signals), epoch=epoch)
 
     def values_of(self, signals: Signals) -> Mapping[str, Tensor]:
         """The columns of the score history for some examples, float32 `(batch,)` each."""
@@ -244,26 +232,19 @@ class Diet:
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
-        self._flush()
-        seen = self._observed.pop("seen", None)
-        rows = np.empty(0, np.int64) if seen is None else np.flatnonzero(seen)
-        values = {name: self._observed.pop(name)[rows] for name in self.columns if name in self._observed}
-        return Scores(rows, values, "train", self._observed_epoch, self.round)
+        return self._training.drain(self.round)
 
     def put_back(self, scores: Scores) -> None:
         """Take back what `drain` handed over, e.g. the values of all processes, for a checkpoint inside an epoch."""
-        for name, values in scores.values.items():
-            self._observed_column(name)[scores.rows] = values
-        self._observed.setdefault("seen", np.zeros(len(self._values), bool))[scores.rows] = True
+        self._training.put_back(scores)
 
     def absorb(self, scores: Scores) -> None:
         """Take in values: of this process' `drain`, gathered from all processes, or of a scoring pass."""
         if not len(scores.rows):
             return
         if scores.source == "pass" or self.rescore != "all":
-            self._take(scores)
-            self._fresh[scores.rows] = True
-            self._scored = True
+            moments = scores.values[MOMENT] if scores.source == "train" else None
+            self._current.take(scores.rows, scores.values[self.score_name], moments=moments)
         if self._store is not None:
             self._store.append(scores)
 
@@ -297,22 +278,15 @@ class Diet:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
-        self._flush()
-        arrays: dict[str, NDArray[Any]] = {"values": self._values, "fresh": self._fresh}
-        arrays |= {f"history.{name}": np.asarray(array) for name, array in self._memory.items()}
-        arrays |= {f"observed.{name}": array for name, array in self._observed.items()}
+        arrays, numbers = _joined({"current": self._current.state(), "training": self._training.state()})
+        plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
-        plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         parts = (len(self._store.table), len(self._plans)) if self._store and self._plans else (0, 0)
-        numbers = {
-            "round": self.round,
-            "scored": self._scored,
-            "observed_epoch": self._observed_epoch,
-            "moment": self._moment,
-            "level": self._level,
-        }
-        return arrays, {**numbers, "run": self._run, "plan": plan, "parts": parts, "regression": self._regression}
+        return arrays, {
+            **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
+            "regression": self._regression,
+        }  # fmt: skip
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
         """Take up a state; the diet must have the same options and data.
@@ -320,16 +294,12 @@ class Diet:
         Raises:
             ArgumentError: If the state is of another number of examples.
         """
-        if len(arrays["values"]) != len(self._values):
-            raise ArgumentError(
-                f"the checkpoint's diet has {len(arrays['values'])} training examples, this run {len(self._values)}."
-            )
-        self._values, self._fresh = np.array(arrays["values"]), np.array(arrays["fresh"])
-        self._memory = {name[8:]: np.array(array) for name, array in arrays.items() if name.startswith("history.")}
-        self._observed = {name[9:]: np.array(array) for name, array in arrays.items() if name.startswith("observed.")}
-        self.round, self._scored = numbers["round"], numbers["scored"]
-        self._observed_epoch, self._moment = numbers["observed_epoch"], numbers["moment"]
-        self._regression, self._level = numbers["regression"], numbers["level"]
+        rows = len(arrays["current.values"])
+        if rows != len(self._current):
+            raise ArgumentError(f"the checkpoint's diet has {rows} training examples, this run {len(self._current)}.")
+        self._current.load(_part(arrays, "current"), numbers["current"])
+        self._training.load(_part(arrays, "training"), numbers["training"])
+        self.round, self._regression = numbers["round"], numbers["regression"]
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
             self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
@@ -350,45 +320,16 @@ class Diet:
         values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
         return torch.stack([values[name] for name in self.columns[:-1]])
 
-    def _flush(self) -> None:
-        if not self._pending:
-            return
-        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
-        values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
-        self._pending = []
-        columns = dict(zip(self.columns, values, strict=True))
-        self.put_back(Scores(rows, columns, "train", self._observed_epoch, self.round))
-
-    def _observed_column(self, name: str) -> NDArray[np.float32]:
-        if name not in self._observed:
-            self._observed[name] = np.full(len(self._values), np.nan, np.float32)
-        return self._observed[name]
-
-    def _take(self, scores: Scores) -> None:
-        """Make the values the current ones, and those of training comparable with each other and with older ones."""
-        rows, values = scores.rows, scores.values[self.score_name]
-        if scores.source == "train":
-            prior = self._values[rows] * np.float32(self._level)
-            values, fall = to_epoch_end(values, prior, scores.values[MOMENT])
-            self._level *= fall**REST  # so what rests falls with it
-        self._values[rows] = values / np.float32(self._level)
-
-    def _scores_used(self, epoch: int) -> bool:
-        """False in the first cycle without a warm-up: nothing is known yet, so it is random, as in the paper."""
-        return self._scored or epoch > 0
-
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
-        if not self._scores_used(epoch):
-            draw = SELECTORS["random"](self._values, count, seed=self.seed, epoch=epoch)
+        if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
+            draw = SELECTORS["random"](np.zeros(len(self._current)), count, seed=self.seed, epoch=epoch)
             return EpochPlan(epoch, draw.rows, full=False)
-        self._memory = self._history.update(self._memory, self._values, self._fresh)
-        values = self._history.value(self._memory) * np.float32(self._level)
+        values = self._current.close_round()
         options = {"scale": self._scale()} if self.select_name == "uncertain" else {}
         chosen = self._select(values, count, seed=self.seed, epoch=epoch, groups=self._groups, **options)
         if chosen.weights is not None:
             raise ArgumentError("the selector gives loss weights, which this version does not apply.")
-        self._fresh[:] = False
         plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round)
         self.round += 1
         return plan
@@ -400,11 +341,12 @@ class Diet:
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         known = last_values(run / "scores", self.score_name)
-        keys = range(len(self._values)) if ids is None else ids
+        keys = range(len(self._current)) if ids is None else ids
         found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
-        if not np.isfinite(found).any():
+        rows = np.flatnonzero(np.isfinite(found))
+        if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
-        self._values, self._fresh, self._scored = found, np.isfinite(found), True
+        self._current.take(rows, found[rows])
 
     def _open_tables(self, folder: Path | None, ids: Sequence[str] | None, write: bool, parts: Sequence[int]) -> None:
         self._store = ScoreStore(folder and folder / "scores", self._run, ids) if write else None
@@ -412,3 +354,15 @@ class Diet:
         if self._store is not None and self._plans is not None:
             self._store.table.truncate(parts[0])
             self._plans.truncate(parts[1])
+
+
+def _joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
+    """The states of several parts as one: arrays as `part.name`, plain values by part."""
+    arrays = {f"{part}.{name}": array for part, (held, _) in states.items() for name, array in held.items()}
+    return arrays, {part: numbers for part, (_, numbers) in states.items()}
+
+
+def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    """The arrays of one part."""
+    start = f"{part}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

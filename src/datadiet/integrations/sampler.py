@@ -19,8 +19,8 @@ from datadiet.records import EpochPlan
 
 STRATEGIES = ("random", "sequential", "group_by_length")
 
-# Upstream sorts at most so many batches together, and fewer of a small data set: of the few batches that a diet keeps so
-# few that every fifth position of a batch is padding (LOG.md). Here it is always so many.
+# Upstream sorts at most so many batches together, and fewer of a small data set: of the few batches that a diet keeps
+# so few that every fifth position of a batch is padding (LOG.md). Here it is always so many.
 BATCHES_PER_GROUP = 50
 
 
