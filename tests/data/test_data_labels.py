@@ -136,8 +136,9 @@ def test_a_dev_split_of_numbers_fits_train_with_numbers_among_names(folder, kind
     ],
 )
 def test_a_regression_label_must_be_a_number(folder, label, message):
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as error:
         load_data(folder(train=rows(1.5, label, 2), dev=rows(1, start=5)), "regression")
+    assert len(error.value.problems) == 1
 
 
 def test_regression_reads_numbers_written_as_text(folder):

@@ -103,7 +103,7 @@ def number_labels(table: Table, column: str, problems: Problems) -> list[float |
     wrong = []
     for row, value in enumerate(table.columns[column]):
         numbers.append(_number(value))
-        if numbers[-1] is None and not _is_blank(value):
+        if numbers[-1] is None and not is_blank(value):
             wrong.append((row, f"the label {value!r} is not a finite number"))
     if wrong:
         problems.add(row_problem(table, wrong, "regression needs a number; mend the label or remove the row"))
@@ -111,7 +111,8 @@ def number_labels(table: Table, column: str, problems: Problems) -> list[float |
     return [None] * len(numbers) if unlabelled else numbers
 
 
-def _is_blank(value: Any) -> bool:
+def is_blank(value: Any) -> bool:
+    """Whether a cell holds nothing."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 

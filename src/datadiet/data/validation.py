@@ -8,7 +8,7 @@ from typing import Any
 
 from datadiet.checks import Problems
 from datadiet.data.columns import recognise
-from datadiet.data.labels import class_labels, number_labels
+from datadiet.data.labels import class_labels, is_blank, number_labels
 from datadiet.data.records import Columns, Examples
 from datadiet.data.tables import Table, row_problem
 
@@ -185,8 +185,9 @@ def _labels(
 
 def _report_unlabelled(table: Table, column: str, task: str, without: Sequence[int], problems: Problems) -> None:
     values = table.columns[column]
-    # values of a wrong kind have been reported already; what is left is empty, NaN or -1
-    missing = [(row, f"the label is missing (found {values[row]!r})") for row in without if _is_unset(values[row])]
+    # values of a wrong kind have been reported already; what is left is empty, -1, or in a class label NaN
+    unset = is_blank if task == "regression" else _is_unset
+    missing = [(row, f"the label is missing (found {values[row]!r})") for row in without if unset(values[row])]
     if missing:
         hint = (
             "" if task == "regression" else " (-1 means no label; a class of that name needs another, e.g. 'negative')"
