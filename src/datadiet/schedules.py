@@ -100,6 +100,30 @@ class Schedule:
         """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
         return -(-self.count(epoch) // self.batch)
 
+    @property
+    def total_count(self) -> int:
+        """Rows of all epochs together."""
+        return sum(map(self.count, range(self.epochs)))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all epochs together."""
+        return sum(map(self.steps, range(self.epochs)))
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Epoch, and step inside it, that comes after so many optimizer steps; `(epochs, 0)` after the last.
+
+        Example:
+            >>> Schedule(num_examples=100, epochs=3, keep=0.5, batch=10).locate(12)
+            (1, 2)
+        """
+        for epoch in range(self.epochs):
+            steps = self.steps(epoch)
+            if step < steps:
+                return epoch, step
+            step -= steps
+        return self.epochs, 0
+
     def _start(self, epoch: int) -> int:
         """The first epoch of a dieting epoch's cycle."""
         return self.warmup_epochs + self.cycle(epoch) * self.refresh_every

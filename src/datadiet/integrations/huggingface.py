@@ -119,16 +119,14 @@ class DietMixin(_Base):
         """As the Trainer's, with the steps that the schedule plans: every LR schedule ends where it should."""
         values = list(super().set_initial_training_values(args, dataloader, *more))
         if self._dieting:
-            epochs = range(self.diet.schedule.epochs)
-            values[3] = sum(self.diet.schedule.count(epoch) for epoch in epochs)
-            values[6] = sum(self.diet.schedule.steps(epoch) for epoch in epochs)
+            values[3], values[6] = self.diet.schedule.total_count, self.diet.schedule.total_steps
         return tuple(values)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         epoch, batches = super()._init_training_state(*args, **kwargs)
         if self._dieting and self._resumed is not None:
             # the Trainer divides the step by the longest epoch; the epochs of a diet differ
-            epoch, step = self._locate(self.state.global_step)
+            epoch, step = self.diet.schedule.locate(self.state.global_step)
             batches = 0 if self.args.ignore_data_skip else step * self.args.gradient_accumulation_steps
         return epoch, batches
 
@@ -216,19 +214,10 @@ class DietMixin(_Base):
             self.ledger.carry(CostLedger(**so_far["cost"]))
             self.epoch_results = [EpochResult(**result) for result in so_far["epochs"]]
 
-    def _locate(self, global_step: int) -> tuple[int, int]:
-        """Epoch, and step inside it, that comes after so many optimizer steps."""
-        for epoch in range(self.diet.schedule.epochs):
-            steps = self.diet.schedule.steps(epoch)
-            if global_step < steps:
-                return epoch, global_step
-            global_step -= steps
-        return self.diet.schedule.epochs, 0
-
     def _position(self) -> tuple[int, bool]:
         """The epoch that is about to train, and whether it was begun before a resume."""
         if self._dieting:
-            epoch, step = self._locate(self.state.global_step)
+            epoch, step = self.diet.schedule.locate(self.state.global_step)
             return epoch, step > 0
         passed = self.state.epoch or 0.0
         epoch = int(passed + 1e-6)
