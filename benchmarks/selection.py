@@ -52,6 +52,8 @@ def cases(number: int) -> Iterator[tuple[str, Callable[..., Any]]]:
     for groups in (7, 1000):
         codes = np.random.default_rng(1).integers(groups, size=number, dtype=np.int32)
         yield f"hardest, floor, {groups} groups", partial(with_floor(hardest, FLOOR), groups=codes)
+    by_value = (half_tied(number) * 1000).astype(np.int32)  # half of the groups would have no row without a floor
+    yield "hardest, floor, 1000 groups by value", partial(with_floor(hardest, FLOOR), groups=by_value)
 
 
 def measure(select: Callable[..., Any], values: NDArray[np.float32], count: int, repeats: int) -> dict[str, float]:

@@ -375,6 +375,26 @@ def _first_rows(values: np.ndarray, count: int, **_: Any) -> Any:
     return Selection(np.arange(count))
 
 
+def test_floors_that_fill_every_place() -> None:
+    values, groups = np.arange(12.0), np.repeat([0, 1, 2], [4, 4, 4])
+    rows = with_floor(hardest, 2)(values, 6, seed=0, epoch=0, groups=groups).rows
+    assert_array_equal(rows, [2, 3, 6, 7, 10, 11])
+
+
+def test_a_floor_of_one_group_takes_the_places_of_others_below_their_floor() -> None:
+    values = np.array([0.1, 0.2, 0.5, 0.6, 0.7, 0.8, 0.9])
+    groups = np.array([0, 0, 1, 1, 2, 2, 2])  # the four hardest hold one row of group 1 until group 0 needs places
+    rows = with_floor(hardest, 1)(values, 3, seed=0, epoch=0, groups=groups).rows
+    assert_array_equal(rows, [1, 3, 6])
+
+
+def test_floors_that_leave_no_room_for_an_offset_give_it_up() -> None:
+    values, groups = np.arange(100.0), np.repeat([0, 1], [30, 70])
+    rows = with_floor(partial(hardest, offset=0.4), 5)(values, 58, seed=0, epoch=0, groups=groups).rows
+    assert len(rows) == 58
+    assert np.count_nonzero(rows < 30) >= 5
+
+
 def test_floors_that_cannot_be_held() -> None:
     values = np.arange(10)
     with pytest.raises(ArgumentError, match="floor of 4 rows in each of 3 groups needs 10 rows, but only 9 are kept"):

@@ -15,14 +15,14 @@ from datadiet.selectors.ranked import OffsetError, hardest
 from datadiet.selectors.ties import mix
 
 _SMALL = 1 << 16  # numbers of groups that a radix sort takes
-_CHUNK = 1 << 18  # rows sorted at a time
 
 
 def with_floor(select: Selector, minimum: int) -> Selector:
     """A selector that keeps at least `minimum` rows of every group, or the whole group where it is smaller.
 
-    The floors are filled first, by `select` inside each group; the places that are left go to `select` over all
-    remaining rows. A group that is too small for its floor and an offset both gives up the offset.
+    `select` chooses among all rows. A group of which it takes too few gets its floor, chosen by `select` inside the
+    group; the other places go to `select` over the rows of the other groups, until every floor holds. Where floors
+    leave too little room for an offset, the offset is given up.
 
     Args:
         select: Any selector; its options are passed on.
@@ -63,24 +63,37 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         codes, sizes = _encoded(np.asarray(groups))
         floors = np.minimum(sizes, minimum)
         _check_floors(int(floors.sum()), count, minimum, int(np.count_nonzero(sizes)))
+        at_floor = np.zeros(len(sizes), np.bool_)  # groups that get their floor and no more
+        while True:
+            if not at_floor.any():
+                chosen = select(array, count, seed=seed, epoch=epoch, **options).rows
+            else:
+                free, places = np.flatnonzero(~at_floor[codes]), count - int(floors[at_floor].sum())
+                chosen = free[_inside(select, array[free], places, seed=seed, epoch=epoch, **options)]
+            short = (np.bincount(codes[chosen], minlength=len(sizes)) < floors) & ~at_floor
+            if not short.any():
+                break
+            at_floor |= short
         mask = np.zeros(array.size, np.bool_)
-        for group, rows in _members(codes, sizes):
+        mask[chosen] = True
+        for group, rows in _members(codes, at_floor):
             part = _inside(select, array[rows], int(floors[group]), seed=mix(seed, group), epoch=epoch, **options)
-            mask[rows[part.rows]] = True
-        left = count - int(floors.sum())
-        if left:
-            rest = np.flatnonzero(~mask)
-            mask[rest[select(array[rest], left, seed=seed, epoch=epoch, **options).rows]] = True
+            mask[rows[part]] = True
         return selection(mask)
 
     return floored
 
 
-def _inside(select: Selector, values: Floats, count: int, *, seed: int, epoch: int, **options: Any) -> Selection:
+def _inside(
+    select: Selector, values: Floats, count: int, *, seed: int, epoch: int, **options: Any
+) -> NDArray[np.int64]:
+    """The rows that a selector takes of a part of all; none where there is no place for any."""
+    if not count:
+        return np.empty(0, np.int64)
     try:
-        return select(values, count, seed=seed, epoch=epoch, **options)
+        return select(values, count, seed=seed, epoch=epoch, **options).rows
     except OffsetError:
-        return hardest(values, count, seed=seed, epoch=epoch)  # the floor is promised, the offset is a guess
+        return hardest(values, count, seed=seed, epoch=epoch).rows  # the floor is promised, the offset is a guess
 
 
 def _check_floors(needed: int, count: int, minimum: int, groups: int) -> None:
@@ -100,15 +113,11 @@ def _encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     return (codes.astype(np.uint16) if len(sizes) <= _SMALL else codes), sizes
 
 
-def _members(codes: NDArray[Any], sizes: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Number and ascending rows of each group that has any."""
-    # Sorted piece by piece, the sort stays in the cache; with very many groups the pieces would be crumbs.
-    step = _CHUNK if len(sizes) <= _CHUNK // 64 else len(codes)
-    pieces = []
-    for begin in range(0, len(codes), step):
-        part = codes[begin : begin + step]
-        order = np.argsort(part, kind="stable") + begin  # radix sort on 16 bits: linear
-        ends = np.cumsum(np.bincount(part, minlength=len(sizes)))
-        pieces.append((order, ends))
-    for group in np.flatnonzero(sizes).tolist():
-        yield group, np.concatenate([order[ends[group - 1] if group else 0 : ends[group]] for order, ends in pieces])
+def _members(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Number and ascending rows of each group that is wanted."""
+    rows = np.flatnonzero(wanted[codes])
+    held = codes[rows]
+    order = np.argsort(held, kind="stable")  # radix sort on 16 bits: linear
+    ends = np.cumsum(np.bincount(held, minlength=len(wanted)))
+    for group in np.flatnonzero(wanted).tolist():
+        yield group, rows[order[ends[group - 1] if group else 0 : ends[group]]]
