@@ -140,6 +140,7 @@ def test_quality_table(results: Path) -> None:
     assert rows_of(text)[2:] == [
         ["full data", "1", "80", *["97.50 ± 0.71"] * 3, "2"],
         ["`hardest` by el2n", "0.5", "60", *["97.40 ± 0.71 (-0.10)"] * 3, "2"],
+        ["`hardest`, `rescore all`", "0.5", "60", *["50.00 (-47.00)"] * 3, "1"],
         ["`random`, re-drawn", "0.5", "60", *["96.45 ± 0.64 (-1.05)"] * 3, "2"],
         ["`short`", "0.5", "60", *["97.50 ± 2.12 (+0.00)"] * 3, "2"],
     ]
@@ -173,6 +174,7 @@ def test_cells_that_the_quality_grid_lacks_come_from_the_speed_grid(results: Pat
     rows = rows_of(tables.TABLES["quality-atis"](results))
     assert [row[0] for row in rows[2:]].count("full data") == 1
     assert rows[2][3:] == [*["98.00 ± 1.00"] * 3, "3"]  # seed 0 stays that of the quality grid
+    assert [row[-1] for row in rows if "dropped" in row[0]] == ["1"]
 
 
 def test_the_quality_grid_takes_the_diet_of_the_speed_grid_for_short(results: Path) -> None:

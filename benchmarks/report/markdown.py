@@ -28,6 +28,8 @@ METRIC_NAMES = {
 METHOD_NAMES = {
     "full": "full data",
     "el2n": "`hardest` by el2n",
+    "dropped": "`hardest`, `rescore dropped`",
+    "all": "`hardest`, `rescore all`",
     "uncertain": "`uncertain` by el2n",
     "random": "`random`, re-drawn",
     "short": "`short`",

@@ -56,11 +56,10 @@ def load_groups(folder: Path) -> Groups:
 
 
 def quality_groups(results: Path) -> Groups:
-    """The runs of the quality grid; `full` and `el2n` cells that it lacks are taken from the speed grid."""
+    """The runs of the quality grid; cells that it lacks are taken from the speed grid."""
     groups = {key: dict(runs) for key, runs in load_groups(results / "quality").items()}
     for key, runs in load_groups(results / "speed").items():
-        if key.method in ("full", "el2n"):
-            groups[key] = {**runs, **groups.get(key, {})}
+        groups[key] = {**runs, **groups.get(key, {})}
     return groups
 
 

@@ -22,14 +22,15 @@ from benchmarks.report.markdown import (
 from benchmarks.report.numbers import Groups, Key, Run, Spread
 
 DIETS, BASELINES = ("el2n", "uncertain"), ("random", "short")
+SHOWN = ("el2n", "dropped", "all", "uncertain", *BASELINES)
 QUALITY_TARGETS = {("full", 1.0): {"intent_accuracy": 97.0, "slot_f1": 95.0}}
 QUALITY_LOSSES = {0.5: 0.3, 0.2: 1.0}
 
 
 def quality_rows(groups: Groups, name: str, metrics: Sequence[str]) -> list[list[str]]:
     """Full data first, then for each keep the diets and the baselines."""
-    keeps = numbers.keeps_of(groups, name, (*DIETS, *BASELINES))
-    keys = [Key(name, "full", 1.0), *(Key(name, method, keep) for keep in keeps for method in (*DIETS, *BASELINES))]
+    keeps = numbers.keeps_of(groups, name, SHOWN)
+    keys = [Key(name, "full", 1.0), *(Key(name, method, keep) for keep in keeps for method in SHOWN)]
     full = groups.get(keys[0], {})
     rows = []
     for key in keys:
