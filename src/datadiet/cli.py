@@ -23,9 +23,12 @@ from datadiet.commands.methods import as_json as methods_as_json
 from datadiet.commands.options import COLUMNS, DATA_HELP, config_of, flag_name, settings_given, with_flags
 from datadiet.commands.predict import STDOUT, Predicted, Request, check_request, write_jsonl
 from datadiet.commands.predict import predict as run_predict
+from datadiet.comparison.presets import PRESETS, compare_fields, listed
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.display import (
+    ComparisonDisplay,
     Display,
+    comparison_table,
     demo_table,
     display_for,
     methods_table,
@@ -239,6 +242,55 @@ def _show_predictions(predicted: Predicted, request: Request, as_json: bool) -> 
         write_jsonl(predicted.lines, sys.stdout)
     if predicted.metrics is not None:
         (_stdout() if to_file else _stderr()).print(metrics_table({"value": predicted.metrics}))
+
+
+@app.command(
+    epilog="Example: datadiet compare snips --task intent-slot --train-rows 2000 --methods el2n,uncertain "
+    "--keep 0.5,0.2 --seeds 3 --output runs/compare"
+)
+@with_flags(compare_fields())
+def compare(
+    ctx: typer.Context,
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
+    methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(PRESETS)}.")] = None,
+    keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="Runs of each method, with seeds 0, 1, ...; 3 by default.")] = None,
+    folder: Annotated[Path | None, typer.Option("--output", help="Gets runs/ and comparison.json. Required.")] = None,
+    baselines: Annotated[str | None, typer.Option(help="Run beside the methods: full,random,short by default.")] = None,
+    margin: Annotated[float | None, typer.Option(help="Points that a method may lose to full; 0.5 by default.")] = None,
+    metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file of options and methods. Flags win over it.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    **options: Any,
+) -> None:
+    """Compare methods over seeds with full data, random rows and fewer epochs; says what is shown and what is not.
+
+    Start the same command again to go on with a comparison that was interrupted, or to add seeds and methods.
+    """
+    with reported(debug, lambda: "interrupted; start the same command again to go on"), quiet_stdout(as_json):
+        from datadiet.commands.compare import compare as run_compare
+        from datadiet.commands.compare import request_from, told
+
+        given = settings_given(options, lambda name: _is_given(ctx, name))
+        own = {"data": data, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
+        lists = {"methods": methods, "keep": keeps, "baselines": baselines}
+        given |= {name: value for name, value in own.items() if value is not None}
+        given |= {name: listed(value) for name, value in lists.items() if value is not None}
+        request = request_from(given, config, folder)
+        console = _stderr() if as_json else _stdout()
+        console.print("importing torch and transformers, to check the options of every method ...", style="dim")
+        from datadiet.config_checks import check_config
+
+        with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
+            found = run_compare(request, display, lambda settings: check_config(settings, resume=True))
+    if as_json:
+        _print_json(found)
+    else:
+        _show(comparison_table(found))
+    if any(run["status"] == "failed" for run in found["runs"]):
+        raise typer.Exit(1)
 
 
 @app.command(epilog="Example: datadiet methods --json")

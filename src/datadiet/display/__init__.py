@@ -6,6 +6,7 @@ from typing import Protocol, Self
 
 from rich.console import Console
 
+from datadiet.display.comparison import ComparisonDisplay, comparison_table
 from datadiet.display.live import LiveDisplay
 from datadiet.display.plain import PlainDisplay
 from datadiet.display.tables import (
@@ -19,9 +20,11 @@ from datadiet.display.tables import (
 from datadiet.progress import Listener
 
 __all__ = [
+    "ComparisonDisplay",
     "Display",
     "LiveDisplay",
     "PlainDisplay",
+    "comparison_table",
     "demo_table",
     "display_for",
     "forecast_table",

@@ -1,0 +1,177 @@
+"""`datadiet compare`: from flags or a YAML file to a plan, and from the plan to `comparison.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
+from datadiet.comparison.plan import Plan, check_plan, methods_from
+from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS
+from datadiet.comparison.running import CellState, Watcher, run_cells
+from datadiet.config import FinetuneConfig
+from datadiet.records import Json
+
+PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs")
+DEFAULT_KEEPS = (0.5,)
+DEFAULT_SEEDS = 3
+
+Check = Callable[[FinetuneConfig], object]
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """What `datadiet compare` was asked for.
+
+    Attributes:
+        plan: Checked.
+        output: The comparison's folder.
+        metric: That verdicts are about; None for the task's main one.
+        jobs: Runs at a time.
+    """
+
+    plan: Plan
+    output: Path
+    metric: str | None
+    jobs: int
+
+
+def request_from(given: Mapping[str, Any], config: Path | None, output: Path | None) -> CompareRequest:
+    """Read flags and file together; flags win.
+
+    Args:
+        given: What stands on the command line: options of runs, and `PLAN_FIELDS` (`methods`, `keep` and `baselines` as
+            lists, `seeds` a number or a list).
+        config: A YAML file of the same names.
+        output: The comparison's folder.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    written = {} if config is None else _read(config)
+    settings = {**written, **given}
+    problems = Problems()
+    problems.check(output is not None, "--output is missing: the comparison's folder, such as runs/compare.")
+    problems.check("data" in settings, "DATA is missing: a folder, a saved datasets folder, a hub name, or snips.")
+    problems.check("task" in settings, "--task is missing: classification, regression or intent-slot.")
+    jobs = settings.get("jobs", 1)
+    problems.whole("jobs", jobs, least=1)
+    plan = _plan(settings, problems)
+    problems.raise_any()
+    assert plan is not None
+    assert output is not None
+    return CompareRequest(plan, output, settings.get("metric"), jobs)
+
+
+def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan | None:
+    options = {name: value for name, value in settings.items() if name not in PLAN_FIELDS}
+    for name in options.keys() & set(METHOD_FIELDS):
+        problems.add(f"{name} belongs to a method: write the method out in YAML, e.g. mine: {{{name}: ...}}.")
+    try:
+        methods = methods_from(_listed(settings.get("methods", ())))
+        plan = Plan(
+            options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
+            methods=methods,
+            keeps=_listed(settings.get("keep", DEFAULT_KEEPS)),
+            seeds=_seeds(settings.get("seeds", DEFAULT_SEEDS)),
+            baselines=_listed(settings.get("baselines", BASELINES)),
+            margin=float(settings.get("margin", 0.5)),
+        )
+        check_plan(plan)
+    except UserError as error:
+        problems.include(error)
+        return None
+    return plan
+
+
+def _listed(value: Any) -> list[Any]:
+    """A list, also where YAML has one entry alone."""
+    return list(value) if isinstance(value, (list, tuple)) else [value]
+
+
+def _seeds(value: Any) -> list[int]:
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        return list(range(value))
+    if isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value):
+        return value
+    raise ArgumentError(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {value!r}.")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ArgumentError(f"cannot read the config {path}: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise ArgumentError(f"{path} must hold a mapping of options.")
+    known = [*PLAN_FIELDS, *FinetuneConfig.__dataclass_fields__]
+    problems = Problems()
+    for name in sorted(settings.keys() - set(known), key=str):
+        problems.add(unknown("option", name, known))
+    problems.raise_any()
+    return settings
+
+
+def compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json:
+    """Run what has no result yet, and write `comparison.json`.
+
+    Args:
+        request: What was asked for.
+        watcher: Is told how the runs get on.
+        check: Refuses the options of a run; called for one run of each method before any starts.
+
+    Returns:
+        The content of `comparison.json`.
+
+    Raises:
+        UserError: If an option of any method cannot be used; nothing has been written then.
+    """
+    outcome, write = _statistics()
+    _check_methods(request, check)
+    states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
+    found: Json = outcome(request.plan, request.output, states, metric=request.metric, jobs=request.jobs)
+    write(request.output, found)
+    return found
+
+
+def _statistics() -> tuple[Callable[..., Json], Callable[..., None]]:
+    try:
+        from datadiet.comparison.outcome import outcome, write_outcome
+    except ImportError as error:
+        raise MissingExtraError("compare needs statsmodels: pip install 'datadiet[compare]'") from error
+    return outcome, write_outcome
+
+
+def _check_methods(request: CompareRequest, check: Check) -> None:
+    """Look at one run of each method and keep, so that a misspelt option is found before hours have passed."""
+    problems = Problems()
+    first = request.plan.seeds[0]
+    for cell in request.plan.cells():
+        if cell.seed != first or cell.steps_of is not None:
+            continue
+        try:
+            check(request.plan.config(cell, str(request.output / "runs" / cell.name)))
+        except UserError as error:
+            for problem in error.problems:
+                problems.add(problem if cell.method == FULL else f"{cell.arm}: {problem}")
+            if cell.method == FULL:
+                break  # what is wrong with every run is said once
+    problems.raise_any()
+
+
+def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
+    """A run as the display shows it: its arm, its seed, and a figure or what went wrong."""
+    cell = state.cell
+    if state.status == "failed":
+        return cell.arm, cell.seed, (state.error or "").splitlines()[0][:200]
+    if state.result is None:
+        return cell.arm, cell.seed, ""
+    metrics = state.result["metrics"]["test"] or state.result["metrics"]["dev"]
+    name = str(metric if metric in metrics else next(iter(metrics)))
+    return cell.arm, cell.seed, f"{name.replace('_', ' ')} {100 * metrics[name]:.1f}"

@@ -1,0 +1,259 @@
+"""What the runs of a comparison say together: `comparison.json`."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from datadiet import run_folder
+from datadiet.checks import DataError
+from datadiet.comparison.plan import Plan
+from datadiet.comparison.presets import FULL, RANDOM
+from datadiet.comparison.row_sums import RowSums, right, row_sums
+from datadiet.comparison.running import RUNS, CellState
+from datadiet.comparison.statistics import Difference, difference, holm, mcnemar, saving
+from datadiet.comparison.words import verdict
+from datadiet.records import Json
+from datadiet.store import write_atomically
+
+COMPARISON = "comparison.json"
+SCHEMA = 1
+MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
+LOWER_IS_BETTER = ("nll", "mse")
+
+BySeed = dict[int, CellState]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The finished runs of one method with one keep.
+
+    Attributes:
+        name: Of the arm, e.g. `el2n-0.5`.
+        method, keep: As in the plan.
+        runs: By seed.
+    """
+
+    name: str
+    method: str
+    keep: float | str | None
+    runs: BySeed
+
+    def figures(self, metric: str) -> dict[int, float]:
+        """The tested figure by seed: in points, but for `nll` and `mse`."""
+        scale = 1.0 if metric in LOWER_IS_BETTER else 100.0
+        return {seed: scale * tested(state)[metric] for seed, state in self.runs.items()}
+
+    def costs(self, name: str) -> dict[int, float]:
+        """An entry of the cost ledger, by seed."""
+        return {seed: float(_result(state)["cost"][name]) for seed, state in self.runs.items()}
+
+
+def _result(state: CellState) -> Json:
+    assert state.result is not None
+    return state.result
+
+
+def tested(state: CellState) -> Mapping[str, float]:
+    """Metrics of the test split, or of dev where test has no labels."""
+    metrics: Json = _result(state)["metrics"]
+    found: Mapping[str, float] = metrics["test"] or metrics["dev"]
+    return found
+
+
+def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: str | None = None, jobs: int = 1) -> Json:
+    """Everything that `comparison.json` holds.
+
+    Args:
+        plan: Of the comparison.
+        folder: Whose run folders hold the predictions.
+        states: Of every cell.
+        metric: The one that verdicts are about; the task's main one by default.
+        jobs: How many ran at a time; above 1 their times say nothing.
+
+    Raises:
+        DataError: If runs are of different data, or no run has the metric.
+    """
+    done = [state for state in states if state.result is not None]
+    if not done:
+        return {"schema": SCHEMA, "runs": [_row(state) for state in states], "methods": []}
+    first = _result(done[0])
+    _check_same(done)
+    metric = _metric(metric, first["task"], done)
+    arms = _arms(done)
+    compared = [_Compared(plan, folder, arms, arm, metric) for arm in arms.values()]
+    _adjust(compared)
+    return {
+        "schema": SCHEMA,
+        "task": first["task"],
+        "data": first["data"],
+        "model": first["model"],
+        "split": "test" if first["metrics"]["test"] else "dev",
+        "metric": metric,
+        "margin": plan.margin,
+        "held_equal": "epochs; `short` has the optimizer steps of the diet that it stands beside",
+        "comparable_times": jobs == 1,
+        "environment": first["environment"],
+        "plan": {
+            "methods": {name: dict(options) for name, options in plan.methods.items()},
+            "keeps": list(plan.keeps),
+            "seeds": list(plan.seeds),
+            "baselines": list(plan.baselines),
+        },
+        "runs": [_row(state) for state in states],
+        "methods": [each.line(jobs == 1) for each in compared],
+    }
+
+
+def write_outcome(folder: Path, found: Json) -> None:
+    """Write `comparison.json`."""
+    text = json.dumps(run_folder.plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / COMPARISON, text)
+
+
+def read_outcome(folder: Path) -> Json:
+    """Read `comparison.json`.
+
+    Raises:
+        DataError: If the folder holds none, or a broken one.
+    """
+    try:
+        found: Json = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{folder} holds no comparison: {COMPARISON} is missing.") from error
+    except ValueError as error:
+        raise DataError(f"{folder / COMPARISON} is not valid JSON: {error}.") from error
+    return found
+
+
+def _check_same(states: Sequence[CellState]) -> None:
+    """Runs are compared only on the same data and task."""
+    for name in ("task", "data"):
+        found = {json.dumps(_result(state)[name], sort_keys=True): state.cell.name for state in states}
+        if len(found) > 1:
+            raise DataError(f"runs of different {name} are not compared: {' and '.join(sorted(found.values())[:2])}.")
+
+
+def _metric(wanted: str | None, task: str, states: Sequence[CellState]) -> str:
+    name = wanted or MAIN_METRIC[task]
+    known = sorted(tested(states[0]))
+    if name not in known or name in LOWER_IS_BETTER:
+        allowed = ", ".join(other for other in known if other not in LOWER_IS_BETTER)
+        raise DataError(f"no verdict can be about {name!r}. Allowed: {allowed}.")
+    return name
+
+
+def _arms(states: Sequence[CellState]) -> dict[str, Arm]:
+    arms: dict[str, Arm] = {}
+    for state in states:
+        cell = state.cell
+        arm = arms.setdefault(cell.arm, Arm(cell.arm, cell.method, cell.keep, {}))
+        arm.runs[cell.seed] = state
+    return arms
+
+
+def _row(state: CellState) -> Json:
+    """One run."""
+    cell, result = state.cell, state.result
+    row: Json = {"name": cell.name, "method": cell.method, "keep": cell.keep, "seed": cell.seed, "status": state.status}
+    if result is None:
+        return {**row, "error": state.error}
+    steps = sum(epoch["steps"] for epoch in result["epochs"])
+    return {**row, "steps": steps, **{name: result[name] for name in ("metrics", "cost", "ceiling")}}
+
+
+class _Compared:
+    """One arm beside the baselines."""
+
+    def __init__(self, plan: Plan, folder: Path, arms: Mapping[str, Arm], arm: Arm, metric: str) -> None:
+        self.arm, self._metric, self._folder, self._margin = arm, metric, folder, plan.margin
+        self._baselines = {name: arms[key] for name, key in _baselines_of(plan, arm).items() if key in arms}
+        self.differences: dict[str, Difference] = {}
+        for name, baseline in self._baselines.items():
+            if (found := self._difference(baseline)) is not None:
+                self.differences[name] = found
+        self.adjusted: float | None = None
+
+    def _difference(self, baseline: Arm) -> Difference | None:
+        ours, theirs = self.arm.figures(self._metric), baseline.figures(self._metric)
+        rows = [self._rows(baseline, seed) for seed in sorted(ours.keys() & theirs.keys())]
+        known = [pair for pair in rows if pair is not None]
+        return difference(ours, theirs, margin=self._margin, rows=known)
+
+    def _rows(self, baseline: Arm, seed: int) -> tuple[RowSums, RowSums] | None:
+        sums = [row_sums(self._metric, self._predictions(arm, seed)) for arm in (self.arm, baseline)]
+        return None if sums[0] is None or sums[1] is None else (sums[0], sums[1])
+
+    def _predictions(self, arm: Arm, seed: int) -> pd.DataFrame:
+        split = "test" if _result(arm.runs[seed])["metrics"]["test"] else "dev"
+        table = pd.read_parquet(self._folder / RUNS / arm.runs[seed].cell.name / run_folder.PREDICTIONS)
+        return table[table["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
+
+    def _mcnemar(self) -> dict[int, float]:
+        """By seed, against full."""
+        found = {}
+        for seed in sorted(self.arm.runs.keys() & self._baselines[FULL].runs.keys()):
+            flags = [right(self._predictions(arm, seed), self._metric) for arm in (self.arm, self._baselines[FULL])]
+            if flags[0] is not None and flags[1] is not None:
+                found[seed] = mcnemar(flags[0], flags[1])
+        return found
+
+    def line(self, comparable: bool) -> Json:
+        """The arm's entry of `comparison.json`."""
+        arm = self.arm
+        states = list(arm.runs.values())
+        full = self._baselines.get(FULL)
+        savings = {
+            name: saving(arm.costs(name), full.costs(name)) if full is not None else None
+            for name in ("finetune_s", "total_s")
+        }
+        ceilings = [_result(state)["ceiling"]["tokens_saved"] for state in states]
+        line: Json = {
+            "name": arm.name,
+            "method": arm.method,
+            "keep": arm.keep,
+            "seeds": sorted(arm.runs),
+            "steps": round(statistics.mean(sum(e["steps"] for e in _result(state)["epochs"]) for state in states)),
+            "metrics": {name: _spread(arm.figures(name)) for name in tested(states[0])},
+            "saved": {name: None if found is None else asdict(found) for name, found in savings.items()},
+            "ceiling": statistics.median(ceilings) if None not in ceilings else None,
+            "against": {name: asdict(found) for name, found in self.differences.items()},
+            "p_not_worse_holm": self.adjusted,
+            "mcnemar": self._mcnemar() if full is not None else {},
+        }
+        return {**line, "verdict": verdict(line, comparable=comparable)}
+
+
+def _baselines_of(plan: Plan, arm: Arm) -> dict[str, str]:
+    """The arms that an arm is compared with, by the name of the baseline."""
+    if arm.method == FULL:
+        return {}
+    found = {FULL: FULL}
+    if arm.method != RANDOM:
+        found[RANDOM] = f"{RANDOM}-{arm.name.removeprefix(arm.method + '-')}"
+    short = plan.short_of(arm.method, arm.keep) if not arm.method.startswith("short") else None
+    if short is not None:
+        found["short"] = f"{short}-{arm.name.removeprefix(arm.method + '-')}"
+    return {name: key for name, key in found.items() if key != arm.name}
+
+
+def _adjust(compared: Sequence[_Compared]) -> None:
+    """Holm's correction over every claim of "not worse than full"."""
+    claims = [each for each in compared if FULL in each.differences and each.differences[FULL].p_not_worse is not None]
+    values = [float(each.differences[FULL].p_not_worse or 0.0) for each in claims]
+    for each, p in zip(claims, holm(values), strict=True):
+        each.adjusted = p
+
+
+def _spread(figures: Mapping[int, float]) -> Json:
+    values = list(figures.values())
+    return {
+        "mean": statistics.mean(values),
+        "deviation": statistics.stdev(values) if len(values) > 1 else None,
+        "by_seed": dict(sorted(figures.items())),
+    }

@@ -1,0 +1,205 @@
+"""What is compared: methods, keeps and seeds, and the runs they come to. Reads no data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from datadiet.checks import ArgumentError, Problems, unknown
+from datadiet.comparison.presets import BASELINES, FULL, OWN, PRESETS, RANDOM, SHORT
+from datadiet.config import FinetuneConfig, config_from
+from datadiet.schedules import Schedule, parse_keep
+
+_SCHEDULE = ("warmup_epochs", "refresh_every", "anneal_epochs", "static", "epochs")
+_BATCH = ("batch_size", "gradient_accumulation")
+_DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        method: `full`, `short`, or a method of the comparison.
+        keep: As on the command line; None for `full`.
+        seed: Of the run.
+        steps_of: For `short`: the method whose steps it takes.
+    """
+
+    method: str
+    keep: float | str | None
+    seed: int
+    steps_of: str | None = None
+
+    @property
+    def arm(self) -> str:
+        """What the seeds of one figure have in common: the method with its keep."""
+        keep = "" if self.keep is None else f"-{str(self.keep).replace(':', '~').replace(',', '+')}"
+        return f"{self.method}{keep}"
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{self.arm}-seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison on one data set.
+
+    Attributes:
+        options: Of `datadiet finetune`, for every run; without `keep`, `seed` and `output`.
+        methods: Options of each method, in the order of the tables.
+        keeps: Shares kept, as on the command line.
+        seeds: Of the runs; the same for every method.
+        baselines: Which of `full`, `random` and `short` are run beside the methods.
+        margin: Points by which a method may be worse than full and still be called not worse.
+    """
+
+    options: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    keeps: Sequence[float | str]
+    seeds: Sequence[int]
+    baselines: Sequence[str] = BASELINES
+    margin: float = 0.5
+
+    def options_of(self, method: str) -> dict[str, Any]:
+        """The options of a method's runs, defaults included where they matter here."""
+        return {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+
+    def keeps_of(self, method: str) -> Sequence[float | str]:
+        """A method that names its own keep has no other."""
+        own = self._named(method).get("keep")
+        return self.keeps if own is None else [own]
+
+    def _named(self, method: str) -> Mapping[str, Any]:
+        return self.methods.get(method) or PRESETS.get(method, {})
+
+    def cells(self) -> list[Cell]:
+        """Every run, seed by seed, so that a machine that drifts hits all methods alike."""
+        return [cell for seed in self.seeds for cell in self._seed_cells(seed)]
+
+    def _seed_cells(self, seed: int) -> list[Cell]:
+        diets = [*self.methods, *([RANDOM] if RANDOM in self.baselines and RANDOM not in self.methods else [])]
+        cells = [Cell(FULL, None, seed)] if FULL in self.baselines else []
+        for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
+            here = [method for method in diets if keep in self.keeps_of(method)]
+            cells += [Cell(method, keep, seed) for method in here]
+            if SHORT in self.baselines:
+                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(here).items()]
+        return cells
+
+    def _shorts(self, methods: Sequence[str]) -> dict[str, str]:
+        """Each different schedule gets a `short` with its steps: the name of that, and a method with the schedule."""
+        by_schedule: dict[tuple[Any, ...], str] = {}
+        for method in methods:
+            by_schedule.setdefault(self._schedule_key(method), method)
+        usual, *others = by_schedule.values()
+        return {SHORT: usual, **{f"{SHORT}_{method}": method for method in others}}
+
+    def _schedule_key(self, method: str) -> tuple[Any, ...]:
+        options = self.options_of(method)
+        return tuple(options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH))
+
+    def short_of(self, method: str, keep: float | str | None) -> str | None:
+        """The name of the `short` that has as many steps as a method; None where there is none."""
+        key = self._schedule_key(method)
+        for cell in self._seed_cells(self.seeds[0]):
+            if cell.steps_of is not None and cell.keep == keep and self._schedule_key(cell.steps_of) == key:
+                return cell.method
+        return None
+
+    def config(self, cell: Cell, output: str, rows: int | None = None) -> FinetuneConfig:
+        """The options of one run.
+
+        Args:
+            cell: Of this plan.
+            output: Its run folder.
+            rows: Training rows of the data, which the steps of `short` follow from.
+
+        Raises:
+            ArgumentError: If an option is wrong.
+        """
+        settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output}
+        if cell.keep is None:
+            return config_from({**settings, "keep": 1.0})
+        if cell.steps_of is None:
+            return config_from({**settings, "keep": cell.keep})
+        if rows is None:
+            raise ValueError("the steps of short need the number of training rows")
+        return config_from({**settings, "keep": 1.0, "max_steps": self._schedule(cell, rows).total_steps})
+
+    def _schedule(self, cell: Cell, rows: int) -> Schedule:
+        found = dict(zip((*_SCHEDULE, *_BATCH), self._schedule_key(str(cell.steps_of)), strict=True))
+        batch = found.pop("batch_size") * found.pop("gradient_accumulation")
+        return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
+
+
+def check_plan(plan: Plan) -> None:
+    """Refuse what no run could do, before any starts.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    for name in OWN:
+        problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
+    problems.check(
+        bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}, or one of your own in YAML."
+    )
+    for name, options in plan.methods.items():
+        problems.check(
+            name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
+        )
+        for option in options:
+            problems.check(option in _DEFAULTS and option not in OWN, unknown(f"option of {name}", option, _DEFAULTS))
+    for name in plan.baselines:
+        problems.choice("baseline", name, BASELINES)
+    problems.check(len(plan.seeds) > 0, "seeds must be at least 1.")
+    problems.check(len(set(plan.seeds)) == len(plan.seeds), "a seed is named twice.")
+    problems.check(plan.margin > 0, f"margin must be above 0 points, got {plan.margin}.")
+    for keep in plan.keeps:
+        _check_keep(keep, problems)
+    problems.raise_any()
+
+
+def _check_keep(keep: float | str, problems: Problems) -> None:
+    try:
+        share = parse_keep(keep)
+    except ArgumentError as error:
+        problems.include(error)
+        return
+    if isinstance(share, (int, float)):
+        problems.share("keep", share)
+        problems.check(share != 1, "keep 1 is full data, which is always run: leave it out.")
+
+
+def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Options by method: of a preset, or written out.
+
+    Args:
+        names: Names of presets, or mappings of a name to options, as a YAML file has them.
+
+    Raises:
+        ArgumentError: For every name that is no preset, and every method written out that is no mapping.
+
+    Example:
+        >>> methods_from(["uncertain", {"mine": {"score": "entropy", "select": "epsilon"}}])["mine"]
+        {'score': 'entropy', 'select': 'epsilon'}
+    """
+    problems = Problems()
+    found: dict[str, dict[str, Any]] = {}
+    for entry in names:
+        written = entry if isinstance(entry, Mapping) else {entry: PRESETS.get(str(entry))}
+        for name, options in written.items():
+            if options is None and name not in PRESETS:
+                problems.add(unknown("method", name, PRESETS))
+            elif not isinstance(options, Mapping):
+                problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
+            elif name in found:
+                problems.add(f"the method {name!r} is named twice.")
+            else:
+                found[str(name)] = dict(options)
+    problems.raise_any()
+    return found

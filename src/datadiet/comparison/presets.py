@@ -1,0 +1,58 @@
+"""The names of methods that can be compared, and which options a comparison shares. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from datadiet.config import FinetuneConfig
+
+FULL, SHORT, RANDOM = "full", "short", "random"
+BASELINES = (FULL, RANDOM, SHORT)
+
+# A name of `--methods` stands for these options of `datadiet finetune`.
+PRESETS: dict[str, dict[str, Any]] = {
+    "el2n": {"score": "el2n", "select": "hardest"},
+    "cross_entropy": {"score": "cross_entropy", "select": "hardest"},
+    "margin": {"score": "margin", "select": "hardest"},
+    "entropy": {"score": "entropy", "select": "hardest"},
+    "absolute_error": {"score": "absolute_error", "select": "hardest"},
+    "el2n_dropped": {"score": "el2n", "select": "hardest", "rescore": "dropped"},
+    "el2n_all": {"score": "el2n", "select": "hardest", "rescore": "all"},
+    "el2n_ema": {"score": "el2n", "select": "hardest", "history": "ema"},
+    "uncertain": {"score": "el2n", "select": "uncertain"},
+    "epsilon": {"score": "el2n", "select": "epsilon"},
+    "easiest": {"score": "el2n", "select": "easiest"},
+    RANDOM: {"select": "random"},
+    "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
+    "static_el2n": {"score": "el2n", "select": "hardest", "static": True},
+}
+
+# which the comparison sets itself
+OWN = ("output", "seed", "max_steps", "scores_from")
+# options that belong to a method, not to the comparison: they are written out in YAML
+METHOD_FIELDS = ("score", "select", "offset", "epsilon", "static", "history", "rescore", "combine")
+LEFT_OUT = ("keep", *OWN, *METHOD_FIELDS)
+
+
+def compare_fields() -> list[str]:
+    """The options of `datadiet finetune` that all runs of a comparison share."""
+    return [name for name in FinetuneConfig.__dataclass_fields__ if name not in LEFT_OUT]
+
+
+def listed(text: str) -> list[str | float]:
+    """A comma-separated flag as a list; numbers as numbers, `none` as nothing.
+
+    Example:
+        >>> listed("0.5, 0.2"), listed("el2n,uncertain"), listed("none")
+        ([0.5, 0.2], ['el2n', 'uncertain'], [])
+    """
+    if text.strip() == "none":
+        return []
+    return [_number(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,224 @@
+"""Run the cells of a plan, each in a process of its own; a comparison that was killed goes on where it stopped."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from datadiet import run_folder
+from datadiet.checks import ArgumentError, UserError
+from datadiet.comparison.plan import Cell, Plan
+from datadiet.config import FinetuneConfig, read_config
+from datadiet.records import Json
+from datadiet.store import write_atomically
+
+RUNS, CELLS, LOGS = "runs", "cells", "logs"
+LOCK = "comparison.lock"
+Status = Literal["waiting", "running", "done", "failed"]
+_LAST_LINES = 3  # of a log, where it names no error
+
+
+@dataclass(frozen=True)
+class CellState:
+    """How a run is getting on.
+
+    Attributes:
+        cell: Which.
+        status: `waiting`, `running`, `done` or `failed`.
+        seconds: Wall-clock time of its process; 0 where an earlier comparison ran it.
+        error: What a failed run said.
+        result: `result.json` of one that is done.
+    """
+
+    cell: Cell
+    status: Status = "waiting"
+    seconds: float = 0.0
+    error: str | None = None
+    result: Json | None = None
+
+
+class Watcher(Protocol):
+    """Is told how the runs get on; may be called from several threads."""
+
+    def changed(self, state: CellState) -> None:
+        """A run has begun, is done, or has failed."""
+
+
+def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> list[CellState]:
+    """Run every cell that has no result yet.
+
+    The first one runs alone: it tells how many training rows there are, from which the steps of `short` follow. A run
+    that fails does not stop the others.
+
+    Args:
+        plan: Checked.
+        folder: Receives `runs/`, one run folder per cell, `cells/`, their options, and `logs/`.
+        jobs: Runs at a time; the threads are divided among them.
+        watcher: Is told of every change.
+
+    Returns:
+        The states of all cells, in the order of the plan.
+
+    Raises:
+        ArgumentError: If a finished run in the folder has other options, or another comparison is running there.
+    """
+    cells = plan.cells()
+    with _Lock(folder / LOCK):
+        runner = _Runner(plan, folder, jobs, watcher)
+        states = {cell.name: runner.known(cell) for cell in cells}
+        _check_options(plan, folder, [state for state in states.values() if state.status == "done"])
+        for state in states.values():
+            watcher.changed(state)
+        waiting = [cell for cell in cells if states[cell.name].status == "waiting"]
+        rows = _rows(states.values())
+        while waiting and rows is None:
+            cell = waiting.pop(0)
+            states[cell.name] = runner.run(cell, None)
+            rows = _rows([states[cell.name]])
+        with ThreadPoolExecutor(jobs) as pool:
+            try:
+                for state in pool.map(lambda cell: runner.run(cell, rows), waiting):
+                    states[state.cell.name] = state
+            except BaseException:
+                runner.stop()
+                raise
+    return [states[cell.name] for cell in cells]
+
+
+class _Runner:
+    """Starts processes and stops them."""
+
+    def __init__(self, plan: Plan, folder: Path, jobs: int, watcher: Watcher) -> None:
+        self._plan, self._folder, self._watcher = plan, folder, watcher
+        self._environment = dict(os.environ)
+        if jobs > 1:
+            self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._stopped = False
+
+    def known(self, cell: Cell) -> CellState:
+        """Of a cell that an earlier comparison has run, or that waits."""
+        try:
+            return CellState(cell, "done", result=run_folder.read_result(self._folder / RUNS / cell.name))
+        except UserError:
+            return CellState(cell)
+
+    def run(self, cell: Cell, rows: int | None) -> CellState:
+        """Run a cell to its end."""
+        state = CellState(cell, "running")
+        self._watcher.changed(state)
+        began = time.perf_counter()
+        try:
+            command = self._command(cell, rows)
+            log = self._folder / LOGS / f"{cell.name}.log"
+            code = self._call(command, log)
+            error = None if code == 0 else _error_in(log, code)
+        except UserError as problem:
+            error = str(problem)
+        state = replace(state, seconds=time.perf_counter() - began)
+        folder = self._folder / RUNS / cell.name
+        if error is None:
+            state = replace(state, status="done", result=run_folder.read_result(folder))
+        else:
+            state = replace(state, status="failed", error=error)
+        if not self._stopped:
+            self._watcher.changed(state)
+        return state
+
+    def _command(self, cell: Cell, rows: int | None) -> list[str]:
+        if cell.steps_of is not None and rows is None:
+            raise ArgumentError("no run has finished, so the number of training rows is not known.")
+        folder = self._folder / RUNS / cell.name
+        start = [sys.executable, "-m", "datadiet", "finetune", "--json"]
+        if (folder / run_folder.CONFIG).is_file():
+            return [*start, "--resume", str(folder)]
+        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
+        config = self._plan.config(cell, str(folder), rows)
+        place = self._folder / CELLS / f"{cell.name}.yaml"
+        write_atomically(place, config.to_yaml())
+        return [*start, "--config", str(place)]
+
+    def _call(self, command: Sequence[str], log: Path) -> int:
+        if self._stopped:
+            return 130
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("ab") as stream:
+            process = subprocess.Popen(
+                command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.DEVNULL, env=self._environment
+            )
+            self._processes.append(process)
+            return process.wait()
+
+    def stop(self) -> None:
+        """End every process; their runs can be resumed."""
+        self._stopped = True
+        for process in self._processes:
+            if process.poll() is None:
+                process.terminate()
+        for process in self._processes:
+            process.wait()
+
+
+def _rows(states: Any) -> int | None:
+    """Training rows, as a finished run has them."""
+    return next((int(state.result["data"]["rows"]["train"]) for state in states if state.result is not None), None)
+
+
+def _error_in(log: Path, code: int) -> str:
+    """What a failed run said last."""
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    named = [place for place, line in enumerate(lines) if line.startswith("error:")]
+    said = lines[named[-1] :] if named else lines[-_LAST_LINES:]
+    return " ".join(said).removeprefix("error:").strip() or f"ended with exit code {code}"
+
+
+def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> None:
+    """Refuse to mix runs of different options: a finished run must be the one that would be run now."""
+    rows = _rows(states)
+    for state in states:
+        kept = read_config(folder / RUNS / state.cell.name / run_folder.CONFIG)
+        wanted = plan.config(state.cell, kept.output, rows)
+        if other := _differences(kept, wanted):
+            name, was, now = other[0]
+            raise ArgumentError(
+                f"{folder} holds a comparison with other options: {state.cell.name} has {name} {was!r}, "
+                f"now it would be {now!r}. Choose another folder, or give the options it has."
+            )
+
+
+def _differences(kept: FinetuneConfig, wanted: FinetuneConfig) -> list[tuple[str, Any, Any]]:
+    ours, theirs = asdict(kept), asdict(wanted)
+    return [(name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]]
+
+
+class _Lock:
+    """Held while a comparison runs, so that two do not run the same cells; one left by a killed process is taken."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> None:
+        if self._path.is_file() and _alive(self._path.read_text(encoding="utf-8")):
+            raise ArgumentError(
+                f"another comparison is running in {self._path.parent}; wait for it, or choose another."
+            )
+        write_atomically(self._path, str(os.getpid()))
+
+    def __exit__(self, *error: object) -> None:
+        self._path.unlink(missing_ok=True)
+
+
+def _alive(pid: str) -> bool:
+    try:
+        os.kill(int(pid), 0)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -1,0 +1,248 @@
+"""Is the difference real? Paired statistics over seeds and over test rows; scipy and statsmodels do the work.
+
+Figures are in points (hundredths), and a difference is `method - baseline`, so that below 0 the method is worse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+from statsmodels.stats.contingency_tables import mcnemar as mcnemar_test
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower
+from statsmodels.stats.weightstats import DescrStatsW
+
+from datadiet.comparison.row_sums import RowSums
+
+Floats = NDArray[np.float64]
+
+LEVEL = 0.95
+POWER = 0.8
+_EXACT_BELOW = 25  # discordant pairs; from there the chi-square with continuity correction is as good
+_MOST_SEEDS = 200  # looked at before giving up
+_WEIGHTS = 4_000_000  # numbers of a block of bootstrap weights, which bounds its memory
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Both ends of an interval at the level 0.95."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What the seeds that a method and its baseline share say of their difference, in points.
+
+    Attributes:
+        seeds: Those that both have.
+        mean, deviation: Of the differences paired by seed; the sample deviation of one seed is None.
+        interval: Of the mean, by Student's t over the seeds; None for one seed.
+        bootstrap: Of the mean, over seeds and test rows; None where the predictions of some run are missing.
+        p_not_worse: Of "worse by `margin` or more" (one-sided t); None for one seed.
+        p_equal: Of "different by `margin` or more" (TOST); None for one seed.
+        margin: In points.
+        seeds_needed: How many seeds would show "not worse" with a power of 0.8, if mean and deviation are what they
+            seem; None where no number would, or for one seed.
+    """
+
+    seeds: tuple[int, ...]
+    mean: float
+    deviation: float | None
+    interval: Interval | None
+    bootstrap: Interval | None
+    p_not_worse: float | None
+    p_equal: float | None
+    margin: float
+    seeds_needed: int | None
+
+    @property
+    def not_worse(self) -> bool:
+        """Whether it is shown that the method is not worse by the margin or more."""
+        return self.p_not_worse is not None and self.p_not_worse < 1 - LEVEL
+
+    @property
+    def shown(self) -> bool:
+        """Whether a difference from 0 is shown, by the interval over the seeds."""
+        return self.interval is not None and 0 not in self.interval
+
+
+def difference(
+    method: Mapping[int, float],
+    baseline: Mapping[int, float],
+    *,
+    margin: float,
+    rows: Sequence[tuple[RowSums, RowSums]] = (),
+) -> Difference | None:
+    """Compare two methods over the seeds that both have; None where they share none.
+
+    Args:
+        method, baseline: Figures in points, by seed.
+        margin: By how much the method may be worse, in points, above 0.
+        rows: The test rows of each shared seed, of method and baseline.
+
+    Example:
+        >>> found = difference({0: 95.1, 1: 95.2, 2: 95.0}, {0: 95.3, 1: 95.3, 2: 95.3}, margin=0.5)
+        >>> round(found.mean, 2), round(found.deviation, 2), found.not_worse
+        (-0.2, 0.1, True)
+    """
+    seeds = tuple(sorted(method.keys() & baseline.keys()))
+    if not seeds:
+        return None
+    found = np.array([method[seed] - baseline[seed] for seed in seeds])
+    bootstrap = two_level_bootstrap(rows) if len(rows) == len(seeds) else None
+    mean = float(found.mean())
+    if len(seeds) == 1:
+        return Difference(seeds, mean, None, None, bootstrap, None, None, margin, None)
+    deviation = float(found.std(ddof=1))
+    not_worse, equal = non_inferiority(found, margin)
+    needed = seeds_needed(mean, deviation, margin)
+    return Difference(seeds, mean, deviation, t_interval(found), bootstrap, not_worse, equal, margin, needed)
+
+
+def t_interval(differences: Floats) -> Interval:
+    """Interval of the mean of at least two differences, by Student's t."""
+    if np.ptp(differences) == 0:
+        return Interval(float(differences[0]), float(differences[0]))
+    low, high = stats.ttest_1samp(differences, 0.0).confidence_interval(LEVEL)
+    return Interval(float(low), float(high))
+
+
+def non_inferiority(differences: Floats, margin: float) -> tuple[float, float]:
+    """p of "worse by `margin` or more", and p of "different by `margin` or more": two one-sided t tests.
+
+    Source: Schuirmann 1987 (TOST), as `statsmodels.stats.weightstats.DescrStatsW.ttost_mean` has it.
+    """
+    if np.ptp(differences) == 0:  # no spread: what is seen is all there is
+        mean = float(differences[0])
+        return float(mean <= -margin), float(abs(mean) >= margin)
+    both, (_, not_worse, _), _ = DescrStatsW(differences).ttost_mean(-margin, margin)
+    return float(not_worse), float(both)
+
+
+def seeds_needed(mean: float, deviation: float, margin: float) -> int | None:
+    """Seeds that would show "not worse by `margin`" with a power of 0.8; None where no number up to 200 would.
+
+    Args:
+        mean, deviation: Of the differences paired by seed.
+        margin: In the same unit.
+
+    Example:
+        >>> seeds_needed(0.0, 0.3, 0.5), seeds_needed(-0.6, 0.3, 0.5)
+        (4, None)
+    """
+    room = mean + margin
+    if room <= 0:
+        return None
+    if deviation == 0:
+        return 2
+    power = TTestPower()
+    for seeds in range(2, _MOST_SEEDS + 1):
+        if power.power(room / deviation, seeds, 1 - LEVEL, alternative="larger") >= POWER:
+            return seeds
+    return None
+
+
+def two_level_bootstrap(rows: Sequence[tuple[RowSums, RowSums]], *, repeats: int = 2000, seed: int = 0) -> Interval:
+    """Interval of the mean difference over seeds, when seeds and test rows are both only samples.
+
+    Each repeat draws test rows with replacement, the same for every run because all were tested on the same rows, and
+    seeds with replacement; the ends are percentiles.
+
+    Args:
+        rows: `(method, baseline)` of each seed, over the same test rows.
+        repeats: How often.
+        seed: Of the draws.
+
+    Source: Efron and Tibshirani 1993, chapter 13 (percentiles); two levels as in Davison and Hinkley 1997, section 3.8.
+    """
+    generator = np.random.default_rng(seed)
+    number = len(rows[0][0])
+    block = max(1, _WEIGHTS // number)
+    found = []
+    for begin in range(0, repeats, block):
+        size = min(block, repeats - begin)
+        weights = generator.multinomial(number, np.full(number, 1 / number), size=size)  # (size, rows)
+        each = np.stack([ours.figure(weights) - theirs.figure(weights) for ours, theirs in rows], axis=1)
+        drawn = generator.integers(len(rows), size=each.shape)  # (size, seeds)
+        found.append(np.take_along_axis(each, drawn, axis=1).mean(axis=1))
+    tail = 50 * (1 - LEVEL)
+    low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])
+    return Interval(float(low), float(high))
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """p that two models are right equally often on the same rows: exact where few rows tell them apart.
+
+    Args:
+        ours, theirs: bool `(rows,)`, whether each prediction is right.
+
+    Example:
+        >>> right = np.array([True] * 8 + [False] * 2)
+        >>> mcnemar(right, right), mcnemar(np.ones(10, bool), np.zeros(10, bool)) < 0.01
+        (1.0, True)
+
+    Source: McNemar 1947; `statsmodels.stats.contingency_tables.mcnemar`.
+    """
+    ours_only, theirs_only = int(np.sum(ours & ~theirs)), int(np.sum(~ours & theirs))
+    both, neither = int(np.sum(ours & theirs)), int(np.sum(~ours & ~theirs))
+    exact = ours_only + theirs_only < _EXACT_BELOW
+    return float(mcnemar_test([[both, ours_only], [theirs_only, neither]], exact=exact).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p-values adjusted for being many, in their order.
+
+    Example:
+        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
+        [0.03, 0.06, 0.06]
+
+    Source: Holm 1979; `statsmodels.stats.multitest.multipletests`.
+    """
+    return [] if not p_values else [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+@dataclass(frozen=True)
+class Saving:
+    """The share of the time that a method saves against a baseline, paired by seed.
+
+    Attributes:
+        median: Of the seeds.
+        interval: Of the median, by a bootstrap over the seeds (percentiles; three seeds give their range); None for
+            one seed.
+    """
+
+    median: float
+    interval: Interval | None
+
+
+def saving(method: Mapping[int, float], baseline: Mapping[int, float]) -> Saving | None:
+    """The share of the time saved; None where no seed has both.
+
+    Args:
+        method, baseline: Seconds by seed.
+
+    Example:
+        >>> round(saving({0: 60.0, 1: 50.0, 2: 55.0}, {0: 100.0, 1: 100.0, 2: 100.0}).median, 2)
+        0.45
+    """
+    shares = np.array([1 - method[seed] / baseline[seed] for seed in sorted(method.keys() & baseline.keys())])
+    if not len(shares):
+        return None
+    median = float(np.median(shares))
+    if len(shares) == 1:
+        return Saving(median, None)
+    if np.ptp(shares) == 0:
+        return Saving(median, Interval(median, median))
+    drawn = stats.bootstrap(
+        (shares,), np.median, confidence_level=LEVEL, method="percentile", rng=np.random.default_rng(0)
+    )
+    return Saving(median, Interval(float(drawn.confidence_interval.low), float(drawn.confidence_interval.high)))

@@ -1,0 +1,100 @@
+"""The verdict on a method in one sentence: what it saves, whether it is worse, whether fewer epochs do as well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+LEVEL = 0.05
+
+
+def verdict(line: Mapping[str, Any], *, comparable: bool = True) -> str:
+    """What may be said of one entry of `comparison.json`, and nothing more.
+
+    Args:
+        line: The entry.
+        comparable: Whether its times may be compared with those of the others.
+
+    Example:
+        >>> saved = {"finetune_s": {"median": 0.39, "interval": None}}
+        >>> verdict({"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "seeds": [0]})
+        'saves 39 % of the fine-tuning time (ceiling 45 %)'
+    """
+    if line["method"] == "full":
+        return "what the others are compared with"
+    against = line["against"]
+    parts = [_saved(line, comparable)]
+    if "full" in against:
+        parts.append(_not_worse(against["full"], line.get("p_not_worse_holm")))
+    parts += [_beside(name, against[name]) for name in ("short", "random") if name in against]
+    return "; ".join(part for part in parts if part)
+
+
+def _saved(line: Mapping[str, Any], comparable: bool) -> str:
+    if not comparable:
+        return "times are not comparable, because several runs shared the machine"
+    saved = line["saved"].get("finetune_s")
+    if saved is None:
+        return ""
+    share = saved["median"]
+    ceiling = "" if line["ceiling"] is None else f" (ceiling {percent(line['ceiling'])})"
+    if share < 0:
+        return f"takes {percent(-share)} more fine-tuning time"
+    return f"saves {percent(share)} of the fine-tuning time{ceiling}"
+
+
+def _not_worse(found: Mapping[str, Any], adjusted: float | None) -> str:
+    margin, mean = f"{found['margin']:g} points", points(found["mean"])
+    if found["p_not_worse"] is None:
+        return f"{mean} points against full in one seed, from which no interval follows: run more seeds"
+    p = found["p_not_worse"] if adjusted is None else adjusted
+    if p < LEVEL:
+        return f"not worse than full by more than {margin} ({spread(found)}, p = {p:.2g})"
+    claim = f"not shown to be within {margin} of full ({spread(found)}, p = {p:.2g})"
+    needed, seeds = found["seeds_needed"], len(found["seeds"])
+    if needed is None:
+        return f"{claim}, and at this difference no number of seeds would show it"
+    return claim if needed <= seeds else f"{claim}: about {needed} seeds would do"
+
+
+def _beside(name: str, found: Mapping[str, Any]) -> str:
+    """Beside `short` and `random`: better, worse, or not shown."""
+    what = "short at the same steps" if name == "short" else "random at the same keep"
+    interval = found["interval"]
+    if interval is None:
+        return f"against {what} {points(found['mean'])} in one seed"
+    shown = interval["low"] > 0 or interval["high"] < 0
+    word = "not shown" if not shown else "better" if found["mean"] > 0 else "worse"
+    return f"against {what} {spread(found)}: {word}"
+
+
+def spread(found: Mapping[str, Any]) -> str:
+    """Mean and half the width of the interval.
+
+    Example:
+        >>> spread({"mean": 0.1, "interval": {"low": -0.2, "high": 0.4}})
+        '+0.1 ± 0.3'
+    """
+    interval = found["interval"]
+    return points(found["mean"]) + ("" if interval is None else f" ± {(interval['high'] - interval['low']) / 2:.1f}")
+
+
+def points(value: float) -> str:
+    """A difference in points with its sign; 0 has none.
+
+    Example:
+        >>> points(0.14), points(-0.04)
+        ('+0.1', '0.0')
+    """
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def percent(share: float) -> str:
+    """A share in whole percent.
+
+    Example:
+        >>> percent(0.387)
+        '39 %'
+    """
+    return f"{100 * share:.0f} %"

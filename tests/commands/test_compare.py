@@ -1,0 +1,153 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from datadiet.checks import ArgumentError
+from datadiet.cli import Call, app
+from datadiet.commands.compare import request_from
+from datadiet.comparison import running
+from tiny import TOYS, tiny_model_folder, write_toy_folder
+
+SCRIPT = str(Path(__file__).parents[1] / "comparison" / "made_up.py")
+NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["compare", *arguments], obj=Call(0.0))
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Runs that write a result at once; those of the named methods fail."""
+    failing: set[str] = set()
+    real = running._Runner._command
+
+    def command(self, cell, rows):
+        made = real(self, cell, rows)
+        return [sys.executable, SCRIPT, "fail" if cell.method in failing else "write", made[-1]]
+
+    monkeypatch.setattr(running._Runner, "_command", command)
+    monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    return failing
+
+
+def test_flags_and_file_together(tmp_path):
+    file = tmp_path / "compare.yaml"
+    written = {
+        **NEEDED,
+        "methods": ["uncertain", {"mine": {"score": "entropy"}}],
+        "keep": [0.5, "1:0.7,3:0.4"],
+        "seeds": 2,
+    }
+    file.write_text(yaml.safe_dump({**written, "epochs": 7, "margin": 1}))
+    request = request_from({"epochs": 9, "seeds": 3}, file, tmp_path / "out")
+    plan = request.plan
+    assert (plan.options["epochs"], plan.seeds, plan.margin) == (9, [0, 1, 2], 1.0)
+    assert plan.methods["mine"] == {"score": "entropy"}
+    assert plan.keeps == [0.5, "1:0.7,3:0.4"]
+    assert "keep" not in plan.options
+
+
+def test_everything_missing_is_said_at_once():
+    with pytest.raises(ArgumentError) as error:
+        request_from({}, None, None)
+    assert [problem.split(" ")[0] for problem in error.value.problems] == ["--output", "DATA", "--task", "no"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"select": "random"}, "select belongs to a method: write the method out in YAML"),
+        ({"seeds": 0}, "seeds must be a number of seeds, at least 1, or a list of whole numbers, got 0"),
+        ({"seeds": [0, "b"]}, "seeds must be a number of seeds"),
+        ({"methods": ["el2m"]}, "unknown method 'el2m'; did you mean 'el2n'"),
+        ({"keep": [50]}, "Did you mean 0.5?"),
+        ({"jobs": 0}, "jobs must be a whole number, at least 1, got 0"),
+        ({"baselines": ["ful"]}, "unknown baseline 'ful'; did you mean 'full'"),
+    ],
+)
+def test_what_makes_no_sense(tmp_path, changes, said):
+    with pytest.raises(ArgumentError, match=said.replace("?", r"\?")):
+        request_from({**NEEDED, **changes}, None, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: [", "is not valid YAML"),
+        ("- 1", "must hold a mapping"),
+        ("sed: 3", "unknown option 'sed'; did you mean 'seed"),
+    ],
+)
+def test_files_that_make_no_sense(tmp_path, content, said):
+    file = tmp_path / "compare.yaml"
+    file.write_text(content)
+    with pytest.raises(ArgumentError, match=said):
+        request_from(NEEDED, file, tmp_path)
+
+
+def test_a_comparison_on_the_command_line(tmp_path, pretended):
+    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
+    done = run(*arguments, "--seeds", "2", "--output", str(tmp_path / "c"))
+    assert done.exit_code == 0, done.output
+    assert "[8/8]" in done.output
+    assert "el2n-0.5 saves 50 % of the fine-tuning time (ceiling 50 %); " in done.output
+    assert "random-0.5 saves" in done.output
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert len(found["runs"]) == 8
+    again = run(*arguments, "--seeds", "3", "--output", str(tmp_path / "c"), "--json")
+    assert len(json.loads(again.stdout)["runs"]) == 12
+    assert again.stderr.count("running") == 4  # of the new seed alone
+
+
+def test_a_failed_run_is_reported_and_the_exit_code_is_1(tmp_path, pretended):
+    pretended |= {"random"}
+    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
+    done = run(*arguments, "--seeds", "1", "--output", str(tmp_path / "c"))
+    assert done.exit_code == 1
+    assert "random-0.5-seed0 failed: no such model 'x'" in done.output
+    assert "el2n-0.5 saves" in done.output
+
+
+def test_options_of_every_method_are_checked_before_any_run(tmp_path):
+    file = tmp_path / "compare.yaml"
+    file.write_text(yaml.safe_dump({"methods": ["el2n", {"mine": {"score": "el2m"}}]}))
+    model = str(tiny_model_folder(tmp_path))
+    data = str(write_toy_folder(tmp_path, "classification", 48))
+    done = run(
+        data, "--task", "classification", "--model", model, "--config", str(file), "--output", str(tmp_path / "c")
+    )
+    assert done.exit_code == 2
+    assert "mine-0.5: unknown score 'el2m'; did you mean 'el2n'?" in done.output
+    assert not (tmp_path / "c").exists()
+
+
+def test_without_statsmodels_the_install_line_is_said(tmp_path, pretended, monkeypatch):
+    monkeypatch.delitem(sys.modules, "datadiet.comparison.outcome", raising=False)
+    monkeypatch.delitem(sys.modules, "datadiet.comparison.statistics", raising=False)
+    monkeypatch.setitem(sys.modules, "statsmodels.stats.power", None)
+    done = run("made-up", "--task", "classification", "--methods", "el2n", "--output", str(tmp_path / "c"))
+    assert done.exit_code == 2
+    assert "pip install 'datadiet[compare]'" in done.output
+    assert not (tmp_path / "c").exists()
+
+
+def test_real_runs(tmp_path):
+    model, data = tiny_model_folder(tmp_path), write_toy_folder(tmp_path, "classification", 48)
+    options = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--baselines", "short", "--seeds", "1"]
+    done = run(
+        str(data), "--task", TOYS["classification"].task, "--model", str(model), "--methods", "random",
+        "--output", str(tmp_path / "c"), *options,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert [run["steps"] for run in found["runs"]] == [6 + 3, 6 + 3]
+    assert found["methods"][0]["against"]["short"]["seeds"] == [0]

@@ -1,0 +1,61 @@
+"""Finished runs without training: a process that writes what `datadiet finetune` would."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from datadiet.comparison.plan import Plan, methods_from
+from datadiet.config import read_config
+
+ROWS = 200
+SKILL = {"full": 0.9, "el2n": 0.89, "random": 0.8, "short": 0.88}
+OPTIONS = {"data": "made-up", "task": "classification", "epochs": 4, "batch_size": 10}
+
+
+def made_up_plan(*methods: Any, **changes: Any) -> Plan:
+    usual = {"options": OPTIONS, "methods": methods_from(methods or ["el2n"]), "keeps": [0.5], "seeds": [0, 1, 2]}
+    return Plan(**{**usual, **changes})
+
+
+def pretend(config_file: str) -> None:
+    """Write the run folder of a config; its quality goes by the name of the method."""
+    config = read_config(Path(config_file))
+    folder = Path(config.output)
+    method = folder.name.split("-")[0]
+    rng = np.random.default_rng([config.seed, len(method)])
+    gold = np.arange(ROWS) % 2
+    right = np.random.default_rng(config.seed).random(ROWS) < SKILL.get(method, 0.85)  # the same rows are hard for all
+    right ^= rng.random(ROWS) < 0.01
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(config.to_yaml())
+    predicted = np.where(right, gold, 1 - gold)
+    pd.DataFrame(
+        {"split": "test", "id": [f"{row:03d}" for row in range(ROWS)], "gold": gold.astype(str)}
+        | {"predicted": predicted.astype(str), "probability": 0.9}
+    ).to_parquet(folder / "predictions.parquet")
+    kept = 1.0 if config.keep == 1.0 and config.max_steps is None else 0.5
+    seconds = 100 * kept + config.seed
+    result = {
+        "schema": 1, "task": config.task, "model": "tiny", "seed": config.seed,
+        "data": {"name": "made-up", "fingerprint": "abc", "rows": {"train": 100, "dev": 50, "test": ROWS}},
+        "metrics": {"dev": None, "test": {"accuracy": float(right.mean()), "nll": 0.3}},
+        "epochs": [{"epoch": epoch, "steps": 10} for epoch in range(4)],
+        "cost": {"finetune_s": seconds, "total_s": seconds + 10, "tokens_backward": int(1000 * kept)},
+        "ceiling": {"examples_saved": 1 - kept, "tokens_saved": 1 - kept},
+        "environment": {"cpu": "a CPU"},
+    }  # fmt: skip
+    (folder / "result.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    what, place = sys.argv[1:]
+    if what == "fail":
+        sys.stderr.write("some noise\nerror: no such model 'x'\n")
+        raise SystemExit(2)
+    pretend(place)

@@ -1,0 +1,166 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+from made_up import made_up_plan, pretend
+
+from datadiet.checks import DataError
+from datadiet.comparison.outcome import outcome, read_outcome, write_outcome
+from datadiet.comparison.running import CellState
+from datadiet.comparison.words import verdict
+from datadiet.run_folder import read_result
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A plan of two methods and three seeds, its folder and its finished runs."""
+    folder = tmp_path_factory.mktemp("comparison")
+    plan = made_up_plan("el2n", "easiest")
+    states = []
+    for cell in plan.cells():
+        config = folder / f"{cell.name}.yaml"
+        config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100).to_yaml())
+        pretend(str(config))
+        states.append(CellState(cell, "done", result=read_result(folder / "runs" / cell.name)))
+    return plan, folder, states
+
+
+def lines_of(found) -> dict:
+    return {line["name"]: line for line in found["methods"]}
+
+
+def test_each_method_stands_beside_its_baselines(ran):
+    found = outcome(*ran)
+    lines = lines_of(found)
+    assert list(lines) == ["full", "el2n-0.5", "easiest-0.5", "random-0.5", "short-0.5"]
+    assert lines["full"]["against"] == {}
+    assert set(lines["el2n-0.5"]["against"]) == {"full", "random", "short"}
+    assert set(lines["random-0.5"]["against"]) == {"full", "short"}
+    assert set(lines["short-0.5"]["against"]) == {"full", "random"}
+
+
+def test_figures_are_those_of_the_runs(ran):
+    plan, folder, states = ran
+    line = lines_of(outcome(plan, folder, states))["el2n-0.5"]
+    runs = [read_result(folder / "runs" / f"el2n-0.5-seed{seed}")["metrics"]["test"] for seed in range(3)]
+    assert line["metrics"]["accuracy"]["mean"] == pytest.approx(100 * sum(run["accuracy"] for run in runs) / 3)
+    assert line["metrics"]["nll"]["mean"] == pytest.approx(0.3)  # no points
+    # 100 + seed seconds against 50 + seed: the median is that of seed 1
+    assert line["saved"]["finetune_s"]["median"] == pytest.approx(1 - 51 / 101)
+    assert line["ceiling"] == 0.5
+    assert line["steps"] == 40
+
+
+def test_pairs_are_of_the_same_rows_whatever_their_order(ran, tmp_path):
+    plan, folder, states = ran
+    expected = lines_of(outcome(plan, folder, states))["el2n-0.5"]
+    path = folder / "runs" / "el2n-0.5-seed0" / "predictions.parquet"
+    table = pd.read_parquet(path)
+    try:
+        table.sample(frac=1, random_state=0).to_parquet(path)
+        assert lines_of(outcome(plan, folder, states))["el2n-0.5"] == expected
+    finally:
+        table.to_parquet(path)
+    assert set(expected["mcnemar"]) == {0, 1, 2}
+    assert expected["against"]["full"]["bootstrap"]["low"] < expected["against"]["full"]["mean"]
+
+
+def test_many_claims_are_adjusted(ran):
+    plan, folder, states = ran
+    lines = lines_of(outcome(replace(plan, margin=20.0), folder, states))
+    claims = {name: line["against"]["full"]["p_not_worse"] for name, line in lines.items() if name != "full"}
+    assert all(lines[name]["p_not_worse_holm"] >= p for name, p in claims.items())
+    assert lines[min(claims, key=claims.get)]["p_not_worse_holm"] == pytest.approx(4 * min(claims.values()))
+
+
+def test_one_seed_gives_a_table_and_no_interval(ran):
+    plan, folder, states = ran
+    first = [state for state in states if state.cell.seed == 0]
+    line = lines_of(outcome(replace(plan, seeds=[0]), folder, first))["el2n-0.5"]
+    assert line["against"]["full"]["interval"] is None
+    assert "in one seed, from which no interval follows: run more seeds" in line["verdict"]
+
+
+def test_runs_that_failed_stay_in_the_list(ran):
+    plan, folder, states = ran
+    failed = [replace(states[1], status="failed", result=None, error="no memory"), *states[:1], *states[2:]]
+    found = outcome(plan, folder, failed)
+    assert found["runs"][0]["error"] == "no memory"
+    assert lines_of(found)["el2n-0.5"]["seeds"] == [1, 2]
+    nothing = outcome(plan, folder, [replace(state, status="failed", result=None, error="x") for state in states])
+    assert nothing["methods"] == []
+
+
+def test_several_jobs_make_times_incomparable(ran):
+    found = outcome(*ran, jobs=2)
+    assert found["comparable_times"] is False
+    assert "times are not comparable" in lines_of(found)["el2n-0.5"]["verdict"]
+
+
+@pytest.mark.parametrize(("name", "value"), [("task", "regression"), ("data", {"name": "b", "fingerprint": "x"})])
+def test_runs_of_different_data_are_not_compared(ran, name, value):
+    plan, folder, states = ran
+    other = replace(states[1], result={**states[1].result, name: value})
+    with pytest.raises(DataError, match=f"runs of different {name} are not compared: "):
+        outcome(plan, folder, [states[0], other])
+
+
+def test_verdicts_are_about_metrics_of_which_more_is_better(ran):
+    with pytest.raises(DataError, match=r"no verdict can be about 'nll'\. Allowed: accuracy\."):
+        outcome(*ran, metric="nll")
+
+
+def test_written_and_read(ran, tmp_path):
+    found = outcome(*ran)
+    write_outcome(tmp_path, found)
+    again = read_outcome(tmp_path)
+    assert again == json.loads(json.dumps(found))
+    assert str(ran[1]) not in (tmp_path / "comparison.json").read_text()
+    with pytest.raises(DataError, match="holds no comparison"):
+        read_outcome(tmp_path / "nowhere")
+    (tmp_path / "comparison.json").write_text("{")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_outcome(tmp_path)
+
+
+def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:
+    interval = None if half is None else {"low": mean - half, "high": mean + half}
+    return {
+        "mean": mean, "interval": interval, "p_not_worse": p, "margin": 0.5, "seeds": [0, 1, 2], "seeds_needed": needed,
+    }  # fmt: skip
+
+
+def line(**changes) -> dict:
+    saved = {"finetune_s": {"median": 0.39, "interval": None}}
+    return {"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "p_not_worse_holm": None, **changes}
+
+
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        (
+            line(against={"full": against(-0.1), "short": against(0.1, 0.3)}),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); not worse than full by more than 0.5 points "
+            "(-0.1 ± 0.2, p = 0.01); against short at the same steps +0.1 ± 0.3: not shown",
+        ),
+        (
+            line(against={"full": against(-0.3, p=0.2, needed=9), "random": against(0.6)}, p_not_worse_holm=0.4),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); not shown to be within 0.5 points of full "
+            "(-0.3 ± 0.2, p = 0.4): about 9 seeds would do; against random at the same keep +0.6 ± 0.2: better",
+        ),
+        (
+            line(against={"full": against(-2.0, p=0.9, needed=None), "random": against(-0.6)}, ceiling=None),
+            "saves 39 % of the fine-tuning time; not shown to be within 0.5 points of full (-2.0 ± 0.2, p = 0.9), and "
+            "at this difference no number of seeds would show it; against random at the same keep -0.6 ± 0.2: worse",
+        ),
+        (line(saved={"finetune_s": {"median": -0.1}}), "takes 10 % more fine-tuning time"),
+        (line(saved={"finetune_s": None}, against={"short": against(0.1, None, None)}),
+         "against short at the same steps +0.1 in one seed"),
+        (line(method="full"), "what the others are compared with"),
+    ],
+)  # fmt: skip
+def test_verdicts(entry, said):
+    assert verdict(entry) == said

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from datadiet.checks import ArgumentError
+from datadiet.comparison.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet.schedules import Schedule
+
+OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10}
+
+
+def plan(*methods: str, **changes) -> Plan:
+    usual = {"options": OPTIONS, "methods": methods_from(methods or ["el2n"]), "keeps": [0.5, 0.2], "seeds": [0, 1]}
+    return Plan(**{**usual, **changes})
+
+
+def test_methods_are_interleaved_within_a_seed():
+    names = [cell.name for cell in plan("el2n", "uncertain", keeps=[0.5]).cells()]
+    seed = ["full", "el2n-0.5", "uncertain-0.5", "random-0.5", "short-0.5"]
+    assert names == [f"{name}-seed{number}" for number in (0, 1) for name in seed]
+
+
+def test_baselines_can_be_left_out():
+    assert [cell.arm for cell in plan(seeds=[0], baselines=["short"]).cells()] == [
+        "el2n-0.5", "short-0.5", "el2n-0.2", "short-0.2",
+    ]  # fmt: skip
+    assert [cell.arm for cell in plan(seeds=[0], baselines=[]).cells()] == ["el2n-0.5", "el2n-0.2"]
+
+
+def test_random_is_not_run_twice():
+    assert [cell.arm for cell in plan("random", keeps=[0.5], seeds=[0]).cells()] == ["full", "random-0.5", "short-0.5"]
+
+
+def test_short_has_the_steps_of_the_diet_and_its_own_schedule():
+    config = plan().config(Cell("short", 0.5, 1, steps_of="el2n"), "runs/x", rows=100)
+    planned = Schedule(num_examples=100, epochs=6, keep=0.5, batch=10)
+    assert (config.keep, config.max_steps, config.seed) == (1.0, planned.total_steps, 1)
+    assert planned.total_steps == 10 + 5 * 5
+
+
+def test_a_method_with_another_number_of_steps_gets_a_short_of_its_own():
+    made = plan("el2n", "static_random", keeps=[0.5], seeds=[0])
+    cells = {cell.method: cell for cell in made.cells()}
+    assert list(cells) == ["full", "el2n", "static_random", "random", "short", "short_static_random"]
+    assert made.config(cells["short_static_random"], "runs/x", rows=100).max_steps == 6 * 5
+    assert (made.short_of("el2n", 0.5), made.short_of("static_random", 0.5)) == ("short", "short_static_random")
+    assert made.short_of("el2n", None) is None
+
+
+def test_a_method_may_name_its_own_keep():
+    made = plan({"mine": {"keep": 0.3}}, keeps=[0.5], seeds=[0])
+    assert [cell.arm for cell in made.cells()] == ["full", "mine-0.3", "short-0.3", "random-0.5", "short-0.5"]
+    assert made.config(Cell("mine", 0.3, 0), "runs/x").keep == 0.3
+
+
+def test_every_preset_gives_options_that_exist():
+    for name in PRESETS:
+        made = plan(name)
+        check_plan(made)
+        assert made.config(Cell(name, 0.5, 0), "runs/x").keep == 0.5
+
+
+def test_steps_down_make_names_that_a_folder_can_have():
+    assert Cell("el2n", "1:0.7,4:0.5", 0).name == "el2n-1~0.7+4~0.5-seed0"
+
+
+def test_all_problems_at_once():
+    bad = plan({"mine": {"keeep": 1}}, keeps=[70, 1.0], seeds=[1, 1], margin=0, options={**OPTIONS, "seed": 3})
+    with pytest.raises(ArgumentError) as error:
+        check_plan(bad)
+    text = str(error.value)
+    for said in (
+        "seed is set by the comparison", "unknown option of mine 'keeep'; did you mean 'keep'?", "Did you mean 0.7?",
+        "keep 1 is full data", "a seed is named twice", "margin must be above 0",
+    ):  # fmt: skip
+        assert said in text
+    assert len(error.value.problems) == 6
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["el2m"], "unknown method 'el2m'; did you mean 'el2n'?"),
+        ([{"mine": 3}], "the method 'mine' must be a mapping of options, got 3"),
+        (["el2n", "el2n"], "the method 'el2n' is named twice"),
+    ],
+)
+def test_methods_that_do_not_exist(names, said):
+    with pytest.raises(ArgumentError, match=said):
+        methods_from(names)
+
+
+def test_no_method_is_refused():
+    with pytest.raises(ArgumentError, match=r"no method is compared\. Allowed: el2n, "):
+        check_plan(plan(methods={}))
+    with pytest.raises(ArgumentError, match="full is a baseline"):
+        check_plan(plan(methods={"full": {}}))

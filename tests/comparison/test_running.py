@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from made_up import made_up_plan
+
+from datadiet.checks import ArgumentError
+from datadiet.comparison import running
+from datadiet.comparison.running import run_cells
+
+SCRIPT = str(Path(__file__).parent / "made_up.py")
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.said: list[tuple[str, str]] = []
+        self.lock = threading.Lock()
+
+    def changed(self, state) -> None:
+        with self.lock:
+            self.said.append((state.cell.name, state.status))
+
+
+@pytest.fixture
+def pretended(monkeypatch):
+    """Cells of the named methods fail; the others write a result at once."""
+    failing: set[str] = set()
+    real = running._Runner._command
+
+    def command(self, cell, rows):
+        made = real(self, cell, rows)
+        return [sys.executable, SCRIPT, "fail" if cell.method in failing else "write", made[-1]]
+
+    monkeypatch.setattr(running._Runner, "_command", command)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    return failing
+
+
+def test_every_cell_is_run_once(tmp_path, pretended):
+    heard, plan = Heard(), made_up_plan(seeds=[0])
+    states = run_cells(plan, tmp_path, watcher=heard)
+    assert [state.status for state in states] == ["done"] * 4
+    assert [name for name, status in heard.said if status == "running"] == [cell.name for cell in plan.cells()]
+    again = Heard()
+    assert [state.status for state in run_cells(plan, tmp_path, watcher=again)] == ["done"] * 4
+    assert not [name for name, status in again.said if status == "running"]
+
+
+def test_short_gets_its_steps_from_the_rows_of_the_data(tmp_path, pretended):
+    run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    config = running.read_config(tmp_path / "runs" / "short-0.5-seed0" / "config.yaml")
+    assert (config.max_steps, config.keep) == (10 + 3 * 5, 1.0)
+
+
+def test_a_run_that_fails_does_not_stop_the_others_and_is_tried_again(tmp_path, pretended):
+    pretended |= {"el2n"}
+    states = {state.cell.name: state for state in run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())}
+    assert [name for name, state in states.items() if state.status == "failed"] == ["el2n-0.5-seed0"]
+    assert states["el2n-0.5-seed0"].error == "no such model 'x'"
+    pretended.clear()
+    heard = Heard()
+    assert all(state.status == "done" for state in run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=heard))
+    assert [name for name, status in heard.said if status == "running"] == ["el2n-0.5-seed0"]
+
+
+def test_without_any_finished_run_short_says_why_it_cannot_run(tmp_path, pretended):
+    pretended |= {"full", "el2n", "random"}
+    states = {state.cell.method: state for state in run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())}
+    assert "number of training rows is not known" in states["short"].error
+
+
+def test_several_at_a_time_divide_the_threads(tmp_path, pretended, monkeypatch):
+    seen = []
+    real = running.subprocess.Popen
+
+    def popen(*args, **kwargs):
+        seen.append(kwargs["env"].get("OMP_NUM_THREADS"))
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(running.subprocess, "Popen", popen)
+    monkeypatch.setattr(running.os, "cpu_count", lambda: 8)
+    states = run_cells(made_up_plan(), tmp_path, jobs=2, watcher=Heard())
+    assert [state.status for state in states] == ["done"] * 12
+    assert set(seen) == {"4"}
+
+
+def test_seeds_and_methods_can_be_added_later(tmp_path, pretended):
+    run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    heard = Heard()
+    run_cells(made_up_plan("el2n", "uncertain", seeds=[0, 1]), tmp_path, watcher=heard)
+    ran = [name for name, status in heard.said if status == "running"]
+    assert "uncertain-0.5-seed0" in ran
+    assert "full-seed1" in ran
+    assert "full-seed0" not in ran
+
+
+def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
+    run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    other = made_up_plan(
+        seeds=[0], options={"data": "made-up", "task": "classification", "epochs": 5, "batch_size": 10}
+    )
+    with pytest.raises(ArgumentError, match=r"full-seed0 has epochs 4, now it would be 5\. Choose another folder"):
+        run_cells(other, tmp_path, watcher=Heard())
+
+
+def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):
+    (tmp_path / running.LOCK).write_text(str(os.getpid()))
+    with pytest.raises(ArgumentError, match="another comparison is running"):
+        run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    (tmp_path / running.LOCK).write_text("999999999")  # of a process that was killed
+    assert len(run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())) == 4
+    assert not (tmp_path / running.LOCK).exists()
+
+
+def test_a_run_that_had_begun_is_resumed_and_one_that_had_not_starts_over(tmp_path):
+    plan = made_up_plan(seeds=[0])
+    full, diet = plan.cells()[:2]
+    begun, crumbs = tmp_path / "runs" / full.name, tmp_path / "runs" / diet.name
+    for folder in (begun, crumbs):
+        folder.mkdir(parents=True)
+    (begun / "config.yaml").write_text(plan.config(full, str(begun)).to_yaml())
+    (crumbs / "half.part").write_text("")
+    runner = running._Runner(plan, tmp_path, 1, Heard())
+    assert runner._command(full, None)[-2:] == ["--resume", str(begun)]
+    assert runner._command(diet, None)[-2] == "--config"
+    assert not crumbs.exists()
+
+
+def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(running._Runner, "_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
+    runner = running._Runner(made_up_plan(seeds=[0]), tmp_path, 1, Heard())
+    thread = threading.Thread(target=runner.run, args=(made_up_plan().cells()[0], None))
+    thread.start()
+    while not runner._processes:
+        thread.join(0.01)
+    runner.stop()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert json.dumps(runner._processes[0].returncode) != "0"
