@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# name -> module that holds it; `None` for the module itself
+# name -> module that holds it, or is it; `None` for a module of that name
 _PUBLIC = {
     "Diet": "datadiet.diet",
     "DietTrainer": "datadiet.integrations.huggingface",
@@ -22,6 +22,8 @@ _PUBLIC = {
     "forecast": "datadiet.schedules",
     "Schedule": "datadiet.schedules",
     "load_data": "datadiet.data",
+    "report": "datadiet.reporting.report",
+    "plot": "datadiet.reporting.plot",
     "scores": None,
     "selectors": None,
     "schedules": None,
@@ -43,6 +45,8 @@ if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin as DietMixin
     from datadiet.integrations.huggingface import DietTrainer as DietTrainer
     from datadiet.integrations.loop import epochs as epochs
+    from datadiet.reporting import plot as plot
+    from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
     from datadiet.schedules import forecast as forecast
 
@@ -50,8 +54,9 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _PUBLIC:
         raise AttributeError(f"module 'datadiet' has no attribute {name!r}")
-    home = _PUBLIC[name]
-    return importlib.import_module(f"datadiet.{name}") if home is None else getattr(importlib.import_module(home), name)
+    home = _PUBLIC[name] or f"datadiet.{name}"
+    module = importlib.import_module(home)
+    return module if home.endswith(f".{name}") and not hasattr(module, name) else getattr(module, name)
 
 
 def __dir__() -> list[str]:

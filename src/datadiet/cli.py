@@ -293,6 +293,24 @@ def compare(
         raise typer.Exit(1)
 
 
+@app.command(epilog="Example: datadiet report runs/compare")
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder of datadiet compare.")],
+    output: Annotated[Path | None, typer.Option(help="The page; report.html in the folder by default.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write one self-contained HTML page about a run or a comparison, and its table in Markdown."""
+    with reported(debug):
+        from datadiet.reporting.report import report as write_report
+
+        page = write_report(path, output)
+    if as_json:
+        _print_json({"page": str(page), "table": str(page.with_suffix(".md"))})
+    else:
+        _show_commands(f"Wrote {page} and {page.with_suffix('.md')}")
+
+
 @app.command(epilog="Example: datadiet methods --json")
 def methods(as_json: AsJson = False, debug: Debug = False) -> None:
     """Every score, selector, history and rescore mode: formula, needs, cost, paper."""

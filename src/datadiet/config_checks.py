@@ -6,7 +6,6 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +14,8 @@ from transformers.integrations import integration_utils
 from datadiet import run_folder as layout
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
-from datadiet.data import Columns
 from datadiet.data.columns import check_columns
+from datadiet.data.configured import columns_of
 from datadiet.data.hub import hub_name
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
@@ -75,11 +74,6 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
 def output_folder(config: FinetuneConfig) -> Path:
     """The run folder; a YAML file has no shell to expand its `~`."""
     return Path(config.output).expanduser()
-
-
-def columns_of(config: FinetuneConfig) -> Columns:
-    """The columns that the config names."""
-    return Columns(**{field.name: getattr(config, f"{field.name}_column") for field in fields(Columns)})
 
 
 def _check_names(config: FinetuneConfig, problems: Problems) -> None:

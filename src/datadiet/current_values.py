@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -56,6 +57,14 @@ class CurrentValues:
         self._memory = self._history.update(self._memory, self._values, self.fresh)
         self.fresh[:] = False
         return self._history.value(self._memory) * np.float32(self._level)
+
+    def quantiles(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Quantiles of the values by name; empty where there is no value."""
+        known = self._values[np.isfinite(self._values)]
+        if not len(known):
+            return {}
+        found = np.quantile(known, list(wanted.values())) * self._level
+        return dict(zip(wanted, map(float, found), strict=True))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays, and plain values."""

@@ -21,7 +21,8 @@ from datadiet.store import write_atomically
 
 RECORD = "demo.json"
 RUNS = ("full", "diet")
-NOISE = 0.03  # of a share of time, between two runs on a quiet machine
+# of a share of time: the noise between two runs on a quiet machine, and what a diet's better filled batches save
+NOISE = 0.08
 QUALITY = ("intent_accuracy", "slot_f1", "exact_match")
 
 ListenerFactory = Callable[[str], AbstractContextManager[Listener]]
@@ -163,20 +164,20 @@ def compare(full: Json, diet: Json, keep: float) -> Json:
 
 
 def busy_note(demo: Json) -> str:
-    """What to say of times that cannot be: no run saves a larger share of its time than of its tokens.
+    """What to say of times that cannot be: no run saves a much larger share of its time than of its tokens.
 
     Example:
-        >>> busy_note({"saved": {"finetune_s": 0.5}, "ceiling": {"tokens_saved": 0.4}})[:40]
-        'The time saved is above the ceiling, whi'
-        >>> busy_note({"saved": {"finetune_s": 0.41}, "ceiling": {"tokens_saved": 0.4}})
+        >>> busy_note({"saved": {"finetune_s": 0.5}, "ceiling": {"tokens_saved": 0.4}})[:41]
+        'The time saved is far above the ceiling, '
+        >>> busy_note({"saved": {"finetune_s": 0.43}, "ceiling": {"tokens_saved": 0.4}})
         ''
     """
     saved, ceiling = demo["saved"]["finetune_s"], demo["ceiling"].get("tokens_saved")
     if ceiling is None or saved <= ceiling + NOISE:
         return ""
     return (
-        "The time saved is above the ceiling, which no diet reaches: something else used the machine during the first "
-        "run. Repeat the demo on a quiet machine before you believe its times.\n"
+        "The time saved is far above the ceiling, which no diet reaches: something else used the machine during the "
+        "first run. Repeat the demo on a quiet machine before you believe its times.\n"
     )
 
 

@@ -267,6 +267,10 @@ class Diet:
             append_plan(self._plans, plan)
         return plan
 
+    def score_quantiles(self) -> dict[str, float]:
+        """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""
+        return self._current.quantiles({"p10": 0.1, "p50": 0.5, "p90": 0.9})
+
     @property
     def history(self) -> ScoreStore:
         """The score history: `diet.history.to_pandas()` has every value of every example."""

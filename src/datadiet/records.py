@@ -135,8 +135,8 @@ class Forecast:
             (which rows are kept is not known yet); None where lengths are not known.
         full_steps, full_examples, full_tokens: The same for training on everything.
         examples_scored: Most examples that scoring passes can forward (0 for `rescore="none"`).
-        examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; no run saves a larger share
-            of the training time than that of its tokens.
+        examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; the share of the
+            tokens is about the largest share of the training time that can be saved.
     """
 
     epochs: tuple[EpochForecast, ...]

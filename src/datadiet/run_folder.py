@@ -152,8 +152,8 @@ def plain(content: Any) -> Any:
 def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int, full_tokens: int | None) -> Json:
     """The parts of a result that say what was spent: `epochs`, `cost` and `ceiling`.
 
-    The ceiling is the share of examples and of tokens that did not train; no run saves a larger share of the training
-    time than that of its tokens.
+    The ceiling is the share of examples and of tokens that did not train; that of the tokens is about the largest share
+    of the training time that can be saved. Padding is not in it: an order that pads less saves a little more.
 
     Args:
         cost: The ledger.

@@ -88,9 +88,6 @@ class _Reports(TrainerCallback):
         epoch, ledger = self._trainer.current_epoch, self._run.ledger
         here = epoch.examples + epoch.unsettled
         seconds, _ = epoch.seconds()
-        per_example = ledger.seconds("train") / max(1, ledger.examples_backward + epoch.unsettled)
-        dropped = 0.0 + sum(result.dropped for result in self._trainer.epoch_results)
-        dropped += epoch.dropped * min(1.0, here / max(1, epoch.kept))
         left = state.max_steps - state.global_step
         return StepReport(
             epoch=epoch.epoch,
@@ -102,7 +99,7 @@ class _Reports(TrainerCallback):
             loss=epoch.mean_loss(args.gradient_accumulation_steps),
             examples_per_s=here / max(seconds, 1e-9),
             seconds_left=left * ledger.seconds("train") / max(1, state.global_step),
-            seconds_saved=dropped * per_example - ledger.seconds("score") - ledger.seconds("select"),
+            seconds_saved=self._trainer.seconds_saved(),
         )
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:

@@ -18,8 +18,9 @@ from transformers import TrainingArguments, set_seed
 from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
-from datadiet.config_checks import JOINT, columns_of, output_folder
-from datadiet.data import Dataset, Examples, load_data
+from datadiet.config_checks import JOINT, output_folder
+from datadiet.data import Dataset, Examples
+from datadiet.data.configured import load_configured
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.ledger import Ledger
@@ -95,7 +96,7 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
         UserError: If the data cannot be used, or not with these options.
     """
     listener.phase("reading the data")
-    data = _load(config)
+    data = load_configured(config)
     for note in data.notes:
         listener.note(note)
     _check_steps(config, diet, len(data.splits["train"]))
@@ -119,18 +120,6 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, train, dev, lengths,
         precision,
     )  # fmt: skip
-
-
-def _load(config: FinetuneConfig) -> Dataset:
-    return load_data(
-        config.data,
-        config.task,
-        columns=columns_of(config),
-        seed=config.data_seed,
-        dev_share=config.dev_share,
-        drop_overlap=config.drop_overlap,
-        train_rows=config.train_rows,
-    )
 
 
 def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:

@@ -43,10 +43,17 @@ def pretend(config_file: str) -> None:
     seconds = 100 * kept + config.seed
     result = {
         "schema": 1, "task": config.task, "model": "tiny", "seed": config.seed,
+        "diet": {"score": config.score},
         "data": {"name": "made-up", "fingerprint": "abc", "rows": {"train": 100, "dev": 50, "test": ROWS}},
         "metrics": {"dev": None, "test": {"accuracy": float(right.mean()), "nll": 0.3}},
-        "epochs": [{"epoch": epoch, "steps": 10} for epoch in range(4)],
-        "cost": {"finetune_s": seconds, "total_s": seconds + 10, "tokens_backward": int(1000 * kept)},
+        "epochs": [
+            {"epoch": epoch, "steps": 10, "seconds": seconds / 4, "score_s": 0.0, "dev": {"accuracy": 0.5 + epoch / 10}}
+            for epoch in range(4)
+        ],
+        "cost": {
+            "load_s": 4.0, "train_s": seconds, "score_s": 0.0, "select_s": 0.0, "eval_s": 4.0, "save_s": 2.0,
+            "finetune_s": seconds, "total_s": seconds + 10, "tokens_backward": int(1000 * kept),
+        },
         "ceiling": {"examples_saved": 1 - kept, "tokens_saved": 1 - kept},
         "environment": {"cpu": "a CPU"},
     }  # fmt: skip

@@ -8,7 +8,9 @@ import pytest
 from made_up import made_up_plan, pretend
 
 from datadiet.checks import DataError
-from datadiet.comparison.outcome import outcome, read_outcome, write_outcome
+from datadiet.comparison.cards import state_comparison
+from datadiet.comparison.outcome import outcome
+from datadiet.comparison.results import read_comparison, write_comparison
 from datadiet.comparison.running import CellState
 from datadiet.comparison.words import verdict
 from datadiet.run_folder import read_result
@@ -113,17 +115,31 @@ def test_verdicts_are_about_metrics_of_which_more_is_better(ran):
         outcome(*ran, metric="nll")
 
 
+def test_model_cards_state_the_verdict_once(ran):
+    plan, folder, states = ran
+    found = outcome(plan, folder, states)
+    card = folder / "runs" / "el2n-0.5-seed0" / "model" / "README.md"
+    card.parent.mkdir(exist_ok=True)
+    card.write_text("# A model\n\n| a | b |\n")
+    state_comparison(folder, found)
+    first = card.read_text()
+    assert first.startswith("# A model\n\n| a | b |\n\n## Comparison\n\n`el2n-0.5`, 3 seeds, accuracy ")
+    assert "saves 50 % of the fine" in first
+    state_comparison(folder, found)
+    assert card.read_text() == first
+
+
 def test_written_and_read(ran, tmp_path):
     found = outcome(*ran)
-    write_outcome(tmp_path, found)
-    again = read_outcome(tmp_path)
+    write_comparison(tmp_path, found)
+    again = read_comparison(tmp_path)
     assert again == json.loads(json.dumps(found))
     assert str(ran[1]) not in (tmp_path / "comparison.json").read_text()
     with pytest.raises(DataError, match="holds no comparison"):
-        read_outcome(tmp_path / "nowhere")
+        read_comparison(tmp_path / "nowhere")
     (tmp_path / "comparison.json").write_text("{")
     with pytest.raises(DataError, match="not valid JSON"):
-        read_outcome(tmp_path)
+        read_comparison(tmp_path)
 
 
 def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:

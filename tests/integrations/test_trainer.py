@@ -55,6 +55,20 @@ def test_the_longest_epoch_may_come_last(tmp_path):
     assert trainer.state.global_step == 3 * 3 + 12
 
 
+def test_what_the_diet_does_is_logged_before_each_epoch_as_ordinary_metrics(tmp_path):
+    trainer = toy_trainer(tmp_path, Diet(keep=0.5), num_train_epochs=4)
+    trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "diet_kept" in entry]
+    assert [entry["diet_kept"] for entry in logged] == [48, 24, 24, 24]
+    assert [entry["diet_dropped"] for entry in logged] == [0, 24, 24, 24]
+    assert "diet_score_p50" not in logged[0]  # nothing has been seen
+    assert all(entry["diet_score_p10"] <= entry["diet_score_p50"] <= entry["diet_score_p90"] for entry in logged[1:])
+    assert logged[-1]["diet_seconds_saved"] > logged[1]["diet_seconds_saved"]
+    full = toy_trainer(tmp_path / "full", Diet(keep=1.0), num_train_epochs=2)
+    full.train()
+    assert not [entry for entry in full.state.log_history if "diet_kept" in entry]
+
+
 def test_accumulation_leaves_no_gradient_behind(tmp_path):
     diet = Diet(keep=0.55, refresh_every=1)
     left = []

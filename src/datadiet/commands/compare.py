@@ -10,8 +10,10 @@ from typing import Any
 import yaml
 
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
+from datadiet.comparison.cards import state_comparison
 from datadiet.comparison.plan import Plan, check_plan, methods_from
 from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS
+from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig
 from datadiet.records import Json
@@ -132,20 +134,21 @@ def compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json:
     Raises:
         UserError: If an option of any method cannot be used; nothing has been written then.
     """
-    outcome, write = _statistics()
+    outcome = _statistics()
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
     found: Json = outcome(request.plan, request.output, states, metric=request.metric, jobs=request.jobs)
-    write(request.output, found)
+    write_comparison(request.output, found)
+    state_comparison(request.output, found)
     return found
 
 
-def _statistics() -> tuple[Callable[..., Json], Callable[..., None]]:
+def _statistics() -> Callable[..., Json]:
     try:
-        from datadiet.comparison.outcome import outcome, write_outcome
+        from datadiet.comparison.outcome import outcome
     except ImportError as error:
         raise MissingExtraError("compare needs statsmodels: pip install 'datadiet[compare]'") from error
-    return outcome, write_outcome
+    return outcome
 
 
 def _check_methods(request: CompareRequest, check: Check) -> None:

@@ -8,21 +8,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from datadiet import run_folder
 from datadiet.checks import DataError
 from datadiet.comparison.plan import Plan
 from datadiet.comparison.presets import FULL, RANDOM
-from datadiet.comparison.row_sums import RowSums, right, row_sums
-from datadiet.comparison.running import RUNS, CellState
-from datadiet.comparison.statistics import Difference, difference, holm, mcnemar, saving
+from datadiet.comparison.results import RUNS, SCHEMA
+from datadiet.comparison.row_sums import right, row_sums
+from datadiet.comparison.running import CellState
+from datadiet.comparison.statistics import Difference, Floats, difference, holm, mcnemar, resampled, saving
 from datadiet.comparison.words import verdict
 from datadiet.records import Json
-from datadiet.store import write_atomically
 
-COMPARISON = "comparison.json"
-SCHEMA = 1
 MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
 LOWER_IS_BETTER = ("nll", "mse")
 
@@ -86,7 +86,8 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
     _check_same(done)
     metric = _metric(metric, first["task"], done)
     arms = _arms(done)
-    compared = [_Compared(plan, folder, arms, arm, metric) for arm in arms.values()]
+    rows = _TestRows(folder, metric)
+    compared = [_Compared(plan, rows, arms, arm, metric) for arm in arms.values()]
     _adjust(compared)
     return {
         "schema": SCHEMA,
@@ -108,27 +109,6 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
         "runs": [_row(state) for state in states],
         "methods": [each.line(jobs == 1) for each in compared],
     }
-
-
-def write_outcome(folder: Path, found: Json) -> None:
-    """Write `comparison.json`."""
-    text = json.dumps(run_folder.plain(found), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / COMPARISON, text)
-
-
-def read_outcome(folder: Path) -> Json:
-    """Read `comparison.json`.
-
-    Raises:
-        DataError: If the folder holds none, or a broken one.
-    """
-    try:
-        found: Json = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{folder} holds no comparison: {COMPARISON} is missing.") from error
-    except ValueError as error:
-        raise DataError(f"{folder / COMPARISON} is not valid JSON: {error}.") from error
-    return found
 
 
 def _check_same(states: Sequence[CellState]) -> None:
@@ -167,11 +147,39 @@ def _row(state: CellState) -> Json:
     return {**row, "steps": steps, **{name: result[name] for name in ("metrics", "cost", "ceiling")}}
 
 
+class _TestRows:
+    """What the runs said of each test row, each read once."""
+
+    def __init__(self, folder: Path, metric: str) -> None:
+        self._folder, self._metric = folder, metric
+        self._resampled: dict[str, Floats | None] = {}
+        self._right: dict[str, NDArray[np.bool_] | None] = {}
+
+    def resampled(self, arm: Arm, seed: int) -> Floats | None:
+        """The metric over samples of the rows; None for a metric that is no function of sums."""
+        return self._resampled[self._read(arm, seed)]
+
+    def right(self, arm: Arm, seed: int) -> NDArray[np.bool_] | None:
+        """Whether each row is right; None for a metric that is no share of right rows."""
+        return self._right[self._read(arm, seed)]
+
+    def _read(self, arm: Arm, seed: int) -> str:
+        name = arm.runs[seed].cell.name
+        if name not in self._resampled:
+            split = "test" if _result(arm.runs[seed])["metrics"]["test"] else "dev"
+            table = pd.read_parquet(self._folder / RUNS / name / run_folder.PREDICTIONS)
+            rows = table[table["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
+            sums = row_sums(self._metric, rows)
+            self._resampled[name] = None if sums is None else resampled(sums)
+            self._right[name] = right(rows, self._metric)
+        return name
+
+
 class _Compared:
     """One arm beside the baselines."""
 
-    def __init__(self, plan: Plan, folder: Path, arms: Mapping[str, Arm], arm: Arm, metric: str) -> None:
-        self.arm, self._metric, self._folder, self._margin = arm, metric, folder, plan.margin
+    def __init__(self, plan: Plan, rows: _TestRows, arms: Mapping[str, Arm], arm: Arm, metric: str) -> None:
+        self.arm, self._metric, self._rows, self._margin = arm, metric, rows, plan.margin
         self._baselines = {name: arms[key] for name, key in _baselines_of(plan, arm).items() if key in arms}
         self.differences: dict[str, Difference] = {}
         for name, baseline in self._baselines.items():
@@ -181,26 +189,18 @@ class _Compared:
 
     def _difference(self, baseline: Arm) -> Difference | None:
         ours, theirs = self.arm.figures(self._metric), baseline.figures(self._metric)
-        rows = [self._rows(baseline, seed) for seed in sorted(ours.keys() & theirs.keys())]
-        known = [pair for pair in rows if pair is not None]
+        seeds = sorted(ours.keys() & theirs.keys())
+        rows = [(self._rows.resampled(self.arm, seed), self._rows.resampled(baseline, seed)) for seed in seeds]
+        known = [(a, b) for a, b in rows if a is not None and b is not None]
         return difference(ours, theirs, margin=self._margin, rows=known)
-
-    def _rows(self, baseline: Arm, seed: int) -> tuple[RowSums, RowSums] | None:
-        sums = [row_sums(self._metric, self._predictions(arm, seed)) for arm in (self.arm, baseline)]
-        return None if sums[0] is None or sums[1] is None else (sums[0], sums[1])
-
-    def _predictions(self, arm: Arm, seed: int) -> pd.DataFrame:
-        split = "test" if _result(arm.runs[seed])["metrics"]["test"] else "dev"
-        table = pd.read_parquet(self._folder / RUNS / arm.runs[seed].cell.name / run_folder.PREDICTIONS)
-        return table[table["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
 
     def _mcnemar(self) -> dict[int, float]:
         """By seed, against full."""
         found = {}
         for seed in sorted(self.arm.runs.keys() & self._baselines[FULL].runs.keys()):
-            flags = [right(self._predictions(arm, seed), self._metric) for arm in (self.arm, self._baselines[FULL])]
-            if flags[0] is not None and flags[1] is not None:
-                found[seed] = mcnemar(flags[0], flags[1])
+            ours, theirs = (self._rows.right(arm, seed) for arm in (self.arm, self._baselines[FULL]))
+            if ours is not None and theirs is not None:
+                found[seed] = mcnemar(ours, theirs)
         return found
 
     def line(self, comparable: bool) -> Json:

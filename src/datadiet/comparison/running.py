@@ -16,11 +16,12 @@ from typing import Any, Literal, Protocol
 from datadiet import run_folder
 from datadiet.checks import ArgumentError, UserError
 from datadiet.comparison.plan import Cell, Plan
+from datadiet.comparison.results import RUNS
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.records import Json
 from datadiet.store import write_atomically
 
-RUNS, CELLS, LOGS = "runs", "cells", "logs"
+CELLS, LOGS = "cells", "logs"
 LOCK = "comparison.lock"
 Status = Literal["waiting", "running", "done", "failed"]
 _LAST_LINES = 3  # of a log, where it names no error
@@ -79,17 +80,17 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
             watcher.changed(state)
         waiting = [cell for cell in cells if states[cell.name].status == "waiting"]
         rows = _rows(states.values())
-        while waiting and rows is None:
-            cell = waiting.pop(0)
-            states[cell.name] = runner.run(cell, None)
-            rows = _rows([states[cell.name]])
-        with ThreadPoolExecutor(jobs) as pool:
-            try:
+        try:
+            while waiting and rows is None:
+                cell = waiting.pop(0)
+                states[cell.name] = runner.run(cell, None)
+                rows = _rows([states[cell.name]])
+            with ThreadPoolExecutor(jobs) as pool:
                 for state in pool.map(lambda cell: runner.run(cell, rows), waiting):
                     states[state.cell.name] = state
-            except BaseException:
-                runner.stop()
-                raise
+        except BaseException:
+            runner.stop()
+            raise
     return [states[cell.name] for cell in cells]
 
 
@@ -117,10 +118,7 @@ class _Runner:
         self._watcher.changed(state)
         began = time.perf_counter()
         try:
-            command = self._command(cell, rows)
-            log = self._folder / LOGS / f"{cell.name}.log"
-            code = self._call(command, log)
-            error = None if code == 0 else _error_in(log, code)
+            error = self._call(self._command(cell, rows), self._folder / LOGS / f"{cell.name}.log")
         except UserError as problem:
             error = str(problem)
         state = replace(state, seconds=time.perf_counter() - began)
@@ -146,16 +144,19 @@ class _Runner:
         write_atomically(place, config.to_yaml())
         return [*start, "--config", str(place)]
 
-    def _call(self, command: Sequence[str], log: Path) -> int:
+    def _call(self, command: Sequence[str], log: Path) -> str | None:
+        """Run a command to its end, its standard error in a log; what it said if it failed."""
         if self._stopped:
-            return 130
+            return "stopped"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
+            begins = stream.tell()  # after what an earlier try has said
             process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.DEVNULL, env=self._environment
             )
             self._processes.append(process)
-            return process.wait()
+            code = process.wait()
+        return None if code == 0 else _error_in(log.read_bytes()[begins:].decode(errors="replace"), code)
 
     def stop(self) -> None:
         """End every process; their runs can be resumed."""
@@ -172,12 +173,12 @@ def _rows(states: Any) -> int | None:
     return next((int(state.result["data"]["rows"]["train"]) for state in states if state.result is not None), None)
 
 
-def _error_in(log: Path, code: int) -> str:
+def _error_in(said: str, code: int) -> str:
     """What a failed run said last."""
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
     named = [place for place, line in enumerate(lines) if line.startswith("error:")]
-    said = lines[named[-1] :] if named else lines[-_LAST_LINES:]
-    return " ".join(said).removeprefix("error:").strip() or f"ended with exit code {code}"
+    last = lines[named[-1] :] if named else lines[-_LAST_LINES:]
+    return " ".join(last).removeprefix("error:").strip() or f"ended with exit code {code}"
 
 
 def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> None:

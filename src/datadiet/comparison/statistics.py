@@ -5,8 +5,9 @@ Figures are in points (hundredths), and a difference is `method - baseline`, so 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,8 @@ LEVEL = 0.95
 POWER = 0.8
 _EXACT_BELOW = 25  # discordant pairs; from there the chi-square with continuity correction is as good
 _MOST_SEEDS = 200  # looked at before giving up
-_WEIGHTS = 4_000_000  # numbers of a block of bootstrap weights, which bounds its memory
+REPEATS = 2000  # of the bootstrap
+_WEIGHTS = 20_000_000  # numbers of a block of bootstrap weights, which bounds its memory
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,14 @@ def difference(
     baseline: Mapping[int, float],
     *,
     margin: float,
-    rows: Sequence[tuple[RowSums, RowSums]] = (),
+    rows: Sequence[tuple[Floats, Floats]] = (),
 ) -> Difference | None:
     """Compare two methods over the seeds that both have; None where they share none.
 
     Args:
         method, baseline: Figures in points, by seed.
         margin: By how much the method may be worse, in points, above 0.
-        rows: The test rows of each shared seed, of method and baseline.
+        rows: Figures over samples of the test rows, of method and baseline, for each shared seed; see `resampled`.
 
     Example:
         >>> found = difference({0: 95.1, 1: 95.2, 2: 95.0}, {0: 95.3, 1: 95.3, 2: 95.3}, margin=0.5)
@@ -151,31 +153,48 @@ def seeds_needed(mean: float, deviation: float, margin: float) -> int | None:
     return None
 
 
-def two_level_bootstrap(rows: Sequence[tuple[RowSums, RowSums]], *, repeats: int = 2000, seed: int = 0) -> Interval:
+def resampled(sums: RowSums) -> Floats:
+    """The metric of `REPEATS` samples of the test rows, drawn with replacement; in points, float64 `(REPEATS,)`.
+
+    The draws are the same for every run over as many rows, because all runs are tested on the same rows.
+    """
+    return np.concatenate([sums.figure(weights) for weights in _row_weights(len(sums))])
+
+
+@lru_cache(maxsize=2)
+def _cached_weights(number: int) -> NDArray[np.uint16]:
+    return np.concatenate(list(_drawn_weights(number)))
+
+
+def _row_weights(number: int) -> Iterable[NDArray[np.uint16]]:
+    """How often each row is drawn, `(samples, rows)` at a time; kept where they are few."""
+    return [_cached_weights(number)] if number * REPEATS <= _WEIGHTS else _drawn_weights(number)
+
+
+def _drawn_weights(number: int) -> Iterator[NDArray[np.uint16]]:
+    generator = np.random.default_rng(0)
+    block = max(1, _WEIGHTS // number)
+    for begin in range(0, REPEATS, block):
+        size = min(block, REPEATS - begin)
+        yield generator.multinomial(number, np.full(number, 1 / number), size=size).astype(np.uint16)
+
+
+def two_level_bootstrap(figures: Sequence[tuple[Floats, Floats]]) -> Interval:
     """Interval of the mean difference over seeds, when seeds and test rows are both only samples.
 
-    Each repeat draws test rows with replacement, the same for every run because all were tested on the same rows, and
-    seeds with replacement; the ends are percentiles.
+    Each repeat draws test rows with replacement, the same for every run, and seeds with replacement; the ends are
+    percentiles.
 
     Args:
-        rows: `(method, baseline)` of each seed, over the same test rows.
-        repeats: How often.
-        seed: Of the draws.
+        figures: `(method, baseline)` of each seed, from `resampled`.
 
     Source: Efron and Tibshirani 1993, chapter 13 (percentiles); two levels as in Davison and Hinkley 1997, section 3.8.
     """
-    generator = np.random.default_rng(seed)
-    number = len(rows[0][0])
-    block = max(1, _WEIGHTS // number)
-    found = []
-    for begin in range(0, repeats, block):
-        size = min(block, repeats - begin)
-        weights = generator.multinomial(number, np.full(number, 1 / number), size=size)  # (size, rows)
-        each = np.stack([ours.figure(weights) - theirs.figure(weights) for ours, theirs in rows], axis=1)
-        drawn = generator.integers(len(rows), size=each.shape)  # (size, seeds)
-        found.append(np.take_along_axis(each, drawn, axis=1).mean(axis=1))
+    each = np.stack([ours - theirs for ours, theirs in figures], axis=1)  # (repeats, seeds)
+    drawn = np.random.default_rng(1).integers(each.shape[1], size=each.shape)
+    means = np.take_along_axis(each, drawn, axis=1).mean(axis=1)
     tail = 50 * (1 - LEVEL)
-    low, high = np.percentile(np.concatenate(found), [tail, 100 - tail])
+    low, high = np.percentile(means, [tail, 100 - tail])
     return Interval(float(low), float(high))
 
 

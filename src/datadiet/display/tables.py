@@ -87,7 +87,7 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
 
 
 def _ceiling(saved: Mapping[str, float | None]) -> str:
-    """Shares that were not trained on: no run saves more of its training time."""
+    """Shares that were not trained on: no run saves much more of its training time."""
     examples, tokens = saved.get("examples_saved"), saved.get("tokens_saved")
     known = ((examples, "examples"), (tokens, "tokens"))
     return ", ".join(f"{percent(share)} of the {name}" for share, name in known if share is not None) or "unknown"

@@ -237,6 +237,24 @@ class DietMixin(_Base):
             self._sampler.set_plan(plan)
         self.current_epoch.kept, self.current_epoch.dropped = len(plan.rows), self.num_rows - len(plan.rows)
         self._resumed = None
+        if self._dieting and not begun:
+            self.log(self._diet_metrics())
+
+    def _diet_metrics(self) -> dict[str, float]:
+        """What goes to `report_to` before each epoch, as ordinary training metrics."""
+        epoch = self.current_epoch
+        found = {"diet_kept": float(epoch.kept), "diet_dropped": float(epoch.dropped)}
+        found |= {f"diet_score_{name}": value for name, value in self.diet.score_quantiles().items()}
+        return {**found, "diet_seconds_saved": self.seconds_saved()}
+
+    def seconds_saved(self) -> float:
+        """What the dropped examples would have cost so far, less the time spent on scoring and selecting."""
+        epoch, ledger = self.current_epoch, self.ledger
+        per_example = ledger.seconds("train") / max(1, ledger.examples_backward + epoch.unsettled)
+        dropped = 0.0 + sum(result.dropped for result in self.epoch_results)
+        if not epoch.closed:
+            dropped += epoch.dropped * min(1.0, (epoch.examples + epoch.unsettled) / max(1, epoch.kept))
+        return dropped * per_example - ledger.seconds("score") - ledger.seconds("select")
 
     def _carry_epoch(self, so_far: Json) -> None:
         """Take up the epoch that the checkpoint was in; close it if its last step was the checkpoint's."""

@@ -1,0 +1,39 @@
+"""`comparison.json`: written last, read by whoever shows a comparison."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from datadiet import run_folder
+from datadiet.checks import DataError
+from datadiet.records import Json
+from datadiet.store import write_atomically
+
+COMPARISON = "comparison.json"
+RUNS = "runs"
+SCHEMA = 1
+
+
+def write_comparison(folder: Path, found: Json) -> None:
+    """Write `comparison.json`."""
+    text = json.dumps(run_folder.plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+    write_atomically(folder / COMPARISON, text)
+
+
+def read_comparison(folder: Path) -> Json:
+    """Read `comparison.json`.
+
+    Raises:
+        DataError: If the folder holds none, a broken one, or one of another schema.
+    """
+    try:
+        found: Json = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{folder} holds no comparison: {COMPARISON} is missing.") from error
+    except ValueError as error:
+        raise DataError(f"{folder / COMPARISON} is not valid JSON: {error}.") from error
+    schema = found.get("schema") if isinstance(found, dict) else None
+    if schema != SCHEMA:
+        raise DataError(f"{folder / COMPARISON} has schema {schema!r}; this version reads {SCHEMA}.")
+    return found

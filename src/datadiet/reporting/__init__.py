@@ -1,0 +1,1 @@
+"""One page, and figures, of a run or a comparison. Reads files, never a model."""

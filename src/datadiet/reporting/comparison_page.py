@@ -1,0 +1,230 @@
+"""The page of a comparison."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+
+from datadiet import run_folder
+from datadiet.checks import DataError
+from datadiet.comparison.results import RUNS, read_comparison
+from datadiet.records import Json
+from datadiet.reporting import figures
+from datadiet.reporting.dynamics import Dynamics, read_dynamics
+from datadiet.reporting.markdown import markdown_table
+from datadiet.reporting.page import Drawing, Page, Table
+from datadiet.reporting.run_page import dev_curve, footer, percent, recalls, seconds, tested_predictions
+
+LEFT_OUT = ("nll", "mse", "macro_f1")
+
+
+def comparison_page(folder: Path) -> Page:
+    """Everything that a comparison says."""
+    found = read_comparison(folder)
+    failed = [run for run in found["runs"] if run["status"] != "done"]
+    notes = [f"{run['name']} {run['status']}: {run.get('error') or 'not run yet'}" for run in failed]
+    if not found["methods"]:
+        return Page(title="A comparison without a finished run", subtitle=folder.resolve().name, tiles={}, notes=notes)
+    results = {run["name"]: _result(folder, run["name"]) for run in found["runs"] if run["status"] == "done"}
+    return Page(
+        title=f"Comparison on {found['data']['name']}",
+        subtitle=f"{folder.resolve().name}: {found['task']}, {found['model']}, {len(results)} runs. {_held(found)}",
+        tiles=_tiles(found),
+        notes=notes,
+        verdicts=verdicts(found),
+        tables=[_quality(found), _time(found), *_worst(folder, found)],
+        drawings=_drawings(folder, found, results),
+        options=yaml.safe_dump(found["plan"], sort_keys=False, allow_unicode=True),
+        footer=footer(found["environment"]),
+    )
+
+
+def comparison_markdown(folder: Path) -> str:
+    """Quality, time and verdicts in Markdown."""
+    found = read_comparison(folder)
+    if not found["methods"]:
+        return "No run has finished.\n"
+    quality = _quality(found)
+    said = [f"- `{name}` {text}." for name, text in verdicts(found).items()]
+    return "\n\n".join([markdown_table(quality.head, quality.rows), "\n".join(said), _held(found)]) + "\n"
+
+
+def verdicts(found: Json) -> dict[str, str]:
+    """By method; `full` and `short` are what the others are held against."""
+    return {
+        line["name"]: line["verdict"]
+        for line in found["methods"]
+        if line["method"] != "full" and not line["method"].startswith("short")
+    }
+
+
+def _result(folder: Path, name: str) -> Json:
+    return run_folder.read_result(folder / RUNS / name)
+
+
+def _held(found: Json) -> str:
+    return (
+        f"Figures of the {found['split']} split, verdicts about {_word(found['metric'])} with a margin of "
+        f"{found['margin']:g} points. Held equal: {found['held_equal']}."
+    )
+
+
+def _word(metric: str) -> str:
+    return metric.replace("_", " ")
+
+
+def _tiles(found: Json) -> dict[str, str]:
+    """Of full, and of the method that saves most without being shown to be worse."""
+    metric = found["metric"]
+    lines = {line["name"]: line for line in found["methods"]}
+    tiles = {"seeds": str(len(found["plan"]["seeds"]))}
+    if "full" in lines:
+        tiles[f"{_word(metric)}, full"] = f"{lines['full']['metrics'][metric]['mean']:.1f}"
+    good = [line for line in found["methods"] if _holds(line) and line["saved"]["finetune_s"]]
+    if good and found["comparable_times"]:
+        best = max(good, key=lambda line: float(line["saved"]["finetune_s"]["median"]))
+        tiles[f"fine-tuning time saved by {best['name']}, not worse"] = percent(best["saved"]["finetune_s"]["median"])
+        tiles[f"{_word(metric)}, {best['name']}"] = f"{best['metrics'][metric]['mean']:.1f}"
+    return tiles
+
+
+def _holds(line: Json) -> bool:
+    """Whether it is shown that a method is not worse than full."""
+    p = line["p_not_worse_holm"]
+    return p is not None and p < 0.05
+
+
+def _quality(found: Json) -> Table:
+    metrics = [name for name in found["methods"][0]["metrics"] if name not in LEFT_OUT]
+    head = ["method", "steps", *map(_word, metrics), "fine-tuning saved", "total saved", "ceiling", "seeds"]
+    rows = []
+    for line in found["methods"]:
+        times = [_saved(line, name) if found["comparable_times"] else "" for name in ("finetune_s", "total_s")]
+        ceiling = "" if line["method"] == "full" or line["ceiling"] is None else percent(line["ceiling"])
+        quality = [_spread(line["metrics"][name]) for name in metrics]
+        rows.append([line["name"], f"{line['steps']:,}", *quality, *times, ceiling, str(len(line["seeds"]))])
+    return Table("Quality and time", head, rows, "Mean ± standard deviation over the seeds; medians of the times.")
+
+
+def _spread(figure: Mapping[str, float | None]) -> str:
+    mean, deviation = figure["mean"], figure["deviation"]
+    return f"{mean:.2f}" if deviation is None else f"{mean:.2f} ± {deviation:.2f}"
+
+
+def _saved(line: Json, name: str) -> str:
+    saved = line["saved"][name]
+    return "" if saved is None or line["method"] == "full" else percent(saved["median"])
+
+
+def _time(found: Json) -> Table:
+    rows = []
+    for name, costs in _median_costs(found).items():
+        rows.append([name, *(f"{costs[key]:.1f}" for key in figures.ACCOUNTS), seconds(costs["total_s"])])
+    return Table(
+        "Where the time went", ["method", *figures.ACCOUNTS.values(), "all"], rows, "Seconds, medians over the seeds."
+    )
+
+
+def _median_costs(found: Json) -> dict[str, dict[str, float]]:
+    by_method: dict[str, list[Json]] = {}
+    for run in found["runs"]:
+        if run["status"] == "done":
+            by_method.setdefault(run["name"].rsplit("-seed", 1)[0], []).append(run["cost"])
+    keys = (*figures.ACCOUNTS, "total_s")
+    return {
+        name: {key: statistics.median(cost[key] for cost in costs) for key in keys} for name, costs in by_method.items()
+    }
+
+
+def _recalls(folder: Path, found: Json) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
+    """Mean recall over the seeds by class, by method."""
+    by_method: dict[str, list[dict[str, float]]] = {}
+    counts: dict[str, int] = {}
+    for run in found["runs"]:
+        if run["status"] != "done":
+            continue
+        predictions = tested_predictions(folder / RUNS / run["name"], _result(folder, run["name"]))
+        if predictions is None:
+            return {}, {}
+        recall, counts = recalls(predictions)
+        by_method.setdefault(run["name"].rsplit("-seed", 1)[0], []).append(recall)
+    means = {
+        method: {name: statistics.mean(one[name] for one in each) for name in counts}
+        for method, each in by_method.items()
+    }
+    return means, counts
+
+
+def _worst(folder: Path, found: Json) -> list[Table]:
+    means, counts = _recalls(folder, found)
+    rows = []
+    for method, recall in means.items():
+        worst = min(recall, key=lambda name: (recall[name], name))
+        rows.append([method, worst, percent(recall[worst]), f"{counts[worst]:,}"])
+    return [Table("Worst class", ["method", "class", "recall", "rows"], rows)] if rows else []
+
+
+def _drawings(folder: Path, found: Json, results: Mapping[str, Json]) -> list[Drawing]:
+    svg = figures.svg
+    drawings = []
+    if found["comparable_times"] and any(line["saved"]["finetune_s"] for line in found["methods"]):
+        caption = (
+            "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
+        )
+        caption += "only the tokens that trained would have been paid for."
+        drawings.append(Drawing("What time buys", caption, svg(figures.frontier(found))))
+    curves: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {}
+    metric = None
+    for name, result in results.items():
+        metric, curve = dev_curve(result)
+        if metric is not None:
+            curves.setdefault(name.rsplit("-seed", 1)[0], []).append(curve)
+    if metric is not None and curves:
+        drawings.append(
+            Drawing(
+                "Time to target",
+                "After each epoch, on dev; one line per run.",
+                svg(figures.time_to_target(curves, metric)),
+            )
+        )
+    drawings.append(
+        Drawing("Where the time went", "Medians over the seeds.", svg(figures.where_time_went(_median_costs(found))))
+    )
+    means, counts = _recalls(folder, found)
+    if means:
+        drawings.append(
+            Drawing("Quality by class", "Mean over the seeds, worst first.", svg(figures.per_class(means, counts)))
+        )
+    agreement = _agreement(folder, found, results)
+    if agreement is not None:
+        caption = "Jaccard index of what two methods chose last, with the first seed: 1 is the same rows."
+        drawings.append(Drawing("Do the methods keep the same rows?", caption, svg(agreement)))
+    return drawings
+
+
+def _agreement(folder: Path, found: Json, results: Mapping[str, Json]) -> Figure | None:
+    """Of the last choices of the first seed's runs."""
+    seed = found["plan"]["seeds"][0]
+    chosen: dict[str, Dynamics] = {}
+    for run in found["runs"]:
+        if run["name"] in results and run["seed"] == seed:
+            try:
+                dynamics = read_dynamics(folder / RUNS / run["name"], results[run["name"]])
+            except DataError:
+                continue  # its tables have been removed, e.g. to save space
+            if dynamics.choices:
+                chosen[run["name"].rsplit("-seed", 1)[0]] = dynamics
+    if len(chosen) < 2:
+        return None
+    names = list(chosen)
+    matrix = np.eye(len(names))
+    for (a, first), (b, second) in combinations(enumerate(names), 2):
+        ours, theirs = chosen[first].last_kept, chosen[second].last_kept
+        matrix[a, b] = matrix[b, a] = (ours & theirs).sum() / max(1, (ours | theirs).sum())
+    return figures.agreement(names, matrix)

@@ -1,0 +1,202 @@
+"""The page of one run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from datadiet import run_folder
+from datadiet.records import Json
+from datadiet.reporting import figures
+from datadiet.reporting.dynamics import Dynamics, read_dynamics
+from datadiet.reporting.examples import example_table, training_texts
+from datadiet.reporting.markdown import markdown_table
+from datadiet.reporting.page import Drawing, Page, Table
+
+MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
+
+
+def run_page(folder: Path) -> Page:
+    """Everything that a run folder says.
+
+    Raises:
+        DataError: If the run is not finished, or a table of it is broken.
+    """
+    result = run_folder.read_result(folder)
+    dynamics = read_dynamics(folder, result)
+    read = training_texts(folder, result)
+    table = example_table(dynamics, read)
+    notes = [] if read else ["The training texts are not shown: the data is no longer where the run read it."]
+    return Page(
+        title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
+        subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}",
+        tiles=_tiles(result),
+        notes=notes,
+        tables=[_quality(result), _time(result), *_classes(folder, result)],
+        drawings=_drawings(folder, result, dynamics),
+        examples=table,
+        examples_note=_shown(table),
+        options=yaml.safe_dump(result["diet"], sort_keys=False, allow_unicode=True),
+        footer=footer(result["environment"]),
+    )
+
+
+def run_markdown(folder: Path) -> str:
+    """Quality and cost of a run as a Markdown table."""
+    result = run_folder.read_result(folder)
+    tables = [_quality(result), _time(result)]
+    return "\n\n".join(markdown_table(table.head, table.rows) for table in tables) + "\n"
+
+
+def _tiles(result: Json) -> dict[str, str]:
+    cost, saved = result["cost"], result["ceiling"]
+    tested = result["metrics"]["test"] or result["metrics"]["dev"] or {}
+    metric = MAIN_METRIC.get(result["task"] or "")
+    tiles = {metric.replace("_", " "): f"{100 * tested[metric]:.1f}"} if metric in tested and metric else {}
+    tiles["fine-tuning"] = seconds(cost["finetune_s"])
+    tiles["in all"] = seconds(cost["total_s"])
+    tiles["examples not trained"] = percent(saved["examples_saved"])
+    if saved["tokens_saved"] is not None:
+        tiles["ceiling: tokens not trained"] = percent(saved["tokens_saved"])
+    return tiles
+
+
+def _quality(result: Json) -> Table:
+    splits = {split: found for split, found in result["metrics"].items() if found}
+    names = list(dict.fromkeys(name for found in splits.values() for name in found))
+    rows = [
+        [name.replace("_", " "), *(f"{found.get(name, float('nan')):.4f}" for found in splits.values())]
+        for name in names
+    ]
+    return Table("Quality", ["metric", *splits], rows)
+
+
+def _time(result: Json) -> Table:
+    cost = result["cost"]
+    words = {**figures.ACCOUNTS, "finetune_s": "train + score + select", "total_s": "all"}
+    rows = [[word, f"{cost[key]:.1f}", percent(cost[key] / (cost["total_s"] or 1.0))] for key, word in words.items()]
+    return Table("Where the time went", ["", "seconds", "share"], rows)
+
+
+def recalls(predictions: pd.DataFrame) -> tuple[dict[str, float], dict[str, int]]:
+    """Recall and number of rows by gold class."""
+    gold = predictions["gold"].astype(str)
+    right = gold == predictions["predicted"].astype(str)
+    found = right.groupby(gold).agg(["mean", "size"])
+    return {str(name): float(row["mean"]) for name, row in found.iterrows()}, {
+        str(name): int(row["size"]) for name, row in found.iterrows()
+    }
+
+
+def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
+    """Predictions of the tested split; None where a run has none, or predicts numbers."""
+    path = folder / run_folder.PREDICTIONS
+    if result["task"] == "regression" or not path.is_file():
+        return None
+    table = pd.read_parquet(path)
+    found = table[table["split"] == ("test" if result["metrics"]["test"] else "dev")]
+    return found if len(found) and found["gold"].notna().all() else None
+
+
+def _classes(folder: Path, result: Json) -> list[Table]:
+    predictions = tested_predictions(folder, result)
+    if predictions is None:
+        return []
+    recall, counts = recalls(predictions)
+    worst = min(recall, key=lambda name: (recall[name], name))
+    rows = [[worst, percent(recall[worst]), f"{counts[worst]:,}"]]
+    return [Table("Worst class", ["class", "recall", "rows"], rows)]
+
+
+def _drawings(folder: Path, result: Json, dynamics: Dynamics) -> list[Drawing]:
+    svg, epochs = figures.svg, result["epochs"]
+    drawings = [
+        Drawing("What trained in each epoch", "Rows kept and rows that rested.", svg(figures.kept_by_epoch(epochs)))
+    ]
+    metric, curve = dev_curve(result)
+    if metric is not None:
+        figure = figures.time_to_target({"this run": [curve]}, metric)
+        drawings.append(Drawing("Quality against time", "After each epoch, on the dev split.", svg(figure)))
+    if any(entry.quantiles for entry in dynamics.rounds):
+        caption = (
+            "Larger is harder. Bands hold the middle half and the middle nine tenths of the rows that have a value."
+        )
+        drawings.append(Drawing("Scores over the epochs", caption, svg(figures.score_distribution(dynamics))))
+    if len(dynamics.choices) > 1:
+        caption = "Each choice beside the one before it. Little that is new: the diet has settled, or ran dry."
+        drawings.append(Drawing("How the kept rows turn over", caption, svg(figures.turnover(dynamics))))
+    if pd.notna(dynamics.confidence).any():
+        caption = (
+            "Top left: learned at once. Right: the model is undecided, where there is most to learn. Bottom left: "
+            "never learned, and more often mislabelled."
+        )
+        drawings.append(Drawing("Data map", caption, svg(figures.data_map(dynamics))))
+    predictions = tested_predictions(folder, result)
+    if predictions is not None:
+        recall, counts = recalls(predictions)
+        drawings.append(
+            Drawing("Quality by class", "Worst classes first.", svg(figures.per_class({"this run": recall}, counts)))
+        )
+    return drawings
+
+
+def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence[float]]]:
+    """Seconds of fine-tuning and dev figure (in points) after each epoch; no metric where there was no dev split."""
+    epochs = [epoch for epoch in result["epochs"] if epoch["dev"]]
+    if not epochs:
+        return None, ((), ())
+    known = epochs[0]["dev"]
+    metric = MAIN_METRIC.get(result["task"] or "")
+    metric = metric if metric in known else next(iter(known))
+    spent, so_far = {}, 0.0
+    for epoch in result["epochs"]:
+        so_far += epoch["seconds"] + epoch["score_s"]
+        spent[epoch["epoch"]] = so_far
+    return metric, ([spent[epoch["epoch"]] for epoch in epochs], [100 * epoch["dev"][metric] for epoch in epochs])
+
+
+def _shown(table: Json) -> str:
+    shown, rows = len(table["id"]), table["rows"]
+    what = (
+        "All of them."
+        if shown == rows
+        else f"{shown:,} of {rows:,}: the most suspect ones and a random share of the rest."
+    )
+    return (
+        f"{what} Most suspect first: by the mean margin over the epochs (minus AUM), at whose top mislabelled and "
+        "unanswerable examples gather. Long texts are cut."
+    )
+
+
+def footer(environment: Mapping[str, object]) -> str:
+    """Machine and versions on one line."""
+    versions = environment.get("versions")
+    parts = [f"{name} {value}" for name, value in environment.items() if name != "versions" and value]
+    parts += [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, Mapping) else []
+    return "Measured on: " + ", ".join(parts) + "."
+
+
+def seconds(value: float) -> str:
+    """Seconds as people read them.
+
+    Example:
+        >>> seconds(9.31), seconds(75), seconds(4000)
+        ('9.3 s', '1 min 15 s', '1 h 6 min')
+    """
+    if value < 60:
+        return f"{value:.1f} s"
+    whole = round(value)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def percent(share: float) -> str:
+    """A share in percent.
+
+    Example:
+        >>> percent(0.4181)
+        '41.8 %'
+    """
+    return f"{100 * share:.1f} %"

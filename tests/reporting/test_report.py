@@ -1,0 +1,251 @@
+"""The page of a run and of a comparison, as text; tests/reporting/test_browser.py opens it."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hostile import HOSTILE, hostile_folder
+
+import datadiet as dd
+from datadiet.checks import ArgumentError, DataError, MissingExtraError
+from datadiet.comparison.outcome import outcome
+from datadiet.comparison.results import write_comparison
+from datadiet.comparison.running import CellState
+from datadiet.finetuning import finetune
+from datadiet.reporting import figures
+from datadiet.reporting.dynamics import read_dynamics
+from datadiet.reporting.examples import MOST_CHARACTERS, embedded, example_table
+from datadiet.reporting.report import report
+from datadiet.run_folder import read_result
+from tiny import tiny_model_folder
+from toyrun import plans_of, scores_of, toy_config
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    """A finished run on a toy task, refreshed twice."""
+    config = toy_config(tmp_path_factory.mktemp("run"), epochs=5, keep=0.5, dropout=0.1)
+    finetune(config)
+    return Path(config.output)
+
+
+class Elements(HTMLParser):
+    """Every tag of a page, and the text of its scripts."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict]] = []
+        self.open: list[str] = []
+        self.scripts: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag in self.open:
+            while self.open.pop() != tag:
+                pass
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] == "script":
+            self.scripts.append(data)
+
+
+def test_the_page_needs_nothing_from_elsewhere(run):
+    page = report(run).read_text(encoding="utf-8")
+    found = Elements(page)
+    assert not [tag for tag, _ in found.tags if tag in ("link", "iframe", "object", "embed")]
+    assert not [value for _, attrs in found.tags for name, value in attrs.items() if name in ("src", "action")]
+    urls = set(re.findall(r"https?://[^\s\"'<>]+", page))
+    assert urls <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}
+    assert "default-src 'none'" in page
+
+
+def test_the_page_says_what_the_run_says(run):
+    page = report(run).read_text(encoding="utf-8")
+    result = read_result(run)
+    assert f"{result['metrics']['test']['accuracy']:.4f}" in page
+    for title in (
+        "What trained in each epoch", "Quality against time", "Scores over the epochs", "How the kept rows turn over",
+        "Data map", "Quality by class", "Worst class", "Where the time went", "Training examples",
+    ):  # fmt: skip
+        assert f"<h2>{title}</h2>" in page
+    assert str(run.parent) not in page
+
+
+def test_the_same_run_gives_the_same_page(run, tmp_path):
+    assert report(run, tmp_path / "a.html").read_bytes() == report(run, tmp_path / "b.html").read_bytes()
+
+
+def test_dynamics_are_those_of_the_tables(run):
+    dynamics, scores, plans = read_dynamics(run, read_result(run)), scores_of(run), plans_of(run)
+    train = scores[scores["source"] == "train"]
+    by_row = train.groupby("row")["gold_probability"]
+    rows = by_row.mean().index.to_numpy()
+    assert np.allclose(dynamics.confidence[rows], by_row.mean(), atol=1e-6)
+    assert np.allclose(dynamics.variability[rows], by_row.std(ddof=0), atol=1e-3)
+    assert np.allclose(dynamics.hardness[rows], train.groupby("row")["margin"].mean(), atol=1e-5)
+    chosen = {epoch: set(rows) for epoch, rows in plans.items() if len(rows) < len(dynamics)}
+    times = [sum(row in rows for rows in chosen.values()) for row in range(len(dynamics))]
+    assert dynamics.kept.tolist() == times
+    assert dynamics.selective_epochs == len(chosen) == 4
+    first, second = chosen[1], chosen[3]
+    assert [choice.epoch for choice in dynamics.choices] == [1, 3] or first == second
+    if first != second:
+        assert dynamics.choices[1].agreement == pytest.approx(len(first & second) / len(first | second))
+        assert dynamics.choices[1].new == pytest.approx(1 - len(first & second) / len(second))
+
+
+def test_examples_come_most_suspect_first_with_their_text(run):
+    dynamics = read_dynamics(run, read_result(run))
+    read = [f"text {row}" for row in range(len(dynamics))], ["a", "b"] * (len(dynamics) // 2)
+    table = example_table(dynamics, read)
+    assert table["hard"] == list(range(1, len(dynamics) + 1))
+    hardest = int(np.argmax(dynamics.hardness))
+    assert (table["text"][0], table["id"][0]) == (f"text {hardest}", dynamics.ids[hardest])
+    assert table["names"][table["label"][0]] == read[1][hardest]
+
+
+def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 3000)
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 5)
+    dynamics = read_dynamics(run, read_result(run))
+    table = example_table(dynamics, (["long " * 100] * len(dynamics), ["a"] * len(dynamics)))
+    assert table["hard"][:5] == [1, 2, 3, 4, 5]
+    assert 5 <= len(table["id"]) < table["rows"] == len(dynamics)
+    assert all(len(text) == MOST_CHARACTERS for text in table["text"])
+    page = report(run).read_text(encoding="utf-8")
+    assert f"of {len(dynamics)}: the most suspect ones and a random share of the rest." in page
+
+
+def test_hostile_text_stays_text(tmp_path):
+    config = toy_config(tmp_path, data=str(hostile_folder(tmp_path)), model=str(tiny_model_folder(tmp_path)), epochs=2)
+    finetune(config)
+    page = report(config.output).read_text(encoding="utf-8")
+    found = Elements(page)
+    assert len([tag for tag, _ in found.tags if tag == "script"]) == 2
+    assert not [name for _, attrs in found.tags for name in attrs if name.startswith("on")]
+    assert "<img" not in page
+    table = json.loads(found.scripts[0])
+    assert HOSTILE["script"] in table["text"]
+    assert any(text.startswith("w" * 100) for text in table["text"])
+    assert "<b>bold</b>" in table["names"]
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page  # the class, in a table and in a figure
+
+
+@pytest.mark.parametrize("text", ["</script>", "<!--", "]]>", "\u2028", "&lt;"])
+def test_embedded_json_cannot_leave_its_script(text):
+    found = embedded({"text": text})
+    assert not set("<>&\u2028") & set(found)
+    assert json.loads(found) == {"text": text}
+
+
+def test_without_the_data_the_page_says_so(tmp_path):
+    config = toy_config(tmp_path, epochs=2)
+    finetune(config)
+    Path(config.data).rename(tmp_path / "moved")
+    page = report(config.output).read_text(encoding="utf-8")
+    assert "The training texts are not shown: the data is no longer where the run read it." in page
+
+
+def test_full_data_and_regressions_have_a_page(tmp_path):
+    config = toy_config(tmp_path, "regression", epochs=2, keep=1.0)
+    finetune(config)
+    page = report(config.output).read_text(encoding="utf-8")
+    assert "Data map" not in page
+    assert "How the kept rows turn over" not in page
+    assert "Worst class" not in page
+
+
+def test_a_table_for_a_paper(run):
+    report(run)
+    lines = (run / "report.md").read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "| metric | dev | test |"
+    assert lines[1] == "| --- | ---: | ---: |"
+
+
+def test_what_cannot_be_reported(run, tmp_path, monkeypatch):
+    with pytest.raises(ArgumentError, match="neither a run nor a comparison"):
+        report(tmp_path)
+    with pytest.raises(ArgumentError, match=r"must end in \.html"):
+        report(run, tmp_path / "page.pdf")
+    (tmp_path / "config.yaml").write_text("")
+    with pytest.raises(ArgumentError, match="an unfinished run; go on with it by: datadiet finetune --resume"):
+        report(tmp_path)
+    for name in [name for name in sys.modules if name.startswith("datadiet.reporting.")]:
+        if not name.endswith("report"):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[report\]'"):
+        report(run)
+
+
+def test_figures_for_a_notebook(run, tmp_path):
+    assert dd.plot.data_map(run).axes[0].get_ylabel() == "confidence: its mean"
+    assert dd.plot.score_distribution(run).axes
+    assert dd.report is report
+    with pytest.raises(DataError, match="no comparison"):
+        dd.plot.frontier(run)
+    with pytest.raises(DataError, match="no finished run"):
+        dd.plot.turnover(tmp_path)
+
+
+def test_svg_takes_the_colours_of_the_page(run):
+    text = figures.svg(dd.plot.data_map(run))
+    assert text.startswith("<svg viewBox=")
+    assert "var(--ink)" in text
+    assert figures.INK not in text
+    assert text == figures.svg(dd.plot.data_map(run))
+
+
+# ---- a comparison ----
+
+
+@pytest.fixture(scope="module")
+def comparison(tmp_path_factory) -> Path:
+    """Two made-up methods and one that failed."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "comparison"))
+    from made_up import made_up_plan, pretend
+
+    folder = tmp_path_factory.mktemp("compare")
+    plan, states = made_up_plan("el2n", "easiest"), []
+    for cell in plan.cells():
+        if cell.name == "easiest-0.5-seed2":
+            states.append(CellState(cell, "failed", error="no <memory>"))
+            continue
+        config = folder / f"{cell.name}.yaml"
+        config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100).to_yaml())
+        pretend(str(config))
+        states.append(CellState(cell, "done", result=read_result(folder / "runs" / cell.name)))
+    write_comparison(folder, outcome(plan, folder, states))
+    return folder
+
+
+def test_the_page_of_a_comparison(comparison):
+    page = report(comparison).read_text(encoding="utf-8")
+    for title in ("What may be said", "Quality and time", "What time buys", "Where the time went", "Quality by class"):
+        assert f"<h2>{title}</h2>" in page
+    assert "easiest-0.5-seed2 failed: no &lt;memory&gt;" in page
+    assert "el2n-0.5</b> saves 50 % of the fine-tuning time (ceiling 50 %)" in page
+    assert "Training examples" not in page
+
+
+def test_the_table_of_a_comparison(comparison):
+    report(comparison)
+    text = (comparison / "report.md").read_text(encoding="utf-8")
+    assert text.startswith("| method | steps | accuracy | fine-tuning saved | total saved | ceiling | seeds |\n")
+    assert re.search(r"\n- `random-0.5` saves 50 % of the fine-tuning time", text)
+    assert "Held equal: epochs" in text
+
+
+def test_frontier_has_a_point_for_each_method(comparison):
+    names = {text.get_text() for text in dd.plot.frontier(comparison).axes[0].texts}
+    assert names == {"full", "el2n-0.5", "easiest-0.5", "random-0.5", "short-0.5"}
