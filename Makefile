@@ -22,7 +22,7 @@ unit: .venv/dev-installed
 	$(BIN)/python -m pytest -n 2
 
 examples: .venv/dev-installed
-	for script in examples/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	ls examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'echo "== {}"; $(BIN)/python {} || exit 255'
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site

@@ -6,9 +6,9 @@
 
 A table stands between `<!-- table:NAME -->` and `<!-- /table -->`; the names are those of `TABLES`. The same
 results give the same text, byte for byte. Quality: mean ± sample standard deviation over seeds, in parentheses the mean
-difference to full data paired by seed. One method is called better than another only if the mean of the differences
-paired by seed is larger than their standard deviation. Speed comes from the speed grid alone: the runs of the quality
-grid may have shared the machine.
+difference to full data paired by seed. One method is called better than another only if the 95 % interval of the mean
+difference (Student's t over the seeds, paired) excludes 0; else it is said to be not shown. Speed comes from the speed
+grid alone: the runs of the quality grid may have shared the machine.
 """
 
 from __future__ import annotations

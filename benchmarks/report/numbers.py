@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from scipy import stats
 
 Run = dict[str, Any]
 
@@ -87,21 +90,21 @@ def paired(runs: Mapping[int, Run], others: Mapping[int, Run], name: str) -> Spr
 
 
 def verdict(difference: Spread) -> str:
-    """`better`, `worse`, `not better`, by the spread of the paired differences.
+    """`better` or `worse` where the 95 % interval of the mean (Student's t over the seeds) excludes 0; or `not shown`.
 
     Example:
         >>> verdict(Spread(0.3, 0.1, 3)), verdict(Spread(0.1, 0.2, 3)), verdict(Spread(-0.3, 0.1, 3))
-        ('better', 'not better', 'worse')
+        ('better', 'not shown', 'worse')
         >>> verdict(Spread(0.3, None, 1)), verdict(Spread(0.0, None, 1))
-        ('better in one seed', 'not better')
+        ('better in one seed', 'not shown')
     """
     if difference.mean == 0:
-        return "not better"
+        return "not shown"
+    word = "better" if difference.mean > 0 else "worse"
     if difference.deviation is None:
-        return f"{'better' if difference.mean > 0 else 'worse'} in one seed"
-    if abs(difference.mean) <= difference.deviation:
-        return "not better"
-    return "better" if difference.mean > 0 else "worse"
+        return f"{word} in one seed"
+    half = stats.t.ppf(0.975, difference.count - 1) * difference.deviation / math.sqrt(difference.count)
+    return word if abs(difference.mean) > half else "not shown"
 
 
 @dataclass(frozen=True)
