@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from datadiet.display.words import clock, percent
+from datadiet.display.words import clock
 
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
 
@@ -105,14 +105,15 @@ def comparison_table(found: Mapping[str, Any]) -> RenderableType:
 
 def _table(found: Mapping[str, Any]) -> Table:
     metrics = [name for name in found["methods"][0]["metrics"] if name not in ("nll", "mse", "macro_f1")]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("method", no_wrap=True)
-    for heading in ("steps", *(name.replace("_", " ") for name in metrics), "fine-tuning", "total", "ceiling", "seeds"):
+    words = [name.replace("_", " ") for name in metrics]
+    for heading in ("steps", *words, "tuning saved", "total saved", "ceiling", "seeds"):
         table.add_column(heading, justify="right")
     for line in found["methods"]:
         figures = [_spread(line["metrics"][name]) for name in metrics]
         times = [_saved(line["saved"][name]) for name in ("finetune_s", "total_s")] if line["method"] != "full" else []
-        ceiling = percent(line["ceiling"]) if times and line["ceiling"] is not None else ""
+        ceiling = f"{100 * line['ceiling']:.0f} %" if times and line["ceiling"] is not None else ""
         shown = times if found["comparable_times"] else [""] * len(times)
         row = [line["name"], f"{line['steps']:,}", *figures, *(shown or ["", ""]), ceiling, str(len(line["seeds"]))]
         table.add_row(*row, style="bold" if line["method"] == "full" else "")
@@ -125,7 +126,7 @@ def _spread(figure: Mapping[str, Any]) -> str:
 
 
 def _saved(saving: Mapping[str, Any] | None) -> str:
-    return "" if saving is None else f"{100 * saving['median']:.0f} % saved"
+    return "" if saving is None else f"{100 * saving['median']:.0f} %"
 
 
 def _verdicts(methods: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
