@@ -139,6 +139,15 @@ def read_config(path: Path, **overrides: Any) -> FinetuneConfig:
     Raises:
         ArgumentError: If the file is missing, is no YAML mapping, or has options that do not exist.
     """
+    return config_from({**read_settings(path), **overrides})
+
+
+def read_settings(path: Path) -> dict[Any, Any]:
+    """The mapping that a YAML file holds.
+
+    Raises:
+        ArgumentError: If the file is missing, or holds no YAML mapping.
+    """
     try:
         settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -147,7 +156,7 @@ def read_config(path: Path, **overrides: Any) -> FinetuneConfig:
         raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(settings, dict):
         raise ArgumentError(f"{path} must hold a mapping of options, found {_described(settings)}.")
-    return config_from({**settings, **overrides})
+    return settings
 
 
 def type_problem(name: str, value: object) -> list[str]:

@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
 from datadiet.comparison.cards import state_comparison
 from datadiet.comparison.plan import Plan, check_plan, methods_from
 from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS
 from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
-from datadiet.config import FinetuneConfig
+from datadiet.config import FinetuneConfig, read_settings
 from datadiet.records import Json
 
 PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs")
@@ -104,14 +102,7 @@ def _seeds(value: Any) -> list[int]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError(f"cannot read the config {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(settings, dict):
-        raise ArgumentError(f"{path} must hold a mapping of options.")
+    settings = read_settings(path)
     known = [*PLAN_FIELDS, *FinetuneConfig.__dataclass_fields__]
     problems = Problems()
     for name in sorted(settings.keys() - set(known), key=str):
