@@ -17,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.records import CostLedger, EpochResult, Json
-from datadiet.store import write_atomically
+from datadiet.store import read_json, write_atomically
 
 if TYPE_CHECKING:
     from datadiet.data import Examples
     from datadiet.tasks import Prediction
 
 SCHEMA = 1
+# of each task, the metric that a verdict or a heading is about
+MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
@@ -112,16 +114,13 @@ def read_result(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    try:
-        result: Json = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{folder} holds no finished run: {RESULT} is missing.") from error
-    except ValueError as error:
-        raise DataError(f"{folder / RESULT} is not valid JSON: {error}.") from error
-    found = result.get("schema") if isinstance(result, dict) else None
-    if found != SCHEMA:
-        raise DataError(f"{folder / RESULT} has schema {found!r}; this version reads {SCHEMA}.")
-    return result
+    return read_json(folder / RESULT, SCHEMA, "finished run")
+
+
+def tested_metrics(result: Json) -> dict[str, float]:
+    """Metrics of the test split, or of dev where test has no labels; empty where neither has."""
+    metrics = result["metrics"]
+    return dict(metrics["test"] or metrics["dev"] or {})
 
 
 def write_result(folder: Path, result: Json) -> Json:

@@ -36,6 +36,29 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def read_json(path: Path, schema: int, what: str) -> dict[str, Any]:
+    """A JSON object that was written last and says its schema.
+
+    Args:
+        path: The file.
+        schema: The one that this version reads.
+        what: What the folder lacks if the file is missing, for the error.
+
+    Raises:
+        DataError: If the file is missing, broken, or of another schema.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path.parent} holds no {what}: {path.name} is missing.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    held = found.get("schema") if isinstance(found, dict) else None
+    if held != schema:
+        raise DataError(f"{path} has schema {held!r}; this version reads {schema}.")
+    return dict(found)
+
+
 class PartedTable:
     """A table that grows by parts, on disk under `folder` or in memory without one.
 
@@ -103,15 +126,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    try:
-        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{folder} holds no finished table: {MANIFEST} is missing.") from error
-    except ValueError as error:
-        raise DataError(f"{folder / MANIFEST} is not valid JSON: {error}.") from error
-    if manifest.get("schema") != SCHEMA:
-        raise DataError(f"{folder / MANIFEST} has schema {manifest.get('schema')!r}; this version reads {SCHEMA}.")
-    return manifest
+    return read_json(folder / MANIFEST, SCHEMA, "finished table")
 
 
 def read_table(folder: Path) -> pa.Table:

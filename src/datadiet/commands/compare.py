@@ -15,6 +15,7 @@ from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
 from datadiet.records import Json
+from datadiet.run_folder import tested_metrics
 
 PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs")
 DEFAULT_KEEPS = (0.5,)
@@ -166,6 +167,6 @@ def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
         return cell.arm, cell.seed, (state.error or "").splitlines()[0][:200]
     if state.result is None:
         return cell.arm, cell.seed, ""
-    metrics = state.result["metrics"]["test"] or state.result["metrics"]["dev"]
+    metrics = tested_metrics(state.result)
     name = str(metric if metric in metrics else next(iter(metrics)))
     return cell.arm, cell.seed, f"{name.replace('_', ' ')} {100 * metrics[name]:.1f}"

@@ -23,7 +23,6 @@ from datadiet.comparison.statistics import Difference, Floats, difference, holm,
 from datadiet.comparison.words import verdict
 from datadiet.records import Json
 
-MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
 LOWER_IS_BETTER = ("nll", "mse")
 
 BySeed = dict[int, CellState]
@@ -60,10 +59,8 @@ def _result(state: CellState) -> Json:
 
 
 def tested(state: CellState) -> Mapping[str, float]:
-    """Metrics of the test split, or of dev where test has no labels."""
-    metrics: Json = _result(state)["metrics"]
-    found: Mapping[str, float] = metrics["test"] or metrics["dev"]
-    return found
+    """The metrics that runs are compared by."""
+    return run_folder.tested_metrics(_result(state))
 
 
 def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: str | None = None, jobs: int = 1) -> Json:
@@ -120,7 +117,7 @@ def _check_same(states: Sequence[CellState]) -> None:
 
 
 def _metric(wanted: str | None, task: str, states: Sequence[CellState]) -> str:
-    name = wanted or MAIN_METRIC[task]
+    name = wanted or run_folder.MAIN_METRIC[task]
     known = sorted(tested(states[0]))
     if name not in known or name in LOWER_IS_BETTER:
         allowed = ", ".join(other for other in known if other not in LOWER_IS_BETTER)

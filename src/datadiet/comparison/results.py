@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from datadiet import run_folder
-from datadiet.checks import DataError
 from datadiet.records import Json
-from datadiet.store import write_atomically
+from datadiet.store import read_json, write_atomically
 
 COMPARISON = "comparison.json"
 RUNS = "runs"
@@ -27,13 +26,4 @@ def read_comparison(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    try:
-        found: Json = json.loads((folder / COMPARISON).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{folder} holds no comparison: {COMPARISON} is missing.") from error
-    except ValueError as error:
-        raise DataError(f"{folder / COMPARISON} is not valid JSON: {error}.") from error
-    schema = found.get("schema") if isinstance(found, dict) else None
-    if schema != SCHEMA:
-        raise DataError(f"{folder / COMPARISON} has schema {schema!r}; this version reads {SCHEMA}.")
-    return found
+    return read_json(folder / COMPARISON, SCHEMA, "comparison")

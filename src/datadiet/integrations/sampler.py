@@ -101,6 +101,7 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
     Args:
         lengths: `(n,)`, of each example.
         batch_size: Examples per batch; the last batch of the order may be smaller.
+        generator: Of the permutation and of the order of the batches.
 
     Returns:
         int64 `(n,)`, places in `lengths`.

@@ -23,6 +23,8 @@ from datadiet.reporting.run_page import dev_curve, footer, percent, recalls, sec
 
 LEFT_OUT = ("nll", "mse", "macro_f1")
 
+Recalls = Mapping[str, Mapping[str, float]]  # by method, then by class
+
 
 def comparison_page(folder: Path) -> Page:
     """Everything that a comparison says."""
@@ -32,14 +34,15 @@ def comparison_page(folder: Path) -> Page:
     if not found["methods"]:
         return Page(title="A comparison without a finished run", subtitle=folder.resolve().name, tiles={}, notes=notes)
     results = {run["name"]: _result(folder, run["name"]) for run in found["runs"] if run["status"] == "done"}
+    recall, counts = _recalls(folder, results)
     return Page(
         title=f"Comparison on {found['data']['name']}",
         subtitle=f"{folder.resolve().name}: {found['task']}, {found['model']}, {len(results)} runs. {_held(found)}",
         tiles=_tiles(found),
         notes=notes,
         verdicts=verdicts(found),
-        tables=[_quality(found), _time(found), *_worst(folder, found)],
-        drawings=_drawings(folder, found, results),
+        tables=[_quality(found), _time(found), *_worst(recall, counts)],
+        drawings=_drawings(folder, found, results, recall, counts),
         options=yaml.safe_dump(found["plan"], sort_keys=False, allow_unicode=True),
         footer=footer(found["environment"]),
     )
@@ -135,25 +138,28 @@ def _median_costs(found: Json) -> dict[str, dict[str, float]]:
     by_method: dict[str, list[Json]] = {}
     for run in found["runs"]:
         if run["status"] == "done":
-            by_method.setdefault(run["name"].rsplit("-seed", 1)[0], []).append(run["cost"])
+            by_method.setdefault(_arm(run["name"]), []).append(run["cost"])
     keys = (*figures.ACCOUNTS, "total_s")
     return {
         name: {key: statistics.median(cost[key] for cost in costs) for key in keys} for name, costs in by_method.items()
     }
 
 
-def _recalls(folder: Path, found: Json) -> tuple[dict[str, dict[str, float]], dict[str, int]]:
-    """Mean recall over the seeds by class, by method."""
+def _arm(run_name: str) -> str:
+    """The method and keep of a run."""
+    return run_name.rsplit("-seed", 1)[0]
+
+
+def _recalls(folder: Path, results: Mapping[str, Json]) -> tuple[Recalls, dict[str, int]]:
+    """Mean recall over the seeds by class, by method; and the rows of each class. Empty for regressions."""
     by_method: dict[str, list[dict[str, float]]] = {}
     counts: dict[str, int] = {}
-    for run in found["runs"]:
-        if run["status"] != "done":
-            continue
-        predictions = tested_predictions(folder / RUNS / run["name"], _result(folder, run["name"]))
+    for name, result in results.items():
+        predictions = tested_predictions(folder / RUNS / name, result)
         if predictions is None:
             return {}, {}
         recall, counts = recalls(predictions)
-        by_method.setdefault(run["name"].rsplit("-seed", 1)[0], []).append(recall)
+        by_method.setdefault(_arm(name), []).append(recall)
     means = {
         method: {name: statistics.mean(one[name] for one in each) for name in counts}
         for method, each in by_method.items()
@@ -161,8 +167,7 @@ def _recalls(folder: Path, found: Json) -> tuple[dict[str, dict[str, float]], di
     return means, counts
 
 
-def _worst(folder: Path, found: Json) -> list[Table]:
-    means, counts = _recalls(folder, found)
+def _worst(means: Recalls, counts: Mapping[str, int]) -> list[Table]:
     rows = []
     for method, recall in means.items():
         worst = min(recall, key=lambda name: (recall[name], name))
@@ -170,21 +175,23 @@ def _worst(folder: Path, found: Json) -> list[Table]:
     return [Table("Worst class", ["method", "class", "recall", "rows"], rows)] if rows else []
 
 
-def _drawings(folder: Path, found: Json, results: Mapping[str, Json]) -> list[Drawing]:
+def _drawings(
+    folder: Path, found: Json, results: Mapping[str, Json], means: Recalls, counts: Mapping[str, int]
+) -> list[Drawing]:
     svg = figures.svg
     drawings = []
     if found["comparable_times"] and any(line["saved"]["finetune_s"] for line in found["methods"]):
         caption = (
             "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
+            "only the tokens that trained would have been paid for."
         )
-        caption += "only the tokens that trained would have been paid for."
         drawings.append(Drawing("What time buys", caption, svg(figures.frontier(found))))
     curves: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {}
     metric = None
     for name, result in results.items():
         metric, curve = dev_curve(result)
         if metric is not None:
-            curves.setdefault(name.rsplit("-seed", 1)[0], []).append(curve)
+            curves.setdefault(_arm(name), []).append(curve)
     if metric is not None and curves:
         drawings.append(
             Drawing(
@@ -196,7 +203,6 @@ def _drawings(folder: Path, found: Json, results: Mapping[str, Json]) -> list[Dr
     drawings.append(
         Drawing("Where the time went", "Medians over the seeds.", svg(figures.where_time_went(_median_costs(found))))
     )
-    means, counts = _recalls(folder, found)
     if means:
         drawings.append(
             Drawing("Quality by class", "Mean over the seeds, worst first.", svg(figures.per_class(means, counts)))
@@ -219,7 +225,7 @@ def _agreement(folder: Path, found: Json, results: Mapping[str, Json]) -> Figure
             except DataError:
                 continue  # its tables have been removed, e.g. to save space
             if dynamics.choices:
-                chosen[run["name"].rsplit("-seed", 1)[0]] = dynamics
+                chosen[_arm(run["name"])] = dynamics
     if len(chosen) < 2:
         return None
     names = list(chosen)

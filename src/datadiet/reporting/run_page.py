@@ -16,8 +16,6 @@ from datadiet.reporting.examples import example_table, training_texts
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
 
-MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
-
 
 def run_page(folder: Path) -> Page:
     """Everything that a run folder says.
@@ -53,8 +51,8 @@ def run_markdown(folder: Path) -> str:
 
 def _tiles(result: Json) -> dict[str, str]:
     cost, saved = result["cost"], result["ceiling"]
-    tested = result["metrics"]["test"] or result["metrics"]["dev"] or {}
-    metric = MAIN_METRIC.get(result["task"] or "")
+    tested = run_folder.tested_metrics(result)
+    metric = run_folder.MAIN_METRIC.get(result["task"] or "")
     tiles = {metric.replace("_", " "): f"{100 * tested[metric]:.1f}"} if metric in tested and metric else {}
     tiles["fine-tuning"] = seconds(cost["finetune_s"])
     tiles["in all"] = seconds(cost["total_s"])
@@ -149,7 +147,7 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
     if not epochs:
         return None, ((), ())
     known = epochs[0]["dev"]
-    metric = MAIN_METRIC.get(result["task"] or "")
+    metric = run_folder.MAIN_METRIC.get(result["task"] or "")
     metric = metric if metric in known else next(iter(known))
     spent, so_far = {}, 0.0
     for epoch in result["epochs"]:
