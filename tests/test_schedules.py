@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datadiet.checks import ArgumentError
-from datadiet.schedules import RESCORES, Schedule, forecast, parse_keep, share_of
+from datadiet.forecasting import RESCORES, forecast
+from datadiet.schedules import Schedule, parse_keep, share_of
 
 
 def plan(**options: Any) -> Schedule:

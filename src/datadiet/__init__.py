@@ -19,7 +19,7 @@ _PUBLIC = {
     "epochs": "datadiet.integrations.loop",
     "finetune": "datadiet.finetuning",
     "FinetuneConfig": "datadiet.config",
-    "forecast": "datadiet.schedules",
+    "forecast": "datadiet.forecasting",
     "Schedule": "datadiet.schedules",
     "load_data": "datadiet.data",
     "report": "datadiet.reporting.report",
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from datadiet.data import load_data as load_data
     from datadiet.diet import Diet as Diet
     from datadiet.finetuning import finetune as finetune
+    from datadiet.forecasting import forecast as forecast
     from datadiet.integrations.huggingface import DietCallback as DietCallback
     from datadiet.integrations.huggingface import DietMixin as DietMixin
     from datadiet.integrations.huggingface import DietTrainer as DietTrainer
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
-    from datadiet.schedules import forecast as forecast
 
 
 def __getattr__(name: str) -> Any:

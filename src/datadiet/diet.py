@@ -21,10 +21,11 @@ from torch import Tensor
 
 from datadiet.checks import ArgumentError, Problems
 from datadiet.current_values import CurrentValues
+from datadiet.forecasting import forecast
 from datadiet.history import History
 from datadiet.options import ScoreFunction, check_options, checked_history, checked_keep, checked_score
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
-from datadiet.schedules import Schedule, forecast
+from datadiet.schedules import Schedule
 from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 from datadiet.selectors import SELECTORS, with_floor

@@ -12,20 +12,70 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from datadiet.checks import ArgumentError, Problems
-from datadiet.records import EpochForecast, Forecast
 
-RESCORES = ("all", "dropped", "none")
 Keep = float | Mapping[int, float]
 
 
+class Phased:
+    """What follows from how many rows each epoch trains on; a schedule says how many.
+
+    Attributes:
+        num_examples, epochs, batch: See `Schedule`.
+    """
+
+    num_examples: int
+    epochs: int
+    batch: int
+
+    def count(self, epoch: int) -> int:
+        """Rows that an epoch trains on."""
+        raise NotImplementedError
+
+    def is_full(self, epoch: int) -> bool:
+        """Whether an epoch trains on everything."""
+        raise NotImplementedError
+
+    def is_refresh(self, epoch: int) -> bool:
+        """Whether rows are chosen anew before an epoch."""
+        raise NotImplementedError
+
+    def in_batches(self, rows: int) -> int:
+        """A number of rows rounded down to whole optimizer steps, at least one step."""
+        return max(self.batch, rows - rows % self.batch)
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
+        return -(-self.count(epoch) // self.batch)
+
+    @property
+    def total_count(self) -> int:
+        """Rows of all epochs together."""
+        return sum(map(self.count, range(self.epochs)))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimizer steps of all epochs together."""
+        return sum(map(self.steps, range(self.epochs)))
+
+    def locate(self, step: int) -> tuple[int, int]:
+        """Epoch, and step inside it, that comes after so many optimizer steps; `(epochs, 0)` after the last.
+
+        Example:
+            >>> Schedule(num_examples=100, epochs=3, keep=0.5, batch=10).locate(12)
+            (1, 2)
+        """
+        for epoch in range(self.epochs):
+            steps = self.steps(epoch)
+            if step < steps:
+                return epoch, step
+            step -= steps
+        return self.epochs, 0
+
+
 @dataclass(frozen=True)
-class Schedule:
+class Schedule(Phased):
     """The plan of a run in numbers: pure functions of the epoch.
 
     Attributes:
@@ -93,36 +143,7 @@ class Schedule:
         """Rows an epoch trains on: all of them, never rounded, or `keep` of them in whole batches, at least one."""
         if self.is_full(epoch):
             return self.num_examples
-        kept = share_of(self._keep(epoch), self.num_examples)
-        return max(self.batch, kept - kept % self.batch)
-
-    def steps(self, epoch: int) -> int:
-        """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
-        return -(-self.count(epoch) // self.batch)
-
-    @property
-    def total_count(self) -> int:
-        """Rows of all epochs together."""
-        return sum(map(self.count, range(self.epochs)))
-
-    @property
-    def total_steps(self) -> int:
-        """Optimizer steps of all epochs together."""
-        return sum(map(self.steps, range(self.epochs)))
-
-    def locate(self, step: int) -> tuple[int, int]:
-        """Epoch, and step inside it, that comes after so many optimizer steps; `(epochs, 0)` after the last.
-
-        Example:
-            >>> Schedule(num_examples=100, epochs=3, keep=0.5, batch=10).locate(12)
-            (1, 2)
-        """
-        for epoch in range(self.epochs):
-            steps = self.steps(epoch)
-            if step < steps:
-                return epoch, step
-            step -= steps
-        return self.epochs, 0
+        return self.in_batches(share_of(self._keep(epoch), self.num_examples))
 
     def _start(self, epoch: int) -> int:
         """The first epoch of a dieting epoch's cycle."""
@@ -170,78 +191,6 @@ def parse_keep(text: str | float) -> float | dict[int, float]:
     if len(dict(steps)) < len(steps):
         raise ArgumentError(f"keep names an epoch twice: {text!r}.")
     return dict(steps)
-
-
-def forecast(
-    schedule: Schedule, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
-) -> Forecast:
-    """What a run will cost at most, before it runs, beside training on everything.
-
-    Args:
-        schedule: The plan.
-        rescore: Which rows a refresh forwards: `all`; `dropped`, those not trained on since the last refresh; `none`.
-            A refresh before any training has no scores to take and costs nothing.
-        lengths: Tokens of each training row, `(num_examples,)`, where known.
-        full_epochs: Epochs of the training on everything that it is compared with; the schedule's own by default.
-
-    Returns:
-        Exact steps and examples; tokens as kept rows times the mean length, since which rows are kept is not known yet.
-
-    Raises:
-        ArgumentError: If `rescore` is unknown, or lengths and rows differ in number.
-
-    Example:
-        >>> plan = forecast(Schedule(num_examples=100, epochs=5, keep=0.5, batch=10), rescore="dropped")
-        >>> plan.examples_backward, plan.full_examples, plan.examples_scored, f"{plan.examples_saved:.0%}"
-        (300, 500, 50, '40%')
-
-    Source: the cost model of Attendu and Corbeil 2023 (arXiv 2306.03208), with warm-up, rounding and scoring counted.
-    """
-    tokens = None if lengths is None else np.asarray(lengths)
-    _check_forecast(schedule, rescore, tokens, full_epochs)
-    epochs = tuple(_epoch_forecast(schedule, epoch) for epoch in range(schedule.epochs))
-    compared = schedule.epochs if full_epochs is None else full_epochs
-    trained, everything = sum(epoch.kept for epoch in epochs), compared * schedule.num_examples
-    mean_length = None if tokens is None else float(tokens.mean())
-    return Forecast(
-        epochs=epochs,
-        steps=sum(epoch.steps for epoch in epochs),
-        examples_backward=trained,
-        full_steps=compared * -(-schedule.num_examples // schedule.batch),
-        full_examples=everything,
-        examples_scored=sum(_scored(schedule, epoch, rescore) for epoch in range(schedule.epochs)),
-        examples_saved=1 - trained / everything,
-        tokens_backward=None if mean_length is None else round(trained * mean_length),
-        full_tokens=None if mean_length is None else round(everything * mean_length),
-    )
-
-
-def _epoch_forecast(schedule: Schedule, epoch: int) -> EpochForecast:
-    kept = schedule.count(epoch)
-    return EpochForecast(
-        epoch=epoch,
-        kept=kept,
-        dropped=schedule.num_examples - kept,
-        steps=schedule.steps(epoch),
-        refresh=schedule.is_refresh(epoch),
-    )
-
-
-def _scored(schedule: Schedule, epoch: int, rescore: str) -> int:
-    """Rows forwarded before an epoch. Rows stay the same within a cycle, so the epoch before tells what was seen."""
-    if rescore == "none" or epoch == 0 or not schedule.is_refresh(epoch):
-        return 0
-    return schedule.num_examples - (schedule.count(epoch - 1) if rescore == "dropped" else 0)
-
-
-def _check_forecast(schedule: Schedule, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
-    problems = Problems()
-    problems.choice("rescore", rescore, RESCORES)
-    if tokens is not None and tokens.shape != (schedule.num_examples,):
-        problems.add(f"lengths need one number per training row: got {tokens.shape} for {schedule.num_examples} rows.")
-    if full_epochs is not None:
-        problems.whole("full_epochs", full_epochs, least=1)
-    problems.raise_any()
 
 
 def _check_numbers(problems: Problems, schedule: Schedule) -> None:

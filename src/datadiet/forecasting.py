@@ -1,0 +1,87 @@
+"""What a schedule will cost at most, before anything runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.checks import Problems
+from datadiet.records import EpochForecast, Forecast
+from datadiet.schedules import Phased
+
+RESCORES = ("all", "dropped", "none")
+
+
+def forecast(
+    schedule: Phased, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
+) -> Forecast:
+    """What a run will cost at most, before it runs, beside training on everything.
+
+    Args:
+        schedule: The plan.
+        rescore: Which rows a refresh forwards: `all`; `dropped`, those not trained on since the last refresh; `none`.
+            A refresh before any training has no scores to take and costs nothing.
+        lengths: Tokens of each training row, `(num_examples,)`, where known.
+        full_epochs: Epochs of the training on everything that it is compared with; the schedule's own by default.
+
+    Returns:
+        Exact steps and examples; tokens as kept rows times the mean length, since which rows are kept is not known yet.
+
+    Raises:
+        ArgumentError: If `rescore` is unknown, or lengths and rows differ in number.
+
+    Example:
+        >>> from datadiet import Schedule
+        >>> plan = forecast(Schedule(num_examples=100, epochs=5, keep=0.5, batch=10), rescore="dropped")
+        >>> plan.examples_backward, plan.full_examples, plan.examples_scored, f"{plan.examples_saved:.0%}"
+        (300, 500, 50, '40%')
+
+    Source: the cost model of Attendu and Corbeil 2023 (arXiv 2306.03208), with warm-up, rounding and scoring counted.
+    """
+    tokens = None if lengths is None else np.asarray(lengths)
+    _check_forecast(schedule, rescore, tokens, full_epochs)
+    epochs = tuple(_epoch_forecast(schedule, epoch) for epoch in range(schedule.epochs))
+    compared = schedule.epochs if full_epochs is None else full_epochs
+    trained, everything = sum(epoch.kept for epoch in epochs), compared * schedule.num_examples
+    mean_length = None if tokens is None else float(tokens.mean())
+    return Forecast(
+        epochs=epochs,
+        steps=sum(epoch.steps for epoch in epochs),
+        examples_backward=trained,
+        full_steps=compared * -(-schedule.num_examples // schedule.batch),
+        full_examples=everything,
+        examples_scored=sum(_scored(schedule, epoch, rescore) for epoch in range(schedule.epochs)),
+        examples_saved=1 - trained / everything,
+        tokens_backward=None if mean_length is None else round(trained * mean_length),
+        full_tokens=None if mean_length is None else round(everything * mean_length),
+    )
+
+
+def _epoch_forecast(schedule: Phased, epoch: int) -> EpochForecast:
+    kept = schedule.count(epoch)
+    return EpochForecast(
+        epoch=epoch,
+        kept=kept,
+        dropped=schedule.num_examples - kept,
+        steps=schedule.steps(epoch),
+        refresh=schedule.is_refresh(epoch),
+    )
+
+
+def _scored(schedule: Phased, epoch: int, rescore: str) -> int:
+    """Rows forwarded before an epoch. Rows stay the same within a cycle, so the epoch before tells what was seen."""
+    if rescore == "none" or epoch == 0 or not schedule.is_refresh(epoch):
+        return 0
+    return schedule.num_examples - (schedule.count(epoch - 1) if rescore == "dropped" else 0)
+
+
+def _check_forecast(schedule: Phased, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
+    problems = Problems()
+    problems.choice("rescore", rescore, RESCORES)
+    if tokens is not None and tokens.shape != (schedule.num_examples,):
+        problems.add(f"lengths need one number per training row: got {tokens.shape} for {schedule.num_examples} rows.")
+    if full_epochs is not None:
+        problems.whole("full_epochs", full_epochs, least=1)
+    problems.raise_any()
