@@ -23,7 +23,9 @@ def changed(config: FinetuneConfig) -> FinetuneConfig:
     for field in fields(config):
         old = getattr(config, field.name)
         values[field.name] = (
-            {"max_steps": 9, "train_rows": 9}.get(field.name, "other") if old is None else OTHER[type(old)]
+            {"max_steps": 9, "train_rows": 9, "tolerance": 0.25, "refresh_every": 9}.get(field.name, "other")
+            if old is None
+            else OTHER[type(old)]
         )
     return FinetuneConfig(**values)
 

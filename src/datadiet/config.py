@@ -25,6 +25,7 @@ class FinetuneConfig:
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
         keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` (from epoch 1, from epoch 4).
+        tolerance: Instead of `keep`: points of the main dev metric that may be lost; the diet finds the share itself.
         score, combine: What is measured, and how the positions and heads of joint tasks are combined: `norm` (the
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
@@ -32,6 +33,7 @@ class FinetuneConfig:
             `history_c` standard deviations).
         rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
         scores_from: A run folder whose last scores start this run, matched by id.
+        refresh_every: Epochs from one choice to the next; 2 by default, with a tolerance 1.
         max_steps: Stop after so many optimizer steps, with the LR schedule planned for them (only with `keep` 1).
         seed: Of the model's new weights, the order of examples and the diet. `data_seed`: of the shares of the data
             that are set aside or taken, so that runs with several seeds see the same data.
@@ -49,6 +51,7 @@ class FinetuneConfig:
     output: str
     model: str = "minilm"
     keep: float | str = 0.5
+    tolerance: float | None = None
     score: str = "el2n"
     combine: str | None = None
     select: str = "hardest"
@@ -60,7 +63,7 @@ class FinetuneConfig:
     history_alpha: float = 0.8
     history_c: float = 1.0
     warmup_epochs: int = 1
-    refresh_every: int = 2
+    refresh_every: int | None = None
     anneal_epochs: int = 0
     static: bool = False
     rescore: str = "none"

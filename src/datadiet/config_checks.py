@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
+from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
@@ -37,7 +38,7 @@ LR_SCHEDULES = (
     "inverse_sqrt",
 )
 PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
-CHOICES = ("score", "select", "keep", "combine", "rescore", "offset", "floor", "scores_from", "seed")
+CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
 JOINT = "intent-slot"
 MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
@@ -206,8 +207,12 @@ def _check_schedule(config: FinetuneConfig, problems: Problems) -> None:
     shares = keep.values() if isinstance(keep, dict) else [keep]
     if not all(0 < share <= 1 for share in shares):
         keep = 0.5
-    phases = {name: getattr(config, name) for name in PHASES}
-    _collect(lambda: Schedule(MANY, config.epochs, keep, **phases), problems)
+    phases = {name: getattr(config, name) for name in PHASES if getattr(config, name) is not None}
+    if config.tolerance is None:
+        _collect(lambda: Schedule(MANY, config.epochs, keep, **phases), problems)
+    else:
+        cycles = {name: phases[name] for name in ("warmup_epochs", "refresh_every") if name in phases}
+        _collect(lambda: AdaptiveSchedule(MANY, config.epochs, **cycles), problems)
 
 
 def _collect(check: Callable[[], Found], problems: Problems) -> Found | None:

@@ -19,17 +19,27 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError, Problems
 from datadiet.current_values import CurrentValues
 from datadiet.forecasting import forecast
 from datadiet.history import History
-from datadiet.options import ScoreFunction, check_options, checked_history, checked_keep, checked_score
+from datadiet.options import (
+    ScoreFunction,
+    check_alone,
+    check_options,
+    checked_history,
+    checked_keep,
+    checked_score,
+    checked_tolerance,
+)
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
-from datadiet.schedules import Schedule
+from datadiet.schedules import REFRESH_EVERY, Schedule
 from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 from datadiet.selectors import SELECTORS, with_floor
 from datadiet.store import PartedTable, ScoreStore, append_plan, last_values
+from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
 
 Rescore = Literal["all", "dropped", "none"]
@@ -52,11 +62,14 @@ class Diet:
         select: A name of `datadiet.selectors.SELECTORS`, or a function
             `(values, count, *, seed, epoch, groups=None) -> Selection`.
         keep: Share kept, in (0, 1]; or a step-down `{epoch: share}`, in force from the first refresh at that epoch.
+        tolerance: Instead of `keep`: points of the dev metric that may be lost. How many rows each cycle trains on is
+            then decided by the scores, with the dev metric as a guard (`datadiet.tolerance`); `judge` must be told
+            that metric after every epoch, which `DietTrainer` and `datadiet finetune` do.
         combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
             `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
         history: `last`, `mean`, `ema`, or one of `datadiet.history` with its options.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
-        refresh_every: Epochs from one selection to the next.
+        refresh_every: Epochs from one selection to the next: 2, or 1 with a tolerance, unless said otherwise.
         anneal_epochs: Last epochs on everything.
         static: Choose once, after the warm-up.
         rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass, values come from the
@@ -90,10 +103,11 @@ class Diet:
         select: str | Selector = "hardest",
         keep: float | str | Mapping[int, float] = 0.5,
         *,
+        tolerance: float | None = None,
         combine: str | None = None,
         history: str | History = "last",
         warmup_epochs: int = 1,
-        refresh_every: int = 2,
+        refresh_every: int | None = None,
         anneal_epochs: int = 0,
         static: bool = False,
         rescore: Rescore = "none",
@@ -105,7 +119,7 @@ class Diet:
         seed: int = 0,
     ) -> None:
         problems = Problems()
-        self.keep = checked_keep(keep, problems)
+        self.keep = None if tolerance is not None else checked_keep(keep, problems)
         self.combine = combine or ("mean" if select == "uncertain" else "norm")
         self.score_name, self.score = checked_score(score, problems)
         self.history_name, self._history = checked_history(history, problems)
@@ -121,28 +135,28 @@ class Diet:
             scores_from is None or warmup_epochs == 0,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
         )
+        self.tolerance: Tolerance | None = None
+        if tolerance is not None:
+            self.tolerance = checked_tolerance(tolerance, self.score_name, self.select_name, problems)
+            check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
         problems.raise_any()
         self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
         self.epsilon = 0.1 if epsilon is None and select == "epsilon" else epsilon
-        self.warmup_epochs, self.refresh_every, self.anneal_epochs = warmup_epochs, refresh_every, anneal_epochs
+        usual = REFRESH_EVERY if tolerance is None else AdaptiveSchedule.refresh_every
+        self.refresh_every = usual if refresh_every is None else refresh_every
+        self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
         self._select = self._build_selector(select)
         self._begun = False
 
     # ---- what will happen ----
 
-    def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule:
-        """The schedule of this diet on a data set; see `datadiet.Schedule`."""
-        return Schedule(
-            num_examples=num_examples,
-            epochs=epochs,
-            keep=self.keep,
-            warmup_epochs=self.warmup_epochs,
-            refresh_every=self.refresh_every,
-            anneal_epochs=self.anneal_epochs,
-            static=self.static,
-            batch=batch,
-        )
+    def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
+        """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
+        cycles = {"warmup_epochs": self.warmup_epochs, "refresh_every": self.refresh_every, "batch": batch}
+        if self.keep is None:
+            return AdaptiveSchedule(num_examples, epochs, **cycles)
+        return Schedule(num_examples, epochs, self.keep, **cycles, anneal_epochs=self.anneal_epochs, static=self.static)
 
     def forecast(
         self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
@@ -155,8 +169,14 @@ class Diet:
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
         scores_from = None if self.scores_from is None else Path(self.scores_from).name
+        points = None if self.tolerance is None else self.tolerance.points
         chosen = {"score": self.score_name, "select": self.select_name, "history": self.history_name}
-        return {**chosen, **{name: getattr(self, name) for name in _PLAIN}, "scores_from": scores_from}
+        return {
+            **chosen,
+            "tolerance": points,
+            **{name: getattr(self, name) for name in _PLAIN},
+            "scores_from": scores_from,
+        }
 
     # ---- a run ----
 
@@ -191,6 +211,7 @@ class Diet:
         if self.floor and groups is None:
             raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
         self.schedule = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        self.tolerance = self.tolerance and Tolerance(self.tolerance.points)
         self._groups, self._regression = groups, False
         self._training = TrainingValues(num_examples, self.columns)
         self._current = CurrentValues(num_examples, self._history)
@@ -257,8 +278,10 @@ class Diet:
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
-        if self.schedule.is_full(epoch):
-            plan = EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
+        if isinstance(self.schedule, AdaptiveSchedule) and self.schedule.is_refresh(epoch):
+            plan = self._decide(epoch)
+        elif self.schedule.is_full(epoch):
+            plan = self._everything(epoch)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
             plan = self._choose(epoch)
         else:
@@ -267,6 +290,28 @@ class Diet:
         if self._plans is not None:
             append_plan(self._plans, plan)
         return plan
+
+    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
+        """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.tolerance.Tolerance.judge`."""
+        if self.tolerance is not None:
+            self.tolerance = self.tolerance.judge(epoch, value, rows, correlation=correlation)
+
+    def waits_for_judgement(self, epoch: int) -> bool:
+        """Whether a tolerance cannot decide this epoch yet, because the dev metric after the one before is missing."""
+        policy = self.tolerance
+        return policy is not None and epoch > 0 and all(judged.epoch < epoch - 1 for judged in policy.judgements)
+
+    def tolerance_summary(self) -> Json | None:
+        """What a tolerance has decided, and what it advises; None without one."""
+        if self.tolerance is None:
+            return None
+        everything = self.schedule.epochs * self.schedule.num_examples
+        return self.tolerance.summary(self.schedule.epochs, 1 - self.schedule.total_count / everything)
+
+    @property
+    def last_epoch(self) -> int:
+        """The number of epochs after which training ends: as planned, or earlier where a tolerance has decided so."""
+        return self.schedule.last if isinstance(self.schedule, AdaptiveSchedule) else self.schedule.epochs
 
     def score_quantiles(self) -> dict[str, float]:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""
@@ -290,7 +335,7 @@ class Diet:
         parts = (len(self._store.table), len(self._plans)) if self._store and self._plans else (0, 0)
         return arrays, {
             **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
-            "regression": self._regression,
+            "regression": self._regression, "tolerance": self._tolerance_state(),
         }  # fmt: skip
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
@@ -305,9 +350,22 @@ class Diet:
         self._current.load(_part(arrays, "current"), numbers["current"])
         self._training.load(_part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
+        self._take_up_tolerance(numbers["tolerance"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
             self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
+
+    def _tolerance_state(self) -> Json | None:
+        if self.tolerance is None or not isinstance(self.schedule, AdaptiveSchedule):
+            return None
+        return {**self.tolerance.state(), "counts": self.schedule.counts, "ending": self.schedule.ending}
+
+    def _take_up_tolerance(self, state: Json | None) -> None:
+        if self.tolerance is None or state is None or not isinstance(self.schedule, AdaptiveSchedule):
+            return
+        ending = None if state["ending"] is None else tuple(state["ending"])
+        self.schedule = replace(self.schedule, counts=tuple(state["counts"]), ending=ending)
+        self.tolerance = self.tolerance.restored(state)
 
     # ---- inside ----
 
@@ -325,19 +383,36 @@ class Diet:
         values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
         return torch.stack([values[name] for name in self.columns[:-1]])
 
+    def _everything(self, epoch: int) -> EpochPlan:
+        return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
+
+    def _decide(self, epoch: int) -> EpochPlan:
+        """How many rows, by the tolerance, and which."""
+        assert self.tolerance is not None
+        assert isinstance(self.schedule, AdaptiveSchedule)
+        values = self._current.close_round()
+        self.tolerance, self.schedule = self.tolerance.decide(self.schedule, epoch, values)
+        full = self.schedule.is_full(epoch)
+        plan = self._everything(epoch) if full else self._chosen(values, self.schedule.count(epoch), epoch)
+        self.round += 1
+        return plan
+
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
             draw = SELECTORS["random"](np.zeros(len(self._current)), count, seed=self.seed, epoch=epoch)
             return EpochPlan(epoch, draw.rows, full=False)
-        values = self._current.close_round()
+        plan = self._chosen(self._current.close_round(), count, epoch)
+        self.round += 1
+        return plan
+
+    def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
+        """What the selector keeps."""
         options = {"scale": self._scale()} if self.select_name == "uncertain" else {}
         chosen = self._select(values, count, seed=self.seed, epoch=epoch, groups=self._groups, **options)
         if chosen.weights is not None:
             raise ArgumentError("the selector gives loss weights, which this version does not apply.")
-        plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round)
-        self.round += 1
-        return plan
+        return EpochPlan(epoch, chosen.rows, full=False, round=self.round)
 
     def _scale(self) -> float | None:
         """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""

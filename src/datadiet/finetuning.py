@@ -129,6 +129,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "diet": _diet(run),
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
+        "tolerance": run.diet.tolerance_summary(),
         "weights_tested": "best" if config.early_stopping else "last",
         "environment": environment(best_device(), run.precision),
     }
@@ -143,5 +144,5 @@ def _model_name(model: str) -> str:
 def _diet(run: Run) -> Json:
     """Every option of the diet."""
     history = {f"history_{name}": value for name, value in history_options(run.config).items()}
-    keep = run.diet.keep if isinstance(run.diet.keep, float | int) else run.config.keep  # JSON has no epochs as keys
+    keep = run.config.keep if isinstance(run.diet.keep, dict) else run.diet.keep  # JSON has no epochs as keys
     return {**run.diet.describe(), "keep": keep, **history}

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import Problems
 from datadiet.records import EpochForecast, Forecast
 from datadiet.schedules import Phased
@@ -27,7 +28,8 @@ def forecast(
         full_epochs: Epochs of the training on everything that it is compared with; the schedule's own by default.
 
     Returns:
-        Exact steps and examples; tokens as kept rows times the mean length, since which rows are kept is not known yet.
+        Exact steps and examples, or the most there can be of an `AdaptiveSchedule`; tokens as kept rows times the mean
+        length, since which rows are kept is not known yet.
 
     Raises:
         ArgumentError: If `rescore` is unknown, or lengths and rows differ in number.
@@ -56,6 +58,7 @@ def forecast(
         examples_saved=1 - trained / everything,
         tokens_backward=None if mean_length is None else round(trained * mean_length),
         full_tokens=None if mean_length is None else round(everything * mean_length),
+        bound=isinstance(schedule, AdaptiveSchedule),
     )
 
 

@@ -10,8 +10,12 @@ from datadiet.checks import ArgumentError, Problems, percent_hint
 from datadiet.history import HISTORIES, History
 from datadiet.schedules import parse_keep
 from datadiet.scores import SCORES, el2n
+from datadiet.selectors import SELECTORS
+from datadiet.tolerance import SCORES as TOLERANCE_SCORES
+from datadiet.tolerance import Tolerance
 
 ScoreFunction = Callable[..., Tensor]
+TOLERANCE_SELECTORS = ("hardest", "epsilon")
 OFFSET_SELECTORS = ("hardest", "window")  # to another selector an offset would do nothing, and is refused
 
 
@@ -44,6 +48,34 @@ def checked_history(history: str | History, problems: Problems) -> tuple[str, Hi
         return "custom", history
     problems.choice("history", history, HISTORIES)
     return history, HISTORIES.get(history, HISTORIES["last"])()
+
+
+def checked_tolerance(points: float, score: str, select: str, problems: Problems) -> Tolerance | None:
+    """The policy of a tolerance: with the hardest, by scores that are 0 where nothing is left to learn."""
+    problems.check(
+        score not in SCORES or score in TOLERANCE_SCORES,
+        f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(TOLERANCE_SCORES)}.",
+    )
+    problems.check(
+        select not in SELECTORS or select in TOLERANCE_SELECTORS,
+        f"tolerance has no meaning for {select!r}; it goes with {' and '.join(TOLERANCE_SELECTORS)}.",
+    )
+    try:
+        return Tolerance(points)
+    except ArgumentError as error:
+        problems.include(error)
+        return None
+
+
+def check_alone(given: Mapping[str, object], problems: Problems) -> None:
+    """Note options that would do nothing beside a tolerance.
+
+    Args:
+        given: Their values by name.
+    """
+    usual = {"keep": 0.5}
+    for name, value in given.items():
+        problems.check(value == usual.get(name, 0), f"{name} has no effect with a tolerance: give one of the two.")
 
 
 def check_options(select: str, named: bool, offset: float, epsilon: float | None, problems: Problems) -> None:

@@ -137,6 +137,7 @@ class Forecast:
         examples_scored: Most examples that scoring passes can forward (0 for `rescore="none"`).
         examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; the share of the
             tokens is about the largest share of the training time that can be saved.
+        bound: Whether steps, examples and tokens are the most there can be, because counts are decided as it runs.
     """
 
     epochs: tuple[EpochForecast, ...]
@@ -148,6 +149,7 @@ class Forecast:
     examples_saved: float
     tokens_backward: int | None = None
     full_tokens: int | None = None
+    bound: bool = False
 
 
 @dataclass(frozen=True)

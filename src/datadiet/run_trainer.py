@@ -52,6 +52,11 @@ class RunTrainer(DietTrainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    @property
+    def judged_metric(self) -> str:
+        """The task's own main metric."""
+        return self.run.task.main_metric
+
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         epoch, batches = super()._init_training_state(*args, **kwargs)
         # the state names the best checkpoint by its path, and a run folder may have moved since

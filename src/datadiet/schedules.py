@@ -16,6 +16,7 @@ from itertools import pairwise
 from datadiet.checks import ArgumentError, Problems
 
 Keep = float | Mapping[int, float]
+REFRESH_EVERY = 2  # where nothing else is said
 
 
 class Phased:
@@ -58,6 +59,11 @@ class Phased:
     def total_steps(self) -> int:
         """Optimizer steps of all epochs together."""
         return sum(map(self.steps, range(self.epochs)))
+
+    @property
+    def planned_steps(self) -> int:
+        """Optimizer steps that were planned before the first, on which learning rates are planned."""
+        return self.total_steps
 
     def locate(self, step: int) -> tuple[int, int]:
         """Epoch, and step inside it, that comes after so many optimizer steps; `(epochs, 0)` after the last.
@@ -108,7 +114,7 @@ class Schedule(Phased):
     epochs: int
     keep: Keep = 0.5
     warmup_epochs: int = 1
-    refresh_every: int = 2
+    refresh_every: int = REFRESH_EVERY
     anneal_epochs: int = 0
     static: bool = False
     batch: int = 1

@@ -41,6 +41,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("intent_column", DATA, "Column with the intent."),
     Flag("id_column", DATA, "Column with your own ids."),
     Flag("keep", DIET, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5."),
+    Flag("tolerance", DIET, "Instead of --keep: points of the dev metric that may be lost; finds the share itself."),
     Flag("score", DIET, "How hard an example is: el2n, cross_entropy, margin, entropy, absolute_error."),
     Flag("combine", DIET, "How intent and slots become one score: norm, mean, sum."),
     Flag("select", DIET, "Which are kept: hardest, easiest, window, random, epsilon, uncertain."),

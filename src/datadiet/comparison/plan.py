@@ -131,7 +131,8 @@ class Plan:
         return config_from({**settings, "keep": 1.0, "max_steps": self._schedule(cell, rows).total_steps})
 
     def _schedule(self, cell: Cell, rows: int) -> Schedule:
-        found = dict(zip((*_SCHEDULE, *_BATCH), self._schedule_key(str(cell.steps_of)), strict=True))
+        key = zip((*_SCHEDULE, *_BATCH), self._schedule_key(str(cell.steps_of)), strict=True)
+        found = {name: value for name, value in key if value is not None}  # what is None has its own default
         batch = found.pop("batch_size") * found.pop("gradient_accumulation")
         return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
 

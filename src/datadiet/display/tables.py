@@ -60,10 +60,13 @@ def _plan_sentence(forecast: Forecast) -> str:
         totals.append((forecast.tokens_backward, forecast.full_tokens, "tokens"))
     spent = ", ".join(f"{diet:,} {name}" + (f" of {full:,}" if full != diet else "") for diet, full, name in totals)
     epochs = len(forecast.epochs)
-    return f"Plan: {epochs} epoch{'' if epochs == 1 else 's'}, {spent}."
+    most = "at most " if forecast.bound else ""
+    return f"Plan: {most}{epochs} epoch{'' if epochs == 1 else 's'}, {spent}."
 
 
 def _ceiling_sentence(forecast: Forecast) -> str:
+    if forecast.bound:
+        return "How many rest is decided at each refresh, by the scores and the dev metric: the plan is a bound."
     if forecast.examples_backward == forecast.full_examples:
         return "Everything is trained on in every epoch: nothing can be saved."
     passes = f"; scoring passes forward up to {forecast.examples_scored:,} examples" if forecast.examples_scored else ""
@@ -83,7 +86,17 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
     closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
-    return Group(*parts, grid, closing)
+    return Group(*parts, grid, closing, *_tolerance_lines(result.get("tolerance")))
+
+
+def _tolerance_lines(found: Json | None) -> list[Text]:
+    """What a tolerance decided, and what it advises."""
+    if found is None:
+        return []
+    why = {"guard": " (everything: the dev metric fell)", "learned": " (the last: the rest is learned)"}
+    cycles = [f"{line['epoch'] + 1}: {line['kept']:,}{why.get(line['reason'], '')}" for line in found["decisions"]]
+    lines = [Text(f"Tolerance of {found['points']:g} points; kept from epoch {'; '.join(cycles)}.")]
+    return [*lines, *([Text(found["advice"], style="bold")] if found["advice"] else [])]
 
 
 def _ceiling(saved: Mapping[str, float | None]) -> str:

@@ -36,6 +36,27 @@ def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
     problems.raise_any()
 
 
+def check_judged(args: Any, dev: Any, metric: str) -> None:
+    """Refuse training arguments from which a tolerance cannot learn how good the model is.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    strategy = getattr(args.eval_strategy, "value", args.eval_strategy)
+    problems.check(
+        strategy == "epoch",
+        f"tolerance needs the dev metric of every epoch: eval_strategy='epoch', got {strategy!r}.",
+    )
+    problems.check(hasattr(dev, "__len__") and not isinstance(dev, dict), "tolerance needs one eval_dataset.")
+    problems.check(
+        bool(metric) and metric != "loss" and args.greater_is_better is not False,
+        "tolerance is in points of a metric of which larger is better: name it in metric_for_best_model "
+        f"(got {metric or None!r}), and give compute_metrics.",
+    )
+    problems.raise_any()
+
+
 def order_seed(args: Any) -> int:
     """The seed of the order of examples, as the Trainer chooses it."""
     return int(args.seed if args.data_seed is None else args.data_seed)

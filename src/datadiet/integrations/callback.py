@@ -108,6 +108,7 @@ def _check(diet: Diet, args: Any, state: Any) -> None:
         f"DietCallback cannot make the {schedule!r} learning rate end where it should, because the Trainer has planned "
         f"its steps already; use DietMixin, or lr_scheduler_type one of {', '.join(CONSTANT)}.",
     )
+    problems.check(diet.tolerance is None, "DietCallback cannot decide steps as it goes: a tolerance needs DietMixin.")
     problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
     problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
     problems.check(diet.rescore == "none", f"DietCallback cannot rescore {diet.rescore!r} examples; use DietMixin.")

@@ -21,13 +21,15 @@ from numpy.typing import NDArray
 from transformers import Trainer, TrainerCallback
 
 from datadiet import run_folder as layout
+from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
-from datadiet.integrations.arguments import check_arguments, ids_and_groups, order_seed
+from datadiet.integrations.arguments import check_arguments, check_judged, ids_and_groups, order_seed
 from datadiet.integrations.callback import DietCallback
 from datadiet.integrations.checkpoints import last_checkpoint, load_diet, save_diet
 from datadiet.integrations.distributed import exchange, share_of
 from datadiet.integrations.epochs import EpochTotals
+from datadiet.integrations.learning_rate import follow
 from datadiet.integrations.passes import score_rows
 from datadiet.integrations.results import result_of
 from datadiet.integrations.rows import carry_rows, pop_rows
@@ -37,6 +39,7 @@ from datadiet.ledger import Ledger
 from datadiet.records import CostLedger, EpochResult, Json, Signals
 from datadiet.scoring import Batch, lengths_of
 from datadiet.tasks import signals_of
+from datadiet.tolerance import CORRELATIONS
 
 __all__ = ["DietCallback", "DietMixin", "DietTrainer"]
 
@@ -85,6 +88,8 @@ class DietMixin(_Base):
         self.epoch_results: list[EpochResult] = []
         self.current_epoch = EpochTotals(0, self.ledger)
         check_arguments(self.args, self.train_dataset, self._dieting)
+        if diet.tolerance is not None:
+            check_judged(self.args, self.eval_dataset, self.judged_metric)
 
     # ---- the Trainer's own methods, each extended ----
 
@@ -119,8 +124,19 @@ class DietMixin(_Base):
         """As the Trainer's, with the steps that the schedule plans: every LR schedule ends where it should."""
         values = list(super().set_initial_training_values(args, dataloader, *more))
         if self._dieting:
-            values[3], values[6] = self.diet.schedule.total_count, self.diet.schedule.total_steps
+            values[3], values[6] = self.diet.schedule.total_count, self.diet.schedule.planned_steps
         return tuple(values)
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """As the Trainer's; of a diet with a tolerance it follows the position in the planned maximum."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        if self.diet.tolerance is not None:
+            follow(scheduler, self._planned_position)
+        return scheduler
+
+    def _planned_position(self, step: int) -> float:
+        schedule = self.diet.schedule
+        return schedule.position(step) if isinstance(schedule, AdaptiveSchedule) else float(step)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         epoch, batches = super()._init_training_state(*args, **kwargs)
@@ -228,6 +244,8 @@ class DietMixin(_Base):
         epoch, begun = self._position()
         if self._resumed is not None:
             self._carry_epoch(self._resumed[1]["run_so_far"]["epoch"])
+            if not begun and self.diet.waits_for_judgement(epoch):  # killed between a checkpoint and the evaluation
+                self.evaluate()
         if not begun:
             self.current_epoch = EpochTotals(epoch, self.ledger)
             self._refresh(epoch)
@@ -237,6 +255,8 @@ class DietMixin(_Base):
             self._sampler.set_plan(plan)
         self.current_epoch.kept, self.current_epoch.dropped = len(plan.rows), self.num_rows - len(plan.rows)
         self._resumed = None
+        if self._dieting:
+            self.state.max_steps = self.diet.schedule.total_steps  # fewer than planned, where a tolerance has decided
         if self._dieting and not begun:
             self.log(self._diet_metrics())
 
@@ -289,6 +309,20 @@ class DietMixin(_Base):
             self.epoch_results[-1] = replace(self.epoch_results[-1], dev=dev)
         else:
             self.current_epoch.dev = dev
+        if self.diet.tolerance is not None and self.judged_metric in dev:
+            data: Any = self.eval_dataset
+            correlation = self.judged_metric in CORRELATIONS
+            self.diet.judge(self.current_epoch.epoch, dev[self.judged_metric], len(data), correlation=correlation)
+
+    @property
+    def judged_metric(self) -> str:
+        """The dev metric that a tolerance is about: `metric_for_best_model`; empty where none is named."""
+        return str(self.args.metric_for_best_model or "").removeprefix("eval_")
+
+    @property
+    def ended(self) -> bool:
+        """Whether the diet ends training after the epoch that has just trained."""
+        return self._dieting and self.current_epoch.epoch + 1 >= self.diet.last_epoch
 
     def end_training(self) -> None:
         """Keep what the last epoch saw; nothing is scored any more, since nothing will be chosen."""
@@ -344,8 +378,10 @@ class _EpochHooks(TrainerCallback):
     def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
         self._trainer.begin_epoch()
 
-    def on_epoch_end(self, *_args: Any, **_kwargs: Any) -> None:
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         self._trainer.end_epoch()
+        control.should_training_stop = control.should_training_stop or self._trainer.ended
+        return control
 
     def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
         self._trainer.end_evaluation(kwargs.get("metrics") or {})

@@ -93,6 +93,16 @@ class Epoch:
             mask = labels != -100
         self.observe_signals(rows, Signals({"label": HeadSignals(logits.detach(), labels, mask)}))
 
+    def judge(self, value: float, rows: int, *, correlation: bool = False) -> None:
+        """Tell a diet with a `tolerance` the dev metric after this epoch.
+
+        Args:
+            value: Larger is better, as a share.
+            rows: Of the dev split.
+            correlation: Whether the metric is a correlation.
+        """
+        self._diet.judge(self.epoch, value, rows, correlation=correlation)
+
     def observe_signals(self, rows: Tensor, signals: Signals) -> None:
         """Hand back what the training forward gave, for any number of heads."""
         self._diet.observe(rows, signals, epoch=self.epoch)
@@ -145,6 +155,8 @@ def epochs(
         raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
     diet.begin(num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, folder=folder, state=state)
     for epoch in range(start, num_epochs):
+        if epoch >= diet.last_epoch:  # a tolerance has decided so
+            break
         diet.absorb(diet.drain())
         rows = diet.rows_to_score(epoch)
         if signals is not None and len(rows):
