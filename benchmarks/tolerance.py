@@ -1,0 +1,157 @@
+"""Does `--tolerance` keep its word? Four sets x 3 seeds, beside full data and fixed keeps.
+
+    python -m benchmarks.tolerance --data-root DATA          # every run that has no result yet, seed by seed
+    python -m benchmarks.tolerance --data-root DATA --sets snips --seeds 1 --epochs 2 --rows 192   # a look
+
+Each set is a fixed share: 1,500 training rows and 500 dev rows (drawn once, seed 0; CoLA, whose test labels are hidden,
+has 500 training rows more set aside as dev, and is tested on its dev split), and the whole test split. The dev rows are
+all that the tolerance sees. Setting: MiniLM, 6 epochs, batch 16, AdamW 1e-4 linear; chosen on the dev splits for full
+data alone (LOG.md). Two may run at a time (`--lock`-ed cell by cell), so seconds are not compared: tokens are.
+
+A result holds the test metric of the run, and the same metric over `DRAWS` samples of the test rows, which are the same
+for every run of a set: that is what the two-level bootstrap of the table draws from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from benchmarks.grid import COMMON, RESULTS, held
+from datadiet.comparison.row_sums import row_sums
+from datadiet.comparison.statistics import resampled
+from datadiet.run_folder import MAIN_METRIC, PREDICTIONS
+
+SETS = {
+    "snips": ("snips", "intent-slot"),
+    "sst2": ("sst2_sentences", "classification"),
+    "cola": ("cola", "classification"),
+    "stsb": ("stsb", "regression"),
+}
+SETTINGS: dict[str, Any] = {**COMMON, "epochs": 6, "batch_size": 16}
+ARMS: dict[str, dict[str, Any]] = {
+    "full": {"keep": 1.0},
+    "tolerance-0.5": {"tolerance": 0.5},
+    "keep-0.7": {"keep": 0.7},
+    "keep-0.5": {"keep": 0.5},
+}
+TRAIN_ROWS, DEV_ROWS, DRAWS = 1500, 500, 500
+SCHEDULE = ("warmup_epochs", "refresh_every")  # the library's own, which differ with a tolerance
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    set: str
+    arm: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.set}-{self.arm}-seed{self.seed}"
+
+
+def prepare(name: str, root: Path, folder: Path) -> Path:
+    """Write the shares of a set, the same whenever it is called."""
+    source = Path(str(resources.files("datadiet") / "packaged" / "snips")) if name == "snips" else root / SETS[name][0]
+    splits = {split: lines_of(source / f"{split}.jsonl.gz") for split in ("train", "dev", "test")}
+    generator = np.random.default_rng(0)
+    train = [splits["train"][row] for row in generator.permutation(len(splits["train"]))]
+    if not splits["test"]:
+        splits["test"], splits["dev"] = splits["dev"], train[TRAIN_ROWS:]
+    dev = [splits["dev"][row] for row in generator.permutation(len(splits["dev"]))[:DEV_ROWS]]
+    folder.mkdir(parents=True)
+    for split, lines in (("train", train[:TRAIN_ROWS]), ("dev", dev), ("test", splits["test"])):
+        (folder / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    return folder
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a file; none where it is not there."""
+    if not path.exists():
+        return []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return list(lines)
+
+
+def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> str:
+    """Run one cell in a process of its own and keep its result."""
+    work = Path(tempfile.mkdtemp(prefix="datadiet-bench-"))
+    try:
+        settings = {**SETTINGS, **ARMS[cell.arm], "task": SETS[cell.set][1], "seed": cell.seed, **changes}
+        for option in SCHEDULE:
+            settings.pop(option)
+        data = prepare(cell.set, root, work / cell.set)
+        config = work / "config.yaml"
+        config.write_text(yaml.safe_dump({**settings, "data": str(data), "output": str(work / "run")}))
+        command = [sys.executable, "-m", "datadiet", "finetune", "--config", str(config), "--json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            return f"FAILED: {done.stderr.strip()[-300:]}"
+        result = json.loads((work / "run" / "result.json").read_text())
+        metric = MAIN_METRIC[result["task"]]
+        rows = pd.read_parquet(work / "run" / PREDICTIONS)
+        sums = row_sums(metric, rows[rows["split"] == "test"].sort_values("id", kind="stable").reset_index(drop=True))
+        assert sums is not None
+        drawn = [round(float(value), 3) for value in resampled(sums)[:DRAWS]]
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    kept = {"cell": cell.__dict__, "settings": settings, "metric": metric, "drawn": drawn, **result}
+    part = results / f"{cell.name}.part"
+    part.write_text(json.dumps(kept), encoding="utf-8")
+    part.rename(results / f"{cell.name}.json")
+    saved = result["ceiling"]["tokens_saved"]
+    return f"{metric} {result['metrics']['test'][metric]:.4f}  tokens saved {saved:.1%}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--epochs", type=int, help="for a quick look only")
+    parser.add_argument("--rows", type=int, help="for a quick look only")
+    args = parser.parse_args()
+    changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
+    results = args.results / "tolerance"
+    results.mkdir(parents=True, exist_ok=True)
+    cells = [
+        Cell(name, arm, seed)
+        for seed in range(args.seeds)
+        for name in args.sets.split(",")
+        for arm in args.arms.split(",")
+    ]
+    failed = False
+    for number, cell in enumerate(cells, 1):
+        lock = results / f"{cell.name}.lock"  # so that two of these may share the work
+        if (results / f"{cell.name}.json").exists() or held(lock):
+            continue
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            said = run_cell(cell, args.data_root, results, changes)
+        finally:
+            lock.unlink(missing_ok=True)
+        failed = failed or said.startswith("FAILED")
+        print(f"[{number}/{len(cells)}] {cell.name}  {said}", flush=True)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
