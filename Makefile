@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit examples docs bench clean
+.PHONY: demo test lint types unit examples docs bench installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -21,14 +21,18 @@ types: .venv/dev-installed
 unit: .venv/dev-installed
 	$(BIN)/python -m pytest -n 2
 
+# A cell of a notebook that fails makes jupyter-execute fail; it leaves the notebook as it is.
 examples: .venv/dev-installed
-	ls examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c 'echo "== {}"; $(BIN)/python {} || exit 255'
+	ls examples/*.ipynb examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
+	  'echo "== {}"; case {} in *.ipynb) $(BIN)/jupyter-execute {};; *) $(BIN)/python {};; esac || exit 255'
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bench: .venv/dev-installed
 	$(BIN)/python -m benchmarks.all
+
+installed: .venv/dev-installed
 
 # One virtual environment; each stamp is renewed when what it was installed from changes.
 .venv/bin/python:

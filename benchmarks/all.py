@@ -31,6 +31,8 @@ QUICK = {
     "selectors": ["--values", "100000", "--repeats", "1"],
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
+    "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
+    "report": ["--examples", "2000", "--rounds", "3"],
 }
 
 
@@ -78,6 +80,8 @@ def parts(options: argparse.Namespace) -> list[Part]:
         *large,
         single("memory", "memory", options),
         single("imports", "imports", options),
+        single("comparing", "comparing", options),
+        single("report", "report_scale", options),
     ]
 
 

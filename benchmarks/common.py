@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,15 @@ class Bench:
     features: Any
     collate: Callable[[list[Any]], dict[str, Any]]
     new_model: Callable[[], Any]
+
+    def described(self) -> dict[str, Any]:
+        """What results say of the data."""
+        return {"name": self.name, "fingerprint": self.fingerprint, "rows": len(self.features)}
+
+    def trainer_options(self, arguments: Any) -> dict[str, Any]:
+        """What a trainer of this data takes, with a new model."""
+        data = {"train_dataset": self.features, "data_collator": self.collate}
+        return {"model": self.new_model(), "args": arguments, **data}
 
 
 def load_bench(set_name: str, root: Path | None, *, rows: int | None = None, model: str = "minilm") -> Bench:
@@ -108,6 +119,19 @@ def synchronize() -> None:
 
     if torch.accelerator.is_available():
         torch.accelerator.synchronize()
+
+
+def peak_bytes() -> int:
+    """The most resident memory this process has held.
+
+    On Linux not `ru_maxrss`, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def environment(precision: str | None = None) -> dict[str, Any]:

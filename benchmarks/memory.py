@@ -13,7 +13,6 @@ training example.
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -28,6 +27,7 @@ from benchmarks.common import (
     keep_figures,
     load_bench,
     parser_of,
+    peak_bytes,
     precision_here,
     silence,
     training_arguments,
@@ -36,19 +36,6 @@ from benchmarks.common import (
 VARIANTS = ("plain", "none", "all")
 CASES = ("snips4000", "synthetic")
 SHARE, PER_EXAMPLE = 1.05, 64
-
-
-def peak_bytes() -> int:
-    """The most resident memory this process has held.
-
-    On Linux not `ru_maxrss`, which a process inherits from the one that started it.
-    """
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def synthetic(examples: int) -> Bench:
@@ -92,8 +79,7 @@ def train(bench: Bench, variant: Any, folder: Path, *, batch_size: int, precisio
     import datadiet as dd
 
     arguments = training_arguments(folder, precision, num_train_epochs=2, per_device_train_batch_size=batch_size)
-    shared = {"model": bench.new_model(), "args": arguments, "train_dataset": bench.features}
-    shared |= {"data_collator": bench.collate}
+    shared = bench.trainer_options(arguments)
     if variant == "plain":
         silence(Trainer(**shared)).train()
     else:
@@ -111,8 +97,7 @@ def measure_here(options: Any) -> dict[str, Any]:
         bench, batch_size = load_bench(case, None, rows=options.rows, model=options.model), 32
     with tempfile.TemporaryDirectory(prefix="datadiet-bench-") as work:
         train(bench, variant, Path(work), batch_size=batch_size, precision=precision)
-    data = {"name": bench.name, "fingerprint": bench.fingerprint, "rows": len(bench.features)}
-    return {"peak_bytes": peak_bytes(), "data": data, "environment": environment(precision)}
+    return {"peak_bytes": peak_bytes(), "data": bench.described(), "environment": environment(precision)}
 
 
 def measure_apart(case: str, variant: str, options: Any) -> dict[str, Any]:

@@ -143,8 +143,7 @@ def build(bench: Bench, player: int, folder: Path, max_steps: int, precision: st
     arguments.num_train_epochs = math.ceil(
         max_steps / math.ceil(len(bench.features) / arguments.per_device_train_batch_size)
     )
-    shared = {"model": bench.new_model(), "args": arguments, "train_dataset": bench.features}
-    shared |= {"data_collator": bench.collate, "callbacks": [watch]}
+    shared = {**bench.trainer_options(arguments), "callbacks": [watch]}
     return silence(Trainer(**shared) if player == PLAIN else dd.DietTrainer(**shared, diet=dd.Diet(keep=1.0)))
 
 
@@ -180,8 +179,7 @@ def main(arguments: list[str] | None = None) -> None:
     print(f"plain Trainer           {found['plain_s']:.3f} s a block")
     print(f"DietTrainer, keep 1.0   {found['diet_s']:.3f} s a block")
     print(f"ratio {found['ratio']:.4f}   quartiles of the paired ratios {low:.4f} to {high:.4f}   target: at most 1.02")
-    data = {"name": bench.name, "fingerprint": bench.fingerprint, "rows": len(bench.features)}
-    setting = {"data": data, "blocks": options.blocks, "steps": options.steps, "same_loss": same}
+    setting = {"data": bench.described(), "blocks": options.blocks, "steps": options.steps, "same_loss": same}
     keep_figures(options.output, "snips4000", {**setting, **found, "environment": environment(precision)})
 
 

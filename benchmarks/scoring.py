@@ -65,14 +65,8 @@ class PassAfterEpoch(TrainerCallback):
 def measure(bench: Bench, folder: Path, *, repeats: int, precision: str) -> dict[str, Any]:
     """Throughputs over the same rows, and the quartiles of the ratios of an epoch and the pass after it."""
     watch = PassAfterEpoch(len(bench.features))
-    trainer = dd.DietTrainer(
-        model=bench.new_model(),
-        args=training_arguments(folder, precision, num_train_epochs=repeats + 1),
-        train_dataset=bench.features,
-        data_collator=bench.collate,
-        callbacks=[watch],
-        diet=dd.Diet(keep=1.0),
-    )
+    arguments = training_arguments(folder, precision, num_train_epochs=repeats + 1)
+    trainer = dd.DietTrainer(**bench.trainer_options(arguments), callbacks=[watch], diet=dd.Diet(keep=1.0))
     watch.trainer = silence(trainer)
     trainer.train()
     train_s, score_s = watch.train_s[1:], watch.score_s[1:]
@@ -104,8 +98,7 @@ def main(arguments: list[str] | None = None) -> None:
         low, _, high = found["paired_quartiles"]
         speeds = f"{found['train_examples_per_s']:>13.1f}{found['score_examples_per_s']:>13.1f}"
         print(f"{name:<12}{speeds}{found['ratio']:>8.2f}   {low:.2f} to {high:.2f}", flush=True)
-        data = {"name": bench.name, "fingerprint": bench.fingerprint, "rows": len(bench.features)}
-        setting = {"data": data, "repeats": options.repeats, "environment": environment(precision)}
+        setting = {"data": bench.described(), "repeats": options.repeats, "environment": environment(precision)}
         keep_figures(options.output, name, {**setting, **found})
 
 

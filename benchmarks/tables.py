@@ -36,6 +36,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "selectors": costs.selectors,
     "memory": costs.memory,
     "imports": costs.imports,
+    "comparing": costs.comparing,
+    "report": costs.report,
     "readme": quality.readme,
 }
 

@@ -211,6 +211,12 @@ def test_readme_table(results: Path) -> None:
 
 OVERHEAD = {"blocks": 30, "steps": 20, "same_loss": True, "plain_s": 2.0, "diet_s": 2.02, "ratio": 1.01}
 SELECTOR = {"seconds": 0.5, "fastest": 0.4, "slowest": 0.6, "peak_gb": 0.1, "times_hardest": 1.0}
+CACHED = {"runs": 39, "methods": 10, "seeds": 3, "test_rows": 2000, "compare_s": 4.0, "report_s": 5.0}
+REAL = {"runs": 12, "epochs": 6, "data": {"name": "snips", "rows": 1000}, "processes_s": 100.0, "compare_s": 103.0}
+PAGE = {
+    "rounds": 10, "folder_bytes": 200_000_000, "data_bytes": 100_000_000, "seconds": 20.0, "peak_bytes": 900_000_000,
+    "page_bytes": 3_000_000,
+}  # fmt: skip
 COST_CASES = [
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [0.99, 1.01, 1.03]}, "at most 1.02: met"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "ratio": 1.03}, "**missed**"),
@@ -234,6 +240,22 @@ COST_CASES = [
         },
         "| 2000 MB | 2.000 | 5 | **missed** |",
     ),
+    (
+        "comparing",
+        "cached",
+        CACHED | {"seconds": 9.0},
+        "39 finished runs (10 methods and the baselines x 3 seeds), 2,000 test",
+    ),
+    ("comparing", "cached", CACHED | {"seconds": 10.1}, "at most 10 s: **missed**"),
+    ("comparing", "overhead", REAL | {"overhead": 0.03}, "| 3.0 % above | at most 3 %: met |"),
+    ("comparing", "overhead", REAL | {"overhead": 0.031}, "at most 3 %: **missed**"),
+    ("report", "100000", PAGE, "| 100,000 | 10 | 300 MB | 20.0 s | 900 MB | 3.00 MB | page under 5 MB: met |"),
+    ("report", "100000", PAGE | {"page_bytes": 5_000_000}, "page under 5 MB: **missed**"),
+    ("report", "1000000", PAGE, "60 s, 2 GB, page 8 MB: met"),
+    ("report", "1000000", PAGE | {"seconds": 61.0}, "60 s, 2 GB, page 8 MB: **missed**"),
+    ("report", "1000000", PAGE | {"peak_bytes": 2_100_000_000}, "60 s, 2 GB, page 8 MB: **missed**"),
+    ("report", "1000000", PAGE | {"page_bytes": 8_100_000}, "60 s, 2 GB, page 8 MB: **missed**"),
+    ("report", "2000", PAGE, "| 3.00 MB |  |"),
     ("imports", "datadiet", {"bare_s": 0.01, "import_s": 0.3, "above_bare_s": 0.29, "repeats": 10}, "0.3 s: met"),
 ]
 
@@ -242,7 +264,7 @@ COST_CASES = [
 def test_cost_tables_say_whether_the_target_is_met(
     tmp_path: Path, name: str, case: str, figures: dict[str, Any], said: str
 ) -> None:
-    kept = {case: figures | {"data": {"rows": 4000}, "environment": ENVIRONMENT}}
+    kept = {case: {"data": {"rows": 4000}} | figures | {"environment": ENVIRONMENT}}
     (tmp_path / f"{name}.json").write_text(json.dumps(kept), encoding="utf-8")
     text = tables.TABLES[name](tmp_path)
     assert said in text
@@ -426,6 +448,101 @@ def test_memory_in_a_process_of_its_own() -> None:
     options.precision = "fp3"
     with pytest.raises(RuntimeError, match=r"synthetic, none: [\s\S]*invalid choice: 'fp3'"):
         memory.measure_apart("synthetic", "none", options)
+
+
+def test_made_up_runs_are_finished_runs(tmp_path: Path) -> None:
+    from benchmarks.report_scale import write_folder
+
+    from datadiet.reporting.dynamics import read_dynamics
+    from datadiet.reporting.examples import training_texts
+    from datadiet.run_folder import read_result
+
+    run = write_folder(tmp_path, examples=400, rounds=4)
+    result = read_result(run)
+    dynamics = read_dynamics(run, result)
+    assert [(entry.source, entry.count) for entry in dynamics.rounds] == [
+        ("train", 400), *[("pass", 400), ("train", 192)] * 3
+    ]  # fmt: skip
+    assert [choice.count for choice in dynamics.choices] == [192] * 3
+    assert result["cost"]["examples_backward"] == 400 + 3 * 192
+    texts, labels = training_texts(run, result, dynamics.kept.last.nonzero()[0]) or ([], [])
+    assert len(texts) == len(labels) == 192
+    assert 50 < sum(map(len, texts)) / 192 < 200
+    assert result["metrics"]["test"]["accuracy"] == pytest.approx(0.9, abs=0.1)
+
+
+def test_report_at_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from benchmarks import report_scale
+
+    monkeypatch.setattr(report_scale, "report_apart", lambda run: {"seconds": 1.0, **report_scale.report_here(run)})
+    report_scale.main(["--examples", "300,200", "--rounds", "3", "--output", str(tmp_path / "report.json")])
+    found = json.loads((tmp_path / "report.json").read_text())
+    assert list(found) == ["200", "300"]
+    assert found["300"]["page_bytes"] > found["200"]["page_bytes"] > 50_000
+    assert "| 300 | 3 |" in tables.TABLES["report"](tmp_path)
+    assert str(tmp_path) not in (tmp_path / "report.json").read_text()
+
+
+@pytest.mark.slow
+def test_the_report_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
+    from benchmarks import report_scale
+
+    run = report_scale.write_folder(tmp_path, examples=100, rounds=2)
+    found = report_scale.report_apart(run)
+    assert 50_000_000 < found["peak_bytes"] < 500_000_000
+    (run / "result.json").unlink()
+    with pytest.raises(RuntimeError, match=r"the report failed: [\s\S]*an unfinished run"):
+        report_scale.report_apart(run)
+
+
+@pytest.fixture
+def commands_here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The benchmark's commands run in this process, and take a second each."""
+    from benchmarks import comparing
+    from typer.testing import CliRunner
+
+    from datadiet.cli import Call, app
+
+    said: list[tuple[str, ...]] = []
+
+    def timed(*arguments: str) -> float:
+        done = CliRunner().invoke(app, arguments, obj=Call(0.0))
+        assert done.exit_code == 0, done.output
+        said.append(arguments)
+        return 1.0
+
+    monkeypatch.setattr(comparing, "timed", timed)
+    return said
+
+
+def test_comparing_finished_runs(tmp_path: Path, commands_here: list[tuple[str, ...]]) -> None:
+    from benchmarks import comparing
+
+    comparing.main(["--cases", "cached", "--test-rows", "40", "--output", str(tmp_path / "comparing.json")])
+    assert [arguments[0] for arguments in commands_here] == ["compare", "report"]
+    found = json.loads((tmp_path / "comparing.json").read_text())["cached"]
+    assert (found["runs"], found["seconds"]) == (39, 2.0)
+    assert found["page_bytes"] > 100_000
+    assert "39 finished runs" in tables.TABLES["comparing"](tmp_path)
+
+
+@pytest.mark.usefixtures("pretended", "commands_here")
+def test_the_overhead_of_a_comparison_is_above_its_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import comparing
+
+    comparing.main(small(tmp_path, "comparing", "--cases", "overhead", "--epochs", "4", "--seeds", "1"))
+    found = json.loads((tmp_path / "comparing.json").read_text())["overhead"]
+    assert (found["runs"], found["epochs"], found["compare_s"]) == (4, 4, 1.0)
+    assert found["processes_s"] > 0
+    assert found["overhead"] == pytest.approx(1 / found["processes_s"] - 1, rel=0.01)
+    assert "4 real runs of 4 epochs" in tables.TABLES["comparing"](tmp_path)
+
+
+def test_a_command_that_fails_ends_the_benchmark() -> None:
+    from benchmarks.comparing import timed
+
+    with pytest.raises(RuntimeError, match=r"datadiet report: [\s\S]*neither a run nor a comparison"):
+        timed("report", "nowhere")
 
 
 # ----------------------------------------------------------------------------------------------------------- all of it

@@ -1,4 +1,4 @@
-"""The tables of what runs cost: time saved, overhead, scoring, selectors, memory, imports."""
+"""The tables of what runs cost (time saved, overhead, scoring, selectors, memory, imports), and what proof costs."""
 
 from __future__ import annotations
 
@@ -148,3 +148,64 @@ def imports(results: Path) -> str:
         rows.append([*seconds, str(case["repeats"]), f"at most 0.3 s: {met(case['above_bare_s'] <= 0.3)}"])
     head = ["bare Python", "`import datadiet`", "above bare", "repeats", "target"]
     return _with_machines(table(head, rows, left=0), cases)
+
+
+def comparing(results: Path) -> str:
+    cases = _read(results, "comparing")
+    if not cases:
+        return NOT_YET
+    rows = []
+    if case := cases.get("cached"):
+        what = f"{case['runs']} finished runs ({case['methods']} methods and the baselines x {case['seeds']} seeds)"
+        parts = f"compare {case['compare_s']:.1f} s, page {case['report_s']:.1f} s"
+        rows.append(
+            [
+                f"{what}, {case['test_rows']:,} test rows",
+                parts,
+                f"{case['seconds']:.1f} s",
+                _met("10 s", case["seconds"] <= 10),
+            ]
+        )
+    if case := cases.get("overhead"):
+        name = f"{case['data']['name'].upper()}, {case['data']['rows']:,} rows"
+        parts = f"processes {case['processes_s']:.1f} s, command {case['compare_s']:.1f} s"
+        above = f"{percent(case['overhead'])} above"
+        rows.append(
+            [
+                f"{case['runs']} real runs of {case['epochs']} epochs, {name}",
+                parts,
+                above,
+                _met("3 %", case["overhead"] <= 0.03),
+            ]
+        )
+    return _with_machines(table(["what", "seconds", "in all", "target"], rows, left=2), cases)
+
+
+def _met(most: str, holds: bool) -> str:
+    return f"at most {most}: {met(holds)}"
+
+
+_PAGES = {100_000: "page under 5 MB", 1_000_000: "60 s, 2 GB, page 8 MB"}
+
+
+def report(results: Path) -> str:
+    cases = dict(sorted(_read(results, "report").items(), key=lambda item: int(item[0])))
+    if not cases:
+        return NOT_YET
+    rows = []
+    for number, case in cases.items():
+        folder = f"{(case['folder_bytes'] + case['data_bytes']) / 1e6:,.0f} MB"
+        figures = [
+            f"{case['seconds']:.1f} s",
+            f"{case['peak_bytes'] / 1e6:,.0f} MB",
+            f"{case['page_bytes'] / 1e6:.2f} MB",
+        ]
+        rows.append([f"{int(number):,}", str(case["rounds"]), folder, *figures, _report_target(int(number), case)])
+    head = ["training examples", "rounds", "run and data on disk", "seconds", "peak", "page", "target"]
+    return _with_machines(table(head, rows, left=0), cases)
+
+
+def _report_target(examples: int, case: Mapping[str, Any]) -> str:
+    page, large = case["page_bytes"] / 1e6, case["seconds"] <= 60 and case["peak_bytes"] <= 2e9
+    holds = page < 5 if examples == 100_000 else large and page <= 8
+    return f"{_PAGES[examples]}: {met(holds)}" if examples in _PAGES else ""

@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -280,17 +281,23 @@ def compare(
         given |= {name: listed(value) for name, value in lists.items() if value is not None}
         request = request_from(given, config, folder)
         console = _stderr() if as_json else _stdout()
-        console.print("importing torch and transformers, to check the options of every method ...", style="dim")
-        from datadiet.config_checks import check_config
-
         with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
-            found = run_compare(request, display, lambda settings: check_config(settings, resume=True))
+            found = run_compare(request, display, partial(_check_run, console))
     if as_json:
         _print_json(found)
     else:
         _show(comparison_table(found))
     if any(run["status"] == "failed" for run in found["runs"]):
         raise typer.Exit(1)
+
+
+def _check_run(console: Console, settings: FinetuneConfig) -> None:
+    """Look at the options of a run. Not called, and torch not imported, where everything has been run."""
+    if "torch" not in sys.modules:
+        console.print("importing torch and transformers, to check the options of every method ...", style="dim")
+    from datadiet.config_checks import check_config
+
+    check_config(settings, resume=True)
 
 
 @app.command(epilog="Example: datadiet report runs/compare")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 
@@ -12,31 +11,13 @@ from typer.testing import CliRunner
 from datadiet.checks import ArgumentError
 from datadiet.cli import Call, app
 from datadiet.commands.compare import request_from
-from datadiet.comparison import running
 from tiny import TOYS, tiny_model_folder, write_toy_folder
 
-SCRIPT = str(Path(__file__).parents[1] / "comparison" / "made_up.py")
 NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
 
 
 def run(*arguments: str):
     return CliRunner().invoke(app, ["compare", *arguments], obj=Call(0.0))
-
-
-@pytest.fixture
-def pretended(monkeypatch):
-    """Runs that write a result at once; those of the named methods fail."""
-    failing: set[str] = set()
-    real = running._Runner._command
-
-    def command(self, cell, rows):
-        made = real(self, cell, rows)
-        return [sys.executable, SCRIPT, "fail" if cell.method in failing else "write", made[-1]]
-
-    monkeypatch.setattr(running._Runner, "_command", command)
-    monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    return failing
 
 
 def test_flags_and_file_together(tmp_path):
@@ -106,6 +87,23 @@ def test_a_comparison_on_the_command_line(tmp_path, pretended):
     again = run(*arguments, "--seeds", "3", "--output", str(tmp_path / "c"), "--json")
     assert len(json.loads(again.stdout)["runs"]) == 12
     assert again.stderr.count("running") == 4  # of the new seed alone
+    assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 8 + [False] * 4
+
+
+def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "datadiet.config_checks.check_config", lambda config, **_: seen.append(Path(config.output).name)
+    )
+    arguments = ["made-up", "--task", "classification", "--epochs", "4", "--batch-size", "10", "--seeds", "1"]
+    arguments += ["--output", str(tmp_path / "c"), "--methods"]
+    assert run(*arguments, "el2n").exit_code == 0
+    assert seen == ["full-seed0", "el2n-0.5-seed0", "random-0.5-seed0"]
+    seen.clear()
+    assert run(*arguments, "el2n").exit_code == 0
+    assert seen == []
+    assert run(*arguments, "el2n,uncertain").exit_code == 0
+    assert seen == ["uncertain-0.5-seed0"]
 
 
 def test_a_failed_run_is_reported_and_the_exit_code_is_1(tmp_path, pretended):

@@ -3,16 +3,13 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from pathlib import Path
 
 import pytest
-from made_up import made_up_plan
 
 from datadiet.checks import ArgumentError
 from datadiet.comparison import running
 from datadiet.comparison.running import run_cells
-
-SCRIPT = str(Path(__file__).parent / "made_up.py")
+from made_up import made_up_plan
 
 
 class Heard:
@@ -23,21 +20,6 @@ class Heard:
     def changed(self, state) -> None:
         with self.lock:
             self.said.append((state.cell.name, state.status))
-
-
-@pytest.fixture
-def pretended(monkeypatch):
-    """Cells of the named methods fail; the others write a result at once."""
-    failing: set[str] = set()
-    real = running._Runner._command
-
-    def command(self, cell, rows):
-        made = real(self, cell, rows)
-        return [sys.executable, SCRIPT, "fail" if cell.method in failing else "write", made[-1]]
-
-    monkeypatch.setattr(running._Runner, "_command", command)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-    return failing
 
 
 def test_every_cell_is_run_once(tmp_path, pretended):

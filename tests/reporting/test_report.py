@@ -9,6 +9,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hostile import HOSTILE, hostile_folder
 
@@ -18,11 +19,14 @@ from datadiet.comparison.outcome import outcome
 from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import CellState
 from datadiet.finetuning import finetune
+from datadiet.records import EpochPlan, Scores
 from datadiet.reporting import figures
-from datadiet.reporting.dynamics import read_dynamics
-from datadiet.reporting.examples import MOST_CHARACTERS, embedded, example_table
+from datadiet.reporting.dynamics import KEEPING, Dynamics, Kept, read_dynamics, read_plans
+from datadiet.reporting.examples import MOST_CHARACTERS, candidates, embedded, example_table
 from datadiet.reporting.report import report
 from datadiet.run_folder import read_result
+from datadiet.store import PartedTable, ScoreStore, append_plan
+from made_up import made_up_plan, pretend
 from tiny import tiny_model_folder
 from toyrun import plans_of, scores_of, toy_config
 
@@ -95,35 +99,115 @@ def test_dynamics_are_those_of_the_tables(run):
     assert np.allclose(dynamics.hardness[rows], train.groupby("row")["margin"].mean(), atol=1e-5)
     chosen = {epoch: set(rows) for epoch, rows in plans.items() if len(rows) < len(dynamics)}
     times = [sum(row in rows for rows in chosen.values()) for row in range(len(dynamics))]
-    assert dynamics.kept.tolist() == times
-    assert dynamics.selective_epochs == len(chosen) == 4
+    assert dynamics.kept.times.tolist() == times
+    assert dynamics.kept.selective_epochs == len(chosen) == 4
     first, second = chosen[1], chosen[3]
-    assert [choice.epoch for choice in dynamics.choices] == [1, 3] or first == second
-    if first != second:
-        assert dynamics.choices[1].agreement == pytest.approx(len(first & second) / len(first | second))
-        assert dynamics.choices[1].new == pytest.approx(1 - len(first & second) / len(second))
+    assert first != second  # of this run: the next test has equal choices
+    assert [choice.epoch for choice in dynamics.choices] == [1, 3]
+    assert dynamics.choices[1].agreement == pytest.approx(len(first & second) / len(first | second))
+    assert dynamics.choices[1].new == pytest.approx(1 - len(first & second) / len(second))
+    assert np.flatnonzero(dynamics.kept.last).tolist() == sorted(second)
+
+
+def test_the_same_choice_again_is_no_choice(tmp_path):
+    plans = PartedTable(tmp_path / "plans", "run")
+    for epoch, rows in enumerate(([0, 1, 2, 3], [0, 1], [0, 1], [1, 2], [0, 1, 2, 3], [1, 2])):
+        append_plan(plans, EpochPlan(epoch, np.array(rows), len(rows) == 4))
+    kept = read_plans(tmp_path, rows=4)
+    assert [(choice.epoch, choice.count) for choice in kept.choices] == [(1, 2), (3, 2)]
+    assert (kept.choices[1].new, kept.choices[1].agreement) == (0.5, pytest.approx(1 / 3))
+    assert (kept.times.tolist(), kept.selective_epochs) == ([2, 4, 2, 0], 4)
+    assert kept.last.tolist() == [False, True, True, False]
+
+
+def test_ids_are_put_together_from_the_parts_that_have_them(tmp_path):
+    store = ScoreStore(tmp_path / "scores", "run", ids=["a", "b", "c", "d"])
+    append_plan(PartedTable(tmp_path / "plans", "run"), EpochPlan(0, np.array([0, 2]), False))
+    for epoch, rows in enumerate(([2, 0], [0, 2], [3])):
+        values = {
+            name: np.full(len(rows), epoch, np.float32) for name in ("el2n", "gold_probability", "margin", "loss")
+        }
+        store.append(Scores(np.array(rows), values, "train", epoch, epoch))
+    dynamics = read_dynamics(tmp_path, {"data": {"rows": {"train": 4}}, "diet": {"score": "el2n"}})
+    assert dynamics.names(np.array([3, 2, 1, 0])) == ["d", "c", "1", "a"]  # row 1 was never seen
+    assert dynamics.last.tolist() == pytest.approx([1, np.nan, 1, 2], nan_ok=True)
+    assert [KEEPING[place] for place in dynamics.keeping] == ["always", "never", "always", "never"]
 
 
 def test_examples_come_most_suspect_first_with_their_text(run):
     dynamics = read_dynamics(run, read_result(run))
-    read = [f"text {row}" for row in range(len(dynamics))], ["a", "b"] * (len(dynamics) // 2)
-    table = example_table(dynamics, read)
+    chosen = candidates(dynamics)
+    assert sorted(chosen.rows) == list(range(len(dynamics)))
+    read = [f"text {row}" for row in chosen.rows], ["ab"[row % 2] for row in chosen.rows]
+    table = example_table(dynamics, chosen, read)
     assert table["hard"] == list(range(1, len(dynamics) + 1))
     hardest = int(np.argmax(dynamics.hardness))
-    assert (table["text"][0], table["id"][0]) == (f"text {hardest}", dynamics.ids[hardest])
-    assert table["names"][table["label"][0]] == read[1][hardest]
+    assert (table["text"][0], table["id"][0]) == (f"text {hardest}", dynamics.names(np.array([hardest]))[0])
+    assert table["names"][table["label"][0]] == "ab"[hardest % 2]
+    assert "All of them." in report(run).read_text(encoding="utf-8")
+
+
+def made_up_dynamics(rows: int) -> Dynamics:
+    """Unseen rows at the end; the orders of the table differ."""
+    values = np.random.default_rng(0).random((3, rows))
+    values[:, -2:] = np.nan
+    kept = Kept(np.arange(rows, dtype=np.int32) % 3, 2, [], np.ones(rows, bool))
+    ids = pa.array([f"id-{row}" for row in range(rows)])
+    return Dynamics(ids, values[0], values[0], values[1], values[2], "el2n", [], kept)
+
+
+def test_a_sample_keeps_suspects_and_extremes_and_draws_the_rest(monkeypatch):
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 10)
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_EXTREME", 5)
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 100 * 60)
+    dynamics = made_up_dynamics(1000)
+    chosen = candidates(dynamics)
+    known = np.arange(998)
+    top = {name: known[np.argsort(-values[known])] for name, values in (
+        ("suspect", dynamics.hardness), ("last", dynamics.last), ("unsure", -dynamics.confidence)
+    )}  # fmt: skip
+    assert chosen.rows[:10].tolist() == top["suspect"][:10].tolist()
+    extremes = {*top["suspect"][-5:], *top["last"][:5], *top["unsure"][:5]} - set(top["suspect"][:10])
+    assert set(chosen.rows[chosen.rule == 1]) == extremes
+    assert len(set(chosen.rows)) == len(chosen.rows) == 100 * 60 // 45
+    assert chosen.rows.tolist() == candidates(dynamics).rows.tolist()
+    other = candidates(dynamics, seed=1)
+    assert other.rows[chosen.rule < 2].tolist() == chosen.rows[chosen.rule < 2].tolist()
+    assert set(other.rows) != set(chosen.rows)
+    table = example_table(dynamics, chosen, None)
+    shown = table["suspects"] + table["extremes"] + table["drawn"]
+    assert (table["suspects"], table["extremes"], len(table["id"])) == (10, len(extremes), shown)
+    assert 80 < shown < len(chosen.rows)
+    assert table["hard"] == sorted(table["hard"])
+
+
+@pytest.mark.parametrize("text", ["<" * 400, "é" * 400, '"' * 400, "a" * 5000, "\u2028" * 300])
+def test_the_budget_is_that_of_the_page(text, monkeypatch):
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 20_000)
+    dynamics = made_up_dynamics(500)
+    chosen = candidates(dynamics)
+    labels = [f"{row}{text}" for row in chosen.rows]
+    table = example_table(dynamics, chosen, ([text] * len(labels), labels))
+    assert 3 <= len(table["id"]) < 500
+    assert len(embedded(table).encode()) <= 20_000
 
 
 def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 3000)
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 2500)
     monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 5)
+    monkeypatch.setattr("datadiet.reporting.examples.MOST_EXTREME", 2)
+    monkeypatch.setattr("datadiet.reporting.figures.MOST_POINTS", 20)
     dynamics = read_dynamics(run, read_result(run))
-    table = example_table(dynamics, (["long " * 100] * len(dynamics), ["a"] * len(dynamics)))
+    chosen = candidates(dynamics)
+    table = example_table(dynamics, chosen, (["long " * 100] * len(chosen.rows), ["a"] * len(chosen.rows)))
     assert table["hard"][:5] == [1, 2, 3, 4, 5]
     assert 5 <= len(table["id"]) < table["rows"] == len(dynamics)
     assert all(len(text) == MOST_CHARACTERS for text in table["text"])
     page = report(run).read_text(encoding="utf-8")
-    assert f"of {len(dynamics)}: the most suspect ones and a random share of the rest." in page
+    said = rf"A sample: (\d+) of {len(dynamics)}\. The 5 most suspect; (\d) more that are among the easiest"
+    assert re.search(said, page)
+    assert "of the others, drawn at random (seed 0)." in page
+    assert f"Shown are 20 of {len(dynamics)} rows, drawn at random (seed 0); the counts are of all." in page
 
 
 def test_hostile_text_stays_text(tmp_path):
@@ -212,9 +296,6 @@ def test_svg_takes_the_colours_of_the_page(run):
 @pytest.fixture(scope="module")
 def comparison(tmp_path_factory) -> Path:
     """Two made-up methods and one that failed."""
-    sys.path.insert(0, str(Path(__file__).parents[1] / "comparison"))
-    from made_up import made_up_plan, pretend
-
     folder = tmp_path_factory.mktemp("compare")
     plan, states = made_up_plan("el2n", "easiest"), []
     for cell in plan.cells():

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datadiet import run_folder
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
 from datadiet.comparison.cards import state_comparison
-from datadiet.comparison.plan import Plan, check_plan, methods_from
+from datadiet.comparison.plan import Cell, Plan, check_plan, methods_from
 from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS
-from datadiet.comparison.results import write_comparison
+from datadiet.comparison.results import RUNS, write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
 from datadiet.records import Json
-from datadiet.run_folder import tested_metrics
 
 PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs")
 DEFAULT_KEEPS = (0.5,)
@@ -118,7 +118,7 @@ def compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json:
     Args:
         request: What was asked for.
         watcher: Is told how the runs get on.
-        check: Refuses the options of a run; called for one run of each method before any starts.
+        check: Refuses the options of a run; called for one run of each method that is not done, before any starts.
 
     Returns:
         The content of `comparison.json`.
@@ -144,20 +144,27 @@ def _statistics() -> Callable[..., Json]:
 
 
 def _check_methods(request: CompareRequest, check: Check) -> None:
-    """Look at one run of each method and keep, so that a misspelt option is found before hours have passed."""
+    """Look at one run of each method and keep that are not done: a misspelt option is found before hours pass."""
     problems = Problems()
-    first = request.plan.seeds[0]
+    waiting: dict[str, Cell] = {}
     for cell in request.plan.cells():
-        if cell.seed != first or cell.steps_of is not None:
+        if not _is_done(request, cell):
+            waiting.setdefault(cell.arm, cell)
+    for cell in waiting.values():
+        if cell.steps_of is not None:
             continue
         try:
-            check(request.plan.config(cell, str(request.output / "runs" / cell.name)))
+            check(request.plan.config(cell, str(request.output / RUNS / cell.name)))
         except UserError as error:
             for problem in error.problems:
                 problems.add(problem if cell.method == FULL else f"{cell.arm}: {problem}")
             if cell.method == FULL:
                 break  # what is wrong with every run is said once
     problems.raise_any()
+
+
+def _is_done(request: CompareRequest, cell: Cell) -> bool:
+    return (request.output / RUNS / cell.name / run_folder.RESULT).is_file()
 
 
 def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
@@ -167,6 +174,6 @@ def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
         return cell.arm, cell.seed, (state.error or "").splitlines()[0][:200]
     if state.result is None:
         return cell.arm, cell.seed, ""
-    metrics = tested_metrics(state.result)
+    metrics = run_folder.tested_metrics(state.result)
     name = str(metric if metric in metrics else next(iter(metrics)))
     return cell.arm, cell.seed, f"{name.replace('_', ' ')} {100 * metrics[name]:.1f}"

@@ -135,13 +135,14 @@ def _arms(states: Sequence[CellState]) -> dict[str, Arm]:
 
 
 def _row(state: CellState) -> Json:
-    """One run."""
+    """One run; `process_s` is null where an earlier call ran it."""
     cell, result = state.cell, state.result
     row: Json = {"name": cell.name, "method": cell.method, "keep": cell.keep, "seed": cell.seed, "status": state.status}
     if result is None:
         return {**row, "error": state.error}
     steps = sum(epoch["steps"] for epoch in result["epochs"])
-    return {**row, "steps": steps, **{name: result[name] for name in ("metrics", "cost", "ceiling")}}
+    row |= {"steps": steps, "process_s": state.seconds or None}
+    return {**row, **{name: result[name] for name in ("metrics", "cost", "ceiling")}}
 
 
 class _TestRows:

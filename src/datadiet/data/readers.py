@@ -8,7 +8,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ def read_jsonl(data: bytes, place: str) -> Table:
         >>> read_jsonl(b'{"text": "good"}', "train.jsonl").columns
         {'text': ['good']}
     """
-    rows, lines, broken = [], [], []
-    # not splitlines(): JSON strings may hold U+2028 and its kin
-    for number, line in enumerate(decoded(data, place).split("\n"), start=1):
+    columns: dict[str, list[Any]] = {}
+    lines: list[int] = []
+    broken = []
+    for number, line in _numbered_lines(data, place):
         if not line.strip():
             continue
         try:
@@ -40,11 +41,33 @@ def read_jsonl(data: bytes, place: str) -> Table:
             continue
         if not isinstance(row, dict):
             broken.append((number, f"expected an object such as {{...}}, found {type(row).__name__}"))
-        rows.append(row)
+            continue
+        _add_row(columns, row, len(lines))
         lines.append(number)
     if broken:
         raise DataError(numbered_problem(place, "line", broken, "mend the line or remove it"))
-    return Table(place, _columns(rows), len(rows), lines)
+    return Table(place, columns, len(lines), lines)
+
+
+def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
+    """Lines from 1, decoded one by one: a whole file decoded and split takes several times its size."""
+    # lines of bytes end at \n alone; JSON strings may hold U+2028 and its kin
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(_not_utf8(place, number)) from error
+
+
+def _add_row(columns: dict[str, list[Any]], row: Mapping[str, Any], before: int) -> None:
+    """Add a row to columns that hold `before` rows; what it lacks is None."""
+    for name, value in row.items():
+        if name not in columns:
+            columns[name] = [None] * before
+        columns[name].append(value)
+    if len(row) < len(columns):
+        for held in columns.values():
+            held += [None] * (before + 1 - len(held))
 
 
 def read_json(data: bytes, place: str) -> Table:
@@ -226,8 +249,11 @@ def decoded(data: bytes, place: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise DataError(f"{place}, line {line}: not UTF-8 text; save the file in the UTF-8 encoding.") from error
+        raise DataError(_not_utf8(place, data[: error.start].count(b"\n") + 1)) from error
+
+
+def _not_utf8(place: str, line: int) -> str:
+    return f"{place}, line {line}: not UTF-8 text; save the file in the UTF-8 encoding."
 
 
 FORMATS: Mapping[str, _Reader] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import repeat
 
 import numpy as np
 
@@ -67,16 +68,17 @@ def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
         >>> overlap({"train": one, "dev": Examples(ids=("0",), texts=("good film",))})
         ([0], {'dev': 1})
     """
-    keys = _keys(splits["train"])
     seen: dict[str, set[tuple[str, str]]] = {name: set(_keys(s)) for name, s in splits.items() if name != "train"}
-    counts = {name: sum(key in texts for key in keys) for name, texts in seen.items()}
     everywhere = set().union(*seen.values())
-    return [row for row, key in enumerate(keys) if key in everywhere], {name: n for name, n in counts.items() if n}
+    # train is by far the largest: its keys are never held together
+    rows = [(row, key) for row, key in enumerate(_keys(splits["train"])) if key in everywhere]
+    counts = {name: sum(key in texts for _, key in rows) for name, texts in seen.items()}
+    return [row for row, _ in rows], {name: count for name, count in counts.items() if count}
 
 
-def _keys(examples: Examples) -> list[tuple[str, str]]:
-    pairs = examples.text_pairs or [""] * len(examples)
-    return [(_normal(one), _normal(two)) for one, two in zip(examples.texts, pairs, strict=True)]
+def _keys(examples: Examples) -> Iterator[tuple[str, str]]:
+    pairs = examples.text_pairs or repeat("", len(examples))
+    return ((_normal(one), _normal(two)) for one, two in zip(examples.texts, pairs, strict=True))
 
 
 def _normal(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from datadiet.checks import Problems
@@ -79,15 +79,18 @@ def _texts(table: Table, names: Columns, problems: Problems) -> list[str]:
     assert names.text is not None  # recognise() has found it
     texts = table.columns[names.text]
     pairs = table.columns[names.text_pair] if names.text_pair else [""] * table.size
-    both = list(zip(texts, pairs, strict=True))
-    alien = [(row, f"the text is {_kind(one, two)}") for row, (one, two) in enumerate(both) if _kind(one, two)]
+    alien = [(row, f"the text is {_kind(*both)}") for row, both in _rows(texts, pairs) if _kind(*both)]
     if alien:
         problems.add(row_problem(table, alien, "a text must be text; quote it"))
     what = "both texts are empty" if names.text_pair else "the text is empty"
-    empty = [(row, what) for row, (one, two) in enumerate(both) if _is_empty(one) and _is_empty(two)]
+    empty = [(row, what) for row, both in _rows(texts, pairs) if all(map(_is_empty, both))]
     if empty:
         problems.add(row_problem(table, empty, _FILL))
     return [text or "" for text in texts]
+
+
+def _rows(texts: Sequence[Any], pairs: Sequence[Any]) -> Iterator[tuple[int, tuple[Any, Any]]]:
+    return enumerate(zip(texts, pairs, strict=True))
 
 
 def _pairs(table: Table, column: str) -> list[str]:

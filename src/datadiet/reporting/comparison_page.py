@@ -16,7 +16,7 @@ from datadiet.checks import DataError
 from datadiet.comparison.results import RUNS, read_comparison
 from datadiet.records import Json
 from datadiet.reporting import figures
-from datadiet.reporting.dynamics import Dynamics, read_dynamics
+from datadiet.reporting.dynamics import Kept, read_plans
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
 from datadiet.reporting.run_page import dev_curve, footer, percent, recalls, seconds, tested_predictions
@@ -217,20 +217,21 @@ def _drawings(
 def _agreement(folder: Path, found: Json, results: Mapping[str, Json]) -> Figure | None:
     """Of the last choices of the first seed's runs."""
     seed = found["plan"]["seeds"][0]
-    chosen: dict[str, Dynamics] = {}
+    chosen: dict[str, Kept] = {}
     for run in found["runs"]:
         if run["name"] in results and run["seed"] == seed:
             try:
-                dynamics = read_dynamics(folder / RUNS / run["name"], results[run["name"]])
+                rows = int(results[run["name"]]["data"]["rows"]["train"])
+                kept = read_plans(folder / RUNS / run["name"], rows)
             except DataError:
-                continue  # its tables have been removed, e.g. to save space
-            if dynamics.choices:
-                chosen[_arm(run["name"])] = dynamics
+                continue  # its table has been removed, e.g. to save space
+            if kept.choices:
+                chosen[_arm(run["name"])] = kept
     if len(chosen) < 2:
         return None
     names = list(chosen)
     matrix = np.eye(len(names))
     for (a, first), (b, second) in combinations(enumerate(names), 2):
-        ours, theirs = chosen[first].last_kept, chosen[second].last_kept
+        ours, theirs = chosen[first].last, chosen[second].last
         matrix[a, b] = matrix[b, a] = (ours & theirs).sum() / max(1, (ours | theirs).sum())
     return figures.agreement(names, matrix)

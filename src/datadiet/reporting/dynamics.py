@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -20,6 +20,7 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+KEEPING = ("always", "sometimes", "never")
 
 
 @dataclass(frozen=True)
@@ -57,43 +58,66 @@ class Choice:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """What a run's plans trained on.
+
+    Attributes:
+        times: In how many epochs that chose the row was kept, int32 `(rows,)`.
+        selective_epochs: Epochs that did not train on everything.
+        choices: In the order of the run.
+        last: bool `(rows,)`, the last selection; everything where nothing was ever left out.
+    """
+
+    times: NDArray[np.int32]
+    selective_epochs: int
+    choices: list[Choice]
+    last: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
 class Dynamics:
     """What is known of each training row after a run, `(rows,)` each.
 
     Attributes:
-        ids: As far as a row was ever seen, else its number.
+        ids: The user's ids, in Arrow because a million Python strings take more than everything else; null where a row
+            was never seen. See `names`.
         confidence, variability: Mean and standard deviation of the gold probability over the training forwards (data
             maps, Swayamdipta et al. 2020); nan where never seen, or for a regression.
         hardness: Mean margin, minus AUM (Pleiss et al. 2020); for a regression the mean loss. Larger = harder, and at
             the top more often mislabelled.
         last: The last value of the score.
-        kept: In how many of the `choices` the row was kept, by epochs.
-        selective_epochs: Epochs that did not train on everything.
         score: Name of the score.
-        rounds, choices: In the order of the run.
-        last_kept: bool, the last selection.
+        rounds: In the order of the run.
+        kept: What was trained on.
     """
 
-    ids: list[str]
+    ids: pa.Array | pa.ChunkedArray
     confidence: Floats
     variability: Floats
     hardness: Floats
     last: Floats
-    kept: NDArray[np.int32]
-    selective_epochs: int
     score: str
     rounds: list[Round]
-    choices: list[Choice]
-    last_kept: NDArray[np.bool_]
+    kept: Kept
 
     def __len__(self) -> int:
-        return len(self.kept)
+        return len(self.hardness)
 
     @property
-    def keeping(self) -> list[str]:
-        """`always`, `sometimes` or `never` kept, of each row."""
-        whole, some = self.kept >= self.selective_epochs, self.kept > 0
-        return list(np.select([whole, some], ["always", "sometimes"], "never"))
+    def choices(self) -> list[Choice]:
+        """The selections, in the order of the run."""
+        return self.kept.choices
+
+    @property
+    def keeping(self) -> NDArray[np.int8]:
+        """Whether each row was kept always, sometimes or never: its place in `KEEPING`."""
+        whole, some = self.kept.times >= self.kept.selective_epochs, self.kept.times > 0
+        return np.where(whole, 0, np.where(some, 1, 2)).astype(np.int8)
+
+    def names(self, rows: Rows) -> list[str]:
+        """The user's ids of some rows; the number of a row that was never seen."""
+        found = self.ids.take(pa.array(rows)).to_pylist()
+        return [str(row) if key is None else str(key) for row, key in zip(rows.tolist(), found, strict=True)]
 
 
 def read_dynamics(folder: Path, result: Json) -> Dynamics:
@@ -108,21 +132,24 @@ def read_dynamics(folder: Path, result: Json) -> Dynamics:
     """
     rows, score = int(result["data"]["rows"]["train"]), str(result["diet"]["score"])
     seen = _Seen(rows)
-    columns = ("row", "id", "epoch", "source", "gold_probability", "margin", "loss", score)
-    for part in _parts(folder / run_folder.SCORES, columns):
-        seen.add(part, score)
-    kept, selective, choices, last_kept = _plans(folder / run_folder.PLANS, rows)
+    for file in _parts(folder / run_folder.SCORES):
+        names = ("row", "epoch", "source", "gold_probability", "margin", "loss", score)
+        seen.add(_columns(file, (*names, "id") if seen.unnamed else names), score)
     confidence, variability = seen.spread()
     return Dynamics(
-        ids=seen.ids(), confidence=confidence, variability=variability, hardness=seen.hardness(), last=seen.last,
-        kept=kept, selective_epochs=selective, score=score, rounds=seen.rounds, choices=choices, last_kept=last_kept,
+        ids=seen.ids, confidence=confidence, variability=variability, hardness=seen.hardness(), last=seen.last,
+        score=score, rounds=seen.rounds, kept=read_plans(folder, rows),
     )  # fmt: skip
 
 
-def _parts(folder: Path, columns: tuple[str, ...]) -> Iterator[pa.Table]:
+def _parts(folder: Path) -> Iterator[pq.ParquetFile]:
     for name in read_manifest(folder)["parts"]:
-        file = pq.ParquetFile(folder / name)
-        yield file.read(columns=[column for column in dict.fromkeys(columns) if column in file.schema_arrow.names])
+        with pq.ParquetFile(folder / name) as file:
+            yield file
+
+
+def _columns(file: pq.ParquetFile, names: tuple[str, ...]) -> pa.Table:
+    return file.read(columns=[name for name in dict.fromkeys(names) if name in file.schema_arrow.names])
 
 
 class _Seen:
@@ -132,8 +159,7 @@ class _Seen:
         self._times, self._sum, self._squares = np.zeros(rows), np.zeros(rows), np.zeros(rows)
         self._hard, self._hard_times = np.zeros(rows), np.zeros(rows)
         self.last = np.full(rows, np.nan)
-        self._ids: NDArray[Any] = np.full(rows, None, object)
-        self._unnamed = True
+        self.ids: pa.Array | pa.ChunkedArray = pa.nulls(rows, pa.string())
         self.rounds: list[Round] = []
 
     def add(self, part: pa.Table, score: str) -> None:
@@ -141,9 +167,8 @@ class _Seen:
         rows = part["row"].to_numpy()
         values = part[score].to_numpy()
         self.last[rows] = values
-        if self._unnamed:
-            self._ids[rows] = part["id"].to_numpy()
-            self._unnamed = any(key is None for key in self._ids)
+        if "id" in part.column_names:
+            self._name(rows, part["id"])
         source = str(part["source"][0].as_py())
         finite = values[np.isfinite(values)]
         quantiles = tuple(map(float, np.quantile(finite, QUANTILES))) if len(finite) else ()
@@ -159,9 +184,15 @@ class _Seen:
         self._hard[rows] += hard
         self._hard_times[rows] += 1
 
-    def ids(self) -> list[str]:
-        """The user's ids; the number of a row that was never seen."""
-        return [str(row) if key is None else str(key) for row, key in enumerate(self._ids)]
+    @property
+    def unnamed(self) -> bool:
+        """Whether there are rows whose id is not known yet."""
+        return bool(self.ids.null_count)
+
+    def _name(self, rows: Rows, ids: pa.ChunkedArray) -> None:
+        place = np.full(len(self.last), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        self.ids = pc.coalesce(self.ids, ids.take(pa.array(place, mask=place < 0)))
 
     def spread(self) -> tuple[Floats, Floats]:
         """Mean and standard deviation."""
@@ -174,24 +205,38 @@ class _Seen:
             return self._hard / self._hard_times
 
 
-def _plans(folder: Path, rows: int) -> tuple[NDArray[np.int32], int, list[Choice], NDArray[np.bool_]]:
-    """How often each row was kept, how many epochs chose, what was chosen when, and what was chosen last."""
-    kept, selective = np.zeros(rows, np.int32), 0
+def read_plans(folder: Path, rows: int) -> Kept:
+    """Read what a run trained on, part by part.
+
+    Args:
+        folder: The run folder.
+        rows: Training rows.
+
+    Raises:
+        DataError: If the table is missing or unfinished.
+    """
+    times, selective = np.zeros(rows, np.int32), 0
     choices: list[Choice] = []
     before = np.ones(rows, np.bool_)
-    for part in _parts(folder, ("epoch", "row")):
+    for file in _parts(folder / run_folder.PLANS):
+        part = _columns(file, ("epoch", "row"))
         chosen = part["row"].to_numpy()
         if len(chosen) == rows:
             continue
         selective += 1
-        kept[chosen] += 1
+        times[chosen] += 1
         now = np.zeros(rows, np.bool_)
         now[chosen] = True
         if choices and np.array_equal(now, before):
             continue
-        both = int((now & before).sum())
-        new = 1 - both / len(chosen) if choices else np.nan
-        agreement = both / int((now | before).sum()) if choices else np.nan
-        choices.append(Choice(int(part["epoch"][0].as_py()), len(chosen), new, agreement))
+        choices.append(_choice(int(part["epoch"][0].as_py()), now, before if choices else None))
         before = now
-    return kept, selective, choices, before
+    return Kept(times, selective, choices, before)
+
+
+def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None) -> Choice:
+    count = int(now.sum())
+    if before is None:
+        return Choice(epoch, count, np.nan, np.nan)
+    both = int((now & before).sum())
+    return Choice(epoch, count, 1 - both / count, both / int((now | before).sum()))

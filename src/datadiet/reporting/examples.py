@@ -1,9 +1,13 @@
-"""The training examples as the page's table has them: text, label, how often kept, how suspect; within a budget."""
+"""The training examples as the page's table has them: text, label, how often kept, how suspect; within a budget.
+
+Which rows are shown is decided before any text is read, so that a million rows cost no more than what is known of them.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +19,63 @@ from datadiet.checks import UserError
 from datadiet.config import read_config
 from datadiet.data.configured import load_configured
 from datadiet.records import Json
-from datadiet.reporting.dynamics import Dynamics
+from datadiet.reporting.dynamics import Dynamics, Floats, Rows
 
 MOST_BYTES = 3_000_000
-MOST_CHARACTERS = 300  # of a text
+ROW_BYTES = 45  # the least that a row takes: its numbers and signs
+MOST_CHARACTERS = 300  # of a text, a label or an id
 MOST_SUSPECT = 2000  # shown whatever else is left out
-KEEPING = ("always", "sometimes", "never")
+MOST_EXTREME = 500  # of each other order of the table
+RULES = ("suspects", "extremes", "drawn")
+SEED = 0
 
 
-def training_texts(folder: Path, result: Json) -> tuple[list[str], list[str]] | None:
-    """Texts and labels of the training rows, read again from where the run read them; None where that is not possible.
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that the table shows as far as its budget goes, the most important first.
+
+    Attributes:
+        rows: int64.
+        rule: int8 beside them, why each is there: its place in `RULES`.
+    """
+
+    rows: Rows
+    rule: NDArray[np.int8]
+
+
+def candidates(dynamics: Dynamics, *, seed: int = SEED) -> Candidates:
+    """The most suspect rows, then both ends of the table's other orders, then others at random.
+
+    Args:
+        dynamics: Of the run.
+        seed: Of the rows that stand for the rest.
+    """
+    most = MOST_BYTES // ROW_BYTES
+    suspects = _largest(dynamics.hardness, MOST_SUSPECT)
+    orders = (-dynamics.hardness, dynamics.last, -dynamics.confidence)
+    extremes = np.concatenate([_largest(values, MOST_EXTREME) for values in orders])
+    extremes = np.setdiff1d(extremes, suspects)
+    rest = np.ones(len(dynamics), np.bool_)
+    rest[suspects] = rest[extremes] = False
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(rest))[:most]
+    parts = (suspects, extremes, drawn)
+    rule = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
+    return Candidates(np.concatenate(parts)[:most], rule[:most])
+
+
+def _largest(values: Floats, count: int) -> Rows:
+    """The rows of the largest values that are known, largest first; of equal values the first rows."""
+    known = np.flatnonzero(~np.isnan(values))
+    return known[np.argsort(-values[known], kind="stable")[:count]]
+
+
+def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], list[str]] | None:
+    """Texts and labels of some training rows, read again from where the run read them; None where that is not possible.
 
     Args:
         folder: The run folder.
         result: Its `result.json`, whose fingerprint says whether the data is still the same.
+        rows: Of train.
     """
     try:
         config = read_config(folder / run_folder.CONFIG)
@@ -37,59 +84,75 @@ def training_texts(folder: Path, result: Json) -> tuple[list[str], list[str]] | 
         return None
     if data.fingerprint != result["data"]["fingerprint"]:
         return None
-    train = data.splits["train"]
+    train = data.splits["train"].take(rows)
     texts = list(train.texts)
     if train.text_pairs is not None:
         texts = [f"{first} ‖ {second}" for first, second in zip(texts, train.text_pairs, strict=True)]
     return texts, [str(label) for label in train.labels or [""] * len(texts)]
 
 
-def example_table(dynamics: Dynamics, read: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = 0) -> Json:
+def example_table(
+    dynamics: Dynamics, chosen: Candidates, read: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
+) -> Json:
     """The table's columns, most suspect rows first.
 
     Args:
         dynamics: Of the run.
-        read: Texts and labels by row, or None.
-        seed: Of the rows that stand for the rest where there are too many.
+        chosen: From `candidates`.
+        read: Their texts and labels, or None.
+        seed: With which they were drawn.
 
     Returns:
-        `rows` (how many there are), `names` (labels), and the columns `id`, `text`, `label` (a place in `names`),
-        `kept` (a place in `always, sometimes, never`), `hard` (rank of the hardness, 1 = most suspect), `confidence`,
-        `last`.
+        `rows` (how many there are), `suspects`, `extremes`, `drawn` (how many are shown by that rule) and `seed`,
+        `names` (labels), and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`),
+        `hard` (rank of the hardness, 1 = most suspect), `confidence`, `last`.
     """
-    order = np.argsort(-np.nan_to_num(dynamics.hardness, nan=-np.inf), kind="stable")
-    rank = np.empty(len(order), np.int64)
-    rank[order] = np.arange(1, len(order) + 1)
-    texts, labels = read or ([""] * len(order), [""] * len(order))
-    shown = _within_budget(order, texts, dynamics.ids, seed)
-    names = sorted({labels[row] for row in shown})
-    place = {name: number for number, name in enumerate(names)}
-    keeping = dynamics.keeping
+    nothing = [""] * len(chosen.rows)
+    texts, labels = ([_cut(text) for text in column] for column in read or (nothing, nothing))
+    ids = [_cut(name) for name in dynamics.names(chosen.rows)]
+    count = _within_budget(ids, texts, labels)
+    rank = _ranks(dynamics.hardness)
+    shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
+    rows = chosen.rows[shown]
+    names = sorted({labels[place] for place in shown})
+    number = {name: place for place, name in enumerate(names)}
+    by_rule = np.bincount(chosen.rule[:count], minlength=len(RULES)).tolist()
     return {
-        "rows": len(order),
+        "rows": len(dynamics),
+        **dict(zip(RULES, by_rule, strict=True)),
+        "seed": seed,
         "names": names,
-        "id": [dynamics.ids[row] for row in shown],
-        "text": [_cut(texts[row]) for row in shown],
-        "label": [place[labels[row]] for row in shown],
-        "kept": [KEEPING.index(keeping[row]) for row in shown],
-        "hard": [int(rank[row]) for row in shown],
-        "confidence": [_rounded(dynamics.confidence[row]) for row in shown],
-        "last": [_rounded(dynamics.last[row]) for row in shown],
+        "id": [ids[place] for place in shown],
+        "text": [texts[place] for place in shown],
+        "label": [number[labels[place]] for place in shown],
+        "kept": dynamics.keeping[rows].tolist(),
+        "hard": rank[rows].tolist(),
+        "confidence": [_rounded(value) for value in dynamics.confidence[rows]],
+        "last": [_rounded(value) for value in dynamics.last[rows]],
     }
 
 
-def _within_budget(order: NDArray[np.int64], texts: Sequence[str], ids: Sequence[str], seed: int) -> list[int]:
-    """The most suspect rows, then a random share of the others, as far as the bytes go; in order of suspicion."""
-    first, rest = order[:MOST_SUSPECT], order[MOST_SUSPECT:]
-    drawn = [*first.tolist(), *np.random.default_rng(seed).permutation(rest).tolist()]
-    left, shown = MOST_BYTES, []
-    for row in drawn:
-        left -= 40 + len(ids[row].encode()) + len(_cut(texts[row]).encode())
+def _ranks(hardness: Floats) -> Rows:
+    """From 1, the most suspect; rows that were never seen come last."""
+    order = np.argsort(-np.nan_to_num(hardness, nan=-np.inf), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank
+
+
+def _within_budget(ids: Sequence[str], texts: Sequence[str], labels: Sequence[str]) -> int:
+    """How many of the candidates fit, as they will stand in the page."""
+    left, known = MOST_BYTES, set()
+    for count, (key, text, label) in enumerate(zip(ids, texts, labels, strict=True)):
+        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in known else _bytes(label))
+        known.add(label)
         if left < 0:
-            break
-        shown.append(row)
-    chosen = set(shown)
-    return [row for row in order.tolist() if row in chosen]
+            return count
+    return len(ids)
+
+
+def _bytes(text: str) -> int:
+    return len(embedded(text).encode())
 
 
 def _cut(text: str) -> str:

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from datadiet.records import Json
-from datadiet.reporting.dynamics import Dynamics
+from datadiet.reporting.dynamics import KEEPING, Dynamics
 
 # Stand-ins that the page turns into the colours of its theme; readable as they are, in a notebook.
 INK, FAINT = "#30343b", "#c9cdd3"
@@ -27,7 +27,7 @@ ACCOUNTS = {
     "eval_s": "evaluate",
     "save_s": "save",
 }
-KEEPING = {"always": SERIES[0], "sometimes": SERIES[1], "never": SERIES[5]}
+KEEPING_COLOURS = (SERIES[0], SERIES[1], SERIES[5])
 MOST_POINTS = 4000  # of a data map: more only hide each other
 _STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "datadiet", "font.size": 10, "font.family": ["sans-serif"],
@@ -203,12 +203,13 @@ def data_map(dynamics: Dynamics, seed: int = 0) -> Figure:
         rows = np.flatnonzero(np.isfinite(dynamics.confidence))
         if len(rows) > MOST_POINTS:
             rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_POINTS, replace=False))
-        keeping = np.array(dynamics.keeping)[rows]
-        for name, colour in KEEPING.items():
-            these = rows[keeping == name]
+        keeping = dynamics.keeping
+        counts = np.bincount(keeping, minlength=len(KEEPING))
+        for place, (name, colour) in enumerate(zip(KEEPING, KEEPING_COLOURS, strict=True)):
+            these = rows[keeping[rows] == place]
             axes.scatter(
                 dynamics.variability[these], dynamics.confidence[these], s=7, color=colour, alpha=0.55, linewidths=0,
-                label=f"kept {name} ({int((np.array(dynamics.keeping) == name).sum()):,})", rasterized=len(rows) > 1500,
+                label=f"kept {name} ({counts[place]:,})", rasterized=len(rows) > 1500,
             )  # fmt: skip
         axes.set_xlabel("variability: standard deviation of the gold probability over the epochs")
         axes.set_ylabel("confidence: its mean")

@@ -12,7 +12,7 @@ from datadiet import run_folder
 from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Dynamics, read_dynamics
-from datadiet.reporting.examples import example_table, training_texts
+from datadiet.reporting.examples import candidates, example_table, training_texts
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
 
@@ -25,8 +25,9 @@ def run_page(folder: Path) -> Page:
     """
     result = run_folder.read_result(folder)
     dynamics = read_dynamics(folder, result)
-    read = training_texts(folder, result)
-    table = example_table(dynamics, read)
+    chosen = candidates(dynamics)
+    read = training_texts(folder, result, chosen.rows)
+    table = example_table(dynamics, chosen, read)
     notes = [] if read else ["The training texts are not shown: the data is no longer where the run read it."]
     return Page(
         title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
@@ -129,7 +130,7 @@ def _drawings(folder: Path, result: Json, dynamics: Dynamics) -> list[Drawing]:
     if pd.notna(dynamics.confidence).any():
         caption = (
             "Top left: learned at once. Right: the model is undecided, where there is most to learn. Bottom left: "
-            "never learned, and more often mislabelled."
+            f"never learned, and more often mislabelled.{_points(dynamics)}"
         )
         drawings.append(Drawing("Data map", caption, svg(figures.data_map(dynamics))))
     predictions = tested_predictions(folder, result)
@@ -156,16 +157,30 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
     return metric, ([spent[epoch["epoch"]] for epoch in epochs], [100 * epoch["dev"][metric] for epoch in epochs])
 
 
+def _points(dynamics: Dynamics) -> str:
+    """What of a data map is shown, where it is not everything."""
+    known = int(pd.notna(dynamics.confidence).sum())
+    if known <= figures.MOST_POINTS:
+        return ""
+    return f" Shown are {figures.MOST_POINTS:,} of {known:,} rows, drawn at random (seed 0); the counts are of all."
+
+
 def _shown(table: Json) -> str:
-    shown, rows = len(table["id"]), table["rows"]
-    what = (
-        "All of them."
-        if shown == rows
-        else f"{shown:,} of {rows:,}: the most suspect ones and a random share of the rest."
-    )
     return (
-        f"{what} Most suspect first: by the mean margin over the epochs (minus AUM), at whose top mislabelled and "
-        "unanswerable examples gather. Long texts are cut."
+        f"{_sample(table)} Most suspect first: by the mean margin over the epochs (minus AUM), at whose top "
+        "mislabelled and unanswerable examples gather. Long texts are cut."
+    )
+
+
+def _sample(table: Json) -> str:
+    """How many of how many, and by what rule."""
+    shown, rows = len(table["id"]), table["rows"]
+    if shown == rows:
+        return "All of them."
+    return (
+        f"A sample: {shown:,} of {rows:,}. The {table['suspects']:,} most suspect; {table['extremes']:,} more that are "
+        f"among the easiest, the hardest by the last score, or the least confident; and {table['drawn']:,} of the "
+        f"others, drawn at random (seed {table['seed']})."
     )
 
 

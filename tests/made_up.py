@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from datadiet.comparison.plan import Plan, methods_from
 from datadiet.config import read_config
+
+if TYPE_CHECKING:
+    import pytest
 
 ROWS = 200
 SKILL = {"full": 0.9, "el2n": 0.89, "random": 0.8, "short": 0.88}
@@ -58,6 +62,23 @@ def pretend(config_file: str) -> None:
         "environment": {"cpu": "a CPU"},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Cells of a comparison write a result at once, whatever their options; those of methods in the set fail."""
+    from datadiet.comparison import running
+
+    failing: set[str] = set()
+    real = running._Runner._command
+
+    def command(self: Any, cell: Any, rows: int | None) -> list[str]:
+        made = real(self, cell, rows)
+        return [sys.executable, __file__, "fail" if cell.method in failing else "write", made[-1]]
+
+    monkeypatch.setattr(running._Runner, "_command", command)
+    monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    return failing
 
 
 if __name__ == "__main__":
