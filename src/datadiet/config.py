@@ -42,6 +42,7 @@ class FinetuneConfig:
             then the ones that are tested and saved.
         checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
+        energy: Measure the energy of the run with codecarbon.
     """
 
     data: str
@@ -98,6 +99,7 @@ class FinetuneConfig:
     report_to: str = "none"
     checkpoint_every: int = 1
     keep_checkpoints: bool = False
+    energy: bool = False
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -20,6 +20,7 @@ from datadiet.data.hub import hub_name
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.schedules import Schedule, parse_keep
@@ -137,6 +138,8 @@ def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
     _collect(lambda: resolve_precision(config.precision, best_device()), problems)
     if config.lora and importlib.util.find_spec("peft") is None:
         problems.add("lora needs peft: pip install 'datadiet[peft]'")
+    if config.energy and importlib.util.find_spec("codecarbon") is None:
+        problems.add(MISSING)
     untyped: Any = integration_utils
     here = ["none", "all", *untyped.get_available_reporting_integrations()]
     if config.report_to not in here:

@@ -23,6 +23,7 @@ from datadiet.data import Dataset, Examples
 from datadiet.data.configured import load_configured
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.energy import EnergyMeter
 from datadiet.ledger import Ledger
 from datadiet.models import load_tokenizer
 from datadiet.progress import Listener
@@ -42,6 +43,7 @@ class Run:
         train, dev: Features of the two splits that training may see; those of test are made after it.
         lengths: int64, tokens of each training row.
         precision: Resolved: `fp32`, `bf16` or `fp16`.
+        meter: Of the energy.
     """
 
     config: FinetuneConfig
@@ -57,6 +59,7 @@ class Run:
     dev: Any
     lengths: NDArray[np.int64]
     precision: str
+    meter: EnergyMeter
 
     @property
     def collate(self) -> Any:
@@ -82,7 +85,15 @@ class Run:
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
 
 
-def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listener, *, begun: bool = False) -> Run:
+def prepare(
+    config: FinetuneConfig,
+    diet: Diet,
+    ledger: Ledger,
+    listener: Listener,
+    *,
+    begun: bool = False,
+    meter: EnergyMeter | None = None,
+) -> Run:
     """Read the data, load the model, tokenise, and check what only now can be checked.
 
     Args:
@@ -91,6 +102,7 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
         ledger: Whose account for loading is running.
         listener: Is told what happens.
         begun: Whether the run has a checkpoint, which holds the scores it began from.
+        meter: Counts the energy; by default none is counted.
 
     Raises:
         UserError: If the data cannot be used, or not with these options.
@@ -118,7 +130,7 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
     precision = resolve_precision(config.precision, best_device())
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, train, dev, lengths,
-        precision,
+        precision, meter or EnergyMeter(),
     )  # fmt: skip
 
 
