@@ -43,6 +43,7 @@ class FinetuneConfig:
         checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
         energy: Measure the energy of the run with codecarbon.
+        cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
     """
 
     data: str
@@ -100,6 +101,7 @@ class FinetuneConfig:
     checkpoint_every: int = 1
     keep_checkpoints: bool = False
     energy: bool = False
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

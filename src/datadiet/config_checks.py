@@ -66,6 +66,7 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     if not resume:
         _collect(lambda: layout.check_new(output_folder(config)), problems)
         _check_scores_from(config, problems)
+        _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
     assert diet is not None
@@ -171,6 +172,14 @@ def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
             read_manifest(Path(run) / layout.SCORES)
         except UserError as error:
             problems.add(f"scores_from must be a run folder: {error}")
+
+
+def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
+    """Only what would surely fail: a cache that cannot be used later costs time and nothing else."""
+    if config.cache is not None:
+        there = Path(config.cache).expanduser()
+        wrong = not config.cache.strip() or (there.exists() and not there.is_dir())
+        problems.check(not wrong, f"cache must be a folder, got {config.cache!r}.")
 
 
 def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:

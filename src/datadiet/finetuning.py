@@ -100,7 +100,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     run.listener.phase("testing")
     with run.ledger.charge("eval"):
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
-        features = {split: run.dev if split == "dev" else run.features(splits[split]) for split in splits}
+        features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
         predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
         metrics = {split: run.task.metrics(*found) for split, found in predicted.items()}
     run.listener.phase("saving")
@@ -109,6 +109,8 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         run.tokenizer.save_pretrained(run.folder / layout.MODEL)
         layout.write_predictions(run.folder, predicted)
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
+    if run.features.problem is not None:
+        run.listener.note(run.features.problem)
     if run.config.energy and result["energy"] is None:
         run.listener.note("the energy of the run is not known: codecarbon could not measure all of it.")
     (run.folder / layout.MODEL / "README.md").write_text(layout.model_card(result), encoding="utf-8")
@@ -137,7 +139,10 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "metrics": dict(metrics),
         "weights_tested": "best" if config.early_stopping else "last",
         "energy": run.meter.reading(),
-        "environment": environment(best_device(), run.precision),
+        "environment": {
+            **environment(best_device(), run.precision),
+            "from_cache": ", ".join(run.features.taken) or None,
+        },
     }
 
 

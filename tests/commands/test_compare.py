@@ -79,6 +79,7 @@ def test_everything_missing_is_said_at_once():
         ({"keep": [50]}, "Did you mean 0.5?"),
         ({"jobs": 0}, "jobs must be a whole number, at least 1, got 0"),
         ({"baselines": ["ful"]}, "unknown baseline 'ful'; did you mean 'full'"),
+        ({"cache": "elsewhere"}, "cache is set by the comparison itself: leave it out"),
         ({"price_per_hour": 0}, "price_per_hour must be a number above 0, money per hour of the machine, got 0"),
         ({"price_per_hour": -1.5}, "price_per_hour must be a number above 0"),
         ({"price_per_hour": float("nan")}, "price_per_hour must be a number above 0"),
@@ -184,3 +185,5 @@ def test_real_runs(tmp_path):
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert [run["steps"] for run in found["runs"]] == [6 + 3, 6 + 3]
     assert found["methods"][0]["against"]["short"]["seeds"] == [0]
+    assert [run["cost"]["shared_s"] > 0 for run in found["runs"]] == [False, True]  # tokenised by the first
+    assert len(list((tmp_path / "c" / "cache").iterdir())) == 3

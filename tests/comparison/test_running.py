@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,25 @@ def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
     )
     with pytest.raises(ArgumentError, match=r"full-seed0 has epochs 4, now it would be 5\. Choose another folder"):
         run_cells(other, tmp_path, watcher=Heard())
+
+
+@pytest.mark.parametrize("option", running.BESIDE)
+def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, option):
+    """As they do from runs of an earlier version, and from runs whose energy was not measured."""
+    plan = made_up_plan(seeds=[0])
+    run_cells(plan, tmp_path, watcher=Heard())
+    for file in (tmp_path / "runs").glob("*/config.yaml"):
+        config = replace(running.read_config(file), **{option: {"cache": None, "energy": True}[option]})
+        file.write_text(config.to_yaml())
+    heard = Heard()
+    run_cells(plan, tmp_path, watcher=heard)
+    assert not [name for name, status in heard.said if status == "running"]
+
+
+def test_runs_share_a_cache(tmp_path, pretended):
+    run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    caches = {running.read_config(file).cache for file in (tmp_path / "runs").glob("*/config.yaml")}
+    assert caches == {str(tmp_path / "cache")}
 
 
 def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):

@@ -22,7 +22,8 @@ from datadiet.config import FinetuneConfig, read_config
 from datadiet.records import Json
 from datadiet.store import write_atomically
 
-LOGS = "logs"
+LOGS, CACHE = "logs", "cache"
+BESIDE = ("cache", "energy")  # options that change nothing of what a run comes to
 LOCK = "comparison.lock"
 Status = Literal["waiting", "running", "done", "failed"]
 _LAST_LINES = 3  # of a log, where it names no error
@@ -64,8 +65,8 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
 
     Args:
         plan: Checked.
-        folder: Receives `runs/`, one run folder per cell, `cells/`, their options and how many ran at a time, and
-            `logs/`.
+        folder: Receives `runs/`, one run folder per cell, `cells/`, their options and how many ran at a time, `cache/`,
+            the tokenised data that they share, and `logs/`.
         jobs: Runs at a time; the threads are divided among them.
         watcher: Is told of every change.
 
@@ -148,7 +149,7 @@ class _Runner:
         if begun:
             return [*start, "--resume", str(folder)]
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
-        config = self._plan.config(cell, str(folder), rows)
+        config = self._plan.config(cell, str(folder), rows, cache=str(self._folder / CACHE))
         place = self._folder / CELLS / f"{cell.name}.yaml"
         write_atomically(place, config.to_yaml())
         return [*start, "--config", str(place)]
@@ -206,7 +207,7 @@ def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> Non
 
 def _differences(kept: FinetuneConfig, wanted: FinetuneConfig) -> list[tuple[str, Any, Any]]:
     ours, theirs = asdict(kept), asdict(wanted)
-    return [(name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]]
+    return [(name, ours[name], theirs[name]) for name in ours if name not in BESIDE and ours[name] != theirs[name]]
 
 
 class _Lock:
