@@ -74,6 +74,21 @@ def test_a_resumed_run_adds_what_the_killed_one_had_spent(clock):
     )
 
 
+def test_what_others_have_spent_is_charged_and_told_apart(clock):
+    ledger = Ledger()
+    clock(1)
+    ledger.charge_shared(10)
+    with ledger.charge("eval"):
+        clock(2)
+        ledger.charge_shared(20)
+    cost = ledger.snapshot()
+    assert (cost.load_s, cost.eval_s, cost.total_s, cost.shared_s) == (11, 22, 33, 30)
+    resumed = Ledger()
+    resumed.charge_shared(5)
+    resumed.carry(cost)
+    assert (resumed.snapshot().total_s, resumed.snapshot().shared_s) == (38, 35)
+
+
 def test_scoring_counts_forward_only():
     ledger = Ledger()
     ledger.count_scoring(5, 50)

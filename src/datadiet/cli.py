@@ -261,6 +261,9 @@ def compare(
     margin: Annotated[float | None, typer.Option(help="Points that a method may lose to full; 0.5 by default.")] = None,
     metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,
+    price_per_hour: Annotated[
+        float | None, typer.Option(help="Money per hour of this machine: says what each run cost.")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of options and methods. Flags win over it.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -276,6 +279,7 @@ def compare(
 
         given = settings_given(options, lambda name: _is_given(ctx, name))
         own = {"data": data, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
+        own |= {"price_per_hour": price_per_hour}
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
         given |= {name: value for name, value in own.items() if value is not None}
         given |= {name: listed(value) for name, value in lists.items() if value is not None}

@@ -44,6 +44,8 @@ class FinetuneConfig:
             then the ones that are tested and saved.
         checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
+        energy: Measure the energy of the run with codecarbon.
+        cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
     """
 
     data: str
@@ -101,6 +103,8 @@ class FinetuneConfig:
     report_to: str = "none"
     checkpoint_every: int = 1
     keep_checkpoints: bool = False
+    energy: bool = False
+    cache: str | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -21,6 +21,7 @@ from datadiet.data.hub import hub_name
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.schedules import Schedule, parse_keep
@@ -66,6 +67,7 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     if not resume:
         _collect(lambda: layout.check_new(output_folder(config)), problems)
         _check_scores_from(config, problems)
+        _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
     assert diet is not None
@@ -138,6 +140,8 @@ def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
     _collect(lambda: resolve_precision(config.precision, best_device()), problems)
     if config.lora and importlib.util.find_spec("peft") is None:
         problems.add("lora needs peft: pip install 'datadiet[peft]'")
+    if config.energy and importlib.util.find_spec("codecarbon") is None:
+        problems.add(MISSING)
     untyped: Any = integration_utils
     here = ["none", "all", *untyped.get_available_reporting_integrations()]
     if config.report_to not in here:
@@ -169,6 +173,14 @@ def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
             read_manifest(Path(run) / layout.SCORES)
         except UserError as error:
             problems.add(f"scores_from must be a run folder: {error}")
+
+
+def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
+    """Only what would surely fail: a cache that cannot be used later costs time and nothing else."""
+    if config.cache is not None:
+        there = Path(config.cache).expanduser()
+        wrong = not config.cache.strip() or (there.exists() and not there.is_dir())
+        problems.check(not wrong, f"cache must be a folder, got {config.cache!r}.")
 
 
 def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:

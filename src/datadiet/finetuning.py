@@ -13,6 +13,7 @@ from datadiet import run_folder as layout
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.config_checks import check_config, history_options
 from datadiet.device import best_device, environment
+from datadiet.energy import metered
 from datadiet.ledger import Ledger
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
@@ -38,7 +39,8 @@ def finetune(config: FinetuneConfig, *, listener: Listener | None = None, starte
     """
     ledger = Ledger(started)
     diet = check_config(config)
-    return _run(prepare(config, diet, ledger, listener or Silent()), checkpoint=None)
+    with metered(config.energy) as meter:
+        return _run(prepare(config, diet, ledger, listener or Silent(), meter=meter), checkpoint=None)
 
 
 def resume_run(folder: Path, *, listener: Listener | None = None, started: float | None = None) -> Json:
@@ -57,12 +59,14 @@ def resume_run(folder: Path, *, listener: Listener | None = None, started: float
     config = replace(read_config(folder / layout.CONFIG), output=str(folder))
     diet = check_config(config, resume=True)
     checkpoint = last_checkpoint(folder)
-    run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None)
-    if checkpoint is None:
-        layout.forget_progress(folder)
-    else:
-        layout.check_same_data(folder, run.data.fingerprint)
-    return _run(run, checkpoint)
+    with metered(config.energy) as meter:
+        run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None, meter=meter)
+        if checkpoint is None:
+            layout.forget_progress(folder)
+        else:
+            layout.check_same_data(folder, run.data.fingerprint)
+            meter.carry(checkpoint)
+        return _run(run, checkpoint)
 
 
 def _run(run: Run, checkpoint: Path | None) -> Json:
@@ -96,7 +100,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     run.listener.phase("testing")
     with run.ledger.charge("eval"):
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
-        features = {split: run.dev if split == "dev" else run.features(splits[split]) for split in splits}
+        features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
         predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
         metrics = {split: run.task.metrics(*found) for split, found in predicted.items()}
     run.listener.phase("saving")
@@ -105,6 +109,10 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         run.tokenizer.save_pretrained(run.folder / layout.MODEL)
         layout.write_predictions(run.folder, predicted)
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
+    if run.features.problem is not None:
+        run.listener.note(run.features.problem)
+    if run.config.energy and result["energy"] is None:
+        run.listener.note("the energy of the run is not known: codecarbon could not measure all of it.")
     (run.folder / layout.MODEL / "README.md").write_text(layout.model_card(result), encoding="utf-8")
     written = layout.write_result(run.folder, result)
     if not run.config.keep_checkpoints:
@@ -131,7 +139,11 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "metrics": dict(metrics),
         "tolerance": run.diet.tolerance_summary(),
         "weights_tested": "best" if config.early_stopping else "last",
-        "environment": environment(best_device(), run.precision),
+        "energy": run.meter.reading(),
+        "environment": {
+            **environment(best_device(), run.precision),
+            "from_cache": ", ".join(run.features.taken) or None,
+        },
     }
 
 

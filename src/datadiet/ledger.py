@@ -39,7 +39,7 @@ class Ledger:
         self._started = self._since = time.perf_counter() if started is None else started
         self._account: Account = account
         self._seconds: dict[Account, float] = dict.fromkeys(("load", "train", "score", "select", "eval", "save"), 0.0)
-        self._carried = 0.0
+        self._carried = self._shared = 0.0
         self.examples_forward = self.examples_backward = self.tokens_forward = self.tokens_backward = 0
 
     @contextmanager
@@ -51,6 +51,16 @@ class Ledger:
             yield
         finally:
             self._switch(outer)
+
+    def charge_shared(self, seconds: float) -> None:
+        """Charge the running account for what an earlier run has spent on something that this one takes ready-made.
+
+        Args:
+            seconds: At least 0; they count in `total_s` and, so that they can be told apart, in `shared_s`.
+        """
+        self._seconds[self._account] += seconds
+        self._carried += seconds
+        self._shared += seconds
 
     def _switch(self, account: Account) -> None:
         now = time.perf_counter()
@@ -82,6 +92,7 @@ class Ledger:
             **{f"{account}_s": seconds for account, seconds in spent.items()},
             total_s=self._since - self._started + self._carried,
             finetune_s=spent["train"] + spent["score"] + spent["select"],
+            shared_s=self._shared,
             examples_forward=self.examples_forward,
             examples_backward=self.examples_backward,
             tokens_forward=self.tokens_forward,
@@ -93,6 +104,7 @@ class Ledger:
         for account in self._seconds:
             self._seconds[account] += getattr(earlier, f"{account}_s")
         self._carried += earlier.total_s
+        self._shared += earlier.shared_s
         self.examples_forward += earlier.examples_forward
         self.examples_backward += earlier.examples_backward
         self.tokens_forward += earlier.tokens_forward

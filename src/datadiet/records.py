@@ -94,10 +94,11 @@ class EpochPlan:
 
 @dataclass(frozen=True)
 class CostLedger:
-    """Everything a run has spent. The `_s` keys but the last two partition `total_s`.
+    """Everything a run has spent. The `_s` keys but the last three partition `total_s`.
 
-    `finetune_s = train_s + score_s + select_s`. Tokens are real tokens (attention mask 1), not padding. Forward counts
-    are training and scoring, not evaluation.
+    `finetune_s = train_s + score_s + select_s`. `shared_s` is the part of `total_s` that an earlier run has spent, on
+    tokenised data that this one took from a cache: the clock on the wall went `total_s - shared_s`. Tokens are real
+    tokens (attention mask 1), not padding. Forward counts are training and scoring, not evaluation.
     """
 
     load_s: float = 0.0
@@ -112,6 +113,7 @@ class CostLedger:
     examples_backward: int = 0
     tokens_forward: int = 0
     tokens_backward: int = 0
+    shared_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,9 @@ class _Reports(TrainerCallback):
                 f"Lower the learning rate ({rate:g}), or use a longer lr_warmup or precision fp32."
             )
 
+    def on_save(self, args: Any, state: Any, *_args: Any, **_kwargs: Any) -> None:
+        self._run.meter.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
     def on_evaluate(self, *_args: Any, **_kwargs: Any) -> None:
         if self._trainer.epoch_results:
             self._run.listener.epoch_ended(self._trainer.epoch_results[-1])

@@ -19,10 +19,12 @@ from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
 from datadiet.config_checks import JOINT, output_folder
-from datadiet.data import Dataset, Examples
+from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.energy import EnergyMeter
+from datadiet.feature_cache import Features
 from datadiet.ledger import Ledger
 from datadiet.models import load_tokenizer
 from datadiet.progress import Listener
@@ -39,9 +41,11 @@ class Run:
 
     Attributes:
         folder: The run folder.
-        train, dev: Features of the two splits that training may see; those of test are made after it.
+        features: Of every split; those of test are made after the training.
+        train, dev: Features of the two splits that training may see.
         lengths: int64, tokens of each training row.
         precision: Resolved: `fp32`, `bf16` or `fp16`.
+        meter: Of the energy.
     """
 
     config: FinetuneConfig
@@ -53,19 +57,17 @@ class Run:
     task: Task
     tokenizer: Any
     model: Any
+    features: Features
     train: Any
     dev: Any
     lengths: NDArray[np.int64]
     precision: str
+    meter: EnergyMeter
 
     @property
     def collate(self) -> Any:
         """Feature rows to one batch."""
         return self.task.collator(self.tokenizer)
-
-    def features(self, examples: Examples) -> Any:
-        """Tokenised examples."""
-        return self.task.features(examples, self.tokenizer, max_length=self.config.max_length)
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
@@ -82,7 +84,15 @@ class Run:
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
 
 
-def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listener, *, begun: bool = False) -> Run:
+def prepare(
+    config: FinetuneConfig,
+    diet: Diet,
+    ledger: Ledger,
+    listener: Listener,
+    *,
+    begun: bool = False,
+    meter: EnergyMeter | None = None,
+) -> Run:
     """Read the data, load the model, tokenise, and check what only now can be checked.
 
     Args:
@@ -91,6 +101,7 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
         ledger: Whose account for loading is running.
         listener: Is told what happens.
         begun: Whether the run has a checkpoint, which holds the scores it began from.
+        meter: Counts the energy; by default none is counted.
 
     Raises:
         UserError: If the data cannot be used, or not with these options.
@@ -107,9 +118,9 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
     listener.phase("tokenising")
-    train, dev = (
-        task.features(data.splits[split], tokenizer, max_length=config.max_length) for split in ("train", "dev")
-    )
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    features = Features(data, task, tokenizer, config.max_length, ledger, cache)
+    train, dev = features.of("train"), features.of("dev")
     if config.scores_from is not None and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
@@ -117,8 +128,8 @@ def prepare(config: FinetuneConfig, diet: Diet, ledger: Ledger, listener: Listen
     assert lengths is not None  # every task gives a length
     precision = resolve_precision(config.precision, best_device())
     return Run(
-        config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, train, dev, lengths,
-        precision,
+        config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
+        dev, lengths, precision, meter or EnergyMeter(),
     )  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +20,11 @@ NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
 
 def run(*arguments: str):
     return CliRunner().invoke(app, ["compare", *arguments], obj=Call(0.0))
+
+
+def flat(done) -> str:
+    """What was said, without its line breaks."""
+    return " ".join(done.output.split())
 
 
 def test_flags_and_file_together(tmp_path):
@@ -53,6 +60,13 @@ def test_everything_missing_is_said_at_once():
         ({"keep": [50]}, "Did you mean 0.5?"),
         ({"jobs": 0}, "jobs must be a whole number, at least 1, got 0"),
         ({"baselines": ["ful"]}, "unknown baseline 'ful'; did you mean 'full'"),
+        ({"cache": "elsewhere"}, "cache is set by the comparison itself: leave it out"),
+        ({"price_per_hour": 0}, "price_per_hour must be a number above 0, money per hour of the machine, got 0"),
+        ({"price_per_hour": -1.5}, "price_per_hour must be a number above 0"),
+        ({"price_per_hour": float("nan")}, "price_per_hour must be a number above 0"),
+        ({"price_per_hour": float("inf")}, "price_per_hour must be a number above 0"),
+        ({"price_per_hour": "3 EUR"}, "price_per_hour must be a number above 0"),
+        ({"price_per_hour": True}, "price_per_hour must be a number above 0"),
     ],
 )
 def test_what_makes_no_sense(tmp_path, changes, said):
@@ -106,6 +120,26 @@ def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
     assert seen == ["uncertain-0.5-seed0"]
 
 
+def test_money_and_jobs_on_the_command_line(tmp_path, pretended):
+    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
+    arguments += ["--output", str(tmp_path / "c")]
+    done = run(*arguments, "--seeds", "1", "--jobs", "2", "--price-per-hour", "3.6")
+    assert done.exit_code == 0, done.output
+    assert "times are not comparable: not every run is known to have had the machine to itself" in flat(done)
+    assert "price" not in done.output
+    done = run(*arguments, "--seeds", "2", "--json", "--price-per-hour", "3.6")  # those of seed 0 are as they were
+    found = json.loads(done.stdout)
+    assert found["comparable_times"] is False
+    assert [run["price"] is None for run in found["runs"]] == [True] * 4 + [False] * 4
+    shutil.rmtree(tmp_path / "c")
+    done = run(*arguments, "--seeds", "2", "--price-per-hour", "3.6")
+    assert "a run costs 0.0605, 0.0500 less than full; " in flat(done)
+    assert re.search(r"ceiling +price +seeds", done.output)
+    again = run(*arguments, "--seeds", "2", "--price-per-hour", "36")
+    assert "running" not in again.output
+    assert "a run costs 0.605, 0.500 less than full; " in flat(again)
+
+
 def test_a_failed_run_is_reported_and_the_exit_code_is_1(tmp_path, pretended):
     pretended |= {"random"}
     arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
@@ -149,3 +183,5 @@ def test_real_runs(tmp_path):
     found = json.loads((tmp_path / "c" / "comparison.json").read_text())
     assert [run["steps"] for run in found["runs"]] == [6 + 3, 6 + 3]
     assert found["methods"][0]["against"]["short"]["seeds"] == [0]
+    assert [run["cost"]["shared_s"] > 0 for run in found["runs"]] == [False, True]  # tokenised by the first
+    assert len(list((tmp_path / "c" / "cache").iterdir())) == 3

@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from made_up import made_up_plan, pretend
 
 from datadiet.checks import DataError
 from datadiet.comparison.cards import state_comparison
@@ -14,6 +13,7 @@ from datadiet.comparison.results import read_comparison, write_comparison
 from datadiet.comparison.running import CellState
 from datadiet.comparison.words import verdict
 from datadiet.run_folder import read_result
+from made_up import made_up_plan, pretend
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def ran(tmp_path_factory):
         config = folder / f"{cell.name}.yaml"
         config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100).to_yaml())
         pretend(str(config))
-        states.append(CellState(cell, "done", result=read_result(folder / "runs" / cell.name)))
+        states.append(CellState(cell, "done", jobs=1, result=read_result(folder / "runs" / cell.name)))
     return plan, folder, states
 
 
@@ -96,10 +96,66 @@ def test_runs_that_failed_stay_in_the_list(ran):
     assert nothing["methods"] == []
 
 
-def test_several_jobs_make_times_incomparable(ran):
-    found = outcome(*ran, jobs=2)
+@pytest.mark.parametrize("jobs", [2, None])
+def test_times_are_comparable_where_each_run_had_the_machine_to_itself(ran, jobs):
+    plan, folder, states = ran
+    shared = [replace(state, jobs=jobs) if state.cell.name == "el2n-0.5-seed1" else state for state in states]
+    found = outcome(plan, folder, shared, price_per_hour=3.6)
+    assert outcome(*ran)["comparable_times"] is True
     assert found["comparable_times"] is False
-    assert "times are not comparable" in lines_of(found)["el2n-0.5"]["verdict"]
+    lines = lines_of(found)
+    assert {name: line["comparable_times"] for name, line in lines.items()} == {
+        "full": True, "el2n-0.5": False, "easiest-0.5": True, "random-0.5": True, "short-0.5": True,
+    }  # fmt: skip
+    assert lines["el2n-0.5"]["verdict"].startswith("times are not comparable: not every run is known")
+    assert lines["easiest-0.5"]["verdict"].startswith("saves 50 %")
+    assert lines["el2n-0.5"]["price"] is None
+    assert [run["price"] is None for run in found["runs"]] == [state.jobs != 1 for state in shared]
+    assert [run["jobs"] for run in found["runs"]] == [state.jobs for state in shared]
+
+
+def test_nothing_is_comparable_with_a_full_run_that_shared_the_machine(ran):
+    plan, folder, states = ran
+    shared = [replace(state, jobs=2) if state.cell.method == "full" else state for state in states]
+    assert not any(line["comparable_times"] for line in outcome(plan, folder, shared)["methods"])
+
+
+def test_money_follows_the_price(ran):
+    found = outcome(*ran, price_per_hour=3.6)
+    runs = {run["name"]: run for run in found["runs"]}
+    assert runs["full-seed2"]["price"] == pytest.approx(0.112)  # 100 + 2 + 10 seconds at 0.001
+    line = lines_of(found)["el2n-0.5"]
+    assert line["price"] == pytest.approx({"mean": 0.061, "saved": 0.05})
+    assert "; a run costs 0.0610, 0.0500 less than full; " in line["verdict"]
+    again = lines_of(outcome(*ran, price_per_hour=36.0))["el2n-0.5"]
+    assert again["price"] == pytest.approx({"mean": 0.61, "saved": 0.5})
+    without = outcome(*ran)
+    assert without["price_per_hour"] is lines_of(without)["el2n-0.5"]["price"] is without["runs"][0]["price"] is None
+    assert "costs" not in lines_of(without)["el2n-0.5"]["verdict"]
+
+
+def with_energy(states, *, estimated=True, seeds=(0, 1, 2)):
+    """Full takes 4 Wh, the others 3."""
+    kwh = {state.cell.name: 0.004 if state.cell.method == "full" else 0.003 for state in states}
+    return [
+        replace(state, result={**state.result, "energy": {"kwh": kwh[state.cell.name], "estimated": estimated}})
+        if state.cell.seed in seeds
+        else state
+        for state in states
+    ]
+
+
+def test_energy_is_that_of_the_runs_that_were_measured(ran):
+    plan, folder, states = ran
+    found = outcome(plan, folder, with_energy(states, seeds=(0, 2)))
+    lines = lines_of(found)
+    assert lines["full"]["energy"] == {"mean_kwh": pytest.approx(0.004), "saved": None, "estimated": True}
+    assert lines["el2n-0.5"]["energy"]["saved"]["median"] == pytest.approx(0.25)
+    assert "; a run takes 0.00300 kWh (estimated), 25 % less than full; " in lines["el2n-0.5"]["verdict"]
+    assert [run["energy"] is None for run in found["runs"] if run["method"] == "full"] == [False, True, False]
+    measured = outcome(plan, folder, with_energy(states, estimated=False))
+    assert "; a run takes 0.00300 kWh, 25 % less than full; " in lines_of(measured)["el2n-0.5"]["verdict"]
+    assert lines_of(outcome(*ran))["el2n-0.5"]["energy"] is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("task", "regression"), ("data", {"name": "b", "fingerprint": "x"})])
@@ -134,6 +190,12 @@ def test_written_and_read(ran, tmp_path):
     write_comparison(tmp_path, found)
     again = read_comparison(tmp_path)
     assert again == json.loads(json.dumps(found))
+    old = json.loads(json.dumps(found))
+    for entry in old["methods"]:
+        del entry["comparable_times"], entry["price"], entry["energy"]
+    write_comparison(tmp_path, old)
+    assert read_comparison(tmp_path) == again  # what an earlier version has written can be read
+    write_comparison(tmp_path, found)
     assert str(ran[1]) not in (tmp_path / "comparison.json").read_text()
     with pytest.raises(DataError, match="holds no comparison"):
         read_comparison(tmp_path / "nowhere")
@@ -151,7 +213,8 @@ def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, neede
 
 def line(**changes) -> dict:
     saved = {"finetune_s": {"median": 0.39, "interval": None}}
-    return {"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "p_not_worse_holm": None, **changes}
+    usual = {"method": "el2n", "comparable_times": True, "saved": saved, "ceiling": 0.45, "against": {}}
+    return {**usual, "p_not_worse_holm": None, **changes}
 
 
 @pytest.mark.parametrize(
@@ -173,6 +236,14 @@ def line(**changes) -> dict:
             "at this difference no number of seeds would show it; against random at the same keep -0.6 ± 0.2: worse",
         ),
         (line(saved={"finetune_s": {"median": -0.1}}), "takes 10 % more fine-tuning time"),
+        (
+            line(
+                price={"mean": 12.0, "saved": -0.25},
+                energy={"mean_kwh": 1.5, "saved": {"median": -0.02}, "estimated": False},
+            ),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); a run costs 12.0, 0.250 more than full; "
+            "a run takes 1.50 kWh, 2 % more than full",
+        ),
         (line(saved={"finetune_s": None}, against={"short": against(0.1, None, None)}),
          "against short at the same steps +0.1 in one seed"),
         (line(method="full"), "what the others are compared with"),

@@ -3,11 +3,14 @@ from __future__ import annotations
 import os
 import sys
 import threading
+from dataclasses import replace
 
 import pytest
 
 from datadiet.checks import ArgumentError
 from datadiet.comparison import running
+from datadiet.comparison.made_with import MadeWith
+from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import run_cells
 from made_up import made_up_plan
 
@@ -70,6 +73,56 @@ def test_several_at_a_time_divide_the_threads(tmp_path, pretended, monkeypatch):
     assert set(seen) == {"4"}
 
 
+def jobs_of(states) -> dict[str, int | None]:
+    return {state.cell.name: state.jobs for state in states}
+
+
+def test_each_run_knows_how_many_shared_the_machine(tmp_path, pretended):
+    first = jobs_of(run_cells(made_up_plan(seeds=[0]), tmp_path, jobs=2, watcher=Heard()))
+    assert set(first.values()) == {2}
+    both = jobs_of(run_cells(made_up_plan(seeds=[0, 1]), tmp_path, jobs=1, watcher=Heard()))
+    assert both == {cell.name: 2 if cell.seed == 0 else 1 for cell in made_up_plan(seeds=[0, 1]).cells()}
+
+
+@pytest.mark.parametrize(("earlier", "now", "found"), [(2, 1, 2), (1, 2, 2), (1, 1, 1), (None, 1, None)])
+def test_a_resumed_run_keeps_the_worst(tmp_path, earlier, now, found):
+    plan = made_up_plan(seeds=[0])
+    cell = plan.cells()[0]
+    folder = tmp_path / "runs" / cell.name
+    if earlier is not None:
+        running._Runner(plan, tmp_path, earlier, Heard())._command(cell, None)
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(plan.config(cell, str(folder)).to_yaml())
+    running._Runner(plan, tmp_path, now, Heard())._command(cell, None)
+    assert MadeWith(tmp_path, 1).known(cell.name) == found
+
+
+def test_a_run_that_starts_over_forgets_how_it_was_made(tmp_path):
+    plan = made_up_plan(seeds=[0])
+    for jobs in (2, 1):
+        running._Runner(plan, tmp_path, jobs, Heard())._command(plan.cells()[0], None)
+    assert MadeWith(tmp_path, 1).known(plan.cells()[0].name) == 1
+
+
+@pytest.mark.parametrize(("said", "found"), [(True, 1), (False, None), (None, None)])
+def test_runs_without_a_note_are_believed_what_their_comparison_said(tmp_path, pretended, said, found):
+    plan = made_up_plan(seeds=[0])
+    run_cells(plan, tmp_path, watcher=Heard())
+    for note in (tmp_path / "cells").glob("*.json"):
+        note.unlink()
+    if said is not None:
+        runs = [{"name": cell.name, "status": "done"} for cell in plan.cells()]
+        write_comparison(tmp_path, {"schema": 1, "comparable_times": said, "runs": runs, "methods": []})
+    assert set(jobs_of(run_cells(plan, tmp_path, watcher=Heard())).values()) == {found}
+
+
+@pytest.mark.parametrize("text", ["{", '{"schema": 1, "jobs": "one"}', '{"schema": 9, "jobs": 1}', "{}"])
+def test_a_note_that_makes_no_sense_tells_nothing(tmp_path, text):
+    (tmp_path / "cells").mkdir()
+    (tmp_path / "cells" / "a-seed0.json").write_text(text)
+    assert MadeWith(tmp_path, 1).known("a-seed0") is None
+
+
 def test_seeds_and_methods_can_be_added_later(tmp_path, pretended):
     run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
     heard = Heard()
@@ -87,6 +140,25 @@ def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
     )
     with pytest.raises(ArgumentError, match=r"full-seed0 has epochs 4, now it would be 5\. Choose another folder"):
         run_cells(other, tmp_path, watcher=Heard())
+
+
+@pytest.mark.parametrize("option", running.BESIDE)
+def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, option):
+    """As they do from runs of an earlier version, and from runs whose energy was not measured."""
+    plan = made_up_plan(seeds=[0])
+    run_cells(plan, tmp_path, watcher=Heard())
+    for file in (tmp_path / "runs").glob("*/config.yaml"):
+        config = replace(running.read_config(file), **{option: {"cache": None, "energy": True}[option]})
+        file.write_text(config.to_yaml())
+    heard = Heard()
+    run_cells(plan, tmp_path, watcher=heard)
+    assert not [name for name, status in heard.said if status == "running"]
+
+
+def test_runs_share_a_cache(tmp_path, pretended):
+    run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
+    caches = {running.read_config(file).cache for file in (tmp_path / "runs").glob("*/config.yaml")}
+    assert caches == {str(tmp_path / "cache")}
 
 
 def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):

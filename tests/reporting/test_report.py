@@ -305,8 +305,10 @@ def comparison(tmp_path_factory) -> Path:
         config = folder / f"{cell.name}.yaml"
         config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100).to_yaml())
         pretend(str(config))
-        states.append(CellState(cell, "done", result=read_result(folder / "runs" / cell.name)))
-    write_comparison(folder, outcome(plan, folder, states))
+        result = read_result(folder / "runs" / cell.name)
+        result["energy"] = {"kwh": result["cost"]["total_s"] / 1e5, "estimated": True}
+        states.append(CellState(cell, "done", jobs=1, result=result))
+    write_comparison(folder, outcome(plan, folder, states, price_per_hour=3.6))
     return folder
 
 
@@ -322,9 +324,26 @@ def test_the_page_of_a_comparison(comparison):
 def test_the_table_of_a_comparison(comparison):
     report(comparison)
     text = (comparison / "report.md").read_text(encoding="utf-8")
-    assert text.startswith("| method | steps | accuracy | fine-tuning saved | total saved | ceiling | seeds |\n")
+    times, spent = "fine-tuning saved | total saved | ceiling", "price of a run | money saved | kWh of a run"
+    assert text.startswith(f"| method | steps | accuracy | {times} | {spent} | energy saved | seeds |\n")
+    assert re.search(r"\n\| full \| 40 \| [\d.]+ ± [\d.]+ \|  \|  \|  \| 0.111 \|  \| 0.00111 \|  \| 3 \|", text)
+    assert re.search(r"\n\| el2n-0.5 \|.*\| 0.0610 \| 0.0500 \| 0.000610 \| 45\.0 % \| 3 \|\n", text)
     assert re.search(r"\n- `random-0.5` saves 50 % of the fine-tuning time", text)
     assert "Held equal: epochs" in text
+
+
+def test_times_that_cannot_be_compared_are_left_out(comparison, tmp_path):
+    found = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    for line in found["methods"]:
+        if line["method"] == "el2n":
+            line |= {"comparable_times": False, "price": None, "energy": None}
+    (tmp_path / "comparison.json").write_text(json.dumps(found), encoding="utf-8")
+    names = {text.get_text() for text in dd.plot.frontier(tmp_path).axes[0].texts}
+    assert names == {"full", "easiest-0.5", "random-0.5", "short-0.5"}
+    (tmp_path / "runs").symlink_to(comparison / "runs")
+    report(tmp_path)
+    row = next(line for line in (tmp_path / "report.md").read_text(encoding="utf-8").splitlines() if "| el2n" in line)
+    assert re.search(r"± [\d.]+ \|  \|  \| 50\.0 % \|  \|  \|  \|  \| 3 \|$", row)
 
 
 def test_frontier_has_a_point_for_each_method(comparison):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
 from datadiet.records import Json
 
-PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs")
+PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs", "price_per_hour")
 DEFAULT_KEEPS = (0.5,)
 DEFAULT_SEEDS = 3
 
@@ -33,12 +34,14 @@ class CompareRequest:
         output: The comparison's folder.
         metric: That verdicts are about; None for the task's main one.
         jobs: Runs at a time.
+        price_per_hour: Of the machine; None where money is not asked for.
     """
 
     plan: Plan
     output: Path
     metric: str | None
     jobs: int
+    price_per_hour: float | None = None
 
 
 def request_from(given: Mapping[str, Any], config: Path | None, output: Path | None) -> CompareRequest:
@@ -61,11 +64,20 @@ def request_from(given: Mapping[str, Any], config: Path | None, output: Path | N
     problems.check("task" in settings, "--task is missing: classification, regression or intent-slot.")
     jobs = settings.get("jobs", 1)
     problems.whole("jobs", jobs, least=1)
+    price = _price(settings.get("price_per_hour"), problems)
     plan = _plan(settings, problems)
     problems.raise_any()
     assert plan is not None
     assert output is not None
-    return CompareRequest(plan, output, settings.get("metric"), jobs)
+    return CompareRequest(plan, output, settings.get("metric"), jobs, price)
+
+
+def _price(value: Any, problems: Problems) -> float | None:
+    if value is None:
+        return None
+    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
+    problems.check(usable, f"price_per_hour must be a number above 0, money per hour of the machine, got {value!r}.")
+    return float(value) if usable else None
 
 
 def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan | None:
@@ -129,7 +141,9 @@ def compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json:
     outcome = _statistics()
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
-    found: Json = outcome(request.plan, request.output, states, metric=request.metric, jobs=request.jobs)
+    found: Json = outcome(
+        request.plan, request.output, states, metric=request.metric, price_per_hour=request.price_per_hour
+    )
     write_comparison(request.output, found)
     state_comparison(request.output, found)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from datadiet import run_folder
 from datadiet.checks import DataError
+from datadiet.comparison.arms import LOWER_IS_BETTER, Arm, arms_of, result_of, tested
+from datadiet.comparison.costs import alone, energy, money, price_of
 from datadiet.comparison.plan import Plan
 from datadiet.comparison.presets import FULL, RANDOM
 from datadiet.comparison.results import RUNS, SCHEMA
@@ -23,47 +25,15 @@ from datadiet.comparison.statistics import Difference, Floats, difference, holm,
 from datadiet.comparison.words import verdict
 from datadiet.records import Json
 
-LOWER_IS_BETTER = ("nll", "mse")
 
-BySeed = dict[int, CellState]
-
-
-@dataclass(frozen=True)
-class Arm:
-    """The finished runs of one method with one keep.
-
-    Attributes:
-        name: Of the arm, e.g. `el2n-0.5`.
-        method, keep: As in the plan.
-        runs: By seed.
-    """
-
-    name: str
-    method: str
-    keep: float | str | None
-    runs: BySeed
-
-    def figures(self, metric: str) -> dict[int, float]:
-        """The tested figure by seed: in points, but for `nll` and `mse`."""
-        scale = 1.0 if metric in LOWER_IS_BETTER else 100.0
-        return {seed: scale * tested(state)[metric] for seed, state in self.runs.items()}
-
-    def costs(self, name: str) -> dict[int, float]:
-        """An entry of the cost ledger, by seed."""
-        return {seed: float(_result(state)["cost"][name]) for seed, state in self.runs.items()}
-
-
-def _result(state: CellState) -> Json:
-    assert state.result is not None
-    return state.result
-
-
-def tested(state: CellState) -> Mapping[str, float]:
-    """The metrics that runs are compared by."""
-    return run_folder.tested_metrics(_result(state))
-
-
-def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: str | None = None, jobs: int = 1) -> Json:
+def outcome(
+    plan: Plan,
+    folder: Path,
+    states: Sequence[CellState],
+    *,
+    metric: str | None = None,
+    price_per_hour: float | None = None,
+) -> Json:
     """Everything that `comparison.json` holds.
 
     Args:
@@ -71,20 +41,20 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
         folder: Whose run folders hold the predictions.
         states: Of every cell.
         metric: The one that verdicts are about; the task's main one by default.
-        jobs: How many ran at a time; above 1 their times say nothing.
+        price_per_hour: Of the machine, in any currency.
 
     Raises:
         DataError: If runs are of different data, or no run has the metric.
     """
     done = [state for state in states if state.result is not None]
     if not done:
-        return {"schema": SCHEMA, "runs": [_row(state) for state in states], "methods": []}
-    first = _result(done[0])
+        return {"schema": SCHEMA, "runs": [_row(state, price_per_hour) for state in states], "methods": []}
+    first = result_of(done[0])
     _check_same(done)
     metric = _metric(metric, first["task"], done)
-    arms = _arms(done)
+    arms = arms_of(done)
     rows = _TestRows(folder, metric)
-    compared = [_Compared(plan, rows, arms, arm, metric) for arm in arms.values()]
+    compared = [_Compared(plan, rows, arms, arm, metric, price_per_hour) for arm in arms.values()]
     _adjust(compared)
     return {
         "schema": SCHEMA,
@@ -95,7 +65,8 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
         "metric": metric,
         "margin": plan.margin,
         "held_equal": "epochs; `short` has the optimizer steps of the diet that it stands beside",
-        "comparable_times": jobs == 1,
+        "comparable_times": all(alone(state.jobs) for state in done),
+        "price_per_hour": price_per_hour,
         "environment": first["environment"],
         "plan": {
             "methods": {name: dict(options) for name, options in plan.methods.items()},
@@ -103,15 +74,15 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
             "seeds": list(plan.seeds),
             "baselines": list(plan.baselines),
         },
-        "runs": [_row(state) for state in states],
-        "methods": [each.line(jobs == 1) for each in compared],
+        "runs": [_row(state, price_per_hour) for state in states],
+        "methods": [each.line() for each in compared],
     }
 
 
 def _check_same(states: Sequence[CellState]) -> None:
     """Runs are compared only on the same data and task."""
     for name in ("task", "data"):
-        found = {json.dumps(_result(state)[name], sort_keys=True): state.cell.name for state in states}
+        found = {json.dumps(result_of(state)[name], sort_keys=True): state.cell.name for state in states}
         if len(found) > 1:
             raise DataError(f"runs of different {name} are not compared: {' and '.join(sorted(found.values())[:2])}.")
 
@@ -125,24 +96,18 @@ def _metric(wanted: str | None, task: str, states: Sequence[CellState]) -> str:
     return name
 
 
-def _arms(states: Sequence[CellState]) -> dict[str, Arm]:
-    arms: dict[str, Arm] = {}
-    for state in states:
-        cell = state.cell
-        arm = arms.setdefault(cell.arm, Arm(cell.arm, cell.method, cell.keep, {}))
-        arm.runs[cell.seed] = state
-    return arms
-
-
-def _row(state: CellState) -> Json:
+def _row(state: CellState, price_per_hour: float | None) -> Json:
     """One run; `process_s` is null where an earlier call ran it."""
     cell, result = state.cell, state.result
     row: Json = {"name": cell.name, "method": cell.method, "keep": cell.keep, "seed": cell.seed, "status": state.status}
     if result is None:
         return {**row, "error": state.error}
     steps = sum(epoch["steps"] for epoch in result["epochs"])
-    row |= {"steps": steps, "process_s": state.seconds or None}
-    return {**row, **{name: result[name] for name in ("metrics", "cost", "ceiling")}}
+    row |= {"steps": steps, "process_s": state.seconds or None, "jobs": state.jobs}
+    row |= {name: result[name] for name in ("metrics", "cost", "ceiling")}
+    # several runs share an hour of the machine: it is nobody's
+    price = price_of(result, price_per_hour) if price_per_hour is not None and alone(state.jobs) else None
+    return {**row, "price": price, "energy": result.get("energy")}
 
 
 class _TestRows:
@@ -164,7 +129,7 @@ class _TestRows:
     def _read(self, arm: Arm, seed: int) -> str:
         name = arm.runs[seed].cell.name
         if name not in self._resampled:
-            split = "test" if _result(arm.runs[seed])["metrics"]["test"] else "dev"
+            split = "test" if result_of(arm.runs[seed])["metrics"]["test"] else "dev"
             table = pd.read_parquet(self._folder / RUNS / name / run_folder.PREDICTIONS)
             rows = table[table["split"] == split].sort_values("id", kind="stable").reset_index(drop=True)
             sums = row_sums(self._metric, rows)
@@ -176,8 +141,11 @@ class _TestRows:
 class _Compared:
     """One arm beside the baselines."""
 
-    def __init__(self, plan: Plan, rows: _TestRows, arms: Mapping[str, Arm], arm: Arm, metric: str) -> None:
+    def __init__(
+        self, plan: Plan, rows: _TestRows, arms: Mapping[str, Arm], arm: Arm, metric: str, price_per_hour: float | None
+    ) -> None:
         self.arm, self._metric, self._rows, self._margin = arm, metric, rows, plan.margin
+        self._price_per_hour = price_per_hour
         self._baselines = {name: arms[key] for name, key in _baselines_of(plan, arm).items() if key in arms}
         self.differences: dict[str, Difference] = {}
         for name, baseline in self._baselines.items():
@@ -201,7 +169,24 @@ class _Compared:
                 found[seed] = mcnemar(ours, theirs)
         return found
 
-    def line(self, comparable: bool) -> Json:
+    def _comparable(self) -> bool:
+        """Whether each of its runs, and of full's, had the machine to itself."""
+        full = self._baselines.get(FULL)
+        return self.arm.alone and (full is None or full.alone)
+
+    def _money_and_energy(self) -> Json:
+        """None for what was not asked for, or cannot be compared."""
+        full, price = self._baselines.get(FULL), self._price_per_hour
+        found: Json = {"price": None, "energy": None}
+        if not self._comparable():
+            return found
+        if price is not None:
+            found["price"] = money(self.arm.prices(price), None if full is None else full.prices(price))
+        if used := self.arm.energies():
+            found["energy"] = energy(used, None if full is None else full.energies(), estimated=self.arm.estimated)
+        return found
+
+    def line(self) -> Json:
         """The arm's entry of `comparison.json`."""
         arm = self.arm
         states = list(arm.runs.values())
@@ -210,21 +195,23 @@ class _Compared:
             name: saving(arm.costs(name), full.costs(name)) if full is not None else None
             for name in ("finetune_s", "total_s")
         }
-        ceilings = [_result(state)["ceiling"]["tokens_saved"] for state in states]
+        ceilings = [result_of(state)["ceiling"]["tokens_saved"] for state in states]
         line: Json = {
             "name": arm.name,
             "method": arm.method,
             "keep": arm.keep,
             "seeds": sorted(arm.runs),
-            "steps": round(statistics.mean(sum(e["steps"] for e in _result(state)["epochs"]) for state in states)),
+            "steps": round(statistics.mean(sum(e["steps"] for e in result_of(state)["epochs"]) for state in states)),
             "metrics": {name: _spread(arm.figures(name)) for name in tested(states[0])},
             "saved": {name: None if found is None else asdict(found) for name, found in savings.items()},
             "ceiling": statistics.median(ceilings) if None not in ceilings else None,
+            "comparable_times": self._comparable(),
+            **self._money_and_energy(),
             "against": {name: asdict(found) for name, found in self.differences.items()},
             "p_not_worse_holm": self.adjusted,
             "mcnemar": self._mcnemar() if full is not None else {},
         }
-        return {**line, "verdict": verdict(line, comparable=comparable)}
+        return {**line, "verdict": verdict(line)}
 
 
 def _baselines_of(plan: Plan, arm: Arm) -> dict[str, str]:

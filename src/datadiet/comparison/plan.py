@@ -110,18 +110,19 @@ class Plan:
                 return cell.method
         return None
 
-    def config(self, cell: Cell, output: str, rows: int | None = None) -> FinetuneConfig:
+    def config(self, cell: Cell, output: str, rows: int | None = None, *, cache: str | None = None) -> FinetuneConfig:
         """The options of one run.
 
         Args:
             cell: Of this plan.
             output: Its run folder.
             rows: Training rows of the data, which the steps of `short` follow from.
+            cache: Of tokenised data.
 
         Raises:
             ArgumentError: If an option is wrong.
         """
-        settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output}
+        settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output, "cache": cache}
         if cell.keep is None:
             return config_from({**settings, "keep": 1.0})
         if cell.steps_of is None:

@@ -28,7 +28,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 # which the comparison sets itself
-OWN = ("output", "seed", "max_steps", "scores_from")
+OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
 METHOD_FIELDS = ("score", "select", "offset", "epsilon", "static", "history", "rescore", "combine")
 LEFT_OUT = ("keep", *OWN, *METHOD_FIELDS)

@@ -10,7 +10,7 @@ from datadiet.records import Json
 from datadiet.store import read_json, write_atomically
 
 COMPARISON = "comparison.json"
-RUNS = "runs"
+RUNS, CELLS = "runs", "cells"
 SCHEMA = 1
 
 
@@ -26,4 +26,8 @@ def read_comparison(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    return read_json(folder / COMPARISON, SCHEMA, "comparison")
+    found = read_json(folder / COMPARISON, SCHEMA, "comparison")
+    for line in found["methods"]:  # a file from before money and energy has neither
+        for name, value in (("comparable_times", found["comparable_times"]), ("price", None), ("energy", None)):
+            line.setdefault(name, value)
+    return found

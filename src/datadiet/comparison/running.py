@@ -15,13 +15,15 @@ from typing import Any, Literal, Protocol
 
 from datadiet import run_folder
 from datadiet.checks import ArgumentError, UserError
+from datadiet.comparison.made_with import MadeWith
 from datadiet.comparison.plan import Cell, Plan
-from datadiet.comparison.results import RUNS
+from datadiet.comparison.results import CELLS, RUNS
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.records import Json
 from datadiet.store import write_atomically
 
-CELLS, LOGS = "cells", "logs"
+LOGS, CACHE = "logs", "cache"
+BESIDE = ("cache", "energy")  # options that change nothing of what a run comes to
 LOCK = "comparison.lock"
 Status = Literal["waiting", "running", "done", "failed"]
 _LAST_LINES = 3  # of a log, where it names no error
@@ -34,7 +36,8 @@ class CellState:
     Attributes:
         cell: Which.
         status: `waiting`, `running`, `done` or `failed`.
-        seconds: Wall-clock time of its process; 0 where an earlier comparison ran it.
+        seconds: Wall-clock time of its process; 0 where an earlier call ran it.
+        jobs: The most runs that shared the machine while it was made; None where that is not known.
         error: What a failed run said.
         result: `result.json` of one that is done.
     """
@@ -42,6 +45,7 @@ class CellState:
     cell: Cell
     status: Status = "waiting"
     seconds: float = 0.0
+    jobs: int | None = None
     error: str | None = None
     result: Json | None = None
 
@@ -61,7 +65,8 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
 
     Args:
         plan: Checked.
-        folder: Receives `runs/`, one run folder per cell, `cells/`, their options, and `logs/`.
+        folder: Receives `runs/`, one run folder per cell, `cells/`, their options and how many ran at a time, `cache/`,
+            the tokenised data that they share, and `logs/`.
         jobs: Runs at a time; the threads are divided among them.
         watcher: Is told of every change.
 
@@ -102,15 +107,17 @@ class _Runner:
         self._environment = dict(os.environ)
         if jobs > 1:
             self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        self._made_with = MadeWith(folder, jobs)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopped = False
 
     def known(self, cell: Cell) -> CellState:
         """Of a cell that an earlier comparison has run, or that waits."""
         try:
-            return CellState(cell, "done", result=run_folder.read_result(self._folder / RUNS / cell.name))
+            result = run_folder.read_result(self._folder / RUNS / cell.name)
         except UserError:
             return CellState(cell)
+        return CellState(cell, "done", jobs=self._made_with.known(cell.name), result=result)
 
     def run(self, cell: Cell, rows: int | None) -> CellState:
         """Run a cell to its end."""
@@ -124,7 +131,8 @@ class _Runner:
         state = replace(state, seconds=time.perf_counter() - began)
         folder = self._folder / RUNS / cell.name
         if error is None:
-            state = replace(state, status="done", result=run_folder.read_result(folder))
+            jobs = self._made_with.known(cell.name)
+            state = replace(state, status="done", jobs=jobs, result=run_folder.read_result(folder))
         else:
             state = replace(state, status="failed", error=error)
         if not self._stopped:
@@ -136,10 +144,12 @@ class _Runner:
             raise ArgumentError("no run has finished, so the number of training rows is not known.")
         folder = self._folder / RUNS / cell.name
         start = [sys.executable, "-m", "datadiet", "finetune", "--json"]
-        if (folder / run_folder.CONFIG).is_file():
+        begun = (folder / run_folder.CONFIG).is_file()
+        self._made_with.note(cell.name, resumed=begun)
+        if begun:
             return [*start, "--resume", str(folder)]
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
-        config = self._plan.config(cell, str(folder), rows)
+        config = self._plan.config(cell, str(folder), rows, cache=str(self._folder / CACHE))
         place = self._folder / CELLS / f"{cell.name}.yaml"
         write_atomically(place, config.to_yaml())
         return [*start, "--config", str(place)]
@@ -197,7 +207,7 @@ def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> Non
 
 def _differences(kept: FinetuneConfig, wanted: FinetuneConfig) -> list[tuple[str, Any, Any]]:
     ours, theirs = asdict(kept), asdict(wanted)
-    return [(name, ours[name], theirs[name]) for name in ours if ours[name] != theirs[name]]
+    return [(name, ours[name], theirs[name]) for name in ours if name not in BESIDE and ours[name] != theirs[name]]
 
 
 class _Lock:

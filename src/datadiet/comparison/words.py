@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 LEVEL = 0.05
 
 
-def verdict(line: Mapping[str, Any], *, comparable: bool = True) -> str:
+def verdict(line: Mapping[str, Any]) -> str:
     """What may be said of one entry of `comparison.json`, and nothing more.
 
     Args:
         line: The entry.
-        comparable: Whether its times may be compared with those of the others.
 
     Example:
         >>> saved = {"finetune_s": {"median": 0.39, "interval": None}}
-        >>> verdict({"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "seeds": [0]})
+        >>> line = {"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "seeds": [0]}
+        >>> verdict({**line, "comparable_times": True})
         'saves 39 % of the fine-tuning time (ceiling 45 %)'
     """
     if line["method"] == "full":
         return "what the others are compared with"
     against = line["against"]
-    parts = [_saved(line, comparable)]
+    parts = [_saved(line), _money(line.get("price")), _energy(line.get("energy"))]
     if "full" in against:
         parts.append(_not_worse(against["full"], line.get("p_not_worse_holm")))
     parts += [_beside(name, against[name]) for name in ("short", "random") if name in against]
     return "; ".join(part for part in parts if part)
 
 
-def _saved(line: Mapping[str, Any], comparable: bool) -> str:
-    if not comparable:
-        return "times are not comparable, because several runs shared the machine"
+def _saved(line: Mapping[str, Any]) -> str:
+    if not line["comparable_times"]:
+        return "times are not comparable: not every run is known to have had the machine to itself"
     saved = line["saved"].get("finetune_s")
     if saved is None:
         return ""
@@ -41,6 +42,22 @@ def _saved(line: Mapping[str, Any], comparable: bool) -> str:
     if share < 0:
         return f"takes {percent(-share)} more fine-tuning time"
     return f"saves {percent(share)} of the fine-tuning time{ceiling}"
+
+
+def _money(price: Mapping[str, Any] | None) -> str:
+    if price is None or price["saved"] is None:
+        return ""
+    word = "less" if price["saved"] >= 0 else "more"
+    return f"a run costs {three_digits(price['mean'])}, {three_digits(abs(price['saved']))} {word} than full"
+
+
+def _energy(energy: Mapping[str, Any] | None) -> str:
+    if energy is None or energy["saved"] is None:
+        return ""
+    share = energy["saved"]["median"]
+    word = "less" if share >= 0 else "more"
+    how = " (estimated)" if energy["estimated"] else ""
+    return f"a run takes {three_digits(energy['mean_kwh'])} kWh{how}, {percent(abs(share))} {word} than full"
 
 
 def _not_worse(found: Mapping[str, Any], adjusted: float | None) -> str:
@@ -88,6 +105,18 @@ def points(value: float) -> str:
     """
     text = f"{value:+.1f}"
     return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def three_digits(value: float) -> str:
+    """A positive number of any size with about three digits that count, and never with an exponent.
+
+    Example:
+        >>> [three_digits(value) for value in (0, 0.00012345, 0.048, 1.5, 123.4)]
+        ['0', '0.000123', '0.0480', '1.50', '123']
+    """
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
 def percent(share: float) -> str:

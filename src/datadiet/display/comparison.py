@@ -11,8 +11,10 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from datadiet.comparison.words import three_digits
 from datadiet.display.words import clock
 
+EXTRA = {"price": "price", "energy": "kWh"}
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
 
 
@@ -108,16 +110,34 @@ def _table(found: Mapping[str, Any]) -> Table:
     table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
     table.add_column("method", no_wrap=True)
     words = [name.replace("_", " ") for name in metrics]
-    for heading in ("steps", *words, "tuning saved", "total saved", "ceiling", "seeds"):
+    extra = [name for name in ("price", "energy") if any(line[name] for line in found["methods"])]
+    for heading in (
+        "steps",
+        *words,
+        "tuning saved",
+        "total saved",
+        "ceiling",
+        *(EXTRA[name] for name in extra),
+        "seeds",
+    ):
         table.add_column(heading, justify="right")
     for line in found["methods"]:
         figures = [_spread(line["metrics"][name]) for name in metrics]
-        times = [_saved(line["saved"][name]) for name in ("finetune_s", "total_s")] if line["method"] != "full" else []
-        ceiling = f"{100 * line['ceiling']:.0f} %" if times and line["ceiling"] is not None else ""
-        shown = times if found["comparable_times"] else [""] * len(times)
-        row = [line["name"], f"{line['steps']:,}", *figures, *(shown or ["", ""]), ceiling, str(len(line["seeds"]))]
-        table.add_row(*row, style="bold" if line["method"] == "full" else "")
+        full = line["method"] == "full"
+        times = [
+            "" if full or not line["comparable_times"] else _saved(line["saved"][name])
+            for name in ("finetune_s", "total_s")
+        ]
+        ceiling = "" if full or line["ceiling"] is None else f"{100 * line['ceiling']:.0f} %"
+        spent = [_spent(line[name]) for name in extra]
+        row = [line["name"], f"{line['steps']:,}", *figures, *times, ceiling, *spent, str(len(line["seeds"]))]
+        table.add_row(*row, style="bold" if full else "")
     return table
+
+
+def _spent(found: Mapping[str, Any] | None) -> str:
+    """What a run costs, or the energy it takes."""
+    return "" if found is None else three_digits(found["mean_kwh"] if "mean_kwh" in found else found["mean"])
 
 
 def _spread(figure: Mapping[str, Any]) -> str:

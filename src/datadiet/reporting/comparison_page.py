@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from datadiet import run_folder
 from datadiet.checks import DataError
 from datadiet.comparison.results import RUNS, read_comparison
+from datadiet.comparison.words import three_digits
 from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Kept, read_plans
@@ -22,6 +23,7 @@ from datadiet.reporting.page import Drawing, Page, Table
 from datadiet.reporting.run_page import dev_curve, footer, percent, recalls, seconds, tested_predictions
 
 LEFT_OUT = ("nll", "mse", "macro_f1")
+SPENT = {"price": ("price of a run", "money saved"), "energy": ("kWh of a run", "energy saved")}
 
 Recalls = Mapping[str, Mapping[str, float]]  # by method, then by class
 
@@ -90,7 +92,8 @@ def _tiles(found: Json) -> dict[str, str]:
     if "full" in lines:
         tiles[f"{_word(metric)}, full"] = f"{lines['full']['metrics'][metric]['mean']:.1f}"
     good = [line for line in found["methods"] if _holds(line) and line["saved"]["finetune_s"]]
-    if good and found["comparable_times"]:
+    good = [line for line in good if line["comparable_times"]]
+    if good:
         best = max(good, key=lambda line: float(line["saved"]["finetune_s"]["median"]))
         tiles[f"fine-tuning time saved by {best['name']}, not worse"] = percent(best["saved"]["finetune_s"]["median"])
         tiles[f"{_word(metric)}, {best['name']}"] = f"{best['metrics'][metric]['mean']:.1f}"
@@ -105,14 +108,44 @@ def _holds(line: Json) -> bool:
 
 def _quality(found: Json) -> Table:
     metrics = [name for name in found["methods"][0]["metrics"] if name not in LEFT_OUT]
-    head = ["method", "steps", *map(_word, metrics), "fine-tuning saved", "total saved", "ceiling", "seeds"]
+    extra = [name for name in SPENT if any(line[name] for line in found["methods"])]
+    spent = [heading for name in extra for heading in SPENT[name]]
+    times_head = ["fine-tuning saved", "total saved", "ceiling"]
+    head = ["method", "steps", *map(_word, metrics), *times_head, *spent, "seeds"]
     rows = []
     for line in found["methods"]:
-        times = [_saved(line, name) if found["comparable_times"] else "" for name in ("finetune_s", "total_s")]
+        times = [_saved(line, name) if line["comparable_times"] else "" for name in ("finetune_s", "total_s")]
         ceiling = "" if line["method"] == "full" or line["ceiling"] is None else percent(line["ceiling"])
         quality = [_spread(line["metrics"][name]) for name in metrics]
-        rows.append([line["name"], f"{line['steps']:,}", *quality, *times, ceiling, str(len(line["seeds"]))])
-    return Table("Quality and time", head, rows, "Mean ± standard deviation over the seeds; medians of the times.")
+        spent = [cell for name in extra for cell in _spent(line, name)]
+        rows.append([line["name"], f"{line['steps']:,}", *quality, *times, ceiling, *spent, str(len(line["seeds"]))])
+    return Table("Quality and time", head, rows, _caption(found, extra))
+
+
+def _caption(found: Json, extra: Sequence[str]) -> str:
+    parts = ["Mean ± standard deviation over the seeds; medians of the times."]
+    if "price" in extra:
+        parts.append(f"Prices are means, at {found['price_per_hour']:g} per hour of the machine.")
+    if "energy" in extra:
+        estimated = any(line["energy"] and line["energy"]["estimated"] for line in found["methods"])
+        how = "; the power of the processor is an estimate, not measured" if estimated else ""
+        parts.append(f"Energy is a mean, what it saves a median, of whole runs{how}.")
+    return " ".join(parts)
+
+
+def _spent(line: Json, name: str) -> list[str]:
+    """Money or energy of a run, and what is saved of it."""
+    found = line[name]
+    if found is None:
+        return ["", ""]
+    hidden = line["method"] == "full" or found["saved"] is None
+    if name == "price":
+        return [three_digits(found["mean"]), "" if hidden else _signed(found["saved"])]
+    return [three_digits(found["mean_kwh"]), "" if hidden else percent(found["saved"]["median"])]
+
+
+def _signed(money: float) -> str:
+    return f"{'-' if money < 0 else ''}{three_digits(abs(money))}"
 
 
 def _spread(figure: Mapping[str, float | None]) -> str:
@@ -180,7 +213,7 @@ def _drawings(
 ) -> list[Drawing]:
     svg = figures.svg
     drawings = []
-    if found["comparable_times"] and any(line["saved"]["finetune_s"] for line in found["methods"]):
+    if any(line["saved"]["finetune_s"] and line["comparable_times"] for line in found["methods"]):
         caption = (
             "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
             "only the tokens that trained would have been paid for."

@@ -79,7 +79,8 @@ def frontier(comparison: Json) -> Figure:
     with rc_context(_STYLE):
         figure, axes = _axes()
         metric = comparison["metric"]
-        lines = [line for line in comparison["methods"] if line["method"] == "full" or line["saved"]["finetune_s"]]
+        known = [line for line in comparison["methods"] if line["comparable_times"]]
+        lines = [line for line in known if line["method"] == "full" or line["saved"]["finetune_s"]]
         colours = _colours(list(dict.fromkeys(line["method"] for line in lines)))
         for line in lines:
             found, colour = line["metrics"][metric], colours[line["method"]]
