@@ -12,13 +12,13 @@ from datadiet import run_folder
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
 from datadiet.comparison.cards import state_comparison
 from datadiet.comparison.plan import Cell, Plan, check_plan, methods_from
-from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS
+from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS, TOLERANCE
 from datadiet.comparison.results import RUNS, write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
 from datadiet.records import Json
 
-PLAN_FIELDS = ("methods", "keep", "seeds", "baselines", "margin", "metric", "jobs", "price_per_hour")
+PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs", "price_per_hour")
 DEFAULT_KEEPS = (0.5,)
 DEFAULT_SEEDS = 3
 
@@ -86,6 +86,8 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan | None:
         problems.add(f"{name} belongs to a method: write the method out in YAML, e.g. mine: {{{name}: ...}}.")
     try:
         methods = methods_from(_listed(settings.get("methods", ())))
+        if settings.get("tolerance") is not None:
+            methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
         plan = Plan(
             options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
             methods=methods,

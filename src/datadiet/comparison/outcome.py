@@ -99,7 +99,8 @@ def _metric(wanted: str | None, task: str, states: Sequence[CellState]) -> str:
 def _row(state: CellState, price_per_hour: float | None) -> Json:
     """One run; `process_s` is null where an earlier call ran it."""
     cell, result = state.cell, state.result
-    row: Json = {"name": cell.name, "method": cell.method, "keep": cell.keep, "seed": cell.seed, "status": state.status}
+    row: Json = {name: getattr(cell, name) for name in ("name", "method", "keep", "tolerance", "seed")}
+    row["status"] = state.status
     if result is None:
         return {**row, "error": state.error}
     steps = sum(epoch["steps"] for epoch in result["epochs"])
@@ -219,7 +220,7 @@ def _baselines_of(plan: Plan, arm: Arm) -> dict[str, str]:
     if arm.method == FULL:
         return {}
     found = {FULL: FULL}
-    if arm.method != RANDOM:
+    if arm.method != RANDOM and plan.tolerance_of(arm.method) is None:  # whose counts random re-draw does not know
         found[RANDOM] = f"{RANDOM}-{arm.name.removeprefix(arm.method + '-')}"
     short = plan.short_of(arm.method, arm.keep) if not arm.method.startswith("short") else None
     if short is not None:

@@ -22,26 +22,35 @@ class Cell:
 
     Attributes:
         method: `full`, `short`, or a method of the comparison.
-        keep: As on the command line; None for `full`.
+        keep: As on the command line; None for `full`, and where a tolerance stands instead.
         seed: Of the run.
         steps_of: For `short`: the method whose steps it takes.
+        tolerance: Of a method that finds its keep by itself, and of the `short` with its steps.
     """
 
     method: str
     keep: float | str | None
     seed: int
     steps_of: str | None = None
+    tolerance: float | None = None
 
     @property
     def arm(self) -> str:
         """What the seeds of one figure have in common: the method with its keep."""
-        keep = "" if self.keep is None else f"-{str(self.keep).replace(':', '~').replace(',', '+')}"
-        return f"{self.method}{keep}"
+        share = self.keep if self.tolerance is None else self.tolerance
+        return self.method if share is None else f"{self.method}-{str(share).replace(':', '~').replace(',', '+')}"
 
     @property
     def name(self) -> str:
         """Of its run folder."""
         return f"{self.arm}-seed{self.seed}"
+
+    @property
+    def follows(self) -> Cell | None:
+        """The run that must be done first, because how many steps it takes is not known before."""
+        if self.steps_of is None or self.tolerance is None:
+            return None
+        return Cell(self.steps_of, None, self.seed, tolerance=self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -69,9 +78,16 @@ class Plan:
         return {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
 
     def keeps_of(self, method: str) -> Sequence[float | str]:
-        """A method that names its own keep has no other."""
+        """A method that names its own keep has no other, and one with a tolerance none."""
+        if self.tolerance_of(method) is not None:
+            return []
         own = self._named(method).get("keep")
         return self.keeps if own is None else [own]
+
+    def tolerance_of(self, method: str) -> float | None:
+        """The tolerance of a method that has one, and of the `short` with its steps."""
+        found: float | None = self._named(method.removeprefix(f"{SHORT}_")).get("tolerance")
+        return found
 
     def _named(self, method: str) -> Mapping[str, Any]:
         return self.methods.get(method) or PRESETS.get(method, {})
@@ -88,6 +104,11 @@ class Plan:
             cells += [Cell(method, keep, seed) for method in here]
             if SHORT in self.baselines:
                 cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(here).items()]
+        for method in diets:
+            if (tolerance := self.tolerance_of(method)) is not None:
+                cells.append(Cell(method, None, seed, tolerance=tolerance))
+                if SHORT in self.baselines:
+                    cells.append(Cell(f"{SHORT}_{method}", None, seed, steps_of=method, tolerance=tolerance))
         return cells
 
     def _shorts(self, methods: Sequence[str]) -> dict[str, str]:
@@ -104,25 +125,47 @@ class Plan:
 
     def short_of(self, method: str, keep: float | str | None) -> str | None:
         """The name of the `short` that has as many steps as a method; None where there is none."""
+        if self.tolerance_of(method) is not None:
+            return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
         for cell in self._seed_cells(self.seeds[0]):
-            if cell.steps_of is not None and cell.keep == keep and self._schedule_key(cell.steps_of) == key:
+            if (
+                cell.steps_of is not None
+                and cell.tolerance is None
+                and cell.keep == keep
+                and self._schedule_key(cell.steps_of) == key
+            ):
                 return cell.method
         return None
 
-    def config(self, cell: Cell, output: str, rows: int | None = None, *, cache: str | None = None) -> FinetuneConfig:
+    def config(
+        self,
+        cell: Cell,
+        output: str,
+        rows: int | None = None,
+        *,
+        steps: int | None = None,
+        cache: str | None = None,
+    ) -> FinetuneConfig:
         """The options of one run.
 
         Args:
             cell: Of this plan.
             output: Its run folder.
             rows: Training rows of the data, which the steps of `short` follow from.
+            steps: Optimizer steps of the run that this one follows, where there is one.
             cache: Of tokenised data.
 
         Raises:
             ArgumentError: If an option is wrong.
         """
         settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output, "cache": cache}
+        if cell.follows is not None:
+            if steps is None:
+                raise ValueError("this short needs the steps of the run that it follows")
+            return config_from({**settings, "keep": 1.0, "max_steps": steps})
+        if cell.tolerance is not None:
+            return config_from(settings)
         if cell.keep is None:
             return config_from({**settings, "keep": 1.0})
         if cell.steps_of is None:

@@ -27,11 +27,13 @@ PRESETS: dict[str, dict[str, Any]] = {
     "static_el2n": {"score": "el2n", "select": "hardest", "static": True},
 }
 
+TOLERANCE = "tolerance"  # the method that `--tolerance` adds
+
 # which the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
 METHOD_FIELDS = ("score", "select", "offset", "epsilon", "static", "history", "rescore", "combine")
-LEFT_OUT = ("keep", *OWN, *METHOD_FIELDS)
+LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
 
 
 def compare_fields() -> list[str]:

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -90,6 +91,7 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
                 cell = waiting.pop(0)
                 states[cell.name] = runner.run(cell, None)
                 rows = _rows([states[cell.name]])
+            runner.wait_for(waiting)
             with ThreadPoolExecutor(jobs) as pool:
                 for state in pool.map(lambda cell: runner.run(cell, rows), waiting):
                     states[state.cell.name] = state
@@ -108,6 +110,7 @@ class _Runner:
         if jobs > 1:
             self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
         self._made_with = MadeWith(folder, jobs)
+        self._ended: dict[str, threading.Event] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopped = False
 
@@ -119,8 +122,20 @@ class _Runner:
             return CellState(cell)
         return CellState(cell, "done", jobs=self._made_with.known(cell.name), result=result)
 
+    def wait_for(self, cells: Sequence[Cell]) -> None:
+        """Those that will be run: what follows one of them waits for it. They are begun in this order, so none hangs."""
+        self._ended = {cell.name: threading.Event() for cell in cells}
+
     def run(self, cell: Cell, rows: int | None) -> CellState:
         """Run a cell to its end."""
+        if cell.follows is not None and (event := self._ended.get(cell.follows.name)) is not None:
+            event.wait()
+        try:
+            return self._run(cell, rows)
+        finally:
+            self._ended.get(cell.name, threading.Event()).set()
+
+    def _run(self, cell: Cell, rows: int | None) -> CellState:
         state = CellState(cell, "running")
         self._watcher.changed(state)
         began = time.perf_counter()
@@ -149,7 +164,8 @@ class _Runner:
         if begun:
             return [*start, "--resume", str(folder)]
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
-        config = self._plan.config(cell, str(folder), rows, cache=str(self._folder / CACHE))
+        steps = _followed_steps(self._folder, cell)
+        config = self._plan.config(cell, str(folder), rows, steps=steps, cache=str(self._folder / CACHE))
         place = self._folder / CELLS / f"{cell.name}.yaml"
         write_atomically(place, config.to_yaml())
         return [*start, "--config", str(place)]
@@ -178,6 +194,21 @@ class _Runner:
             process.wait()
 
 
+def _followed_steps(folder: Path, cell: Cell) -> int | None:
+    """Optimizer steps of the run that a cell follows; None for one that follows none.
+
+    Raises:
+        ArgumentError: If that run is not done.
+    """
+    if cell.follows is None:
+        return None
+    try:
+        result = run_folder.read_result(folder / RUNS / cell.follows.name)
+    except UserError as error:
+        raise ArgumentError(f"{cell.name} takes the steps of {cell.follows.name}, which is not done.") from error
+    return sum(int(epoch["steps"]) for epoch in result["epochs"])
+
+
 def _rows(states: Any) -> int | None:
     """Training rows, as a finished run has them."""
     return next((int(state.result["data"]["rows"]["train"]) for state in states if state.result is not None), None)
@@ -196,7 +227,8 @@ def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> Non
     rows = _rows(states)
     for state in states:
         kept = read_config(folder / RUNS / state.cell.name / run_folder.CONFIG)
-        wanted = plan.config(state.cell, kept.output, rows)
+        steps = _followed_steps(folder, state.cell)
+        wanted = plan.config(state.cell, kept.output, rows, steps=steps)
         if other := _differences(kept, wanted):
             name, was, now = other[0]
             raise ArgumentError(
