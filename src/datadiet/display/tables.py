@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datadiet.commands.methods import KINDS, Method
+from datadiet.comparison.words import energy_words
 from datadiet.display.words import clock, epoch_span, number, percent
 from datadiet.records import EpochForecast, Forecast, Json
 
@@ -82,8 +83,13 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
         parts.append(Text.assemble(("Result ", "bold"), f"({output})"))
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
-    closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
-    return Group(*parts, grid, closing)
+    closing = f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}."
+    return Group(*parts, grid, Text(closing), *_energy(result.get("energy")))
+
+
+def _energy(energy: Mapping[str, Any] | None) -> list[RenderableType]:
+    """The energy of a run, where it was measured."""
+    return [] if energy is None else [Text(f"Energy: {energy_words(energy)}.")]
 
 
 def _ceiling(saved: Mapping[str, float | None]) -> str:

@@ -32,5 +32,6 @@ def result_of(trainer: DietMixin) -> Json:
         **layout.costs_of(trainer.ledger.snapshot(), trainer.epoch_results, rows["train"] * epochs, tokens),
         "metrics": {"dev": dict(trainer.epoch_results[-1].dev) if trainer.epoch_results else {}, "test": None},
         "weights_tested": None,
+        "energy": None,
         "environment": environment(trainer.args.device, precision),
     }
