@@ -221,6 +221,12 @@ def test_summary_has_metrics_accounts_and_ceiling() -> None:
     assert max(len(line) for line in text.splitlines()) <= 80
 
 
+def test_summary_says_the_energy_where_it_was_measured() -> None:
+    energy = {"kwh": 0.00123, "estimated": True}
+    assert "Energy: 0.00123 kWh (estimated)." in rendered(summary_table(result(40.0) | {"energy": energy}))
+    assert "Energy" not in rendered(summary_table(result(40.0) | {"energy": None}))
+
+
 def test_summary_without_a_labelled_test_split() -> None:
     assert "unlabelled" in rendered(summary_table(result(40.0, test=None)))
 

@@ -60,7 +60,7 @@ def test_every_key_of_the_result(run: Finished) -> None:
     result = run.result
     assert set(result) == {
         "schema", "task", "data", "model", "seed", "diet", "epochs", "metrics", "cost", "ceiling", "environment",
-        "weights_tested",
+        "weights_tested", "energy",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["seed"]) == (1, "intent-slot", 0)
     assert result["model"] == "tiny-bert"
@@ -70,7 +70,7 @@ def test_every_key_of_the_result(run: Finished) -> None:
     assert set(result["metrics"]) == {"dev", "test"}
     for found in result["metrics"].values():
         assert set(found) == {"intent_accuracy", "slot_f1", "exact_match", "nll"}
-    assert set(result["environment"]) == {"versions", "cpu", "threads", "device", "precision"}
+    assert set(result["environment"]) == {"versions", "cpu", "threads", "device", "precision", "from_cache"}
     assert result["environment"]["precision"] == "fp32"
     assert set(result["cost"]) == set(asdict(CostLedger()))
     assert set(result["ceiling"]) == {"examples_saved", "tokens_saved"}

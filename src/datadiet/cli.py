@@ -2,43 +2,33 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console
 from rich.text import Text
 
 from datadiet import __version__
-from datadiet.checks import Problems
+from datadiet.commands import demo as demo_words
+from datadiet.commands.finetune import next_command, resume_hint, settings_of
+from datadiet.commands.finetune import run as run_finetune
 from datadiet.commands.methods import METHODS
 from datadiet.commands.methods import as_json as methods_as_json
-from datadiet.commands.options import COLUMNS, DATA_HELP, config_of, flag_name, settings_given, with_flags
-from datadiet.commands.predict import STDOUT, Predicted, Request, check_request, write_jsonl
+from datadiet.commands.options import COLUMNS, DATA_HELP, settings_given, with_flags
+from datadiet.commands.predict import STDOUT, Request, check_request
 from datadiet.commands.predict import predict as run_predict
-from datadiet.comparison.presets import PRESETS, compare_fields, listed
-from datadiet.config import FinetuneConfig, read_config
-from datadiet.display import (
-    ComparisonDisplay,
-    Display,
-    comparison_table,
-    demo_table,
-    display_for,
-    methods_table,
-    metrics_table,
-    prediction_table,
-    summary_table,
-)
+from datadiet.comparison.presets import PRESETS, compare_fields
+from datadiet.config import FinetuneConfig
+from datadiet.display import ComparisonDisplay, comparison_table, demo_table, display_for, methods_table, summary_table
+from datadiet.display.console import answer, quiet_stdout, stderr, stdout
 from datadiet.display.errors import reported
-from datadiet.records import Json
+from datadiet.display.predictions import show_predictions
 
 PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .txt), or a data set whose test split is predicted."
 
@@ -82,7 +72,7 @@ def run(started: float, arguments: list[str] | None = None) -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
-        _stdout().print(f"datadiet {__version__}")
+        stdout().print(f"datadiet {__version__}")
         raise typer.Exit
 
 
@@ -115,26 +105,12 @@ def demo(
     ):
         from datadiet.demo import DemoOptions, busy_note, run_demo
 
-        (_stderr() if as_json else _stdout()).print("importing torch and transformers ...", style="dim")
+        (stderr() if as_json else stdout()).print("importing torch and transformers ...", style="dim")
         options = DemoOptions(train_rows, epochs, keep, model, seed=seed, precision=precision)
-        console = _stdout()
+        console = stdout()
         result = run_demo(output, lambda title: display_for(console, as_json, title), options=options, force=force)
-    if as_json:
-        _print_json(result)
-    else:
-        _show(demo_table(result), Text(busy_note(result) + DEMO_CLOSING))
-        _show_commands(DEMO_NEXT.format(output=shlex.quote(str(output))))
-
-
-DEMO_CLOSING = (
-    "\nBoth runs in one process, one after the other; each counts loading its data and model. One seed is an anecdote: "
-    "differences of half a point are noise. Before you believe in a diet, compare it with training on everything for "
-    "fewer epochs.\n"
-)
-DEMO_NEXT = """Try next:
-  datadiet predict --model {output}/diet/model --text "play some jazz by miles davis"
-  datadiet finetune YOUR_FOLDER --task classification --keep 0.5 --output runs/first
-  datadiet methods"""
+    closing = Text(busy_note(result) + demo_words.CLOSING)
+    answer(as_json, result, demo_table(result), closing, commands=demo_words.next_commands(output))
 
 
 @app.command(
@@ -154,46 +130,13 @@ def finetune(
 ) -> None:
     """Fine-tune a model on a data diet: metrics, costs, scores and the model go to the run folder."""
     folder = resume
-    with reported(debug, lambda: _resume_hint(folder)), quiet_stdout(as_json):
+    with reported(debug, lambda: resume_hint(folder)), quiet_stdout(as_json):
         given = settings_given(options, lambda name: _is_given(ctx, name))
         given |= {} if data is None else {"data": data}
-        settings = _settings(given, config, resume)  # checked before anything heavy is imported
+        settings = settings_of(given, config, resume)  # checked before anything heavy is imported
         folder = Path(settings.output) if settings is not None else resume
-        result = _finetune(settings, resume, display_for(_stdout(), as_json, title=str(folder)), _started(ctx))
-    if as_json:
-        _print_json(result)
-        return
-    _show(summary_table(result, str(folder)))
-    _show_commands(f'\nPredict with: datadiet predict --model {shlex.quote(str(folder))}/model --text "..."')
-
-
-def _settings(given: dict[str, Any], config: Path | None, resume: Path | None) -> FinetuneConfig | None:
-    """The run that was asked for; None where one is resumed, which has its own."""
-    if resume is not None:
-        _refuse_beside_resume(resume, given, config)
-        return None
-    return config_of(given) if config is None else read_config(config, **given)
-
-
-def _finetune(settings: FinetuneConfig | None, resume: Path | None, display: Display, started: float) -> Json:
-    with display as listener:
-        listener.phase("importing torch and transformers")
-        from datadiet.finetuning import finetune as start_run
-        from datadiet.finetuning import resume_run
-
-        if settings is not None:
-            return start_run(settings, listener=listener, started=started)
-        return resume_run(resume or Path(), listener=listener, started=started)
-
-
-def _refuse_beside_resume(resume: Path, given: dict[str, Any], config: Path | None) -> None:
-    """A resumed run has the options it was started with: others would have no effect."""
-    problems = Problems()
-    for field in [*given, *(["config"] if config is not None else [])]:
-        name = "DATA" if field == "data" else flag_name(field)
-        problems.add(f"{name} has no effect beside --resume, which goes on with the options in {resume}: leave it out.")
-    problems.check(resume.is_dir(), f"{resume} is no run folder: --resume needs the --output of an interrupted run.")
-    problems.raise_any()
+        result = run_finetune(settings, resume, display_for(stdout(), as_json, title=str(folder)), _started(ctx))
+    answer(as_json, result, summary_table(result, str(folder)), commands=next_command(folder))
 
 
 @app.command(
@@ -223,26 +166,9 @@ def predict(
         if text is not None:
             predicted = run_predict(request)
         else:
-            with display_for(_stdout(), json=as_json or output == STDOUT, title="predict") as listener:
+            with display_for(stdout(), json=as_json or output == STDOUT, title="predict") as listener:
                 predicted = run_predict(request, listener)
-    _show_predictions(predicted, request, as_json)
-
-
-def _show_predictions(predicted: Predicted, request: Request, as_json: bool) -> None:
-    """Standard output holds either the lines, or one JSON object, or what a person wants to know."""
-    to_file = request.output != STDOUT
-    if as_json:
-        rest = {"output": request.output, "rows": len(predicted.lines)} if to_file else {"predictions": predicted.lines}
-        _print_json({**rest, "metrics": predicted.metrics})
-        return
-    if to_file:
-        _show(Text(f"Wrote {len(predicted.lines):,} predictions to {request.output}"))
-    elif request.text is not None and sys.stdout.isatty():
-        _show(prediction_table(predicted.lines[0]))
-    else:
-        write_jsonl(predicted.lines, sys.stdout)
-    if predicted.metrics is not None:
-        (_stdout() if to_file else _stderr()).print(metrics_table({"value": predicted.metrics}))
+    show_predictions(predicted, request, as_json)
 
 
 @app.command(
@@ -255,6 +181,7 @@ def compare(
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(PRESETS)}.")] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
+    tolerance: Annotated[float | None, typer.Option(help="Also a diet that may lose so many points.")] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each method, with seeds 0, 1, ...; 3 by default.")] = None,
     folder: Annotated[Path | None, typer.Option("--output", help="Gets runs/ and comparison.json. Required.")] = None,
     baselines: Annotated[str | None, typer.Option(help="Run beside the methods: full,random,short by default.")] = None,
@@ -275,22 +202,16 @@ def compare(
     """
     with reported(debug, lambda: "interrupted; start the same command again to go on"), quiet_stdout(as_json):
         from datadiet.commands.compare import compare as run_compare
-        from datadiet.commands.compare import request_from, told
+        from datadiet.commands.compare import plan_given, request_from, told
 
         given = settings_given(options, lambda name: _is_given(ctx, name))
-        own = {"data": data, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
-        own |= {"price_per_hour": price_per_hour}
+        own = {"data": data, "tolerance": tolerance, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
-        given |= {name: value for name, value in own.items() if value is not None}
-        given |= {name: listed(value) for name, value in lists.items() if value is not None}
-        request = request_from(given, config, folder)
-        console = _stderr() if as_json else _stdout()
+        request = request_from(given | plan_given(lists, price_per_hour=price_per_hour, **own), config, folder)
+        console = stderr() if as_json else stdout()
         with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
             found = run_compare(request, display, partial(_check_run, console))
-    if as_json:
-        _print_json(found)
-    else:
-        _show(comparison_table(found))
+    answer(as_json, found, comparison_table(found))
     if any(run["status"] == "failed" for run in found["runs"]):
         raise typer.Exit(1)
 
@@ -316,35 +237,18 @@ def report(
         from datadiet.reporting.report import report as write_report
 
         page = write_report(path, output)
-    if as_json:
-        _print_json({"page": str(page), "table": str(page.with_suffix(".md"))})
-    else:
-        _show_commands(f"Wrote {page} and {page.with_suffix('.md')}")
+    table = page.with_suffix(".md")
+    answer(as_json, {"page": str(page), "table": str(table)}, commands=f"Wrote {page} and {table}")
 
 
 @app.command(epilog="Example: datadiet methods --json")
 def methods(as_json: AsJson = False, debug: Debug = False) -> None:
     """Every score, selector, history and rescore mode: formula, needs, cost, paper."""
     with reported(debug):
-        if as_json:
-            _print_json(methods_as_json())
-        else:
-            _show(methods_table(METHODS))
+        answer(as_json, methods_as_json(), methods_table(METHODS))
 
 
 # ---- around the commands ----
-
-
-def quiet_stdout(as_json: bool) -> AbstractContextManager[object]:
-    """With --json, whatever a library prints goes to standard error: standard output holds JSON and nothing else."""
-    return redirect_stdout(sys.stderr) if as_json else nullcontext()
-
-
-def _resume_hint(folder: object) -> str:
-    """What to type after Ctrl-C; a run folder exists from the moment the training starts."""
-    if folder is not None and (Path(str(folder)) / "config.yaml").is_file():
-        return f"interrupted; go on with: datadiet finetune --resume {shlex.quote(str(folder))}"
-    return "interrupted before the training began; nothing has been written"
 
 
 def _is_given(ctx: typer.Context, name: str) -> bool:
@@ -355,25 +259,3 @@ def _is_given(ctx: typer.Context, name: str) -> bool:
 def _started(ctx: typer.Context) -> float:
     call = ctx.find_root().obj
     return call.started if isinstance(call, Call) else time.perf_counter()
-
-
-def _stdout() -> Console:
-    return Console(highlight=False)
-
-
-def _stderr() -> Console:
-    return Console(stderr=True, highlight=False)
-
-
-def _show(*parts: RenderableType) -> None:
-    for part in parts:
-        _stdout().print(part)
-
-
-def _show_commands(text: str) -> None:
-    """Never folded: a command is copied from the screen as it is."""
-    _stdout().print(Text(text), soft_wrap=True)
-
-
-def _print_json(content: object) -> None:
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")

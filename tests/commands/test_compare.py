@@ -104,6 +104,13 @@ def test_a_comparison_on_the_command_line(tmp_path, pretended):
     assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 8 + [False] * 4
 
 
+def test_a_tolerance_on_the_command_line(tmp_path):
+    plan = request_from({"data": "snips", "task": "intent-slot", "tolerance": 0.5}, None, tmp_path).plan
+    assert [cell.arm for cell in plan.cells()][:3] == ["full", "tolerance-0.5", "short_tolerance-0.5"]
+    plan = request_from({**NEEDED, "tolerance": 1.0}, None, tmp_path).plan
+    assert {cell.arm for cell in plan.cells()} >= {"el2n-0.5", "random-0.5", "short-0.5", "tolerance-1.0"}
+
+
 def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
     seen = []
     monkeypatch.setattr(

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from datadiet.checks import ArgumentError, DataError
-from datadiet.cli import _show_predictions, app
+from datadiet.cli import app
 from datadiet.commands import predict as module
 from datadiet.commands.predict import (
     STDOUT,
@@ -25,6 +25,7 @@ from datadiet.commands.predict import (
     trained_max_length,
     write_predictions,
 )
+from datadiet.display.predictions import show_predictions
 from datadiet.progress import Silent
 from datadiet.tasks import Prediction
 from tiny import (
@@ -187,7 +188,7 @@ def test_one_text_on_a_terminal_is_for_reading(
 ) -> None:
     monkeypatch.setenv("TERM", "dumb")  # no styles
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    _show_predictions(Predicted(LINES[:1], None), Request(text="x"), as_json=False)
+    show_predictions(Predicted(LINES[:1], None), Request(text="x"), as_json=False)
     rows = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert rows == [["predicted", "x", "(50.0", "%)"], ["say", "O"], ["hi", "O"]]
 

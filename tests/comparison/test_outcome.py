@@ -16,18 +16,21 @@ from datadiet.run_folder import read_result
 from made_up import made_up_plan, pretend
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A plan of two methods and three seeds, its folder and its finished runs."""
-    folder = tmp_path_factory.mktemp("comparison")
-    plan = made_up_plan("el2n", "easiest")
+def made_up(plan, folder):
+    """A plan, its folder and its finished runs."""
     states = []
     for cell in plan.cells():
         config = folder / f"{cell.name}.yaml"
-        config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100).to_yaml())
+        config.write_text(plan.config(cell, str(folder / "runs" / cell.name), rows=100, steps=40).to_yaml())
         pretend(str(config))
         states.append(CellState(cell, "done", jobs=1, result=read_result(folder / "runs" / cell.name)))
     return plan, folder, states
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """Two methods and three seeds."""
+    return made_up(made_up_plan("el2n", "easiest"), tmp_path_factory.mktemp("comparison"))
 
 
 def lines_of(found) -> dict:
@@ -42,6 +45,14 @@ def test_each_method_stands_beside_its_baselines(ran):
     assert set(lines["el2n-0.5"]["against"]) == {"full", "random", "short"}
     assert set(lines["random-0.5"]["against"]) == {"full", "short"}
     assert set(lines["short-0.5"]["against"]) == {"full", "random"}
+
+
+def test_a_tolerance_is_not_compared_with_rows_drawn_for_a_keep(tmp_path):
+    found = outcome(*made_up(made_up_plan("el2n", {"tolerance": {"tolerance": 0.5}}), tmp_path))
+    against = {line["name"]: set(line["against"]) for line in found["methods"]}
+    assert against["el2n-0.5"] == {"full", "random", "short"}
+    assert against["tolerance-0.5"] == {"full", "short"}
+    assert against["short_tolerance-0.5"] == {"full"}
 
 
 def test_figures_are_those_of_the_runs(ran):

@@ -38,6 +38,21 @@ def test_short_has_the_steps_of_the_diet_and_its_own_schedule():
     assert planned.total_steps == 10 + 5 * 5
 
 
+def test_a_tolerance_stands_beside_full_and_a_short_with_its_steps():
+    made = plan("el2n", {"tolerance": {"tolerance": 0.5}}, keeps=[0.5], seeds=[3])
+    cells = {cell.arm: cell for cell in made.cells()}
+    assert list(cells) == ["full", "el2n-0.5", "random-0.5", "short-0.5", "tolerance-0.5", "short_tolerance-0.5"]
+    found = made.config(cells["tolerance-0.5"], "runs/x", rows=100)
+    assert (found.tolerance, found.keep, found.max_steps) == (0.5, 0.5, None)  # keep as it is when nobody gives it
+    short = cells["short_tolerance-0.5"]
+    assert short.follows == cells["tolerance-0.5"]
+    found = made.config(short, "runs/x", rows=100, steps=31)
+    assert (found.tolerance, found.keep, found.max_steps) == (None, 1.0, 31)
+    with pytest.raises(ValueError, match="needs the steps of the run that it follows"):
+        made.config(short, "runs/x", rows=100)
+    assert all(cell.follows is None for name, cell in cells.items() if not name.startswith("short_tolerance"))
+
+
 def test_a_method_with_another_number_of_steps_gets_a_short_of_its_own():
     made = plan("el2n", "static_random", keeps=[0.5], seeds=[0])
     cells = {cell.method: cell for cell in made.cells()}

@@ -12,6 +12,7 @@ from datadiet.comparison import running
 from datadiet.comparison.made_with import MadeWith
 from datadiet.comparison.results import write_comparison
 from datadiet.comparison.running import run_cells
+from datadiet.config import read_config
 from made_up import made_up_plan
 
 
@@ -56,6 +57,28 @@ def test_without_any_finished_run_short_says_why_it_cannot_run(tmp_path, pretend
     pretended |= {"full", "el2n", "random"}
     states = {state.cell.method: state for state in run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())}
     assert "number of training rows is not known" in states["short"].error
+
+
+def tolerant_plan(**changes):
+    return made_up_plan({"tolerance": {"tolerance": 0.5}}, keeps=[], baselines=["full", "short"], **changes)
+
+
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_the_short_of_a_tolerance_takes_the_steps_it_came_to(tmp_path, pretended, jobs):
+    states = run_cells(tolerant_plan(), tmp_path, jobs=jobs, watcher=Heard())
+    assert [state.status for state in states] == ["done"] * 9
+    for seed in (0, 1, 2):
+        config = read_config(tmp_path / "runs" / f"short_tolerance-0.5-seed{seed}" / "config.yaml")
+        assert config.max_steps == 40  # what the made-up runs took
+    again = Heard()
+    run_cells(tolerant_plan(), tmp_path, jobs=jobs, watcher=again)  # options of finished runs are looked at
+
+
+def test_a_short_is_not_run_where_the_tolerance_failed(tmp_path, pretended):
+    pretended |= {"tolerance"}
+    states = {state.cell.arm: state for state in run_cells(tolerant_plan(seeds=[0]), tmp_path, watcher=Heard())}
+    assert states["short_tolerance-0.5"].status == "failed"
+    assert "takes the steps of tolerance-0.5-seed0, which is not done" in (states["short_tolerance-0.5"].error or "")
 
 
 def test_several_at_a_time_divide_the_threads(tmp_path, pretended, monkeypatch):

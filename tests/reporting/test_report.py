@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -83,6 +84,14 @@ def test_the_page_says_what_the_run_says(run):
     ):  # fmt: skip
         assert f"<h2>{title}</h2>" in page
     assert str(run.parent) not in page
+
+
+def test_the_page_says_the_energy_where_it_was_measured(run, tmp_path):
+    assert "kWh" not in report(run).read_text(encoding="utf-8")
+    copy = Path(shutil.copytree(run, tmp_path / "measured"))
+    result = read_result(copy) | {"energy": {"kwh": 0.0123, "estimated": False}}
+    (copy / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert "0.0123 kWh" in report(copy).read_text(encoding="utf-8")
 
 
 def test_the_same_run_gives_the_same_page(run, tmp_path):

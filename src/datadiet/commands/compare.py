@@ -12,7 +12,7 @@ from datadiet import run_folder
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
 from datadiet.comparison.cards import state_comparison
 from datadiet.comparison.plan import Cell, Plan, check_plan, methods_from
-from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS, TOLERANCE
+from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS, TOLERANCE, listed
 from datadiet.comparison.results import RUNS, write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
@@ -42,6 +42,21 @@ class CompareRequest:
     metric: str | None
     jobs: int
     price_per_hour: float | None = None
+
+
+def plan_given(lists: Mapping[str, str | None], **own: Any) -> dict[str, Any]:
+    """The flags of the comparison itself that were given.
+
+    Args:
+        lists: Comma-separated ones; None where one was not given.
+        own: The others.
+
+    Example:
+        >>> plan_given({"keep": "0.5,0.2", "methods": None}, jobs=2, seeds=None)
+        {'jobs': 2, 'keep': [0.5, 0.2]}
+    """
+    given = {name: value for name, value in own.items() if value is not None}
+    return given | {name: listed(value) for name, value in lists.items() if value is not None}
 
 
 def request_from(given: Mapping[str, Any], config: Path | None, output: Path | None) -> CompareRequest:
@@ -88,10 +103,11 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan | None:
         methods = methods_from(_listed(settings.get("methods", ())))
         if settings.get("tolerance") is not None:
             methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
+        needs_keep = any("tolerance" not in options for options in methods.values())
         plan = Plan(
             options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
             methods=methods,
-            keeps=_listed(settings.get("keep", DEFAULT_KEEPS)),
+            keeps=_listed(settings.get("keep", DEFAULT_KEEPS if needs_keep else ())),
             seeds=_seeds(settings.get("seeds", DEFAULT_SEEDS)),
             baselines=_listed(settings.get("baselines", BASELINES)),
             margin=float(settings.get("margin", 0.5)),

@@ -129,12 +129,8 @@ class Plan:
             return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
         for cell in self._seed_cells(self.seeds[0]):
-            if (
-                cell.steps_of is not None
-                and cell.tolerance is None
-                and cell.keep == keep
-                and self._schedule_key(cell.steps_of) == key
-            ):
+            known = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
+            if known and self._schedule_key(str(cell.steps_of)) == key:
                 return cell.method
         return None
 

@@ -123,7 +123,7 @@ class _Runner:
         return CellState(cell, "done", jobs=self._made_with.known(cell.name), result=result)
 
     def wait_for(self, cells: Sequence[Cell]) -> None:
-        """Those that will be run: what follows one of them waits for it. They are begun in this order, so none hangs."""
+        """Those that will be run, in this order: what follows one of them waits for it."""
         self._ended = {cell.name: threading.Event() for cell in cells}
 
     def run(self, cell: Cell, rows: int | None) -> CellState:

@@ -119,6 +119,16 @@ def three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
+def energy_words(energy: Mapping[str, Any]) -> str:
+    """The energy of a run, and whether it is an estimate.
+
+    Example:
+        >>> energy_words({"kwh": 0.0123, "estimated": True})
+        '0.0123 kWh (estimated)'
+    """
+    return f"{three_digits(energy['kwh'])} kWh{' (estimated)' if energy['estimated'] else ''}"
+
+
 def percent(share: float) -> str:
     """A share in whole percent.
 

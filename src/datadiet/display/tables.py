@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from datadiet.commands.methods import KINDS, Method
+from datadiet.comparison.words import energy_words
 from datadiet.display.words import clock, epoch_span, number, percent
 from datadiet.records import EpochForecast, Forecast, Json
 
@@ -86,7 +87,7 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
     closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
-    return Group(*parts, grid, closing, *_tolerance_lines(result.get("tolerance")))
+    return Group(*parts, grid, closing, *_energy(result.get("energy")), *_tolerance_lines(result.get("tolerance")))
 
 
 def _tolerance_lines(found: Json | None) -> list[Text]:
@@ -97,6 +98,11 @@ def _tolerance_lines(found: Json | None) -> list[Text]:
     cycles = [f"{line['epoch'] + 1}: {line['kept']:,}{why.get(line['reason'], '')}" for line in found["decisions"]]
     lines = [Text(f"Tolerance of {found['points']:g} points; kept from epoch {'; '.join(cycles)}.")]
     return [*lines, *([Text(found["advice"], style="bold")] if found["advice"] else [])]
+
+
+def _energy(energy: Mapping[str, Any] | None) -> list[RenderableType]:
+    """The energy of a run, where it was measured."""
+    return [] if energy is None else [Text(f"Energy: {energy_words(energy)}.")]
 
 
 def _ceiling(saved: Mapping[str, float | None]) -> str:

@@ -33,5 +33,6 @@ def result_of(trainer: DietMixin) -> Json:
         "metrics": {"dev": dict(trainer.epoch_results[-1].dev) if trainer.epoch_results else {}, "test": None},
         "tolerance": trainer.diet.tolerance_summary(),
         "weights_tested": None,
+        "energy": None,
         "environment": environment(trainer.args.device, precision),
     }

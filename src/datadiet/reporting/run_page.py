@@ -9,6 +9,7 @@ import pandas as pd
 import yaml
 
 from datadiet import run_folder
+from datadiet.comparison.words import energy_words
 from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Dynamics, read_dynamics
@@ -60,6 +61,8 @@ def _tiles(result: Json) -> dict[str, str]:
     tiles["examples not trained"] = percent(saved["examples_saved"])
     if saved["tokens_saved"] is not None:
         tiles["ceiling: tokens not trained"] = percent(saved["tokens_saved"])
+    if result.get("energy"):
+        tiles["energy"] = energy_words(result["energy"])
     return tiles
 
 

@@ -1,0 +1,74 @@
+"""`datadiet finetune`: from flags and files to a run that is started or resumed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+from datadiet.checks import Problems
+from datadiet.commands.options import config_of, flag_name
+from datadiet.config import FinetuneConfig, read_config
+from datadiet.progress import Listener
+from datadiet.records import Json
+
+
+def settings_of(given: Mapping[str, Any], config: Path | None, resume: Path | None) -> FinetuneConfig | None:
+    """The run that was asked for; None where one is resumed, which has its own.
+
+    Args:
+        given: What stands on the command line.
+        config: A YAML file of options; flags win.
+        resume: The folder of an interrupted run.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    if resume is not None:
+        _refuse_beside_resume(resume, given, config)
+        return None
+    return config_of(given) if config is None else read_config(config, **given)
+
+
+def _refuse_beside_resume(resume: Path, given: Mapping[str, Any], config: Path | None) -> None:
+    """A resumed run has the options it was started with: others would have no effect."""
+    problems = Problems()
+    for field in [*given, *(["config"] if config is not None else [])]:
+        name = "DATA" if field == "data" else flag_name(field)
+        problems.add(f"{name} has no effect beside --resume, which goes on with the options in {resume}: leave it out.")
+    problems.check(resume.is_dir(), f"{resume} is no run folder: --resume needs the --output of an interrupted run.")
+    problems.raise_any()
+
+
+def run(
+    settings: FinetuneConfig | None, resume: Path | None, display: AbstractContextManager[Listener], started: float
+) -> Json:
+    """Start a run, or go on with one; torch is imported here.
+
+    Args:
+        settings: Of a new run.
+        resume: The folder of an interrupted one, where there are no settings.
+        display: Draws while it lasts.
+        started: `time.perf_counter()` from where the total time counts.
+    """
+    with display as listener:
+        listener.phase("importing torch and transformers")
+        from datadiet.finetuning import finetune, resume_run
+
+        if settings is not None:
+            return finetune(settings, listener=listener, started=started)
+        return resume_run(resume or Path(), listener=listener, started=started)
+
+
+def resume_hint(folder: object) -> str:
+    """What to type after Ctrl-C; a run folder exists from the moment the training starts."""
+    if folder is not None and (Path(str(folder)) / "config.yaml").is_file():
+        return f"interrupted; go on with: datadiet finetune --resume {shlex.quote(str(folder))}"
+    return "interrupted before the training began; nothing has been written"
+
+
+def next_command(folder: object) -> str:
+    """What to type when the run is done."""
+    return f'\nPredict with: datadiet predict --model {shlex.quote(str(folder))}/model --text "..."'
