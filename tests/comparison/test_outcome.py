@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import json
 from dataclasses import replace
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from datadiet.checks import DataError
 from datadiet.comparison.cards import state_comparison
@@ -12,6 +14,7 @@ from datadiet.comparison.outcome import outcome
 from datadiet.comparison.results import read_comparison, write_comparison
 from datadiet.comparison.running import CellState
 from datadiet.comparison.words import verdict
+from datadiet.display import comparison_table
 from datadiet.run_folder import read_result
 from made_up import made_up_plan, pretend
 
@@ -154,6 +157,19 @@ def with_energy(states, *, estimated=True, seeds=(0, 1, 2)):
         else state
         for state in states
     ]
+
+
+def test_the_table_on_the_screen_has_room_for_money_and_energy(ran):
+    plan, folder, states = ran
+    found = outcome(plan, folder, with_energy(states), price_per_hour=3.6)
+    console = Console(width=80, file=io.StringIO(), force_terminal=False)
+    console.print(comparison_table(found))
+    lines = console.file.getvalue().splitlines()
+    head = next(line for line in lines if line.startswith("method"))
+    assert head.split()[-4:] == ["ceiling", "price", "Wh", "seeds"]
+    full = next(line for line in lines if line.startswith("full"))
+    assert full.split()[-3:] == ["0.111", "4.00", "3"]
+    assert "…" not in console.file.getvalue()
 
 
 def test_energy_is_that_of_the_runs_that_were_measured(ran):

@@ -14,7 +14,7 @@ from rich.text import Text
 from datadiet.comparison.words import three_digits
 from datadiet.display.words import clock
 
-EXTRA = {"price": "price", "energy": "kWh"}
+EXTRA = {"price": "price", "energy": "Wh"}
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
 
 
@@ -136,8 +136,8 @@ def _table(found: Mapping[str, Any]) -> Table:
 
 
 def _spent(found: Mapping[str, Any] | None) -> str:
-    """What a run costs, or the energy it takes."""
-    return "" if found is None else three_digits(found["mean_kwh"] if "mean_kwh" in found else found["mean"])
+    """What a run costs, or the watt-hours it takes: fewer digits than kilowatt-hours, in a narrow column."""
+    return "" if found is None else three_digits(1000 * found["mean_kwh"] if "mean_kwh" in found else found["mean"])
 
 
 def _spread(figure: Mapping[str, Any]) -> str:
