@@ -15,7 +15,7 @@ from datadiet.tolerance import LEARNED, SLACK_PER_POINT, Tolerance, advice, carr
 ROWS = 1000
 FLAT = np.ones(ROWS, np.float32)
 LONG_TAIL = np.r_[np.full(300, 1.0), np.full(700, 0.01)].astype(np.float32)
-PLANNED = AdaptiveSchedule(ROWS, 6, batch=10)
+PLANNED = AdaptiveSchedule(ROWS, 6, warmup_epochs=2, batch=10)
 
 
 def judged(*values, points=0.5, rows=10_000):
@@ -44,67 +44,87 @@ def test_what_was_never_seen_always_trains():
 
 
 def test_where_all_teach_alike_nearly_all_train():
-    policy, schedule = judged(0.8).decide(PLANNED, 1, FLAT)
-    assert schedule.count(1) == 990  # 99 % of the mass
+    policy, schedule = judged(0.8, 0.8).decide(PLANNED, 2, FLAT)
+    assert schedule.count(2) == 990  # 99 % of the mass
     assert policy.decisions[0].reason == "scores"
 
 
 def test_where_most_are_learned_they_rest():
-    _, schedule = judged(0.8).decide(PLANNED, 1, LONG_TAIL)
-    assert schedule.count(1) == 290  # 99 % of the mass: 298 of the 300, in whole steps
+    _, schedule = judged(0.8, 0.8).decide(PLANNED, 2, LONG_TAIL)
+    assert schedule.count(2) == 290  # 99 % of the mass: 298 of the 300, in whole steps
 
 
 def test_a_larger_tolerance_keeps_fewer():
     falling = np.linspace(0, 1, ROWS, dtype=np.float32)
-    counts = [judged(0.8, points=points).decide(PLANNED, 1, falling)[1].count(1) for points in (0.25, 0.5, 1.0, 2.0)]
+    policies = [judged(0.8, 0.8, points=points) for points in (0.25, 0.5, 1.0, 2.0)]
+    counts = [policy.decide(PLANNED, 2, falling)[1].count(2) for policy in policies]
     assert counts == sorted(counts, reverse=True)
     assert len(set(counts)) == 4
 
 
+@pytest.mark.parametrize(
+    ("curve", "kept", "reason"),
+    [
+        ((0.5, 0.7), 970, "rising"),  # 20 points an epoch: of 0.5 points, a fortieth may rest, in whole steps
+        ((0.5, 0.51), 500, "rising"),
+        ((0.5, 0.502), 290, "scores"),  # within the standard error of 0.5 points
+        ((0.5, 0.4), ROWS, "guard"),
+    ],
+)
+def test_while_the_dev_metric_rises_every_step_counts(curve, kept, reason):
+    policy, schedule = judged(*curve).decide(PLANNED, 2, LONG_TAIL)
+    assert (schedule.count(2), policy.decisions[-1].reason) == (kept, reason)
+
+
+def test_after_one_epoch_nothing_is_known_of_the_rise():
+    _, schedule = judged(0.9).decide(AdaptiveSchedule(ROWS, 6, batch=10), 1, LONG_TAIL)
+    assert schedule.count(1) == ROWS
+
+
 def test_when_the_dev_metric_falls_everything_trains_again():
-    policy, schedule = judged(0.9).decide(PLANNED, 1, LONG_TAIL)
-    policy, schedule = policy.judge(1, 0.88, 10_000).decide(schedule, 2, LONG_TAIL)
-    assert (schedule.count(2), policy.decisions[-1].reason) == (ROWS, "guard")
+    policy, schedule = judged(0.9, 0.9).decide(PLANNED, 2, LONG_TAIL)
+    policy, schedule = policy.judge(2, 0.88, 10_000).decide(schedule, 3, LONG_TAIL)
+    assert (schedule.count(3), policy.decisions[-1].reason) == (ROWS, "guard")
 
 
 def test_a_fall_inside_the_tolerance_and_the_standard_error_changes_nothing():
     rows = 400  # a standard error of 1.5 points at 0.9
     assert standard_error(0.89, rows) == pytest.approx(0.0156, abs=1e-4)
-    policy, schedule = judged(0.9, rows=rows).decide(PLANNED, 1, LONG_TAIL)
-    _, inside = policy.judge(1, 0.9 - 0.005 - 0.015, rows).decide(schedule, 2, LONG_TAIL)
-    _, beyond = policy.judge(1, 0.9 - 0.005 - 0.017, rows).decide(schedule, 2, LONG_TAIL)
-    assert (inside.count(2), beyond.count(2)) == (290, ROWS)
+    policy, schedule = judged(0.9, 0.9, rows=rows).decide(PLANNED, 2, LONG_TAIL)
+    _, inside = policy.judge(2, 0.9 - 0.005 - 0.015, rows).decide(schedule, 3, LONG_TAIL)
+    _, beyond = policy.judge(2, 0.9 - 0.005 - 0.017, rows).decide(schedule, 3, LONG_TAIL)
+    assert (inside.count(3), beyond.count(3)) == (290, ROWS)
 
 
 def test_the_slack_is_halved_only_where_training_on_everything_helped():
     def after(value):
-        policy, schedule = judged(0.9).decide(PLANNED, 1, LONG_TAIL)
-        policy, _ = policy.judge(1, 0.85, 10_000).decide(schedule, 2, LONG_TAIL)
-        return policy.judge(2, value, 10_000)
+        policy, schedule = judged(0.9, 0.9).decide(PLANNED, 2, LONG_TAIL)
+        policy, _ = policy.judge(2, 0.85, 10_000).decide(schedule, 3, LONG_TAIL)
+        return policy.judge(3, value, 10_000)
 
     assert after(0.9).slack == SLACK_PER_POINT * 0.5 / 2
     assert after(0.84).slack == SLACK_PER_POINT * 0.5
 
 
 def test_what_full_data_loses_too_is_not_held_against_the_diet():
-    policy, schedule = judged(0.9).decide(PLANNED, 1, LONG_TAIL)
-    policy, schedule = policy.judge(1, 0.85, 10_000).decide(schedule, 2, LONG_TAIL)
-    policy, schedule = policy.judge(2, 0.84, 10_000).decide(schedule, 3, LONG_TAIL)
+    policy, schedule = judged(0.9, 0.9).decide(PLANNED, 2, LONG_TAIL)
+    policy, schedule = policy.judge(2, 0.85, 10_000).decide(schedule, 3, LONG_TAIL)
+    policy, schedule = policy.judge(3, 0.84, 10_000).decide(schedule, 4, LONG_TAIL)
     assert [decision.reason for decision in policy.decisions] == ["scores", "guard", "scores"]
 
 
 def test_it_ends_when_all_but_a_few_are_learned():
     learned = np.r_[np.full(5, 1.0), np.full(995, 1e-4)].astype(np.float32)
     assert len(learned) * LEARNED >= 5
-    policy, schedule = judged(0.9).decide(PLANNED, 1, learned)
-    assert (schedule.last, policy.decisions[-1].reason) == (2, "learned")
-    assert [schedule.count(epoch) for epoch in range(6)] == [ROWS, 10, 0, 0, 0, 0]
+    policy, schedule = judged(0.9, 0.9).decide(PLANNED, 2, learned)
+    assert (schedule.last, policy.decisions[-1].reason) == (3, "learned")
+    assert [schedule.count(epoch) for epoch in range(6)] == [ROWS, ROWS, 10, 0, 0, 0]
 
 
 def test_the_last_epoch_is_not_called_an_early_end():
     schedule = PLANNED
-    policy = judged(0.9)
-    for epoch in range(1, 5):
+    policy = judged(0.9, 0.9)
+    for epoch in range(2, 5):
         policy, schedule = policy.decide(schedule, epoch, LONG_TAIL)
     policy, schedule = policy.decide(schedule, 5, np.r_[1.0, np.zeros(ROWS - 1)].astype(np.float32))
     assert (schedule.last, policy.decisions[-1].reason) == (6, "scores")
@@ -115,7 +135,7 @@ def test_judging_an_epoch_again_replaces_what_was_said():
 
 
 def test_state_survives_json():
-    policy, schedule = judged(0.9, 0.91).decide(PLANNED, 1, LONG_TAIL)
+    policy, schedule = judged(0.9, 0.9).decide(PLANNED, 2, LONG_TAIL)
     assert Tolerance(0.5).restored(json.loads(json.dumps(policy.state()))) == policy
     assert schedule.counts == (290,)
 
@@ -133,12 +153,12 @@ def test_a_loss_is_no_metric_to_lose_points_of():
 
 def test_without_a_dev_metric_nothing_is_decided():
     with pytest.raises(ArgumentError, match="needs the dev metric after every epoch"):
-        Tolerance(0.5).decide(PLANNED, 1, FLAT)
+        Tolerance(0.5).decide(PLANNED, 2, FLAT)
 
 
 def test_scores_below_zero_are_refused():
     with pytest.raises(ArgumentError, match="never below 0"):
-        judged(0.9).decide(PLANNED, 1, -FLAT)
+        judged(0.9).decide(PLANNED, 2, -FLAT)
 
 
 @pytest.mark.parametrize(

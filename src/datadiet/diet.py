@@ -153,10 +153,10 @@ class Diet:
 
     def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
-        cycles = {"warmup_epochs": self.warmup_epochs, "refresh_every": self.refresh_every, "batch": batch}
+        warmup, every = self.warmup_epochs, self.refresh_every
         if self.keep is None:
-            return AdaptiveSchedule(num_examples, epochs, **cycles)
-        return Schedule(num_examples, epochs, self.keep, **cycles, anneal_epochs=self.anneal_epochs, static=self.static)
+            return AdaptiveSchedule(num_examples, epochs, warmup, every, batch)
+        return Schedule(num_examples, epochs, self.keep, warmup, every, self.anneal_epochs, self.static, batch)
 
     def forecast(
         self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None

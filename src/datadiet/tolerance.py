@@ -3,7 +3,8 @@
 Nobody knows before a run which `keep` is too small. During it, two things are known. The scores say how little the
 easy examples still move the model: of EL2N, the error of the probabilities, the square is the squared norm of the
 gradient by the logits, so the fewest of the hardest examples that carry nearly all of that mass train, and as the
-model learns these become fewer. The dev metric says when that was too few: then everything trains again.
+model learns these become fewer. The dev metric says whether that can be afforded: while it rises by many points an
+epoch, every step counts, whichever examples it takes; where it falls, everything trains again.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ SLACK_PER_POINT = 0.02
 MOST_SLACK = 0.2
 # Fewer than this share of the examples carry the mass: the others are learned, and an epoch more is the last
 LEARNED = 0.01
-# Of what can be told from luck on a dev split: the guard trips beyond the tolerance and so many standard errors
-GUARD_ERRORS = 1.0
+# What can be told from luck on a dev split: rises and falls beyond so many standard errors
+ERRORS = 1.0
 CORRELATIONS = ("matthews", "pearson", "spearman")
 SCORES = ("el2n", "cross_entropy", "absolute_error")  # 0 where nothing is left to learn
 
-Reason = Literal["scores", "guard", "learned"]
+Reason = Literal["scores", "rising", "guard", "learned"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ class Decision:
     Attributes:
         epoch: The first of the cycle.
         kept: Rows.
-        reason: `scores`; `guard`, everything, because the dev metric fell; `learned`, the end, because nothing is left.
+        reason: `scores`; `rising`, more than the scores say, because the dev metric rises; `guard`, everything, because
+            it fell; `learned`, the end, because nothing is left.
     """
 
     epoch: int
@@ -88,7 +90,8 @@ class Tolerance:
     @property
     def slack(self) -> float:
         """The share of the mass that may rest; half as much for each time that training on everything had to help."""
-        return min(MOST_SLACK, SLACK_PER_POINT * self.points) / 2 ** sum(map(self._helped, self.decisions))
+        halvings = sum(self._helped(decision) for decision in self.decisions)
+        return float(min(MOST_SLACK, SLACK_PER_POINT * self.points) * 0.5**halvings)
 
     def _helped(self, decision: Decision) -> bool:
         """Whether the metric rose again when the guard had everything train: then it was the diet's fault."""
@@ -96,7 +99,8 @@ class Tolerance:
         return decision.reason == "guard" and before is not None and after is not None and after > before
 
     def _value(self, epoch: int) -> float | None:
-        return next((judged.value for judged in self.judgements if judged.epoch == epoch), None)
+        found = [judged.value for judged in self.judgements if judged.epoch == epoch]
+        return found[0] if found else None
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Tolerance:
         """Take in the dev metric after an epoch.
@@ -138,8 +142,9 @@ class Tolerance:
             raise ArgumentError("tolerance needs the dev metric after every epoch: evaluate, or call diet.judge(...).")
         if values.min() < 0:
             raise ArgumentError("tolerance needs scores that are never below 0, and 0 where nothing is left to learn.")
-        wanted = carrying(values, 1 - self.slack)
-        reason: Reason = "scores"
+        wanted, least = carrying(values, 1 - self.slack), math.ceil((1 - self._most_rest()) * len(values))
+        reason: Reason = "scores" if wanted >= least else "rising"
+        wanted = max(wanted, least)
         last = None
         if self._fallen():
             wanted, reason = len(values), "guard"
@@ -148,6 +153,20 @@ class Tolerance:
         decided = schedule.decide(epoch, wanted, last=last)
         decision = Decision(epoch, decided.count(epoch), reason)
         return replace(self, decisions=(*self.decisions, decision)), decided
+
+    def _most_rest(self) -> float:
+        """The share that may rest at most: a step fewer costs as much as the dev metric rises by a step.
+
+        Of a metric that rose by `gain` points in the last epoch, `points / gain`; 0 where only one epoch is known, 1
+        where the rise is within the standard error.
+        """
+        if len(self.judgements) < 2:
+            return 0.0
+        before = max(judged.value for judged in self.judgements[:-1])
+        gain = self.judgements[-1].value - before
+        if gain <= ERRORS * self.judgements[-1].error:
+            return 1.0
+        return min(1.0, self.points / 100 / gain)
 
     def _fallen(self) -> bool:
         """Whether the dev metric is further below its best than the tolerance and luck explain.
@@ -158,7 +177,7 @@ class Tolerance:
         now = self.judgements[-1]
         since = max((made.epoch for made in self.decisions if made.reason == "guard"), default=0)
         best = max(judged.value for judged in self.judgements if judged.epoch >= since)
-        return best - now.value > self.points / 100 + GUARD_ERRORS * now.error
+        return best - now.value > self.points / 100 + ERRORS * now.error
 
     # ---- what it comes to ----
 

@@ -94,7 +94,11 @@ def _tolerance_lines(found: Json | None) -> list[Text]:
     """What a tolerance decided, and what it advises."""
     if found is None:
         return []
-    why = {"guard": " (everything: the dev metric fell)", "learned": " (the last: the rest is learned)"}
+    why = {
+        "guard": " (everything: the dev metric fell)",
+        "rising": " (the dev metric rises)",
+        "learned": " (the last: the rest is learned)",
+    }
     cycles = [f"{line['epoch'] + 1}: {line['kept']:,}{why.get(line['reason'], '')}" for line in found["decisions"]]
     lines = [Text(f"Tolerance of {found['points']:g} points; kept from epoch {'; '.join(cycles)}.")]
     return [*lines, *([Text(found["advice"], style="bold")] if found["advice"] else [])]
