@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
 SHARES = [name for name in SETS if name not in ("atis", "snips4000")]
@@ -31,6 +32,7 @@ QUICK = {
     "selectors": ["--values", "100000", "--repeats", "1"],
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
+    "tolerance": ["--sets", "snips", *QUICK_GRID],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
 }
@@ -64,6 +66,15 @@ def single(name: str, module: str, options: argparse.Namespace, *more: str) -> P
     return Part(name, ("-m", f"benchmarks.{module}", "--output", str(options.results / f"{name}.json"), *more))
 
 
+def tolerance(options: argparse.Namespace) -> list[Part]:
+    """The sets of the tolerance that are there."""
+    there = [
+        name for name, (data, _) in TOLERANCE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()
+    ]
+    command = ("-m", "benchmarks.tolerance", "--sets", ",".join(there), "--data-root", str(options.data_root))
+    return [Part("tolerance", (*command, "--results", str(options.results)))]
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
@@ -80,6 +91,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         *large,
         single("memory", "memory", options),
         single("imports", "imports", options),
+        *tolerance(options),
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
     ]

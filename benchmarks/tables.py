@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, quality
+from benchmarks.report import costs, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "selectors": costs.selectors,
     "memory": costs.memory,
     "imports": costs.imports,
+    "tolerance": tolerance.tolerance,
     "comparing": costs.comparing,
     "report": costs.report,
     "readme": quality.readme,

@@ -6,7 +6,9 @@
 Each set is a fixed share: 1,500 training rows and 500 dev rows (drawn once, seed 0; CoLA, whose test labels are hidden,
 has 500 training rows more set aside as dev, and is tested on its dev split), and the whole test split. The dev rows are
 all that the tolerance sees. Setting: MiniLM, 6 epochs, batch 16, AdamW 1e-4 linear; chosen on the dev splits for full
-data alone (LOG.md). Two may run at a time (`--lock`-ed cell by cell), so seconds are not compared: tokens are.
+data alone (LOG.md). Two of these may run at a time, so seconds are not compared: tokens are.
+
+DATA holds a folder per set with train, dev and test as .jsonl.gz or .jsonl; SNIPS is packaged.
 
 A result holds the test metric of the run, and the same metric over `DRAWS` samples of the test rows, which are the same
 for every run of a set: that is what the two-level bootstrap of the table draws from.
@@ -82,9 +84,10 @@ def prepare(name: str, root: Path, folder: Path) -> Path:
 
 
 def lines_of(path: Path) -> list[str]:
-    """The lines of a file; none where it is not there."""
+    """The lines of a file, packed or not; none where it is not there."""
     if not path.exists():
-        return []
+        plain = path.with_suffix("")
+        return plain.read_text(encoding="utf-8").splitlines(keepends=True) if plain.exists() else []
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return list(lines)
 
