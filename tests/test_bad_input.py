@@ -220,6 +220,11 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "stopping without checkpoints": (
         {"early_stopping": 2, "checkpoint_every": 2}, "early_stopping needs a checkpoint of every epoch",
     ),
+    "no tolerance": ({"tolerance": 0.0}, "tolerance must be points of the metric, above 0 and at most 100, got 0.0."),
+    "tolerance and keep": ({"tolerance": 0.5, "keep": 0.3}, "keep has no effect with a tolerance"),
+    "tolerance of a random choice": ({"tolerance": 0.5, "select": "random"}, "tolerance has no meaning for 'random'"),
+    "tolerance without a warm-up": ({"tolerance": 0.5, "warmup_epochs": 0}, "needs at least one epoch on everything"),
+    "tolerance and steps": ({"tolerance": 0.5, "max_steps": 9}, "max_steps goes with keep 1 only"),
     "steps on a diet": ({"max_steps": 5}, "max_steps goes with keep 1 only"),
     "ema out of range": ({"history": "ema", "history_alpha": 2.0}, "history alpha must be in (0, 1], got 2.0."),
     "window of nothing": ({"history": "mean", "history_window": 0}, "history window must be a whole number"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -225,6 +226,21 @@ def test_summary_says_the_energy_where_it_was_measured() -> None:
     energy = {"kwh": 0.00123, "estimated": True}
     assert "Energy: 0.00123 kWh (estimated)." in rendered(summary_table(result(40.0) | {"energy": energy}))
     assert "Energy" not in rendered(summary_table(result(40.0) | {"energy": None}))
+
+
+def test_summary_says_what_a_tolerance_decided_and_advises() -> None:
+    decisions = [{"epoch": 1, "kept": 1500, "reason": "rising"}, {"epoch": 2, "kept": 900, "reason": "scores"}]
+    found = {"points": 0.5, "decisions": decisions, "advice": "Try --epochs 2."}
+    text = " ".join(rendered(summary_table(result(40.0) | {"tolerance": found})).split())
+    assert "Tolerance of 0.5 points; kept from epoch 2: 1,500 (the dev metric rises); 3: 900." in text
+    assert "Try --epochs 2." in text
+    assert "Tolerance" not in rendered(summary_table(result(40.0)))
+
+
+def test_forecast_of_a_tolerance_is_a_bound() -> None:
+    text = rendered(forecast_table(replace(FULL, bound=True)))
+    assert "Plan: at most 1 epoch, 4 steps" in text
+    assert "the plan is a bound" in text
 
 
 def test_summary_without_a_labelled_test_split() -> None:

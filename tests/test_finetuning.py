@@ -253,6 +253,24 @@ def test_diets(tmp_path: Path, diet: dict[str, Any]) -> None:
     assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8")) == result
 
 
+def test_a_tolerance_finds_its_keep_and_says_so(tmp_path: Path, trainers: list[RunTrainer]) -> None:
+    listener = Heard()
+    result = finetune(toy_config(tmp_path, tolerance=20.0, epochs=6), listener=listener)
+    kept = [line["kept"] for line in result["epochs"]]
+    assert kept[:2] == [48, 48]
+    assert min(kept) < 48
+    assert result["diet"]["keep"] is None
+    assert (result["diet"]["tolerance"], result["diet"]["refresh_every"]) == (20.0, 1)
+    said = result["tolerance"]
+    assert said["points"] == 20.0
+    assert [line["kept"] for line in said["decisions"]] == kept[1:]
+    assert {line["reason"] for line in said["decisions"]} <= {"scores", "rising", "guard", "learned"}
+    assert result["ceiling"]["examples_saved"] == pytest.approx(1 - sum(kept) / (6 * 48))
+    assert listener.forecasts[0].bound
+    assert listener.forecasts[0].steps == 36
+    assert trainers[0].lr_scheduler.get_last_lr()[0] == 0.0
+
+
 def test_floor_keeps_some_of_every_class(tmp_path: Path) -> None:
     finetune(toy_config(tmp_path, toy={"classes": 4}, keep=0.34, floor=3))
     labels = list(toy_classification(48, 4, seed=0).labels or ())

@@ -61,6 +61,7 @@ def assert_same(whole: dict[str, Any], resumed: dict[str, Any], one: Path, two: 
         ("classification", 11, {"history": "ema", "select": "uncertain"}),
         ("classification", 15, {"select": "random"}),  # at the last step
         ("intent-slot", 11, {"rescore": "dropped"}),
+        ("classification", 19, {"tolerance": 20.0}),
         ("regression", 8, {"gradient_accumulation": 2, "batch_size": 4}),
         ("pairs", 20, {"keep": 1.0}),
         ("classification", 13, {"keep": 1.0, "max_steps": 15}),
