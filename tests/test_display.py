@@ -238,7 +238,7 @@ def test_summary_says_what_a_tolerance_decided_and_advises() -> None:
 
 
 def test_forecast_of_a_tolerance_is_a_bound() -> None:
-    text = rendered(forecast_table(replace(FULL, bound=True)))
+    text = " ".join(rendered(forecast_table(replace(FULL, bound=True))).split())
     assert "Plan: at most 1 epoch, 4 steps" in text
     assert "the plan is a bound" in text
 
