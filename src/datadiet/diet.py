@@ -22,19 +22,20 @@ from torch import Tensor
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError, Problems
 from datadiet.current_values import CurrentValues
+from datadiet.deciding import Decider
 from datadiet.forecasting import forecast
 from datadiet.history import History
 from datadiet.options import (
     ScoreFunction,
     check_alone,
     check_options,
+    check_tolerance,
     checked_history,
     checked_keep,
     checked_score,
-    checked_tolerance,
 )
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
-from datadiet.schedules import REFRESH_EVERY, Schedule
+from datadiet.schedules import REFRESH_EVERY, Phased, Schedule
 from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 from datadiet.selectors import SELECTORS, with_floor
@@ -135,9 +136,10 @@ class Diet:
             scores_from is None or warmup_epochs == 0,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
         )
-        self.tolerance: Tolerance | None = None
+        self.tolerance = tolerance
+        self.decider: Decider | None = None  # while a run goes on
         if tolerance is not None:
-            self.tolerance = checked_tolerance(tolerance, self.score_name, self.select_name, problems)
+            check_tolerance(tolerance, self.score_name, self.select_name, problems)
             check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
         problems.raise_any()
         self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
@@ -169,11 +171,10 @@ class Diet:
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
         scores_from = None if self.scores_from is None else Path(self.scores_from).name
-        points = None if self.tolerance is None else self.tolerance.points
         chosen = {"score": self.score_name, "select": self.select_name, "history": self.history_name}
         return {
             **chosen,
-            "tolerance": points,
+            "tolerance": self.tolerance,
             **{name: getattr(self, name) for name in _PLAIN},
             "scores_from": scores_from,
         }
@@ -210,8 +211,11 @@ class Diet:
         """
         if self.floor and groups is None:
             raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
-        self.schedule = self.schedule_for(num_examples, epochs=epochs, batch=batch)
-        self.tolerance = self.tolerance and Tolerance(self.tolerance.points)
+        planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        self._planned: Phased = planned
+        self.decider = None
+        if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
+            self.decider = Decider(Tolerance(self.tolerance), planned)
         self._groups, self._regression = groups, False
         self._training = TrainingValues(num_examples, self.columns)
         self._current = CurrentValues(num_examples, self._history)
@@ -278,8 +282,8 @@ class Diet:
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
-        if isinstance(self.schedule, AdaptiveSchedule) and self.schedule.is_refresh(epoch):
-            plan = self._decide(epoch)
+        if self.decider is not None and self.decider.schedule.is_refresh(epoch):
+            plan = self._decide(epoch, self.decider)
         elif self.schedule.is_full(epoch):
             plan = self._everything(epoch)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
@@ -291,27 +295,15 @@ class Diet:
             append_plan(self._plans, plan)
         return plan
 
+    @property
+    def schedule(self) -> Phased:
+        """Of the run that has begun; with a tolerance, as it is decided so far."""
+        return self._planned if self.decider is None else self.decider.schedule
+
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
         """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.tolerance.Tolerance.judge`."""
-        if self.tolerance is not None:
-            self.tolerance = self.tolerance.judge(epoch, value, rows, correlation=correlation)
-
-    def waits_for_judgement(self, epoch: int) -> bool:
-        """Whether a tolerance cannot decide this epoch yet, because the dev metric after the one before is missing."""
-        policy = self.tolerance
-        return policy is not None and epoch > 0 and all(judged.epoch < epoch - 1 for judged in policy.judgements)
-
-    def tolerance_summary(self) -> Json | None:
-        """What a tolerance has decided, and what it advises; None without one."""
-        if self.tolerance is None:
-            return None
-        everything = self.schedule.epochs * self.schedule.num_examples
-        return self.tolerance.summary(self.schedule.epochs, 1 - self.schedule.total_count / everything)
-
-    @property
-    def last_epoch(self) -> int:
-        """The number of epochs after which training ends: as planned, or earlier where a tolerance has decided so."""
-        return self.schedule.last if isinstance(self.schedule, AdaptiveSchedule) else self.schedule.epochs
+        if self.decider is not None:
+            self.decider.judge(epoch, value, rows, correlation=correlation)
 
     def score_quantiles(self) -> dict[str, float]:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""
@@ -335,7 +327,7 @@ class Diet:
         parts = (len(self._store.table), len(self._plans)) if self._store and self._plans else (0, 0)
         return arrays, {
             **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
-            "regression": self._regression, "tolerance": self._tolerance_state(),
+            "regression": self._regression, "decider": None if self.decider is None else self.decider.state(),
         }  # fmt: skip
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
@@ -350,22 +342,11 @@ class Diet:
         self._current.load(_part(arrays, "current"), numbers["current"])
         self._training.load(_part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
-        self._take_up_tolerance(numbers["tolerance"])
+        if self.decider is not None:
+            self.decider.load(numbers["decider"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
             self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
-
-    def _tolerance_state(self) -> Json | None:
-        if self.tolerance is None or not isinstance(self.schedule, AdaptiveSchedule):
-            return None
-        return {**self.tolerance.state(), "counts": self.schedule.counts, "ending": self.schedule.ending}
-
-    def _take_up_tolerance(self, state: Json | None) -> None:
-        if self.tolerance is None or state is None or not isinstance(self.schedule, AdaptiveSchedule):
-            return
-        ending = None if state["ending"] is None else tuple(state["ending"])
-        self.schedule = replace(self.schedule, counts=tuple(state["counts"]), ending=ending)
-        self.tolerance = self.tolerance.restored(state)
 
     # ---- inside ----
 
@@ -386,12 +367,10 @@ class Diet:
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
 
-    def _decide(self, epoch: int) -> EpochPlan:
+    def _decide(self, epoch: int, decider: Decider) -> EpochPlan:
         """How many rows, by the tolerance, and which."""
-        assert self.tolerance is not None
-        assert isinstance(self.schedule, AdaptiveSchedule)
         values = self._current.close_round()
-        self.tolerance, self.schedule = self.tolerance.decide(self.schedule, epoch, values)
+        decider.decide(epoch, values)
         full = self.schedule.is_full(epoch)
         plan = self._everything(epoch) if full else self._chosen(values, self.schedule.count(epoch), epoch)
         self.round += 1

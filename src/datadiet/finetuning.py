@@ -137,7 +137,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "diet": _diet(run),
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
-        "tolerance": run.diet.tolerance_summary(),
+        "tolerance": run.diet.decider and run.diet.decider.summary(),
         "weights_tested": "best" if config.early_stopping else "last",
         "energy": run.meter.reading(),
         "environment": {

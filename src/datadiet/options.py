@@ -50,8 +50,8 @@ def checked_history(history: str | History, problems: Problems) -> tuple[str, Hi
     return history, HISTORIES.get(history, HISTORIES["last"])()
 
 
-def checked_tolerance(points: float, score: str, select: str, problems: Problems) -> Tolerance | None:
-    """The policy of a tolerance: with the hardest, by scores that are 0 where nothing is left to learn."""
+def check_tolerance(points: float, score: str, select: str, problems: Problems) -> None:
+    """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
     problems.check(
         score not in SCORES or score in TOLERANCE_SCORES,
         f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(TOLERANCE_SCORES)}.",
@@ -61,10 +61,9 @@ def checked_tolerance(points: float, score: str, select: str, problems: Problems
         f"tolerance has no meaning for {select!r}; it goes with {' and '.join(TOLERANCE_SELECTORS)}.",
     )
     try:
-        return Tolerance(points)
+        Tolerance(points)
     except ArgumentError as error:
         problems.include(error)
-        return None
 
 
 def check_alone(given: Mapping[str, object], problems: Problems) -> None:

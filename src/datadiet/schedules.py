@@ -61,6 +61,15 @@ class Phased:
         return sum(map(self.steps, range(self.epochs)))
 
     @property
+    def last(self) -> int:
+        """The number of epochs that train."""
+        return self.epochs
+
+    def position(self, step: int) -> float:
+        """How far training is after so many optimizer steps, in planned steps: where a learning rate stands."""
+        return float(step)
+
+    @property
     def planned_steps(self) -> int:
         """Optimizer steps that were planned before the first, on which learning rates are planned."""
         return self.total_steps

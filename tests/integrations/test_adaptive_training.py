@@ -65,7 +65,7 @@ def test_when_the_dev_metric_falls_everything_trains_again(tmp_path):
     trainer = tolerant_trainer(tmp_path, [0.9, 0.9, 0.2, 0.9, 0.9, 0.9])
     trainer.train()
     assert counts(trainer)[3] == 48
-    assert trainer.diet.tolerance_summary()["decisions"][2] == {"epoch": 3, "kept": 48, "reason": "guard"}
+    assert trainer.diet.decider.summary()["decisions"][2] == {"epoch": 3, "kept": 48, "reason": "guard"}
 
 
 def test_training_ends_when_nothing_is_left_to_learn(tmp_path, monkeypatch):
@@ -88,7 +88,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path, step):
     assert step < whole.state.global_step
     resumed.train(str(checkpoint))
     assert counts(resumed) == counts(whole)
-    assert resumed.diet.tolerance == whole.diet.tolerance
+    assert resumed.diet.decider.policy == whole.diet.decider.policy
     assert resumed.seen.rates == whole.seen.rates[step:]
     assert resumed.seen.losses == whole.seen.losses[step:]
 
@@ -98,7 +98,7 @@ def test_a_diet_that_is_used_twice_starts_anew(tmp_path):
     for name in ("one", "two"):
         trainer = tolerant_trainer(tmp_path / name, [0.5] * EPOCHS, diet=diet)
         trainer.train()
-        assert len(diet.tolerance.judgements) == EPOCHS
+        assert len(diet.decider.policy.judgements) == EPOCHS
 
 
 @pytest.mark.parametrize(

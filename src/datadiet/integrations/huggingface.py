@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from transformers import Trainer, TrainerCallback
 
 from datadiet import run_folder as layout
-from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
 from datadiet.integrations.arguments import check_arguments, check_judged, ids_and_groups, order_seed
@@ -131,12 +130,8 @@ class DietMixin(_Base):
         """As the Trainer's; of a diet with a tolerance it follows the position in the planned maximum."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
         if self.diet.tolerance is not None:
-            follow(scheduler, self._planned_position)
+            follow(scheduler, lambda step: self.diet.schedule.position(step))
         return scheduler
-
-    def _planned_position(self, step: int) -> float:
-        schedule = self.diet.schedule
-        return schedule.position(step) if isinstance(schedule, AdaptiveSchedule) else float(step)
 
     def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
         epoch, batches = super()._init_training_state(*args, **kwargs)
@@ -244,8 +239,9 @@ class DietMixin(_Base):
         epoch, begun = self._position()
         if self._resumed is not None:
             self._carry_epoch(self._resumed[1]["run_so_far"]["epoch"])
-            if not begun and self.diet.waits_for_judgement(epoch):  # killed between a checkpoint and the evaluation
-                self.evaluate()
+            decider = self.diet.decider
+            if not begun and decider is not None and decider.waits_for(epoch - 1):
+                self.evaluate()  # killed between a checkpoint and its evaluation
         if not begun:
             self.current_epoch = EpochTotals(epoch, self.ledger)
             self._refresh(epoch)
@@ -322,7 +318,7 @@ class DietMixin(_Base):
     @property
     def ended(self) -> bool:
         """Whether the diet ends training after the epoch that has just trained."""
-        return self._dieting and self.current_epoch.epoch + 1 >= self.diet.last_epoch
+        return self._dieting and self.current_epoch.epoch + 1 >= self.diet.schedule.last
 
     def end_training(self) -> None:
         """Keep what the last epoch saw; nothing is scored any more, since nothing will be chosen."""

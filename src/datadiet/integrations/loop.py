@@ -155,7 +155,7 @@ def epochs(
         raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
     diet.begin(num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, folder=folder, state=state)
     for epoch in range(start, num_epochs):
-        if epoch >= diet.last_epoch:  # a tolerance has decided so
+        if epoch >= diet.schedule.last:  # a tolerance has decided so
             break
         diet.absorb(diet.drain())
         rows = diet.rows_to_score(epoch)

@@ -31,7 +31,7 @@ def result_of(trainer: DietMixin) -> Json:
         "diet": trainer.diet.describe(),
         **layout.costs_of(trainer.ledger.snapshot(), trainer.epoch_results, rows["train"] * epochs, tokens),
         "metrics": {"dev": dict(trainer.epoch_results[-1].dev) if trainer.epoch_results else {}, "test": None},
-        "tolerance": trainer.diet.tolerance_summary(),
+        "tolerance": trainer.diet.decider and trainer.diet.decider.summary(),
         "weights_tested": None,
         "energy": None,
         "environment": environment(trainer.args.device, precision),
