@@ -181,7 +181,9 @@ def compare(
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(PRESETS)}.")] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
-    tolerance: Annotated[float | None, typer.Option(help="Also a diet that may lose so many points.")] = None,
+    points: Annotated[
+        float | None, typer.Option("--tolerance", help="Also a diet that may lose so many points.")
+    ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each method, with seeds 0, 1, ...; 3 by default.")] = None,
     folder: Annotated[Path | None, typer.Option("--output", help="Gets runs/ and comparison.json. Required.")] = None,
     baselines: Annotated[str | None, typer.Option(help="Run beside the methods: full,random,short by default.")] = None,
@@ -205,7 +207,7 @@ def compare(
         from datadiet.commands.compare import plan_given, request_from, told
 
         given = settings_given(options, lambda name: _is_given(ctx, name))
-        own = {"data": data, "tolerance": tolerance, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
+        own = {"data": data, "tolerance": points, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
         request = request_from(given | plan_given(lists, price_per_hour=price_per_hour, **own), config, folder)
         console = stderr() if as_json else stdout()

@@ -111,6 +111,15 @@ def test_a_tolerance_on_the_command_line(tmp_path):
     assert {cell.arm for cell in plan.cells()} >= {"el2n-0.5", "random-0.5", "short-0.5", "tolerance-1.0"}
 
 
+def test_a_tolerance_is_compared_with_full_and_its_own_short(tmp_path, pretended):
+    arguments = ["made-up", "--task", "classification", "--tolerance", "0.5", "--epochs", "4", "--batch-size", "10"]
+    done = run(*arguments, "--seeds", "1", "--output", str(tmp_path / "c"), "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout)
+    assert [line["name"] for line in found["methods"]] == ["full", "tolerance-0.5", "short_tolerance-0.5"]
+    assert found["runs"][1]["tolerance"] == 0.5
+
+
 def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
     seen = []
     monkeypatch.setattr(
