@@ -13,7 +13,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
@@ -190,8 +190,9 @@ def _sizes(place: Path) -> dict[str, int]:
 
 def _remove_stale(folder: Path) -> None:
     for part in folder.glob(f"{PART}*"):
-        if time.time() - part.stat().st_mtime > STALE_S:
-            shutil.rmtree(part, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its process has put it in its place meanwhile
+            if time.time() - part.stat().st_mtime > STALE_S:
+                shutil.rmtree(part, ignore_errors=True)
 
 
 @contextmanager

@@ -18,7 +18,20 @@ from datadiet.reporting.dynamics import KEEPING, Dynamics
 
 # Stand-ins that the page turns into the colours of its theme; readable as they are, in a notebook.
 INK, FAINT = "#30343b", "#c9cdd3"
-SERIES = ("#0f8f86", "#d9702b", "#7559c2", "#3679b8", "#b8455a", "#7d8590", "#8a7a1f", "#2f9e5b")
+SERIES = (
+    "#0f8f86",
+    "#d9702b",
+    "#7559c2",
+    "#3679b8",
+    "#b8455a",
+    "#7d8590",
+    "#8a7a1f",
+    "#2f9e5b",
+    "#c0509f",
+    "#5a4632",
+    "#4fb3d9",
+    "#9aa83a",
+)
 ACCOUNTS = {
     "load_s": "load",
     "train_s": "train",
@@ -27,6 +40,7 @@ ACCOUNTS = {
     "eval_s": "evaluate",
     "save_s": "save",
 }
+MOST_LABELS = 5  # of points: more would lie on one another, and a legend names them
 KEEPING_COLOURS = (SERIES[0], SERIES[1], SERIES[5])
 MOST_POINTS = 4000  # of a data map: more only hide each other
 _STYLE: Any = {
@@ -81,17 +95,21 @@ def frontier(comparison: Json) -> Figure:
         metric = comparison["metric"]
         known = [line for line in comparison["methods"] if line["comparable_times"]]
         lines = [line for line in known if line["method"] == "full" or line["saved"]["finetune_s"]]
-        colours = _colours(list(dict.fromkeys(line["method"] for line in lines)))
+        colours = _colours([line["name"] for line in lines])
         for line in lines:
-            found, colour = line["metrics"][metric], colours[line["method"]]
+            found, colour = line["metrics"][metric], colours[line["name"]]
             time = 100.0 if line["method"] == "full" else 100 * (1 - line["saved"]["finetune_s"]["median"])
             axes.errorbar(
                 [time], [found["mean"]], yerr=_half_interval(found), xerr=_time_error(line), fmt="o", color=colour,
-                capsize=3, markersize=6, elinewidth=1,
+                capsize=3, markersize=6, elinewidth=1, label=line["name"],
             )  # fmt: skip
             if line["ceiling"] is not None and line["method"] != "full":
                 axes.plot([100 * (1 - line["ceiling"])], [found["mean"]], marker="|", markersize=14, color=colour)
-            axes.annotate(line["name"], (time, found["mean"]), xytext=(6, 6), textcoords="offset points", fontsize=9)
+            if len(lines) <= MOST_LABELS:
+                place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
+                axes.annotate(line["name"], (time, found["mean"]), **place)
+        if len(lines) > MOST_LABELS:
+            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
         axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")
         axes.set_ylabel(f"{metric.replace('_', ' ')}, {comparison['split']}")
         axes.margins(0.12)
