@@ -20,16 +20,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-import yaml
+from benchmarks.cells import each_once, finetuned, keep
 
 RESULTS = Path(__file__).parent / "results"
 COMMON: dict[str, Any] = {
@@ -105,23 +102,12 @@ def config_of(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) ->
 
 
 def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> str:
-    """Run one cell in a process of its own and keep its result; its run folder is thrown away."""
-    work = Path(tempfile.mkdtemp(prefix="datadiet-bench-"))
-    try:
-        settings = config_of(cell, root, results, changes)
-        config = work / "config.yaml"
-        config.write_text(yaml.safe_dump({**settings, "output": str(work / "run")}), encoding="utf-8")
-        command = [sys.executable, "-m", "datadiet", "finetune", "--config", str(config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"FAILED: {done.stderr.strip()[-300:]}"
-        result = json.loads((work / "run" / "result.json").read_text())
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
+    """Run one cell and keep its result; its run folder is thrown away."""
+    settings = config_of(cell, root, results, changes)
+    with TemporaryDirectory(prefix="datadiet-bench-") as work:
+        result = finetuned(settings, Path(work))
     kept = {"cell": cell.__dict__, "settings": {**settings, "data": SETS[cell.set]["data"]}, **result}
-    part = results / f"{cell.name}.part"
-    part.write_text(json.dumps(kept, indent=1), encoding="utf-8")
-    part.rename(results / f"{cell.name}.json")
+    keep(results, cell.name, kept, indent=1)
     metrics = result["metrics"]["test"] or result["metrics"]["dev"]
     shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
     return f"{shown}  finetune {result['cost']['finetune_s']:.0f} s"
@@ -131,15 +117,6 @@ def result_file(cell: Cell, results: Path) -> Path:
     """Where a cell's result is or will be: in its own grid, or in the speed grid, whose runs are the same."""
     own, timed = results / f"{cell.name}.json", results.parent / "speed" / f"{cell.name}.json"
     return own if own.exists() or not timed.exists() else timed
-
-
-def held(lock: Path) -> bool:
-    """Whether the process that wrote a lock is still there."""
-    try:
-        os.kill(int(lock.read_text()), 0)
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def main() -> None:
@@ -159,20 +136,13 @@ def main() -> None:
         wanted = [cell for cell in wanted if cell.method in args.methods.split(",")]
     changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
     results = args.results / args.grid
-    results.mkdir(parents=True, exist_ok=True)
-    failed = 0
-    for number, cell in enumerate(wanted, 1):
-        lock = results / f"{cell.name}.lock"  # so that two of these may share a grid
-        if result_file(cell, results).exists() or held(lock):
-            continue
-        lock.write_text(str(os.getpid()), encoding="utf-8")
-        try:
-            print(
-                f"[{number}/{len(wanted)}] {cell.name}  {run_cell(cell, args.data_root, results, changes)}", flush=True
-            )
-        finally:
-            lock.unlink(missing_ok=True)
-    sys.exit(1 if failed else 0)
+    whole = each_once(
+        wanted,
+        results,
+        lambda cell: run_cell(cell, args.data_root, results, changes),
+        lambda cell: result_file(cell, results).exists(),
+    )
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

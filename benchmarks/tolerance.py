@@ -18,22 +18,18 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
-import os
-import shutil
-import subprocess
 import sys
-import tempfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 
-from benchmarks.grid import COMMON, RESULTS, held
+from benchmarks.cells import RUN, each_once, finetuned, keep
+from benchmarks.grid import COMMON, RESULTS
 from datadiet.comparison.row_sums import row_sums
 from datadiet.comparison.statistics import resampled
 from datadiet.run_folder import MAIN_METRIC, PREDICTIONS
@@ -44,7 +40,12 @@ SETS = {
     "cola": ("cola", "classification"),
     "stsb": ("stsb", "regression"),
 }
-SETTINGS: dict[str, Any] = {**COMMON, "epochs": 6, "batch_size": 16}
+# the library's own warm-up and refreshes, which differ with a tolerance
+SETTINGS: dict[str, Any] = {
+    **{name: value for name, value in COMMON.items() if name not in ("warmup_epochs", "refresh_every")},
+    "epochs": 6,
+    "batch_size": 16,
+}
 ARMS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
     "tolerance-0.5": {"tolerance": 0.5},
@@ -52,7 +53,6 @@ ARMS: dict[str, dict[str, Any]] = {
     "keep-0.5": {"keep": 0.5},
 }
 TRAIN_ROWS, DEV_ROWS, DRAWS = 1500, 500, 500
-SCHEDULE = ("warmup_epochs", "refresh_every")  # the library's own, which differ with a tolerance
 
 
 @dataclass(frozen=True)
@@ -93,33 +93,24 @@ def lines_of(path: Path) -> list[str]:
 
 
 def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> str:
-    """Run one cell in a process of its own and keep its result."""
-    work = Path(tempfile.mkdtemp(prefix="datadiet-bench-"))
-    try:
-        settings = {**SETTINGS, **ARMS[cell.arm], "task": SETS[cell.set][1], "seed": cell.seed, **changes}
-        for option in SCHEDULE:
-            settings.pop(option)
-        data = prepare(cell.set, root, work / cell.set)
-        config = work / "config.yaml"
-        config.write_text(yaml.safe_dump({**settings, "data": str(data), "output": str(work / "run")}))
-        command = [sys.executable, "-m", "datadiet", "finetune", "--config", str(config), "--json"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            return f"FAILED: {done.stderr.strip()[-300:]}"
-        result = json.loads((work / "run" / "result.json").read_text())
+    """Run one cell and keep its result; its run folder is thrown away."""
+    settings = {**SETTINGS, **ARMS[cell.arm], "task": SETS[cell.set][1], "seed": cell.seed, **changes}
+    with TemporaryDirectory(prefix="datadiet-bench-") as folder:
+        work = Path(folder)
+        result = finetuned({**settings, "data": str(prepare(cell.set, root, work / cell.set))}, work)
         metric = MAIN_METRIC[result["task"]]
-        rows = pd.read_parquet(work / "run" / PREDICTIONS)
-        sums = row_sums(metric, rows[rows["split"] == "test"].sort_values("id", kind="stable").reset_index(drop=True))
-        assert sums is not None
-        drawn = [round(float(value), 3) for value in resampled(sums)[:DRAWS]]
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-    kept = {"cell": cell.__dict__, "settings": settings, "metric": metric, "drawn": drawn, **result}
-    part = results / f"{cell.name}.part"
-    part.write_text(json.dumps(kept), encoding="utf-8")
-    part.rename(results / f"{cell.name}.json")
+        drawn = sampled(metric, work / RUN)
+    keep(results, cell.name, {"cell": cell.__dict__, "settings": settings, "metric": metric, "drawn": drawn, **result})
     saved = result["ceiling"]["tokens_saved"]
     return f"{metric} {result['metrics']['test'][metric]:.4f}  tokens saved {saved:.1%}"
+
+
+def sampled(metric: str, run: Path) -> list[float]:
+    """A run's metric, in points, over the samples of the test rows."""
+    rows = pd.read_parquet(run / PREDICTIONS)
+    sums = row_sums(metric, rows[rows["split"] == "test"].sort_values("id", kind="stable").reset_index(drop=True))
+    assert sums is not None  # every main metric is a function of sums
+    return [round(float(value), 3) for value in resampled(sums)[:DRAWS]]
 
 
 def main() -> None:
@@ -134,26 +125,19 @@ def main() -> None:
     args = parser.parse_args()
     changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
     results = args.results / "tolerance"
-    results.mkdir(parents=True, exist_ok=True)
     cells = [
         Cell(name, arm, seed)
         for seed in range(args.seeds)
         for name in args.sets.split(",")
         for arm in args.arms.split(",")
     ]
-    failed = False
-    for number, cell in enumerate(cells, 1):
-        lock = results / f"{cell.name}.lock"  # so that two of these may share the work
-        if (results / f"{cell.name}.json").exists() or held(lock):
-            continue
-        lock.write_text(str(os.getpid()), encoding="utf-8")
-        try:
-            said = run_cell(cell, args.data_root, results, changes)
-        finally:
-            lock.unlink(missing_ok=True)
-        failed = failed or said.startswith("FAILED")
-        print(f"[{number}/{len(cells)}] {cell.name}  {said}", flush=True)
-    sys.exit(1 if failed else 0)
+    whole = each_once(
+        cells,
+        results,
+        lambda cell: run_cell(cell, args.data_root, results, changes),
+        lambda cell: (results / f"{cell.name}.json").exists(),
+    )
+    sys.exit(0 if whole else 1)
 
 
 if __name__ == "__main__":

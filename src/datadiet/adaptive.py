@@ -9,11 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from datadiet.checks import Problems
-from datadiet.schedules import Phased
+from datadiet.schedules import BaseSchedule
 
 
 @dataclass(frozen=True)
-class AdaptiveSchedule(Phased):
+class AdaptiveSchedule(BaseSchedule):
     """Epochs on everything, then cycles of as many rows as is decided when each begins.
 
     Attributes:

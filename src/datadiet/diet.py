@@ -10,7 +10,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from torch import Tensor
 
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError, Problems
+from datadiet.choosing import Chooser, Rows, Selector
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
 from datadiet.forecasting import forecast
@@ -34,19 +34,17 @@ from datadiet.options import (
     checked_keep,
     checked_score,
 )
-from datadiet.records import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
-from datadiet.schedules import REFRESH_EVERY, Phased, Schedule
+from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
+from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
-from datadiet.selectors import SELECTORS, with_floor
-from datadiet.store import PartedTable, ScoreStore, append_plan, last_values
+from datadiet.selectors import SELECTORS
+from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
 
 Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
-Selector = Callable[..., Selection]
-Rows = NDArray[np.int64]
 
 _PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
 _PLAIN += ("offset", "epsilon", "floor", "seed")
@@ -148,7 +146,7 @@ class Diet:
         self.refresh_every = usual if refresh_every is None else refresh_every
         self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
-        self._select = self._build_selector(select)
+        self._chooser = Chooser(select, offset=offset, epsilon=self.epsilon, floor=floor, seed=seed)
         self._begun = False
 
     # ---- what will happen ----
@@ -212,7 +210,7 @@ class Diet:
         if self.floor and groups is None:
             raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
-        self._planned: Phased = planned
+        self._planned: BaseSchedule = planned
         self.decider = None
         if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
             self.decider = Decider(Tolerance(self.tolerance), planned)
@@ -226,7 +224,8 @@ class Diet:
             self.load_state_dict(*state)
         elif self.scores_from is not None:
             self._start_from(Path(self.scores_from), ids)
-        self._open_tables(folder, ids, write, state[1]["parts"] if state else (0, 0))
+        parts = state[1]["parts"] if state else (0, 0)
+        self._tables = RunTables(folder, self._run, ids, parts) if write else None
         self._begun = True
 
     def rows_to_score(self, epoch: int) -> Rows:
@@ -271,8 +270,8 @@ class Diet:
         if scores.source == "pass" or self.rescore != "all":
             moments = scores.values[MOMENT] if scores.source == "train" else None
             self._current.take(scores.rows, scores.values[self.score_name], moments=moments)
-        if self._store is not None:
-            self._store.append(scores)
+        if self._tables is not None:
+            self._tables.scores.append(scores)
 
     def scores(self, rows: Rows, values: Mapping[str, NDArray[np.float32]], source: Source, epoch: int) -> Scores:
         """Values as a record of the current round."""
@@ -291,12 +290,12 @@ class Diet:
         else:
             plan = replace(self._plan, epoch=epoch)
         self._plan = plan
-        if self._plans is not None:
-            append_plan(self._plans, plan)
+        if self._tables is not None:
+            append_plan(self._tables.plans, plan)
         return plan
 
     @property
-    def schedule(self) -> Phased:
+    def schedule(self) -> BaseSchedule:
         """Of the run that has begun; with a tolerance, as it is decided so far."""
         return self._planned if self.decider is None else self.decider.schedule
 
@@ -312,9 +311,9 @@ class Diet:
     @property
     def history(self) -> ScoreStore:
         """The score history: `diet.history.to_pandas()` has every value of every example."""
-        if not self._begun or self._store is None:
+        if not self._begun or self._tables is None:
             raise ArgumentError("the diet has no score history on this process: train with it first.")
-        return self._store
+        return self._tables.scores
 
     # ---- state ----
 
@@ -324,7 +323,7 @@ class Diet:
         plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
-        parts = (len(self._store.table), len(self._plans)) if self._store and self._plans else (0, 0)
+        parts = (0, 0) if self._tables is None else self._tables.parts
         return arrays, {
             **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
             "regression": self._regression, "decider": None if self.decider is None else self.decider.state(),
@@ -350,13 +349,6 @@ class Diet:
 
     # ---- inside ----
 
-    def _build_selector(self, select: str | Selector) -> Selector:
-        options = {"offset": self.offset} if self.offset else {}
-        if select == "epsilon":
-            options["epsilon"] = float(self.epsilon or 0.0)
-        chosen: Selector = partial(SELECTORS[select], **options) if isinstance(select, str) else select
-        return with_floor(chosen, self.floor) if self.floor else chosen
-
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
@@ -379,19 +371,15 @@ class Diet:
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
-            draw = SELECTORS["random"](np.zeros(len(self._current)), count, seed=self.seed, epoch=epoch)
-            return EpochPlan(epoch, draw.rows, full=False)
+            return EpochPlan(epoch, self._chooser.draw(len(self._current), count, epoch=epoch), full=False)
         plan = self._chosen(self._current.close_round(), count, epoch)
         self.round += 1
         return plan
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        options = {"scale": self._scale()} if self.select_name == "uncertain" else {}
-        chosen = self._select(values, count, seed=self.seed, epoch=epoch, groups=self._groups, **options)
-        if chosen.weights is not None:
-            raise ArgumentError("the selector gives loss weights, which this version does not apply.")
-        return EpochPlan(epoch, chosen.rows, full=False, round=self.round)
+        rows = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
+        return EpochPlan(epoch, rows, full=False, round=self.round)
 
     def _scale(self) -> float | None:
         """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""
@@ -406,13 +394,6 @@ class Diet:
         if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
         self._current.take(rows, found[rows])
-
-    def _open_tables(self, folder: Path | None, ids: Sequence[str] | None, write: bool, parts: Sequence[int]) -> None:
-        self._store = ScoreStore(folder and folder / "scores", self._run, ids) if write else None
-        self._plans = PartedTable(folder and folder / "plans", self._run) if write else None
-        if self._store is not None and self._plans is not None:
-            self._store.table.truncate(parts[0])
-            self._plans.truncate(parts[1])
 
 
 def _joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:

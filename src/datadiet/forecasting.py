@@ -10,13 +10,13 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import Problems
 from datadiet.records import EpochForecast, Forecast
-from datadiet.schedules import Phased
+from datadiet.schedules import BaseSchedule
 
 RESCORES = ("all", "dropped", "none")
 
 
 def forecast(
-    schedule: Phased, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
+    schedule: BaseSchedule, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
 ) -> Forecast:
     """What a run will cost at most, before it runs, beside training on everything.
 
@@ -62,7 +62,7 @@ def forecast(
     )
 
 
-def _epoch_forecast(schedule: Phased, epoch: int) -> EpochForecast:
+def _epoch_forecast(schedule: BaseSchedule, epoch: int) -> EpochForecast:
     kept = schedule.count(epoch)
     return EpochForecast(
         epoch=epoch,
@@ -73,14 +73,14 @@ def _epoch_forecast(schedule: Phased, epoch: int) -> EpochForecast:
     )
 
 
-def _scored(schedule: Phased, epoch: int, rescore: str) -> int:
+def _scored(schedule: BaseSchedule, epoch: int, rescore: str) -> int:
     """Rows forwarded before an epoch. Rows stay the same within a cycle, so the epoch before tells what was seen."""
     if rescore == "none" or epoch == 0 or not schedule.is_refresh(epoch):
         return 0
     return schedule.num_examples - (schedule.count(epoch - 1) if rescore == "dropped" else 0)
 
 
-def _check_forecast(schedule: Phased, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
+def _check_forecast(schedule: BaseSchedule, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
     problems = Problems()
     problems.choice("rescore", rescore, RESCORES)
     if tokens is not None and tokens.shape != (schedule.num_examples,):

@@ -11,8 +11,7 @@ from datadiet.history import HISTORIES, History
 from datadiet.schedules import parse_keep
 from datadiet.scores import SCORES, el2n
 from datadiet.selectors import SELECTORS
-from datadiet.tolerance import SCORES as TOLERANCE_SCORES
-from datadiet.tolerance import Tolerance
+from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
 ScoreFunction = Callable[..., Tensor]
 TOLERANCE_SELECTORS = ("hardest", "epsilon")
@@ -53,8 +52,8 @@ def checked_history(history: str | History, problems: Problems) -> tuple[str, Hi
 def check_tolerance(points: float, score: str, select: str, problems: Problems) -> None:
     """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
     problems.check(
-        score not in SCORES or score in TOLERANCE_SCORES,
-        f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(TOLERANCE_SCORES)}.",
+        score not in SCORES or score in ZERO_WHEN_LEARNED,
+        f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(ZERO_WHEN_LEARNED)}.",
     )
     problems.check(
         select not in SELECTORS or select in TOLERANCE_SELECTORS,

@@ -9,6 +9,7 @@ known from the start.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,7 +20,7 @@ Keep = float | Mapping[int, float]
 REFRESH_EVERY = 2  # where nothing else is said
 
 
-class Phased:
+class BaseSchedule(ABC):
     """What follows from how many rows each epoch trains on; a schedule says how many.
 
     Attributes:
@@ -30,17 +31,17 @@ class Phased:
     epochs: int
     batch: int
 
+    @abstractmethod
     def count(self, epoch: int) -> int:
         """Rows that an epoch trains on."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_full(self, epoch: int) -> bool:
         """Whether an epoch trains on everything."""
-        raise NotImplementedError
 
+    @abstractmethod
     def is_refresh(self, epoch: int) -> bool:
         """Whether rows are chosen anew before an epoch."""
-        raise NotImplementedError
 
     def in_batches(self, rows: int) -> int:
         """A number of rows rounded down to whole optimizer steps, at least one step."""
@@ -90,7 +91,7 @@ class Phased:
 
 
 @dataclass(frozen=True)
-class Schedule(Phased):
+class Schedule(BaseSchedule):
     """The plan of a run in numbers: pure functions of the epoch.
 
     Attributes:

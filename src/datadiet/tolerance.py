@@ -27,9 +27,10 @@ MOST_SLACK = 0.2
 # Fewer than this share of the examples carry the mass: the others are learned, and an epoch more is the last
 LEARNED = 0.01
 # What can be told from luck on a dev split: rises and falls beyond so many standard errors
-ERRORS = 1.0
+STANDARD_ERRORS = 1.0
 CORRELATIONS = ("matthews", "pearson", "spearman")
-SCORES = ("el2n", "cross_entropy", "absolute_error")  # 0 where nothing is left to learn
+# scores that a tolerance goes with
+ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
 
 Reason = Literal["scores", "rising", "guard", "learned"]
 
@@ -74,7 +75,9 @@ class Tolerance:
         judgements, decisions: So far, in order.
 
     Raises:
-        ArgumentError: If `points` is not above 0, or looks like a share.
+        ArgumentError: If `points` is not above 0 and at most 100.
+
+    Source: ours. That EL2N stands for the norm of the gradient: Paul et al. 2021 (arXiv 2107.07075), section 2.
     """
 
     points: float
@@ -164,7 +167,7 @@ class Tolerance:
             return 0.0
         before = max(judged.value for judged in self.judgements[:-1])
         gain = self.judgements[-1].value - before
-        if gain <= ERRORS * self.judgements[-1].error:
+        if gain <= STANDARD_ERRORS * self.judgements[-1].error:
             return 1.0
         return min(1.0, self.points / 100 / gain)
 
@@ -177,7 +180,7 @@ class Tolerance:
         now = self.judgements[-1]
         since = max((made.epoch for made in self.decisions if made.reason == "guard"), default=0)
         best = max(judged.value for judged in self.judgements if judged.epoch >= since)
-        return best - now.value > self.points / 100 + ERRORS * now.error
+        return best - now.value > self.points / 100 + STANDARD_ERRORS * now.error
 
     # ---- what it comes to ----
 

@@ -111,16 +111,9 @@ def _table(found: Mapping[str, Any]) -> Table:
     table.add_column("method", no_wrap=True)
     words = [name.replace("_", " ") for name in metrics]
     extra = [name for name in ("price", "energy") if any(line[name] for line in found["methods"])]
-    for heading in (
-        "steps",
-        *words,
-        "tuning saved",
-        "total saved",
-        "ceiling",
-        *(EXTRA[name] for name in extra),
-        "seeds",
-    ):
-        table.add_column(heading, justify="right")
+    spent_on = [EXTRA[name] for name in extra]
+    for heading in ("steps", *words, "tuning saved", "total saved", "ceiling", *spent_on, "seeds"):
+        table.add_column(heading, justify="right", no_wrap=heading in spent_on)  # a number that is cut says nothing
     for line in found["methods"]:
         figures = [_spread(line["metrics"][name]) for name in metrics]
         full = line["method"] == "full"

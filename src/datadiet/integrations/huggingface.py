@@ -254,7 +254,9 @@ class DietMixin(_Base):
         if self._dieting:
             self.state.max_steps = self.diet.schedule.total_steps  # fewer than planned, where a tolerance has decided
         if self._dieting and not begun:
-            self.log(self._diet_metrics())
+            with self.ledger.charge("select"):
+                metrics = self._diet_metrics()
+            self.log(metrics)
 
     def _diet_metrics(self) -> dict[str, float]:
         """What goes to `report_to` before each epoch, as ordinary training metrics."""

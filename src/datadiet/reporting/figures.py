@@ -106,8 +106,8 @@ def frontier(comparison: Json) -> Figure:
             if line["ceiling"] is not None and line["method"] != "full":
                 axes.plot([100 * (1 - line["ceiling"])], [found["mean"]], marker="|", markersize=14, color=colour)
             if len(lines) <= MOST_LABELS:
-                place = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9}
-                axes.annotate(line["name"], (time, found["mean"]), **place)
+                at = (time, found["mean"])
+                axes.annotate(line["name"], at, xytext=(6, 6), textcoords="offset points", fontsize=9)
         if len(lines) > MOST_LABELS:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
         axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")

@@ -1,0 +1,86 @@
+"""The cells of a grid of fine-tuning runs: each in a process of its own, its result kept as data, none run twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+import yaml
+
+RUN = "run"  # in the folder of a run's process
+
+
+class Named(Protocol):
+    """A cell has a name, which its files have."""
+
+    @property
+    def name(self) -> str: ...
+
+
+C = TypeVar("C", bound=Named)
+
+
+def finetuned(settings: dict[str, Any], work: Path) -> dict[str, Any]:
+    """`result.json` of `datadiet finetune` with these options; its run folder is `work / RUN`.
+
+    Raises:
+        RuntimeError: If it failed, with the end of what it said.
+    """
+    config = work / "config.yaml"
+    config.write_text(yaml.safe_dump({**settings, "output": str(work / RUN)}), encoding="utf-8")
+    command = [sys.executable, "-m", "datadiet", "finetune", "--config", str(config), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip()[-300:])
+    found: dict[str, Any] = json.loads((work / RUN / "result.json").read_text(encoding="utf-8"))
+    return found
+
+
+def keep(results: Path, name: str, found: dict[str, Any], *, indent: int | None = None) -> None:
+    """Write a result so that a half-written one is never taken for a whole one."""
+    part = results / f"{name}.part"
+    part.write_text(json.dumps(found, indent=indent), encoding="utf-8")
+    part.rename(results / f"{name}.json")
+
+
+def each_once(cells: Sequence[C], results: Path, run: Callable[[C], str], is_done: Callable[[C], bool]) -> bool:
+    """Run every cell that has no result and that no other process is running; one that fails does not stop the others.
+
+    Args:
+        cells: In order.
+        results: Receives a lock per cell while it runs.
+        run: Runs one, keeps its result, and says what came out.
+        is_done: Whether one has a result.
+
+    Returns:
+        Whether all that were run came to an end.
+    """
+    results.mkdir(parents=True, exist_ok=True)
+    whole = True
+    for number, cell in enumerate(cells, 1):
+        lock = results / f"{cell.name}.lock"  # so that two processes may share a grid
+        if is_done(cell) or held(lock):
+            continue
+        lock.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            said = run(cell)
+        except RuntimeError as error:
+            said, whole = f"FAILED: {error}", False
+        finally:
+            lock.unlink(missing_ok=True)
+        print(f"[{number}/{len(cells)}] {cell.name}  {said}", flush=True)
+    return whole
+
+
+def held(lock: Path) -> bool:
+    """Whether the process that wrote a lock is still there."""
+    try:
+        os.kill(int(lock.read_text()), 0)
+    except (OSError, ValueError):
+        return False
+    return True
