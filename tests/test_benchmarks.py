@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from benchmarks import grid, imports, tables  # noqa: E402
 from benchmarks import tolerance as measured  # noqa: E402
 from benchmarks.all import QUICK  # noqa: E402
 from benchmarks.all import main as run_all  # noqa: E402
+from benchmarks.cells import each_once  # noqa: E402
 from benchmarks.common import keep_figures, quartiles  # noqa: E402
 from benchmarks.report import tolerance  # noqa: E402
 from benchmarks.report.markdown import NOT_YET  # noqa: E402
@@ -545,6 +547,32 @@ def test_a_command_that_fails_ends_the_benchmark() -> None:
 
     with pytest.raises(RuntimeError, match=r"datadiet report: [\s\S]*neither a run nor a comparison"):
         timed("report", "nowhere")
+
+
+# ----------------------------------------------------------------------------------------------------------- grids
+
+
+def test_a_cell_that_fails_is_told_and_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [grid.Cell("atis", "full", 1.0, seed) for seed in range(4)]
+    (tmp_path / f"{cells[0].name}.json").write_text("{}")
+    (tmp_path / f"{cells[1].name}.lock").write_text(str(os.getpid()))  # another process has it
+    (tmp_path / f"{cells[2].name}.lock").write_text("no process")  # what a killed one left
+    ran = []
+
+    def run(cell: grid.Cell) -> str:
+        ran.append(cell.seed)
+        assert (tmp_path / f"{cell.name}.lock").read_text() == str(os.getpid())
+        if cell.seed == 2:
+            raise RuntimeError("error: no such model")
+        return "fine"
+
+    whole = each_once(cells, tmp_path, run, lambda cell: (tmp_path / f"{cell.name}.json").exists())
+    assert (ran, whole) == ([2, 3], False)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("atis-full-1-seed2  FAILED: error: no such model")
+    assert said[1].endswith("atis-full-1-seed3  fine")
+    assert sorted(path.name for path in tmp_path.glob("*.lock")) == [f"{cells[1].name}.lock"]
+    assert each_once(cells[3:], tmp_path, run, lambda cell: False)
 
 
 # ----------------------------------------------------------------------------------------------------------- tolerance
