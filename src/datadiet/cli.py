@@ -15,11 +15,11 @@ from rich.console import Console
 from rich.text import Text
 
 from datadiet import __version__
+from datadiet.catalogue import METHODS
+from datadiet.catalogue import as_json as methods_as_json
 from datadiet.commands import demo as demo_words
 from datadiet.commands.finetune import next_command, resume_hint, settings_of
 from datadiet.commands.finetune import run as run_finetune
-from datadiet.commands.methods import METHODS
-from datadiet.commands.methods import as_json as methods_as_json
 from datadiet.commands.options import COLUMNS, DATA_HELP, settings_given, with_flags
 from datadiet.commands.predict import STDOUT, Request, check_request
 from datadiet.commands.predict import predict as run_predict

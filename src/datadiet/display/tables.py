@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from datadiet.commands.methods import KINDS, Method
+from datadiet.catalogue import KINDS, Method
 from datadiet.comparison.words import energy_words
 from datadiet.display.words import clock, epoch_span, number, percent
 from datadiet.records import EpochForecast, Forecast, Json
@@ -182,7 +182,7 @@ def methods_table(methods: Iterable[Method]) -> RenderableType:
     """Every method under its kind: formula, needs, cost, paper.
 
     Args:
-        methods: In the order of `commands.methods.METHODS`.
+        methods: In the order of `catalogue.METHODS`.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -197,7 +197,10 @@ def methods_table(methods: Iterable[Method]) -> RenderableType:
 
 def _method_lines(method: Method) -> Text:
     lines = Text.assemble(method.formula, ("\nneeds ", "dim"), method.needs, ("; costs ", "dim"), method.cost)
-    return lines.append("\nfrom ", style="dim").append(method.paper) if method.paper else lines
+    for word, text in (("from", method.paper), ("known to lose", method.loses)):
+        if text:
+            lines.append(f"\n{word} ", style="dim").append(text)
+    return lines
 
 
 def prediction_table(line: Mapping[str, Any]) -> RenderableType:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.commands.methods import KINDS, METHODS, as_json
+from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
@@ -38,4 +38,4 @@ def test_nothing_is_left_blank(method: object) -> None:
 
 def test_json_has_one_object_per_method() -> None:
     assert [line["name"] for line in as_json()] == [method.name for method in METHODS]
-    assert set(as_json()[0]) == {"kind", "name", "formula", "needs", "cost", "paper"}
+    assert set(as_json()[0]) == {"kind", "name", "formula", "needs", "cost", "paper", "loses"}

@@ -1,0 +1,37 @@
+"""Every score, selector, history and rescore mode: formula, what it needs, what it costs, where it comes from.
+
+Plain text alone: it imports nothing, so that a command can print it at once. Tests hold it in step with the library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from datadiet.catalogue.diet import DIET_OPTIONS
+from datadiet.catalogue.logits import LOGIT_SCORES
+from datadiet.catalogue.method import Method
+from datadiet.catalogue.selectors import SELECTORS
+
+KINDS: Mapping[str, str] = {
+    "score": "--score: how hard an example is; larger = harder, always",
+    "select": "--select: which examples an epoch keeps",
+    "combine": "--combine: how intent and slots become one value (intent-slot only)",
+    "history": "--history: how the values of several rounds become one",
+    "rescore": "--rescore: which examples get a forward pass at a refresh",
+}
+
+METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS)
+
+
+def as_json() -> list[dict[str, str]]:
+    """The table for machines: one object per method.
+
+    Example:
+        >>> as_json()[0]["name"]
+        'el2n'
+    """
+    return [asdict(method) for method in METHODS]
+
+
+__all__ = ["KINDS", "METHODS", "Method", "as_json"]
