@@ -51,7 +51,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def _last(linear: Mapping[str, nn.Linear], part: str) -> nn.Linear | None:
     """The last of the layers whose name has this part: of a head that an adapter copies, the copy that trains."""
-    return next((layer for name, layer in reversed(linear.items()) if part in name.split(".")), None)
+    return next((layer for name, layer in reversed(list(linear.items())) if part in name.split(".")), None)
 
 
 class Heads:
@@ -104,7 +104,7 @@ class Heads:
                 self.inputs[head] = given[0].detach()
             if weights is not None and output.requires_grad:
                 factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
-                output.register_hook(lambda gradient: gradient * factor)
+                output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
 
         return seen
 
