@@ -323,6 +323,8 @@ class Diet:
         plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
+            if self._plan.weights is not None:
+                arrays["plan.weights"] = self._plan.weights
         parts = (0, 0) if self._tables is None else self._tables.parts
         return arrays, {
             **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
@@ -345,7 +347,8 @@ class Diet:
             self.decider.load(numbers["decider"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
-            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
+            weights = np.array(arrays["plan.weights"]) if "plan.weights" in arrays else None
+            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_, weights=weights)
 
     # ---- inside ----
 
@@ -378,8 +381,8 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        rows = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
-        return EpochPlan(epoch, rows, full=False, round=self.round)
+        chosen = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
+        return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
 
     def _scale(self) -> float | None:
         """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""

@@ -27,11 +27,14 @@ class HeadSignals:
             float dtype, detached.
         labels: Class numbers int64 `(batch,)` or `(batch, positions)`; float32 `(batch,)` for regression.
         mask: bool `(batch, positions)`, True where a position counts; None for a head with one decision per example.
+        hidden: What went into the head's last linear layer, `(batch, size)` or `(batch, positions, size)`, any float
+            dtype; None where it is not known.
     """
 
     logits: Tensor
     labels: Tensor
     mask: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True)
