@@ -80,9 +80,7 @@ class Measure:
         return self.score is el2n and self.combine == "norm"
 
 
-def checked_measure(
-    score: str | ScoreFunction, combine: str, history: str | History, problems: Problems
-) -> Measure:
+def checked_measure(score: str | ScoreFunction, combine: str, history: str | History, problems: Problems) -> Measure:
     """The measure of a diet's options; what does not fit is noted.
 
     Args:
@@ -95,7 +93,9 @@ def checked_measure(
     if not isinstance(score, str):
         name = getattr(score, "__name__", type(score).__name__)
         needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
-        problems.check(not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it.")
+        problems.check(
+            not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it."
+        )
         return Measure(name, "forward", combine, history_name, chosen, score)
     if score in DYNAMIC_SCORES or score in GIVEN_SCORES:
         problems.check(

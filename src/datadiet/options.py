@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from datadiet.checks import ArgumentError, Problems, percent_hint
-from datadiet.history import HISTORIES, History
 from datadiet.schedules import parse_keep
-from datadiet.scores import SCORES, el2n
 from datadiet.selectors import SELECTORS
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
