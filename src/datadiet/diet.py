@@ -376,9 +376,8 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        chosen = self._chooser.choose(
-            values, count, epoch=epoch, groups=self._groups, scale=self.measure.scale(regression=self._regression)
-        )
+        scale = self.measure.scale(regression=self._regression)
+        chosen = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=scale)
         return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:

@@ -1,4 +1,4 @@
-"""What a diet ranks examples by: a score of each forward pass, a quantity over all of them, or values given beforehand."""
+"""What a diet ranks by: a score of each forward pass, a quantity over all of them, or values given beforehand."""
 
 from __future__ import annotations
 
