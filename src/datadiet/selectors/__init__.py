@@ -14,7 +14,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from datadiet.selectors.balanced import partly_balanced, with_floor
+from datadiet.selectors.batch_diversity import divbs, last_layer_gram
+from datadiet.selectors.in_batch import BatchSignals, DiverseBatch, InBatch, SelectiveBackprop, TopReducible
 from datadiet.selectors.inputs import Selector
+from datadiet.selectors.multistage import MultistageFilter, hashed_bag
 from datadiet.selectors.quotas import balanced, directed, drop_quota, quota
 from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
 from datadiet.selectors.sliding import kmeans_groups, seta
@@ -79,25 +82,43 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "directed": ("groups",),
 }
 
+# methods that choose within one batch, by name; their form stands at the top of in_batch.py
+IN_BATCH: Mapping[str, type[InBatch]] = {
+    "selective_backprop": SelectiveBackprop,
+    "divbs": DiverseBatch,
+    "top_reducible": TopReducible,
+    "multistage": MultistageFilter,
+}
+
 __all__ = [
+    "IN_BATCH",
     "NEEDS",
     "OPTIONS",
     "SELECTORS",
     "TIE_BREAKS",
     "WEIGHTED_SELECTORS",
+    "BatchSignals",
+    "DiverseBatch",
+    "InBatch",
+    "MultistageFilter",
     "OffsetError",
+    "SelectiveBackprop",
     "Selector",
+    "TopReducible",
     "balanced",
     "both_ends",
     "ccs",
     "directed",
+    "divbs",
     "drop_quota",
     "easiest",
     "epsilon",
     "hardest",
+    "hashed_bag",
     "infobatch",
     "infobatch_count",
     "kmeans_groups",
+    "last_layer_gram",
     "partly_balanced",
     "proportional",
     "quota",
