@@ -27,7 +27,9 @@ from datadiet.forecasting import forecast
 from datadiet.history import History
 from datadiet.measures import ScoreFunction, checked_measure
 from datadiet.options import (
+    batch_method,
     check_alone,
+    check_in_batch,
     check_options,
     check_select_options,
     check_tolerance,
@@ -37,7 +39,7 @@ from datadiet.options import (
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS
-from datadiet.selectors import SELECTORS
+from datadiet.selectors import IN_BATCH, SELECTORS, InBatch
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
@@ -128,17 +130,19 @@ class Diet:
         self.measure = checked_measure(score, self.combine, history, problems)
         problems.choice("rescore", rescore, RESCORE)
         if isinstance(select, str):
-            problems.choice("selector", select, SELECTORS)
+            problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
         problems.whole("floor", floor)
         problems.whole("seed", seed)
         check_options(self.select_name, isinstance(select, str), offset, epsilon, problems)
         check_select_options(select if isinstance(select, str) else None, select_options or {}, floor, problems)
         problems.check(
-            scores_from is None or warmup_epochs == 0,
+            scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
         )
         self.tolerance = tolerance
         self.decider: Decider | None = None  # while a run goes on
+        if isinstance(select, str) and select in IN_BATCH:
+            check_in_batch(select, self.keep, select_options or {}, problems)
         if tolerance is not None:
             check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
             check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
@@ -158,6 +162,8 @@ class Diet:
     def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
         warmup, every = self.warmup_epochs, self.refresh_every
+        if self.in_batch:  # every epoch goes through everything
+            return Schedule(num_examples, epochs, 1.0, min(warmup, epochs), every, batch=batch)
         if self.keep is None:
             return AdaptiveSchedule(num_examples, epochs, warmup, every, batch)
         return Schedule(num_examples, epochs, self.keep, warmup, every, self.anneal_epochs, self.static, batch)
@@ -180,6 +186,22 @@ class Diet:
             **{name: getattr(self, name) for name in _PLAIN},
             "scores_from": scores_from,
         }
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether examples are chosen within each batch, not for whole epochs."""
+        return isinstance(self.select, str) and self.select in IN_BATCH
+
+    @property
+    def plans(self) -> bool:
+        """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
+        return self.keep != 1.0 and not self.in_batch
+
+    def batch_method(self) -> InBatch | None:
+        """The method that chooses within each batch, anew; None where there is none."""
+        if not isinstance(self.select, str) or self.select not in IN_BATCH:
+            return None
+        return batch_method(self.select, self.keep, self.select_options)
 
     # ---- a run ----
 
@@ -234,9 +256,9 @@ class Diet:
             self.load_state_dict(*state)
         elif self.scores_from is not None:
             self._start_from(Path(self.scores_from), ids)
-        elif values is not None:
+        elif values is not None and not self.in_batch:
             self._current.take(np.arange(num_examples), checked_values(values, num_examples))
-        elif self.measure.kind == "given":
+        elif self.measure.kind == "given" and not self.in_batch:
             raise ArgumentError(
                 f"the score {self.measure.name!r} is not made while training: give its values, or scores_from."
             )
@@ -357,8 +379,8 @@ class Diet:
         rows = len(arrays["current.values"])
         if rows != len(self._current):
             raise ArgumentError(f"the checkpoint's diet has {rows} training examples, this run {len(self._current)}.")
-        self._current.load(_part(arrays, "current"), numbers["current"])
-        self._training.load(_part(arrays, "training"), numbers["training"])
+        self._current.load(part(arrays, "current"), numbers["current"])
+        self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
         if self.decider is not None:
             self.decider.load(numbers["decider"])
@@ -401,14 +423,14 @@ class Diet:
         return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
 
     def _new_chooser(self) -> Chooser:
-        options = dict(self.select_options)
+        options = {} if self.in_batch else dict(self.select_options)
         if self.offset:
             options["offset"] = self.offset
         if self.select == "epsilon":
             options["epsilon"] = float(self.epsilon or 0.0)
         if self.select == "seta":  # its window moves on with every choice
             options.setdefault("every", self.refresh_every)
-        return Chooser(self.select, options=options, floor=self.floor, seed=self.seed)
+        return Chooser("random" if self.in_batch else self.select, options=options, floor=self.floor, seed=self.seed)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         known = last_values(run / "scores", self.measure.name)
@@ -426,7 +448,7 @@ def _joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple
     return arrays, {part: numbers for part, (_, numbers) in states.items()}
 
 
-def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+def part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
     """The arrays of one part."""
     start = f"{part}."
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
