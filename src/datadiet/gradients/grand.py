@@ -32,7 +32,7 @@ from datadiet.scoring import (
 )
 
 METHODS = ("auto", "layers", "func")
-# How far the layer-by-layer norm of the first example may be from autograd's own before the general way is taken
+# How far a layer's squared norm may be from autograd's own for two examples, before the general way is taken
 TOLERANCE = 1e-3
 
 
@@ -56,7 +56,7 @@ def grand(
     `GraNd(x, y) = || grad_w L(f_w(x), y) ||_2` over the chosen parameters `w` that train.
 
     `last_layer` with the loss by default is a closed form: one forward pass without gradients. Otherwise linear layers,
-    embeddings and layer norms are taken layer by layer from one backward pass per batch; the first example is checked
+    embeddings and layer norms are taken layer by layer from one backward pass per batch; two examples are checked
     against autograd. What that cannot do goes through `torch.func`: vmap over per-example gradients, several times slower.
 
     Args:
@@ -165,7 +165,7 @@ def _batchwise(
     sizes: dict[str, int],
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     if len(rows):
-        how.choose(to_device(collate(fetch(dataset, rows[:1])), device_of(how.model)))
+        how.choose(to_device(collate(fetch(dataset, rows[:2])), device_of(how.model)))
     for part, batch in batches(how.model, dataset, collate, rows, sizes):
         if ledger is not None:
             ledger.count_scoring(len(part), token_count(batch))
@@ -193,33 +193,59 @@ class _Norms:
         with in_eval_mode(self.model), torch.enable_grad(), autocast(device_of(self.model), self.precision):
             return self._norms(batch).sqrt()
 
-    def choose(self, example: Batch) -> None:
-        """Layer by layer if the model's layers allow it and one example has the norm that autograd gives it."""
+    def choose(self, examples: Batch) -> None:
+        """Layer by layer if the model's layers allow it and two examples have the norms that autograd gives them."""
         if self.method == "func":
             return
-        reason = ""
         try:
             layers = Layers(self.model, self.chosen)
             with in_eval_mode(self.model), torch.enable_grad():
-                found, expected = self._by_layer(layers, example).sqrt(), self._by_autograd(example).sqrt()
-            if torch.allclose(found, expected, rtol=TOLERANCE, atol=1e-6) or not bool(expected.isfinite().all()):
-                self._norms = partial(self._by_layer, layers)
-                return
-            reason = f"layers give {found.item():.4g} where autograd gives {expected.item():.4g}"
+                self._check(layers, examples)
         except NotLayerwiseError as error:
-            reason = str(error)
-        if self.method == "layers":
-            raise ArgumentError(f"method='layers' is not exact for this model: {reason}. Take method='auto'.")
+            if self.method == "layers":
+                problem = f"method='layers' is not exact for this model: {error}. Take method='auto'."
+                raise ArgumentError(problem) from error
+        else:
+            self._norms = partial(self._by_layer, layers)
+
+    def _check(self, layers: Layers, examples: Batch) -> None:
+        """Layer by layer, since a layer that is used without being called may count little in the whole."""
+        # without hooks first: what fails here fails whatever the way
+        losses = self._losses(examples)
+        expected = [layers.by_layer(self._by_autograd(loss)) for loss in losses]
+        try:
+            with layers.watching(len(losses)):
+                watched = self._losses(examples)
+        except RuntimeError as error:
+            raise NotLayerwiseError(f"its layers do not keep the examples apart ({error})") from error
+        found = layers.squared_norms(watched)
+        for place, wanted in enumerate(expected):
+            atol = TOLERANCE * 1e-3 * float(wanted.sum().nan_to_num())
+            if bool(wanted.isfinite().all()) and not torch.allclose(found[:, place], wanted, rtol=TOLERANCE, atol=atol):
+                worst = int((found[:, place] - wanted).abs().argmax())
+                layer = type(list(layers.calls)[worst]).__name__
+                raise NotLayerwiseError(
+                    f"a {layer} has a squared norm of {float(found[worst, place]):.4g} by its calls where autograd gives "
+                    f"{float(wanted[worst]):.4g}"
+                )
+
+    def _losses(self, batch: Batch) -> Tensor:
+        given = self.inputs(batch)
+        outputs = self.model(*given) if isinstance(given, tuple) else self.model(**given)
+        return functional.checked_losses(self.loss(outputs, batch), batch)
 
     def _by_layer(self, layers: Layers, batch: Batch) -> Tensor:
         with layers.watching(functional.batch_size(batch)):
-            given = self.inputs(batch)
-            outputs = self.model(*given) if isinstance(given, tuple) else self.model(**given)
-        return layers.squared_norms(functional.checked_losses(self.loss(outputs, batch), batch))
+            losses = self._losses(batch)
+        return layers.squared_norms(losses).sum(0)
 
-    def _by_autograd(self, example: Batch) -> Tensor:
-        gradients = functional.summed_gradient(self.model, self.chosen, example, self.loss, self.inputs)
-        return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum().reshape(1)
+    def _by_autograd(self, loss: Tensor) -> dict[int, Tensor]:
+        parameters = list(self.chosen.values())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        return {
+            id(parameter): torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, found, strict=True)
+        }
 
     def _mapped(self, batch: Batch) -> Tensor:
         return functional.squared_norms(self.model, self.chosen, batch, self.loss, self.inputs)

@@ -88,7 +88,10 @@ class Layers:
         return seen
 
     def squared_norms(self, losses: Tensor) -> Tensor:
-        """Squared norm of each example's gradient, float32 `(batch,)`, from the losses `(batch,)` of the pass watched.
+        """Squared norm of each example's gradient in each layer, float32 `(layers, batch)`.
+
+        Args:
+            losses: `(batch,)`, of the pass that was watched.
 
         Raises:
             NotLayerwiseError: If what came out of a layer was changed in place, so that its gradient is lost.
@@ -96,13 +99,21 @@ class Layers:
         outputs = [output for calls in self.calls.values() for output in calls.outputs]
         if any(output._version for output in outputs):
             raise NotLayerwiseError("a layer's output is changed in place")
-        found = iter(torch.autograd.grad(losses.sum(), outputs, allow_unused=True))
-        total = torch.zeros(len(losses), device=losses.device)
+        found = iter(torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ())
+        norms = []
         for module, calls in self.calls.items():
             pairs = [(given, gradient) for given in calls.inputs if (gradient := next(found)) is not None]
-            if pairs:
-                total += _of_layer(module, calls.names, pairs)
-        return total
+            norms.append(_of_layer(module, calls.names, pairs) if pairs else torch.zeros_like(losses.detach().float()))
+        return torch.stack(norms)
+
+    def by_layer(self, gradients: Mapping[int, Tensor]) -> Tensor:
+        """The same `(layers,)` for one example from the gradients of its parameters, by their `id`."""
+        return torch.stack(
+            [
+                torch.stack([gradients[id(getattr(module, name))].float().square().sum() for name in calls.names]).sum()
+                for module, calls in self.calls.items()
+            ]
+        )
 
 
 def _check_kind(module: nn.Module) -> None:
