@@ -54,7 +54,7 @@ def a_run(tmp_path, **options):
 
 
 def test_the_table_has_what_the_functions_give(tmp_path):
-    table = dd.dynamics(a_run(tmp_path), labels=list("abcdef"))
+    table = dd.dynamics(a_run(tmp_path), labels=list("abcde"))
     expected = training_dynamics({name: values[:, :5] for name, values in columns().items() if name != "loss"})
     frame = table.to_pandas()
     assert list(frame.columns) == ["id", "row", "label", "times", *QUANTITIES]

@@ -64,7 +64,7 @@ def test_every_pass_has_every_row_whatever_the_diet_chose_and_says_its_step(tmp_
 
 
 def test_values_are_those_of_the_model_at_that_step(tmp_path):
-    trainer = probed(tmp_path, probe={"every": 5, "epochs": None}, num_train_epochs=1, max_steps=-1, dropout=0.0)
+    trainer = probed(tmp_path, Diet(keep=1.0), {"every": 5, "epochs": None}, num_train_epochs=1, dropout=0.0)
     seen = []
 
     class Watch(Probe):
@@ -140,7 +140,7 @@ def test_planted_flips_are_found_by_cleanlab_and_by_the_dynamics_of_a_real_run(t
     features = features.remove_columns("labels").add_column("labels", labels.tolist())
     trainer = toy_trainer(
         tmp_path, Diet(keep=1.0), n=8, num_train_epochs=7, learning_rate=5e-3, per_device_train_batch_size=8,
-        lr_scheduler_type="constant",
+        lr_scheduler_type="constant", logging_steps=1000,
     )  # fmt: skip
     trainer.train_dataset = features
     trainer.add_callback(Probe(trainer, every=20, epochs=None, probabilities=True))
@@ -148,8 +148,8 @@ def test_planted_flips_are_found_by_cleanlab_and_by_the_dynamics_of_a_real_run(t
     given, pred_probs = dd.cleanlab_inputs(tmp_path)
     assert_array_equal(given, labels)
     issues = find_label_issues(given, pred_probs, n_jobs=1)
-    assert (issues & flipped).sum() >= 12
-    assert (issues & ~flipped).sum() <= 16
+    assert (issues & flipped).sum() >= 8  # a mean over training is cautious: half of them, and hardly another
+    assert (issues & ~flipped).sum() <= 2
     for source in ("train", "probe"):
         table = dd.dynamics(tmp_path, source=source).dynamics
         for values in (table.aum, table.confidence):
