@@ -10,9 +10,12 @@ values takes it first, `easiest` included; it does not count as hard.
 from __future__ import annotations
 
 from datadiet.selectors.balanced import with_floor
+from datadiet.selectors.diverse import d2_pruning, herding, k_center
 from datadiet.selectors.inputs import Selector
+from datadiet.selectors.middle import by_count, moderate
 from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
 from datadiet.selectors.soft import epsilon, uncertain
+from datadiet.selectors.submodular import facility_location, graph_cut
 from datadiet.selectors.ties import TIE_BREAKS, row_hash
 from datadiet.selectors.uniform import random
 
@@ -24,16 +27,34 @@ SELECTORS: dict[str, Selector] = {
     "random": random,
     "epsilon": epsilon,
     "uncertain": uncertain,
+    "moderate": moderate,
+}
+
+# those that need `features=`: a float array (n, d) or a SciPy CSR matrix beside the values
+FEATURE_SELECTORS: dict[str, Selector] = {
+    "k_center": k_center,
+    "herding": herding,
+    "d2_pruning": d2_pruning,
+    "facility_location": facility_location,
+    "graph_cut": graph_cut,
 }
 
 __all__ = [
+    "FEATURE_SELECTORS",
     "SELECTORS",
     "TIE_BREAKS",
     "OffsetError",
     "Selector",
+    "by_count",
+    "d2_pruning",
     "easiest",
     "epsilon",
+    "facility_location",
+    "graph_cut",
     "hardest",
+    "herding",
+    "k_center",
+    "moderate",
     "random",
     "row_hash",
     "uncertain",

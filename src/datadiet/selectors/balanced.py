@@ -69,7 +69,7 @@ def with_floor(select: Selector, minimum: int) -> Selector:
                 chosen = select(array, count, seed=seed, epoch=epoch, **options).rows
             else:
                 free, places = np.flatnonzero(~at_floor[codes]), count - int(floors[at_floor].sum())
-                chosen = free[_inside(select, array[free], places, seed=seed, epoch=epoch, **options)]
+                chosen = free[_inside(select, array, free, places, seed=seed, epoch=epoch, **options)]
             short = (np.bincount(codes[chosen], minlength=len(sizes)) < floors) & ~at_floor
             if not short.any():
                 break
@@ -77,7 +77,7 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         mask = np.zeros(array.size, np.bool_)
         mask[chosen] = True
         for group, rows in _members(codes, at_floor):
-            part = _inside(select, array[rows], int(floors[group]), seed=mix(seed, group), epoch=epoch, **options)
+            part = _inside(select, array, rows, int(floors[group]), seed=mix(seed, group), epoch=epoch, **options)
             mask[rows[part]] = True
         return selection(mask)
 
@@ -85,11 +85,22 @@ def with_floor(select: Selector, minimum: int) -> Selector:
 
 
 def _inside(
-    select: Selector, values: Floats, count: int, *, seed: int, epoch: int, **options: Any
+    select: Selector,
+    values: Floats,
+    among: NDArray[np.int64],
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    **options: Any,
 ) -> NDArray[np.int64]:
-    """The rows that a selector takes of a part of all; none where there is no place for any."""
+    """The places of the rows that a selector takes of a part of all; none where there is no place for any."""
     if not count:
         return np.empty(0, np.int64)
+    values = values[among]
+    if "features" in options:  # one row per value, a plain list included
+        features = options["features"]
+        options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[among]
     try:
         return select(values, count, seed=seed, epoch=epoch, **options).rows
     except OffsetError:
