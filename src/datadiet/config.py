@@ -29,6 +29,8 @@ class FinetuneConfig:
         score, combine: What is measured, and how the positions and heads of joint tasks are combined: `norm` (the
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
+        select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
+            `directions.rude=easy,directions.polite=hard`.
         history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
             `history_c` standard deviations).
         rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
@@ -44,6 +46,8 @@ class FinetuneConfig:
             then the ones that are tested and saved.
         checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
+        teacher: A saved model or run folder of the same classes: the loss takes a part of it from what that model says
+            of the training rows, the more the less is kept. `teacher_temperature` softens both.
         energy: Measure the energy of the run with codecarbon.
         cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
     """
@@ -60,6 +64,7 @@ class FinetuneConfig:
     offset: float = 0.0
     epsilon: float = 0.1
     floor: int = 0
+    select_options: str | None = None
     history: str = "last"
     history_window: int = 3
     history_alpha: float = 0.8
@@ -87,6 +92,8 @@ class FinetuneConfig:
     torch_compile: bool = False
     lora: int = 0
     early_stopping: int = 0
+    teacher: str | None = None
+    teacher_temperature: float = 2.0
     precision: str = "auto"
     seed: int = 0
     data_seed: int = 0

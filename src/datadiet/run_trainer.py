@@ -34,6 +34,7 @@ class RunTrainer(DietTrainer):
             diet=run.diet,
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
+            teacher=run.teacher,
             run_folder=run.folder,
             ledger=run.ledger,
         )

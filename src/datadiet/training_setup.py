@@ -25,12 +25,15 @@ from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.energy import EnergyMeter
 from datadiet.feature_cache import Features
+from datadiet.integrations.teacher import Teacher
 from datadiet.ledger import Ledger
 from datadiet.models import load_tokenizer
+from datadiet.options import by_number
 from datadiet.progress import Listener
 from datadiet.records import Forecast
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.tasks import Prediction, Task, task_for
+from datadiet.teaching import ask_teacher, check_teacher
 
 Loss = Callable[..., torch.Tensor]
 
@@ -46,6 +49,7 @@ class Run:
         lengths: int64, tokens of each training row.
         precision: Resolved: `fp32`, `bf16` or `fp16`.
         meter: Of the energy.
+        teacher: What another model says of the training rows.
     """
 
     config: FinetuneConfig
@@ -63,6 +67,7 @@ class Run:
     lengths: NDArray[np.int64]
     precision: str
     meter: EnergyMeter
+    teacher: Teacher | None = None
 
     @property
     def collate(self) -> Any:
@@ -71,7 +76,7 @@ class Run:
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
-        tokens = self.config.batch_size * max(1, int(self.lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+        tokens = _pass_tokens(self.config, self.lengths)
         return predict_all(
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
@@ -113,6 +118,9 @@ def prepare(
     _check_steps(config, diet, len(data.splits["train"]))
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
+    diet.select_options = by_number(diet.select_options, task.label_names)
+    if config.teacher is not None:
+        check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
     model = _adapted(task.load_model(config.model, **_model_options(config, data)), config)
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
@@ -127,10 +135,35 @@ def prepare(
     lengths = lengths_of(train)
     assert lengths is not None  # every task gives a length
     precision = resolve_precision(config.precision, best_device())
+    if config.teacher is not None:
+        listener.phase("asking the teacher")
+    teacher = _teacher(config, task, data, lengths, precision, ledger)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(),
+        dev, lengths, precision, meter or EnergyMeter(), teacher,
     )  # fmt: skip
+
+
+def _pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
+    """The most padded tokens of a batch of a pass."""
+    return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+
+
+def _teacher(
+    config: FinetuneConfig, task: Task, data: Dataset, lengths: NDArray[np.int64], precision: str, ledger: Ledger
+) -> Teacher | None:
+    if config.teacher is None:
+        return None
+    return ask_teacher(
+        Path(config.teacher).expanduser(),
+        task,
+        data.splits["train"],
+        max_length=config.max_length,
+        batch_tokens=_pass_tokens(config, lengths),
+        precision=precision,
+        temperature=config.teacher_temperature,
+        ledger=ledger,
+    )
 
 
 def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
