@@ -6,6 +6,7 @@ import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
+from datadiet.dynamic_scores import DYNAMIC_SCORES
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
 from datadiet.selectors import SELECTORS
@@ -14,7 +15,7 @@ from datadiet.selectors import SELECTORS
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("score", SCORES),
+        ("score", (*SCORES, *DYNAMIC_SCORES)),
         ("combine", COMBINATIONS),
         ("select", SELECTORS),
         ("history", HISTORIES),

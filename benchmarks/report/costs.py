@@ -77,6 +77,20 @@ def overhead(results: Path) -> str:
     return _with_machines(table([*head, "quartiles", "target"], rows, left=3), cases)
 
 
+def recorder(results: Path) -> str:
+    cases = _read(results, "recorder")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for name, case in sorted(cases.items()):
+        seconds = [f"{case['epochs']}", f"{case['train_s']:.1f} s", f"{case['record_s']:.2f} s"]
+        share = f"{100 * case['share']:.2f} %, {_met('1 %', case['share'] <= 0.01)}"
+        sizes = [f"{case[kind]:.1f}, {_met('32', case[kind] <= 32)}" for kind in ("memory_bytes", "disk_bytes")]
+        rows.append([_case_name(name, case), *seconds, share, *sizes])
+    head = ["set", "epochs", "training", "record", "share", "bytes in memory", "bytes on disk"]
+    return _with_machines(table(head, rows), cases)
+
+
 def scoring(results: Path) -> str:
     cases = _read(results, "scoring")
     if not cases:
