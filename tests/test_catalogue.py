@@ -8,7 +8,7 @@ from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
-from datadiet.selectors import SELECTORS
+from datadiet.selectors import IN_BATCH, SELECTORS
 
 
 @pytest.mark.parametrize(
@@ -17,6 +17,7 @@ from datadiet.selectors import SELECTORS
         ("score", SCORES),
         ("combine", COMBINATIONS),
         ("select", SELECTORS),
+        ("in_batch", IN_BATCH),
         ("history", HISTORIES),
         ("rescore", RESCORE),
     ],
