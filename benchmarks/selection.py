@@ -8,7 +8,8 @@
 Each figure is the median of the repeats; memory is the most that NumPy held at any moment above the values and groups
 themselves, in one further run. The targets: `hardest` from 10 million values in at most 1 s and 0.5 GB, from 100
 million in at most 12 s; the others within 3 times `hardest`; InfoBatch, UCB, epsilon and SeTa from 1 million in at most
-50 ms. UCB is `hardest` over an exponential mean plus deviation, the update of that history included. Results are kept per number of values, beside each other.
+50 ms. UCB is `hardest` over an exponential mean plus deviation, the update of that history included. Results are kept
+per number of values, beside each other.
 """
 
 from __future__ import annotations
