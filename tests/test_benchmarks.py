@@ -239,6 +239,9 @@ COST_CASES = [
     ("selectors", "10000000", {"selectors": {"hardest": SELECTOR | {"peak_gb": 0.6}}}, "1 s, 0.5 GB: **missed**"),
     ("selectors", "100000000", {"selectors": {"hardest": SELECTOR | {"seconds": 13}}}, "12 s: **missed**"),
     ("selectors", "10000000", {"selectors": {"random": SELECTOR | {"times_hardest": 3.1}}}, "3 x: **missed**"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "0.050 s | 0.400 to 0.600"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "50 ms: met"),
+    ("selectors", "1000000", {"selectors": {"seta": SELECTOR | {"seconds": 0.051}}}, "50 ms: **missed**"),
     (
         "memory",
         "synthetic",

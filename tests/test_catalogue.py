@@ -9,7 +9,7 @@ from datadiet.diet import RESCORE
 from datadiet.dynamic_scores import DYNAMIC_SCORES
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
-from datadiet.selectors import SELECTORS
+from datadiet.selectors import IN_BATCH, SELECTORS
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,7 @@ from datadiet.selectors import SELECTORS
         ("score", (*SCORES, *DYNAMIC_SCORES)),
         ("combine", COMBINATIONS),
         ("select", SELECTORS),
+        ("in_batch", IN_BATCH),
         ("history", HISTORIES),
         ("rescore", RESCORE),
     ],

@@ -12,17 +12,18 @@ from datadiet.catalogue.diet import DIET_OPTIONS
 from datadiet.catalogue.dynamics import DYNAMIC_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
-from datadiet.catalogue.selectors import SELECTORS
+from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
 
 KINDS: Mapping[str, str] = {
     "score": "--score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
+    "in_batch": "datadiet.selectors.IN_BATCH, in Python: which examples of a batch get a forward and a backward pass",
     "combine": "--combine: how intent and slots become one value (intent-slot only)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
 }
 
-METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *DYNAMIC_SCORES, *SELECTORS, *DIET_OPTIONS)
+METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *DYNAMIC_SCORES, *SELECTORS, *IN_BATCH, *DIET_OPTIONS)
 
 
 def as_json() -> list[dict[str, str]]:
