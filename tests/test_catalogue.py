@@ -6,8 +6,10 @@ import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
+from datadiet.gradients import GRADIENT_SCORES
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
+from datadiet.scores.two_models import TWO_MODEL_SCORES
 from datadiet.selectors import SELECTORS
 
 
@@ -19,6 +21,8 @@ from datadiet.selectors import SELECTORS
         ("select", SELECTORS),
         ("history", HISTORIES),
         ("rescore", RESCORE),
+        ("gradient", GRADIENT_SCORES),
+        ("two-model", TWO_MODEL_SCORES),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:

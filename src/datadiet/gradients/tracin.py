@@ -15,7 +15,7 @@ from datadiet.checks import ArgumentError
 from datadiet.gradients import functional
 from datadiet.gradients.checkpoints import Checkpoint, loaded
 from datadiet.gradients.functional import Inputs, Losses
-from datadiet.gradients.grand import default_loss, batches, grand, in_order
+from datadiet.gradients.grand import batches, default_loss, grand, in_order
 from datadiet.gradients.heads import head_weights, last_layer_pass
 from datadiet.gradients.losses import without_labels
 from datadiet.gradients.parameters import Parameters, chosen_parameters
