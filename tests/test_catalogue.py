@@ -7,8 +7,10 @@ import pytest
 from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
 from datadiet.dynamic_scores import DYNAMIC_SCORES
+from datadiet.gradients import GRADIENT_SCORES
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
+from datadiet.scores.two_models import TWO_MODEL_SCORES
 from datadiet.selectors import IN_BATCH, SELECTORS
 
 
@@ -21,6 +23,8 @@ from datadiet.selectors import IN_BATCH, SELECTORS
         ("in_batch", IN_BATCH),
         ("history", HISTORIES),
         ("rescore", RESCORE),
+        ("gradient", GRADIENT_SCORES),
+        ("two-model", TWO_MODEL_SCORES),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:

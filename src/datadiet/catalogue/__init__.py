@@ -10,9 +10,11 @@ from dataclasses import asdict
 
 from datadiet.catalogue.diet import DIET_OPTIONS
 from datadiet.catalogue.dynamics import DYNAMIC_SCORES
+from datadiet.catalogue.gradients import GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
 from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
+from datadiet.catalogue.two_models import TWO_MODEL_SCORES
 
 KINDS: Mapping[str, str] = {
     "score": "--score: how hard an example is; larger = harder, always",
@@ -21,9 +23,19 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how intent and slots become one value (intent-slot only)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "gradient": "dd.gradients: scores that need gradients, of a model or of a run's checkpoints",
+    "two-model": "dd.scores.two_models: scores that compare two models",
 }
 
-METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *DYNAMIC_SCORES, *SELECTORS, *IN_BATCH, *DIET_OPTIONS)
+METHODS: tuple[Method, ...] = (
+    *LOGIT_SCORES,
+    *DYNAMIC_SCORES,
+    *SELECTORS,
+    *IN_BATCH,
+    *DIET_OPTIONS,
+    *GRADIENT_SCORES,
+    *TWO_MODEL_SCORES,
+)
 
 
 def as_json() -> list[dict[str, str]]:

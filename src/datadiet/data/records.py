@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 TASKS = ("classification", "regression", "intent-slot")
 
@@ -64,6 +64,22 @@ class Examples:
         chosen = [int(row) for row in rows]
         parts = {field.name: getattr(self, field.name) for field in fields(self)}
         return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
+
+
+def without_input(examples: Examples) -> Examples:
+    """The same labels over empty texts: what the null model of PVI trains on.
+
+    Raises:
+        ValueError: For tagged words: without words there is nothing to tag.
+
+    Example:
+        >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
+        Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
+    """
+    if examples.tokens is not None or examples.slots is not None:
+        raise ValueError("empty inputs are for texts with one label each: tagged words have none to leave out.")
+    blank = ("",) * len(examples)
+    return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
 
 
 @dataclass(frozen=True)
