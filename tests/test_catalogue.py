@@ -7,16 +7,16 @@ import pytest
 from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
 from datadiet.history import HISTORIES
-from datadiet.scores import COMBINATIONS, SCORES
-from datadiet.selectors import SELECTORS
+from datadiet.scores import COMBINATIONS, EMBEDDING_SCORES, SCORES, TEXT_SCORES
+from datadiet.selectors import FEATURE_SELECTORS, SELECTORS
 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("score", SCORES),
+        ("score", [*SCORES, *EMBEDDING_SCORES, *TEXT_SCORES]),
         ("combine", COMBINATIONS),
-        ("select", SELECTORS),
+        ("select", [*SELECTORS, *FEATURE_SELECTORS]),
         ("history", HISTORIES),
         ("rescore", RESCORE),
     ],

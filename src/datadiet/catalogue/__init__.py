@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from datadiet.catalogue.diet import DIET_OPTIONS
+from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
 from datadiet.catalogue.selectors import SELECTORS
@@ -21,7 +22,13 @@ KINDS: Mapping[str, str] = {
     "rescore": "--rescore: which examples get a forward pass at a refresh",
 }
 
-METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS)
+METHODS: tuple[Method, ...] = (
+    *LOGIT_SCORES,
+    *GEOMETRY_SCORES,
+    *SELECTORS,
+    *GEOMETRY_SELECTORS,
+    *DIET_OPTIONS,
+)
 
 
 def as_json() -> list[dict[str, str]]:
