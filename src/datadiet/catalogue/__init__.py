@@ -10,6 +10,7 @@ from dataclasses import asdict
 
 from datadiet.catalogue.diet import DIET_OPTIONS
 from datadiet.catalogue.dynamics import DYNAMIC_SCORES
+from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
 from datadiet.catalogue.gradients import GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
@@ -23,18 +24,18 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how intent and slots become one value (intent-slot only)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
-    "gradient": "dd.gradients: scores that need gradients, of a model or of a run's checkpoints",
-    "two-model": "dd.scores.two_models: scores that compare two models",
 }
 
 METHODS: tuple[Method, ...] = (
     *LOGIT_SCORES,
     *DYNAMIC_SCORES,
-    *SELECTORS,
-    *IN_BATCH,
-    *DIET_OPTIONS,
     *GRADIENT_SCORES,
     *TWO_MODEL_SCORES,
+    *GEOMETRY_SCORES,
+    *SELECTORS,
+    *GEOMETRY_SELECTORS,
+    *IN_BATCH,
+    *DIET_OPTIONS,
 )
 
 

@@ -8,7 +8,7 @@ ANAND = "Anand, Tan and Minakova 2023 (Influence Scores at Scale, EMNLP)"
 
 GRADIENT_SCORES: tuple[Method, ...] = (
     Method(
-        "gradient",
+        "score",
         "grand",
         "|| grad_w loss ||_2 over all or chosen weights; last layer: ||p - y|| sqrt(1 + ||h||^2)",
         "a model, labels",
@@ -17,7 +17,7 @@ GRADIENT_SCORES: tuple[Method, ...] = (
         "before training, where it did not reproduce; on noisy labels, which it ranks hardest",
     ),
     Method(
-        "gradient",
+        "score",
         "vog",
         "mean_td sqrt(var_c dz_y / de_td) over checkpoints c, without padding; standard scores per class or data set",
         "checkpoints of one run, labels",
@@ -26,7 +26,7 @@ GRADIENT_SCORES: tuple[Method, ...] = (
         "it does not find mislabelled examples better than chance; cut off hard it can strip a class",
     ),
     Method(
-        "gradient",
+        "score",
         "self_influence",
         "sum_c eta_c || grad_w loss_c ||^2 over checkpoints c",
         "checkpoints and learning rates of one run, labels",
@@ -35,7 +35,7 @@ GRADIENT_SCORES: tuple[Method, ...] = (
         "beyond about 30 % removed it falls below random on SNLI",
     ),
     Method(
-        "gradient",
+        "score",
         "tracin",
         "- sum_c eta_c <grad_w loss_c, mean_dev grad_w loss_c>; above 0 = harmful to dev",
         "checkpoints and learning rates of one run, labels, a clean dev set",

@@ -6,7 +6,7 @@ from datadiet.catalogue.method import Method
 
 TWO_MODEL_SCORES: tuple[Method, ...] = (
     Method(
-        "two-model",
+        "score",
         "negative_pvi",
         "log2 p_null(y) - log2 p(y), in bits; above 0 = the input misleads",
         "logits of a model, and of one trained on empty inputs, both cross-fitted",
@@ -15,7 +15,7 @@ TWO_MODEL_SCORES: tuple[Method, ...] = (
         "not cross-fitted it says nothing after about 2 epochs; beyond 10 % removed it falls below random on SNLI",
     ),
     Method(
-        "two-model",
+        "score",
         "reducible_loss",
         "loss(x, y) - loss under a model trained on other data",
         "logits, labels, irreducible losses (computed once)",
@@ -24,7 +24,7 @@ TWO_MODEL_SCORES: tuple[Method, ...] = (
         "its in-batch form saves steps, not time in proportion: every candidate has a forward",
     ),
     Method(
-        "two-model",
+        "score",
         "teacher_el2n",
         "|| p - p_teacher ||_2, in [0, sqrt 2]",
         "logits of a model and its teacher",
@@ -33,7 +33,7 @@ TWO_MODEL_SCORES: tuple[Method, ...] = (
         "where the teacher is wrong as well",
     ),
     Method(
-        "two-model",
+        "score",
         "teacher_divergence",
         "KL(p_teacher || p), in nats",
         "logits of a model and its teacher",

@@ -4,8 +4,8 @@ A score is `f(logits, labels, *, mask=None) -> values` and drops the class axis;
 `example_values` composes it with a token reduction and a combination of heads, so that any score works on any task. A
 function of your own of the same form goes wherever these go.
 
-Scores of a whole set are `f(embeddings, labels=None, *, ids=None, ...)` or `f(texts, labels=None, *, ids=None, ...)`; they
-need no model's answer, and stand in `EMBEDDING_SCORES` and `TEXT_SCORES`.
+Scores of a whole set are `f(embeddings, labels=None, *, ids=None, ...)` or `f(texts, labels=None, *, ids=None, ...)`;
+they need no model's answer, and stand in `EMBEDDING_SCORES` and `TEXT_SCORES`.
 """
 
 from __future__ import annotations
