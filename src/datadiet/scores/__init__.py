@@ -15,6 +15,7 @@ from datadiet.scores.logits import (
     el2n,
     entropy,
     gold_probability,
+    is_multi_hot,
     margin,
 )
 from datadiet.scores.reduce import (
@@ -24,6 +25,7 @@ from datadiet.scores.reduce import (
     example_values,
     reduce_tokens,
 )
+from datadiet.scores.tokens import mask_tokens, with_tokens
 
 # for names on the command line only; in Python the functions are passed themselves
 SCORES: dict[str, Score] = {
@@ -47,6 +49,9 @@ __all__ = [
     "entropy",
     "example_values",
     "gold_probability",
+    "is_multi_hot",
     "margin",
+    "mask_tokens",
     "reduce_tokens",
+    "with_tokens",
 ]

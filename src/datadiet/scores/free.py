@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from datadiet.records import HeadSignals, Signals
+from datadiet.scores.logits import cross_entropy, gold_probability, is_multi_hot
+from datadiet.scores.logits import margin as logit_margin
 
 FREE = ("gold_probability", "margin", "loss")
 
@@ -15,7 +17,8 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
 
     Over the positions of a head and over the heads, the probability and the margin are means (free of length) and the
     loss is the sum, i.e. the example's negative log-likelihood. A regression head has a squared error for its loss, and
-    nan for the other two.
+    nan for the other two. A multi-hot head has the sum of its binary cross-entropies, the mean over the classes of the
+    right answer's probability, and the margin of its worst class.
 
     Args:
         signals: The heads of one forward pass.
@@ -38,6 +41,8 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
 
 def _of_head(head: HeadSignals) -> tuple[Tensor, Tensor, Tensor]:
     logits, labels = head.logits.float(), head.labels
+    if is_multi_hot(logits, labels):
+        return gold_probability(logits, labels), logit_margin(logits, labels), cross_entropy(logits, labels)
     if labels.is_floating_point():
         error = logits.reshape(len(labels)) - labels  # (batch, 1) -> (batch,)
         unknown = torch.full_like(error, torch.nan)
