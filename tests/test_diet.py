@@ -141,14 +141,15 @@ def test_a_selector_of_the_users_own():
     assert diet.describe()["select"] == "first"
 
 
-def test_weights_are_refused_rather_than_ignored():
+def test_weights_are_planned_and_reset_where_everything_trains():
     def weighted(values, count, *, seed, epoch, groups=None):
-        return Selection(np.arange(count), np.ones(count, np.float32))
+        return Selection(np.arange(count), np.full(count, 2, np.float32))
 
-    diet = begun(Diet(select=weighted))
-    epoch_of(diet, 0, ERRORS)
-    with pytest.raises(ArgumentError, match="loss weights"):
-        epoch_of(diet, 1, ERRORS)
+    diet = begun(Diet(select=weighted, refresh_every=2, anneal_epochs=1), epochs=4)
+    found = [epoch_of(diet, epoch, ERRORS).weights for epoch in range(4)]
+    assert [weights is None for weights in found] == [True, False, False, True]
+    assert found[1].tolist() == found[2].tolist() == [2.0] * 10
+    assert diet._tables.plans.read()["weight"].to_pylist()[-20:] == [1.0] * 20
 
 
 def test_uncertain_prefers_the_undecided():

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.checks import ArgumentError
 from datadiet.records import Selection
 from datadiet.selectors import SELECTORS, with_floor
 
@@ -42,7 +41,7 @@ class Chooser:
         epoch: int,
         groups: NDArray[np.int64] | None = None,
         scale: float | None = None,
-    ) -> Rows:
+    ) -> Selection:
         """Rows by their values.
 
         Args:
@@ -53,16 +52,10 @@ class Chooser:
             scale: The largest value there can be, where there is one; of interest to `uncertain`.
 
         Returns:
-            int64 `(count,)`, ascending.
-
-        Raises:
-            ArgumentError: If the selector gives loss weights.
+            Exactly `count` rows, with loss weights where the selector gives them.
         """
         options: dict[str, Any] = {"scale": scale} if self._scaled else {}
-        chosen = self._select(values, count, seed=self._seed, epoch=epoch, groups=groups, **options)
-        if chosen.weights is not None:
-            raise ArgumentError("the selector gives loss weights, which this version does not apply.")
-        return chosen.rows
+        return self._select(values, count, seed=self._seed, epoch=epoch, groups=groups, **options)
 
     def draw(self, number: int, count: int, *, epoch: int) -> Rows:
         """Rows at random, int64 `(count,)`, of so many: where nothing is known of them yet."""

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
 from datadiet.data.configured import columns_of
 from datadiet.data.hub import hub_name
+from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
@@ -40,7 +42,7 @@ LR_SCHEDULES = (
 )
 PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
-JOINT = "intent-slot"
+JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
 
@@ -81,6 +83,7 @@ def output_folder(config: FinetuneConfig) -> Path:
 
 def _check_names(config: FinetuneConfig, problems: Problems) -> None:
     problems.choice("task", config.task, TASKS)
+    problems.choice("label_separator", config.label_separator, SEPARATORS)
     problems.choice("lr_schedule", config.lr_schedule, LR_SCHEDULES)
     problems.check(
         config.class_weights in (None, "balanced"), f"class_weights must be 'balanced', got {config.class_weights!r}."
@@ -116,15 +119,17 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
     """Refuse options that would do nothing, or that exclude one another."""
     owners = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
     owners |= {"history_alpha": ("history", "ema"), "history_c": ("history", "ema")}
-    owners |= {"alpha": ("task", JOINT), "combine": ("task", JOINT)}
-    for name, (option, needed) in owners.items():
+    owners |= {"alpha": ("task", JOINT), "label_separator": ("task", MULTI_LABEL), "combine": ("task", JOINT, TAGGER)}
+    for name, (option, *needed) in owners.items():
         found = getattr(config, option)
-        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found != needed
-        known = option != "task" or found in TASKS
-        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {needed!r}.")
+        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
+        known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
+        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
     for name in ("class_weights", "label_smoothing", "floor"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")
+    tagged = config.task == TAGGER and bool(config.floor)
+    problems.check(not tagged, "floor is for examples with a class; a sentence with a tag for each word has none.")
     problems.check(
         not config.early_stopping or config.checkpoint_every == 1,
         "early_stopping needs a checkpoint of every epoch, for the best weights: checkpoint_every must be 1.",
@@ -187,11 +192,12 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     history = _history(config, problems)
     settings = {name: getattr(config, name) for name in (*CHOICES, *PHASES)}
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
-    diet = _collect(lambda: Diet(**settings, history=history or "last"), problems)
+    made: str | History = "last" if history is None or config.history == "last" else history
+    diet = _collect(lambda: Diet(**settings, history=made), problems)
     _check_schedule(config, problems)
     if diet is None:
         return None
-    diet.history_name = config.history
+    diet.measure = replace(diet.measure, history_name=config.history)
     if config.max_steps is not None:
         problems.check(diet.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
     return diet

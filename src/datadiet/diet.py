@@ -25,19 +25,16 @@ from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
 from datadiet.forecasting import forecast
 from datadiet.history import History
+from datadiet.measures import ScoreFunction, checked_measure
 from datadiet.options import (
-    ScoreFunction,
     check_alone,
     check_options,
     check_tolerance,
-    checked_history,
     checked_keep,
-    checked_score,
 )
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
-from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
-from datadiet.scores.free import FREE, free_signals
+from datadiet.scores import COMBINATIONS
 from datadiet.selectors import SELECTORS
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
@@ -120,10 +117,9 @@ class Diet:
         problems = Problems()
         self.keep = None if tolerance is not None else checked_keep(keep, problems)
         self.combine = combine or ("mean" if select == "uncertain" else "norm")
-        self.score_name, self.score = checked_score(score, problems)
-        self.history_name, self._history = checked_history(history, problems)
         self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
         problems.choice("combine", self.combine, COMBINATIONS)
+        self.measure = checked_measure(score, self.combine, history, problems)
         problems.choice("rescore", rescore, RESCORE)
         if isinstance(select, str):
             problems.choice("selector", select, SELECTORS)
@@ -137,7 +133,7 @@ class Diet:
         self.tolerance = tolerance
         self.decider: Decider | None = None  # while a run goes on
         if tolerance is not None:
-            check_tolerance(tolerance, self.score_name, self.select_name, problems)
+            check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
             check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
         problems.raise_any()
         self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
@@ -169,7 +165,7 @@ class Diet:
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
         scores_from = None if self.scores_from is None else Path(self.scores_from).name
-        chosen = {"score": self.score_name, "select": self.select_name, "history": self.history_name}
+        chosen = {"score": self.measure.name, "select": self.select_name, "history": self.measure.history_name}
         return {
             **chosen,
             "tolerance": self.tolerance,
@@ -216,7 +212,7 @@ class Diet:
             self.decider = Decider(Tolerance(self.tolerance), planned)
         self._groups, self._regression = groups, False
         self._training = TrainingValues(num_examples, self.columns)
-        self._current = CurrentValues(num_examples, self._history)
+        self._current = CurrentValues(num_examples, self.measure.history, every=self.measure.kind == "dynamics")
         self.round = 0
         self._plan: EpochPlan | None = None
         self._run = state[1]["run"] if state else uuid.uuid4().hex
@@ -253,7 +249,7 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*dict.fromkeys((self.score_name, *FREE)), MOMENT)
+        return (*self.measure.columns, MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -269,7 +265,8 @@ class Diet:
             return
         if scores.source == "pass" or self.rescore != "all":
             moments = scores.values[MOMENT] if scores.source == "train" else None
-            self._current.take(scores.rows, scores.values[self.score_name], moments=moments)
+            if (values := self.measure.read(scores.values)) is not None:
+                self._current.take(scores.rows, values, moments=moments)
         if self._tables is not None:
             self._tables.scores.append(scores)
 
@@ -323,6 +320,8 @@ class Diet:
         plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
+            if self._plan.weights is not None:
+                arrays["plan.weights"] = self._plan.weights
         parts = (0, 0) if self._tables is None else self._tables.parts
         return arrays, {
             **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
@@ -345,16 +344,15 @@ class Diet:
             self.decider.load(numbers["decider"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
-            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
+            weights = np.array(arrays["plan.weights"]) if "plan.weights" in arrays else None
+            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_, weights=weights)
 
     # ---- inside ----
 
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        score = example_values(self.score, signals, combine=self.combine)
-        values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
-        return torch.stack([values[name] for name in self.columns[:-1]])
+        return self.measure.recorded(signals)
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
@@ -378,16 +376,12 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        rows = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
-        return EpochPlan(epoch, rows, full=False, round=self.round)
-
-    def _scale(self) -> float | None:
-        """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""
-        bounded = self.score is el2n and self.combine == "mean" and not self._regression
-        return EL2N_MAX if bounded else None
+        scale = self.measure.scale(regression=self._regression)
+        chosen = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=scale)
+        return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        known = last_values(run / "scores", self.score_name)
+        known = last_values(run / "scores", self.measure.name)
         keys = range(len(self._current)) if ids is None else ids
         found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
         rows = np.flatnonzero(np.isfinite(found))

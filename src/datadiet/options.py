@@ -7,9 +7,7 @@ from collections.abc import Callable, Mapping
 from torch import Tensor
 
 from datadiet.checks import ArgumentError, Problems, percent_hint
-from datadiet.history import HISTORIES, History
 from datadiet.schedules import parse_keep
-from datadiet.scores import SCORES, el2n
 from datadiet.selectors import SELECTORS
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
@@ -30,29 +28,10 @@ def checked_keep(keep: float | str | Mapping[int, float], problems: Problems) ->
     return found
 
 
-def checked_score(score: str | ScoreFunction, problems: Problems) -> tuple[str, ScoreFunction]:
-    """A score and its name; refused if it needs what training does not give it."""
-    if isinstance(score, str):
-        problems.choice("score", score, SCORES)
-        return score, SCORES.get(score, el2n)
-    name = getattr(score, "__name__", type(score).__name__)
-    needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
-    problems.check(not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it.")
-    return name, score
-
-
-def checked_history(history: str | History, problems: Problems) -> tuple[str, History]:
-    """A history and its name."""
-    if not isinstance(history, str):
-        return "custom", history
-    problems.choice("history", history, HISTORIES)
-    return history, HISTORIES.get(history, HISTORIES["last"])()
-
-
-def check_tolerance(points: float, score: str, select: str, problems: Problems) -> None:
+def check_tolerance(points: float, score: str, named: bool, select: str, problems: Problems) -> None:
     """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
     problems.check(
-        score not in SCORES or score in ZERO_WHEN_LEARNED,
+        not named or score in ZERO_WHEN_LEARNED,
         f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(ZERO_WHEN_LEARNED)}.",
     )
     problems.check(

@@ -29,11 +29,14 @@ class HeadSignals:
             number of labels per example float32 `(batch, classes)`, 0 or 1.
         mask: bool `(batch, positions)`, True where a position counts (any may be left out: masking one is the same as
             removing it); None for a head with one decision per example.
+        hidden: What went into the head's last linear layer, `(batch, size)` or `(batch, positions, size)`, any float
+            dtype; None where it is not known.
     """
 
     logits: Tensor
     labels: Tensor
     mask: Tensor | None = None
+    hidden: Tensor | None = None
 
 
 @dataclass(frozen=True)

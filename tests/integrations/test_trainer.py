@@ -15,6 +15,7 @@ from datadiet.diet import Diet
 from datadiet.integrations.huggingface import DietMixin, DietTrainer
 from datadiet.integrations.passes import score_rows
 from datadiet.integrations.rows import ROW_KEY
+from datadiet.records import Selection
 from datadiet.store import read_table
 from tiny import tiny_classifier
 from toytrain import CLASSES, toy_features, toy_trainer, weights
@@ -416,3 +417,37 @@ def test_floor_takes_the_classes_from_the_labels(tmp_path):
     labels = np.array(toy_features()["labels"])
     for epoch in (1, 2, 3):
         assert np.bincount(labels[plans_of(tmp_path)[epoch]]).min() >= 4
+
+
+def _doubled(values, count, *, seed, epoch, groups=None):
+    return Selection(np.arange(count), np.full(count, 2, np.float32))
+
+
+def _single(values, count, *, seed, epoch, groups=None):
+    return Selection(np.arange(count))
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_weights_reach_the_gradient_under_accumulation(tmp_path, accumulation):
+    """SGD: doubled losses are a doubled learning rate, whatever the accumulation."""
+    options = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
+    options |= {"gradient_accumulation_steps": accumulation, "num_train_epochs": 2}
+    toy_trainer(tmp_path / "first", Diet(), num_train_epochs=2).train()
+    found = []
+    for name, select, rate in (("twice", _doubled, 0.1), ("rate", _single, 0.2)):
+        diet = Diet(select=select, warmup_epochs=0, refresh_every=1, scores_from=tmp_path / "first")
+        trainer = toy_trainer(tmp_path / name, diet, learning_rate=rate, **options)
+        trainer.train()
+        found.append(weights(trainer.model))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)
+
+
+def test_weights_are_clipped_with_the_gradient(tmp_path):
+    """A factor on every example is undone by a clip that always bites."""
+    options = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 1e-3, "num_train_epochs": 2}
+    found = []
+    for name, select in (("doubled", _doubled), ("once", _single)):
+        trainer = toy_trainer(tmp_path / name, Diet(select=select, refresh_every=1), learning_rate=0.5, **options)
+        trainer.train()
+        found.append(weights(trainer.model))
+    torch.testing.assert_close(found[0], found[1], atol=1e-5, rtol=1e-4)

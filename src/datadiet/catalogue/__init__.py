@@ -16,7 +16,7 @@ from datadiet.catalogue.selectors import SELECTORS
 KINDS: Mapping[str, str] = {
     "score": "--score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
-    "combine": "--combine: how intent and slots become one value (intent-slot only)",
+    "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
 }

@@ -133,7 +133,8 @@ def _check_arguments(
     problems.share("dev_share", dev_share)
     problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
     problems.check(
-        separator in SEPARATORS, f"label_separator must be one of {', '.join(map(repr, SEPARATORS))}, got {separator!r}."
+        separator in SEPARATORS,
+        f"label_separator must be one of {', '.join(map(repr, SEPARATORS))}, got {separator!r}.",
     )
     if train_rows is not None:
         problems.whole("train_rows", train_rows, least=1)

@@ -64,6 +64,8 @@ class DietCallback(TrainerCallback):
         """Choose what this epoch trains on."""
         self.diet.absorb(self.diet.drain())
         plan = self.diet.plan(self._epoch)
+        if plan.weights is not None:
+            raise ArgumentError("the selector gives loss weights, which DietCallback cannot apply; use DietMixin.")
         if self._sampler is not None:
             self._sampler.set_plan(plan)
 

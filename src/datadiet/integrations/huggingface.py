@@ -31,10 +31,11 @@ from datadiet.integrations.epochs import EpochTotals
 from datadiet.integrations.learning_rate import follow
 from datadiet.integrations.passes import score_rows
 from datadiet.integrations.results import result_of
-from datadiet.integrations.rows import carry_rows, pop_rows
+from datadiet.integrations.rows import carry_rows, pop_rows, row_weights
 from datadiet.integrations.sampler import DietSampler
 from datadiet.integrations.sentence_pairs import captured_outputs, pair_signals
 from datadiet.ledger import Ledger
+from datadiet.models.heads import Heads, head_layers
 from datadiet.records import CostLedger, EpochResult, Json, Signals
 from datadiet.scoring import Batch, lengths_of
 from datadiet.tasks import signals_of
@@ -83,6 +84,7 @@ class DietMixin(_Base):
         self._dieting = diet.keep != 1.0
         self._ids, self._groups = ids, groups
         self._sampler: DietSampler | None = None
+        self._weights: torch.Tensor | None = None  # of the rows' losses in this epoch
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self.epoch_results: list[EpochResult] = []
         self.current_epoch = EpochTotals(0, self.ledger)
@@ -159,7 +161,8 @@ class DietMixin(_Base):
         capture: AbstractContextManager[list[Any]] = (
             captured_outputs(self.network) if self._embeds else nullcontext(none)
         )
-        with capture as captured:
+        weights = None if self._weights is None else self._weights[rows.cpu()]
+        with capture as captured, self.heads.watching(weights):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
@@ -208,6 +211,7 @@ class DietMixin(_Base):
 
     def _begin(self) -> None:
         """Bind the diet, once the batch size is final."""
+        self.heads = Heads({} if self._embeds else head_layers(self.network))
         self.lengths = lengths_of(self.train_dataset)
         ids, groups = ids_and_groups(self.train_dataset)
         self.diet.begin(
@@ -249,6 +253,7 @@ class DietMixin(_Base):
             plan = self.diet.plan(epoch)
         if self._sampler is not None:
             self._sampler.set_plan(plan)
+        self._weights = row_weights(plan, self.num_rows)
         self.current_epoch.kept, self.current_epoch.dropped = len(plan.rows), self.num_rows - len(plan.rows)
         self._resumed = None
         if self._dieting:
@@ -343,7 +348,7 @@ class DietMixin(_Base):
 
     def call_model(self, batch: Batch) -> Any:
         """The model's outputs for a batch, under the Trainer's autocast; one per text column where it embeds."""
-        with self.autocast_smart_context_manager():
+        with self.autocast_smart_context_manager(), self.heads.watching():
             if not self._embeds:
                 return self.network(**batch)
             trainer: Any = self
@@ -352,9 +357,10 @@ class DietMixin(_Base):
 
     def signals_of_batch(self, outputs: Any, batch: Mapping[str, Any]) -> Signals:
         """What scores work on: by the diet\'s own reader, or recognised."""
-        if self.diet.signals is not None:
-            return self.diet.signals(outputs, batch)
-        return pair_signals(outputs, batch.get("label")) if self._embeds else signals_of(outputs, batch)
+        if self._embeds and self.diet.signals is None:
+            return pair_signals(outputs, batch.get("label"))
+        read = self.diet.signals or signals_of
+        return self.heads.signals(read(outputs, batch))
 
 
 class DietTrainer(DietMixin, Trainer):

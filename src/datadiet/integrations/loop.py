@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
-from datadiet.integrations.rows import RowCollator, RowDataset, pop_rows
+from datadiet.integrations.rows import RowCollator, RowDataset, pop_rows, row_weights
 from datadiet.integrations.sampler import DietSampler
 from datadiet.records import EpochPlan, HeadSignals, Scores, Signals
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH
@@ -29,10 +29,13 @@ class RowBatch:
     Attributes:
         inputs: What the collate function made.
         rows: int64 `(batch,)` positions in the training split.
+        weights: float32 `(batch,)`, what each example's loss is to be multiplied by before the mean over the batch;
+            None where every one weighs 1.
     """
 
     inputs: dict[str, Any]
     rows: Tensor
+    weights: Tensor | None = None
 
     @property
     def labels(self) -> Tensor:
@@ -75,10 +78,11 @@ class Epoch:
         loader = DataLoader(
             RowDataset(dataset), batch_size=batch_size, sampler=sampler, collate_fn=RowCollator(collate_fn), **options
         )
+        weights = row_weights(self.plan, len(dataset))
         for batch in loader:
             rows = pop_rows(batch)
             assert rows is not None
-            yield RowBatch(batch, rows)
+            yield RowBatch(batch, rows, None if weights is None else weights[rows])
 
     def observe(self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> None:
         """Hand back what the training forward gave, for one head.

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from datadiet.records import EpochPlan
+
 ROW_KEY = "datadiet_row"
 
 
@@ -68,3 +70,12 @@ def pop_rows(batch: dict[str, Any]) -> torch.Tensor | None:
     """Take the rows out of a batch, before the model sees it."""
     rows: torch.Tensor | None = batch.pop(ROW_KEY, None)
     return rows
+
+
+def row_weights(plan: EpochPlan, num_rows: int) -> torch.Tensor | None:
+    """The loss weight of each training row, float32 `(num_rows,)`; None where every row of the plan weighs 1."""
+    if plan.weights is None:
+        return None
+    weights = torch.zeros(num_rows)
+    weights[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.weights)
+    return weights

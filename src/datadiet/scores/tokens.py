@@ -57,7 +57,9 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
         )
     if bool((values.isnan() & counted).any()):
         rows = (values.isnan() & counted).any(-1).nonzero().flatten().tolist()
-        raise ArgumentError(f"values must be numbers, found nan in sentence {', '.join(map(str, rows[:5]))} of the batch.")
+        raise ArgumentError(
+            f"values must be numbers, found nan in sentence {', '.join(map(str, rows[:5]))} of the batch."
+        )
     ordered = values.detach().float().masked_fill(~counted, -torch.inf)
     # a value may be -inf itself: what does not count comes after everything that does
     by_value = ordered.argsort(dim=-1, descending=True, stable=True)
