@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from datadiet.checks import ArgumentError, Problems, percent_hint
+from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
 from datadiet.schedules import parse_keep
-from datadiet.selectors import SELECTORS
+from datadiet.selectors import NEEDS, OPTIONS, SELECTORS
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
-ScoreFunction = Callable[..., Tensor]
 TOLERANCE_SELECTORS = ("hardest", "epsilon")
 OFFSET_SELECTORS = ("hardest", "window")  # to another selector an offset would do nothing, and is refused
 
@@ -66,3 +66,40 @@ def check_options(select: str, named: bool, offset: float, epsilon: float | None
     if epsilon is not None:
         problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
         problems.check(select == "epsilon", f"epsilon has no effect on {select!r}; it belongs to 'epsilon'.")
+
+
+def check_select_options(select: str | None, given: Mapping[str, object], floor: int, problems: Problems) -> None:
+    """Note options that the selector does not have, and a floor under classes that have quotas.
+
+    Args:
+        select: Its name; None for a function of the user's, which says itself what it takes.
+        given: Its options by name.
+        floor: Rows per class.
+    """
+    if select is None or select not in OPTIONS:
+        return
+    known = OPTIONS[select]
+    inner = given.get("select", known.get("select"))
+    allowed = {**known, **(OPTIONS.get(str(inner), {}) if isinstance(inner, str) else {})}
+    if floor and "groups" in NEEDS.get(select, ()):
+        problems.add(f"floor has no effect on {select!r}, which gives every class its places itself.")
+    for name in given:
+        if name not in allowed:
+            problems.add(unknown(f"option of {select}", name, allowed))
+    if isinstance(given.get("select"), str):
+        problems.choice("select", given["select"], SELECTORS)
+
+
+def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
+    """One number per training row.
+
+    Raises:
+        ArgumentError: If there are more or fewer, or some are not finite: names the first.
+    """
+    found = np.asarray(values, np.float32)
+    if found.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
+    bad = np.flatnonzero(~np.isfinite(found))
+    if bad.size:
+        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
+    return found

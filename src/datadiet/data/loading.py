@@ -132,10 +132,7 @@ def _check_arguments(
     problems.whole("seed", seed)
     problems.share("dev_share", dev_share)
     problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
-    problems.check(
-        separator in SEPARATORS,
-        f"label_separator must be one of {', '.join(map(repr, SEPARATORS))}, got {separator!r}.",
-    )
+    problems.choice("label_separator", separator, SEPARATORS)
     if train_rows is not None:
         problems.whole("train_rows", train_rows, least=1)
     problems.raise_any(ArgumentError)
@@ -182,7 +179,8 @@ def _compare_with_train(train: Examples, other: Examples, table: Table, task: st
     found = [
         (
             row,
-            f"{what} {label!r} is {_kind(label)}, train's {what}s are {_kind(known[0], many=True)} ({listed(known, 3)})",
+            f"{what} {label!r} is {_kind(label)}, train's {what}s are {_kind(known[0], many=True)} "
+            f"({listed(known, 3)})",
         )
         for row, labels in enumerate(_names_by_row(other, task))
         for label in [name for name in labels if name not in known and is_whole(name) not in kinds][:1]

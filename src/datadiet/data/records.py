@@ -39,7 +39,7 @@ class Examples:
         text_pairs: Second texts of a pair task, else None.
         tokens, slots: Words and their tags, for data that has words; else None.
         labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
-            example, sorted; None where the split is unlabelled and for `token-classification`, whose labels are `slots`.
+            example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts

@@ -183,7 +183,8 @@ def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
     """A pretrained encoder with a token classification head, float32, in eval mode.
 
     The head is new unless the source has one for as many tags; see `load_classifier`. The model takes `word_positions`
-    among its inputs and does not look at them: they travel with the batch, so that tags can be laid on words afterwards.
+    among its inputs and does not look at them: they travel with the batch, so that tags can be laid on words
+    afterwards.
 
     Args:
         name: As for `resolve_model`.

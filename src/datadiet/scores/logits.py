@@ -138,7 +138,8 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
 def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How undecided the model is, whatever the label says, in nats.
 
-    `H(x) = -sum_c p_c log p_c` with `p = softmax(z)`; for multi-hot labels the entropies of the classes' sigmoids, summed.
+    `H(x) = -sum_c p_c log p_c` with `p = softmax(z)`; for multi-hot labels the sum of the entropies of the
+    classes' sigmoids.
 
     Args:
         logits: `(..., classes)`, any float dtype.
@@ -240,8 +241,8 @@ def _signed(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> T
     # as for class numbers, not on an accelerator
     if wanted.device.type == "cpu" and not bool(((wanted == 0) | (wanted == 1)).all()):
         raise ArgumentError(
-            f"{name} reads floating-point labels of the logits' shape {tuple(labels.shape)} as multi-hot, 0 or 1 for each "
-            "class; found other numbers. Several numbers to predict cannot be scored."
+            f"{name} reads floating-point labels of the logits' shape {tuple(labels.shape)} as multi-hot, 0 or 1 for "
+            "each class; found other numbers. Several numbers to predict cannot be scored."
         )
     signed = torch.where(wanted == 1, 1.0, -1.0) * _wide(logits)
     return signed if mask is None else signed.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
