@@ -43,8 +43,8 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
         >>> torch.tensor([[3, 1, 0, 2]]).masked_fill(~mask_tokens(values, 0.5), -100)
         tensor([[-100,    1, -100,    2]])
 
-    Source: selective language modelling (Lin et al. 2024, arXiv 2404.07965), section 2.2, takes the share over the batch;
-    here it is taken in each sentence, so that a batch of one gives the same.
+    Source: selective language modelling (Lin et al. 2024, arXiv 2404.07965), section 2.2, takes the share over the
+    batch; here it is taken in each sentence, so that a batch of one gives the same.
     """
     problems = Problems()
     problems.share("keep", keep)
@@ -57,9 +57,7 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
         )
     if bool((values.isnan() & counted).any()):
         rows = (values.isnan() & counted).any(-1).nonzero().flatten().tolist()
-        raise ArgumentError(
-            f"values must be numbers, found nan in sentence {', '.join(map(str, rows[:5]))} of the batch."
-        )
+        raise ArgumentError(f"values must be numbers, found nan in rows {', '.join(map(str, rows[:5]))} of the batch.")
     ordered = values.detach().float().masked_fill(~counted, -torch.inf)
     # a value may be -inf itself: what does not count comes after everything that does
     by_value = ordered.argsort(dim=-1, descending=True, stable=True)

@@ -56,8 +56,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
             return class_signals(logits, labels)
     raise ArgumentError(
         f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known task: expected "
-        f"(batch, classes) with whole (batch,), (batch, classes) with float (batch, classes), (batch, 1) with (batch,), "
-        f"or (batch, positions, classes) with whole (batch, positions). {ADVICE}"
+        f"(batch, classes) with whole (batch,) or float (batch, classes), (batch, 1) with (batch,), or "
+        f"(batch, positions, classes) with whole (batch, positions). {ADVICE}"
     )
 
 
