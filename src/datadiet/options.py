@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
 from datadiet.schedules import parse_keep
-from datadiet.selectors import NEEDS, OPTIONS, SELECTORS
+from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS, InBatch
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
 TOLERANCE_SELECTORS = ("hardest", "epsilon")
@@ -76,7 +78,7 @@ def check_select_options(select: str | None, given: Mapping[str, object], floor:
         given: Its options by name.
         floor: Rows per class.
     """
-    if select is None or select not in OPTIONS:
+    if select is None or select not in OPTIONS:  # a method within batches checks its own
         return
     known = OPTIONS[select]
     inner = given.get("select", known.get("select"))
@@ -103,3 +105,42 @@ def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np
     if bad.size:
         raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
     return found
+
+
+def check_in_batch(
+    select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any], problems: Problems
+) -> None:
+    """Note what cannot go with a method that chooses within each batch; see `batch_method`."""
+    problems.check(
+        not isinstance(keep, Mapping), f"keep must be one share for {select!r}: it has no cycles to step down with."
+    )
+    try:
+        batch_method(select, keep, options)
+    except ArgumentError as error:
+        problems.include(error)
+
+
+def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> InBatch:
+    """A method that chooses within each batch.
+
+    Args:
+        select: A name of `datadiet.selectors.IN_BATCH`.
+        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share. Of
+            `multistage`, which finds the share itself, it is not asked.
+        options: Of the method, by name; they win over `keep`.
+
+    Raises:
+        ArgumentError: For options that it does not have, or that are out of range.
+    """
+    kind = IN_BATCH[select]
+    known = {name: held.default for name, held in inspect.signature(kind).parameters.items()}
+    problems = Problems()
+    for name in options:
+        if name not in known:
+            problems.add(unknown(f"option of {select}", name, known))
+    problems.raise_any()
+    share = float(keep) if isinstance(keep, (int, float)) else 1.0
+    usual = {"keep": share, "beta": max(0.0, 1 / share - 1) if share > 0 else 0.0}
+    given = {name: usual[name] for name in usual if name in known}
+    made: InBatch = kind(**{**given, **options})
+    return made
