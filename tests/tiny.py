@@ -302,7 +302,7 @@ def toy_multi_label(n: int, classes: int = 3, seed: int = 0, *, labelled: bool =
 
 
 def _sentence_with(rng: np.random.Generator, keywords: tuple[str, ...]) -> str:
-    words = [str(word) for word in rng.choice(FILLERS, size=int(rng.integers(3, 8)))]
+    words = [str(word) for word in rng.choice(FILLERS, size=int(rng.integers(3, 11)))]
     return " ".join(str(word) for word in rng.permutation([*words, *keywords]))
 
 
