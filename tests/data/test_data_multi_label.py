@@ -73,7 +73,10 @@ def test_a_library_set_gives_its_labels_their_names(tmp_path: Path):
 
 
 def test_a_pair_of_texts_may_have_several_labels(folder):
-    rows = [{"premise": "a", "hypothesis": "b", "labels": ["x", "y"]}, {"premise": "c", "hypothesis": "d", "labels": []}]
+    rows = [
+        {"premise": "a", "hypothesis": "b", "labels": ["x", "y"]},
+        {"premise": "c", "hypothesis": "d", "labels": []},
+    ]
     assert load_data(folder(train=rows, dev=rows), "multi-label").splits["dev"].text_pairs == ("b", "d")
 
 

@@ -187,7 +187,9 @@ def test_unknown_tags_are_told_once_and_numbers_are_warned_of(folder):
     dev = [{"tokens": ["a", "b"], "tags": ["B-Y", "B-Y"]}]
     train = [{"tokens": ["a"], "tags": ["B-X"]}, {"tokens": ["b"], "tags": ["O"]}]
     data = load_data(folder(train=train, dev=dev), "token-classification")
-    assert data.notes == ("dev: 2 words have a tag that train does not have (B-Y 2); each counts as an error of the model.",)
+    assert data.notes == (
+        "dev: 2 words have a tag that train does not have (B-Y 2); each counts as an error of the model.",
+    )
     numbers = [{"tokens": ["a", "b"], "tags": [0, 1]}]
     (note,) = load_data(folder(name="n", train=numbers, dev=numbers), "token-classification").notes[:1]
     assert note.startswith("The tags are numbers")

@@ -106,7 +106,9 @@ def test_what_is_recorded_of_an_example() -> None:
     assert free["hidden_norm"].tolist() == [5.0, 1.0]
     weights = torch.zeros(3, 2, requires_grad=True)
     bias = logits[:1].clone().requires_grad_()
-    loss = torch.nn.functional.binary_cross_entropy_with_logits(hidden[:1] @ weights.T + bias, labels[:1], reduction="sum")
+    loss = torch.nn.functional.binary_cross_entropy_with_logits(
+        hidden[:1] @ weights.T + bias, labels[:1], reduction="sum"
+    )
     gradients = torch.autograd.grad(loss, (weights, bias))
     norm = torch.cat([part.flatten() for part in gradients]).norm()
     assert_close(free["el2n"][0] * (1 + free["hidden_norm"][0] ** 2).sqrt(), norm)

@@ -96,7 +96,11 @@ def test_hard_regions_are_favoured() -> None:
         (torch.zeros(2, 3), {"keep": 0.0}, r"keep must be in \(0, 1\], got 0"),
         (torch.zeros(2, 3), {"keep": 30}, r"keep must be in \(0, 1\], got 30"),
         (torch.zeros(3), {"keep": 0.5}, r"tokens need values \(batch, positions\)"),
-        (torch.zeros(2, 3), {"keep": 0.5, "mask": torch.ones(2, 2)}, r"a mask of that shape: got \(2, 3\) and \(2, 2\)"),
+        (
+            torch.zeros(2, 3),
+            {"keep": 0.5, "mask": torch.ones(2, 2)},
+            r"a mask of that shape: got \(2, 3\) and \(2, 2\)",
+        ),
         (torch.tensor([[1.0], [torch.nan]]), {"keep": 0.5}, "found nan in rows 1 of the batch"),
     ],
 )
