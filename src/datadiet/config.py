@@ -21,12 +21,12 @@ class FinetuneConfig:
 
     Attributes:
         data: A folder, a saved `datasets` folder, a hub name (`glue/sst2`), or `snips`, which is packaged.
-        task: `classification`, `regression` or `intent-slot`.
+        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
         keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` (from epoch 1, from epoch 4).
         tolerance: Instead of `keep`: points of the main dev metric that may be lost; the diet finds the share itself.
-        score, combine: What is measured, and how the positions and heads of joint tasks are combined: `norm` (the
+        score, combine: What is measured, and how the words and heads of an example are combined: `norm` (the
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
         select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
@@ -40,6 +40,7 @@ class FinetuneConfig:
         seed: Of the model's new weights, the order of examples and the diet. `data_seed`: of the shares of the data
             that are set aside or taken, so that runs with several seeds see the same data.
         alpha: Weight of the intent loss in joint tasks.
+        label_separator: Between the labels of a text in multi-label data: `|`, `,` or `;`.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
         lora: Rank of a LoRA adapter; 0 trains all weights.
         early_stopping: Stop after so many epochs without a better dev metric; 0 never stops. The best weights are
@@ -107,6 +108,7 @@ class FinetuneConfig:
     slots_column: str | None = None
     intent_column: str | None = None
     id_column: str | None = None
+    label_separator: str = "|"
     report_to: str = "none"
     checkpoint_every: int = 1
     keep_checkpoints: bool = False

@@ -19,6 +19,7 @@ from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
 from datadiet.data.configured import columns_of
 from datadiet.data.hub import hub_name
+from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
@@ -43,7 +44,7 @@ LR_SCHEDULES = (
 )
 PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
-JOINT = "intent-slot"
+JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
 
@@ -90,6 +91,7 @@ def output_folder(config: FinetuneConfig) -> Path:
 
 def _check_names(config: FinetuneConfig, problems: Problems) -> None:
     problems.choice("task", config.task, TASKS)
+    problems.choice("label_separator", config.label_separator, SEPARATORS)
     problems.choice("lr_schedule", config.lr_schedule, LR_SCHEDULES)
     problems.check(
         config.class_weights in (None, "balanced"), f"class_weights must be 'balanced', got {config.class_weights!r}."
@@ -130,15 +132,17 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
     if config.teacher is None:
         idle = config.teacher_temperature != FinetuneConfig.teacher_temperature
         problems.check(not idle, "teacher_temperature has no effect without a teacher.")
-    owners |= {"alpha": ("task", JOINT), "combine": ("task", JOINT)}
-    for name, (option, needed) in owners.items():
+    owners |= {"alpha": ("task", JOINT), "label_separator": ("task", MULTI_LABEL), "combine": ("task", JOINT, TAGGER)}
+    for name, (option, *needed) in owners.items():
         found = getattr(config, option)
-        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found != needed
-        known = option != "task" or found in TASKS
-        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {needed!r}.")
+        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
+        known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
+        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
     for name in ("class_weights", "label_smoothing", "floor", "teacher"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")
+    tagged = config.task == TAGGER and bool(config.floor)
+    problems.check(not tagged, "floor is for examples with a class; a sentence with a tag for each word has none.")
     problems.check(
         not config.early_stopping or config.checkpoint_every == 1,
         "early_stopping needs a checkpoint of every epoch, for the best weights: checkpoint_every must be 1.",

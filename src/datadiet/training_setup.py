@@ -7,6 +7,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers import TrainingArguments, set_seed
 from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
-from datadiet.config_checks import JOINT, output_folder
+from datadiet.config_checks import JOINT, MULTI_LABEL, TAGGER, output_folder
 from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
 from datadiet.device import best_device, resolve_precision
@@ -33,6 +34,7 @@ from datadiet.progress import Listener
 from datadiet.records import Forecast
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.tasks import Prediction, Task, task_for
+from datadiet.tasks.losses import multi_label_loss, word_loss
 from datadiet.teaching import ask_teacher, check_teacher
 
 Loss = Callable[..., torch.Tensor]
@@ -217,9 +219,35 @@ def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
 
 
 def class_weights(data: Dataset) -> list[float]:
-    """`n / (classes * n_c)` for each label, as scikit-learn's "balanced": rare classes weigh more, the mean is 1."""
-    counts = Counter(map(str, data.splits["train"].labels or ()))
+    """`n / (classes * n_c)` for each class, as scikit-learn's "balanced": rare classes weigh more, the mean is 1.
+
+    For taggers the classes are the tags, counted in words. For multi-label data each label gets the examples without it
+    over those with it, as PyTorch's `pos_weight`.
+    """
+    train = data.splits["train"]
+    if data.task == TAGGER:
+        counts = Counter(tag for tags in train.slots or () for tag in tags)
+        return [counts.total() / (len(data.slot_names) * counts[name]) for name in data.slot_names]
+    if data.task == MULTI_LABEL:
+        counts = Counter(
+            name for labels in train.labels or () for name in (labels if isinstance(labels, tuple) else ())
+        )
+        return [max(1, len(train) - counts[name]) / counts[name] for name in data.label_names]
+    counts = Counter(map(str, train.labels or ()))
     return [counts.total() / (len(data.label_names) * counts[name]) for name in data.label_names]
+
+
+def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
+    """The loss of taggers, of `class_weights`, and of smoothed multi-label data; None where the model's own is used.
+
+    A joint model has weights and smoothing itself, and the Trainer smooths classes but not several labels.
+    """
+    weights = torch.tensor(class_weights(data)) if config.class_weights and config.task != JOINT else None
+    if config.task == TAGGER:
+        return partial(word_loss, weights=weights, label_smoothing=config.label_smoothing)
+    if config.task == MULTI_LABEL and (weights is not None or config.label_smoothing):
+        return partial(multi_label_loss, weights=weights, label_smoothing=config.label_smoothing)
+    return weighted_loss(config, data)
 
 
 def weighted_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
@@ -267,7 +295,7 @@ def _adapted(model: Any, config: FinetuneConfig) -> Any:
 def training_arguments(run: Run) -> TrainingArguments:
     """The Trainer's arguments for a config."""
     config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.early_stopping > 0
-    own_loss = config.task == JOINT or config.class_weights is not None  # which smooth the labels themselves
+    smooth_themselves = config.task in (JOINT, TAGGER, MULTI_LABEL) or config.class_weights is not None
     return TrainingArguments(
         output_dir=str(run.folder / layout.CHECKPOINTS),
         run_name=run.folder.resolve().name,
@@ -280,7 +308,7 @@ def training_arguments(run: Run) -> TrainingArguments:
         warmup_steps=config.lr_warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        label_smoothing_factor=0.0 if own_loss else config.label_smoothing,
+        label_smoothing_factor=0.0 if smooth_themselves else config.label_smoothing,
         train_sampling_strategy="group_by_length",
         length_column_name="length",
         remove_unused_columns=False,

@@ -20,8 +20,8 @@ from datadiet.catalogue.two_models import TWO_MODEL_SCORES
 KINDS: Mapping[str, str] = {
     "score": "--score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
-    "in_batch": "datadiet.selectors.IN_BATCH, in Python: which examples of a batch get a forward and a backward pass",
-    "combine": "--combine: how intent and slots become one value (intent-slot only)",
+    "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
+    "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 
-TASKS = ("classification", "regression", "intent-slot")
+TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
 
 
 @dataclass(frozen=True)
@@ -14,8 +14,9 @@ class Columns:
 
     Attributes:
         text, text_pair: The text, and the second text of a pair. Naming `text` alone means that there is no pair.
-        label: The class or the number to predict.
-        tokens, slots, intent: For `intent-slot`; `label` may stand for `intent` and the other way round.
+        label: The class, the labels or the number to predict.
+        tokens, slots: The words and their tags, for `intent-slot` and `token-classification`.
+        intent: For `intent-slot`; `label` may stand for it and the other way round.
         id: The user's own id of each example.
     """
 
@@ -34,10 +35,11 @@ class Examples:
 
     Attributes:
         ids: The user's own ids, or the row number in the file as text where there are none.
-        texts: For `intent-slot` the tokens joined by spaces.
+        texts: For data that has words the tokens joined by spaces.
         text_pairs: Second texts of a pair task, else None.
         tokens, slots: Words and their tags, for data that has words; else None.
-        labels: Class names (the intent, for `intent-slot`), numbers for regression; None where the split is unlabelled.
+        labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
+            example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -49,7 +51,7 @@ class Examples:
     text_pairs: Sequence[str] | None = None
     tokens: Sequence[Sequence[str]] | None = None
     slots: Sequence[Sequence[str]] | None = None
-    labels: Sequence[str] | Sequence[float] | None = None
+    labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
 
     def __post_init__(self) -> None:
         sizes = {field.name: len(held) for field in fields(self) if (held := getattr(self, field.name)) is not None}
@@ -58,6 +60,11 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to compare predictions with."""
+        return self.labels is not None or self.slots is not None
 
     def take(self, rows: Iterable[int]) -> Examples:
         """The given rows (positions from 0), in the given order."""
@@ -88,11 +95,11 @@ class Dataset:
 
     Attributes:
         name: `snips`, a hub name, or the folder's own name; never a path.
-        task: `classification`, `regression` or `intent-slot`.
+        task: One of `TASKS`.
         splits: `train` and `dev`, perhaps `test`; MNLI has `dev_mismatched` and `test_mismatched` beside them.
         label_names: Class names of train, sorted, integers as integers; the position is the model's class number.
-            Empty for regression.
-        slot_names: Slot tags of train, sorted as text.
+            Empty for regression and `token-classification`.
+        slot_names: Tags of train, sorted as text.
         fingerprint: 16 hex digits over the task and everything in the splits, whatever the file format.
         notes: Sentences the user should read once.
     """
