@@ -14,18 +14,18 @@ and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a na
 
 from __future__ import annotations
 
-import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datadiet.atomic import whole_file
 from datadiet.checks import ArgumentError, DataError, Problems, unknown
+from datadiet.data.writing import write_csv, write_jsonl
 
 SCHEMA = 1
 SUFFIXES = (".parquet", ".jsonl", ".csv")
@@ -91,9 +91,11 @@ def write_scores(path: str | Path, file: ScoreFile, *, force: bool = False) -> N
     target = Path(path)
     check_target(target, force=force)
     _check(file).raise_any(DataError)
-    writer = {".parquet": _write_parquet, ".jsonl": _write_jsonl, ".csv": _write_csv}[target.suffix]
     with whole_file(target) as part:
-        writer(part, file)
+        if target.suffix == ".parquet":
+            _write_parquet(part, file)
+        else:
+            _write_text(part, file, target.suffix)
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
@@ -108,25 +110,6 @@ def check_target(path: Path, *, force: bool = False) -> None:
     problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
     problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
     problems.raise_any(ArgumentError)
-
-
-@contextmanager
-def whole_file(target: Path) -> Iterator[Path]:
-    """A file beside the target to write to, which becomes the target in the end, and vanishes after an error.
-
-    Raises:
-        DataError: If it cannot be written.
-    """
-    part = target.with_name(f".{target.name}.part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield part
-        part.replace(target)
-    except OSError as error:
-        raise DataError(f"cannot write {target}: {error.strerror or error}.") from error
-    finally:
-        if part.is_file():
-            part.unlink()
 
 
 def _check(file: ScoreFile) -> Problems:
@@ -208,23 +191,13 @@ def _metadata(file: ScoreFile) -> dict[str, Any]:
     }
 
 
-def _write_jsonl(path: Path, file: ScoreFile) -> None:
-    _written(path, lambda stream: stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n" for row in _lines(file)))
-
-
-def _write_csv(path: Path, file: ScoreFile) -> None:
-    def write(stream: TextIO) -> None:
-        names = ["row", "id", *(["label"] if file.labels is not None else []), *file.values]
-        writer = csv.DictWriter(stream, names, lineterminator="\n", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(_lines(file))
-
-    _written(path, write)
-
-
-def _written(path: Path, write: Callable[[TextIO], None]) -> None:
+def _write_text(path: Path, file: ScoreFile, suffix: str) -> None:
+    names = ["row", "id", *(["label"] if file.labels is not None else []), *file.values]
     with path.open("w", encoding="utf-8", newline="") as stream:
-        write(stream)
+        if suffix == ".jsonl":
+            write_jsonl(_lines(file), stream)
+        else:
+            write_csv(list(_lines(file)), names, stream)
 
 
 def _lines(file: ScoreFile) -> Iterator[dict[str, Any]]:

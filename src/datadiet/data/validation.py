@@ -52,6 +52,7 @@ def examples_from(
             tokens=tokens,
             slots=slots,
             labels=found,
+            source_rows=range(table.size),
         ),
         problems,
     )
