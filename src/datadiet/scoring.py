@@ -25,16 +25,22 @@ TRAINING_BATCHES_PER_PASS_BATCH = 8
 
 
 @contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model in eval mode without gradients, and every module back as it was (also ones frozen in eval mode)."""
+def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, and every module back as it was (also ones frozen in eval mode)."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with torch.inference_mode():
-            yield
+        yield
     finally:
         for module in training:
             module.training = True
+
+
+@contextmanager
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
+    """Eval mode without gradients."""
+    with in_eval_mode(model), torch.inference_mode():
+        yield
 
 
 def autocast(device: torch.device, precision: str) -> Any:

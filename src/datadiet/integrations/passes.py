@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet.records import Signals
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, forward_pass
 
 if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin
 
 
-def score_rows(trainer: DietMixin, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+def score_rows(
+    trainer: DietMixin,
+    rows: NDArray[np.int64],
+    *,
+    listen: Callable[[NDArray[np.int64], Signals], None] | None = None,
+) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
     """One scoring pass of this process over some training rows.
 
     Args:
         trainer: In training, i.e. with a loader that carries rows.
         rows: int64 `(n,)`.
+        listen: Is given the rows and signals of every batch, in the order of the pass.
 
     Returns:
         The rows, ascending, and the float32 values of each column of the history beside them.
@@ -42,7 +50,10 @@ def score_rows(trainer: DietMixin, rows: NDArray[np.int64]) -> tuple[NDArray[np.
         ledger=trainer.ledger,
     ):
         order.append(part)
-        for name, values in trainer.diet.values_of(trainer.signals_of_batch(outputs, batch)).items():
+        signals = trainer.signals_of_batch(outputs, batch)
+        if listen is not None:
+            listen(part, signals)
+        for name, values in trainer.diet.values_of(signals).items():
             found[name].append(values)
     scored = np.concatenate(order) if order else rows
     ascending = np.argsort(scored)

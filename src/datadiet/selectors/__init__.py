@@ -14,12 +14,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from datadiet.selectors.balanced import partly_balanced, with_floor
+from datadiet.selectors.batch_diversity import divbs, last_layer_gram
+from datadiet.selectors.diverse import d2_pruning, herding, k_center
+from datadiet.selectors.in_batch import BatchSignals, DiverseBatch, InBatch, SelectiveBackprop, TopReducible
 from datadiet.selectors.inputs import Selector
+from datadiet.selectors.middle import by_count, moderate
+from datadiet.selectors.multistage import MultistageFilter, hashed_bag
 from datadiet.selectors.quotas import balanced, directed, drop_quota, quota
 from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
 from datadiet.selectors.sliding import kmeans_groups, seta
 from datadiet.selectors.soft import epsilon, proportional, uncertain
 from datadiet.selectors.stratified import both_ends, ccs, stratified
+from datadiet.selectors.submodular import facility_location, graph_cut
 from datadiet.selectors.ties import TIE_BREAKS, row_hash
 from datadiet.selectors.uniform import random
 from datadiet.selectors.weighted import infobatch, infobatch_count
@@ -43,7 +49,16 @@ SELECTORS: dict[str, Selector] = {
     "quota": quota,
     "drop_quota": drop_quota,
     "directed": directed,
+    "moderate": moderate,
+    "k_center": k_center,
+    "herding": herding,
+    "d2_pruning": d2_pruning,
+    "facility_location": facility_location,
+    "graph_cut": graph_cut,
 }
+
+# those that need `features=`: a float array (n, d) or a SciPy CSR matrix beside the values
+FEATURE_SELECTORS: tuple[str, ...] = ("k_center", "herding", "d2_pruning", "facility_location", "graph_cut")
 
 # those whose selections have loss weights
 WEIGHTED_SELECTORS: tuple[str, ...] = ("infobatch",)
@@ -67,6 +82,12 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "quota": {"shares": None, "select": hardest},
     "drop_quota": {"recalls": None, "select": random},
     "directed": {"directions": None, "default": "hard"},
+    "moderate": {"per_group": False},
+    "k_center": {},
+    "herding": {},
+    "d2_pruning": {"neighbours": 5, "gamma": 0.1, "gamma_forward": 1.0, "search": "exact"},
+    "facility_location": {"neighbours": None, "search": "exact"},
+    "graph_cut": {"redundancy": 0.5, "neighbours": None, "search": "exact"},
 }
 
 # what a selector cannot do without: `groups`, or an option without a default
@@ -77,27 +98,54 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "quota": ("groups",),
     "drop_quota": ("groups", "recalls"),
     "directed": ("groups",),
+    **dict.fromkeys(FEATURE_SELECTORS, ("features",)),
+}
+
+# methods that choose within one batch, by name; their form stands at the top of in_batch.py
+IN_BATCH: Mapping[str, type[InBatch]] = {
+    "selective_backprop": SelectiveBackprop,
+    "divbs": DiverseBatch,
+    "top_reducible": TopReducible,
+    "multistage": MultistageFilter,
 }
 
 __all__ = [
+    "FEATURE_SELECTORS",
+    "IN_BATCH",
     "NEEDS",
     "OPTIONS",
     "SELECTORS",
     "TIE_BREAKS",
     "WEIGHTED_SELECTORS",
+    "BatchSignals",
+    "DiverseBatch",
+    "InBatch",
+    "MultistageFilter",
     "OffsetError",
+    "SelectiveBackprop",
     "Selector",
+    "TopReducible",
     "balanced",
     "both_ends",
+    "by_count",
     "ccs",
+    "d2_pruning",
     "directed",
+    "divbs",
     "drop_quota",
     "easiest",
     "epsilon",
+    "facility_location",
+    "graph_cut",
     "hardest",
+    "hashed_bag",
+    "herding",
     "infobatch",
     "infobatch_count",
+    "k_center",
     "kmeans_groups",
+    "last_layer_gram",
+    "moderate",
     "partly_balanced",
     "proportional",
     "quota",

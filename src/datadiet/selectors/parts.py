@@ -66,6 +66,9 @@ def inside(
     if not count:
         return Selection(np.empty(0, np.int64))
     part = groups[rows] if groups is not None else None
+    if options.get("features") is not None:  # one line per row, a plain list included
+        features = options["features"]
+        options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[rows]
     try:
         chosen = select(values[rows], count, seed=seed, epoch=epoch, groups=part, **options)
     except OffsetError:
