@@ -164,10 +164,9 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
 
 
 def _choose(wish: Wish, values: NDArray[np.float32], count: int, known: Known, *, floor: bool = True) -> Selection:
-    least = wish.floor if floor else 0
-    return Chooser(wish.select, options=wish.options, floor=least, seed=wish.seed).choose(
-        values, count, epoch=0, known=known
-    )
+    chooser = Chooser(wish.select, options=wish.options, floor=wish.floor if floor else 0, seed=wish.seed)
+    chooser.check(known)
+    return chooser.choose(values, count, epoch=0, known=known)
 
 
 def _count(wish: Wish, rows: int, left: int) -> int:
