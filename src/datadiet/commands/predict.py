@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from datadiet.checks import ArgumentError, DataError, Problems
+from datadiet.atomic import whole_file
+from datadiet.checks import ArgumentError, Problems
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import WORDS
 from datadiet.data.label_lists import SEPARATORS
@@ -239,24 +240,12 @@ def write_predictions(lines: Sequence[Line], path: Path) -> None:
     Raises:
         DataError: If the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(lines, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def _write_whole(lines: Sequence[Line], path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         if path.suffix == ".parquet":
             _write_parquet(lines, part)
         else:
             with part.open("w", encoding="utf-8", newline="") as stream:
                 _WRITERS[path.suffix](lines, stream)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_jsonl(lines: Sequence[Line], stream: TextIO) -> None:

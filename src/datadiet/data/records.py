@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
 
@@ -40,6 +40,8 @@ class Examples:
         tokens, slots: Words and their tags, for data that has words; else None.
         labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
             example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
+        source_rows: Where each example stands in what was read, from 0, whatever has been left out since; None where
+            it was not read. No part of what an example is: two splits that differ in it only are equal.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -52,9 +54,10 @@ class Examples:
     tokens: Sequence[Sequence[str]] | None = None
     slots: Sequence[Sequence[str]] | None = None
     labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
+    source_rows: Sequence[int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        sizes = {field.name: len(held) for field in fields(self) if (held := getattr(self, field.name)) is not None}
+        sizes = {part.name: len(held) for part in fields(self) if (held := getattr(self, part.name)) is not None}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the sequences of a split must have one length, got {sizes}.")
 
@@ -69,7 +72,7 @@ class Examples:
     def take(self, rows: Iterable[int]) -> Examples:
         """The given rows (positions from 0), in the given order."""
         chosen = [int(row) for row in rows]
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
 
 

@@ -55,6 +55,7 @@ def examples_from(
             tokens=tokens,
             slots=slots,
             labels=found,
+            source_rows=range(table.size),
         ),
         problems,
     )
