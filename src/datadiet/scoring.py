@@ -73,12 +73,17 @@ def batches_by_length(
     if lengths is None:
         yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
         return
-    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    ordered = _longest_first(rows, lengths)
     start = 0
     while start < len(ordered):
         size = max(1, batch_tokens // max(1, int(lengths[ordered[start]])))
         yield ordered[start : start + size]
         start += size
+
+
+def _longest_first(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys = lengths[rows]
+    return rows[np.argsort(np.negative(keys, out=keys), kind="stable")]
 
 
 def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:

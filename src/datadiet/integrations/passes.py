@@ -13,8 +13,11 @@ from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, forward_pass
 if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin
 
+Rows = NDArray[np.int64]
+Values = NDArray[np.float32]
 
-def score_rows(trainer: DietMixin, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+
+def score_rows(trainer: DietMixin, rows: Rows) -> tuple[Rows, dict[str, Values]]:
     """One scoring pass of this process over some training rows.
 
     Args:
@@ -28,8 +31,9 @@ def score_rows(trainer: DietMixin, rows: NDArray[np.int64]) -> tuple[NDArray[np.
     inner = getattr(loader, "base_dataloader", loader)
     batch_size = trainer._train_batch_size * TRAINING_BATCHES_PER_PASS_BATCH
     mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in trainer.diet.columns}
-    order = []
+    order = np.empty(len(rows), np.int64)
+    table = torch.empty(0)  # (columns, rows), in the order of the pass and where the model is, so that no batch waits
+    done = 0
     for part, outputs, batch in forward_pass(
         trainer.network,
         inner.dataset.dataset,
@@ -41,10 +45,19 @@ def score_rows(trainer: DietMixin, rows: NDArray[np.int64]) -> tuple[NDArray[np.
         call=trainer.call_model,
         ledger=trainer.ledger,
     ):
-        order.append(part)
-        for name, values in trainer.diet.values_of(trainer.signals_of_batch(outputs, batch)).items():
-            found[name].append(values)
-    scored = np.concatenate(order) if order else rows
-    ascending = np.argsort(scored)
-    columns = {name: torch.cat(parts).cpu().numpy()[ascending] for name, parts in found.items() if parts}
-    return scored[ascending], columns
+        values = torch.stack([*trainer.diet.values_of(trainer.signals_of_batch(outputs, batch)).values()])
+        if not done:
+            table = values.new_empty(len(values), len(rows))
+        table[:, done : done + len(part)] = values
+        order[done : done + len(part)] = part
+        done += len(part)
+    return _ascending(order, dict(zip(trainer.diet.columns, table.cpu().numpy(), strict=False)))
+
+
+def _ascending(order: Rows, columns: dict[str, Values]) -> tuple[Rows, dict[str, Values]]:
+    """Rows and their columns by row, in place: no second copy of the table."""
+    places = np.argsort(order)
+    for values in columns.values():
+        values[:] = values[places]
+    order.sort()
+    return order, columns
