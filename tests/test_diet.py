@@ -200,7 +200,7 @@ def test_a_score_that_needs_more_is_refused_before_training():
 
 
 def test_floor_needs_groups():
-    with pytest.raises(ArgumentError, match="floor needs the class"):
+    with pytest.raises(ArgumentError, match="need the class"):
         begun(Diet(floor=1))
 
 
@@ -268,10 +268,81 @@ def test_history_needs_a_run():
 
 def test_floors_go_with_every_selector():
     groups = np.arange(N) % 2
-    for name in selectors.SELECTORS:
+    for name in [
+        name for name in selectors.SELECTORS if not {"groups", "features"} & set(selectors.NEEDS.get(name, ()))
+    ]:
         options = {"offset": 0.1} if name == "window" else {}
         diet = begun(Diet(select=name, floor=3, refresh_every=1, keep=0.4, **options), groups=groups)
         epoch_of(diet, 0, ERRORS)
         plan = epoch_of(diet, 1, ERRORS)
         assert len(plan.rows) == 8
         assert np.bincount(groups[plan.rows]).min() >= 3
+
+
+def test_options_of_the_selector():
+    diet = begun(Diet(select="ccs", select_options={"beta": 0.5, "strata": 1}, refresh_every=1, keep=0.5))
+    epoch_of(diet, 0, ERRORS)
+    assert epoch_of(diet, 1, ERRORS).rows.tolist() == list(range(10))  # the harder half is set aside
+    assert diet.describe()["select_options"] == {"beta": 0.5, "strata": 1}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "ccs", "select_options": {"betta": 0.1}}, "betta.*did you mean.*beta"),
+        ({"select": "quota", "select_options": {"select": "hardes"}}, "hardes.*did you mean.*hardest"),
+        ({"select": "balanced", "floor": 2}, "floor has no effect on 'balanced'"),
+        ({"score": "aum", "history": "ema"}, "history has no effect with the score 'aum'"),
+        ({"score": "aum", "tolerance": 0.5, "keep": 0.5}, "no meaning for the score 'aum'"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Diet(**options)
+
+
+def test_a_selector_inside_a_quota():
+    groups = np.arange(N) % 2
+    diet = begun(
+        Diet(select="balanced", select_options={"select": "easiest"}, refresh_every=1, keep=0.2), groups=groups
+    )
+    epoch_of(diet, 0, ERRORS)
+    assert epoch_of(diet, 1, ERRORS).rows.tolist() == [0, 1, 2, 3]
+    with pytest.raises(ArgumentError, match="need the class"):
+        begun(Diet(select="balanced"))
+
+
+def test_recalls_give_more_places_to_the_class_that_is_missed():
+    groups = np.arange(N) % 2
+    diet = begun(Diet(select="drop_quota", refresh_every=1, keep=0.5), groups=groups)
+    epoch_of(diet, 0, ERRORS)
+    with pytest.raises(ArgumentError, match="no dev split has been judged"):
+        epoch_of(diet, 1, ERRORS)
+    diet.recalls = {0: 0.9, 1: 0.1}
+    assert np.bincount(groups[epoch_of(diet, 1, ERRORS).rows]).tolist() == [1, 9]
+
+
+def test_values_given_beforehand_are_not_changed_by_training(monkeypatch):
+    monkeypatch.setattr("datadiet.measures.GIVEN_SCORES", ("planted",))
+    values = np.linspace(1, 0, N).astype(np.float32)
+    diet = begun(Diet(score="planted", refresh_every=1, warmup_epochs=0), values=values)
+    plans = [epoch_of(diet, epoch, ERRORS).rows.tolist() for epoch in range(3)]
+    assert plans == [list(range(10))] * 3
+    with pytest.raises(ArgumentError, match="not made while training"):
+        begun(Diet(score="planted"))
+    with pytest.raises(ArgumentError, match="1 are not, the first in row 3"):
+        begun(Diet(score="planted"), values=np.where(np.arange(N) == 3, np.nan, values))
+    with pytest.raises(ArgumentError, match=r"one per training row, 20: got the shape \(19,\)"):
+        begun(Diet(score="planted"), values=values[1:])
+
+
+def test_a_score_over_the_whole_training():
+    """AUM sums over every epoch: what was hard once and easy three times is easier than what is always so-so."""
+    diet = begun(Diet(score="aum", refresh_every=1, keep=0.5, select="random"))
+    errors = [np.where(np.arange(N) == 0, 1.2 if epoch == 0 else 0.05, 0.5) for epoch in range(4)]
+    for epoch in range(4):
+        plan = epoch_of(diet, epoch, errors[epoch])
+        assert len(plan.rows) == (N if epoch == 0 else N // 2)
+    frame = diet.history.to_pandas()
+    expected = frame.groupby("row")["margin"].mean().to_numpy()
+    np.testing.assert_allclose(diet._current.close_round(), expected, atol=1e-5)

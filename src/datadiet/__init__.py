@@ -22,6 +22,9 @@ _PUBLIC = {
     "forecast": "datadiet.forecasting",
     "Schedule": "datadiet.schedules",
     "load_data": "datadiet.data",
+    "Probe": "datadiet.integrations.probe",
+    "dynamics": "datadiet.dynamics_table",
+    "cleanlab_inputs": "datadiet.class_probabilities",
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
     "scores": None,
@@ -37,15 +40,18 @@ if TYPE_CHECKING:
     from datadiet import schedules as schedules
     from datadiet import scores as scores
     from datadiet import selectors as selectors
+    from datadiet.class_probabilities import cleanlab_inputs as cleanlab_inputs
     from datadiet.config import FinetuneConfig as FinetuneConfig
     from datadiet.data import load_data as load_data
     from datadiet.diet import Diet as Diet
+    from datadiet.dynamics_table import dynamics as dynamics
     from datadiet.finetuning import finetune as finetune
     from datadiet.forecasting import forecast as forecast
     from datadiet.integrations.huggingface import DietCallback as DietCallback
     from datadiet.integrations.huggingface import DietMixin as DietMixin
     from datadiet.integrations.huggingface import DietTrainer as DietTrainer
     from datadiet.integrations.loop import epochs as epochs
+    from datadiet.integrations.probe import Probe as Probe
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule

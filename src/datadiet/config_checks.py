@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -187,11 +188,12 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     history = _history(config, problems)
     settings = {name: getattr(config, name) for name in (*CHOICES, *PHASES)}
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
-    diet = _collect(lambda: Diet(**settings, history=history or "last"), problems)
+    made: str | History = "last" if history is None or config.history == "last" else history
+    diet = _collect(lambda: Diet(**settings, history=made), problems)
     _check_schedule(config, problems)
     if diet is None:
         return None
-    diet.history_name = config.history
+    diet.measure = replace(diet.measure, history_name=config.history)
     if config.max_steps is not None:
         problems.check(diet.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
     return diet

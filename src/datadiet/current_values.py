@@ -22,17 +22,20 @@ class CurrentValues:
     Args:
         num_examples: Rows of the data set.
         history: What earlier rounds count for.
+        every: Whether the history takes every value as it comes, instead of the last one of each round brought to one
+            moment: for quantities over the whole training.
 
     Attributes:
         fresh: bool `(n,)`, has a value since the last selection.
         known: Whether there is any value.
     """
 
-    def __init__(self, num_examples: int, history: History) -> None:
+    def __init__(self, num_examples: int, history: History, *, every: bool = False) -> None:
         # in units of the level, which falls as the model learns; +inf = never seen
         self._values, self._level = np.full(num_examples, np.inf, np.float32), 1.0
         self._history, self._memory = history, history.init(num_examples)
         self.fresh, self.known = np.zeros(num_examples, bool), False
+        self._every = every
 
     def __len__(self) -> int:
         return len(self._values)
@@ -45,23 +48,29 @@ class CurrentValues:
             values: float32 `(n,)`.
             moments: When in the epoch each was seen, where they come from training; None for those of one moment.
         """
-        if moments is not None:
+        if moments is not None and not self._every:
             prior = self._values[rows]
             prior *= np.float32(self._level)
             values, fall = to_epoch_end(values, prior, moments)
             self._level *= fall**REST  # so what rests falls with it
         self._values[rows] = values / np.float32(self._level)
         self.fresh[rows], self.known = True, True
+        if self._every:
+            taken = np.zeros(len(self), bool)
+            taken[rows] = True
+            self._memory = self._history.update(self._memory, self._values, taken)
 
     def close_round(self) -> Values:
         """What the history makes of the values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
-        self._memory = self._history.update(self._memory, self._values, self.fresh)
+        if not self._every:
+            self._memory = self._history.update(self._memory, self._values, self.fresh)
         self.fresh[:] = False
         return self._history.value(self._memory) * np.float32(self._level)
 
     def quantiles(self, wanted: Mapping[str, float]) -> dict[str, float]:
         """Quantiles of the values by name; empty where there is no value."""
-        known = self._values[np.isfinite(self._values)]
+        values = self._history.value(self._memory) if self._every else self._values
+        known = values[np.isfinite(values)]  # a copy
         if not len(known):
             return {}
         found = np.quantile(known, list(wanted.values()), overwrite_input=True) * self._level

@@ -20,25 +20,26 @@ from torch import Tensor
 
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError, Problems
-from datadiet.choosing import Chooser, Rows, Selector
+from datadiet.choosing import Chooser, Known, Rows, Selector
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
 from datadiet.forecasting import forecast
 from datadiet.history import History
+from datadiet.measures import ScoreFunction, checked_measure
 from datadiet.options import (
-    ScoreFunction,
+    batch_method,
     check_alone,
+    check_in_batch,
     check_options,
+    check_select_options,
     check_tolerance,
-    checked_history,
     checked_keep,
-    checked_score,
+    checked_values,
 )
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
-from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
-from datadiet.scores.free import FREE, free_signals
-from datadiet.selectors import SELECTORS
+from datadiet.scores import COMBINATIONS
+from datadiet.selectors import IN_BATCH, SELECTORS, InBatch
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
@@ -47,7 +48,7 @@ Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
 
 _PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
-_PLAIN += ("offset", "epsilon", "floor", "seed")
+_PLAIN += ("offset", "epsilon", "floor", "select_options", "seed")
 
 
 class Diet:
@@ -78,6 +79,8 @@ class Diet:
         offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`).
         epsilon: Share drawn at random among the rest (`epsilon` only).
         floor: Least number of examples kept per class, of classes that have so many.
+        select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
+            `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
         scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
             with `warmup_epochs=0`.
         signals: `(outputs, batch) -> Signals`, for models whose outputs are not recognised.
@@ -113,6 +116,7 @@ class Diet:
         offset: float = 0.0,
         epsilon: float | None = None,
         floor: int = 0,
+        select_options: Mapping[str, Any] | None = None,
         scores_from: str | Path | None = None,
         signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
         seed: int = 0,
@@ -120,24 +124,27 @@ class Diet:
         problems = Problems()
         self.keep = None if tolerance is not None else checked_keep(keep, problems)
         self.combine = combine or ("mean" if select == "uncertain" else "norm")
-        self.score_name, self.score = checked_score(score, problems)
-        self.history_name, self._history = checked_history(history, problems)
+        self.select = select
         self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
         problems.choice("combine", self.combine, COMBINATIONS)
+        self.measure = checked_measure(score, self.combine, history, problems)
         problems.choice("rescore", rescore, RESCORE)
         if isinstance(select, str):
-            problems.choice("selector", select, SELECTORS)
+            problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
         problems.whole("floor", floor)
         problems.whole("seed", seed)
         check_options(self.select_name, isinstance(select, str), offset, epsilon, problems)
+        check_select_options(select if isinstance(select, str) else None, select_options or {}, floor, problems)
         problems.check(
-            scores_from is None or warmup_epochs == 0,
+            scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
         )
         self.tolerance = tolerance
         self.decider: Decider | None = None  # while a run goes on
+        if isinstance(select, str) and select in IN_BATCH:
+            check_in_batch(select, self.keep, select_options or {}, problems)
         if tolerance is not None:
-            check_tolerance(tolerance, self.score_name, self.select_name, problems)
+            check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
             check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
         problems.raise_any()
         self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
@@ -146,7 +153,8 @@ class Diet:
         self.refresh_every = usual if refresh_every is None else refresh_every
         self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
-        self._chooser = Chooser(select, offset=offset, epsilon=self.epsilon, floor=floor, seed=seed)
+        self.select_options = dict(select_options or {})
+        self.recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
         self._begun = False
 
     # ---- what will happen ----
@@ -154,6 +162,8 @@ class Diet:
     def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
         warmup, every = self.warmup_epochs, self.refresh_every
+        if self.in_batch:  # every epoch goes through everything
+            return Schedule(num_examples, epochs, 1.0, min(warmup, epochs), every, batch=batch)
         if self.keep is None:
             return AdaptiveSchedule(num_examples, epochs, warmup, every, batch)
         return Schedule(num_examples, epochs, self.keep, warmup, every, self.anneal_epochs, self.static, batch)
@@ -169,13 +179,29 @@ class Diet:
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
         scores_from = None if self.scores_from is None else Path(self.scores_from).name
-        chosen = {"score": self.score_name, "select": self.select_name, "history": self.history_name}
+        chosen = {"score": self.measure.name, "select": self.select_name, "history": self.measure.history_name}
         return {
             **chosen,
             "tolerance": self.tolerance,
             **{name: getattr(self, name) for name in _PLAIN},
             "scores_from": scores_from,
         }
+
+    @property
+    def in_batch(self) -> bool:
+        """Whether examples are chosen within each batch, not for whole epochs."""
+        return isinstance(self.select, str) and self.select in IN_BATCH
+
+    @property
+    def plans(self) -> bool:
+        """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
+        return self.keep != 1.0 and not self.in_batch
+
+    def batch_method(self) -> InBatch | None:
+        """The method that chooses within each batch, anew; None where there is none."""
+        if not isinstance(self.select, str) or self.select not in IN_BATCH:
+            return None
+        return batch_method(self.select, self.keep, self.select_options)
 
     # ---- a run ----
 
@@ -187,6 +213,8 @@ class Diet:
         batch: int = 1,
         ids: Sequence[str] | None = None,
         groups: NDArray[np.int64] | None = None,
+        features: Any = None,
+        values: NDArray[np.float32] | None = None,
         folder: Path | None = None,
         write: bool = True,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
@@ -198,7 +226,10 @@ class Diet:
             epochs: Planned.
             batch: Examples per optimizer step: batch size x accumulation x processes.
             ids: The user's id of each row, for exports and `scores_from`.
-            groups: int64 class of each row, for `floor`.
+            groups: int64 class of each row, for `floor` and quotas.
+            features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
+                a space.
+            values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             state: What `state_dict` gave, to go on from there.
@@ -207,16 +238,17 @@ class Diet:
             ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
-        if self.floor and groups is None:
-            raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
+        self._known = Known(groups, features)
+        self._chooser = self._new_chooser()
+        self._chooser.check(self._known)
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
         self._planned: BaseSchedule = planned
         self.decider = None
         if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
             self.decider = Decider(Tolerance(self.tolerance), planned)
-        self._groups, self._regression = groups, False
+        self._regression = False
         self._training = TrainingValues(num_examples, self.columns)
-        self._current = CurrentValues(num_examples, self._history)
+        self._current = CurrentValues(num_examples, self.measure.history, every=self.measure.kind == "dynamics")
         self.round = 0
         self._plan: EpochPlan | None = None
         self._run = state[1]["run"] if state else uuid.uuid4().hex
@@ -224,6 +256,12 @@ class Diet:
             self.load_state_dict(*state)
         elif self.scores_from is not None:
             self._start_from(Path(self.scores_from), ids)
+        elif values is not None and not self.in_batch:
+            self._current.take(np.arange(num_examples), checked_values(values, num_examples))
+        elif self.measure.kind == "given" and not self.in_batch:
+            raise ArgumentError(
+                f"the score {self.measure.name!r} is not made while training: give its values, or scores_from."
+            )
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
         self._begun = True
@@ -253,7 +291,7 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*dict.fromkeys((self.score_name, *FREE)), MOMENT)
+        return (*self.measure.columns, MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -269,7 +307,8 @@ class Diet:
             return
         if scores.source == "pass" or self.rescore != "all":
             moments = scores.values[MOMENT] if scores.source == "train" else None
-            self._current.take(scores.rows, scores.values[self.score_name], moments=moments)
+            if (values := self.measure.read(scores.values)) is not None:
+                self._current.take(scores.rows, values, moments=moments)
         if self._tables is not None:
             self._tables.scores.append(scores)
 
@@ -340,8 +379,8 @@ class Diet:
         rows = len(arrays["current.values"])
         if rows != len(self._current):
             raise ArgumentError(f"the checkpoint's diet has {rows} training examples, this run {len(self._current)}.")
-        self._current.load(_part(arrays, "current"), numbers["current"])
-        self._training.load(_part(arrays, "training"), numbers["training"])
+        self._current.load(part(arrays, "current"), numbers["current"])
+        self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
         if self.decider is not None:
             self.decider.load(numbers["decider"])
@@ -355,9 +394,7 @@ class Diet:
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        score = example_values(self.score, signals, combine=self.combine)
-        values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
-        return torch.stack([values[name] for name in self.columns[:-1]])
+        return self.measure.recorded(signals)
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
@@ -381,16 +418,22 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        chosen = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
+        known = replace(self._known, recalls=self.recalls, scale=self.measure.scale(regression=self._regression))
+        chosen = self._chooser.choose(values, count, epoch=epoch, known=known)
         return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
 
-    def _scale(self) -> float | None:
-        """The largest value the score can have, where it has one: EL2N of one position, or a mean of such."""
-        bounded = self.score is el2n and self.combine == "mean" and not self._regression
-        return EL2N_MAX if bounded else None
+    def _new_chooser(self) -> Chooser:
+        options = {} if self.in_batch else dict(self.select_options)
+        if self.offset:
+            options["offset"] = self.offset
+        if self.select == "epsilon":
+            options["epsilon"] = float(self.epsilon or 0.0)
+        if self.select == "seta":  # its window moves on with every choice
+            options.setdefault("every", self.refresh_every)
+        return Chooser("random" if self.in_batch else self.select, options=options, floor=self.floor, seed=self.seed)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        known = last_values(run / "scores", self.score_name)
+        known = last_values(run / "scores", self.measure.name)
         keys = range(len(self._current)) if ids is None else ids
         found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
         rows = np.flatnonzero(np.isfinite(found))
@@ -405,7 +448,7 @@ def _joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple
     return arrays, {part: numbers for part, (_, numbers) in states.items()}
 
 
-def _part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+def part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
     """The arrays of one part."""
     start = f"{part}."
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Mapping
+from typing import Any
 
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-from datadiet.checks import ArgumentError, Problems, percent_hint
-from datadiet.history import HISTORIES, History
+from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
 from datadiet.schedules import parse_keep
-from datadiet.scores import SCORES, el2n
-from datadiet.selectors import SELECTORS
+from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS, InBatch
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
-ScoreFunction = Callable[..., Tensor]
 TOLERANCE_SELECTORS = ("hardest", "epsilon")
 OFFSET_SELECTORS = ("hardest", "window")  # to another selector an offset would do nothing, and is refused
 
@@ -30,29 +30,10 @@ def checked_keep(keep: float | str | Mapping[int, float], problems: Problems) ->
     return found
 
 
-def checked_score(score: str | ScoreFunction, problems: Problems) -> tuple[str, ScoreFunction]:
-    """A score and its name; refused if it needs what training does not give it."""
-    if isinstance(score, str):
-        problems.choice("score", score, SCORES)
-        return score, SCORES.get(score, el2n)
-    name = getattr(score, "__name__", type(score).__name__)
-    needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
-    problems.check(not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it.")
-    return name, score
-
-
-def checked_history(history: str | History, problems: Problems) -> tuple[str, History]:
-    """A history and its name."""
-    if not isinstance(history, str):
-        return "custom", history
-    problems.choice("history", history, HISTORIES)
-    return history, HISTORIES.get(history, HISTORIES["last"])()
-
-
-def check_tolerance(points: float, score: str, select: str, problems: Problems) -> None:
+def check_tolerance(points: float, score: str, named: bool, select: str, problems: Problems) -> None:
     """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
     problems.check(
-        score not in SCORES or score in ZERO_WHEN_LEARNED,
+        not named or score in ZERO_WHEN_LEARNED,
         f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(ZERO_WHEN_LEARNED)}.",
     )
     problems.check(
@@ -87,3 +68,79 @@ def check_options(select: str, named: bool, offset: float, epsilon: float | None
     if epsilon is not None:
         problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
         problems.check(select == "epsilon", f"epsilon has no effect on {select!r}; it belongs to 'epsilon'.")
+
+
+def check_select_options(select: str | None, given: Mapping[str, object], floor: int, problems: Problems) -> None:
+    """Note options that the selector does not have, and a floor under classes that have quotas.
+
+    Args:
+        select: Its name; None for a function of the user's, which says itself what it takes.
+        given: Its options by name.
+        floor: Rows per class.
+    """
+    if select is None or select not in OPTIONS:  # a method within batches checks its own
+        return
+    known = OPTIONS[select]
+    inner = given.get("select", known.get("select"))
+    allowed = {**known, **(OPTIONS.get(str(inner), {}) if isinstance(inner, str) else {})}
+    if floor and "groups" in NEEDS.get(select, ()):
+        problems.add(f"floor has no effect on {select!r}, which gives every class its places itself.")
+    for name in given:
+        if name not in allowed:
+            problems.add(unknown(f"option of {select}", name, allowed))
+    if isinstance(given.get("select"), str):
+        problems.choice("select", given["select"], SELECTORS)
+
+
+def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
+    """One number per training row.
+
+    Raises:
+        ArgumentError: If there are more or fewer, or some are not finite: names the first.
+    """
+    found = np.asarray(values, np.float32)
+    if found.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
+    bad = np.flatnonzero(~np.isfinite(found))
+    if bad.size:
+        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
+    return found
+
+
+def check_in_batch(
+    select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any], problems: Problems
+) -> None:
+    """Note what cannot go with a method that chooses within each batch; see `batch_method`."""
+    problems.check(
+        not isinstance(keep, Mapping), f"keep must be one share for {select!r}: it has no cycles to step down with."
+    )
+    try:
+        batch_method(select, keep, options)
+    except ArgumentError as error:
+        problems.include(error)
+
+
+def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> InBatch:
+    """A method that chooses within each batch.
+
+    Args:
+        select: A name of `datadiet.selectors.IN_BATCH`.
+        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share. Of
+            `multistage`, which finds the share itself, it is not asked.
+        options: Of the method, by name; they win over `keep`.
+
+    Raises:
+        ArgumentError: For options that it does not have, or that are out of range.
+    """
+    kind = IN_BATCH[select]
+    known = {name: held.default for name, held in inspect.signature(kind).parameters.items()}
+    problems = Problems()
+    for name in options:
+        if name not in known:
+            problems.add(unknown(f"option of {select}", name, known))
+    problems.raise_any()
+    share = float(keep) if isinstance(keep, (int, float)) else 1.0
+    usual = {"keep": share, "beta": max(0.0, 1 / share - 1) if share > 0 else 0.0}
+    given = {name: usual[name] for name in usual if name in known}
+    made: InBatch = kind(**{**given, **options})
+    return made

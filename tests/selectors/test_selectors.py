@@ -20,10 +20,16 @@ from datadiet.checks import ArgumentError
 from datadiet.selectors import (
     SELECTORS,
     OffsetError,
+    balanced,
+    ccs,
     easiest,
     epsilon,
     hardest,
+    infobatch,
+    proportional,
+    quota,
     random,
+    seta,
     uncertain,
     window,
     with_floor,
@@ -43,6 +49,16 @@ def grouped(select: Select) -> Select:
     return run
 
 
+def in_thirds(select: Select, **own: Any) -> Select:
+    """A selector that needs classes, with three of them unless the test has its own."""
+
+    def run(values: Any, count: int, **options: Any) -> Any:
+        options.setdefault("groups", np.arange(np.size(values)).reshape(np.shape(values)) % 3)
+        return select(values, count, **options, **own)
+
+    return run
+
+
 MEMBERS: dict[str, Select] = {
     **SELECTORS,
     "window": partial(window, offset=0.2),
@@ -51,8 +67,38 @@ MEMBERS: dict[str, Select] = {
     "floor": grouped(hardest),
     "floor, random": grouped(random),
     "floor, window": grouped(partial(window, offset=0.2)),
+    "ccs": partial(ccs, beta=0.0),
+    "ccs, window": partial(ccs, beta=0.2, strata=7, edges="range"),
+    "proportional, softmax": partial(proportional, scaling="softmax", temperature=0.5),
+    "infobatch, no reserve": partial(infobatch, reserve=0.0),
+    "seta, k-means": partial(seta, num_groups=5, window=0.6, every=2, grouping="kmeans"),
+    "balanced": in_thirds(balanced),
+    "partly_balanced": in_thirds(SELECTORS["partly_balanced"]),
+    "quota": in_thirds(quota),
+    "quota, ccs window": in_thirds(partial(quota, select=partial(ccs, beta=0.2))),
+    "drop_quota": in_thirds(SELECTORS["drop_quota"], recalls={0: 0.9, 1: 0.9, 2: 0.9}),
+    "directed": in_thirds(SELECTORS["directed"], directions={"1": "easy"}),
+    "floor, infobatch": grouped(infobatch),
 }
-BY_VALUE = ["hardest", "easiest", "window", "epsilon", "epsilon, all random", "uncertain", "uncertain, scaled"]
+BY_VALUE = [
+    "hardest",
+    "easiest",
+    "window",
+    "epsilon",
+    "epsilon, all random",
+    "uncertain",
+    "uncertain, scaled",
+    "proportional",
+    "proportional, softmax",
+    "ccs",
+    "ccs, window",
+    "stratified",
+    "both_ends",
+    "infobatch",
+    "infobatch, no reserve",
+    "seta",
+    "seta, k-means",
+]
 battery = pytest.mark.parametrize("name", list(MEMBERS))
 
 # few distinct values, so that ties are everywhere; +inf stands for rows never scored

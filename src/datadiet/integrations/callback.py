@@ -51,7 +51,7 @@ class DietCallback(TrainerCallback):
         count = len(loader.dataset)
         self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
         carry_rows(loader)
-        if self.diet.keep != 1.0:
+        if self.diet.plans:
             seed = args.data_seed or args.seed
             self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
             loader.set_sampler(self._sampler)
@@ -103,7 +103,7 @@ def _signals(outputs: Any, labels: Mapping[str, Any]) -> Any:
 
 def _check(diet: Diet, args: Any, state: Any) -> None:
     problems = Problems()
-    dieting = diet.keep != 1.0
+    dieting = diet.plans
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     problems.check(
         not dieting or schedule in CONSTANT,
@@ -113,6 +113,7 @@ def _check(diet: Diet, args: Any, state: Any) -> None:
     problems.check(diet.tolerance is None, "DietCallback cannot decide steps as it goes: a tolerance needs DietMixin.")
     problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
     problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
+    problems.check(not diet.in_batch, f"DietCallback cannot choose within batches ({diet.select!r}); use DietMixin.")
     problems.check(diet.rescore == "none", f"DietCallback cannot rescore {diet.rescore!r} examples; use DietMixin.")
     problems.check(state.global_step == 0, "DietCallback cannot resume: it is not told from where; use DietMixin.")
     problems.raise_any()

@@ -22,12 +22,13 @@ from transformers import Trainer, TrainerCallback
 
 from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
+from datadiet.diet import Diet, part
 from datadiet.integrations.arguments import check_arguments, check_judged, ids_and_groups, order_seed
 from datadiet.integrations.callback import DietCallback
 from datadiet.integrations.checkpoints import last_checkpoint, load_diet, save_diet
 from datadiet.integrations.distributed import exchange, share_of
 from datadiet.integrations.epochs import EpochTotals
+from datadiet.integrations.in_batch import BatchChooser
 from datadiet.integrations.learning_rate import follow
 from datadiet.integrations.passes import score_rows
 from datadiet.integrations.results import result_of
@@ -43,6 +44,8 @@ from datadiet.tolerance import CORRELATIONS
 
 __all__ = ["DietCallback", "DietMixin", "DietTrainer"]
 
+IN_BATCH_STATE = "in_batch"
+
 if TYPE_CHECKING:
     _Base = Trainer
 else:
@@ -57,7 +60,10 @@ class DietMixin(_Base):
     Args:
         diet: The diet.
         ids: The user's id of each training row; an `id` column of the training data by default, else row numbers.
-        groups: int64 class of each training row, for `floor`; an integer label column by default.
+        groups: int64 class of each training row, for `floor` and quotas; an integer label column by default.
+        features: Where each training row lies, float `(rows, size)` or a SciPy CSR matrix, for selectors that cover a
+            space.
+        values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
         run_folder: Where scores/, plans/ and result.json are written; `args.output_dir` by default.
         ledger: A cost ledger that is already running; the caller then writes the result himself.
         *args, **kwargs: Of the Trainer.
@@ -72,6 +78,8 @@ class DietMixin(_Base):
         diet: Diet,
         ids: Sequence[str] | None = None,
         groups: NDArray[np.int64] | None = None,
+        features: Any = None,
+        values: NDArray[np.float32] | None = None,
         run_folder: Path | None = None,
         ledger: Ledger | None = None,
         **kwargs: Any,
@@ -81,9 +89,10 @@ class DietMixin(_Base):
         super().__init__(*args, **kwargs)
         self.diet, self.ledger, self._records = diet, ledger or Ledger(), ledger is None
         self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
-        self._dieting = diet.keep != 1.0
-        self._ids, self._groups = ids, groups
+        self._dieting = diet.plans
+        self._ids, self._groups, self._features, self._values = ids, groups, features, values
         self._sampler: DietSampler | None = None
+        self._batch_chooser: BatchChooser | None = None
         self._weights: torch.Tensor | None = None  # of the rows' losses in this epoch
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self.epoch_results: list[EpochResult] = []
@@ -116,7 +125,11 @@ class DietMixin(_Base):
         if self._dieting:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
             self._sampler = DietSampler.like(
-                loader.get_sampler(), longest, order_seed(self.args), processes=self.args.world_size
+                loader.get_sampler(),
+                longest,
+                order_seed(self.args),
+                processes=self.args.world_size,
+                lengths=self.lengths,
             )
             loader.set_sampler(self._sampler)
         return loader
@@ -156,6 +169,8 @@ class DietMixin(_Base):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
+        if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.warmup_epochs:
+            rows, inputs = self._batch_chooser.choose(self, rows, inputs)
         batch = dict(inputs)  # some losses pop the labels
         none: list[Any] = []
         capture: AbstractContextManager[list[Any]] = (
@@ -186,9 +201,13 @@ class DietMixin(_Base):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self.ledger.charge("save"):
             super()._save_checkpoint(model, trial)
-            # each process has seen its own rows; a checkpoint inside an epoch holds those of all
-            self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+            if self.accelerator.num_processes > 1:
+                # each process has seen its own rows; a checkpoint inside an epoch holds those of all
+                self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
             arrays, numbers = self.diet.state_dict()
+            if self._batch_chooser is not None:
+                held, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
+                arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in held.items()}
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if self.args.should_save and folder.is_dir():
                 so_far = self.current_epoch.so_far()  # before the ledger's snapshot, which it brings up to date
@@ -220,11 +239,18 @@ class DietMixin(_Base):
             batch=self.get_total_train_batch_size(self.args) if self._dieting else 1,
             ids=ids if self._ids is None else self._ids,
             groups=groups if self._groups is None else self._groups,
+            features=self._features,
+            values=self._values,
             folder=self.run_folder,
             write=self.is_world_process_zero(),
             state=self._resumed,
         )
+        method = self.diet.batch_method()
+        if method is not None:
+            self._batch_chooser = BatchChooser(method, seed=self.diet.seed, irreducible=self._values)
         if self._resumed is not None:
+            if self._batch_chooser is not None:
+                self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             so_far = self._resumed[1]["run_so_far"]
             self.ledger.carry(CostLedger(**so_far["cost"]))
             self.epoch_results = [EpochResult(**result) for result in so_far["epochs"]]

@@ -155,6 +155,8 @@ def epochs(
         >>> sizes
         [32, 16, 16]
     """
+    if diet.in_batch:
+        raise ArgumentError(f"{diet.select!r} chooses within batches, which DietTrainer does; call it in your loop.")
     if diet.rescore != "none" and signals is None:
         raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
     diet.begin(num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, folder=folder, state=state)

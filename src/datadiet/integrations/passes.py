@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet.records import Signals
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, forward_pass
 
 if TYPE_CHECKING:
@@ -17,12 +19,15 @@ Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
 
 
-def score_rows(trainer: DietMixin, rows: Rows) -> tuple[Rows, dict[str, Values]]:
+def score_rows(
+    trainer: DietMixin, rows: Rows, *, listen: Callable[[Rows, Signals], None] | None = None
+) -> tuple[Rows, dict[str, Values]]:
     """One scoring pass of this process over some training rows.
 
     Args:
         trainer: In training, i.e. with a loader that carries rows.
         rows: int64 `(n,)`.
+        listen: Is given the rows and signals of every batch, in the order of the pass.
 
     Returns:
         The rows, ascending, and the float32 values of each column of the history beside them.
@@ -45,7 +50,10 @@ def score_rows(trainer: DietMixin, rows: Rows) -> tuple[Rows, dict[str, Values]]
         call=trainer.call_model,
         ledger=trainer.ledger,
     ):
-        values = torch.stack([*trainer.diet.values_of(trainer.signals_of_batch(outputs, batch)).values()])
+        signals = trainer.signals_of_batch(outputs, batch)
+        if listen is not None:
+            listen(part, signals)
+        values = torch.stack([*trainer.diet.values_of(signals).values()])
         if not done:
             table = values.new_empty(len(values), len(rows))
         table[:, done : done + len(part)] = values

@@ -16,6 +16,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from datadiet.checks import ArgumentError
 from datadiet.records import EpochPlan
+from datadiet.scoring import whole_numbers
 
 STRATEGIES = ("random", "sequential", "group_by_length")
 
@@ -52,16 +53,33 @@ class DietSampler(Sampler[int]):
         self._plan: EpochPlan | None = None
 
     @classmethod
-    def like(cls, sampler: Any, num_rows: int, seed: int, *, processes: int = 1) -> DietSampler:
+    def like(
+        cls,
+        sampler: Any,
+        num_rows: int,
+        seed: int,
+        *,
+        processes: int = 1,
+        lengths: NDArray[np.int64] | None = None,
+    ) -> DietSampler:
         """A sampler that keeps the strategy of the one a Trainer has built, for so many processes.
+
+        `lengths` may be at hand already: where they are the sampler's own, it takes them and makes no second array.
 
         Raises:
             ArgumentError: If the strategy is not one that an order of chosen rows can keep.
         """
         if isinstance(sampler, LengthGroupedSampler):
-            lengths = np.asarray(sampler.lengths, np.int64)
+            own = whole_numbers(sampler.lengths)
             batch = sampler.batch_size * processes
-            return cls(num_rows, strategy="group_by_length", seed=seed, lengths=lengths, batch_size=batch)
+            same = lengths is not None and np.array_equal(lengths, own)
+            return cls(
+                num_rows,
+                strategy="group_by_length",
+                seed=seed,
+                lengths=lengths if same else own,
+                batch_size=batch,
+            )
         if isinstance(sampler, RandomSampler):
             return cls(num_rows, seed=seed)
         if isinstance(sampler, SequentialSampler):

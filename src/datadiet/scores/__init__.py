@@ -3,10 +3,14 @@
 A score is `f(logits, labels, *, mask=None) -> values` and drops the class axis; leading axes are batch axes.
 `example_values` composes it with a token reduction and a combination of heads, so that any score works on any task. A
 function of your own of the same form goes wherever these go.
+
+Scores of a whole set are `f(embeddings, labels=None, *, ids=None, ...)` or `f(texts, labels=None, *, ids=None, ...)`; they
+need no model's answer, and stand in `EMBEDDING_SCORES` and `TEXT_SCORES`.
 """
 
 from __future__ import annotations
 
+from datadiet.scores.embeddings import EMBEDDING_SCORES, moderate, neighbour_distance, prototypes
 from datadiet.scores.logits import (
     EL2N_MAX,
     Score,
@@ -24,6 +28,7 @@ from datadiet.scores.reduce import (
     example_values,
     reduce_tokens,
 )
+from datadiet.scores.text import TEXT_SCORES, length, scdp
 
 # for names on the command line only; in Python the functions are passed themselves
 SCORES: dict[str, Score] = {
@@ -37,7 +42,9 @@ SCORES: dict[str, Score] = {
 __all__ = [
     "COMBINATIONS",
     "EL2N_MAX",
+    "EMBEDDING_SCORES",
     "SCORES",
+    "TEXT_SCORES",
     "Score",
     "absolute_error",
     "check_combination",
@@ -47,6 +54,11 @@ __all__ = [
     "entropy",
     "example_values",
     "gold_probability",
+    "length",
     "margin",
+    "moderate",
+    "neighbour_distance",
+    "prototypes",
     "reduce_tokens",
+    "scdp",
 ]

@@ -4,17 +4,31 @@
 
 Every selector returns exactly `count` rows, ascending and without repeats, draws nothing from a global generator and
 refuses NaN. A value of +inf stands for an example that was never scored: unknown, so every selector that goes by the
-values takes it first, `easiest` included; it does not count as hard.
+values takes it first, `easiest` included; it does not count as hard. Those that need the classes (`balanced` and its
+kin) give every class its places first, and then hold to this within the class.
 """
 
 from __future__ import annotations
 
-from datadiet.selectors.balanced import with_floor
+from collections.abc import Mapping
+from typing import Any
+
+from datadiet.selectors.balanced import partly_balanced, with_floor
+from datadiet.selectors.batch_diversity import divbs, last_layer_gram
+from datadiet.selectors.diverse import d2_pruning, herding, k_center
+from datadiet.selectors.in_batch import BatchSignals, DiverseBatch, InBatch, SelectiveBackprop, TopReducible
 from datadiet.selectors.inputs import Selector
+from datadiet.selectors.middle import by_count, moderate
+from datadiet.selectors.multistage import MultistageFilter, hashed_bag
+from datadiet.selectors.quotas import balanced, directed, drop_quota, quota
 from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
-from datadiet.selectors.soft import epsilon, uncertain
+from datadiet.selectors.sliding import kmeans_groups, seta
+from datadiet.selectors.soft import epsilon, proportional, uncertain
+from datadiet.selectors.stratified import both_ends, ccs, stratified
+from datadiet.selectors.submodular import facility_location, graph_cut
 from datadiet.selectors.ties import TIE_BREAKS, row_hash
 from datadiet.selectors.uniform import random
+from datadiet.selectors.weighted import infobatch, infobatch_count
 
 # for names on the command line only; in Python the functions are passed themselves
 SELECTORS: dict[str, Selector] = {
@@ -24,18 +38,121 @@ SELECTORS: dict[str, Selector] = {
     "random": random,
     "epsilon": epsilon,
     "uncertain": uncertain,
+    "proportional": proportional,
+    "ccs": ccs,
+    "stratified": stratified,
+    "both_ends": both_ends,
+    "infobatch": infobatch,
+    "seta": seta,
+    "balanced": balanced,
+    "partly_balanced": partly_balanced,
+    "quota": quota,
+    "drop_quota": drop_quota,
+    "directed": directed,
+    "moderate": moderate,
+    "k_center": k_center,
+    "herding": herding,
+    "d2_pruning": d2_pruning,
+    "facility_location": facility_location,
+    "graph_cut": graph_cut,
+}
+
+# those that need `features=`: a float array (n, d) or a SciPy CSR matrix beside the values
+FEATURE_SELECTORS: tuple[str, ...] = ("k_center", "herding", "d2_pruning", "facility_location", "graph_cut")
+
+# those whose selections have loss weights
+WEIGHTED_SELECTORS: tuple[str, ...] = ("infobatch",)
+
+# options of each that have a meaning beyond the common form, with their defaults; `tie_break` goes with those by rank
+OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "hardest": {"offset": 0.0, "tie_break": "hash"},
+    "easiest": {"tie_break": "hash"},
+    "window": {"offset": None, "tie_break": "hash"},
+    "random": {},
+    "epsilon": {"epsilon": 0.1, "tie_break": "hash"},
+    "uncertain": {"scale": None},
+    "proportional": {"scaling": "linear", "least": 0.01, "temperature": 1.0},
+    "ccs": {"beta": 0.1, "strata": 50, "edges": "clipped"},
+    "stratified": {"strata": 10},
+    "both_ends": {"hard": 0.7},
+    "infobatch": {"reserve": 0.25},
+    "seta": {"num_groups": 10, "window": None, "every": 1, "grouping": "quantile"},
+    "balanced": {"select": hardest},
+    "partly_balanced": {"balance": 0.5, "select": hardest},
+    "quota": {"shares": None, "select": hardest},
+    "drop_quota": {"recalls": None, "select": random},
+    "directed": {"directions": None, "default": "hard"},
+    "moderate": {"per_group": False},
+    "k_center": {},
+    "herding": {},
+    "d2_pruning": {"neighbours": 5, "gamma": 0.1, "gamma_forward": 1.0, "search": "exact"},
+    "facility_location": {"neighbours": None, "search": "exact"},
+    "graph_cut": {"redundancy": 0.5, "neighbours": None, "search": "exact"},
+}
+
+# what a selector cannot do without: `groups`, or an option without a default
+NEEDS: Mapping[str, tuple[str, ...]] = {
+    "window": ("offset",),
+    "balanced": ("groups",),
+    "partly_balanced": ("groups",),
+    "quota": ("groups",),
+    "drop_quota": ("groups", "recalls"),
+    "directed": ("groups",),
+    **dict.fromkeys(FEATURE_SELECTORS, ("features",)),
+}
+
+# methods that choose within one batch, by name; their form stands at the top of in_batch.py
+IN_BATCH: Mapping[str, type[InBatch]] = {
+    "selective_backprop": SelectiveBackprop,
+    "divbs": DiverseBatch,
+    "top_reducible": TopReducible,
+    "multistage": MultistageFilter,
 }
 
 __all__ = [
+    "FEATURE_SELECTORS",
+    "IN_BATCH",
+    "NEEDS",
+    "OPTIONS",
     "SELECTORS",
     "TIE_BREAKS",
+    "WEIGHTED_SELECTORS",
+    "BatchSignals",
+    "DiverseBatch",
+    "InBatch",
+    "MultistageFilter",
     "OffsetError",
+    "SelectiveBackprop",
     "Selector",
+    "TopReducible",
+    "balanced",
+    "both_ends",
+    "by_count",
+    "ccs",
+    "d2_pruning",
+    "directed",
+    "divbs",
+    "drop_quota",
     "easiest",
     "epsilon",
+    "facility_location",
+    "graph_cut",
     "hardest",
+    "hashed_bag",
+    "herding",
+    "infobatch",
+    "infobatch_count",
+    "k_center",
+    "kmeans_groups",
+    "last_layer_gram",
+    "moderate",
+    "partly_balanced",
+    "proportional",
+    "quota",
     "random",
     "row_hash",
+    "seta",
+    "stratified",
     "uncertain",
     "window",
     "with_floor",

@@ -1,20 +1,19 @@
-"""A floor under every group: no class vanishes because the model finds it easy."""
+"""Floors under the groups: no class vanishes because the model finds it easy."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.checks import ArgumentError, Problems
+from datadiet.checks import ArgumentError, Problems, percent_hint
 from datadiet.records import Selection
-from datadiet.selectors.inputs import Floats, Selector, checked, selection
-from datadiet.selectors.ranked import OffsetError, hardest
+from datadiet.selectors.inputs import Floats, Selector, checked, checked_groups
+from datadiet.selectors.parts import encoded, inside, members, together
+from datadiet.selectors.ranked import hardest
 from datadiet.selectors.ties import mix
-
-_SMALL = 1 << 16  # numbers of groups that a radix sort takes
 
 
 def with_floor(select: Selector, minimum: int) -> Selector:
@@ -22,7 +21,8 @@ def with_floor(select: Selector, minimum: int) -> Selector:
 
     `select` chooses among all rows. A group of which it takes too few gets its floor, chosen by `select` inside the
     group; the other places go to `select` over the rows of the other groups, until every floor holds. Where floors
-    leave too little room for an offset, the offset is given up.
+    leave too little room for an offset, the offset is given up. Loss weights of `select` are kept: those of each
+    part sum to its size.
 
     Args:
         select: Any selector; its options are passed on.
@@ -58,42 +58,89 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         **options: Any,
     ) -> Selection:
         array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
-        if groups is None:
-            raise ArgumentError(f"a floor of {minimum} rows per group needs the groups, got none.")
-        codes, sizes = _encoded(np.asarray(groups))
+        named = checked_groups(groups, f"a floor of {minimum} rows per group")
+        codes, sizes, _ = encoded(named)
         floors = np.minimum(sizes, minimum)
         _check_floors(int(floors.sum()), count, minimum, int(np.count_nonzero(sizes)))
-        at_floor = np.zeros(len(sizes), np.bool_)  # groups that get their floor and no more
-        while True:
-            if not at_floor.any():
-                chosen = select(array, count, seed=seed, epoch=epoch, **options).rows
-            else:
-                free, places = np.flatnonzero(~at_floor[codes]), count - int(floors[at_floor].sum())
-                chosen = free[_inside(select, array[free], places, seed=seed, epoch=epoch, **options)]
-            short = (np.bincount(codes[chosen], minlength=len(sizes)) < floors) & ~at_floor
-            if not short.any():
-                break
-            at_floor |= short
-        mask = np.zeros(array.size, np.bool_)
-        mask[chosen] = True
-        for group, rows in _members(codes, at_floor):
-            part = _inside(select, array[rows], int(floors[group]), seed=mix(seed, group), epoch=epoch, **options)
-            mask[rows[part]] = True
-        return selection(mask)
+        return _floored(select, array, count, named, codes, floors, seed=seed, epoch=epoch, **options)
 
     return floored
 
 
-def _inside(
-    select: Selector, values: Floats, count: int, *, seed: int, epoch: int, **options: Any
-) -> NDArray[np.int64]:
-    """The rows that a selector takes of a part of all; none where there is no place for any."""
-    if not count:
-        return np.empty(0, np.int64)
-    try:
-        return select(values, count, seed=seed, epoch=epoch, **options).rows
-    except OffsetError:
-        return hardest(values, count, seed=seed, epoch=epoch).rows  # the floor is promised, the offset is a guess
+def partly_balanced(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    balance: float = 0.5,
+    select: Selector = hardest,
+    **options: Any,
+) -> Selection:
+    """By score, but every group keeps at least a part of what it would have if all groups were pruned alike.
+
+    Group c of n_c rows keeps at least `floor(balance * count * n_c / n)`; the score decides over the other places.
+
+    Args:
+        values, count, seed, epoch, ids: As for `hardest`.
+        groups: `(n,)`, the class of each row; needed.
+        balance: In [0, 1]: 0 leaves everything to the score, 1 keeps the classes in their proportions.
+        select: Any selector; `options` are passed on to it.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, groups or options do not fit.
+
+    Example:
+        >>> groups = ["a"] * 4 + ["b"] * 4
+        >>> partly_balanced([8, 7, 6, 5, 4, 3, 2, 1], 4, seed=0, epoch=0, groups=groups).rows
+        array([0, 1, 2, 4])
+
+    Source: Sorscher et al. 2022 (arXiv 2206.14486), whose runs balance classes to 50 %, because every metric that they
+    tried makes uneven classes more uneven.
+    """
+    problems = Problems()
+    problems.check(0 <= balance <= 1, f"balance must be in [0, 1], got {balance}.{percent_hint(balance)}")
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    named = checked_groups(groups, "partly_balanced")
+    codes, sizes, _ = encoded(named)
+    floors = np.floor(np.round(balance * count * sizes / array.size, 9)).astype(np.int64)
+    return _floored(select, array, count, named, codes, floors, seed=seed, epoch=epoch, **options)
+
+
+def _floored(
+    select: Selector,
+    values: Floats,
+    count: int,
+    groups: NDArray[Any],
+    codes: NDArray[Any],
+    floors: NDArray[np.int64],
+    *,
+    seed: int,
+    epoch: int,
+    **options: Any,
+) -> Selection:
+    """`select` over everything, and over what is left once the groups below their floor have it."""
+    at_floor = np.zeros(len(floors), np.bool_)  # groups that get their floor and no more
+    while True:
+        if not at_floor.any():
+            chosen = select(values, count, seed=seed, epoch=epoch, groups=groups, **options)
+        else:
+            free, places = np.flatnonzero(~at_floor[codes]), count - int(floors[at_floor].sum())
+            chosen = inside(select, values, free, places, seed=seed, epoch=epoch, groups=groups, **options)
+        short = (np.bincount(codes[chosen.rows], minlength=len(floors)) < floors) & ~at_floor
+        if not short.any():
+            break
+        at_floor |= short
+    parts = [chosen]
+    for group, rows in members(codes, at_floor):
+        own = mix(seed, group)
+        parts.append(inside(select, values, rows, int(floors[group]), seed=own, epoch=epoch, groups=groups, **options))
+    return together(values.size, parts)
 
 
 def _check_floors(needed: int, count: int, minimum: int, groups: int) -> None:
@@ -102,22 +149,3 @@ def _check_floors(needed: int, count: int, minimum: int, groups: int) -> None:
             f"a floor of {minimum} rows in each of {groups} groups needs {needed} rows, but only {count} are kept. "
             "Lower the floor or keep more."
         )
-
-
-def _encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Group numbers `(n,)` and group sizes `(groups,)`; small whole numbers are their own group numbers."""
-    if groups.dtype.kind in "iub" and groups.min() >= 0 and groups.max() < _SMALL:
-        codes: NDArray[Any] = groups.astype(np.uint16)
-        return codes, np.bincount(codes)
-    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    return (codes.astype(np.uint16) if len(sizes) <= _SMALL else codes), sizes
-
-
-def _members(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Number and ascending rows of each group that is wanted."""
-    rows = np.flatnonzero(wanted[codes])
-    held = codes[rows]
-    order = np.argsort(held, kind="stable")  # radix sort on 16 bits: linear
-    ends = np.cumsum(np.bincount(held, minlength=len(wanted)))
-    for group in np.flatnonzero(wanted).tolist():
-        yield group, rows[order[ends[group - 1] if group else 0 : ends[group]]]

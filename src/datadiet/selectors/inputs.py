@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.checks import Problems
+from datadiet.checks import ArgumentError, Problems
 from datadiet.records import Selection
 
 # (values, count, *, seed, epoch, groups=None, ids=None, **options of its own) -> Selection
@@ -28,6 +28,7 @@ def checked(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     problems: Problems | None = None,
+    finite: bool = False,
 ) -> tuple[Floats, int]:
     """The values as a float array and the count as an int.
 
@@ -38,6 +39,7 @@ def checked(
         groups: `(n,)` or None.
         ids: The user's names of the rows, for errors.
         problems: What a selector found wrong with options of its own.
+        finite: Whether -inf is refused too, by a selector that reckons with the values rather than ranks them.
 
     Raises:
         ArgumentError: For everything that does not fit, together.
@@ -53,7 +55,9 @@ def checked(
         found.check(_whole(number) >= 0, f"{name} must be a whole number, at least 0, got {number!r}.")
     if groups is not None and np.shape(groups) != array.shape:
         found.add(f"groups need one entry per value: got {np.shape(groups)} for values of shape {array.shape}.")
-    _check_nan(found, array, ids)
+    _check_values(found, array, np.isnan(array), "NaN", ids)
+    if finite:
+        _check_values(found, array, array == -np.inf, "-inf", ids)
     found.raise_any()
     return array, operator.index(count)
 
@@ -66,21 +70,38 @@ def _whole(value: Any) -> int:
         return -1
 
 
-def _check_nan(found: Problems, array: Floats, ids: Sequence[str] | None) -> None:
-    bad = np.flatnonzero(np.isnan(array))
+def _check_values(
+    found: Problems, array: Floats, wrong: NDArray[np.bool_], name: str, ids: Sequence[str] | None
+) -> None:
+    bad = np.flatnonzero(wrong)
     if not bad.size:
         return
     rows = bad[:_NAMED].tolist()
     named = ids is not None and len(ids) == array.size
     shown = ", ".join(f"{row} (id {ids[row]!r})" if ids is not None and named else str(row) for row in rows)
     more = f" and {bad.size - _NAMED} more" if bad.size > _NAMED else ""
-    found.add(f"values must be numbers, got NaN in {bad.size} of {array.size} rows: {shown}{more}.")
+    found.add(f"values must be numbers, got {name} in {bad.size} of {array.size} rows: {shown}{more}.")
 
 
 def unseen(values: Floats) -> NDArray[np.bool_]:
     """Where a row was never scored: `(n,)`."""
     never: NDArray[np.bool_] = values == np.inf
     return never
+
+
+def checked_groups(groups: ArrayLike | None, wish: str) -> NDArray[Any]:
+    """The groups as an array.
+
+    Args:
+        groups: As the caller gave them.
+        wish: What they are needed for, as the start of a sentence.
+
+    Raises:
+        ArgumentError: If there are none.
+    """
+    if groups is None:
+        raise ArgumentError(f"{wish} needs the groups, got none: give the class of each row.")
+    return np.asarray(groups)
 
 
 def selection(mask: NDArray[np.bool_]) -> Selection:

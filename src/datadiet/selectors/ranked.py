@@ -64,7 +64,7 @@ def hardest(
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     new = unseen(array)
     known = array.size - int(np.count_nonzero(new))
-    _check_room(count, offset, array.size)
+    check_room("an offset", count, offset, array.size)
     # half to even, as in the published experiments' exact form; never more than the check above allows for
     aside = round(offset * known) if array.size - known < count < array.size else 0
     mask = top_mask(array, count + aside, seed=seed, epoch=epoch, tie_break=tie_break)
@@ -144,11 +144,21 @@ def easiest(
     return selection(top_mask(keys, count, seed=seed, epoch=epoch, tie_break=tie_break))
 
 
-def _check_room(count: int, offset: float, size: int) -> None:
-    """Room for the whole offset, however many rows are scored: whether it fits must not depend on the values."""
+def check_room(what: str, count: int, offset: float, size: int) -> None:
+    """Room for the whole offset, however many rows are scored: whether it fits must not depend on the values.
+
+    Args:
+        what: `an offset`, or the name of an option of that meaning.
+        count: How many are kept.
+        offset: Share of the rows that is set aside.
+        size: How many rows there are.
+
+    Raises:
+        OffsetError: If fewer than `count` are left.
+    """
     aside = round(offset * size)
     if count < size < count + aside:
         raise OffsetError(
-            f"an offset of {offset:g} sets {aside} of {size} rows aside, which leaves {size - aside} for a count of "
-            f"{count}. Lower the offset or keep less."
+            f"{what} of {offset:g} sets {aside} of {size} rows aside, which leaves {size - aside} for a count of "
+            f"{count}. Lower the {what.split()[-1]} or keep less."
         )

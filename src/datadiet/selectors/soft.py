@@ -14,9 +14,14 @@ from datadiet.selectors.inputs import Floats, checked, selection, unseen
 from datadiet.selectors.ties import TIE_BREAKS, top_mask
 from datadiet.selectors.uniform import uniform_mask
 
-_EPSILON_STREAM, _UNCERTAIN_STREAM = 2, 3  # of the generator, so that no two selectors share their draws
+_EPSILON_STREAM, _UNCERTAIN_STREAM, _PROPORTIONAL_STREAM = (
+    2,
+    3,
+    4,
+)  # of the generator, so that no two selectors share their draws
 _RANKS = 4096  # that a value's rank is told by
 _FLOOR = 0.01  # weight that even a certain example keeps
+SCALINGS = ("linear", "softmax")
 
 
 def epsilon(
@@ -109,6 +114,69 @@ def uncertain(
     keys = -generator.standard_exponential(array.size, dtype=np.float32) / (q * (1 - q) + array.dtype.type(_FLOOR))
     keys[new] = np.inf
     return selection(top_mask(keys, count, seed=seed, epoch=epoch))
+
+
+def proportional(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    scaling: str = "linear",
+    least: float = 0.01,
+    temperature: float = 1.0,
+) -> Selection:
+    """A draw that prefers hard rows in proportion to their value, instead of a cut.
+
+    Without replacement, with probability proportional to a weight at each draw: `linear` has the value brought to
+    [least, 1] by the smallest and the largest one, `softmax` has `exp(value / temperature)`. Equal values weigh the
+    same. Rows never scored (+inf) come first.
+
+    Args:
+        values: float `(n,)`; larger = harder, +inf = never scored, -inf is refused.
+        count, seed, epoch, groups, ids: As for `hardest`.
+        scaling: `linear` or `softmax`; softmax is the greedier one where values spread over more than a few units.
+        least: Weight of the easiest row under `linear`, in (0, 1].
+        temperature: Above 0, in units of the values; of interest to `softmax` alone.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> len(proportional([0.1, 1.4, 0.7, 0.6], 2, seed=0, epoch=0).rows)
+        2
+
+    Source: Anand et al. 2023, Influence Scores at Scale for Efficient Language Data Sampling, section 5: softmax on
+    SNLI, linear in production, where softmax was too fond of hard and noisy rows. Drawn by exponential keys
+    (Efraimidis and Spirakis 2006).
+    """
+    problems = Problems()
+    problems.choice("scaling", scaling, SCALINGS)
+    problems.check(0 < least <= 1, f"least must be in (0, 1], got {least}.")
+    problems.check(0 < temperature < math.inf, f"temperature must be above 0, got {temperature}.")
+    array, count = checked(
+        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
+    )
+    new = unseen(array)
+    logs = _linear_logs(array, ~new, least) if scaling == "linear" else array.astype(np.float64) / temperature
+    # the largest of log(weight) + Gumbel noise: the same draw as by exponential keys, without overflow
+    noise = np.random.default_rng([seed, epoch, _PROPORTIONAL_STREAM]).standard_exponential(array.size)
+    return selection(top_mask(logs - np.log(noise), count, seed=seed, epoch=epoch))
+
+
+def _linear_logs(values: Floats, known: NDArray[np.bool_], least: float) -> Floats:
+    """The log of each value brought to [least, 1]; 0 where all are equal, +inf where a row was never scored."""
+    logs = np.full(values.size, np.inf)
+    held = values[known].astype(np.float64)
+    if held.size:
+        span = held.max() - held.min()
+        logs[known] = np.log(least + (1 - least) * (held - held.min()) / span) if span > 0 else 0.0
+    return logs
 
 
 def _rank_share(values: Floats, among: NDArray[np.bool_]) -> Floats:

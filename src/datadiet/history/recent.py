@@ -1,42 +1,13 @@
-"""What the values of earlier rounds say about an example now: streaming, a few bytes per example.
-
-A history is three pure functions, in the manner of an optax optimizer:
-
-    state = history.init(num_examples)
-    state = history.update(state, values, fresh)      # once per round; rows that are not fresh keep their past
-    now = history.value(state)                        # float32 (num_examples,), +inf for a row never seen
-
-The state is a dict of arrays, one entry per example on the last axis, so that it can be saved as tensors.
-"""
+"""Histories in which late rounds count for more: the last value, a window, a moving average."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from datadiet.checks import ArgumentError, Problems
-
-Values = NDArray[np.float32]
-Fresh = NDArray[np.bool_]
-State = dict[str, NDArray[np.float32]]
-
-
-class History(NamedTuple):
-    """Three pure functions; `update` returns a new state and leaves the old one as it was.
-
-    Attributes:
-        init: `(num_examples) -> state`.
-        update: `(state, values, fresh) -> state`, with float32 `values` and bool `fresh`, both `(num_examples,)`;
-            values of rows that are not fresh may be anything.
-        value: `(state) -> float32 (num_examples,)`, +inf for a row never seen.
-    """
-
-    init: Callable[[int], State]
-    update: Callable[[State, Values, Fresh], State]
-    value: Callable[[State], Values]
+from datadiet.checks import Problems
+from datadiet.history.base import Fresh, History, State, Values, checked
+from datadiet.history.whole import whole_mean
 
 
 def last() -> History:
@@ -55,31 +26,38 @@ def last() -> History:
         return {"last": np.full(num_examples, np.inf, np.float32)}
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = _checked(state["last"], values, fresh)
+        values, fresh = checked(state["last"], values, fresh)
         return {"last": np.where(fresh, values, state["last"])}
 
     return History(init, update, lambda state: state["last"])
 
 
-def mean(window: int = 3) -> History:
-    """The mean of an example's own latest values. 4 bytes per example and round of the window.
+def mean(window: int | None = 3) -> History:
+    """The mean of an example's own latest values. 4 bytes per example and round of the window; 8 bytes for all rounds.
 
     An example that was not seen in a round keeps its earlier values, so that the mean is always of the latest `window`
     values that it has.
 
     Args:
-        window: How many values, at least 1.
+        window: How many values, at least 1; None for all of them.
 
     Raises:
         ArgumentError: If the window is no whole number, or below 1.
 
     Example:
         >>> rounds = [[0.2, np.nan], [0.4, 1.0], [0.8, np.nan]]
+        >>> from datadiet.history import over_rounds
         >>> over_rounds(mean(window=2), rounds)
         array([0.6, 1. ], dtype=float32)
 
     Source: Attendu and Corbeil 2023, `prune_avg_mode="avg"` of the published code.
     """
+    if window is None:
+        return whole_mean()
+    return _window_mean(window)
+
+
+def _window_mean(window: int) -> History:
     problems = Problems()
     problems.whole("history window", window, least=1)
     problems.raise_any()
@@ -88,7 +66,7 @@ def mean(window: int = 3) -> History:
         return {"latest": np.full((window, num_examples), np.nan, np.float32)}  # latest first
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = _checked(state["latest"][0], values, fresh)
+        values, fresh = checked(state["latest"][0], values, fresh)
         latest = np.empty_like(state["latest"])
         latest[0] = np.where(fresh, values, state["latest"][0])
         for past in range(1, window):
@@ -120,6 +98,7 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
         ArgumentError: For every argument that is out of range, together.
 
     Example:
+        >>> from datadiet.history import over_rounds
         >>> over_rounds(ema(alpha=0.75), [[1.0], [0.0]])
         array([0.25], dtype=float32)
 
@@ -138,7 +117,7 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
         }
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = _checked(state["mean"], values, fresh)
+        values, fresh = checked(state["mean"], values, fresh)
         seen = ~np.isnan(state["mean"])
         new = {name: array.copy() for name, array in state.items()}
         new["age"][seen] *= keep
@@ -159,35 +138,6 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
     return History(init, update, value)
 
 
-HISTORIES: dict[str, Callable[..., History]] = {"last": last, "mean": mean, "ema": ema}
-
-
-def over_rounds(history: History, rounds: ArrayLike) -> Values:
-    """What a history says after several rounds.
-
-    Args:
-        history: One of this module's.
-        rounds: float `(rounds, num_examples)`, nan where a row was not seen.
-
-    Returns:
-        float32 `(num_examples,)`, +inf for a row never seen.
-
-    Raises:
-        ArgumentError: If `rounds` has not two axes.
-
-    Example:
-        >>> over_rounds(last(), [[0.1, 0.2], [0.3, np.nan]])
-        array([0.3, 0.2], dtype=float32)
-    """
-    table = np.asarray(rounds, np.float32)
-    if table.ndim != 2:
-        raise ArgumentError(f"rounds must have the shape (rounds, num_examples), got {table.shape}.")
-    state = history.init(table.shape[1])
-    for values in table:
-        state = history.update(state, values, ~np.isnan(values))
-    return history.value(state)
-
-
 def _blend(state: State, rows: NDArray[np.int64], values: Values, alpha: np.float32) -> None:
     """Take in the new values of rows that have a past, in place."""
     past = state["age"][rows]
@@ -206,14 +156,3 @@ def _check_ema(alpha: float, c: float, deviation: str) -> None:
     problems.check(0 <= c < np.inf, f"history c must be at least 0, got {c}.")
     problems.choice("deviation", deviation, ("std", "var"))
     problems.raise_any()
-
-
-def _checked(like: Values, values: Values, fresh: Fresh) -> tuple[Values, Fresh]:
-    """One value and one flag per example, or an error that names the shapes."""
-    values, fresh = np.asarray(values, np.float32), np.asarray(fresh, np.bool_)
-    if not values.shape == fresh.shape == like.shape:
-        raise ArgumentError(
-            f"a history needs one value and one flag per example: got values {values.shape} and fresh {fresh.shape} "
-            f"for {like.shape}."
-        )
-    return values, fresh

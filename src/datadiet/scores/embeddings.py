@@ -1,0 +1,218 @@
+"""Scores of a whole set by where its examples lie: larger = farther from what is usual = harder.
+
+    score(embeddings, labels=None, *, ids=None, ...) -> float32 (n,)
+
+No model's answer is needed. Without labels the whole set is one group; with labels every class is one by itself. Raw
+sentence embeddings cluster by topic and not by label, so that a rare topic of a large class looks hard either way, and a
+rare class looks hard without labels only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.checks import ArgumentError, Problems
+from datadiet.geometry import (
+    BACKENDS,
+    METRICS,
+    SEARCHES,
+    check_points,
+    class_codes,
+    is_sparse,
+    k_means,
+    nearest,
+    nearest_centroid,
+    squared_norms,
+    unit_rows,
+    usual_clusters,
+)
+
+Values = NDArray[np.float32]
+_MEDIAN_BLOCK = 1 << 25  # numbers sorted at a time
+
+
+def prototypes(
+    embeddings: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    clusters: int | None = None,
+    metric: str = "euclidean",
+    seed: int = 0,
+    backend: str = "sklearn",
+) -> Values:
+    """Distance to the nearest centroid of k-means: how far an example lies from every usual kind of example.
+
+    `min_k || x - c_k ||_2`, or `min_k 1 - cos(x, c_k)` with `metric="cosine"`
+
+    Args:
+        embeddings: float `(n, d)`.
+        labels: `(n,)`; with them every class has centroids of its own.
+        ids: The user's names of the rows, for errors.
+        clusters: Centroids, of each class where there are labels; by default `sqrt(n / 10)` rounded up, at most 100, n
+            being the rows of the set or of the class.
+        metric: `euclidean` or `cosine`.
+        seed: Of the start of k-means.
+        backend: `sklearn`, or `faiss` (an extra).
+
+    Returns:
+        float32 `(n,)`, at least 0; 0 = a prototype, larger = harder.
+
+    Raises:
+        ArgumentError: If embeddings or options do not fit, or there are more clusters than examples.
+        DataError: If a cosine is asked of embeddings that are 0 everywhere.
+        MissingExtraError: If faiss is asked for and not installed.
+
+    Example:
+        >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
+        array([1., 1., 0.], dtype=float32)
+
+    Source: Sorscher et al. 2022 (arXiv 2206.14486), section 4, on any embeddings instead of those of SwAV. Theirs is the
+    cosine form, without labels: `metric="cosine"`.
+    """
+    problems = Problems()
+    problems.choice("metric", metric, METRICS)
+    problems.choice("backend", backend, BACKENDS)
+    problems.whole("seed", seed)
+    if clusters is not None:
+        problems.whole("clusters", clusters, least=1)
+    points = _dense("prototypes", embeddings, problems, ids)
+    codes, names = class_codes(labels, len(points))
+    _check_clusters(clusters, np.bincount(codes), names)
+    if metric == "cosine":
+        points = unit_rows(points, ids=ids)
+    values = np.empty(len(points))
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        centroids = k_means(points[rows], clusters or usual_clusters(rows.size), seed=seed, backend=backend)
+        values[rows] = nearest_centroid(points[rows], centroids, metric=metric)[1]
+    return values.astype(np.float32)
+
+
+def _check_clusters(clusters: int | None, sizes: NDArray[np.int64], names: Sequence[Any]) -> None:
+    small = [] if clusters is None else np.flatnonzero(sizes < clusters).tolist()
+    if not small:
+        return
+    if names == [None]:
+        raise ArgumentError(f"clusters must be at most the number of examples, {sizes[0]}, got {clusters}.")
+    shown = ", ".join(f"{names[code]!r} ({sizes[code]})" for code in small[:10])
+    more = f" and {len(small) - 10} more" if len(small) > 10 else ""
+    raise ArgumentError(
+        f"clusters must be at most the number of examples of every class, got {clusters}; smaller are: {shown}{more}. "
+        "Ask for fewer, or leave clusters out."
+    )
+
+
+def moderate(embeddings: ArrayLike, labels: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Values:
+    """Distance to the median of the example's class: what the selector `moderate` takes the middle of.
+
+    `|| x - median_y ||_2`, the median being that of each dimension by itself
+
+    Args:
+        embeddings: float `(n, d)`.
+        labels: `(n,)` of whole numbers or strings; without them there is one median of all.
+        ids: The user's names of the rows, for errors.
+
+    Returns:
+        float32 `(n,)`, at least 0; larger = farther = harder. The only example of a class has 0.
+
+    Raises:
+        ArgumentError: If embeddings or labels do not fit.
+
+    Example:
+        >>> moderate([[0.0], [1.0], [5.0], [7.0]], ["a", "a", "a", "b"])
+        array([1., 0., 4., 0.], dtype=float32)
+
+    Source: Xia et al. 2023 (Moderate Coreset, ICLR), section 3. Their code takes a number instead of a vector for the
+    median of a class of one, and measures the distance to 0 for labels that do not start at 0; ours does neither.
+    """
+    problems = Problems()
+    points = _dense("moderate", embeddings, problems, ids)
+    codes, names = class_codes(labels, len(points))
+    values = np.empty(len(points))
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        values[rows] = np.sqrt(squared_norms(points[rows] - _median(points[rows])))
+    return values.astype(np.float32)
+
+
+def _median(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Of each column, `(n, d)` -> `(d,)`, some columns at a time."""
+    step = max(1, _MEDIAN_BLOCK // len(points))
+    parts = [np.median(points[:, start : start + step], 0) for start in range(0, points.shape[1], step)]
+    return np.concatenate(parts)
+
+
+def neighbour_distance(
+    embeddings: Any,
+    labels: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    neighbours: int = 10,
+    metric: str = "euclidean",
+    search: str = "exact",
+) -> Values:
+    """Mean distance to the nearest other examples: small in crowds and among duplicates, large for what is rare.
+
+    `mean over j in kNN(i) of || x_i - x_j ||_2`, or of `1 - cos(x_i, x_j)`
+
+    Args:
+        embeddings: float `(n, d)`, or a SciPy CSR matrix.
+        labels: `(n,)`; with them only neighbours of the same class count.
+        ids: The user's names of the rows, for errors.
+        neighbours: How many; where a group has fewer others, all of them.
+        metric: `euclidean` or `cosine`.
+        search: `exact`, or `faiss` (an extra, dense embeddings only).
+
+    Returns:
+        float32 `(n,)`, at least 0; larger = lonelier = harder. An example without any other in its group has 0.
+
+    Raises:
+        ArgumentError: If embeddings or options do not fit.
+        DataError: If a cosine is asked of embeddings that are 0 everywhere.
+        MissingExtraError: If faiss is asked for and not installed.
+
+    Example:
+        >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
+        array([1., 1., 4.], dtype=float32)
+
+    Source: the distance to the k nearest neighbours as a measure of outliers, Ramaswamy et al. 2000 (SIGMOD), as a mean.
+    """
+    problems = Problems()
+    problems.choice("metric", metric, METRICS)
+    problems.choice("search", search, SEARCHES)
+    problems.whole("neighbours", neighbours, least=1)
+    points = check_points(embeddings, problems, ids=ids)
+    problems.raise_any()
+    codes, names = class_codes(labels, points.shape[0])
+    if metric == "cosine":
+        points = unit_rows(points, ids=ids)
+    values = np.zeros(points.shape[0])
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        if rows.size > 1:
+            apart = nearest(points[rows], min(neighbours, rows.size - 1), search=search)[1]
+            values[rows] = (apart**2 / 2 if metric == "cosine" else apart).mean(1)
+    return values.astype(np.float32)
+
+
+def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | None) -> NDArray[np.float64]:
+    """Checked embeddings; everything found so far is raised."""
+    if is_sparse(embeddings):
+        problems.add(f"{name} needs dense embeddings, got a sparse matrix.")
+        problems.raise_any()
+    points: NDArray[np.float64] = check_points(embeddings, problems, ids=ids)
+    problems.raise_any()
+    return points
+
+
+# for names on the command line only; in Python the functions are passed themselves
+EMBEDDING_SCORES: Mapping[str, Callable[..., Values]] = {
+    "prototypes": prototypes,
+    "moderate": moderate,
+    "neighbour_distance": neighbour_distance,
+}

@@ -1,0 +1,208 @@
+"""Scores of a whole set by its words alone: no model and no embeddings.
+
+score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.checks import ArgumentError, DataError, Problems
+from datadiet.geometry import class_codes
+from datadiet.geometry.points import named_rows, squared_norms
+
+Values = NDArray[np.float32]
+Texts = Sequence[str] | Sequence[Sequence[str]]
+
+UNITS = ("words", "characters")
+_SAME = 1e-12  # squared distance below which a document is the median itself
+
+
+def scdp(
+    texts: Texts,
+    labels: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    vectorizer: Any = None,
+    tolerance: float = 1e-7,
+) -> Values:
+    """How far a text lies from the middle of all texts, by its words.
+
+    `|| x - m ||_2`, x the TF-IDF vector of the text, m the geometric median: `argmin_m sum_i || x_i - m ||_2`
+
+    Args:
+        texts: `(n,)` strings, or the parts of each text (e.g. premise and hypothesis), which are joined by a space.
+        labels: `(n,)`; with them every class has a median of its own, over one vocabulary.
+        ids: The user's names of the rows, for errors.
+        vectorizer: Something with `fit_transform(texts)` that gives a sparse matrix, such as `TfidfVectorizer` with options
+            of your own; by default scikit-learn's with its defaults (lower case, words of two or more characters).
+        tolerance: The median is found when it moves by less.
+
+    Returns:
+        float32 `(n,)` in [0, sqrt(2)]; larger = of unusual words = harder.
+
+    Raises:
+        DataError: If a text has no word that counts; rows and ids are named.
+        ArgumentError: If texts or labels do not fit.
+
+    Example:
+        >>> scdp(["play some music", "play some jazz", "play some music", "rain tomorrow"]).argmax()
+        np.int64(3)
+
+    Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning). Their code holds the TF-IDF matrix dense, which takes tens of GB
+    for a hundred thousand texts; here it stays sparse, since `||x - m||^2 = ||x||^2 - 2 x.m + ||m||^2` needs only `x.m`.
+    There a text without a word that counts is taken for the most usual one, and texts that are all the same fail.
+    """
+    problems = Problems()
+    problems.check(tolerance > 0, f"tolerance must be above 0, got {tolerance}.")
+    joined = joined_texts(texts, problems)
+    problems.raise_any()
+    codes, names = class_codes(labels, len(joined))
+    matrix = tf_idf(joined, ids=ids, vectorizer=vectorizer)
+    values = np.empty(len(joined))
+    for code in range(len(names)):
+        rows = np.flatnonzero(codes == code)
+        part = matrix[rows]
+        values[rows] = distances_to(part, geometric_median(part, tolerance=tolerance))
+    return values.astype(np.float32)
+
+
+def joined_texts(texts: Texts, problems: Problems) -> list[str]:
+    """One string per example; what is no text is noted."""
+    if isinstance(texts, str):
+        problems.add("texts need one entry per example, got a single string.")
+        return []
+    joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
+    problems.check(bool(joined), "texts need at least one entry, got none.")
+    return joined
+
+
+def tf_idf(texts: Sequence[str], *, ids: Sequence[str] | None = None, vectorizer: Any = None) -> Any:
+    """The TF-IDF matrix of texts, CSR `(n, terms)`, float64.
+
+    Args:
+        texts: `(n,)` strings.
+        ids, vectorizer: See `scdp`.
+
+    Raises:
+        DataError: If a text has no word that counts.
+
+    Example:
+        >>> tf_idf(["play music", "play jazz"]).shape
+        (2, 3)
+    """
+    if vectorizer is None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+
+        vectorizer = TfidfVectorizer()
+    try:
+        matrix = vectorizer.fit_transform(texts).tocsr().astype(np.float64)
+        empty = np.flatnonzero(np.diff(matrix.indptr) == 0)
+    except ValueError as error:
+        if "empty vocabulary" not in str(error):
+            raise
+        empty = np.arange(len(texts))
+    if empty.size:
+        raise DataError(
+            f"TF-IDF finds no word in {named_rows(empty, len(texts), ids)}. Leave them out, or give a vectorizer that "
+            r"counts shorter words, e.g. TfidfVectorizer(token_pattern=r'\S+')."
+        )
+    return matrix
+
+
+def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) -> NDArray[np.float64]:
+    """The point with the least sum of distances to the rows of a CSR matrix.
+
+    Args:
+        matrix: CSR `(n, terms)`, float64; it stays sparse.
+        tolerance: Steps go on until one is shorter.
+        most: Steps at most.
+
+    Returns:
+        float64 `(terms,)`.
+
+    Raises:
+        ArgumentError: If it is not found in `most` steps.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> geometric_median(csr_array([[0.0], [0.0], [9.0]])).round(6)
+        array([0.])
+
+    Source: Weiszfeld 1937; where the median falls on a row, Vardi and Zhang 2000.
+    """
+    norms, total = squared_norms(matrix), matrix.shape[0]
+    median = np.asarray(matrix.sum(0), np.float64).reshape(-1) / total  # (1, terms) or (terms,) -> (terms,)
+    for _ in range(most):
+        apart = _squared_distances(matrix, median, norms)
+        other = apart > _SAME
+        if not other.any():
+            return median
+        weights = np.where(other, 1 / np.sqrt(np.where(other, apart, 1.0)), 0.0)
+        moved: NDArray[np.float64] = np.asarray(matrix.T @ weights) / weights.sum()
+        if same := total - int(other.sum()):
+            pull = float(np.linalg.norm(moved - median)) * weights.sum()
+            stay = min(1.0, same / pull) if pull else 1.0
+            moved = (1 - stay) * moved + stay * median
+        step = float(np.linalg.norm(moved - median))
+        median = moved
+        if step < tolerance:
+            return median
+    raise ArgumentError(f"the geometric median still moves by {step:.2g} after {most} steps; raise the tolerance.")
+
+
+def distances_to(matrix: Any, point: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Euclidean distances of the rows of a CSR matrix to a dense point: `(n,)`.
+
+    Example:
+        >>> from scipy.sparse import csr_array
+        >>> distances_to(csr_array([[3.0, 0.0], [0.0, 0.0]]), np.array([0.0, 4.0]))
+        array([5., 4.])
+    """
+    return np.sqrt(_squared_distances(matrix, point, squared_norms(matrix)))  # type: ignore[no-any-return]
+
+
+def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.maximum(norms - 2 * np.asarray(matrix @ point) + point @ point, 0.0)  # type: ignore[no-any-return]
+
+
+def length(
+    texts: Texts,
+    labels: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    unit: str = "words",
+) -> Values:
+    """How long a text is: the baseline "keep the longest" that several published scores lose to.
+
+    Args:
+        texts: `(n,)` strings, or the parts of each text, which are joined by a space.
+        labels, ids: Taken for the sake of the common form.
+        unit: `words` (what white space parts) or `characters`.
+
+    Returns:
+        float32 `(n,)` whole numbers; larger = longer.
+
+    Raises:
+        ArgumentError: If texts or the unit do not fit.
+
+    Example:
+        >>> length(["play some jazz", "stop"])
+        array([3., 1.], dtype=float32)
+
+    Source: Zhao et al. 2024 (Long Is More for Alignment, arXiv 2402.04833), who keep the longest instructions.
+    """
+    problems = Problems()
+    problems.choice("unit", unit, UNITS)
+    joined = joined_texts(texts, problems)
+    problems.raise_any()
+    counts = [len(text.split()) if unit == "words" else len(text) for text in joined]
+    return np.asarray(counts, np.float32)
+
+
+# for names on the command line only; in Python the functions are passed themselves
+TEXT_SCORES: Mapping[str, Callable[..., Values]] = {"scdp": scdp, "length": length}

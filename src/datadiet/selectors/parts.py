@@ -1,0 +1,163 @@
+"""Selecting part by part: groups as numbers, their rows, places shared out among them, selections put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.records import Selection
+from datadiet.selectors.inputs import Floats, Selector
+from datadiet.selectors.ranked import OffsetError, hardest
+
+_SMALL = 1 << 16  # numbers of groups that a radix sort takes
+
+Rows = NDArray[np.int64]
+
+
+def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+    """Group numbers `(n,)`, group sizes and group names `(groups,)`; small whole numbers are their own group numbers.
+
+    Example:
+        >>> codes, sizes, names = encoded(np.array(["b", "a", "b"]))
+        >>> codes.tolist(), sizes.tolist(), names.tolist()
+        ([1, 0, 1], [1, 2], ['a', 'b'])
+    """
+    if groups.dtype.kind in "iub" and groups.min() >= 0 and groups.max() < _SMALL:
+        small: NDArray[Any] = groups.astype(np.uint16)
+        sizes = np.bincount(small)
+        return small, sizes, np.arange(len(sizes))
+    names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    return (codes.astype(np.uint16) if len(sizes) <= _SMALL else codes), sizes, names
+
+
+def members(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Rows]]:
+    """Number and ascending rows of each group that is wanted.
+
+    Args:
+        codes: Group numbers `(n,)`.
+        wanted: bool `(groups,)`.
+    """
+    rows = np.flatnonzero(wanted[codes])
+    held = codes[rows]
+    order = np.argsort(held, kind="stable")  # radix sort on 16 bits: linear
+    ends = np.cumsum(np.bincount(held, minlength=len(wanted)))
+    for group in np.flatnonzero(wanted).tolist():
+        yield group, rows[order[ends[group - 1] if group else 0 : ends[group]]]
+
+
+def inside(
+    select: Selector,
+    values: Floats,
+    rows: Rows,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: NDArray[Any] | None = None,
+    **options: Any,
+) -> Selection:
+    """What a selector takes of a part of all rows, as rows of the whole; nothing where there is no place.
+
+    An offset that leaves too little of a part is given up: the places were promised, the offset is a guess.
+    """
+    if not count:
+        return Selection(np.empty(0, np.int64))
+    part = groups[rows] if groups is not None else None
+    if options.get("features") is not None:  # one line per row, a plain list included
+        features = options["features"]
+        options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[rows]
+    try:
+        chosen = select(values[rows], count, seed=seed, epoch=epoch, groups=part, **options)
+    except OffsetError:
+        chosen = hardest(values[rows], count, seed=seed, epoch=epoch)
+    return Selection(rows[chosen.rows], chosen.weights)
+
+
+def together(size: int, selections: Iterable[Selection]) -> Selection:
+    """Selections of disjoint parts of so many rows as one; where any has weights, the others weigh 1.
+
+    Example:
+        >>> parts = [Selection(np.array([2])), Selection(np.array([0]), np.array([3.0], np.float32))]
+        >>> together(3, parts)
+        Selection(rows=array([0, 2]), weights=array([3., 1.], dtype=float32))
+    """
+    mask, weights = np.zeros(size, np.bool_), None
+    for part in selections:
+        mask[part.rows] = True
+        if part.weights is not None:
+            weights = np.ones(size, np.float32) if weights is None else weights
+            weights[part.rows] = part.weights
+    rows = np.flatnonzero(mask).astype(np.int64, copy=False)
+    return Selection(rows, None if weights is None else weights[rows])
+
+
+def even_places(sizes: NDArray[np.int64], count: int, *, seed: int, epoch: int, stream: int) -> NDArray[np.int64]:
+    """Places for each group in proportion to its size, rounded up or down so that every row has the same chance.
+
+    Systematic rounding: the whole is cut at multiples of n / count, from a random start. A group of size s gets
+    `floor` or `ceil` of `s count / n`, on average exactly that.
+
+    Args:
+        sizes: Rows per group, `(groups,)`.
+        count: Places, at most all rows.
+        seed, epoch, stream: Of the random start.
+
+    Returns:
+        int64 `(groups,)`, never above the sizes; its sum is the count.
+
+    Example:
+        >>> even_places(np.array([20, 70, 10]), 10, seed=0, epoch=0, stream=0)
+        array([2, 7, 1])
+
+    Source: systematic sampling (Madow 1949).
+    """
+    total = int(sizes.sum())
+    start = int(np.random.default_rng([seed, epoch, stream]).integers(max(total, 1)))
+    bounds = (np.concatenate(([0], np.cumsum(sizes, dtype=np.int64))) * count + start) // max(total, 1)
+    return np.diff(bounds)
+
+
+def shared_places(sizes: NDArray[np.int64], shares: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Places for each group in proportion to a share; a group that is too small is taken whole.
+
+    What a small group cannot use is shared out again among the others by their shares. Where all groups with a share
+    are full, the others follow by their sizes. Rounded by largest remainder, of equal ones the first group's.
+
+    Args:
+        sizes: Rows per group, `(groups,)`.
+        shares: At least 0, `(groups,)`; their sum does not matter.
+        count: Places, at most all rows.
+
+    Returns:
+        int64 `(groups,)`, never above the sizes; its sum is the count.
+
+    Example:
+        >>> shared_places(np.array([2, 50, 50]), np.array([1.0, 1.0, 1.0]), 30)
+        array([ 2, 14, 14])
+    """
+    wanted = np.zeros(len(sizes))
+    open_groups = sizes > 0
+    while open_groups.any() and (left := count - wanted[~open_groups].sum()) > 0:
+        parts = np.where(open_groups, shares, 0.0)
+        if not parts.any():
+            parts = np.where(open_groups, sizes, 0).astype(np.float64)
+        wanted[open_groups] = (left * parts / parts.sum())[open_groups]
+        full = open_groups & (wanted >= sizes)
+        if not full.any():
+            break
+        wanted[full] = sizes[full]
+        wanted[open_groups & ~full] = 0.0
+        open_groups &= ~full
+    return _rounded(np.minimum(wanted, sizes), count)
+
+
+def _rounded(wanted: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+    """Whole numbers that sum to the count: the largest remainders are rounded up."""
+    wanted = np.round(wanted, 9)  # 2.9999999999 is three places
+    places = np.floor(wanted).astype(np.int64)
+    missing = count - int(places.sum())
+    places[np.argsort(places - wanted, kind="stable")[:missing]] += 1
+    return places

@@ -1,0 +1,219 @@
+"""Greedy selection by similarity: rows that stand for all others, or that are central and unlike each other.
+
+Similarities are cosines, those below 0 counted as 0. Where there are more rows than `EXACT`, each row is compared only
+with its nearest neighbours (found exactly); all other similarities count as 0. Neither selector reads the values, so that
+rows never scored (+inf) are like any other to them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.checks import Problems
+from datadiet.geometry import SEARCHES, Points, check_points, nearest, unit_rows
+from datadiet.records import Selection
+from datadiet.selectors.inputs import checked
+from datadiet.selectors.lazy import lazy_greedy
+from datadiet.selectors.ties import row_hash
+
+EXACT = 2000  # rows up to which all similarities are held
+FEWEST, MOST = 32, 512  # neighbours above it
+
+
+def usual_neighbours(size: int, count: int) -> int:
+    """How many neighbours a row is compared with where nobody says: about ten of them will be kept.
+
+    Example:
+        >>> [usual_neighbours(size, count) for size, count in ((2000, 20), (50_000, 15_000), (50_000, 500))]
+        [1999, 34, 512]
+    """
+    if size <= EXACT:
+        return size - 1
+    return min(max(FEWEST, math.ceil(10 * size / count)), MOST)
+
+
+def facility_location(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    features: Any,
+    neighbours: int | None = None,
+    search: str = "exact",
+) -> Selection:
+    """Rows that stand for all: every example should have one like it among the kept ones.
+
+    Greedy maximum of `f(S) = sum_i max_{j in S} max(0, cos(x_i, x_j))`, which comes to at least 1 - 1/e of the best.
+
+    Args:
+        values: float `(n,)`; only their number counts.
+        count: How many, in [1, n].
+        seed, epoch: Of ties.
+        groups: Taken for the sake of the common form; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+        features: float `(n, d)` or CSR, no row 0 everywhere.
+        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above that
+            as many as `10 n / count`, from 32 to 512.
+        search: `exact`, or `faiss` (an extra, dense features only).
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, features or options do not fit.
+        DataError: If a row of the features is 0 everywhere.
+        MissingExtraError: If faiss is asked for and not installed.
+
+    Example:
+        >>> points = [[1.0, 0.0], [0.9, 0.1], [0.9, -0.1], [0.0, 1.0]]
+        >>> facility_location([0.0] * 4, 2, seed=0, epoch=0, features=points).rows
+        array([0, 3])
+
+    Source: Wei, Iyer and Bilmes 2015 (ICML), section 2; nearest neighbours alone as in their section 5 and in CRAIG; lazy
+    greedy by Minoux 1978, which takes the same rows as plain greedy.
+    """
+    problems = Problems()
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    size = points.shape[0]
+    if count == size:
+        return Selection(np.arange(count))
+    similar = _similarities(
+        unit_rows(points, name="features", ids=ids), neighbours or usual_neighbours(size, count), search
+    )
+    columns = similar.tocsc()
+    starts, rows, held = columns.indptr.tolist(), columns.indices, columns.data
+    covered = np.zeros(size)
+
+    def gain(row: int) -> float:
+        part = slice(starts[row], starts[row + 1])
+        return float(np.maximum(held[part] - covered[rows[part]], 0.0).sum())
+
+    def take(row: int) -> None:
+        part = slice(starts[row], starts[row + 1])
+        covered[rows[part]] = np.maximum(covered[rows[part]], held[part])
+
+    bounds = np.asarray([gain(row) for row in range(size)])
+    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
+    return Selection(np.sort(lazy_greedy(bounds, count, hashes=hashes, gain=gain, take=take)))
+
+
+def graph_cut(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    features: Any,
+    redundancy: float = 0.5,
+    neighbours: int | None = None,
+    search: str = "exact",
+) -> Selection:
+    """Rows that are like many others but unlike each other.
+
+    Greedy maximum of `f(S) = sum_{i, j in S} s_ij - redundancy * sum_{i in S, j in S} s_ij`, the first i over all rows,
+    `s_ij = max(0, cos(x_i, x_j))`
+
+    Args:
+        values: float `(n,)`; only their number counts.
+        count: How many, in [1, n].
+        seed, epoch: Of ties.
+        groups: Taken for the sake of the common form; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+        features: float `(n, d)` or CSR, no row 0 everywhere.
+        redundancy: What likeness among the kept rows costs, at least 0. Up to 0.5 more rows never make the sum less.
+        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above that
+            as many as `10 n / count`, from 32 to 512. A pair counts if either row is a neighbour of the other.
+        search: `exact`, or `faiss` (an extra, dense features only).
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, features or options do not fit.
+        DataError: If a row of the features is 0 everywhere.
+        MissingExtraError: If faiss is asked for and not installed.
+
+    Example:
+        >>> points = [[1.0, 0.0], [0.9, 0.1], [0.9, -0.1], [0.1, 1.0], [0.0, 1.0]]
+        >>> graph_cut([0.0] * 5, 2, seed=0, epoch=0, features=points, redundancy=1.0).rows
+        array([0, 3])
+
+    Source: Iyer et al. 2021 (Submodular Combinatorial Information Measures, arXiv 2006.15412), section 2; the factor is
+    theirs, lambda.
+    """
+    problems = Problems()
+    problems.check(0 <= redundancy < np.inf, f"redundancy must be at least 0, got {redundancy}.")
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    size = points.shape[0]
+    if count == size:
+        return Selection(np.arange(count))
+    similar = _similarities(
+        unit_rows(points, name="features", ids=ids), neighbours or usual_neighbours(size, count), search
+    )
+    both = similar.maximum(similar.T).tocsr()
+    starts, rows, held = both.indptr.tolist(), both.indices, both.data
+    gains = np.asarray(both.sum(0), np.float64).reshape(-1) - redundancy  # (1, n) or (n,) -> (n,)
+
+    def take(row: int) -> None:
+        part = slice(starts[row], starts[row + 1])
+        gains[rows[part]] -= 2 * redundancy * held[part]
+
+    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
+    chosen = lazy_greedy(gains.copy(), count, hashes=hashes, gain=gains.__getitem__, take=take)
+    return Selection(np.sort(chosen))
+
+
+def _inputs(
+    values: ArrayLike,
+    count: int,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None,
+    ids: Sequence[str] | None,
+    features: Any,
+    neighbours: int | None,
+    search: str,
+    problems: Problems,
+) -> tuple[Points, int]:
+    """Checked points and count; everything found so far is raised."""
+    problems.choice("search", search, SEARCHES)
+    points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
+    if neighbours is not None:
+        most = max(1, np.size(values) - 1)
+        whole = isinstance(neighbours, int) and not isinstance(neighbours, bool)
+        problems.check(
+            whole and 1 <= neighbours <= most,
+            f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}.",
+        )
+    _, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    return points, count
+
+
+def _similarities(points: Points, neighbours: int, search: str) -> Any:
+    """CSR `(n, n)`: row i holds the cosines above 0 of x_i with its nearest neighbours, and 1 with itself.
+
+    `cos = 1 - d^2 / 2` for points of length 1.
+    """
+    from scipy.sparse import csr_array
+
+    size = points.shape[0]
+    near, apart = nearest(points, neighbours, search=search)
+    cosines: NDArray[np.float64] = np.maximum(1 - apart**2 / 2, 0.0)
+    columns = np.concatenate(
+        [np.arange(size)[:, None], near], 1
+    ).ravel()  # (n, 1 + neighbours) -> (n (1 + neighbours),)
+    held = np.concatenate([np.ones((size, 1)), cosines], 1).ravel()
+    starts = np.arange(size + 1) * (neighbours + 1)
+    found = csr_array((held, columns, starts), shape=(size, size))
+    found.eliminate_zeros()
+    return found

@@ -1,0 +1,186 @@
+"""Coverage-centric selection, plain strata and both ends: published numbers, and what they are for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from datadiet.checks import ArgumentError
+from datadiet.selectors import OffsetError, both_ends, ccs, hardest, stratified
+from datadiet.selectors.parts import even_places
+from datadiet.selectors.stratified import filled_places, stratum
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ccs.json").read_text())
+
+
+@pytest.mark.parametrize("case", GOLDEN["filled_places"], ids=lambda case: f"{case['sizes']}-{case['count']}")
+def test_golden_places_filled_from_the_smallest_stratum(case: dict[str, Any]) -> None:
+    assert filled_places(np.array(case["sizes"]), case["count"]).tolist() == case["places"]
+
+
+def test_golden_strata_of_equal_width() -> None:
+    numbers = stratum(np.array(GOLDEN["values"]), GOLDEN["strata"], "range")
+    assert np.bincount(numbers, minlength=GOLDEN["strata"]).tolist() == GOLDEN["stratum_sizes"]
+
+
+@pytest.mark.parametrize("case", GOLDEN["drawn"], ids=lambda case: str(case["count"]))
+def test_golden_rows_per_stratum(case: dict[str, Any]) -> None:
+    values = np.array(GOLDEN["values"])
+    numbers = stratum(values, GOLDEN["strata"], "range")
+    rows = ccs(values, case["count"], seed=0, epoch=0, beta=0.0, strata=GOLDEN["strata"], edges="range").rows
+    assert np.bincount(numbers[rows], minlength=GOLDEN["strata"]).tolist() == case["per_stratum"]
+
+
+@pytest.mark.parametrize("edges", ["clipped", "range"])
+@pytest.mark.parametrize("case", GOLDEN["edge_cases"], ids=lambda case: case["name"])
+def test_golden_edge_cases_negative_zero_and_equal_values(case: dict[str, Any], edges: str) -> None:
+    """The published code loses the top row, or selects nothing."""
+    values = np.array(case["values"])
+    assert stratum(values, 50, edges).max() < 50
+    for count in (7, 19):
+        assert ccs(values, count, seed=0, epoch=0, beta=0.0, edges=edges).rows.size == count
+    if len(set(case["values"])) > 1:
+        top_alone = ccs(values, 10, seed=0, epoch=0, beta=0.0, strata=2, edges=edges)
+        assert stratum(values, 2, edges)[case["top"]] == 1
+        assert np.count_nonzero(stratum(values, 2, edges)[top_alone.rows]) in (4, 5, 6, 7, 8, 9)
+
+
+def test_golden_rows_set_aside_as_suspected_noise() -> None:
+    case = GOLDEN["set_aside"]
+    values = np.array(case["values"])
+    share = case["number"] / values.size
+    kept = ccs(values, len(case["kept"]), seed=0, epoch=0, beta=share)
+    assert kept.rows.tolist() == case["kept"]
+
+
+@settings(deadline=None)
+@given(sizes=st.lists(st.integers(0, 40), min_size=1, max_size=12), share=st.floats(0, 1))
+def test_filled_places_are_exact_and_fair(sizes: list[int], share: float) -> None:
+    count = round(share * sum(sizes))
+    places = filled_places(np.array(sizes), count)
+    assert places.sum() == count
+    cut = [place for place, size in zip(places, sizes, strict=True) if place < size]
+    assert not cut or max(cut) - min(cut) <= 1  # those not taken whole have the same, up to one
+    whole = [place for place, size in zip(places, sizes, strict=True) if place == size]
+    assert not cut or not whole or max(whole) <= max(cut) + 1
+
+
+def test_no_outlier_empties_the_strata() -> None:
+    """One value of 1,000 leaves 49 of 50 strata of the full range empty; clipped, the middle is still covered."""
+    values = np.append(np.linspace(0, 1, 999), 1000.0)
+    covered = {edges: np.unique(stratum(values, 50, edges)).size for edges in ("range", "clipped")}
+    assert covered == {"range": 2, "clipped": 50}
+
+
+def test_beta_sets_planted_noise_aside_where_the_hardest_are_nearly_all_noise() -> None:
+    generator = np.random.default_rng(0)
+    values = generator.beta(1, 4, 1000)
+    noise = generator.choice(1000, 100, replace=False)
+    values[noise] = 1 + generator.random(100)  # mislabelled: harder than anything that is clean
+    assert np.isin(hardest(values, 100, seed=0, epoch=0).rows, noise).mean() == 1.0
+    assert not np.isin(ccs(values, 100, seed=0, epoch=0, beta=0.1).rows, noise).any()
+    assert np.isin(ccs(values, 100, seed=0, epoch=0, beta=0.0).rows, noise).mean() > 0.2
+
+
+def test_ccs_covers_the_hard_region_that_is_rare_and_the_easy_one_that_is_common() -> None:
+    values = np.concatenate([np.full(900, 0.05), np.linspace(0, 1, 100)])
+    rows = ccs(values, 100, seed=0, epoch=0, beta=0.0, strata=10).rows
+    per_stratum = np.bincount(stratum(values, 10)[rows], minlength=10)
+    assert per_stratum.min() >= 8
+    assert np.count_nonzero(values[rows] == 0.05) < 20
+
+
+def test_beta_that_leaves_too_few_rows() -> None:
+    with pytest.raises(OffsetError, match=r"a beta of 0\.5 sets 5 of 10 rows aside.*Lower the beta or keep less"):
+        ccs(np.arange(10), 6, seed=0, epoch=0, beta=0.5)
+    assert ccs(np.arange(10), 5, seed=0, epoch=0, beta=0.5).rows.tolist() == [0, 1, 2, 3, 4]
+
+
+def test_beta_is_a_share_of_the_rows_that_were_scored() -> None:
+    values = np.concatenate([np.full(10, np.inf), np.arange(10.0)])
+    rows = ccs(values, 15, seed=0, epoch=0, beta=0.2).rows
+    assert rows.size == 15
+    assert {18, 19}.isdisjoint(rows.tolist())
+    assert set(range(10)) <= set(rows.tolist())
+
+
+# stratified ---------------------------------------------------------------------------------------------------------
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=10).filter(any),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_even_places_are_the_proportions_rounded(sizes: list[int], share: float, seed: int) -> None:
+    total = sum(sizes)
+    count = round(share * total)
+    places = even_places(np.array(sizes), count, seed=seed, epoch=0, stream=0)
+    assert places.sum() == count
+    exact = np.array(sizes) * count / total
+    assert bool((np.abs(places - exact) < 1 + 1e-9).all())
+    assert bool((places <= sizes).all())
+
+
+def test_even_places_are_right_on_average() -> None:
+    sizes = np.array([3, 1, 5, 2])
+    mean = np.mean([even_places(sizes, 4, seed=0, epoch=epoch, stream=0) for epoch in range(3000)], axis=0)
+    assert_allclose(mean, sizes * 4 / 11, atol=0.05)  # 5 standard errors
+
+
+def test_stratified_is_a_small_copy_of_the_whole() -> None:
+    values = np.random.default_rng(0).lognormal(size=2000)
+    rows = stratified(values, 200, seed=0, epoch=0).rows
+    tenth = np.searchsorted(np.quantile(values, np.arange(1, 10) / 10), values)
+    assert_allclose(np.bincount(tenth[rows]), 20, atol=1)
+
+
+def test_stratified_with_more_strata_than_values_that_differ() -> None:
+    values = np.repeat([1.0, 2.0, 2.5], [80, 15, 5])
+    rows = stratified(values, 20, seed=0, epoch=0, strata=50).rows
+    assert np.bincount(np.repeat([0, 1, 2], [80, 15, 5])[rows]).tolist() == [16, 3, 1]
+    assert stratified(values, 20, seed=0, epoch=0, strata=1).rows.size == 20
+    assert stratified(values, 20, seed=0, epoch=0, strata=100_000).rows.size == 20
+
+
+# both ends ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("hard", "top", "bottom"), [(0.7, 7, 3), (1.0, 10, 0), (0.0, 0, 10), (0.25, 2, 8)])
+def test_both_ends_and_nothing_between(hard: float, top: int, bottom: int) -> None:
+    rows = both_ends(np.arange(100), 10, seed=0, epoch=0, hard=hard).rows
+    assert_array_equal(rows, [*range(bottom), *range(100 - top, 100)])
+
+
+# bad input ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("select", "options", "message"),
+    [
+        (ccs, {"beta": 30}, r"beta must be in \[0, 1\), got 30. Did you mean 0.3\?"),
+        (ccs, {"strata": 0}, "strata must be a whole number, at least 1, got 0"),
+        (ccs, {"edges": "clip"}, "unknown edges 'clip'; did you mean 'clipped'"),
+        (stratified, {"strata": 2.5}, "strata must be a whole number, at least 1, got 2.5"),
+        (both_ends, {"hard": 70}, r"hard must be in \[0, 1\], got 70. Did you mean 0.7\?"),
+    ],
+)
+def test_options_that_are_not_allowed(select: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        select(np.arange(10), 5, seed=0, epoch=0, **options)
+
+
+def test_minus_infinity_is_refused_where_values_are_reckoned_with() -> None:
+    values = np.array([1.0, -np.inf, 2.0, 3.0])
+    with pytest.raises(ArgumentError, match=r"got -inf in 1 of 4 rows: 1 \(id 'b'\)"):
+        ccs(values, 2, seed=0, epoch=0, ids=["a", "b", "c", "d"])
+    assert stratified(values, 2, seed=0, epoch=0).rows.size == 2

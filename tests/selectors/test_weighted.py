@@ -1,0 +1,195 @@
+"""Weighted and proportional draws: published numbers, and weighted sums that are right on average."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
+
+from datadiet.checks import ArgumentError
+from datadiet.records import Selection
+from datadiet.selectors import balanced, infobatch, infobatch_count, proportional, with_floor
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "infobatch.json").read_text())
+EPOCHS = [(run["ratio"], epoch) for run in GOLDEN["runs"] for epoch in run["epochs"]]
+
+
+def weights_of(chosen: Selection) -> np.ndarray:
+    return np.ones(chosen.rows.size, np.float32) if chosen.weights is None else chosen.weights
+
+
+@pytest.mark.parametrize(("ratio", "case"), EPOCHS)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_golden_count_rows_and_weights(ratio: float, case: dict[str, Any], dtype: type) -> None:
+    values = np.array(case["values"], dtype)
+    count = infobatch_count(values, ratio)
+    assert count == len(case["kept_for_sure"]) + case["low_kept"]
+    chosen = infobatch(values, count, seed=0, epoch=0, reserve=0.0)
+    weights = dict(zip(chosen.rows.tolist(), weights_of(chosen).tolist(), strict=True))
+    assert all(weights.pop(row) == 1.0 for row in case["kept_for_sure"])
+    if case["low"]:
+        assert_allclose(list(weights.values()), case["low_weight"], rtol=1e-6)
+    assert weights_of(chosen).sum() == pytest.approx(values.size, rel=1e-6)
+
+
+@pytest.mark.parametrize("case", GOLDEN["single"], ids=lambda case: f"{case['values']}-{case['ratio']}")
+def test_golden_weights_sum_to_n_where_the_code_misses_it(case: dict[str, Any]) -> None:
+    count = infobatch_count(case["values"], case["ratio"])
+    assert count == len(case["kept_for_sure"]) + (max(1, case["low_kept"]) if case["low"] else 0)
+    chosen = infobatch(case["values"], count, seed=0, epoch=0, reserve=0.0)
+    assert set(case["kept_for_sure"]) <= set(chosen.rows.tolist())
+    assert weights_of(chosen).sum() == pytest.approx(case["weight_sum"])
+
+
+def test_golden_equal_float32_losses_are_not_pruned() -> None:
+    case = GOLDEN["equal_float32"]
+    values = np.full(case["n"], case["value"], np.float32)
+    assert values.mean() > values[0]  # the trap
+    assert infobatch_count(values, 0.5) == case["n"]
+    assert infobatch(values, case["n"], seed=0, epoch=0).weights is None
+
+
+skewed = st.lists(st.one_of(st.floats(-5, 5, width=32), st.just(0.5)), min_size=4, max_size=60)
+
+
+@settings(deadline=None, max_examples=150)
+@given(values=skewed, share=st.floats(0, 1), reserve=st.floats(0, 0.9), seed=st.integers(0, 1000))
+def test_weights_sum_to_n_and_none_is_larger_than_promised(
+    values: list[float], share: float, reserve: float, seed: int
+) -> None:
+    array = np.array(values, np.float32)
+    count = max(1, round(share * array.size))
+    chosen = infobatch(array, count, seed=seed, epoch=0, reserve=reserve)
+    weights = weights_of(chosen)
+    assert weights.sum() == pytest.approx(array.size, rel=1e-5)
+    assert weights.min() >= 1.0
+    assert weights.max() <= array.size / max(1, round(reserve * count)) + 1e-4
+    if np.any(weights == 1) and np.any(weights > 1):  # all that weigh 1 are at least the mean, and above the others
+        sure = array[chosen.rows[weights == 1]]
+        assert sure.min() >= array.mean(dtype=np.float64) - 1e-6
+        assert sure.min() >= array[chosen.rows[weights > 1]].max()
+
+
+@pytest.mark.parametrize("count", [60, 25, 8])  # the rest has room; the threshold is raised; the least there can be
+def test_weighted_sums_are_right_on_average(count: int) -> None:
+    """Over 4,000 draws, within 4 standard errors of the sum over everything."""
+    generator = np.random.default_rng(1)
+    losses, gradients = generator.exponential(size=100), generator.normal(5, 1, 100)
+    sums = []
+    for epoch in range(4000):
+        chosen = infobatch(losses, count, seed=3, epoch=epoch)
+        sums.append(float((gradients[chosen.rows] * weights_of(chosen)).sum()))
+    error = np.std(sums) / np.sqrt(len(sums))
+    assert abs(np.mean(sums) - gradients.sum()) < 4 * error
+    assert 4 * error < 0.01 * gradients.sum()  # small enough for the line above to say something
+    assert max(gradients[infobatch(losses, count, seed=3, epoch=0).rows].sum(), 0) < 0.7 * gradients.sum()
+
+
+def test_the_hard_region_is_kept_and_the_easy_one_stands_for_itself() -> None:
+    values = np.concatenate([np.full(80, 0.01), np.full(20, 3.0)])
+    chosen = infobatch(values, 40, seed=0, epoch=0)
+    assert set(range(80, 100)) <= set(chosen.rows.tolist())
+    assert_array_equal(chosen.weights, np.where(chosen.rows >= 80, 1.0, 4.0))
+
+
+def test_more_rows_above_the_mean_than_places_raise_the_threshold() -> None:
+    values = np.arange(100.0)
+    chosen = infobatch(values, 20, seed=0, epoch=0)
+    sure = chosen.rows[weights_of(chosen) == 1]
+    assert_array_equal(sure, np.arange(85, 100))  # 15 of 20: a quarter of the places is left for the other 85
+    assert_allclose(weights_of(chosen)[:5], 17.0)
+
+
+def test_rows_that_tie_at_the_raised_threshold_share_the_draw() -> None:
+    chosen = infobatch(np.full(50, 0.1, np.float32), 20, seed=0, epoch=0)
+    assert_allclose(chosen.weights, 2.5)
+
+
+def test_new_rows_weigh_1_until_they_take_all_places() -> None:
+    values = np.concatenate([np.full(10, np.inf), np.linspace(0, 1, 30)])
+    chosen = infobatch(values, 16, seed=0, epoch=0)
+    assert_array_equal(chosen.rows[:10], np.arange(10))
+    assert_array_equal(weights_of(chosen)[:10], np.ones(10))
+    assert weights_of(chosen).sum() == pytest.approx(40, rel=1e-6)
+    chosen = infobatch(values, 8, seed=0, epoch=0)
+    assert chosen.rows.max() < 10
+    assert weights_of(chosen).sum() == pytest.approx(40, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda: with_floor(infobatch, 4), lambda: lambda *a, **k: balanced(*a, select=infobatch, **k)]
+)
+def test_weights_survive_floors_and_quotas(wrap: Callable[[], Callable[..., Selection]]) -> None:
+    generator = np.random.default_rng(0)
+    values, groups = generator.exponential(size=120), np.repeat(["often", "seldom"], [110, 10])
+    values[110:] /= 100  # the rare class is easy
+    chosen = wrap()(values, 40, seed=0, epoch=0, groups=groups)
+    assert np.count_nonzero(chosen.rows >= 110) >= 4
+    assert weights_of(chosen).sum() == pytest.approx(120, rel=1e-5)
+
+
+# proportional -------------------------------------------------------------------------------------------------------
+
+
+def inclusion(select: Callable[..., Selection], values: np.ndarray, count: int, draws: int) -> np.ndarray:
+    taken = np.zeros(values.size)
+    for epoch in range(draws):
+        taken[select(values, count, seed=11, epoch=epoch).rows] += 1
+    return taken / draws
+
+
+@pytest.mark.parametrize(
+    ("options", "weights"),
+    [
+        ({}, lambda v: 0.01 + 0.99 * (v - v.min()) / (v.max() - v.min())),
+        ({"least": 0.5}, lambda v: 0.5 + 0.5 * (v - v.min()) / (v.max() - v.min())),
+        ({"scaling": "softmax"}, np.exp),
+        ({"scaling": "softmax", "temperature": 0.25}, lambda v: np.exp(4 * v)),
+    ],
+)
+def test_one_row_is_drawn_in_proportion_to_its_weight(options: dict[str, Any], weights: Callable[..., Any]) -> None:
+    values = np.array([-1.0, 0.0, 0.25, 0.5, 1.0])
+    taken = inclusion(lambda *a, **k: proportional(*a, **k, **options), values, 1, 4000)
+    expected = weights(values)
+    assert_allclose(taken, expected / expected.sum(), atol=0.04)  # 5 standard errors
+
+
+def test_softmax_of_large_values_overflows_nothing() -> None:
+    values = np.array([0.0, 5000.0, 5000.5, 1e6])
+    rows = proportional(values, 3, seed=0, epoch=0, scaling="softmax").rows
+    assert_array_equal(rows, [1, 2, 3])
+
+
+def test_proportional_favours_the_hard_region_but_shuts_nothing_out() -> None:
+    values = np.concatenate([np.full(70, 0.0), np.full(30, 1.0)])
+    taken = inclusion(lambda *a, **k: proportional(*a, least=0.1, **k), values, 20, 500)
+    assert taken[70:].mean() > 3 * taken[:70].mean()
+    assert taken[:70].min() > 0
+
+
+@pytest.mark.parametrize(
+    ("select", "options", "message"),
+    [
+        (proportional, {"scaling": "log"}, "unknown scaling 'log'. Allowed: linear, softmax"),
+        (proportional, {"least": 0}, r"least must be in \(0, 1\], got 0"),
+        (proportional, {"temperature": 0}, "temperature must be above 0, got 0"),
+        (infobatch, {"reserve": 25}, r"reserve must be in \[0, 1\), got 25. Did you mean 0.25\?"),
+    ],
+)
+def test_options_that_are_not_allowed(select: Callable[..., Any], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        select(np.arange(10), 5, seed=0, epoch=0, **options)
+
+
+def test_a_ratio_that_is_not_allowed() -> None:
+    with pytest.raises(ArgumentError, match=r"ratio must be in \[0, 1\), got 50. Did you mean 0.5\?"):
+        infobatch_count([1.0, 2.0], 50)
+    with pytest.raises(ArgumentError, match="got -inf in 1 of 2 rows: 1"):
+        infobatch_count([1.0, -np.inf])
