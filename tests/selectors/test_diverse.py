@@ -52,7 +52,7 @@ def floored(select: Select) -> Select:
 
 
 MEMBERS: dict[str, Select] = {
-    **FEATURE_SELECTORS,
+    **{name: SELECTORS[name] for name in FEATURE_SELECTORS},
     "d2_pruning, faiss": partial(d2_pruning, search="faiss"),
     "facility_location, 3 neighbours": partial(facility_location, neighbours=3),
     "graph_cut, redundancy 2": partial(graph_cut, redundancy=2.0),
