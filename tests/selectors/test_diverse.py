@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 from datadiet.checks import ArgumentError, DataError, MissingExtraError
 from datadiet.selectors import (
     FEATURE_SELECTORS,
+    SELECTORS,
     by_count,
     d2_pruning,
     easiest,
