@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, quality, tolerance
+from benchmarks.report import costs, geometry, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -35,6 +35,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recorder": costs.recorder,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
+    "geometry": geometry.geometry,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
