@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, quality, tolerance
+from benchmarks.report import costs, gradients, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -34,6 +34,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "overhead": costs.overhead,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
+    "gradients": gradients.gradients,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
