@@ -64,7 +64,7 @@ def prepared(name: str, number: int, keep: float) -> Callable[[], Any]:
     if name == "prototypes":
         return partial(scores.prototypes, embeddings(number))
     values, features = np.random.default_rng(1).random(number), embeddings(number)
-    select = selectors.FEATURE_SELECTORS[name]
+    select = selectors.SELECTORS[name]
     return partial(select, values, round(keep * number), seed=0, epoch=0, features=features)
 
 

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, geometry, quality, tolerance
+from benchmarks.report import costs, geometry, gradients, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -36,6 +36,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "scoring": costs.scoring,
     "selectors": costs.selectors,
     "geometry": geometry.geometry,
+    "gradients": gradients.gradients,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,

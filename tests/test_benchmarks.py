@@ -224,6 +224,10 @@ PAGE = {
 }  # fmt: skip
 GEOMETRY = {"kind": "selector", "number": 50_000, "keep": 0.3, "seconds": 60.0, "peak_bytes": 10**9}
 SCORED = GEOMETRY | {"kind": "score", "number": 100_000}
+TURNS = {
+    "data": {"name": "snips", "rows": 2000}, "first_s": [2.0, 2.0, 2.0], "second_s": [2.2, 2.2, 2.2],
+    "paired_quartiles": [1.0, 1.1, 1.2],
+}  # fmt: skip
 COST_CASES = [
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [0.99, 1.01, 1.03]}, "at most 1.02: met"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "ratio": 1.03}, "**missed**"),
@@ -244,6 +248,22 @@ COST_CASES = [
     ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "0.050 s | 0.400 to 0.600"),
     ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "50 ms: met"),
     ("selectors", "1000000", {"selectors": {"seta": SELECTOR | {"seconds": 0.051}}}, "50 ms: **missed**"),
+    ("gradients", "last_layer", TURNS | {"ratio": 1.05}, "at most 1.1: met"),
+    ("gradients", "last_layer", TURNS | {"ratio": 1.2}, "at most 1.1: **missed**"),
+    (
+        "gradients",
+        "exact",
+        TURNS | {"ratio": 4.4, "rows_of_loop": 256},
+        "| 2.20 s | 2.00 s | 4.40 | 1.00 to 1.20 | at least 4: met |",
+    ),
+    ("gradients", "exact", TURNS | {"ratio": 3.9, "rows_of_loop": 256}, "at least 4: **missed**"),
+    (
+        "gradients",
+        "vog",
+        {"checkpoints": {"2": {"peak_bytes": 10**9}, "5": {"peak_bytes": 1_010_000_000}}, "ratio": 1.01}
+        | {"data": {"name": "snips", "rows": 2000}},
+        "peak with 5 checkpoints against 2 | 1,010 MB | 1,000 MB | 1.01 |  | at most 1.1: met |",
+    ),
     (
         "memory",
         "synthetic",
