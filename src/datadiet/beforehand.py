@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -74,16 +74,18 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
     missing = [key for key in map(str, ids) if key not in known]
     if missing:
-        raise ArgumentError(f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}.")
+        raise ArgumentError(
+            f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
+        )
     return np.array([known[str(key)] for key in ids], np.float32)
 
 
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
-    from dataclasses import replace
-
     steps = checkpoints_of(run)
-    model: Any = load_saved(run / layout.MODEL).to(best_device()) if name == "grand" else None
+    model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
+    if model is not None:
+        model.to(best_device())
     return whole_set_values([name], replace(material, checkpoints=steps or None, model=model))[name]
 
 

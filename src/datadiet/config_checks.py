@@ -28,6 +28,7 @@ from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.options import parse_options
 from datadiet.schedules import Schedule, parse_keep
+from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
 from datadiet.tasks import TASKS
 from datadiet.teaching import saved_model
@@ -185,12 +186,16 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
 
 
 def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
-    run = config.scores_from
-    if run is not None:
-        try:
-            read_manifest(Path(run) / layout.SCORES)
-        except UserError as error:
-            problems.add(f"scores_from must be a run folder: {error}")
+    if config.scores_from is None:
+        return
+    source = Path(config.scores_from).expanduser()
+    try:
+        if source.is_file():
+            read_scores(source)
+        else:
+            read_manifest(source / layout.SCORES)
+    except UserError as error:
+        problems.add(f"scores_from must be a run folder, or a file of datadiet score: {error}")
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:

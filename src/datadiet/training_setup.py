@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,8 @@ from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
 from datadiet.config_checks import JOINT, MULTI_LABEL, TAGGER, output_folder
 from datadiet.data import Dataset
-from datadiet.data.records import Examples
 from datadiet.data.configured import load_configured
+from datadiet.data.records import Examples
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.energy import EnergyMeter
@@ -74,7 +74,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
-    known: Beforehand = Beforehand()
+    known: Beforehand = field(default_factory=Beforehand)
 
     @property
     def collate(self) -> Any:
@@ -173,7 +173,9 @@ def prepare(
 def joined_texts(examples: Examples) -> list[str]:
     """The texts, a pair as one."""
     pairs = examples.text_pairs
-    return list(examples.texts) if pairs is None else [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
+    if pairs is None:
+        return list(examples.texts)
+    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
 def _pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
