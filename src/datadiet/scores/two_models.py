@@ -145,7 +145,8 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """
     _same_shape(logits, teacher_logits)
     difference = logits.detach().float().softmax(-1) - teacher_logits.detach().float().softmax(-1)
-    return torch.linalg.vector_norm(difference, dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return distance
 
 
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
