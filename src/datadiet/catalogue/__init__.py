@@ -21,8 +21,8 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how intent and slots become one value (intent-slot only)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
-    "gradient": "dd.gradients: scores that need gradients, of a model or of a run's checkpoints",
-    "two-model": "dd.scores.two_models: scores that compare two models",
+    "gradient": "datadiet.gradients: scores that need gradients, of a model or of a run's checkpoints",
+    "two-model": "datadiet.scores.two_models: scores that compare two models",
 }
 
 METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS, *GRADIENT_SCORES, *TWO_MODEL_SCORES)
