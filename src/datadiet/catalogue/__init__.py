@@ -18,7 +18,7 @@ from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
 from datadiet.catalogue.two_models import TWO_MODEL_SCORES
 
 KINDS: Mapping[str, str] = {
-    "score": "--score: how hard an example is; larger = harder, always",
+    "score": "--score, and --scores of datadiet score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
     "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
