@@ -113,3 +113,9 @@ def test_whole_numbers_of_a_column_are_taken_in_pieces(monkeypatch, count):
         found = scoring.whole_numbers(given)
         assert found.dtype == np.int64
         assert np.array_equal(found, numbers)
+
+
+@pytest.mark.parametrize(("tokens", "on_cpu"), [(1, 8), (1024, 8192), (1025, 8192), (8192, 8192), (9000, 9000)])
+def test_a_pass_on_a_cpu_holds_few_tokens_at_once_but_never_less_than_training(tokens, on_cpu):
+    assert scoring.pass_tokens(tokens, torch.device("cpu")) == on_cpu
+    assert scoring.pass_tokens(tokens, torch.device("meta")) == 8 * tokens

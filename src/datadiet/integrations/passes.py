@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.records import Signals
-from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass
+from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens
 
 if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin
@@ -52,16 +52,16 @@ def _batches(trainer: DietMixin, rows: Rows) -> Iterator[tuple[Rows, Any, Batch]
     """Rows, outputs and batch: `forward_pass` with what the trainer has."""
     loader: Any = trainer.callback_handler.train_dataloader
     inner = getattr(loader, "base_dataloader", loader)
-    batch_size = trainer._train_batch_size * TRAINING_BATCHES_PER_PASS_BATCH
+    network, batch_size = trainer.network, trainer._train_batch_size
     mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
     return forward_pass(
-        trainer.network,
+        network,
         inner.dataset.dataset,
         inner.collate_fn.collate,
         rows=rows,
         lengths=trainer.lengths,
-        batch_tokens=batch_size * mean,
-        batch_size=batch_size,
+        batch_tokens=pass_tokens(batch_size * mean, next(network.parameters()).device),
+        batch_size=batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
         call=trainer.call_model,
         ledger=trainer.ledger,
     )
