@@ -28,6 +28,7 @@ QUICK = {
     "quality-shares": QUICK_GRID,
     "speed": QUICK_GRID,
     "overhead": ["--rows", "64", "--blocks", "2", "--steps", "2"],
+    "recorder": ["--rows", "64", "--epochs", "2"],
     "scoring": ["--rows", "64", "--repeats", "1"],
     "selectors": ["--values", "100000", "--repeats", "1"],
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
@@ -79,16 +80,18 @@ def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
     data = ("--data-root", str(options.data_root)) if atis else ()
-    large = [] if options.quick else [single("selectors", "selection", options, "--values", "100000000")]
+    numbers = () if options.quick else ("1000000", "100000000")
+    other = [single("selectors", "selection", options, "--values", number) for number in numbers]
     speed_sets = list(dict.fromkeys(cell.set for cell in speed_cells(["atis", "snips4000"], 1)))
     return [
         *grid("quality-atis", "quality", ["atis"], 3, options),
         *grid("quality-shares", "quality", SHARES, 1, options),
         *grid("speed", "speed", speed_sets, 3, options),
         single("overhead", "overhead", options),
+        single("recorder", "recorder", options),
         single("scoring", "scoring", options, *data),
         single("selectors", "selection", options),
-        *large,
+        *other,
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),

@@ -32,6 +32,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "quality-shares": quality.quality_shares,
     "speed": costs.speed,
     "overhead": costs.overhead,
+    "recorder": costs.recorder,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
     "memory": costs.memory,

@@ -214,6 +214,7 @@ def test_readme_table(results: Path) -> None:
 
 
 OVERHEAD = {"blocks": 30, "steps": 20, "same_loss": True, "plain_s": 2.0, "diet_s": 2.02, "ratio": 1.01}
+RECORD = {"epochs": 3, "train_s": 80.0, "record_s": 0.6, "share": 0.0075, "memory_bytes": 29.0, "disk_bytes": 25.5}
 SELECTOR = {"seconds": 0.5, "fastest": 0.4, "slowest": 0.6, "peak_gb": 0.1, "times_hardest": 1.0}
 CACHED = {"runs": 39, "methods": 10, "seeds": 3, "test_rows": 2000, "compare_s": 4.0, "report_s": 5.0}
 REAL = {"runs": 12, "epochs": 6, "data": {"name": "snips", "rows": 1000}, "processes_s": 100.0, "compare_s": 103.0}
@@ -225,6 +226,9 @@ COST_CASES = [
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [0.99, 1.01, 1.03]}, "at most 1.02: met"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "ratio": 1.03}, "**missed**"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "same_loss": False}, "**differ**"),
+    ("recorder", "snips4000", RECORD, "| 0.75 %, at most 1 %: met | 29.0, at most 32: met | 25.5, at most 32: met |"),
+    ("recorder", "snips4000", RECORD | {"share": 0.011}, "1.10 %, at most 1 %: **missed**"),
+    ("recorder", "snips4000", RECORD | {"disk_bytes": 33.0}, "33.0, at most 32: **missed**"),
     (
         "scoring",
         "atis",
@@ -235,6 +239,9 @@ COST_CASES = [
     ("selectors", "10000000", {"selectors": {"hardest": SELECTOR | {"peak_gb": 0.6}}}, "1 s, 0.5 GB: **missed**"),
     ("selectors", "100000000", {"selectors": {"hardest": SELECTOR | {"seconds": 13}}}, "12 s: **missed**"),
     ("selectors", "10000000", {"selectors": {"random": SELECTOR | {"times_hardest": 3.1}}}, "3 x: **missed**"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "0.050 s | 0.400 to 0.600"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "50 ms: met"),
+    ("selectors", "1000000", {"selectors": {"seta": SELECTOR | {"seconds": 0.051}}}, "50 ms: **missed**"),
     (
         "memory",
         "synthetic",
@@ -361,6 +368,19 @@ def test_overhead_lets_both_trainers_see_the_same(tmp_path: Path) -> None:
     assert found["ratio"] == pytest.approx(found["diet_s"] / found["plain_s"], rel=1e-2)
     assert "2 x 2 steps" in tables.TABLES["overhead"](tmp_path)
     assert str(tmp_path) not in (tmp_path / "overhead.json").read_text()
+
+
+def test_the_recorder_counts_what_it_keeps(tmp_path: Path) -> None:
+    from benchmarks import recorder
+
+    recorder.main(small(tmp_path, "recorder", "--epochs", "2"))
+    found = json.loads((tmp_path / "recorder.json").read_text())["snips4000"]
+    assert found["memory_bytes"] == 29.0  # six signals and the moment as float32, and whether it was seen
+    assert 0 < found["record_s"] < found["train_s"]
+    assert found["share"] == pytest.approx(found["record_s"] / found["train_s"], rel=1e-2)
+    assert found["disk_bytes"] > 0
+    assert "at most 1 %" in tables.TABLES["recorder"](tmp_path)
+    assert str(tmp_path) not in (tmp_path / "recorder.json").read_text()
 
 
 def test_the_baton_is_in_one_hand() -> None:

@@ -30,6 +30,8 @@ _PUBLIC = {
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
     "scores": None,
+    "gradients": None,
+    "distillation": None,
     "selectors": None,
     "schedules": None,
     "history": None,
@@ -38,6 +40,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from datadiet import distillation as distillation
+    from datadiet import gradients as gradients
     from datadiet import history as history
     from datadiet import schedules as schedules
     from datadiet import scores as scores

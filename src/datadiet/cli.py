@@ -34,7 +34,7 @@ from datadiet.display.errors import reported
 from datadiet.display.predictions import show_predictions
 from datadiet.display.selection import selection_table
 
-PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .txt), or a data set whose test split is predicted."
+PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .conll, .txt), or a data set whose test split is predicted."
 
 app = typer.Typer(
     name="datadiet",
@@ -161,6 +161,7 @@ def predict(
     max_length: Annotated[int | None, typer.Option(help="Tokens per text; by default as it was trained.")] = None,
     batch_size: Annotated[int, typer.Option(help="Texts of that length per forward pass.")] = 32,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    label_separator: Annotated[str, typer.Option(help="Between the labels of a text (multi-label): | , or ;.")] = "|",
     as_json: AsJson = False,
     debug: Debug = False,
     **columns: Any,
@@ -168,7 +169,9 @@ def predict(
     """Predict new text with a fine-tuned model; where DATA has labels, say how good the predictions are."""
     with reported(debug), quiet_stdout(as_json or output == STDOUT):
         named = {name.removesuffix("_column"): column for name, column in columns.items() if column is not None}
-        request = Request(model, data, text, text_pair, output, force, named, max_length, batch_size, precision)
+        request = Request(
+            model, data, text, text_pair, output, force, named, max_length, batch_size, precision, label_separator
+        )
         check_request(request)  # before the display begins
         if text is not None:
             predicted = run_predict(request)

@@ -139,6 +139,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "metrics": dict(metrics),
         "tolerance": run.diet.decider and run.diet.decider.summary(),
         "weights_tested": "best" if config.early_stopping else "last",
+        "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
         "energy": run.meter.reading(),
         "environment": {
             **environment(best_device(), run.precision),

@@ -94,7 +94,7 @@ class PartedTable:
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"part-{len(self._parts):05d}.parquet"
         part = self.folder / f"{name}.part"
-        pq.write_table(table, part, compression="zstd")
+        pq.write_table(table, part, compression="zstd", use_dictionary=False, column_encoding=_encodings(table))
         part.replace(self.folder / name)
         self._parts.append(name)
         self._write_manifest()
@@ -118,6 +118,21 @@ class PartedTable:
         assert self.folder is not None
         content = {"schema": SCHEMA, "run": self.run, "parts": self._parts}
         write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+
+
+def _encodings(table: pa.Table) -> dict[str, str]:
+    """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
+    import pyarrow.types as kinds
+
+    found = {}
+    for field in table.schema:
+        if kinds.is_integer(field.type):
+            found[field.name] = "DELTA_BINARY_PACKED"
+        elif kinds.is_floating(field.type):
+            found[field.name] = "BYTE_STREAM_SPLIT"
+        elif kinds.is_string(field.type):
+            found[field.name] = "DELTA_BYTE_ARRAY"
+    return found
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

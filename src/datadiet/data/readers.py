@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.checks import DataError
+from datadiet.data.conll import looks_like_conll, parse_conll
 from datadiet.data.tables import Table, listed, numbered_problem
 
 _Reader = Callable[[bytes, str], Table]
@@ -166,9 +167,16 @@ def _with_header(rows: Sequence[tuple[int, list[str]]], place: str) -> Table:
 
 
 def read_txt(data: bytes, place: str) -> Table:
-    """One text a line, as the column `text`; empty lines at the end do not count."""
+    """One text a line, as the column `text`; empty lines at the end do not count. CoNLL files are read as such."""
     lines = text_lines(data, place)
+    if looks_like_conll(lines):
+        return parse_conll(lines, place)
     return Table(place, {"text": lines}, len(lines), range(1, len(lines) + 1))
+
+
+def read_conll(data: bytes, place: str) -> Table:
+    """A word and its tag on each line, blank lines between sentences; see `parse_conll`."""
+    return parse_conll(text_lines(data, place), place)
 
 
 def read_parquet(data: bytes, place: str) -> Table:
@@ -263,6 +271,10 @@ FORMATS: Mapping[str, _Reader] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "parquet": read_parquet,
+    "conll": read_conll,
+    "iob": read_conll,
+    "iob2": read_conll,
+    "bio": read_conll,
 }
 
 

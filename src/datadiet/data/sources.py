@@ -12,8 +12,9 @@ from typing import Any, TypeVar
 
 from datadiet.checks import DataError, Problems
 from datadiet.data import hub
+from datadiet.data.conll import looks_like_conll
 from datadiet.data.originals import Original, original_entry, original_file, original_named, original_split
-from datadiet.data.readers import FORMATS, read_file, read_named, read_seq_folder, split_name
+from datadiet.data.readers import FORMATS, read_bytes, read_file, read_named, read_seq_folder, split_name, text_lines
 from datadiet.data.tables import Table, listed
 
 _Read = TypeVar("_Read")
@@ -149,6 +150,7 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
 def _folder(folder: Path) -> Source:
     entries = sorted(folder.iterdir())
     found = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
+    found = found or _conll_texts(entries)
     once = _once([(split, entry.name) for split, entry in found], str(folder))
     if not once:
         kinds = ", ".join(FORMATS)
@@ -162,6 +164,13 @@ def _folder(folder: Path) -> Source:
     originals = {split: partial(original_entry, entry) for split, entry in found}
     own_names = {split: _stem(entry) for split, entry in found}
     return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
+
+
+def _conll_texts(entries: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Splits as CoNLL files that are called .txt, as many of them are."""
+    named = [(SPLIT_NAMES[entry.stem.lower()], entry) for entry in entries if entry.stem.lower() in SPLIT_NAMES]
+    texts = [(split, entry) for split, entry in named if entry.suffix.lower() == ".txt" and entry.is_file()]
+    return [(split, entry) for split, entry in texts if looks_like_conll(text_lines(read_bytes(entry), str(entry)))]
 
 
 def _stem(entry: Path) -> str:

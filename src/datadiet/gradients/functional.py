@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -61,7 +62,9 @@ def batch_size(batch: Batch) -> int:
 @contextmanager
 def derivable_attention() -> Iterator[None]:
     """Attention by its formula: the fused kernels have no rules for vmap and forward mode. Nothing of the model changes."""
-    with sdpa_kernel(SDPBackend.MATH):
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        # torch's own rules for forward mode are still written in torch.jit, of which it warns
+        warnings.filterwarnings("ignore", message=r"`torch\.jit", category=DeprecationWarning)
         yield
 
 
@@ -78,7 +81,7 @@ def squared_norms(
     bytes_each = 4 * sum(parameter.numel() for parameter in parameters.values())
     together = max(1, min(size, GRADIENT_BYTES // max(1, bytes_each)))
     reason: Exception | None = None
-    for form in (batch, _with_wide_mask(batch)):
+    for form in (batch, with_wide_mask(batch)):
         try:
             with derivable_attention():
                 return _mapped(model, parameters, form, loss, inputs, together)
@@ -106,7 +109,7 @@ def _mapped(
     return found.detach()
 
 
-def _with_wide_mask(batch: Batch) -> dict[str, Any]:
+def with_wide_mask(batch: Batch) -> dict[str, Any]:
     """The attention mask in the additive form `(batch, 1, 1, positions)`, whose values transformers does not look at."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.dim() != 2:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from datadiet.records import HeadSignals, Signals
-from datadiet.scores.logits import el2n
+from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_multi_hot
+from datadiet.scores.logits import margin as logit_margin
 
 FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
 
@@ -32,7 +33,8 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
     loss is the sum, i.e. the example's negative log-likelihood, EL2N is the norm of all errors, and an example is
     correct where every decision is. The norm of the hidden vector is the root of the mean square over the decisions.
     A regression head has a squared error for its loss, |z - y| for EL2N, and nan for probability, margin and
-    correctness.
+    correctness. A multi-hot head has the mean over the classes of the right answer's probability, the margin of its
+    worst class and the sum of the binary cross-entropies, and is correct where every class is.
 
     Args:
         signals: The heads of one forward pass.
@@ -69,6 +71,10 @@ def _of_head(head: HeadSignals) -> _Head:
     logits, labels = head.logits.float(), head.labels
     errors = el2n(logits, labels, mask=head.mask).square()
     hidden = _squared_norm(head, errors)
+    if is_multi_hot(logits, labels):
+        right = ((logits >= 0) == (labels == 1)).all(-1).float()
+        parts = (gold_probability(logits, labels), logit_margin(logits, labels), cross_entropy(logits, labels))
+        return _Head(*parts, errors, right, hidden, torch.ones_like(errors))
     if labels.is_floating_point():
         error = logits.reshape(len(labels)) - labels  # (batch, 1) -> (batch,)
         unknown = torch.full_like(error, torch.nan)

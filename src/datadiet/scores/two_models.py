@@ -1,4 +1,4 @@
-"""Scores that compare two models: with and without the input, this one and one trained on other data, student and teacher.
+"""Scores that compare two models: with and without the input, trained on this and on other data, student and teacher.
 
 The second model's part is computed once and kept; the scores here are pure functions of what both say.
 """
@@ -249,3 +249,12 @@ def cross_fit(
             )
         values[held] = found
     return values
+
+
+# names as the catalogue has them
+TWO_MODEL_SCORES = {
+    "negative_pvi": negative_pvi,
+    "reducible_loss": reducible_loss,
+    "teacher_el2n": teacher_el2n,
+    "teacher_divergence": teacher_divergence,
+}
