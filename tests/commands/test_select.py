@@ -21,12 +21,8 @@ from datadiet.score_file import ScoreFile, write_scores
 from tiny import TOYS, write_toy_folder
 from toyrun import Heard, toy_config
 
-TASKS = {
-    "classification": "classification",
-    "pairs": "classification",
-    "regression": "regression",
-    "intent-slot": "intent-slot",
-}
+TASKS = {kind: toy.task for kind, toy in TOYS.items()}
+LABELLED = ("classification", "intent-slot")  # one class per row
 
 
 def score(home: Path, data: str, task: str, **reading: Any) -> Path:
@@ -36,7 +32,7 @@ def score(home: Path, data: str, task: str, **reading: Any) -> Path:
     loaded = load_data(data, task, columns=columns, **reading)
     train = loaded.splits["train"]
     values = np.linspace(0, 1, len(train), dtype=np.float32)
-    labels = None if task == "regression" else [str(label) for label in train.labels or ()]
+    labels = [str(label) for label in train.labels or ()] if task in LABELLED else None
     made = {"el2n": {"model": "tiny", "epochs": 2}}
     rows, known = np.arange(len(train)), {"el2n": values, "aum": -values}
     file = ScoreFile(train.ids, rows, known, labels, loaded.fingerprint, loaded.name, task, made, read_with=told)
@@ -81,7 +77,7 @@ def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suf
     data = str(write_toy_folder(tmp_path, kind, 24))
     scores = score(tmp_path, data, TASKS[kind])
     told = select(Request(scores, data, tmp_path / f"kept{suffix}", "el2n", keep=0.5))
-    assert (told["kept"], told["dropped"], bool(told["classes"])) == (12, 12, kind != "regression")
+    assert (told["kept"], told["dropped"], bool(told["classes"])) == (12, 12, TASKS[kind] in LABELLED)
     again = load_data(str(tmp_path / f"kept{suffix}"), TASKS[kind], dev_share=0.1)
     train, kept = load_data(data, TASKS[kind]).splits["train"], again.splits["train"]
     assert kept == train.take(row + 12 for row in kept.source_rows or ())
