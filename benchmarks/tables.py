@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, quality, tolerance
+from benchmarks.report import costs, geometry, gradients, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -35,6 +35,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recorder": costs.recorder,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
+    "geometry": geometry.geometry,
+    "gradients": gradients.gradients,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,

@@ -89,7 +89,7 @@ def test_a_labelled_file_gives_lines_and_the_metrics_of_the_run(
         assert [line["tags"] for line in predicted.lines] == [list(tags) for tags in told["predicted_slots"]]
         assert not {"predicted", "probability", "slots"} & set(predicted.lines[0])
     if suffix == ".csv":
-        rows = list(csv.DictReader(output.open(encoding="utf-8", newline="")))
+        rows = list(csv.DictReader(output.read_text(encoding="utf-8").splitlines()))
         name, sign = ("predicted", "|") if kind == "multi-label" else ("tags", " ")
         assert [row[name] for row in rows] == [sign.join(line[name]) for line in predicted.lines]
 
@@ -133,7 +133,8 @@ def test_training_options_of_all_tasks_hold_here(tmp_path: Path, kind: str, opti
 
 def test_a_floor_keeps_rare_sets_of_labels(tmp_path: Path) -> None:
     config = toy_config(tmp_path, "multi-label", epochs=4, keep=0.5, floor=1, refresh_every=1)
-    rewrite(Path(config.data), "train", lambda row: {**row, "labels": ["amber"] if row["id"].endswith("-7") else []})
+    rare = ["amber", "birch"]
+    rewrite(Path(config.data), "train", lambda row: {**row, "labels": rare if row["id"].endswith("-7") else []})
     finetune(config)
     assert all(7 in rows for rows in plans_of(tmp_path / "run").values())
 

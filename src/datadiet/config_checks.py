@@ -127,7 +127,7 @@ def _check_numbers(config: FinetuneConfig, problems: Problems) -> None:
 
 def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
     """Refuse options that would do nothing, or that exclude one another."""
-    owners = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
+    owners: dict[str, tuple[str, ...]] = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
     owners |= {"history_alpha": ("history", "ema"), "history_c": ("history", "ema")}
     if config.teacher is None:
         idle = config.teacher_temperature != FinetuneConfig.teacher_temperature

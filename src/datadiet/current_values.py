@@ -49,7 +49,8 @@ class CurrentValues:
             moments: When in the epoch each was seen, where they come from training; None for those of one moment.
         """
         if moments is not None and not self._every:
-            prior = self._values[rows] * np.float32(self._level)
+            prior = self._values[rows]
+            prior *= np.float32(self._level)
             values, fall = to_epoch_end(values, prior, moments)
             self._level *= fall**REST  # so what rests falls with it
         self._values[rows] = values / np.float32(self._level)
@@ -69,10 +70,10 @@ class CurrentValues:
     def quantiles(self, wanted: Mapping[str, float]) -> dict[str, float]:
         """Quantiles of the values by name; empty where there is no value."""
         values = self._history.value(self._memory) if self._every else self._values
-        known = values[np.isfinite(values)]
+        known = values[np.isfinite(values)]  # a copy
         if not len(known):
             return {}
-        found = np.quantile(known, list(wanted.values())) * self._level
+        found = np.quantile(known, list(wanted.values()), overwrite_input=True) * self._level
         return dict(zip(wanted, map(float, found), strict=True))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:

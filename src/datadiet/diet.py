@@ -197,6 +197,11 @@ class Diet:
         """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
         return self.keep != 1.0 and not self.in_batch
 
+    @property
+    def covers(self) -> bool:
+        """Whether the selector covers a space, and needs to know where each example lies."""
+        return "features" in self._new_chooser().needs
+
     def batch_method(self) -> InBatch | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not isinstance(self.select, str) or self.select not in IN_BATCH:
@@ -254,7 +259,7 @@ class Diet:
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
             self.load_state_dict(*state)
-        elif self.scores_from is not None:
+        elif self.scores_from is not None and values is None:
             self._start_from(Path(self.scores_from), ids)
         elif values is not None and not self.in_batch:
             self._current.take(np.arange(num_examples), checked_values(values, num_examples))

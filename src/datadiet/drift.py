@@ -8,6 +8,8 @@ halves at every refresh (LOG.md).
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
@@ -19,6 +21,7 @@ Values = NDArray[np.float32]
 REST = 0.5
 _LEAST = 64  # examples in a bin, so that one hard batch is no trend
 _MOST_BINS = 8
+_AT_ONCE = 65_536
 
 
 def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values, float]:
@@ -45,12 +48,16 @@ def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values
     known = np.isfinite(prior)
     paired = bool(known.sum() >= _LEAST)
     used = known if paired else ~known
-    base = prior[used] if paired else np.ones(int(used.sum()), np.float32)
-    if used.sum() < _LEAST or values.min() < 0 or base.sum() <= 0 or values[used].sum() <= 0:
+    where: Any = slice(None) if used.all() else used  # no copies where every example counts
+    base = prior[where] if paired else np.ones(int(used.sum()), np.float32)
+    if used.sum() < _LEAST or values.min() < 0 or base.sum() <= 0 or values[where].sum() <= 0:
         return values, 1.0
-    centres, trend = _trend(values[used], base, moments[used])
-    here = np.interp(moments, centres, trend)
-    return (values * (trend[-1] / here)).astype(np.float32), float(trend[-1]) if paired else 1.0
+    centres, trend = _trend(values[where], base, moments[where])
+    corrected = np.empty(len(values), np.float32)
+    for start in range(0, len(values), _AT_ONCE):  # in float64, a piece at a time
+        part = slice(start, start + _AT_ONCE)
+        corrected[part] = values[part] * (trend[-1] / np.interp(moments[part], centres, trend))
+    return corrected, float(trend[-1]) if paired else 1.0
 
 
 def _trend(values: Values, base: Values, moments: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -35,6 +35,8 @@ class RunTrainer(DietTrainer):
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
             teacher=run.teacher,
+            features=run.known.features,
+            values=run.known.values,
             run_folder=run.folder,
             ledger=run.ledger,
         )

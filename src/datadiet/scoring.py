@@ -22,6 +22,7 @@ Collate = Callable[[list[Any]], Batch]
 # A scoring batch holds at most the padded tokens of this many training batches, which bounds its memory: a forward
 # pass without activations to keep needs far less than a training step of the same size.
 TRAINING_BATCHES_PER_PASS_BATCH = 8
+_AT_ONCE = 16_384  # numbers of a column
 
 
 @contextmanager
@@ -50,11 +51,24 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
+def whole_numbers(column: Sequence[int]) -> NDArray[np.int64]:
+    """A column of a data set as an array; a piece at a time, which a lazy column gives far faster than one by one.
+
+    Example:
+        >>> whole_numbers([3, 1, 2])
+        array([3, 1, 2])
+    """
+    numbers = np.empty(len(column), np.int64)
+    for start in range(0, len(numbers), _AT_ONCE):
+        numbers[start : start + _AT_ONCE] = column[start : start + _AT_ONCE]
+    return numbers
+
+
 def lengths_of(dataset: Any) -> NDArray[np.int64] | None:
     """Tokens of each example: a `length` column, else the lengths of `input_ids`; None where there is neither."""
     columns = getattr(dataset, "column_names", ())
     if "length" in columns:
-        return np.asarray(dataset["length"], np.int64)
+        return whole_numbers(dataset["length"])
     if "input_ids" in columns:
         return np.fromiter((len(ids) for ids in dataset["input_ids"]), np.int64, len(dataset))
     return None
@@ -79,12 +93,17 @@ def batches_by_length(
     if lengths is None:
         yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
         return
-    ordered = rows[np.argsort(-lengths[rows], kind="stable")]
+    ordered = _longest_first(rows, lengths)
     start = 0
     while start < len(ordered):
         size = max(1, batch_tokens // max(1, int(lengths[ordered[start]])))
         yield ordered[start : start + size]
         start += size
+
+
+def _longest_first(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    keys = lengths[rows]
+    return rows[np.argsort(np.negative(keys, out=keys), kind="stable")]
 
 
 def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:

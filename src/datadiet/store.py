@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "_manifest.json"
 SCHEMA = 1
+SLICE_ROWS = 16_384  # rows that are turned into Arrow and written at once: a part is never in memory as a whole
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -84,17 +87,22 @@ class PartedTable:
     def __len__(self) -> int:
         return len(self._parts)
 
-    def append(self, table: pa.Table) -> None:
-        """Add a part; it exists from the moment the manifest names it."""
-        if self.folder is None:
-            self._parts.append(table)
-            return
-        import pyarrow.parquet as pq
+    def append(self, pieces: Iterable[pa.Table]) -> None:
+        """Add a part; it exists from the moment the manifest names it.
 
+        Args:
+            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next is asked
+                for.
+        """
+        if self.folder is None:
+            import pyarrow as pa
+
+            self._parts.append(pa.concat_tables(pieces))
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"part-{len(self._parts):05d}.parquet"
         part = self.folder / f"{name}.part"
-        pq.write_table(table, part, compression="zstd", use_dictionary=False, column_encoding=_encodings(table))
+        _write_parquet(part, pieces)
         part.replace(self.folder / name)
         self._parts.append(name)
         self._write_manifest()
@@ -135,6 +143,49 @@ def _encodings(table: pa.Table) -> dict[str, str]:
     return found
 
 
+def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
+    """One row group for each piece."""
+    import pyarrow.parquet as pq
+
+    with _plain_memory():
+        rest = iter(pieces)
+        first = next(rest)
+        how = {"use_dictionary": False, "column_encoding": _encodings(first)}
+        with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
+            writer.write_table(first)
+            for piece in rest:
+                writer.write_table(piece)
+
+
+@contextmanager
+def _plain_memory() -> Iterator[None]:
+    """Arrow's buffers from the system's allocator: its own keeps several times what a part needs, for ever."""
+    import pyarrow as pa
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def _slices(count: int) -> Iterator[slice]:
+    """So many rows in pieces; of no rows, one empty piece."""
+    return (slice(start, min(start + SLICE_ROWS, count)) for start in range(0, max(count, 1), SLICE_ROWS))
+
+
+def _text_array(keys: Iterable[object]) -> pa.Array:
+    """Keys as an Arrow array of text, without a list of all of them."""
+    import pyarrow as pa
+
+    rest = iter(keys)
+    pieces = [pa.array([], pa.string())]
+    while piece := [str(key) for key in islice(rest, SLICE_ROWS)]:
+        pieces.append(pa.array(piece, pa.string()))
+    return pa.concat_arrays(pieces)
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a table.
 
@@ -171,28 +222,27 @@ class ScoreStore:
     """
 
     def __init__(self, folder: Path | None, run: str, ids: Sequence[str] | None = None) -> None:
-        import pyarrow as pa
-
         self.table = PartedTable(folder, run)
-        self._ids = None if ids is None else pa.array([str(key) for key in ids], pa.string())
+        self._ids = None if ids is None else _text_array(ids)
 
     def append(self, scores: Scores) -> None:
         """Add the values of some rows."""
+        self.table.append(self._piece(scores, part) for part in _slices(len(scores.rows)))
+
+    def _piece(self, scores: Scores, part: slice) -> pa.Table:
         import pyarrow as pa
 
-        rows = scores.rows
+        rows = pa.array(scores.rows[part], pa.int64())
         count = len(rows)
-        self.table.append(
-            pa.table(
-                {
-                    "row": pa.array(rows, pa.int64()),
-                    "id": pa.array(rows).cast(pa.string()) if self._ids is None else self._ids.take(pa.array(rows)),
-                    "epoch": pa.array(np.full(count, scores.epoch, np.int32)),
-                    "round": pa.array(np.full(count, scores.round, np.int32)),
-                    "source": pa.repeat(pa.scalar(scores.source), count),
-                    **{name: pa.array(values, pa.float32()) for name, values in scores.values.items()},
-                }
-            )
+        return pa.table(
+            {
+                "row": rows,
+                "id": rows.cast(pa.string()) if self._ids is None else self._ids.take(rows),
+                "epoch": pa.array(np.full(count, scores.epoch, np.int32)),
+                "round": pa.array(np.full(count, scores.round, np.int32)),
+                "source": pa.repeat(pa.scalar(scores.source), count),
+                **{name: pa.array(values[part], pa.float32()) for name, values in scores.values.items()},
+            }
         )
 
     def to_pandas(self) -> pd.DataFrame:
@@ -205,18 +255,20 @@ class ScoreStore:
 
 def append_plan(table: PartedTable, plan: EpochPlan) -> None:
     """Record what one epoch trains on: `epoch`, `row`, `weight`."""
+    table.append(_piece_of_plan(plan, part) for part in _slices(len(plan.rows)))
+
+
+def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
     import pyarrow as pa
 
-    count = len(plan.rows)
-    weights = np.ones(count, np.float32) if plan.weights is None else plan.weights
-    table.append(
-        pa.table(
-            {
-                "epoch": pa.array(np.full(count, plan.epoch, np.int32)),
-                "row": pa.array(plan.rows, pa.int64()),
-                "weight": pa.array(weights, pa.float32()),
-            }
-        )
+    rows = plan.rows[part]
+    weights = np.ones(len(rows), np.float32) if plan.weights is None else plan.weights[part]
+    return pa.table(
+        {
+            "epoch": pa.array(np.full(len(rows), plan.epoch, np.int32)),
+            "row": pa.array(rows, pa.int64()),
+            "weight": pa.array(weights, pa.float32()),
+        }
     )
 
 

@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from transformers import TrainingArguments, set_seed
 
 from datadiet import run_folder as layout
+from datadiet.beforehand import Beforehand, beforehand
 from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
 from datadiet.config_checks import JOINT, MULTI_LABEL, TAGGER, output_folder
 from datadiet.data import Dataset
+from datadiet.data.records import Examples
 from datadiet.data.configured import load_configured
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
@@ -36,6 +38,7 @@ from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predic
 from datadiet.tasks import Prediction, Task, task_for
 from datadiet.tasks.losses import multi_label_loss, word_loss
 from datadiet.teaching import ask_teacher, check_teacher
+from datadiet.whole_set import Material
 
 Loss = Callable[..., torch.Tensor]
 
@@ -52,6 +55,7 @@ class Run:
         precision: Resolved: `fp32`, `bf16` or `fp16`.
         meter: Of the energy.
         teacher: What another model says of the training rows.
+        known: What was computed of the training rows before the first step.
     """
 
     config: FinetuneConfig
@@ -70,6 +74,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
+    known: Beforehand = Beforehand()
 
     @property
     def collate(self) -> Any:
@@ -131,7 +136,8 @@ def prepare(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.max_length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
-    if config.scores_from is not None and not begun:  # begins anew when training does; raises here what it would there
+    seeded = config.scores_from is not None and diet.measure.kind != "given" and not diet.in_batch
+    if seeded and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
     lengths = lengths_of(train)
@@ -140,10 +146,34 @@ def prepare(
     if config.teacher is not None:
         listener.phase("asking the teacher")
     teacher = _teacher(config, task, data, lengths, precision, ledger)
+    material = Material(
+        joined_texts(data.splits["train"]),
+        train,
+        task.collator(tokenizer),
+        task.signals,
+        combine=diet.combine,
+        groups=task.groups(train),
+        ids=data.splits["train"].ids,
+        encoder=model.to(best_device()) if diet.covers or diet.measure.kind == "given" else None,
+        dev=dev,
+        precision=precision,
+        batch_tokens=_pass_tokens(config, lengths),
+        ledger=ledger,
+        seed=config.seed,
+    )
+    if diet.covers or diet.measure.kind == "given" or diet.in_batch:
+        listener.phase("looking at all the examples")
+    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(), teacher,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
     )  # fmt: skip
+
+
+def joined_texts(examples: Examples) -> list[str]:
+    """The texts, a pair as one."""
+    pairs = examples.text_pairs
+    return list(examples.texts) if pairs is None else [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
 def _pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:

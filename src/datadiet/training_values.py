@@ -49,9 +49,11 @@ class TrainingValues:
     def drain(self, round_: int) -> Scores:
         """Hand over what was seen since the last call, ascending by row, as a record of a round."""
         self._flush()
-        seen = self._arrays.pop(SEEN, None)
-        rows = np.empty(0, np.int64) if seen is None else np.flatnonzero(seen)
-        values = {name: self._arrays.pop(name)[rows] for name in self._columns if name in self._arrays}
+        seen = self._arrays.pop(SEEN, np.zeros(0, bool))
+        rows = np.flatnonzero(seen)
+        whole = len(rows) == self._num_examples  # then the arrays are handed over as they are, else column by column
+        held = (name for name in self._columns if name in self._arrays)
+        values = {name: self._arrays.pop(name) if whole else self._arrays.pop(name)[rows] for name in held}
         return Scores(rows, values, "train", self._epoch, round_)
 
     def put_back(self, scores: Scores) -> None:

@@ -199,7 +199,7 @@ def test_what_is_missing_is_told(folder):
     rows = [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["b"], "tags": ["O"]}]
     with pytest.raises(DataError, match=r"train has one tag only \('O'\)"):
         load_data(folder(train=rows, dev=rows), "token-classification")
-    with pytest.raises(DataError, match="no column with the slots; .* --slots-column"):
+    with pytest.raises(DataError, match=r"no column with the slots; .* --slots-column"):
         load_data(folder(name="b", train=[{"tokens": ["a"]}]), "token-classification")
     with pytest.raises(ArgumentError, match="--label-column has no effect for the task 'token-classification'"):
         load_data(folder(name="c", train=rows), "token-classification", columns=Columns(label="tags"))

@@ -45,8 +45,8 @@ def attributed(
     """Minus the mean influence of each example on a dev set, by any attributor of dattri.
 
     Args:
-        make: `(task, loader) ->` an attributor with `attribute(loader, dev_loader)`; the loader is that of the rows, for
-            attributors that cache something of it.
+        make: `(task, loader) ->` an attributor with `attribute(loader, dev_loader)`; the loader is that of the rows,
+            for attributors that cache something of it.
         checkpoints: Models, or folders that are loaded when dattri asks for them.
         dataset, dev: Map-style; every row of `dev` counts.
         collate: For both.

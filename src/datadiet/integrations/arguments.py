@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.checks import Problems
+from datadiet.scoring import whole_numbers
 
 
 def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
@@ -68,4 +69,4 @@ def ids_and_groups(dataset: Any) -> tuple[Sequence[str] | None, NDArray[np.int64
     ids = next((dataset[name] for name in ("id", "idx") if name in columns), None)
     labels = next((dataset[name] for name in ("intent_labels", "labels", "label") if name in columns), None)
     whole = labels is not None and len(labels) > 0 and isinstance(labels[0], (int, np.integer))
-    return ids, np.asarray(labels, np.int64) if whole else None
+    return ids, whole_numbers(labels) if whole else None

@@ -129,7 +129,11 @@ class DietMixin(_Base):
         if self._dieting:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
             self._sampler = DietSampler.like(
-                loader.get_sampler(), longest, order_seed(self.args), processes=self.args.world_size
+                loader.get_sampler(),
+                longest,
+                order_seed(self.args),
+                processes=self.args.world_size,
+                lengths=self.lengths,
             )
             loader.set_sampler(self._sampler)
         return loader
@@ -204,8 +208,9 @@ class DietMixin(_Base):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         with self.ledger.charge("save"):
             super()._save_checkpoint(model, trial)
-            # each process has seen its own rows; a checkpoint inside an epoch holds those of all
-            self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+            if self.accelerator.num_processes > 1:
+                # each process has seen its own rows; a checkpoint inside an epoch holds those of all
+                self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
             arrays, numbers = self.diet.state_dict()
             if self._batch_chooser is not None:
                 held, numbers[IN_BATCH_STATE] = self._batch_chooser.state()

@@ -15,13 +15,13 @@ from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, forward_pass
 if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin
 
+Rows = NDArray[np.int64]
+Values = NDArray[np.float32]
+
 
 def score_rows(
-    trainer: DietMixin,
-    rows: NDArray[np.int64],
-    *,
-    listen: Callable[[NDArray[np.int64], Signals], None] | None = None,
-) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+    trainer: DietMixin, rows: Rows, *, listen: Callable[[Rows, Signals], None] | None = None
+) -> tuple[Rows, dict[str, Values]]:
     """One scoring pass of this process over some training rows.
 
     Args:
@@ -36,8 +36,9 @@ def score_rows(
     inner = getattr(loader, "base_dataloader", loader)
     batch_size = trainer._train_batch_size * TRAINING_BATCHES_PER_PASS_BATCH
     mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
-    found: dict[str, list[torch.Tensor]] = {name: [] for name in trainer.diet.columns}
-    order = []
+    order = np.empty(len(rows), np.int64)
+    table = torch.empty(0)  # (columns, rows), in the order of the pass and where the model is, so that no batch waits
+    done = 0
     for part, outputs, batch in forward_pass(
         trainer.network,
         inner.dataset.dataset,
@@ -49,13 +50,22 @@ def score_rows(
         call=trainer.call_model,
         ledger=trainer.ledger,
     ):
-        order.append(part)
         signals = trainer.signals_of_batch(outputs, batch)
         if listen is not None:
             listen(part, signals)
-        for name, values in trainer.diet.values_of(signals).items():
-            found[name].append(values)
-    scored = np.concatenate(order) if order else rows
-    ascending = np.argsort(scored)
-    columns = {name: torch.cat(parts).cpu().numpy()[ascending] for name, parts in found.items() if parts}
-    return scored[ascending], columns
+        values = torch.stack([*trainer.diet.values_of(signals).values()])
+        if not done:
+            table = values.new_empty(len(values), len(rows))
+        table[:, done : done + len(part)] = values
+        order[done : done + len(part)] = part
+        done += len(part)
+    return _ascending(order, dict(zip(trainer.diet.columns, table.cpu().numpy(), strict=False)))
+
+
+def _ascending(order: Rows, columns: dict[str, Values]) -> tuple[Rows, dict[str, Values]]:
+    """Rows and their columns by row, in place: no second copy of the table."""
+    places = np.argsort(order)
+    for values in columns.values():
+        values[:] = values[places]
+    order.sort()
+    return order, columns

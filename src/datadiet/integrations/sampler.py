@@ -16,12 +16,14 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from datadiet.checks import ArgumentError
 from datadiet.records import EpochPlan
+from datadiet.scoring import whole_numbers
 
 STRATEGIES = ("random", "sequential", "group_by_length")
 
 # Upstream sorts at most so many batches together, and fewer of a small data set: of the few batches that a diet keeps
 # so few that every fifth position of a batch is padding (LOG.md). Here it is always so many.
 BATCHES_PER_GROUP = 50
+_AT_ONCE = 4096
 
 
 class DietSampler(Sampler[int]):
@@ -51,16 +53,33 @@ class DietSampler(Sampler[int]):
         self._plan: EpochPlan | None = None
 
     @classmethod
-    def like(cls, sampler: Any, num_rows: int, seed: int, *, processes: int = 1) -> DietSampler:
+    def like(
+        cls,
+        sampler: Any,
+        num_rows: int,
+        seed: int,
+        *,
+        processes: int = 1,
+        lengths: NDArray[np.int64] | None = None,
+    ) -> DietSampler:
         """A sampler that keeps the strategy of the one a Trainer has built, for so many processes.
+
+        `lengths` may be at hand already: where they are the sampler's own, it takes them and makes no second array.
 
         Raises:
             ArgumentError: If the strategy is not one that an order of chosen rows can keep.
         """
         if isinstance(sampler, LengthGroupedSampler):
-            lengths = np.asarray(sampler.lengths, np.int64)
+            own = whole_numbers(sampler.lengths)
             batch = sampler.batch_size * processes
-            return cls(num_rows, strategy="group_by_length", seed=seed, lengths=lengths, batch_size=batch)
+            same = lengths is not None and np.array_equal(lengths, own)
+            return cls(
+                num_rows,
+                strategy="group_by_length",
+                seed=seed,
+                lengths=lengths if same else own,
+                batch_size=batch,
+            )
         if isinstance(sampler, RandomSampler):
             return cls(num_rows, seed=seed)
         if isinstance(sampler, SequentialSampler):
@@ -80,7 +99,7 @@ class DietSampler(Sampler[int]):
     def __iter__(self) -> Iterator[int]:
         if self._plan is None:
             raise RuntimeError("no plan has been set for this epoch")
-        return iter(self._order(self._plan).tolist())
+        return _in_pieces(self._order(self._plan))
 
     def _order(self, plan: EpochPlan) -> NDArray[np.int64]:
         if self._strategy == "sequential":
@@ -90,6 +109,12 @@ class DietSampler(Sampler[int]):
             return generator.permutation(plan.rows)
         assert self._lengths is not None
         return plan.rows[length_grouped(self._lengths[plan.rows], self._batch_size, generator)]
+
+
+def _in_pieces(order: NDArray[np.int64]) -> Iterator[int]:
+    """The numbers of an array, without a list of all of them: as Python's, each takes 40 bytes."""
+    for start in range(0, len(order), _AT_ONCE):
+        yield from order[start : start + _AT_ONCE].tolist()
 
 
 def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -110,10 +135,11 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
         >>> length_grouped(np.array([5, 2, 9, 5, 2]), 2, np.random.default_rng(0)).tolist()
         [2, 3, 0, 4, 1]
     """
-    shuffled = generator.permutation(len(lengths))
+    by_length = generator.permutation(len(lengths))
     group = BATCHES_PER_GROUP * batch_size
-    parts = [shuffled[start : start + group] for start in range(0, len(shuffled), group)]
-    by_length = np.concatenate([part[np.argsort(-lengths[part], kind="stable")] for part in parts] or [shuffled])
+    for start in range(0, len(by_length), group):
+        part = by_length[start : start + group]  # sorted in place
+        part[:] = part[np.argsort(-lengths[part], kind="stable")]
     whole = len(lengths) // batch_size
     batches = by_length[: whole * batch_size].reshape(whole, batch_size)
     longest = [int(lengths[batches[:, 0]].argmax())] if whole else []

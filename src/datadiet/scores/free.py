@@ -73,8 +73,8 @@ def _of_head(head: HeadSignals) -> _Head:
     hidden = _squared_norm(head, errors)
     if is_multi_hot(logits, labels):
         right = ((logits >= 0) == (labels == 1)).all(-1).float()
-        parts = (gold_probability(logits, labels), logit_margin(logits, labels), cross_entropy(logits, labels))
-        return _Head(*parts, errors, right, hidden, torch.ones_like(errors))
+        worst, loss = logit_margin(logits, labels), cross_entropy(logits, labels)
+        return _Head(gold_probability(logits, labels), worst, loss, errors, right, hidden, torch.ones_like(errors))
     if labels.is_floating_point():
         error = logits.reshape(len(labels)) - labels  # (batch, 1) -> (batch,)
         unknown = torch.full_like(error, torch.nan)

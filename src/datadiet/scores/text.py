@@ -143,7 +143,7 @@ def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) 
         apart = _squared_distances(matrix, median, norms)
         other = apart > _SAME
         if not other.any():
-            return median
+            return median  # type: ignore[no-any-return]
         weights = np.where(other, 1 / np.sqrt(np.where(other, apart, 1.0)), 0.0)
         moved: NDArray[np.float64] = np.asarray(matrix.T @ weights) / weights.sum()
         if same := total - int(other.sum()):
@@ -165,7 +165,7 @@ def distances_to(matrix: Any, point: NDArray[np.float64]) -> NDArray[np.float64]
         >>> distances_to(csr_array([[3.0, 0.0], [0.0, 0.0]]), np.array([0.0, 4.0]))
         array([5., 4.])
     """
-    return np.sqrt(_squared_distances(matrix, point, squared_norms(matrix)))  # type: ignore[no-any-return]
+    return np.sqrt(_squared_distances(matrix, point, squared_norms(matrix)))
 
 
 def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[np.float64]) -> NDArray[np.float64]:

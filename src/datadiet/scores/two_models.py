@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -143,7 +144,8 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
         tensor([0.7071])
     """
     _same_shape(logits, teacher_logits)
-    return (logits.detach().float().softmax(-1) - teacher_logits.detach().float().softmax(-1)).norm(dim=-1)
+    difference = logits.detach().float().softmax(-1) - teacher_logits.detach().float().softmax(-1)
+    return torch.linalg.vector_norm(difference, dim=-1)
 
 
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:

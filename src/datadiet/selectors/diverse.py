@@ -226,9 +226,9 @@ def d2_pruning(
     def take(row: int) -> None:
         np.subtract.at(reach, near[row], back[row] * max(reach[row], 0.0))
 
-    chosen = []
+    chosen: list[NDArray[np.int64]] = []
     for among in (np.flatnonzero(new), np.flatnonzero(~new)):
-        places = min(among.size, count - sum(map(len, chosen)))
+        places = min(among.size, count - sum(part.size for part in chosen))
         chosen.append(lazy_greedy(reach, places, hashes=hashes, gain=reach.__getitem__, take=take, among=among))
     return _sorted(np.concatenate(chosen))
 

@@ -151,7 +151,7 @@ def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction])
         >>> regression_metrics([1.0, 2.0, 3.0], said)["spearman"]
         1.0
     """
-    found = np.asarray([float(prediction.label) for prediction in predictions])
+    found = np.asarray([prediction.label for prediction in predictions], dtype=np.float64)
     wanted = np.asarray(gold, dtype=np.float64)
     varied = len(wanted) > 1 and np.ptp(wanted) > 0 and np.ptp(found) > 0
     with warnings.catch_warnings():

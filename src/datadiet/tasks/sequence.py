@@ -120,7 +120,7 @@ class RegressionTask:
         """`pearson`, `spearman`, `mse`; None where unlabelled."""
         if examples.labels is None:
             return None
-        return metrics.regression_metrics([float(label) for label in examples.labels], predictions)
+        return metrics.regression_metrics(np.asarray(examples.labels, np.float64).tolist(), predictions)
 
     def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
         """There are no classes: None."""
