@@ -25,6 +25,8 @@ _PUBLIC = {
     "Probe": "datadiet.integrations.probe",
     "dynamics": "datadiet.dynamics_table",
     "cleanlab_inputs": "datadiet.class_probabilities",
+    "select_rows": "datadiet.selecting",
+    "read_scores": "datadiet.score_file",
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
     "scores": None,
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
+    from datadiet.score_file import read_scores as read_scores
+    from datadiet.selecting import select_rows as select_rows
 
 
 def __getattr__(name: str) -> Any:
