@@ -37,11 +37,12 @@ from datadiet.options import (
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS, EL2N_MAX, el2n, example_values
-from datadiet.scores.free import FREE, free_signals
+from datadiet.scores.free import FREE, free_signals, label_signals
 from datadiet.selectors import SELECTORS
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
+from datadiet.watching import LABEL_COLUMNS, Watch
 
 Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
@@ -75,7 +76,8 @@ class Diet:
             training forward (dropout on), brought to one moment (`datadiet.drift`), and an example never seen is taken
             first; `dropped`: those that did not train
             since the last refresh; `all`: every example, as in the paper.
-        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`).
+        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
+            labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector.
         epsilon: Share drawn at random among the rest (`epsilon` only).
         floor: Least number of examples kept per class, of classes that have so many.
         scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
@@ -110,7 +112,7 @@ class Diet:
         anneal_epochs: int = 0,
         static: bool = False,
         rescore: Rescore = "none",
-        offset: float = 0.0,
+        offset: float | Literal["auto"] = 0.0,
         epsilon: float | None = None,
         floor: int = 0,
         scores_from: str | Path | None = None,
@@ -129,7 +131,10 @@ class Diet:
             problems.choice("selector", select, SELECTORS)
         problems.whole("floor", floor)
         problems.whole("seed", seed)
-        check_options(self.select_name, isinstance(select, str), offset, epsilon, problems)
+        guarded = offset == "auto"
+        problems.check(guarded or not isinstance(offset, str), f"offset must be a share or 'auto', got {offset!r}.")
+        share = 0.0 if isinstance(offset, str) else offset
+        check_options(self.select_name, isinstance(select, str), share, epsilon, problems)
         problems.check(
             scores_from is None or warmup_epochs == 0,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
@@ -146,7 +151,9 @@ class Diet:
         self.refresh_every = usual if refresh_every is None else refresh_every
         self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
-        self._chooser = Chooser(select, offset=offset, epsilon=self.epsilon, floor=floor, seed=seed)
+        self.watch: Watch | None = None  # with offset="auto", while a run goes on
+        self._guarded = guarded
+        self._chooser = Chooser(select, offset=share, epsilon=self.epsilon, floor=floor, seed=seed)
         self._begun = False
 
     # ---- what will happen ----
@@ -209,6 +216,9 @@ class Diet:
         """
         if self.floor and groups is None:
             raise ArgumentError("floor needs the class of each example; this data set has none (regression?).")
+        if self._guarded and groups is None:
+            raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
+        self.watch = Watch(groups) if self._guarded and groups is not None else None
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
         self._planned: BaseSchedule = planned
         self.decider = None
@@ -231,8 +241,10 @@ class Diet:
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
         # not before epoch 0: a head that has not trained knows nothing
-        if self.rescore == "none" or epoch == 0 or not self.schedule.is_refresh(epoch):
+        if epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
+        if self.rescore == "none":  # what rests as suspected noise is looked at again, so that it can come back
+            return np.empty(0, np.int64) if self.watch is None else np.flatnonzero(self.watch.aside)
         return np.flatnonzero(~self._current.fresh) if self.rescore == "dropped" else np.arange(len(self._current))
 
     def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:
@@ -253,7 +265,8 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*dict.fromkeys((self.score_name, *FREE)), MOMENT)
+        labels = LABEL_COLUMNS.values() if self._guarded else ()
+        return (*dict.fromkeys((self.score_name, *FREE, *labels)), MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -270,6 +283,8 @@ class Diet:
         if scores.source == "pass" or self.rescore != "all":
             moments = scores.values[MOMENT] if scores.source == "train" else None
             self._current.take(scores.rows, scores.values[self.score_name], moments=moments)
+        if self.watch is not None:
+            self.watch.take(scores)
         if self._tables is not None:
             self._tables.scores.append(scores)
 
@@ -281,6 +296,8 @@ class Diet:
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
+        if self.watch is not None:
+            self.watch.review(epoch)
         if self.decider is not None and self.decider.schedule.is_refresh(epoch):
             plan = self._decide(epoch, self.decider)
         elif self.schedule.is_full(epoch):
@@ -319,7 +336,8 @@ class Diet:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
-        arrays, numbers = _joined({"current": self._current.state(), "training": self._training.state()})
+        parts_of = {"current": self._current.state(), "training": self._training.state()}
+        arrays, numbers = _joined(parts_of if self.watch is None else {**parts_of, "watch": self.watch.state()})
         plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
@@ -343,6 +361,8 @@ class Diet:
         self.round, self._regression = numbers["round"], numbers["regression"]
         if self.decider is not None:
             self.decider.load(numbers["decider"])
+        if self.watch is not None:
+            self.watch.load(_part(arrays, "watch"), numbers["watch"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
             self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_)
@@ -353,7 +373,8 @@ class Diet:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
         score = example_values(self.score, signals, combine=self.combine)
-        values = {**free_signals(signals), self.score_name: score}  # `margin` may be both: then it is the score
+        labels = label_signals(signals) if self._guarded else {}
+        values = {**free_signals(signals), **labels, self.score_name: score}  # `margin` may be both: then it is the score
         return torch.stack([values[name] for name in self.columns[:-1]])
 
     def _everything(self, epoch: int) -> EpochPlan:
@@ -378,7 +399,9 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        rows = self._chooser.choose(values, count, epoch=epoch, groups=self._groups, scale=self._scale())
+        free = np.arange(len(values)) if self.watch is None else self.watch.free(count)
+        groups = None if self._groups is None else self._groups[free]
+        rows = free[self._chooser.choose(values[free], count, epoch=epoch, groups=groups, scale=self._scale())]
         return EpochPlan(epoch, rows, full=False, round=self.round)
 
     def _scale(self) -> float | None:
