@@ -35,7 +35,11 @@ METHODS: dict[str, dict[str, Any]] = {
     "short": {"keep": 1.0},
     "el2n": {"keep": 0.3},
     "el2n+auto": {"keep": 0.3, "offset": "auto"},
-    "estimate": {"keep": 0.1, "offset": "auto", "warmup_epochs": 2},  # two epochs on everything, then as little as may be
+    "estimate": {
+        "keep": 0.1,
+        "offset": "auto",
+        "warmup_epochs": 2,
+    },  # two epochs on everything, then as little as may be
 }
 _ROWS, _FLIPS = 77, 78  # second numbers of the seeds
 

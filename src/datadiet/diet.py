@@ -374,7 +374,11 @@ class Diet:
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
         score = example_values(self.score, signals, combine=self.combine)
         labels = label_signals(signals) if self._guarded else {}
-        values = {**free_signals(signals), **labels, self.score_name: score}  # `margin` may be both: then it is the score
+        values = {
+            **free_signals(signals),
+            **labels,
+            self.score_name: score,
+        }  # `margin` may be both: then it is the score
         return torch.stack([values[name] for name in self.columns[:-1]])
 
     def _everything(self, epoch: int) -> EpochPlan:

@@ -100,7 +100,11 @@ def _binned(scores: Values, wrong: NDArray[np.bool_]) -> tuple[Values, Values, V
     order = np.argsort(scores, kind="stable")
     parts = np.array_split(order, max(1, min(_BINS, len(order) // _LEAST_PER_BIN)))
     middle = np.array([scores[part].mean() for part in parts])
-    return middle, np.array([wrong[part].sum() for part in parts], float), np.array([len(part) for part in parts], float)
+    return (
+        middle,
+        np.array([wrong[part].sum() for part in parts], float),
+        np.array([len(part) for part in parts], float),
+    )
 
 
 def _contradicts(rate: float, errors: Values, classes: int) -> Values:

@@ -125,8 +125,10 @@ def _in_buckets(key: NDArray[np.uint64]) -> Rows:
     starts = np.flatnonzero(np.r_[True, sorted_key[1:] != sorted_key[:-1]])
     first = np.repeat(starts, np.diff(np.r_[starts, number]))  # where the bucket of each place begins
     place = np.arange(number)
-    before = [first, *(place - step for step in range(1, _NEIGHBOURS + 1))]
-    codes = [(order[other] * number + order)[(other >= first) & (other < place)] for other in before]
+    codes = []
+    for other in (first, *(place - step for step in range(1, _NEIGHBOURS + 1))):
+        inside = (other >= first) & (other < place)
+        codes.append(order[other[inside]] * number + order[inside])
     return np.concatenate(codes).astype(np.int64)
 
 
