@@ -9,6 +9,7 @@ from datadiet.diet import RESCORE
 from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, SCORES
 from datadiet.selectors import SELECTORS
+from datadiet.suspects import NAMES
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,9 @@ from datadiet.selectors import SELECTORS
         ("select", SELECTORS),
         ("history", HISTORIES),
         ("rescore", RESCORE),
+        ("offset", ("SHARE", "auto")),
+        ("suspects", NAMES),
+        ("dedupe", ("exact", "near")),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:

@@ -256,6 +256,8 @@ RANKINGS: Mapping[str, tuple[str, Callable[[ArrayLike], Values]]] = {
     "el2n": ("el2n", el2n_window),
 }
 
+NAMES = (*RANKINGS, "irreducible", "threshold", "cleanlab")  # all that this module can do
+
 
 def from_runs(
     runs: Sequence[Path], by: Sequence[str] = ("aum", "el2n"), *, epochs: tuple[int, int] | None = None

@@ -11,6 +11,7 @@ from dataclasses import asdict
 from datadiet.catalogue.diet import DIET_OPTIONS
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
+from datadiet.catalogue.noise import NOISE
 from datadiet.catalogue.selectors import SELECTORS
 
 KINDS: Mapping[str, str] = {
@@ -19,9 +20,12 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how intent and slots become one value (intent-slot only)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "offset": "--offset: what is set aside as suspected noise",
+    "suspects": "datadiet.suspects: rows ranked by how likely their label is wrong",
+    "dedupe": "datadiet.duplicates: rows that say the same",
 }
 
-METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS)
+METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS, *NOISE)
 
 
 def as_json() -> list[dict[str, str]]:
