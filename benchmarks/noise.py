@@ -2,11 +2,11 @@
 
     python -m benchmarks.noise rates --data-root DATA      # the estimate after one and two epochs, by set and share
     python -m benchmarks.noise quality --data-root DATA    # full, short, el2n and el2n with the guard, SNIPS
-    python -m benchmarks.noise quality --rows 256 --epochs 2 --seeds 1 --shares 0.1 --results /tmp/look  # a look
+    python -m benchmarks.noise quality --rows 256 --epochs 3 --seeds 0 --shares 0.1 --results build/look  # a look
 
-DATA holds one folder per set (train/dev/test.jsonl.gz), see `benchmarks.grid`; SNIPS is packaged. Labels of training rows are
-replaced by another one of the set's labels, uniformly (for joint sets the intent is the label); dev and test stay as
-they are. The rows and the flips change with the seed. Each cell is a run of its own, kept as data; one that has a
+DATA holds one folder per set (train/dev/test.jsonl.gz), see `benchmarks.grid`; SNIPS is packaged. Labels of training
+rows are replaced by another one of the set's labels, uniformly (for joint sets the intent is the label); dev and test
+stay as they are. The rows and the flips change with the seed. Each cell is a run of its own, kept as data; one that has a
 result is skipped.
 """
 

@@ -1,4 +1,4 @@
-"""Training dynamics of a real, small model on data with planted wrong labels: softmax regression on clouds of points."""
+"""Training dynamics of a small model on data with planted wrong labels: softmax regression on clouds of points."""
 
 from __future__ import annotations
 
