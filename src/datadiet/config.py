@@ -62,7 +62,7 @@ class FinetuneConfig:
     score: str = "el2n"
     combine: str | None = None
     select: str = "hardest"
-    offset: float = 0.0
+    offset: float | str = 0.0
     epsilon: float = 0.1
     floor: int = 0
     select_options: str | None = None
