@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from itertools import repeat
 
-import numpy as np
-
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Examples
 
@@ -34,6 +32,8 @@ def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tu
     if len(train) < 2:
         raise DataError("train has one row, so none can be set aside as dev; add rows or a dev split.")
     count = min(max(1, round(share * len(train))), len(train) - 1)
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
     is_dev = np.zeros(len(train), dtype=bool)
     is_dev[np.random.default_rng([seed, _DEV]).permutation(len(train))[:count]] = True
     kept, aside = train.take(np.flatnonzero(~is_dev)), train.take(np.flatnonzero(is_dev))
@@ -53,6 +53,8 @@ def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int
         return dict(splits)
     if count > len(train):
         raise ArgumentError(f"train_rows must be at most {len(train)}, the rows there are to train on, got {count}.")
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
     rows = np.sort(np.random.default_rng([seed, _TRAIN_ROWS]).permutation(len(train))[:count])
     return {**splits, "train": train.take(rows)}
 
