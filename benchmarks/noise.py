@@ -6,8 +6,8 @@
 
 DATA holds one folder per set (train/dev/test.jsonl.gz), see `benchmarks.grid`; SNIPS is packaged. Labels of training
 rows are replaced by another one of the set's labels, uniformly (for joint sets the intent is the label); dev and test
-stay as they are. The rows and the flips change with the seed. Each cell is a run of its own, kept as data; one that has a
-result is skipped.
+stay as they are. The rows and the flips change with the seed. Each cell is a run of its own, kept as data; one that has
+a result is skipped.
 """
 
 from __future__ import annotations

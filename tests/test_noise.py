@@ -257,6 +257,17 @@ def test_rows_at_rest_get_a_pass_and_no_others():
     assert len(diet.rows_to_score(2)) > 100
 
 
+def test_rows_at_rest_that_trained_all_the_same_need_no_pass():
+    data = planted(0.1, classes=2)
+    diet = begun(data, offset="auto", warmup_epochs=2)
+    run(diet, data, epochs=2)  # reviewed after the first epoch; the second trains on everything
+    assert diet.watch.aside.any()
+    diet.absorb(diet.drain())
+    assert not len(diet.rows_to_score(2))
+    diet.plan(2)
+    assert diet.watch.guard.reviews[-1].judged == ROWS
+
+
 def test_where_too_few_are_left_the_least_suspected_train():
     data = planted(0.2, classes=2)
     diet = Diet(keep=0.95, refresh_every=1, offset="auto")

@@ -288,7 +288,7 @@ class Diet:
         if epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
         if self.rescore == "none":  # what rests as suspected noise is looked at again, so that it can come back
-            return np.empty(0, np.int64) if self.watch is None else np.flatnonzero(self.watch.aside)
+            return np.empty(0, np.int64) if self.watch is None else self.watch.unheard()
         return np.flatnonzero(~self._current.fresh) if self.rescore == "dropped" else np.arange(len(self._current))
 
     def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:

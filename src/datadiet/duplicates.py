@@ -174,8 +174,8 @@ class Overlap:
         if not len(self.exact) and not len(self.near):
             return ""
         return (
-            f"{self.split}: {len(self.exact):,} training rows have the text of one of its rows, case and spacing aside, "
-            f"and {len(self.near):,} more nearly so; its metrics are too good by what was learned by heart."
+            f"{self.split}: {len(self.exact):,} training rows have the text of one of its rows, case and spacing "
+            f"aside, and {len(self.near):,} more nearly so; its metrics are too good by what was learned by heart."
         )
 
 

@@ -57,7 +57,7 @@ class Curve:
         contradicts = _contradicts(self.rate, errors, classes)
         by_chance = errors / (classes - 1)  # a wrong label is what the model says, because the model errs
         found = np.where(wrong, (1 - by_chance) / contradicts, by_chance / (1 - contradicts))
-        return np.clip(self.rate * found, 0.0, 1.0)
+        return np.asarray(np.clip(self.rate * found, 0.0, 1.0), np.float64)
 
 
 def normal_scores(confidence: NDArray[np.floating]) -> Values:

@@ -139,7 +139,7 @@ class NoiseGuard:
         classes = max(2, int(groups.max()) + 1)
         updated, review = _judged(known, columns, fresh, returning, classes)
         aside = set_aside(updated["suspicion"], groups) if review.rate >= LEAST_RATE else np.zeros(len(seen), bool)
-        review = replace(review, epoch=epoch, **_moved(known["aside"], aside))
+        review = _told(replace(review, epoch=epoch), known["aside"], aside)
         return NoiseGuard((*self.reviews, review), {**updated, "aside": aside}), aside
 
     # ---- what it comes to ----
@@ -153,7 +153,9 @@ class NoiseGuard:
         aside = self.arrays.get("aside", np.zeros(0, bool))
         found: Json = {"rate": self.rate, "aside": int(aside.sum())}
         if names is not None and len(aside):
-            found["aside_by_label"] = dict(Counter(str(names[row]) for row in np.flatnonzero(aside)).most_common())
+            found["aside_by_label"] = dict(
+                Counter(str(names[row]) for row in np.flatnonzero(aside).tolist()).most_common()
+            )
         return {**found, "reviews": [asdict(review) for review in self.reviews]}
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -214,9 +216,9 @@ def _nothing(rows: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _moved(before: Mask, after: Mask) -> dict[str, int]:
+def _told(review: Review, before: Mask, after: Mask) -> Review:
     joined, returned = int((after & ~before).sum()), int((before & ~after).sum())
-    return {"aside": int(after.sum()), "joined": joined, "returned": returned}
+    return replace(review, aside=int(after.sum()), joined=joined, returned=returned)
 
 
 def _judged(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datadiet.noise import NoiseGuard
 from datadiet.run_folder import plain
@@ -28,17 +29,15 @@ def write_noise(folder: Path, guard: NoiseGuard, ids: Sequence[str], labels: Seq
 
     found = guard.suspects()
     rows = found["row"].tolist()
-    table = pa.table(
-        {
-            "row": pa.array(rows, pa.int64()),
-            "id": pa.array([str(ids[row]) for row in rows], pa.string()),
-            "label": pa.array([str(labels[row]) for row in rows], pa.string()),
-            **{name: pa.array(found[name]) for name in ("suspicion", "confidence", "judgements") if name in found},
-            "reason": pa.array(guard.reasons(), pa.string()),
-        }
-    )
+    columns: dict[str, Any] = {
+        "row": pa.array(rows, pa.int64()),
+        "id": pa.array([str(ids[row]) for row in rows], pa.string()),
+        "label": pa.array([str(labels[row]) for row in rows], pa.string()),
+    }
+    columns |= {name: pa.array(found[name]) for name in ("suspicion", "confidence", "judgements") if name in found}
+    columns["reason"] = pa.array(guard.reasons(), pa.string())
     part = folder / f"{SUSPECTS}.part"
-    pq.write_table(table, part, compression="zstd")
+    pq.write_table(pa.table(columns), part, compression="zstd")
     part.replace(folder / SUSPECTS)
     content = plain({"schema": SCHEMA, **guard.summary([str(label) for label in labels])})
     write_atomically(folder / NOISE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))

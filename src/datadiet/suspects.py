@@ -110,7 +110,7 @@ def cleanlab_values(probabilities: ArrayLike, labels: ArrayLike) -> Values:
     except ImportError as error:
         raise MissingExtraError("cleanlab is not installed: pip install 'datadiet[cleanlab]'.") from error
     quality = get_label_quality_scores(np.asarray(labels, np.int64), np.asarray(probabilities, np.float64))
-    return (1 - quality).astype(np.float32)
+    return np.asarray(1 - quality, np.float32)
 
 
 def _mean_over_epochs(values: ArrayLike) -> Values:
@@ -195,7 +195,8 @@ class Ranking:
     @property
     def together(self) -> Values:
         """The mean rank over the rankings, float32 `(n,)`, larger = more suspected."""
-        return np.mean([rankdata(values) for values in self.values.values()], axis=0).astype(np.float32)
+        ranks = [rankdata(values) for values in self.values.values()]
+        return np.asarray(np.mean(ranks, axis=0), np.float32)
 
     def top(self, share: float, groups: NDArray[np.int64] | None = None) -> Rows:
         """The most suspected rows by all rankings together; see `most_suspected`."""

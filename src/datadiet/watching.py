@@ -46,6 +46,10 @@ class Watch:
             self.guard, self.aside = self.guard.review(self._values, self._seen, self._groups, epoch=epoch)
             self._seen = np.zeros_like(self._seen)
 
+    def unheard(self) -> NDArray[np.int64]:
+        """The rows at rest that nothing has been seen of since the last review: in epochs on everything they train."""
+        return np.flatnonzero(self.aside & ~self._seen)
+
     def free(self, count: int) -> NDArray[np.int64]:
         """The rows to choose `count` from, ascending: all that do not rest; where they are too few, also the least
         suspected of those that do."""
