@@ -101,6 +101,7 @@ class FinetuneConfig:
     train_rows: int | None = None
     dev_share: float = 0.1
     drop_overlap: bool = False
+    dedupe: bool = False
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None

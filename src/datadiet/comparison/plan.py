@@ -80,7 +80,10 @@ class Plan:
 
     def options_of(self, method: str) -> dict[str, Any]:
         """The options of a method's runs, defaults included where they matter here."""
-        return {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        found = {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        if found.get("static"):
+            found.pop("refresh_every", None)  # of the comparison's cycles, and this method has none
+        return found
 
     def keeps_of(self, method: str) -> Sequence[float | str]:
         """A method that names its own keep has no other, and one with a tolerance none."""

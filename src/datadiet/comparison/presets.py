@@ -23,6 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "epsilon": {"score": "el2n", "select": "epsilon"},
     "easiest": {"score": "el2n", "select": "easiest"},
     "ucb": {"score": "el2n", "select": "hardest", "history": "ema"},
+    "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
     "aum": {"score": "aum", "select": "hardest"},
     "ccs": {"score": "aum", "select": "ccs"},
     "infobatch": {"score": "cross_entropy", "select": "infobatch"},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
+from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Examples
+from datadiet.duplicates import representatives
 
 # second number of each seed, so that one user seed gives unrelated draws
 _DEV, _TRAIN_ROWS = 1, 2
@@ -107,3 +109,25 @@ def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str
     gone = set(rows)
     kept = train.take(row for row in range(len(train)) if row not in gone)
     return {**splits, "train": kept}, [f"{found}; they were dropped."]
+
+
+def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """One training row of each text, the first with the label that most of them have; see `datadiet.duplicates`.
+
+    Returns:
+        The splits, and what was done in words.
+    """
+    train = splits["train"]
+    given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
+    labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
+    groups = representatives(train.texts, labels, train.text_pairs)
+    gone = len(train) - len(groups.rows)
+    if not gone:
+        return dict(splits), []
+    told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
+    differ = (
+        f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
+        if len(groups.conflicts)
+        else ""
+    )
+    return {**splits, "train": train.take(groups.rows)}, [f"{told}{differ} (--dedupe)."]
