@@ -125,9 +125,6 @@ def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], li
     if not gone:
         return dict(splits), []
     told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
-    differ = (
-        f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
-        if len(groups.conflicts)
-        else ""
-    )
-    return {**splits, "train": train.take(groups.rows)}, [f"{told}{differ} (--dedupe)."]
+    if len(groups.conflicts):
+        told += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
+    return {**splits, "train": train.take(groups.rows)}, [f"{told} (--dedupe)."]
