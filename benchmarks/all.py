@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.noise import SETS as NOISE_SETS
 from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
@@ -28,11 +29,16 @@ QUICK = {
     "quality-shares": QUICK_GRID,
     "speed": QUICK_GRID,
     "overhead": ["--rows", "64", "--blocks", "2", "--steps", "2"],
+    "recorder": ["--rows", "64", "--epochs", "2"],
     "scoring": ["--rows", "64", "--repeats", "1"],
     "selectors": ["--values", "100000", "--repeats", "1"],
+    "geometry": ["--sentences", "2000", "--points", "2000"],
+    "gradients": ["--rows", "64", "--loop-rows", "8", "--repeats", "1", "--checkpoints", "2", "3"],
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
+    "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
+    "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
 }
@@ -75,23 +81,38 @@ def tolerance(options: argparse.Namespace) -> list[Part]:
     return [Part("tolerance", (*command, "--results", str(options.results)))]
 
 
+def noise(options: argparse.Namespace) -> list[Part]:
+    """The sets with planted wrong labels that are there."""
+    there = [
+        name for name, (data, _, _) in NOISE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()
+    ]
+    place = ("--data-root", str(options.data_root), "--results", str(options.results))
+    rates = Part("noise-rates", ("-m", "benchmarks.noise", "rates", "--sets", ",".join(there), *place))
+    return [rates, Part("noise-quality", ("-m", "benchmarks.noise", "quality", *place))]
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
     data = ("--data-root", str(options.data_root)) if atis else ()
-    large = [] if options.quick else [single("selectors", "selection", options, "--values", "100000000")]
+    numbers = () if options.quick else ("1000000", "100000000")
+    other = [single("selectors", "selection", options, "--values", number) for number in numbers]
     speed_sets = list(dict.fromkeys(cell.set for cell in speed_cells(["atis", "snips4000"], 1)))
     return [
         *grid("quality-atis", "quality", ["atis"], 3, options),
         *grid("quality-shares", "quality", SHARES, 1, options),
         *grid("speed", "speed", speed_sets, 3, options),
         single("overhead", "overhead", options),
+        single("recorder", "recorder", options),
         single("scoring", "scoring", options, *data),
         single("selectors", "selection", options),
-        *large,
+        *other,
+        single("geometry", "geometry", options),
+        single("gradients", "gradients", options),
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),
+        *noise(options),
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
     ]

@@ -1,12 +1,15 @@
 """Seconds and peak memory of the selectors on millions of values, half of which tie.
 
     python benchmarks/selection.py                       # 10 million values, about a minute
+    python benchmarks/selection.py --values 1000000      # 1 million: what a diet of every epoch selects from
     python benchmarks/selection.py --values 100000000    # 100 million; needs 4 GB of free memory
     python benchmarks/selection.py --values 100000 --repeats 1 --output build/selectors.json   # a quick look
 
 Each figure is the median of the repeats; memory is the most that NumPy held at any moment above the values and groups
 themselves, in one further run. The targets: `hardest` from 10 million values in at most 1 s and 0.5 GB, from 100
-million in at most 12 s; the others within 3 times `hardest`. Results are kept per number of values, beside each other.
+million in at most 12 s; the others within 3 times `hardest`; InfoBatch, UCB, epsilon and SeTa from 1 million in at most
+50 ms. UCB is `hardest` over an exponential mean plus deviation, the update of that history included. Results are kept
+per number of values, beside each other.
 """
 
 from __future__ import annotations
@@ -26,7 +29,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.selectors import easiest, epsilon, hardest, random, uncertain, window, with_floor
+from datadiet.history import ema
+from datadiet.records import Selection
+from datadiet.selectors import (
+    balanced,
+    both_ends,
+    ccs,
+    easiest,
+    epsilon,
+    hardest,
+    infobatch,
+    proportional,
+    random,
+    seta,
+    stratified,
+    uncertain,
+    window,
+    with_floor,
+)
 
 RESULTS = Path(__file__).parent / "results" / "selectors.json"
 FLOOR = 10
@@ -49,11 +69,34 @@ def cases(number: int) -> Iterator[tuple[str, Callable[..., Any]]]:
     yield "epsilon 0.1", partial(epsilon, epsilon=0.1)
     yield "uncertain, scale 1", partial(uncertain, scale=1.0)
     yield "uncertain, by rank", uncertain
+    yield "infobatch", infobatch
+    yield "ucb, alpha 0.8, c 1", ucb(number)
+    yield "seta", seta
+    yield "seta, k-means", partial(seta, grouping="kmeans")
+    yield "proportional", proportional
+    yield "proportional, softmax", partial(proportional, scaling="softmax")
+    yield "ccs, beta 0.1", ccs
+    yield "stratified", stratified
+    yield "both ends", both_ends
     for groups in (7, 1000):
         codes = np.random.default_rng(1).integers(groups, size=number, dtype=np.int32)
         yield f"hardest, floor, {groups} groups", partial(with_floor(hardest, FLOOR), groups=codes)
+        yield f"balanced, {groups} groups", partial(balanced, groups=codes)
     by_value = (half_tied(number) * 1000).astype(np.int32)  # half of the groups would have no row without a floor
     yield "hardest, floor, 1000 groups by value", partial(with_floor(hardest, FLOOR), groups=by_value)
+
+
+def ucb(number: int) -> Callable[..., Selection]:
+    """A round's values into the history, its value, and the hardest by that; three rounds came before."""
+    history = ema(alpha=0.8, c=1.0)
+    fresh, state = np.ones(number, np.bool_), history.init(number)
+    for seed in range(3):
+        state = history.update(state, half_tied(number, seed), fresh)
+
+    def select(values: NDArray[np.float32], count: int, **options: Any) -> Selection:
+        return hardest(history.value(history.update(state, values, fresh)), count, **options)
+
+    return select
 
 
 def measure(select: Callable[..., Any], values: NDArray[np.float32], count: int, repeats: int) -> dict[str, float]:
@@ -106,9 +149,9 @@ def main() -> None:
     for name, select in cases(options.values):
         row = rows[name] = measure(select, values, count, options.repeats)
         row["times_hardest"] = row["seconds"] / rows["hardest"]["seconds"]
-        spread = f"{row['fastest']:.2f}-{row['slowest']:.2f}"
+        spread = f"{row['fastest']:.3f}-{row['slowest']:.3f}"
         print(
-            f"{name:<30}{row['seconds']:>9.2f}{spread:>16}{row['peak_gb']:>10.2f}{row['times_hardest']:>11.1f}",
+            f"{name:<30}{row['seconds']:>9.3f}{spread:>16}{row['peak_gb']:>10.2f}{row['times_hardest']:>11.1f}",
             flush=True,
         )
     rounded = {name: {key: round(value, 4) for key, value in row.items()} for name, row in rows.items()}

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, quality, tolerance
+from benchmarks.report import costs, geometry, gradients, noise, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -32,11 +32,16 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "quality-shares": quality.quality_shares,
     "speed": costs.speed,
     "overhead": costs.overhead,
+    "recorder": costs.recorder,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
+    "geometry": geometry.geometry,
+    "gradients": gradients.gradients,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
+    "noise-rates": noise.noise_rates,
+    "noise-quality": noise.noise_quality,
     "comparing": costs.comparing,
     "report": costs.report,
     "readme": quality.readme,

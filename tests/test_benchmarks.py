@@ -214,6 +214,7 @@ def test_readme_table(results: Path) -> None:
 
 
 OVERHEAD = {"blocks": 30, "steps": 20, "same_loss": True, "plain_s": 2.0, "diet_s": 2.02, "ratio": 1.01}
+RECORD = {"epochs": 3, "train_s": 80.0, "record_s": 0.6, "share": 0.0075, "memory_bytes": 29.0, "disk_bytes": 25.5}
 SELECTOR = {"seconds": 0.5, "fastest": 0.4, "slowest": 0.6, "peak_gb": 0.1, "times_hardest": 1.0}
 CACHED = {"runs": 39, "methods": 10, "seeds": 3, "test_rows": 2000, "compare_s": 4.0, "report_s": 5.0}
 REAL = {"runs": 12, "epochs": 6, "data": {"name": "snips", "rows": 1000}, "processes_s": 100.0, "compare_s": 103.0}
@@ -221,10 +222,19 @@ PAGE = {
     "rounds": 10, "folder_bytes": 200_000_000, "data_bytes": 100_000_000, "seconds": 20.0, "peak_bytes": 900_000_000,
     "page_bytes": 3_000_000,
 }  # fmt: skip
+GEOMETRY = {"kind": "selector", "number": 50_000, "keep": 0.3, "seconds": 60.0, "peak_bytes": 10**9}
+SCORED = GEOMETRY | {"kind": "score", "number": 100_000}
+TURNS = {
+    "data": {"name": "snips", "rows": 2000}, "first_s": [2.0, 2.0, 2.0], "second_s": [2.2, 2.2, 2.2],
+    "paired_quartiles": [1.0, 1.1, 1.2],
+}  # fmt: skip
 COST_CASES = [
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [0.99, 1.01, 1.03]}, "at most 1.02: met"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "ratio": 1.03}, "**missed**"),
     ("overhead", "snips4000", OVERHEAD | {"paired_quartiles": [1.0, 1.0, 1.0], "same_loss": False}, "**differ**"),
+    ("recorder", "snips4000", RECORD, "| 0.75 %, at most 1 %: met | 29.0, at most 32: met | 25.5, at most 32: met |"),
+    ("recorder", "snips4000", RECORD | {"share": 0.011}, "1.10 %, at most 1 %: **missed**"),
+    ("recorder", "snips4000", RECORD | {"disk_bytes": 33.0}, "33.0, at most 32: **missed**"),
     (
         "scoring",
         "atis",
@@ -235,6 +245,25 @@ COST_CASES = [
     ("selectors", "10000000", {"selectors": {"hardest": SELECTOR | {"peak_gb": 0.6}}}, "1 s, 0.5 GB: **missed**"),
     ("selectors", "100000000", {"selectors": {"hardest": SELECTOR | {"seconds": 13}}}, "12 s: **missed**"),
     ("selectors", "10000000", {"selectors": {"random": SELECTOR | {"times_hardest": 3.1}}}, "3 x: **missed**"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "0.050 s | 0.400 to 0.600"),
+    ("selectors", "1000000", {"selectors": {"infobatch": SELECTOR | {"seconds": 0.05}}}, "50 ms: met"),
+    ("selectors", "1000000", {"selectors": {"seta": SELECTOR | {"seconds": 0.051}}}, "50 ms: **missed**"),
+    ("gradients", "last_layer", TURNS | {"ratio": 1.05}, "at most 1.1: met"),
+    ("gradients", "last_layer", TURNS | {"ratio": 1.2}, "at most 1.1: **missed**"),
+    (
+        "gradients",
+        "exact",
+        TURNS | {"ratio": 4.4, "rows_of_loop": 256},
+        "| 2.20 s | 2.00 s | 4.40 | 1.00 to 1.20 | at least 4: met |",
+    ),
+    ("gradients", "exact", TURNS | {"ratio": 3.9, "rows_of_loop": 256}, "at least 4: **missed**"),
+    (
+        "gradients",
+        "vog",
+        {"checkpoints": {"2": {"peak_bytes": 10**9}, "5": {"peak_bytes": 1_010_000_000}}, "ratio": 1.01}
+        | {"data": {"name": "snips", "rows": 2000}},
+        "peak with 5 checkpoints against 2 | 1,010 MB | 1,000 MB | 1.01 |  | at most 1.1: met |",
+    ),
     (
         "memory",
         "synthetic",
@@ -253,6 +282,12 @@ COST_CASES = [
     ("comparing", "cached", CACHED | {"seconds": 10.1}, "at most 10 s: **missed**"),
     ("comparing", "overhead", REAL | {"overhead": 0.03}, "| 3.0 % above | at most 3 %: met |"),
     ("comparing", "overhead", REAL | {"overhead": 0.031}, "at most 3 %: **missed**"),
+    ("geometry", "k_center", GEOMETRY, "| `k_center` | 50,000 x 384, keep 0.3 | 60.0 s | 1.00 GB | 120 s: met |"),
+    ("geometry", "graph_cut", GEOMETRY | {"seconds": 121.0}, "120 s: **missed**"),
+    ("geometry", "herding", GEOMETRY, "| 1.00 GB |  |"),
+    ("geometry", "scdp", SCORED, "| 100,000 sentences scored | 60.0 s | 1.00 GB | 60 s, 2 GB: met |"),
+    ("geometry", "scdp", SCORED | {"peak_bytes": 3 * 10**9}, "60 s, 2 GB: **missed**"),
+    ("geometry", "prototypes", SCORED | {"number": 2000}, "| 1.00 GB |  |"),
     ("report", "100000", PAGE, "| 100,000 | 10 | 300 MB | 20.0 s | 900 MB | 3.00 MB | page under 5 MB: met |"),
     ("report", "100000", PAGE | {"page_bytes": 5_000_000}, "page under 5 MB: **missed**"),
     ("report", "1000000", PAGE, "60 s, 2 GB, page 8 MB: met"),
@@ -361,6 +396,19 @@ def test_overhead_lets_both_trainers_see_the_same(tmp_path: Path) -> None:
     assert found["ratio"] == pytest.approx(found["diet_s"] / found["plain_s"], rel=1e-2)
     assert "2 x 2 steps" in tables.TABLES["overhead"](tmp_path)
     assert str(tmp_path) not in (tmp_path / "overhead.json").read_text()
+
+
+def test_the_recorder_counts_what_it_keeps(tmp_path: Path) -> None:
+    from benchmarks import recorder
+
+    recorder.main(small(tmp_path, "recorder", "--epochs", "2"))
+    found = json.loads((tmp_path / "recorder.json").read_text())["snips4000"]
+    assert found["memory_bytes"] == 29.0  # six signals and the moment as float32, and whether it was seen
+    assert 0 < found["record_s"] < found["train_s"]
+    assert found["share"] == pytest.approx(found["record_s"] / found["train_s"], rel=1e-2)
+    assert found["disk_bytes"] > 0
+    assert "at most 1 %" in tables.TABLES["recorder"](tmp_path)
+    assert str(tmp_path) not in (tmp_path / "recorder.json").read_text()
 
 
 def test_the_baton_is_in_one_hand() -> None:
@@ -645,6 +693,25 @@ def test_the_tolerance_is_measured_on_fixed_shares(tmp_path: Path, monkeypatch: 
     assert {split: len(lines) for split, lines in rows.items()} == {"train": 1500, "dev": 500, "test": 40}
     assert not set(rows["train"]) & set(rows["dev"])
     assert all('"dev ' in line for line in rows["test"])
+
+
+# ----------------------------------------------------------------------------------------------------------- geometry
+
+
+def test_every_case_of_geometry_runs_and_its_figures_are_kept(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks.geometry", "--output", str(tmp_path / "geometry.json")]
+    small = ["--sentences", "300", "--points", "200", "--only", "scdp,prototypes,k_center,graph_cut"]
+    done = subprocess.run([*command, *small], cwd=ROOT, check=True, capture_output=True, text=True)
+    kept = json.loads((tmp_path / "geometry.json").read_text())
+    assert {name: case["number"] for name, case in kept.items()} == {
+        "scdp": 300,
+        "prototypes": 300,
+        "k_center": 200,
+        "graph_cut": 200,
+    }
+    assert all(case["seconds"] >= 0 and case["peak_bytes"] > 1e7 for case in kept.values())
+    assert str(tmp_path) not in done.stdout
+    assert tables.TABLES["geometry"](tmp_path).count("| `") == 4
 
 
 # ----------------------------------------------------------------------------------------------------------- all of it

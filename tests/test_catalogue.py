@@ -6,19 +6,30 @@ import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
 from datadiet.diet import RESCORE
+from datadiet.dynamic_scores import DYNAMIC_SCORES
+from datadiet.gradients import GRADIENT_SCORES
 from datadiet.history import HISTORIES
-from datadiet.scores import COMBINATIONS, SCORES
-from datadiet.selectors import SELECTORS
+from datadiet.scores import COMBINATIONS, EMBEDDING_SCORES, SCORES, TEXT_SCORES
+from datadiet.scores.two_models import TWO_MODEL_SCORES
+from datadiet.selectors import IN_BATCH, SELECTORS
+from datadiet.suspects import NAMES
 
 
 @pytest.mark.parametrize(
     ("kind", "names"),
     [
-        ("score", SCORES),
+        (
+            "score",
+            [*SCORES, *DYNAMIC_SCORES, *GRADIENT_SCORES, *TWO_MODEL_SCORES, *EMBEDDING_SCORES, *TEXT_SCORES],
+        ),
         ("combine", COMBINATIONS),
         ("select", SELECTORS),
+        ("in_batch", IN_BATCH),
         ("history", HISTORIES),
         ("rescore", RESCORE),
+        ("offset", ("SHARE", "auto")),
+        ("suspects", NAMES),
+        ("dedupe", ("exact", "near")),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:

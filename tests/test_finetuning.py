@@ -33,8 +33,11 @@ METRICS = {
     "pairs": {"accuracy", "macro_f1", "matthews", "nll"},
     "regression": {"pearson", "spearman", "mse"},
     "intent-slot": {"intent_accuracy", "slot_f1", "exact_match", "nll"},
+    "multi-label": {"micro_f1", "macro_f1", "exact_match", "nll"},
+    "token-classification": {"span_f1", "accuracy", "nll"},
 }
 MAIN = {"classification": "accuracy", "pairs": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
+MAIN |= {"multi-label": "micro_f1", "token-classification": "span_f1"}
 
 
 # ---- tasks
@@ -55,10 +58,15 @@ def test_every_task_runs_and_is_saved_as_it_was_tested(tmp_path: Path, kind: str
     if kind == "regression":
         assert np.allclose(told["predicted"], [prediction.label for prediction in found], atol=1e-5)
         assert told["probability"].isna().all()
+    elif kind == "token-classification":
+        assert told[["gold", "predicted", "probability"]].isna().all(axis=None)
+    elif kind == "multi-label":
+        assert [tuple(labels) for labels in told["gold"]] == list(data.labels)
+        assert [tuple(labels) for labels in told["predicted"]] == [prediction.label for prediction in found]
     else:
         assert told["predicted"].tolist() == [prediction.label for prediction in found]
         assert np.allclose(told["probability"], [prediction.probability for prediction in found], atol=1e-5)
-    if kind == "intent-slot":
+    if kind in ("intent-slot", "token-classification"):
         assert [tuple(tags) for tags in told["predicted_slots"]] == [prediction.slots for prediction in found]
 
 

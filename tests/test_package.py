@@ -35,8 +35,10 @@ from datadiet import Diet, selectors
 before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 diet = Diet(select="uncertain", warmup_epochs=0); diet.begin(50, epochs=4); diet.plan(0)
 for name, select in selectors.SELECTORS.items():
-    options = {"offset": 0.1} if name == "window" else {}
-    select(np.linspace(0, 1, 50, dtype=np.float32), 20, seed=1, epoch=1, **options)
+    options = {"window": {"offset": 0.1}, "drop_quota": {"recalls": {0: 0.5, 1: 0.9}}}.get(name, {})
+    if "features" in selectors.NEEDS.get(name, ()):
+        options["features"] = np.cos(np.arange(150.0)).reshape(50, 3)
+    select(np.linspace(0, 1, 50, dtype=np.float32), 20, seed=1, epoch=1, groups=np.arange(50) % 2, **options)
 assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 """
     run(code)

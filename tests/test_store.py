@@ -33,6 +33,18 @@ def test_round_trip(tmp_path, on_disk):
     assert np.array_equal(table["el2n"], np.array([0.5, np.nan, np.inf], np.float32), equal_nan=True)
 
 
+def test_a_line_takes_few_bytes_on_disk(tmp_path):
+    """Seven signals of which no two values are equal (28 bytes), beside row, id, epoch, round and source."""
+    generator, count = np.random.default_rng(0), 4000
+    values = {f"signal {place}": generator.random(count, np.float32) for place in range(7)}
+    store = ScoreStore(tmp_path, "r", ids=[f"train-{row}" for row in range(count)])
+    store.append(Scores(np.arange(count), values, "train", 0, 0))
+    assert (tmp_path / "part-00000.parquet").stat().st_size <= 32 * count
+    read = store.to_pandas()
+    assert all(np.array_equal(read[name], column) for name, column in values.items())
+    assert read["id"].tolist() == [f"train-{row}" for row in range(count)]
+
+
 def test_rows_beyond_the_reach_of_floats_stay_exact(tmp_path):
     store = ScoreStore(tmp_path, "r")
     store.append(scores([2**53 + 1], [0.1]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -288,6 +288,24 @@ def toy_intent_slot(n: int, seed: int = 0, *, labelled: bool = True) -> Examples
     return _examples("j", seed, labels if labelled else None, texts=texts, tokens=tokens, slots=slots)
 
 
+def toy_tags(n: int, seed: int = 0, *, labelled: bool = True) -> Examples:
+    """The requests of `toy_intent_slot` without their intents: seven `SLOTS`."""
+    return replace(toy_intent_slot(n, seed, labelled=labelled), labels=None)
+
+
+def toy_multi_label(n: int, classes: int = 3, seed: int = 0, *, labelled: bool = True) -> Examples:
+    """Single sentences; the labels are the keywords that occur, any number of them."""
+    rng = np.random.default_rng([seed, 5])
+    labels = [tuple(sorted(np.array(KEYWORDS[:classes])[rng.random(classes) < 0.5].tolist())) for _ in range(n)]
+    texts = [_sentence_with(rng, found) for found in labels]
+    return _examples("m", seed, labels if labelled else None, texts=texts)
+
+
+def _sentence_with(rng: np.random.Generator, keywords: tuple[str, ...]) -> str:
+    words = [str(word) for word in rng.choice(FILLERS, size=int(rng.integers(3, 11)))]
+    return " ".join(str(word) for word in rng.permutation([*words, *keywords]))
+
+
 @dataclass(frozen=True)
 class Toy:
     """One kind of toy data and the columns it is written under."""
@@ -304,6 +322,8 @@ TOYS = {
         "regression", toy_regression, {"texts": "sentence1", "text_pairs": "sentence2", "labels": "label"}
     ),
     "intent-slot": Toy("intent-slot", toy_intent_slot, {"tokens": "tokens", "slots": "slots", "labels": "intent"}),
+    "multi-label": Toy("multi-label", toy_multi_label, {"texts": "text", "labels": "labels"}),
+    "token-classification": Toy("token-classification", toy_tags, {"tokens": "tokens", "slots": "ner_tags"}),
 }
 
 
@@ -312,7 +332,7 @@ def write_toy_folder(
 ) -> Path:
     """Write train.jsonl (n rows), dev.jsonl and test.jsonl (n // 4 each, at least 4) and return the folder.
 
-    `task` is `classification`, `pairs`, `regression` or `intent-slot`; `options` go to the toy function (`classes=3`).
+    `task` is a key of `TOYS`; `options` go to the toy function (`classes=3`).
     """
     toy = TOYS[task]
     folder = tmp_path / f"toy-{task}"

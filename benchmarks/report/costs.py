@@ -77,6 +77,20 @@ def overhead(results: Path) -> str:
     return _with_machines(table([*head, "quartiles", "target"], rows, left=3), cases)
 
 
+def recorder(results: Path) -> str:
+    cases = _read(results, "recorder")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for name, case in sorted(cases.items()):
+        seconds = [f"{case['epochs']}", f"{case['train_s']:.1f} s", f"{case['record_s']:.2f} s"]
+        share = f"{100 * case['share']:.2f} %, {_met('1 %', case['share'] <= 0.01)}"
+        sizes = [f"{case[kind]:.1f}, {_met('32', case[kind] <= 32)}" for kind in ("memory_bytes", "disk_bytes")]
+        rows.append([_case_name(name, case), *seconds, share, *sizes])
+    head = ["set", "epochs", "training", "record", "share", "bytes in memory", "bytes on disk"]
+    return _with_machines(table(head, rows), cases)
+
+
 def scoring(results: Path) -> str:
     cases = _read(results, "scoring")
     if not cases:
@@ -92,6 +106,8 @@ def scoring(results: Path) -> str:
 
 _SECONDS, _GIGABYTES = {10_000_000: 1.0, 100_000_000: 12.0}, {10_000_000: 0.5}
 
+_DYNAMIC = (1_000_000, 0.05, ("infobatch", "ucb", "epsilon", "seta"))  # values, seconds, selectors of every epoch
+
 
 def selectors(results: Path) -> str:
     cases = dict(sorted(_read(results, "selectors").items(), key=lambda item: int(item[0])))
@@ -100,7 +116,8 @@ def selectors(results: Path) -> str:
     rows = []
     for number, case in cases.items():
         for name, row in case["selectors"].items():
-            seconds = [f"{row['seconds']:.2f} s", f"{row['fastest']:.2f} to {row['slowest']:.2f}"]
+            digits = 3 if int(number) <= _DYNAMIC[0] else 2
+            seconds = [f"{row['seconds']:.{digits}f} s", f"{row['fastest']:.{digits}f} to {row['slowest']:.{digits}f}"]
             times = [f"{row['peak_gb']:.2f} GB", f"{row['times_hardest']:.1f}"]
             target = _selector_target(int(number), name, row)
             rows.append([f"{int(number):,}", name, *seconds, *times, target])
@@ -109,7 +126,14 @@ def selectors(results: Path) -> str:
 
 
 def _selector_target(number: int, name: str, row: Mapping[str, float]) -> str:
-    """`hardest` has a target in seconds and memory; `random`, epsilon and the floors one in times `hardest`."""
+    """`hardest` has a target in seconds and memory; `random`, epsilon and the floors one in times `hardest`.
+
+    Those that a diet may call at every epoch have one in seconds from a million values.
+    """
+    if number == _DYNAMIC[0]:
+        first = name.split()[0].rstrip(",")
+        dynamic = first in _DYNAMIC[2] and "k-means" not in name
+        return f"{_DYNAMIC[1] * 1000:.0f} ms: {met(row['seconds'] <= _DYNAMIC[1])}" if dynamic else ""
     if name == "hardest" and number in _SECONDS:
         holds = row["seconds"] <= _SECONDS[number] and row["peak_gb"] <= _GIGABYTES.get(number, float("inf"))
         light = f", {_GIGABYTES[number]} GB" if number in _GIGABYTES else ""

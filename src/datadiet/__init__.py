@@ -25,9 +25,13 @@ _PUBLIC = {
     "Probe": "datadiet.integrations.probe",
     "dynamics": "datadiet.dynamics_table",
     "cleanlab_inputs": "datadiet.class_probabilities",
+    "select_rows": "datadiet.selecting",
+    "read_scores": "datadiet.score_file",
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
     "scores": None,
+    "gradients": None,
+    "distillation": None,
     "selectors": None,
     "schedules": None,
     "history": None,
@@ -36,6 +40,8 @@ _PUBLIC = {
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
+    from datadiet import distillation as distillation
+    from datadiet import gradients as gradients
     from datadiet import history as history
     from datadiet import schedules as schedules
     from datadiet import scores as scores
@@ -55,6 +61,8 @@ if TYPE_CHECKING:
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
+    from datadiet.score_file import read_scores as read_scores
+    from datadiet.selecting import select_rows as select_rows
 
 
 def __getattr__(name: str) -> Any:

@@ -23,14 +23,19 @@ from datadiet.commands.finetune import run as run_finetune
 from datadiet.commands.options import COLUMNS, DATA_HELP, settings_given, with_flags
 from datadiet.commands.predict import STDOUT, Request, check_request
 from datadiet.commands.predict import predict as run_predict
+from datadiet.commands.select import READING
+from datadiet.commands.select import Request as SelectRequest
+from datadiet.commands.select import checked as check_selection
+from datadiet.commands.select import select as run_select
 from datadiet.comparison.presets import PRESETS, compare_fields
 from datadiet.config import FinetuneConfig
 from datadiet.display import ComparisonDisplay, comparison_table, demo_table, display_for, methods_table, summary_table
 from datadiet.display.console import answer, quiet_stdout, stderr, stdout
 from datadiet.display.errors import reported
 from datadiet.display.predictions import show_predictions
+from datadiet.display.selection import selection_table
 
-PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .txt), or a data set whose test split is predicted."
+PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .conll, .txt), or a data set whose test split is predicted."
 
 app = typer.Typer(
     name="datadiet",
@@ -154,6 +159,7 @@ def predict(
     max_length: Annotated[int | None, typer.Option(help="Tokens per text; by default as it was trained.")] = None,
     batch_size: Annotated[int, typer.Option(help="Texts of that length per forward pass.")] = 32,
     precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    label_separator: Annotated[str, typer.Option(help="Between the labels of a text (multi-label): | , or ;.")] = "|",
     as_json: AsJson = False,
     debug: Debug = False,
     **columns: Any,
@@ -161,7 +167,9 @@ def predict(
     """Predict new text with a fine-tuned model; where DATA has labels, say how good the predictions are."""
     with reported(debug), quiet_stdout(as_json or output == STDOUT):
         named = {name.removesuffix("_column"): column for name, column in columns.items() if column is not None}
-        request = Request(model, data, text, text_pair, output, force, named, max_length, batch_size, precision)
+        request = Request(
+            model, data, text, text_pair, output, force, named, max_length, batch_size, precision, label_separator
+        )
         check_request(request)  # before the display begins
         if text is not None:
             predicted = run_predict(request)
@@ -169,6 +177,50 @@ def predict(
             with display_for(stdout(), json=as_json or output == STDOUT, title="predict") as listener:
                 predicted = run_predict(request, listener)
     show_predictions(predicted, request, as_json)
+
+
+@app.command(
+    epilog="Example: datadiet select scores.parquet --data data/sst2 --score el2n --select hardest --keep 0.3 "
+    "--output kept.jsonl"
+)
+@with_flags(READING)
+def select(
+    ctx: typer.Context,
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A .parquet file of datadiet score.")],
+    data: Annotated[str | None, typer.Option(help=f"What was scored. {DATA_HELP} Required.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A .jsonl, .csv, .tsv or .parquet file; or a folder, with all splits. Required.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="A column of SCORES; the only one by default.")] = None,
+    selector: Annotated[str, typer.Option("--select", help="A selector of datadiet methods.")] = "hardest",
+    keep: Annotated[float | None, typer.Option(help="Share of all rows that is kept, in (0, 1].")] = None,
+    count: Annotated[int | None, typer.Option(help="Instead of --keep: how many rows.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Share of the very hardest set aside as noise.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="name=value of the selector; may be repeated.")] = None,
+    floor: Annotated[int, typer.Option(help="Keep at least so many of each class; 0 = no floor.")] = 0,
+    drop_suspects: Annotated[float, typer.Option(help="Share dropped whose label is most likely wrong.")] = 0.0,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Keep one of the rows with the same text.")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="A .npy file for selectors that cover a space; TF-IDF by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of ties and random choices.")] = 0,
+    with_score: Annotated[bool, typer.Option("--with-score", help="Add the values as a column.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    **reading: Any,
+) -> None:
+    """Choose once what to train on, from a score file: writes what is kept, says why, class by class."""
+    with reported(debug), quiet_stdout(as_json):
+        given = settings_given(reading, lambda name: name in reading and _is_given(ctx, name))
+        request = SelectRequest(
+            scores, data, output, score, selector, keep, count, offset, floor, seed, drop_suspects, dedupe,
+            option or [], features, given, with_score, force,
+        )  # fmt: skip
+        check_selection(request)  # before the display begins
+        with display_for(stdout(), as_json, title="select") as listener:
+            found = run_select(request, listener)
+    answer(as_json, found, selection_table(found), commands=f"Train on it with: {found['next']}")
 
 
 @app.command(

@@ -21,14 +21,16 @@ class FinetuneConfig:
 
     Attributes:
         data: A folder, a saved `datasets` folder, a hub name (`glue/sst2`), or `snips`, which is packaged.
-        task: `classification`, `regression` or `intent-slot`.
+        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
         keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` (from epoch 1, from epoch 4).
         tolerance: Instead of `keep`: points of the main dev metric that may be lost; the diet finds the share itself.
-        score, combine: What is measured, and how the positions and heads of joint tasks are combined: `norm` (the
+        score, combine: What is measured, and how the words and heads of an example are combined: `norm` (the
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
+        select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
+            `directions.rude=easy,directions.polite=hard`.
         history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
             `history_c` standard deviations).
         rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
@@ -38,12 +40,15 @@ class FinetuneConfig:
         seed: Of the model's new weights, the order of examples and the diet. `data_seed`: of the shares of the data
             that are set aside or taken, so that runs with several seeds see the same data.
         alpha: Weight of the intent loss in joint tasks.
+        label_separator: Between the labels of a text in multi-label data: `|`, `,` or `;`.
         class_weights: `balanced` weighs each class by the inverse of its frequency.
         lora: Rank of a LoRA adapter; 0 trains all weights.
         early_stopping: Stop after so many epochs without a better dev metric; 0 never stops. The best weights are
             then the ones that are tested and saved.
         checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
+        teacher: A saved model or run folder of the same classes: the loss takes a part of it from what that model says
+            of the training rows, the more the less is kept. `teacher_temperature` softens both.
         energy: Measure the energy of the run with codecarbon.
         cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
     """
@@ -57,9 +62,10 @@ class FinetuneConfig:
     score: str = "el2n"
     combine: str | None = None
     select: str = "hardest"
-    offset: float = 0.0
+    offset: float | str = 0.0
     epsilon: float = 0.1
     floor: int = 0
+    select_options: str | None = None
     history: str = "last"
     history_window: int = 3
     history_alpha: float = 0.8
@@ -87,6 +93,8 @@ class FinetuneConfig:
     torch_compile: bool = False
     lora: int = 0
     early_stopping: int = 0
+    teacher: str | None = None
+    teacher_temperature: float = 2.0
     precision: str = "auto"
     seed: int = 0
     data_seed: int = 0
@@ -100,6 +108,7 @@ class FinetuneConfig:
     slots_column: str | None = None
     intent_column: str | None = None
     id_column: str | None = None
+    label_separator: str = "|"
     report_to: str = "none"
     checkpoint_every: int = 1
     keep_checkpoints: bool = False

@@ -19,15 +19,19 @@ from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
 from datadiet.data.configured import columns_of
 from datadiet.data.hub import hub_name
+from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
+from datadiet.options import parse_options
 from datadiet.schedules import Schedule, parse_keep
+from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
 from datadiet.tasks import TASKS
+from datadiet.teaching import saved_model
 
 # those of transformers that need no options of their own
 LR_SCHEDULES = (
@@ -41,7 +45,7 @@ LR_SCHEDULES = (
 )
 PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
-JOINT = "intent-slot"
+JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
 
@@ -65,6 +69,12 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     _check_data(config, problems)
     diet = _diet(config, problems)
     _collect(lambda: resolve_model(config.model), problems)
+    if config.teacher is not None:
+        teacher = Path(config.teacher).expanduser()
+        problems.check(
+            (saved_model(teacher) / "config.json").is_file(),
+            f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
+        )
     if not resume:
         _collect(lambda: layout.check_new(output_folder(config)), problems)
         _check_scores_from(config, problems)
@@ -82,6 +92,7 @@ def output_folder(config: FinetuneConfig) -> Path:
 
 def _check_names(config: FinetuneConfig, problems: Problems) -> None:
     problems.choice("task", config.task, TASKS)
+    problems.choice("label_separator", config.label_separator, SEPARATORS)
     problems.choice("lr_schedule", config.lr_schedule, LR_SCHEDULES)
     problems.check(
         config.class_weights in (None, "balanced"), f"class_weights must be 'balanced', got {config.class_weights!r}."
@@ -108,6 +119,8 @@ def _check_numbers(config: FinetuneConfig, problems: Problems) -> None:
     for name in ("lr_warmup", "label_smoothing"):
         value = getattr(config, name)
         problems.check(0 <= value < 1, f"{name} must be in [0, 1), got {value}.{percent_hint(value)}")
+    heat = config.teacher_temperature
+    problems.check(0 < heat < math.inf, f"teacher_temperature must be above 0 and finite, got {heat}.")
     share = config.dev_share
     problems.check(0 < share < 1, f"dev_share must be above 0 and below 1, got {share}.{percent_hint(share)}")
     problems.check(0 <= config.alpha <= 1, f"alpha must be in [0, 1], got {config.alpha}.{percent_hint(config.alpha)}")
@@ -115,17 +128,22 @@ def _check_numbers(config: FinetuneConfig, problems: Problems) -> None:
 
 def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
     """Refuse options that would do nothing, or that exclude one another."""
-    owners = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
+    owners: dict[str, tuple[str, ...]] = {"epsilon": ("select", "epsilon"), "history_window": ("history", "mean")}
     owners |= {"history_alpha": ("history", "ema"), "history_c": ("history", "ema")}
-    owners |= {"alpha": ("task", JOINT), "combine": ("task", JOINT)}
-    for name, (option, needed) in owners.items():
+    if config.teacher is None:
+        idle = config.teacher_temperature != FinetuneConfig.teacher_temperature
+        problems.check(not idle, "teacher_temperature has no effect without a teacher.")
+    owners |= {"alpha": ("task", JOINT), "label_separator": ("task", MULTI_LABEL), "combine": ("task", JOINT, TAGGER)}
+    for name, (option, *needed) in owners.items():
         found = getattr(config, option)
-        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found != needed
-        known = option != "task" or found in TASKS
-        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {needed!r}.")
-    for name in ("class_weights", "label_smoothing", "floor"):
+        idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
+        known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
+        problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
+    for name in ("class_weights", "label_smoothing", "floor", "teacher"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")
+    tagged = config.task == TAGGER and bool(config.floor)
+    problems.check(not tagged, "floor is for examples with a class; a sentence with a tag for each word has none.")
     problems.check(
         not config.early_stopping or config.checkpoint_every == 1,
         "early_stopping needs a checkpoint of every epoch, for the best weights: checkpoint_every must be 1.",
@@ -168,12 +186,16 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
 
 
 def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
-    run = config.scores_from
-    if run is not None:
-        try:
-            read_manifest(Path(run) / layout.SCORES)
-        except UserError as error:
-            problems.add(f"scores_from must be a run folder: {error}")
+    if config.scores_from is None:
+        return
+    source = Path(config.scores_from).expanduser()
+    try:
+        if source.is_file():
+            read_scores(source)
+        else:
+            read_manifest(source / layout.SCORES)
+    except UserError as error:
+        problems.add(f"scores_from must be a run folder, or a file of datadiet score: {error}")
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
@@ -188,6 +210,8 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     history = _history(config, problems)
     settings = {name: getattr(config, name) for name in (*CHOICES, *PHASES)}
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
+    if config.select_options is not None:
+        settings["select_options"] = _collect(lambda: parse_options(config.select_options or ""), problems)
     made: str | History = "last" if history is None or config.history == "last" else history
     diet = _collect(lambda: Diet(**settings, history=made), problems)
     _check_schedule(config, problems)

@@ -3,9 +3,9 @@
 The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is what the teacher says, softened by the
 temperature T, and the weight a rises as fewer examples are kept.
 
-Source: Ben-Baruch et al., "Distilling the Knowledge in Data Pruning" (ICML 2025), who find random pruning with a teacher
-at least as good as clever selections without one, and a teacher much larger than the student harmful at small keeps. The
-soft targets and T^2 are those of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
+Source: Ben-Baruch et al., "Distilling the Knowledge in Data Pruning" (ICML 2025), who find random pruning with a
+teacher at least as good as clever selections without one, and a teacher much larger than the student harmful at small
+keeps. The soft targets and T^2 are those of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
 """
 
 from __future__ import annotations

@@ -95,7 +95,7 @@ class DynamicsTable:
         forgotten = np.where(np.isinf(dynamics.forgetting), NEVER_LEARNED, dynamics.forgetting)
         return pd.DataFrame(
             {
-                "guid": [self.ids[row] for row in seen],
+                "guid": [self.ids[row] for row in seen.tolist()],
                 "index": seen,
                 "threshold_closeness": dynamics.threshold_closeness[seen],
                 "confidence": dynamics.confidence[seen],

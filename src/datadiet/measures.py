@@ -15,7 +15,7 @@ from datadiet.checks import Problems
 from datadiet.dynamic_scores import DYNAMIC_SCORES, DynamicScore
 from datadiet.history import HISTORIES, History
 from datadiet.records import Signals
-from datadiet.scores import EL2N_MAX, SCORES, el2n, example_values
+from datadiet.scores import EL2N_MAX, EMBEDDING_SCORES, SCORES, TEXT_SCORES, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 
 Kind = Literal["forward", "dynamics", "given"]
@@ -23,7 +23,12 @@ ScoreFunction = Callable[..., Tensor]
 Values = NDArray[np.float32]
 
 # scores of a whole training set: their values are there before the training, or come from a file
-GIVEN_SCORES: tuple[str, ...] = ()
+GIVEN_SCORES: tuple[str, ...] = (
+    *EMBEDDING_SCORES,
+    *TEXT_SCORES,
+    *("grand", "vog", "self_influence", "tracin"),  # of `datadiet.gradients`
+    *("negative_pvi", "reducible_loss", "teacher_el2n", "teacher_divergence"),  # of `datadiet.scores.two_models`
+)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -144,3 +145,60 @@ def batch_method(select: str, keep: float | Mapping[int, float] | None, options:
     given = {name: usual[name] for name in usual if name in known}
     made: InBatch = kind(**{**given, **options})
     return made
+
+
+def parse_options(text: str) -> dict[str, Any]:
+    """Options of a selector as one text: `name=value` with commas between; `name.key=value` makes a mapping.
+
+    Raises:
+        ArgumentError: For every part that is none.
+
+    Example:
+        >>> parse_options("beta=0.2,strata=20,directions.rude=easy,directions.polite=hard")
+        {'beta': 0.2, 'strata': 20, 'directions': {'rude': 'easy', 'polite': 'hard'}}
+    """
+    problems = Problems()
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = (piece.strip() for piece in part.partition("="))
+        if not (name and equals and value):
+            problems.add(f"select_options needs name=value with commas between, got {part.strip()!r}.")
+            continue
+        outer, dot, key = name.partition(".")
+        if not dot:
+            found[outer] = _value(value)
+        elif isinstance(held := found.setdefault(outer, {}), dict):
+            held[key] = _value(value)
+        else:
+            problems.add(f"select_options gives {outer!r} a value and entries: give one of the two.")
+    problems.raise_any()
+    return found
+
+
+def _value(text: str) -> Any:
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"true": True, "false": False}.get(text, text)
+
+
+def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The options with class numbers in place of class names, where an option has an entry per class.
+
+    Raises:
+        ArgumentError: For a name that is no class.
+
+    Example:
+        >>> by_number({"directions": {"rude": "easy"}, "default": "hard"}, ["polite", "rude"])
+        {'directions': {1: 'easy'}, 'default': 'hard'}
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    problems = Problems()
+    found = dict(options)
+    for option, held in options.items():
+        if isinstance(held, Mapping):
+            for name in held:
+                problems.choice(f"class in {option}", str(name), numbers)
+            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
+    problems.raise_any()
+    return found

@@ -25,8 +25,10 @@ class HeadSignals:
     Attributes:
         logits: `(batch, classes)`, or `(batch, positions, classes)` for a tagger; `(batch, 1)` for regression. Any
             float dtype, detached.
-        labels: Class numbers int64 `(batch,)` or `(batch, positions)`; float32 `(batch,)` for regression.
-        mask: bool `(batch, positions)`, True where a position counts; None for a head with one decision per example.
+        labels: Class numbers int64 `(batch,)` or `(batch, positions)`; float32 `(batch,)` for regression; for any
+            number of labels per example float32 `(batch, classes)`, 0 or 1.
+        mask: bool `(batch, positions)`, True where a position counts (any may be left out: masking one is the same as
+            removing it); None for a head with one decision per example.
         hidden: What went into the head's last linear layer, `(batch, size)` or `(batch, positions, size)`, any float
             dtype; None where it is not known.
     """

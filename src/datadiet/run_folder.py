@@ -25,7 +25,13 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 # of each task, the metric that a verdict or a heading is about
-MAIN_METRIC = {"classification": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
+MAIN_METRIC = {
+    "classification": "accuracy",
+    "multi-label": "micro_f1",
+    "regression": "spearman",
+    "intent-slot": "exact_match",
+    "token-classification": "span_f1",
+}
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
@@ -168,7 +174,10 @@ def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int
 
 
 def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequence[Prediction]]]) -> None:
-    """Write `predictions.parquet`: split, id, gold, predicted, probability, and the slots of joint tasks."""
+    """Write `predictions.parquet`: split, id, gold, predicted, probability, and the tags where words have some.
+
+    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where words alone are tagged).
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -184,10 +193,21 @@ def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequenc
         slots["predicted_slots"] += [prediction.slots and list(prediction.slots) for prediction in predictions]
     if any(entry is not None for entry in slots["predicted_slots"]):
         columns |= slots
-    table = pa.table({**columns, "probability": pa.array(columns["probability"], pa.float64())})  # null for regression
+    arrays = {name: _as_array(values) for name, values in columns.items()}
+    table = pa.table({**arrays, "probability": pa.array(columns["probability"], pa.float64())})  # null for regression
     part = folder / f"{PREDICTIONS}.part"
     pq.write_table(table, part, compression="zstd")
     part.replace(folder / PREDICTIONS)
+
+
+def _as_array(values: Sequence[Any]) -> Any:
+    """An Arrow column; of nothing but nulls one of text, of nothing but empty lists one of lists of text."""
+    import pyarrow as pa
+
+    if all(value is None for value in values):
+        return pa.array(values, pa.string())
+    lists = any(isinstance(value, (list, tuple)) for value in values)
+    return pa.array(values, pa.list_(pa.string()) if lists else None)
 
 
 # ---- the model card ----

@@ -14,7 +14,7 @@ from datadiet.checks import ArgumentError
 from datadiet.integrations.checkpoints import NUMBERS
 from datadiet.integrations.huggingface import DietTrainer
 from datadiet.progress import StepReport
-from datadiet.training_setup import Run, weighted_loss
+from datadiet.training_setup import Run, own_loss
 
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
 
@@ -30,10 +30,13 @@ class RunTrainer(DietTrainer):
             train_dataset=run.train,
             eval_dataset=run.dev,
             data_collator=run.collate,
-            compute_loss_func=weighted_loss(run.config, run.data),
+            compute_loss_func=own_loss(run.config, run.data),
             diet=run.diet,
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
+            teacher=run.teacher,
+            features=run.known.features,
+            values=run.known.values,
             run_folder=run.folder,
             ledger=run.ledger,
         )

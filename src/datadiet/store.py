@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 MANIFEST = "_manifest.json"
 SCHEMA = 1
 SLICE_ROWS = 16_384  # rows that are turned into Arrow and written at once: a part is never in memory as a whole
-_DISTINCT = ("row", "id")  # a dictionary of these is longer than they are, and the writer's largest buffer
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -129,6 +128,21 @@ class PartedTable:
         write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
 
 
+def _encodings(table: pa.Table) -> dict[str, str]:
+    """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
+    import pyarrow.types as kinds
+
+    found = {}
+    for field in table.schema:
+        if kinds.is_integer(field.type):
+            found[field.name] = "DELTA_BINARY_PACKED"
+        elif kinds.is_floating(field.type):
+            found[field.name] = "BYTE_STREAM_SPLIT"
+        elif kinds.is_string(field.type):
+            found[field.name] = "DELTA_BYTE_ARRAY"
+    return found
+
+
 def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
     """One row group for each piece."""
     import pyarrow.parquet as pq
@@ -136,8 +150,8 @@ def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
     with _plain_memory():
         rest = iter(pieces)
         first = next(rest)
-        encoded = [name for name in first.column_names if name not in _DISTINCT]
-        with pq.ParquetWriter(path, first.schema, compression="zstd", use_dictionary=encoded) as writer:
+        how = {"use_dictionary": False, "column_encoding": _encodings(first)}
+        with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
             writer.write_table(first)
             for piece in rest:
                 writer.write_table(piece)

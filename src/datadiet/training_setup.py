@@ -6,7 +6,8 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +17,28 @@ from numpy.typing import NDArray
 from transformers import TrainingArguments, set_seed
 
 from datadiet import run_folder as layout
+from datadiet.beforehand import Beforehand, beforehand
 from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
-from datadiet.config_checks import JOINT, output_folder
+from datadiet.config_checks import JOINT, MULTI_LABEL, TAGGER, output_folder
 from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
+from datadiet.data.records import Examples
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.energy import EnergyMeter
 from datadiet.feature_cache import Features
+from datadiet.integrations.teacher import Teacher
 from datadiet.ledger import Ledger
 from datadiet.models import load_tokenizer
+from datadiet.options import by_number
 from datadiet.progress import Listener
 from datadiet.records import Forecast
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.tasks import Prediction, Task, task_for
+from datadiet.tasks.losses import multi_label_loss, word_loss
+from datadiet.teaching import ask_teacher, check_teacher
+from datadiet.whole_set import Material
 
 Loss = Callable[..., torch.Tensor]
 
@@ -46,6 +54,8 @@ class Run:
         lengths: int64, tokens of each training row.
         precision: Resolved: `fp32`, `bf16` or `fp16`.
         meter: Of the energy.
+        teacher: What another model says of the training rows.
+        known: What was computed of the training rows before the first step.
     """
 
     config: FinetuneConfig
@@ -63,6 +73,8 @@ class Run:
     lengths: NDArray[np.int64]
     precision: str
     meter: EnergyMeter
+    teacher: Teacher | None = None
+    known: Beforehand = field(default_factory=Beforehand)
 
     @property
     def collate(self) -> Any:
@@ -71,7 +83,7 @@ class Run:
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
-        tokens = self.config.batch_size * max(1, int(self.lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+        tokens = _pass_tokens(self.config, self.lengths)
         return predict_all(
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
@@ -113,6 +125,9 @@ def prepare(
     _check_steps(config, diet, len(data.splits["train"]))
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
+    diet.select_options = by_number(diet.select_options, task.label_names)
+    if config.teacher is not None:
+        check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
     model = _adapted(task.load_model(config.model, **_model_options(config, data)), config)
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
@@ -121,16 +136,68 @@ def prepare(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.max_length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
-    if config.scores_from is not None and not begun:  # begins anew when training does; raises here what it would there
+    seeded = config.scores_from is not None and diet.measure.kind != "given" and not diet.in_batch
+    if seeded and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
     lengths = lengths_of(train)
     assert lengths is not None  # every task gives a length
     precision = resolve_precision(config.precision, best_device())
+    if config.teacher is not None:
+        listener.phase("asking the teacher")
+    teacher = _teacher(config, task, data, lengths, precision, ledger)
+    material = Material(
+        joined_texts(data.splits["train"]),
+        train,
+        task.collator(tokenizer),
+        task.signals,
+        combine=diet.combine,
+        groups=task.groups(train),
+        ids=data.splits["train"].ids,
+        encoder=model.to(best_device()) if diet.covers or diet.measure.kind == "given" else None,
+        dev=dev,
+        precision=precision,
+        batch_tokens=_pass_tokens(config, lengths),
+        ledger=ledger,
+        seed=config.seed,
+    )
+    if diet.covers or diet.measure.kind == "given" or diet.in_batch:
+        listener.phase("looking at all the examples")
+    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(),
+        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
     )  # fmt: skip
+
+
+def joined_texts(examples: Examples) -> list[str]:
+    """The texts, a pair as one."""
+    pairs = examples.text_pairs
+    if pairs is None:
+        return list(examples.texts)
+    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
+
+
+def _pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
+    """The most padded tokens of a batch of a pass."""
+    return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+
+
+def _teacher(
+    config: FinetuneConfig, task: Task, data: Dataset, lengths: NDArray[np.int64], precision: str, ledger: Ledger
+) -> Teacher | None:
+    if config.teacher is None:
+        return None
+    return ask_teacher(
+        Path(config.teacher).expanduser(),
+        task,
+        data.splits["train"],
+        max_length=config.max_length,
+        batch_tokens=_pass_tokens(config, lengths),
+        precision=precision,
+        temperature=config.teacher_temperature,
+        ledger=ledger,
+    )
 
 
 def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
@@ -184,9 +251,35 @@ def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
 
 
 def class_weights(data: Dataset) -> list[float]:
-    """`n / (classes * n_c)` for each label, as scikit-learn's "balanced": rare classes weigh more, the mean is 1."""
-    counts = Counter(map(str, data.splits["train"].labels or ()))
+    """`n / (classes * n_c)` for each class, as scikit-learn's "balanced": rare classes weigh more, the mean is 1.
+
+    For taggers the classes are the tags, counted in words. For multi-label data each label gets the examples without it
+    over those with it, as PyTorch's `pos_weight`.
+    """
+    train = data.splits["train"]
+    if data.task == TAGGER:
+        counts = Counter(tag for tags in train.slots or () for tag in tags)
+        return [counts.total() / (len(data.slot_names) * counts[name]) for name in data.slot_names]
+    if data.task == MULTI_LABEL:
+        counts = Counter(
+            name for labels in train.labels or () for name in (labels if isinstance(labels, tuple) else ())
+        )
+        return [max(1, len(train) - counts[name]) / counts[name] for name in data.label_names]
+    counts = Counter(map(str, train.labels or ()))
     return [counts.total() / (len(data.label_names) * counts[name]) for name in data.label_names]
+
+
+def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
+    """The loss of taggers, of `class_weights`, and of smoothed multi-label data; None where the model's own is used.
+
+    A joint model has weights and smoothing itself, and the Trainer smooths classes but not several labels.
+    """
+    weights = torch.tensor(class_weights(data)) if config.class_weights and config.task != JOINT else None
+    if config.task == TAGGER:
+        return partial(word_loss, weights=weights, label_smoothing=config.label_smoothing)
+    if config.task == MULTI_LABEL and (weights is not None or config.label_smoothing):
+        return partial(multi_label_loss, weights=weights, label_smoothing=config.label_smoothing)
+    return weighted_loss(config, data)
 
 
 def weighted_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
@@ -234,7 +327,7 @@ def _adapted(model: Any, config: FinetuneConfig) -> Any:
 def training_arguments(run: Run) -> TrainingArguments:
     """The Trainer's arguments for a config."""
     config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.early_stopping > 0
-    own_loss = config.task == JOINT or config.class_weights is not None  # which smooth the labels themselves
+    smooth_themselves = config.task in (JOINT, TAGGER, MULTI_LABEL) or config.class_weights is not None
     return TrainingArguments(
         output_dir=str(run.folder / layout.CHECKPOINTS),
         run_name=run.folder.resolve().name,
@@ -247,7 +340,7 @@ def training_arguments(run: Run) -> TrainingArguments:
         warmup_steps=config.lr_warmup,
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
-        label_smoothing_factor=0.0 if own_loss else config.label_smoothing,
+        label_smoothing_factor=0.0 if smooth_themselves else config.label_smoothing,
         train_sampling_strategy="group_by_length",
         length_column_name="length",
         remove_unused_columns=False,

@@ -6,7 +6,13 @@ import pytest
 
 from datadiet.comparison.row_sums import right, row_sums
 from datadiet.tasks.base import Prediction
-from datadiet.tasks.metrics import classification_metrics, joint_metrics, regression_metrics
+from datadiet.tasks.metrics import (
+    classification_metrics,
+    joint_metrics,
+    multi_label_metrics,
+    regression_metrics,
+    tag_metrics,
+)
 
 TAGS = ("O", "B-city", "I-city", "B-day", "I-day", "odd")
 RNG = np.random.default_rng(0)
@@ -90,3 +96,38 @@ def test_a_row_of_a_joint_task_is_right_with_its_intent_and_every_slot():
     predictions = pd.DataFrame({"gold": ["x", "y", "x"], "predicted": ["x", "x", "x"], **slots})
     assert right(predictions, "intent_accuracy").tolist() == [True, False, True]
     assert right(predictions, "exact_match").tolist() == [True, False, False]
+
+
+def several(rows: int = 60) -> pd.DataFrame:
+    def some() -> list[str]:
+        return [name for name in "abc" if RNG.random() < 0.4]
+
+    gold = [some() for _ in range(rows)]
+    return pd.DataFrame({"gold": gold, "predicted": [found if RNG.random() < 0.5 else some() for found in gold]})
+
+
+def tagged(rows: int = 60) -> pd.DataFrame:
+    return joint(rows).assign(gold=None, predicted=None)
+
+
+def test_several_labels_have_the_figures_of_the_result() -> None:
+    predictions = several()
+    found = [Prediction(tuple(name), 1.0, np.full(3, 0.5, np.float32)) for name in predictions["predicted"]]
+    result = multi_label_metrics(list(predictions["gold"]), found, "abc")
+    for metric in ("micro_f1", "exact_match"):
+        assert row_sums(metric, predictions).figure() == pytest.approx(100 * result[metric])
+    flags = right(predictions, "exact_match")
+    assert flags.tolist() == [set(a) == set(b) for a, b in predictions[["gold", "predicted"]].to_numpy()]
+    assert right(predictions, "micro_f1") is None
+    again = predictions.assign(predicted=[labels[::-1] for labels in predictions["predicted"]])
+    assert right(again, "exact_match").tolist() == flags.tolist()  # a set has no order
+
+
+def test_taggers_have_the_figures_of_the_result() -> None:
+    predictions = tagged()
+    slots = [tuple(tags) for tags in predictions["predicted_slots"]]
+    found = [Prediction(None, None, np.ones((len(tags), 1), np.float32), tags) for tags in slots]
+    result = tag_metrics(list(predictions["gold_slots"]), found, ("none",))
+    for metric in ("span_f1", "accuracy"):
+        assert row_sums(metric, predictions).figure() == pytest.approx(100 * result[metric])
+        assert right(predictions, metric) is None

@@ -268,7 +268,7 @@ def test_gram_matrices_that_do_not_fit(gram: np.ndarray, count: int, message: st
 
 
 def test_multistage_saves_backwards_first_and_forwards_once_it_can_tell() -> None:
-    method = MultistageFilter(warmup_steps=10, batches=4, limit=0.4, explore=0.1, features=FEATURES)
+    method = MultistageFilter(warmup_steps=10, batches=4, limit=0.15, explore=0.1, features=FEATURES)
     stages, forwards, backwards, hard = [], [], [], []
     for step in range(150):
         stages.append(method.stage)

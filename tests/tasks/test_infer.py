@@ -65,7 +65,7 @@ def test_joint_models() -> None:
     ("outputs", "labels", "says"),
     [
         ({"logits": CLASSES}, NUMBERS, r"logits \(2, 3\) and torch.float32 labels \(2,\)"),
-        ({"logits": CLASSES}, torch.rand(2, 3), "fit no known task"),
+        ({"logits": CLASSES}, torch.rand(2, 4), "fit no known task"),
         ({"logits": CLASSES}, torch.tensor([1]), "fit no known task"),
         ({"logits": torch.randn(2, 4, 3)}, torch.zeros(2, 5, dtype=torch.int64), r"\(2, 4, 3\)"),
         ({"hidden": CLASSES}, WHOLE, "has no logits"),

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 from datadiet.tasks.base import Prediction
-from datadiet.tasks.metrics import classification_metrics, joint_metrics, regression_metrics, slot_f1
+from datadiet.tasks.metrics import (
+    classification_metrics,
+    joint_metrics,
+    multi_label_metrics,
+    regression_metrics,
+    slot_f1,
+    tag_metrics,
+)
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "span_f1.json").read_text(encoding="utf-8"))
 
@@ -105,3 +112,62 @@ def test_joint_by_hand() -> None:
 def test_predictions_that_do_not_match_the_words_are_refused() -> None:
     with pytest.raises(ValueError, match="every word needs one predicted slot"):
         joint_metrics(["go"], [("O", "O")], [said("go", 1.0, slots=("O",))], ("go",))
+
+
+def several(*labels: str, p: tuple[float, ...]) -> Prediction:
+    return Prediction(labels, 1.0, np.array(p, dtype=np.float32))
+
+
+def test_multi_label_by_hand() -> None:
+    gold = [("a", "b"), ("b",), ()]
+    found = [several("a", p=(0.9, 0.4)), several("b", p=(0.2, 0.7)), several("a", "b", p=(0.5, 0.6))]
+    metrics = multi_label_metrics(gold, found, ("a", "b"))
+    # a: right 1, predicted 2, gold 1; b: right 1, predicted 2, gold 2
+    assert metrics["micro_f1"] == pytest.approx(2 * 2 / (4 + 3))
+    assert metrics["macro_f1"] == pytest.approx((2 / 3 + 2 / 4) / 2)
+    assert metrics["exact_match"] == pytest.approx(1 / 3)
+    sums = [-np.log([0.9, 0.4]).sum(), -np.log([0.8, 0.7]).sum(), -np.log([0.5, 0.4]).sum()]
+    assert metrics["nll"] == pytest.approx(np.mean(sums), abs=1e-6)
+
+
+def test_a_label_the_model_does_not_have_is_a_miss() -> None:
+    metrics = multi_label_metrics([("a", "new")], [several("a", p=(0.9, 0.1))], ("a", "b"))
+    assert (metrics["micro_f1"], metrics["macro_f1"], metrics["exact_match"]) == (pytest.approx(2 / 3), 0.5, 0.0)
+    assert metrics["nll"] == pytest.approx(-2 * math.log(0.9), abs=1e-6)
+
+
+def test_no_label_at_all_is_right_and_has_no_f1() -> None:
+    metrics = multi_label_metrics([(), ()], [several(p=(0.0, 0.0)), several(p=(1e-9, 0.1))], ("a", "b"))
+    assert (metrics["micro_f1"], metrics["macro_f1"], metrics["exact_match"]) == (0.0, 0.0, 1.0)
+    assert math.isfinite(multi_label_metrics([("a",)], [several("b", p=(0.0, 1.0))], ("a", "b"))["nll"])
+
+
+def tagged(tags: tuple[str, ...], p: list[list[float]]) -> Prediction:
+    return Prediction(None, None, np.array(p, dtype=np.float32), tags)
+
+
+def test_tags_by_hand() -> None:
+    gold = [("B-x", "I-x", "O"), ("B-x", "new")]
+    found = [
+        tagged(("B-x", "O", "O"), [[0.8, 0.1, 0.1], [0.2, 0.3, 0.5], [0.1, 0.1, 0.8]]),
+        tagged(("B-x", "O"), [[0.6, 0.2, 0.2], [np.nan] * 3]),
+    ]
+    metrics = tag_metrics(gold, found, ("B-x", "I-x", "O"))
+    assert metrics["accuracy"] == pytest.approx(3 / 5)
+    assert metrics["nll"] == pytest.approx(-np.log([0.8, 0.3, 0.8, 0.6]).mean(), abs=1e-6)
+    assert metrics["span_f1"] == pytest.approx(slot_f1(gold, [prediction.slots for prediction in found]))
+
+
+@pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: case["name"])
+def test_span_f1_is_that_of_the_golden_cases(case: dict) -> None:
+    names = ("O",)
+    found = [tagged(tuple(tags), [[1.0]] * len(tags)) for tags in case["predicted"]]
+    metrics = tag_metrics(case["gold"], found, names)
+    assert metrics["span_f1"] == pytest.approx(case["span_f1"])
+    assert metrics["accuracy"] == pytest.approx(case["word_accuracy"])
+
+
+def test_tags_the_model_did_not_see_have_no_likelihood() -> None:
+    assert "nll" not in tag_metrics([("O",)], [tagged(("O",), [[np.nan]])], ("O",))
+    with pytest.raises(ValueError, match="every word needs one predicted slot"):
+        tag_metrics([("O", "O")], [tagged(("O",), [[1.0]])], ("O",))

@@ -11,7 +11,7 @@ from datadiet.checks import ArgumentError
 from datadiet.data.records import Examples
 from datadiet.models import IntentSlotOutput
 from datadiet.tasks import IntentSlotTask
-from datadiet.tasks.intent_slot import needs_space
+from datadiet.tasks.words import needs_space
 from tiny import KINDS, tiny_tokenizer
 
 TASK = IntentSlotTask(("go", "stay"), ("B-city", "I-city", "O"))

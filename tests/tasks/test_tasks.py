@@ -11,7 +11,18 @@ from transformers import AutoConfig, Trainer, TrainingArguments
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Dataset, Examples
-from datadiet.tasks import TASKS, ClassificationTask, IntentSlotTask, RegressionTask, task_for, task_of_saved_model
+from datadiet.tasks import (
+    TASKS,
+    ClassificationTask,
+    IntentSlotTask,
+    MultiLabelTask,
+    RegressionTask,
+    TokenClassificationTask,
+    signals_of,
+    task_for,
+    task_of_saved_model,
+)
+from datadiet.tasks.losses import word_loss
 from tiny import (
     INTENTS,
     KEYWORDS,
@@ -21,8 +32,10 @@ from tiny import (
     tiny_tokenizer,
     toy_classification,
     toy_intent_slot,
+    toy_multi_label,
     toy_pairs,
     toy_regression,
+    toy_tags,
 )
 
 LABELS = tuple(sorted(KEYWORDS[:3]))
@@ -59,6 +72,20 @@ CASES = [
         toy_intent_slot,
         {"intent": (3,), "slots": (7,)},
         {"intent_accuracy", "slot_f1", "exact_match", "nll"},
+    ),
+    Case(
+        "multi-label",
+        MultiLabelTask(LABELS),
+        lambda n, **options: toy_multi_label(n, 3, **options),
+        {"label": (3,)},
+        {"micro_f1", "macro_f1", "exact_match", "nll"},
+    ),
+    Case(
+        "token-classification",
+        TokenClassificationTask(SLOTS),
+        toy_tags,
+        {"tokens": (7,)},
+        {"span_f1", "accuracy", "nll"},
     ),
 ]
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -125,9 +152,21 @@ def test_every_head_is_named_and_detached(case: Case, tmp_path) -> None:
     assert {name: (head.logits.shape[-1],) for name, head in heads.items()} == case.heads
     for head in heads.values():
         assert not head.logits.requires_grad
-        assert head.labels.shape == (head.logits.shape[:-1] if head.mask is not None else (4,))
+        several = case.name == "multi-label"
+        one_each = head.logits.shape if several else (4,)
+        assert head.labels.shape == (head.logits.shape[:-1] if head.mask is not None else one_each)
         assert head.labels.min() >= 0
-        assert head.labels.dtype == (torch.float32 if case.name == "regression" else torch.int64)
+        assert head.labels.dtype == (torch.float32 if case.name == "regression" or several else torch.int64)
+
+
+@every_case
+def test_what_is_recognised_without_a_task_is_the_same(case: Case, tmp_path) -> None:
+    outputs, batch = run(case, "bert", tmp_path, case.examples(5))(range(5))
+    told, found = case.task.signals(outputs, batch).heads, signals_of(outputs, batch).heads
+    assert told.keys() == found.keys()
+    for name, head in told.items():
+        assert torch.equal(head.logits, found[name].logits)
+        assert torch.equal(head.labels, found[name].labels)
 
 
 @every_case
@@ -171,8 +210,12 @@ def test_metrics_have_the_documented_names(case: Case, tmp_path) -> None:
 def test_groups_are_the_classes_of_the_rows(case: Case) -> None:
     examples = case.examples(9)
     groups = case.task.groups(case.task.features(examples, tiny_tokenizer(), max_length=32))
-    if case.name == "regression":
+    if case.name in ("regression", "token-classification"):
         assert groups is None
+    elif case.name == "multi-label":
+        numbers = {labels: set(groups[[labels == found for found in examples.labels]]) for labels in examples.labels}
+        assert all(len(found) == 1 for found in numbers.values())
+        assert len({found.pop() for found in numbers.values()}) == len(set(examples.labels))
     else:
         assert groups.dtype == np.int64
         assert [case.task.label_names[number] for number in groups] == list(examples.labels)
@@ -231,13 +274,15 @@ def test_the_trainer_takes_the_same_steps_with_and_without_accumulation(case: Ca
             disable_tqdm=True,
             use_cpu=True,
         )
-        Trainer(model, args, train_dataset=features, data_collator=case.task.collator(tokenizer)).train()
+        loss = word_loss if case.name == "token-classification" else None  # a stock tagger's is a mean of means
+        collate = case.task.collator(tokenizer)
+        Trainer(model, args, train_dataset=features, data_collator=collate, compute_loss_func=loss).train()
         trained.append(torch.cat([weight.detach().flatten() for weight in model.parameters()]))  # (weights,)
     torch.testing.assert_close(*trained, atol=1e-7, rtol=1e-5)
 
 
 def test_task_for_a_data_set() -> None:
-    assert set(TASKS) == {"classification", "regression", "intent-slot"}
+    assert set(TASKS) == {"classification", "multi-label", "regression", "intent-slot", "token-classification"}
     for case in CASES:
         task = case.task
         assert task_for(Dataset("toy", task.name, {}, task.label_names, task.slot_names, "0")) == task
@@ -253,7 +298,7 @@ def test_labels_the_model_does_not_have_are_left_out_of_the_loss() -> None:
 def test_only_the_joint_task_takes_model_options(tmp_path) -> None:
     source = str(tiny_model_folder(tmp_path))
     assert IntentSlotTask(INTENTS, SLOTS).load_model(source, alpha=0.7).config.alpha == 0.7
-    for task in (ClassificationTask(LABELS), RegressionTask()):
+    for task in (ClassificationTask(LABELS), RegressionTask(), MultiLabelTask(LABELS), TokenClassificationTask(SLOTS)):
         with pytest.raises(
             ArgumentError, match=f"alpha: only the intent-slot task takes model options, not {task.name}"
         ):

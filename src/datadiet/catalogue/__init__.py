@@ -9,19 +9,39 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 from datadiet.catalogue.diet import DIET_OPTIONS
+from datadiet.catalogue.dynamics import DYNAMIC_SCORES
+from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
+from datadiet.catalogue.gradients import GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
-from datadiet.catalogue.selectors import SELECTORS
+from datadiet.catalogue.noise import NOISE
+from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
+from datadiet.catalogue.two_models import TWO_MODEL_SCORES
 
 KINDS: Mapping[str, str] = {
-    "score": "--score: how hard an example is; larger = harder, always",
+    "score": "--score, and --scores of datadiet score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
-    "combine": "--combine: how intent and slots become one value (intent-slot only)",
+    "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
+    "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "offset": "--offset: what is set aside as suspected noise",
+    "suspects": "datadiet.suspects: rows ranked by how likely their label is wrong",
+    "dedupe": "datadiet.duplicates: rows that say the same",
 }
 
-METHODS: tuple[Method, ...] = (*LOGIT_SCORES, *SELECTORS, *DIET_OPTIONS)
+METHODS: tuple[Method, ...] = (
+    *LOGIT_SCORES,
+    *DYNAMIC_SCORES,
+    *GRADIENT_SCORES,
+    *TWO_MODEL_SCORES,
+    *GEOMETRY_SCORES,
+    *SELECTORS,
+    *GEOMETRY_SELECTORS,
+    *IN_BATCH,
+    *DIET_OPTIONS,
+    *NOISE,
+)
 
 
 def as_json() -> list[dict[str, str]]:

@@ -1,8 +1,11 @@
-"""Selectors by rank and by chance."""
+"""Selectors: by rank, by chance, by strata, with weights, by class; and methods within one batch."""
 
 from __future__ import annotations
 
 from datadiet.catalogue.method import ATTENDU, PAUL, RAJU, Method
+
+_SORSCHER = "Sorscher et al. 2022, arXiv 2206.14486"
+_HE = "He et al., SCDP, COLING 2025"
 
 SELECTORS: tuple[Method, ...] = (
     Method(
@@ -19,7 +22,7 @@ SELECTORS: tuple[Method, ...] = (
         "the `count` smallest values",
         "values",
         "O(n)",
-        "Sorscher et al. 2022, arXiv 2206.14486, section 2",
+        f"{_SORSCHER}, section 2",
     ),
     Method(
         "select",
@@ -52,5 +55,143 @@ SELECTORS: tuple[Method, ...] = (
         "values",
         "O(n)",
         "Chang et al. 2017, arXiv 1704.07433, section 3.2, with a floor",
+    ),
+    Method(
+        "select",
+        "proportional",
+        "drawn without replacement, probability ~ value brought to [0.01, 1], or ~ exp(value / temperature)",
+        "values",
+        "O(n)",
+        "Anand et al. 2023, EMNLP, section 5",
+        "to hardest where labels are clean and little is kept; softmax on noisy labels, as hardest",
+    ),
+    Method(
+        "select",
+        "ccs",
+        "set the beta hardest aside, cut the rest into strata of equal width, fill from the smallest, draw inside",
+        "values, beta, strata",
+        "O(n)",
+        "Zheng et al. 2023, ICLR, algorithm 1",
+        "to hardest where much is kept of clean data; beta must be about the share of bad labels",
+    ),
+    Method(
+        "select",
+        "stratified",
+        "from each quantile of the values the same share, at random",
+        "values, strata",
+        "O(n)",
+        "the stratified baseline of Anand et al. 2023, EMNLP, section 5",
+        "to whatever a good score would prefer: it only lowers the variance of random",
+    ),
+    Method(
+        "select",
+        "both_ends",
+        "70 % of the places to the hardest, 30 % to the easiest",
+        "values, hard",
+        "O(n)",
+        "Swayamdipta et al. 2020, arXiv 2009.10795; --both_ends of its code",
+        "on noisy labels, as hardest: most places are the hardest ones'",
+    ),
+    Method(
+        "select",
+        "infobatch",
+        "all at or above the mean, weight 1; of the rest a uniform draw, weight rest / drawn: sums stay unbiased",
+        "values (losses), loss weights in the trainer",
+        "O(n)",
+        "Qin et al. 2024, InfoBatch, arXiv 2303.04947",
+        "at small keeps no better than random, since few rows below the mean carry large weights",
+    ),
+    Method(
+        "select",
+        "seta",
+        "quantile groups of the values; a window over them slides from easy to hard each epoch and wraps",
+        "values, num_groups, window, every",
+        "O(n); k-means groups O(n log n)",
+        "SeTa, CVPR 2025",
+        "in runs of few epochs, which end before the window has passed the hard groups",
+    ),
+    Method(
+        "select",
+        "balanced",
+        "the same number from every class, the hardest inside each unless told otherwise",
+        "values, classes",
+        "O(n)",
+        "balance of DeepCore, Guo et al. 2022",
+        "where the test data is as uneven as the training data and accuracy is what counts",
+    ),
+    Method(
+        "select",
+        "partly_balanced",
+        "by score, but each class keeps at least balance * count * n_c / n",
+        "values, classes, balance",
+        "O(n)",
+        f"{_SORSCHER}: balancing of 50 %",
+        "rare classes stay rare: it guards their proportion, not their number",
+    ),
+    Method(
+        "select",
+        "quota",
+        "a share of the places for every class, by default its proportion; inside by any selector",
+        "values, classes, shares",
+        "O(n)",
+        f"class-balanced coverage of {_HE}, with exact counts",
+        "where one class holds most of what is left to learn",
+    ),
+    Method(
+        "select",
+        "drop_quota",
+        "density of class k ~ 1 - recall_k on validation data, at most 1; at random inside each",
+        "classes, recalls",
+        "O(n), one evaluation",
+        "DRoP, ICLR 2025",
+        "on average accuracy, which it trades for the worst class; a class with recall 1 vanishes without a floor",
+    ),
+    Method(
+        "select",
+        "directed",
+        "hardest of some classes, easiest of others, in their proportions",
+        "values, classes, directions",
+        "O(n)",
+        "after Sexism Detection on a Data Diet, arXiv 2406.04892",
+        "where the directions are guessed: choose them on dev",
+    ),
+)
+
+IN_BATCH: tuple[Method, ...] = (
+    Method(
+        "in_batch",
+        "selective_backprop",
+        "backward with probability percentile(loss among recent losses) ** beta",
+        "losses of the batch",
+        "a forward pass of everything",
+        "Jiang et al. 2019, arXiv 1910.00762",
+        "on noisy labels, as hardest; saves backward passes only",
+    ),
+    Method(
+        "in_batch",
+        "divbs",
+        "greedily the examples whose gradients span the sum of the batch's: largest <r_i, s>^2 / |r_i|^2",
+        "Gram matrix of last-layer gradients",
+        "a forward pass of everything, O(batch^2 count)",
+        "Hong et al. 2024, DivBS, ICML",
+        "on batches without redundancy; saves backward passes only",
+    ),
+    Method(
+        "in_batch",
+        "top_reducible",
+        "largest loss - loss of a model trained on held-out data",
+        "losses, irreducible losses",
+        "a forward pass of everything, a model on held-out data",
+        "Mindermann et al. 2022, RHO-LOSS",
+        "where examples are few: the held-out part is missing from training",
+    ),
+    Method(
+        "in_batch",
+        "multistage",
+        "loss >= mean of the last batches gets a backward; then a predictor of that saves forwards too",
+        "losses, features of the input",
+        "a linear predictor on hashed words",
+        "Hu et al. 2023, IJCAI",
+        "in longer runs, where it sees what it skips too seldom; on noisy labels, as hardest",
     ),
 )

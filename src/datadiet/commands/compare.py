@@ -10,6 +10,7 @@ from typing import Any
 
 from datadiet import run_folder
 from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
+from datadiet.commands.options import TASK_MISSING
 from datadiet.comparison.cards import state_comparison
 from datadiet.comparison.plan import Cell, Plan, check_plan, methods_from
 from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS, TOLERANCE, listed
@@ -76,7 +77,7 @@ def request_from(given: Mapping[str, Any], config: Path | None, output: Path | N
     problems = Problems()
     problems.check(output is not None, "--output is missing: the comparison's folder, such as runs/compare.")
     problems.check("data" in settings, "DATA is missing: a folder, a saved datasets folder, a hub name, or snips.")
-    problems.check("task" in settings, "--task is missing: classification, regression or intent-slot.")
+    problems.check("task" in settings, TASK_MISSING)
     jobs = settings.get("jobs", 1)
     problems.whole("jobs", jobs, least=1)
     price = _price(settings.get("price_per_hour"), problems)

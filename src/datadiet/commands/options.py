@@ -15,8 +15,10 @@ from rich.markup import escape
 
 from datadiet.checks import Problems
 from datadiet.config import FinetuneConfig, config_from
+from datadiet.data.records import TASKS
 
 DATA, DIET, TRAINING, RUN = "Data", "Diet", "Training", "Run"
+TASK_MISSING = f"--task is missing: {', '.join(TASKS[:-1])} or {TASKS[-1]}."
 DATA_HELP = "A folder, a saved datasets folder, a hub name such as glue/sst2, or snips (packaged)."
 
 
@@ -29,25 +31,27 @@ class Flag(NamedTuple):
 
 
 FLAGS: tuple[Flag, ...] = (
-    Flag("task", DATA, "classification (one text or two), regression, or intent-slot (joint). Required."),
+    Flag("task", DATA, "classification, multi-label, regression, intent-slot or token-classification. Required."),
     Flag("train_rows", DATA, "Take a fixed random share of so many training rows."),
     Flag("dev_share", DATA, "Share of train set aside where there is no dev split."),
     Flag("drop_overlap", DATA, "Drop training rows whose text is also in dev or test."),
     Flag("text_column", DATA, "Column with the text; usual names are found without this."),
     Flag("text_pair_column", DATA, "Column with the second text."),
-    Flag("label_column", DATA, "Column with the label."),
+    Flag("label_column", DATA, "Column with the label or labels."),
+    Flag("label_separator", DATA, "Between the labels of a text (multi-label): | , or ;."),
     Flag("tokens_column", DATA, "Column with the tokens."),
-    Flag("slots_column", DATA, "Column with the slots."),
+    Flag("slots_column", DATA, "Column with the slots or tags."),
     Flag("intent_column", DATA, "Column with the intent."),
     Flag("id_column", DATA, "Column with your own ids."),
     Flag("keep", DIET, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5."),
     Flag("tolerance", DIET, "Instead of --keep: points of the dev metric that may be lost; finds the share itself."),
-    Flag("score", DIET, "How hard an example is: el2n, cross_entropy, margin, entropy, absolute_error."),
-    Flag("combine", DIET, "How intent and slots become one score: norm, mean, sum."),
-    Flag("select", DIET, "Which are kept: hardest, easiest, window, random, epsilon, uncertain."),
+    Flag("score", DIET, "How hard an example is: el2n, cross_entropy, margin, aum, ...; datadiet methods tells all."),
+    Flag("combine", DIET, "How words, or intent and slots, become one score: norm, mean, sum."),
+    Flag("select", DIET, "Which are kept: hardest, uncertain, random, ccs, ...; datadiet methods tells all."),
     Flag("offset", DIET, "Share of the very hardest set aside as suspected noise."),
     Flag("epsilon", DIET, "Share of the kept drawn at random among the rest (--select epsilon)."),
     Flag("floor", DIET, "Keep at least so many examples of each class; 0 = no floor."),
+    Flag("select_options", DIET, "Others of the selector's options, such as beta=0.2,strata=20."),
     Flag("history", DIET, "How values of several rounds become one: last, mean, ema."),
     Flag("history_window", DIET, "Rounds averaged by --history mean."),
     Flag("history_alpha", DIET, "Weight of the newest value in --history ema."),
@@ -76,6 +80,8 @@ FLAGS: tuple[Flag, ...] = (
     Flag("torch_compile", TRAINING, "Compile the model."),
     Flag("lora", TRAINING, "Rank of a LoRA adapter; 0 = train all weights (needs datadiet[peft])."),
     Flag("early_stopping", TRAINING, "Stop after so many epochs without a better dev metric; 0 = never."),
+    Flag("teacher", TRAINING, "A saved model or run folder that the loss follows in part: distillation."),
+    Flag("teacher_temperature", TRAINING, "Softens what the teacher and the model say."),
     Flag("precision", TRAINING, "auto (bf16 where the device is fast at it), fp32, bf16, fp16."),
     Flag("output", RUN, "The run folder; must not hold another run. Required."),
     Flag("seed", RUN, "Of new weights, the order of examples and the diet."),
@@ -190,7 +196,7 @@ def config_of(given: Mapping[str, Any]) -> FinetuneConfig:
     """
     problems = Problems()
     problems.check("data" in given, f"DATA is missing: {DATA_HELP[0].lower()}{DATA_HELP[1:]}")
-    problems.check("task" in given, "--task is missing: classification, regression or intent-slot.")
+    problems.check("task" in given, TASK_MISSING)
     problems.check("output" in given, "--output is missing: the run folder, such as runs/first.")
     problems.raise_any()
     return config_from(dict(given))

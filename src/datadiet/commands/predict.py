@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from datadiet.checks import ArgumentError, DataError, Problems
+from datadiet.atomic import whole_file
+from datadiet.checks import ArgumentError, Problems
 from datadiet.config import FinetuneConfig
+from datadiet.data.columns import WORDS
+from datadiet.data.label_lists import SEPARATORS
 from datadiet.progress import Listener, Silent
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ class Request:
         output: A .jsonl, .csv, .tsv or .parquet file, or `-` for standard output.
         force: Replace the output file if there is one.
         columns: Names of columns of the data, by the field of `datadiet.data.Columns`.
+        label_separator: Between the labels of a text in multi-label data.
         max_length: Tokens per text; by default what the run trained with, 128 if that is not known.
         batch_size: Texts of `max_length` tokens per forward pass; more of shorter ones.
         precision: `auto` (as training: bf16 where the device is fast at it), `fp32`, `bf16`, `fp16`.
@@ -52,6 +56,7 @@ class Request:
     max_length: int | None = None
     batch_size: int = 32
     precision: str = "auto"
+    label_separator: str = "|"
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ class Predicted:
     """What came out.
 
     Attributes:
-        lines: One per example: id, text, (text_pair,) predicted, probability where there is one, tokens and slots for
-            joint models.
+        lines: One per example: id, text, (text_pair,) predicted (a list for multi-label models), probability where
+            there is one; tokens and slots for joint models, tokens and tags for taggers.
         metrics: By name; None where the data has no labels.
     """
 
@@ -83,6 +88,7 @@ def check_request(request: Request) -> None:
     named = ", ".join(f"--{name.replace('_', '-')}-column" for name in request.columns)
     problems.check(request.text is None or not named, f"{named} has no effect beside --text: leave it out.")
     problems.choice("precision", request.precision, PRECISIONS)
+    problems.choice("--label-separator", request.label_separator, SEPARATORS)
     problems.whole("--batch-size", request.batch_size, least=1)
     if request.model is None:
         problems.add("--model is missing: the folder of a fine-tuned model, such as runs/first/model.")
@@ -155,11 +161,13 @@ def _examples(request: Request, task: str) -> Examples:
     from datadiet.data import Columns, Examples, read_examples
 
     if request.text is None:
-        return read_examples(str(request.data), task, columns=Columns(**request.columns))
-    if request.text_pair is not None and task == "intent-slot":
-        raise ArgumentError("--text-pair has no effect with an intent-slot model: leave it out.")
+        columns, separator = Columns(**request.columns), request.label_separator
+        return read_examples(str(request.data), task, columns=columns, label_separator=separator)
+    if request.text_pair is not None and task in WORDS:
+        article = "an" if task[0] in "aeiou" else "a"
+        raise ArgumentError(f"--text-pair has no effect with {article} {task} model: leave it out.")
     pairs = None if request.text_pair is None else (request.text_pair,)
-    tokens = (tuple(request.text.split()),) if task == "intent-slot" else None
+    tokens = (tuple(request.text.split()),) if task in WORDS else None
     return Examples(ids=("0",), texts=(request.text,), text_pairs=pairs, tokens=tokens)
 
 
@@ -215,12 +223,14 @@ def lines_of(examples: Examples, predictions: Sequence[Prediction]) -> Iterator[
         line: Line = {"id": examples.ids[row], "text": examples.texts[row]}
         if examples.text_pairs is not None:
             line["text_pair"] = examples.text_pairs[row]
-        line["predicted"] = prediction.label
+        if prediction.label is not None:
+            line["predicted"] = list(prediction.label) if isinstance(prediction.label, tuple) else prediction.label
         if prediction.probability is not None:
             line["probability"] = round(prediction.probability, 6)
         if prediction.slots is not None:
             tokens = examples.tokens[row] if examples.tokens is not None else examples.texts[row].split()
-            line |= {"tokens": list(tokens), "slots": list(prediction.slots)}
+            name = "tags" if prediction.label is None else "slots"
+            line |= {"tokens": list(tokens), name: list(prediction.slots)}
         yield line
 
 
@@ -230,24 +240,12 @@ def write_predictions(lines: Sequence[Line], path: Path) -> None:
     Raises:
         DataError: If the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(lines, path)
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror or error}.") from error
-
-
-def _write_whole(lines: Sequence[Line], path: Path) -> None:
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with whole_file(path) as part:
         if path.suffix == ".parquet":
             _write_parquet(lines, part)
         else:
             with part.open("w", encoding="utf-8", newline="") as stream:
                 _WRITERS[path.suffix](lines, stream)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_jsonl(lines: Sequence[Line], stream: TextIO) -> None:
@@ -256,11 +254,15 @@ def write_jsonl(lines: Sequence[Line], stream: TextIO) -> None:
 
 
 def _write_separated(lines: Sequence[Line], stream: TextIO, delimiter: str) -> None:
-    """Tokens and slots as text with spaces between, as the usual slot files have them."""
+    """Tokens and tags as text with spaces between, as the usual slot files have them; labels with `|`."""
     writer = csv.DictWriter(stream, list(lines[0]), delimiter=delimiter, lineterminator="\n")
     writer.writeheader()
     for line in lines:
-        writer.writerow({name: " ".join(value) if isinstance(value, list) else value for name, value in line.items()})
+        writer.writerow({name: _cell(name, value) for name, value in line.items()})
+
+
+def _cell(name: str, value: Any) -> Any:
+    return ("|" if name == "predicted" else " ").join(value) if isinstance(value, list) else value
 
 
 def _write_parquet(lines: Sequence[Line], path: Path) -> None:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 from seqeval.metrics.sequence_labeling import get_entities
 
+from datadiet.comparison.row_kinds import label_sets, several_labels, tags_words
+
 Floats = NDArray[np.float64]
 
 
@@ -57,16 +59,23 @@ def row_sums(metric: str, predictions: pd.DataFrame) -> RowSums | None:
 
 def right(predictions: pd.DataFrame, metric: str) -> NDArray[np.bool_] | None:
     """Whether each row is right, bool `(rows,)`; None for metrics that are no share of right rows."""
+    if tags_words(predictions):
+        return None  # its accuracy is of words
     flags = {"accuracy": _label_right, "intent_accuracy": _label_right, "exact_match": _all_right}.get(metric)
     return None if flags is None else flags(predictions)
 
 
 def _label_right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
+    if several_labels(predictions):
+        pairs = zip(*label_sets(predictions), strict=True)
+        return np.fromiter((gold == found for gold, found in pairs), bool, len(predictions))
     same = predictions["gold"].astype(str) == predictions["predicted"].astype(str)
     return np.asarray(same, np.bool_)
 
 
 def _all_right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
+    if "gold_slots" not in predictions:
+        return _label_right(predictions)
     tags = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
     whole = np.fromiter((list(gold) == list(found) for gold, found in tags), bool, len(predictions))
     return np.asarray(_label_right(predictions) & whole, np.bool_)
@@ -84,6 +93,22 @@ def _ratio(sums: Floats) -> Floats:
     return sums[..., 0] / sums[..., 1]
 
 
+def _accuracy(predictions: pd.DataFrame) -> RowSums:
+    """Of the rows, or of the words where only they have a tag."""
+    if not tags_words(predictions):
+        return _share(_label_right)(predictions)
+    pairs = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
+    counts = [(sum(a == b for a, b in zip(gold, found, strict=True)), len(gold)) for gold, found in pairs]
+    return RowSums(np.array(counts, np.float64).reshape(-1, 2), _ratio)
+
+
+def _labels(predictions: pd.DataFrame) -> RowSums:
+    """Labels that are right, predicted and gold, per row."""
+    pairs = zip(*label_sets(predictions), strict=True)
+    counts = [(len(gold & found), len(found), len(gold)) for gold, found in pairs]
+    return RowSums(np.array(counts, np.float64).reshape(-1, 3), _f1)
+
+
 def _spans(predictions: pd.DataFrame) -> RowSums:
     """Spans found, predicted and gold, per row; the F1 is that of `seqeval` in its default mode."""
     tags = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
@@ -94,8 +119,13 @@ def _spans(predictions: pd.DataFrame) -> RowSums:
 
 
 def _span_counts(gold: Sequence[str], found: Sequence[str]) -> tuple[int, int, int]:
-    wanted, said = set(get_entities(list(gold))), set(get_entities(list(found)))
+    wanted, said = spans(gold), spans(found)
     return len(wanted & said), len(said), len(wanted)
+
+
+def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+    """Type, first and last word of each span, as `seqeval` reads them."""
+    return set(get_entities(list(tags)))
 
 
 def _f1(sums: Floats) -> Floats:
@@ -150,10 +180,12 @@ def _quotient(above: Floats, below: Floats) -> Floats:
 
 
 _MAKERS: dict[str, Callable[[pd.DataFrame], RowSums]] = {
-    "accuracy": _share(_label_right),
+    "accuracy": _accuracy,
     "intent_accuracy": _share(_label_right),
     "exact_match": _share(_all_right),
     "slot_f1": _spans,
+    "span_f1": _spans,
+    "micro_f1": _labels,
     "matthews": _matthews,
     "pearson": _correlation(ranks=False),
     "spearman": _correlation(ranks=True),

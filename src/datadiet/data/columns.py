@@ -26,13 +26,24 @@ PAIRS = (
 TEXTS = ("text", "sentence", "utterance", "query", "question", "review", "content", "texta")
 TOKENS = ("tokens", "words", "token")
 SLOTS = ("slots", "slotlabels", "slottags", "nertags", "tags", "bio")
+TAGS = ("nertags", "tags", "labels", "label", "slots", "slotlabels", "slottags", "bio", "postags")
 INTENTS = ("intent", "intentlabel", "label", "labels", "category", "class")
 CLASSES = (
     *("label", "labels", "class", "category", "target", "intent", "goldlabel", "isduplicate", "sentiment", "answer"),
     *("quality", "score"),
 )
+LABELS = ("labels", "label", "tags", "categories", "category", "topics", "classes", "class", "emotions", "targets")
 NUMBERS = ("label", "score", "similarity", "similarityscore", "relatednessscore", "labels", "rating", "target", "value")
 IDS = ("id", "idx", "guid", "index", "uid", "exampleid")
+
+IDLE = {
+    "classification": ("slots",),
+    "multi-label": ("slots", "intent"),
+    "regression": ("slots", "intent"),
+    "intent-slot": ("text_pair",),
+    "token-classification": ("text_pair", "label", "intent"),
+}
+WORDS = ("intent-slot", "token-classification")  # tasks that tag words
 
 FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fields(Columns)}
 
@@ -45,11 +56,10 @@ def check_columns(columns: Columns, task: str) -> Problems:
         ["--slots-column has no effect for the task 'regression'; leave it out."]
     """
     problems = Problems()
-    idle = {"intent-slot": ("text_pair",), "regression": ("slots", "intent"), "classification": ("slots",)}[task]
-    for name in idle:
+    for name in IDLE[task]:
         told = f"{FLAGS[name]} has no effect for the task {task!r}; leave it out."
         problems.check(getattr(columns, name) is None, told)
-    both = columns.label is not None and columns.intent is not None and task != "regression"
+    both = columns.label is not None and columns.intent is not None and "intent" not in IDLE[task]
     problems.check(not both, "--label-column and --intent-column name the same thing here; give one of them.")
     return problems
 
@@ -57,13 +67,13 @@ def check_columns(columns: Columns, task: str) -> Problems:
 def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
     """The table's own names for what the task needs; None where there is no such column.
 
-    The class is in `label` for every task, so `intent` is always None in the answer.
+    The class is in `label` for every task, so `intent` is always None in the answer; the tags are in `slots`.
 
     Args:
         table: Any format.
         task: Known, and `wanted` has passed `check_columns`.
         wanted: The user's names.
-        labelled: Whether the label (and slots, for `intent-slot`) must be there.
+        labelled: Whether what is to be predicted must be there: the label, the slots, or both.
 
     Returns:
         The names, and the problems: columns that are missing, with those that were found.
@@ -88,9 +98,9 @@ def _usual(table: Table, task: str, wanted: Columns) -> Columns:
     known = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
     label = _present(wanted.label, table, _first(_label_names(task), known))
     wanted = replace(wanted, id=wanted.id or _first(IDS, known), label=label)
-    if task != "intent-slot":
+    if task not in WORDS:
         return _usual_texts(wanted, known)
-    slots = _present(wanted.slots, table, _first(SLOTS, known))
+    slots = _present(wanted.slots, table, _first(_slot_names(task), known))
     tokens = wanted.tokens or wanted.text or _first((*TOKENS, *TEXTS), known)
     return replace(wanted, tokens=tokens, text=None, slots=slots)
 
@@ -110,7 +120,12 @@ def _usual_texts(wanted: Columns, known: Mapping[str, str]) -> Columns:
 
 
 def _label_names(task: str) -> Sequence[str]:
-    return {"intent-slot": INTENTS, "regression": NUMBERS}.get(task, CLASSES)
+    own = {"intent-slot": INTENTS, "regression": NUMBERS, "multi-label": LABELS, "token-classification": ()}
+    return own.get(task, CLASSES)
+
+
+def _slot_names(task: str) -> Sequence[str]:
+    return SLOTS if task == "intent-slot" else TAGS
 
 
 def _first(names: Sequence[str], known: Mapping[str, str]) -> str | None:
@@ -124,13 +139,13 @@ def _present(named: str | None, table: Table, usual: str | None) -> str | None:
 
 def _require(found: Columns, table: Table, task: str, labelled: bool, problems: Problems) -> None:
     """Note the parts that have no column."""
-    joint = task == "intent-slot"
+    joint, tags_words = task == "intent-slot", task in WORDS
     missing: list[tuple[str, Sequence[str]]]
-    missing = [] if found.text or found.tokens else [("tokens", TOKENS) if joint else ("text", TEXTS)]
-    if labelled and found.label is None:
+    missing = [] if found.text or found.tokens else [("tokens", TOKENS) if tags_words else ("text", TEXTS)]
+    if labelled and found.label is None and _label_names(task):
         missing.append(("intent" if joint else "label", _label_names(task)))
-    if labelled and joint and found.slots is None:
-        missing.append(("slots", SLOTS))
+    if labelled and tags_words and found.slots is None:
+        missing.append(("slots", _slot_names(task)))
     there = listed(list(table.columns)) or "none"
     for part, names in missing:
         problems.add(

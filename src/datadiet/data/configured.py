@@ -28,4 +28,5 @@ def load_configured(config: FinetuneConfig) -> Dataset:
         dev_share=config.dev_share,
         drop_overlap=config.drop_overlap,
         train_rows=config.train_rows,
+        label_separator=config.label_separator,
     )

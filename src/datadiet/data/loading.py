@@ -8,6 +8,7 @@ from pathlib import Path
 from datadiet.checks import ArgumentError, DataError, Problems
 from datadiet.data.columns import check_columns
 from datadiet.data.fingerprint import fingerprint
+from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.labels import is_whole, sorted_names
 from datadiet.data.notes import split_notes
 from datadiet.data.readers import read_file
@@ -15,6 +16,7 @@ from datadiet.data.records import TASKS, Columns, Dataset, Examples
 from datadiet.data.sources import find
 from datadiet.data.splits import handle_overlap, set_dev_aside, take_train_rows
 from datadiet.data.tables import Table, listed, row_problem
+from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import examples_from
 
 _USUAL = Columns()
@@ -29,6 +31,7 @@ def load_data(
     dev_share: float = 0.1,
     drop_overlap: bool = False,
     train_rows: int | None = None,
+    label_separator: str = "|",
 ) -> Dataset:
     """Load and check a whole data set.
 
@@ -36,15 +39,16 @@ def load_data(
     rows whose text is in another split (and drop them, if asked to), take `train_rows` of what is left.
 
     Args:
-        source: A folder with train/dev/test as jsonl, json, csv, tsv or parquet (the text ones also .gz) or in the
-            seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
+        source: A folder with train/dev/test as jsonl, json, csv, tsv, parquet or conll (the text ones also .gz) or in
+            the seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
             which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
-        task: `classification`, `regression` or `intent-slot`.
+        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
         columns: Names of columns that are not called as usual.
         seed: Of the draws, from 0.
         dev_share: Share of train in (0, 1) that becomes dev where there is none.
         drop_overlap: Drop training rows whose text, case and spacing aside, is in dev or test too.
         train_rows: Take a seeded share of train, so many rows.
+        label_separator: Between the labels of a text, for `multi-label`: `|`, `,` or `;`.
 
     Returns:
         The data set, its notes included.
@@ -58,13 +62,13 @@ def load_data(
         >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
         ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
     """
-    _check_arguments(task, columns, seed, dev_share, train_rows)
+    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator)
     found = find(source)
     if "train" not in found.splits:
         raise DataError(f"{source}: there is no train split; found {listed(sorted(found.splits))}. Add train.")
-    splits = _parse(found.read(), task, columns)
+    splits, told = _parse(found.read(), task, columns, label_separator)
     splits, aside = set_dev_aside(splits, dev_share, seed)
-    notes = [*found.notes, *aside]
+    notes = [*found.notes, *told, *aside]
     if drop_overlap:
         splits, told = handle_overlap(splits, drop=True)
         notes += told
@@ -75,14 +79,17 @@ def load_data(
     return _dataset(found.name, task, splits, notes)
 
 
-def read_examples(source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False) -> Examples:
+def read_examples(
+    source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False, label_separator: str = "|"
+) -> Examples:
     """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
 
     Args:
         source: A jsonl, json, csv, tsv, parquet or txt file (one text a line), or a data set as in `load_data`.
-        task: `classification`, `regression` or `intent-slot`; for the last, text without tokens is split at spaces.
+        task: As in `load_data`; where words are tagged, text without tokens is split at spaces.
         columns: Names of columns that are not called as usual.
         labelled: Whether every example must have its label. Otherwise labels are used where all have one.
+        label_separator: Between the labels of a text, for `multi-label`.
 
     Raises:
         ArgumentError: For arguments that are not allowed, together.
@@ -92,13 +99,14 @@ def read_examples(source: str, task: str, *, columns: Columns = _USUAL, labelled
         >>> read_examples("snips", "intent-slot").tokens[0][:3]
         ('add', 'sabrina', 'salerno')
     """
-    _check_arguments(task, columns)
+    _check_arguments(task, columns, separator=label_separator)
     path = Path(source).expanduser()
     table = read_file(path) if path.is_file() else _test_table(source)
-    examples, problems = examples_from(table, task, columns, labels="required" if labelled else "optional")
+    needed = "required" if labelled else "optional"
+    examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
     assert examples is not None  # nothing was wrong
-    return examples
+    return usual_scheme(examples)[0] if task == "token-classification" else examples
 
 
 def _test_table(source: str) -> Table:
@@ -110,7 +118,12 @@ def _test_table(source: str) -> Table:
 
 
 def _check_arguments(
-    task: str, columns: Columns, seed: int = 0, dev_share: float = 0.1, train_rows: int | None = None
+    task: str,
+    columns: Columns,
+    seed: int = 0,
+    dev_share: float = 0.1,
+    train_rows: int | None = None,
+    separator: str = "|",
 ) -> None:
     problems = Problems()
     problems.choice("task", task, TASKS)
@@ -119,18 +132,21 @@ def _check_arguments(
     problems.whole("seed", seed)
     problems.share("dev_share", dev_share)
     problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
+    problems.choice("label_separator", separator, SEPARATORS)
     if train_rows is not None:
         problems.whole("train_rows", train_rows, least=1)
     problems.raise_any(ArgumentError)
 
 
-def _parse(tables: Mapping[str, Table], task: str, columns: Columns) -> dict[str, Examples]:
-    """Examples of every split, checked one by one and against train."""
+def _parse(
+    tables: Mapping[str, Table], task: str, columns: Columns, separator: str
+) -> tuple[dict[str, Examples], list[str]]:
+    """Examples of every split, checked one by one and against train; and what was done to their tags."""
     splits: dict[str, Examples] = {}
     problems = Problems()
     for name, table in tables.items():
         needed = "complete" if name.startswith("test") else "required"
-        examples, wrong = examples_from(table, task, columns, needed)
+        examples, wrong = examples_from(table, task, columns, needed, separator)
         problems.found += wrong.found
         if examples is not None:
             splits[name] = examples
@@ -138,29 +154,48 @@ def _parse(tables: Mapping[str, Table], task: str, columns: Columns) -> dict[str
     for name in [name for name in splits if name != "train"]:
         _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
     problems.raise_any(DataError)
-    return splits
+    return _usual_schemes(splits) if task == "token-classification" else (splits, [])
+
+
+def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """Tags as BIO or IOBES, and what a user should know of them."""
+    found = {name: usual_scheme(examples) for name, examples in splits.items()}
+    notes = [f"{name}: {told}." for name, (_, told) in found.items() if told]
+    tags = {tag for tags in splits["train"].slots or () for tag in tags}
+    if tags and all(map(is_whole, tags)):
+        notes.append("The tags are numbers, so that every run of equal ones counts as a span: span_f1 needs names.")
+    return {name: examples for name, (examples, _) in found.items()}, notes
 
 
 def _compare_with_train(train: Examples, other: Examples, table: Table, task: str, problems: Problems) -> None:
     if (train.text_pairs is None) != (other.text_pairs is None):
         one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
         problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
-    if task == "regression" or other.labels is None:
-        return
-    known = sorted_names(str(label) for label in train.labels or ())
+    known = sorted_names(name for names in _names_by_row(train, task) for name in names)
+    what = "tag" if task == "token-classification" else "label"
     kinds = {is_whole(name) for name in known}
-    if len(kinds) > 1:
-        return  # train mixes `1` and `other` as text, so any name may be a class
+    if len(kinds) != 1:
+        return  # train has none, or mixes `1` and `other` as text, so any name may be a class
     found = [
         (
             row,
-            f"label {label!r} is {_kind(label)}, train's labels are {_kind(known[0], many=True)} ({listed(known, 3)})",
+            f"{what} {label!r} is {_kind(label)}, train's {what}s are {_kind(known[0], many=True)} "
+            f"({listed(known, 3)})",
         )
-        for row, label in enumerate(map(str, other.labels))
-        if label not in known and is_whole(label) not in kinds
+        for row, labels in enumerate(_names_by_row(other, task))
+        for label in [name for name in labels if name not in known and is_whole(name) not in kinds][:1]
     ]
     if found:
         problems.add(row_problem(table, found, "write the labels of all splits in one way"))
+
+
+def _names_by_row(examples: Examples, task: str) -> list[Sequence[str]]:
+    """What each row is labelled with, as names; nothing for numbers and unlabelled rows."""
+    if task == "token-classification":
+        return list(examples.slots or ())
+    if task == "regression":
+        return []
+    return [label if isinstance(label, tuple) else (str(label),) for label in examples.labels or ()]
 
 
 def _kind(label: str, many: bool = False) -> str:
@@ -169,17 +204,30 @@ def _kind(label: str, many: bool = False) -> str:
 
 def _check_variety(train: Examples, task: str) -> None:
     """There must be something to tell apart."""
-    distinct = set(train.labels or ())
+    if task == "multi-label":
+        _check_several_labels(train)
+    distinct: set[object] = set(train.labels or ())
+    if task == "token-classification":
+        distinct = {tag for tags in train.slots or () for tag in tags}
     if len(distinct) == 1:
-        what = {"regression": "one number", "intent-slot": "one intent"}.get(task, "one class")
+        words = {"regression": "one number", "intent-slot": "one intent", "multi-label": "one set of labels"}
+        what = {**words, "token-classification": "one tag"}.get(task, "one class")
         raise DataError(
             f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
         )
 
 
+def _check_several_labels(train: Examples) -> None:
+    names = {name for labels in _names_by_row(train, "multi-label") for name in labels}
+    if len(names) < 2:
+        told = f"one label only ({names.pop()!r})" if names else "no label at all"
+        raise DataError(f"train has {told}; the task 'multi-label' needs two or more. Use 'classification' for one.")
+
+
 def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequence[str]) -> Dataset:
     train = splits["train"]
-    label_names = () if task == "regression" else sorted_names(str(label) for label in train.labels or ())
+    named = () if task == "token-classification" else _names_by_row(train, task)
+    label_names = sorted_names(name for names in named for name in names)
     slot_names = tuple(sorted({slot for slots in train.slots or () for slot in slots}))
     told = (*notes, *split_notes(splits, label_names, slot_names))
     return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), told)

@@ -27,16 +27,21 @@ def split_notes(splits: Mapping[str, Examples], label_names: Sequence[str], slot
     for name, examples in splits.items():
         notes += _unknown_labels(name, examples, label_names, slot_names)
         notes += _one_sided(name, examples)
-        notes += [f"{name} is unlabelled: it gets no metrics."] if examples.labels is None else []
+        notes += [] if examples.labelled else [f"{name} is unlabelled: it gets no metrics."]
     return notes
 
 
 def _unknown_labels(split: str, examples: Examples, label_names: Sequence[str], slot_names: Sequence[str]) -> list[str]:
-    what = "an intent" if slot_names else "a label"
-    labels = _unseen(map(str, examples.labels or ()), label_names) if label_names else Counter()
+    what, tag = "an intent" if slot_names else "a label", "a slot" if label_names else "a tag"
+    labels = _unseen(_each_label(examples), label_names) if label_names else Counter()
     slots = _unseen((slot for tags in examples.slots or () for slot in tags), slot_names)
     found = [_unseen_note(split, "row", what, labels)] if labels else []
-    return [*found, _unseen_note(split, "word", "a slot", slots)] if slots else found
+    return [*found, _unseen_note(split, "word", tag, slots)] if slots else found
+
+
+def _each_label(examples: Examples) -> Iterable[str]:
+    for label in examples.labels or ():
+        yield from label if isinstance(label, tuple) else [str(label)]
 
 
 def _unseen(labels: Iterable[str], known: Sequence[str]) -> Counter[str]:

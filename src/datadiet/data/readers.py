@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.checks import DataError
+from datadiet.data.conll import looks_like_conll, parse_conll
 from datadiet.data.tables import Table, listed, numbered_problem
 
 _Reader = Callable[[bytes, str], Table]
@@ -160,14 +161,22 @@ def _with_header(rows: Sequence[tuple[int, list[str]]], place: str) -> Table:
         remedy = "quote what holds a separator (csv) or save the data as jsonl"
         raise DataError(numbered_problem(place, "line", uneven, remedy))
     cells = list(zip(*(fields for _, fields in body), strict=True)) or [()] * len(names)
-    columns = {name: list(held) for name, held in zip(names, cells, strict=True) if name}
+    # one column without a name is the row numbers that pandas writes; of several none could be told from another
+    columns = {name: list(held) for name, held in zip(names, cells, strict=True) if name or names.count(name) == 1}
     return Table(place, columns, len(body), [number for number, _ in body], textual=True)
 
 
 def read_txt(data: bytes, place: str) -> Table:
-    """One text a line, as the column `text`; empty lines at the end do not count."""
+    """One text a line, as the column `text`; empty lines at the end do not count. CoNLL files are read as such."""
     lines = text_lines(data, place)
+    if looks_like_conll(lines):
+        return parse_conll(lines, place)
     return Table(place, {"text": lines}, len(lines), range(1, len(lines) + 1))
+
+
+def read_conll(data: bytes, place: str) -> Table:
+    """A word and its tag on each line, blank lines between sentences; see `parse_conll`."""
+    return parse_conll(text_lines(data, place), place)
 
 
 def read_parquet(data: bytes, place: str) -> Table:
@@ -184,13 +193,13 @@ def read_parquet(data: bytes, place: str) -> Table:
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise DataError(f"{place}: not a readable Parquet file ({reason}); write it again.") from error
-    named = _class_names(table.schema.metadata or {})
+    named = class_names(table.schema.metadata or {})
     columns = {name: table[name].to_pylist() for name in dict.fromkeys(table.column_names)}
     columns |= {name: decode_classes(columns[name], names) for name, names in named.items() if name in columns}
     return Table(place, columns, table.num_rows)
 
 
-def _class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Class names by column, from the schema metadata that the `datasets` library writes."""
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
     inner = {name: held.get("feature", held) for name, held in features.items() if isinstance(held, dict)}
@@ -262,6 +271,10 @@ FORMATS: Mapping[str, _Reader] = {
     "csv": read_csv,
     "tsv": read_tsv,
     "parquet": read_parquet,
+    "conll": read_conll,
+    "iob": read_conll,
+    "iob2": read_conll,
+    "bio": read_conll,
 }
 
 
@@ -292,15 +305,25 @@ def read_file(path: Path) -> Table:
 
 def read_named(data: bytes, file: str, place: str) -> Table:
     """Read the content of a data file whose name has a known ending."""
-    if file.lower().endswith(".gz"):
-        data = _unzipped(data, place)
-    kind = file.lower().removesuffix(".gz").rpartition(".")[2]
+    data, kind = unpacked(data, file, place)
     return (read_txt if kind == "txt" else FORMATS[kind])(data, place)
 
 
-def _unzipped(data: bytes, place: str) -> bytes:
+def unpacked(data: bytes, file: str, place: str) -> tuple[bytes, str]:
+    """The content without its compression, and its format.
+
+    Raises:
+        DataError: If it is no complete gzip file.
+
+    Example:
+        >>> unpacked(gzip.compress(b"{}"), "train.jsonl.gz", "train.jsonl.gz")
+        (b'{}', 'jsonl')
+    """
+    kind = file.lower().removesuffix(".gz").rpartition(".")[2]
+    if not file.lower().endswith(".gz"):
+        return data, kind
     try:
-        return gzip.decompress(data)
+        return gzip.decompress(data), kind
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(f"{place}: not a complete gzip file ({error}); compress it again.") from error
 

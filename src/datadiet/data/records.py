@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, replace
 
-TASKS = ("classification", "regression", "intent-slot")
+from datadiet.checks import DataError
+
+TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
 
 
 @dataclass(frozen=True)
@@ -14,8 +16,9 @@ class Columns:
 
     Attributes:
         text, text_pair: The text, and the second text of a pair. Naming `text` alone means that there is no pair.
-        label: The class or the number to predict.
-        tokens, slots, intent: For `intent-slot`; `label` may stand for `intent` and the other way round.
+        label: The class, the labels or the number to predict.
+        tokens, slots: The words and their tags, for `intent-slot` and `token-classification`.
+        intent: For `intent-slot`; `label` may stand for it and the other way round.
         id: The user's own id of each example.
     """
 
@@ -34,10 +37,13 @@ class Examples:
 
     Attributes:
         ids: The user's own ids, or the row number in the file as text where there are none.
-        texts: For `intent-slot` the tokens joined by spaces.
+        texts: For data that has words the tokens joined by spaces.
         text_pairs: Second texts of a pair task, else None.
         tokens, slots: Words and their tags, for data that has words; else None.
-        labels: Class names (the intent, for `intent-slot`), numbers for regression; None where the split is unlabelled.
+        labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
+            example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
+        source_rows: Where each example stands in what was read, from 0, whatever has been left out since; None where
+            it was not read. No part of what an example is: two splits that differ in it only are equal.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -49,21 +55,43 @@ class Examples:
     text_pairs: Sequence[str] | None = None
     tokens: Sequence[Sequence[str]] | None = None
     slots: Sequence[Sequence[str]] | None = None
-    labels: Sequence[str] | Sequence[float] | None = None
+    labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
+    source_rows: Sequence[int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        sizes = {field.name: len(held) for field in fields(self) if (held := getattr(self, field.name)) is not None}
+        sizes = {part.name: len(held) for part in fields(self) if (held := getattr(self, part.name)) is not None}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the sequences of a split must have one length, got {sizes}.")
 
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to compare predictions with."""
+        return self.labels is not None or self.slots is not None
+
     def take(self, rows: Iterable[int]) -> Examples:
         """The given rows (positions from 0), in the given order."""
         chosen = [int(row) for row in rows]
-        parts = {field.name: getattr(self, field.name) for field in fields(self)}
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
         return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
+
+
+def without_input(examples: Examples) -> Examples:
+    """The same labels over empty texts: what the null model of PVI trains on.
+
+    Raises:
+        DataError: For tagged words: without words there is nothing to tag.
+
+    Example:
+        >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
+        Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
+    """
+    if examples.tokens is not None or examples.slots is not None:
+        raise DataError("empty inputs are for texts with one label each: tagged words have none to leave out.")
+    blank = ("",) * len(examples)
+    return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
 
 
 @dataclass(frozen=True)
@@ -72,11 +100,11 @@ class Dataset:
 
     Attributes:
         name: `snips`, a hub name, or the folder's own name; never a path.
-        task: `classification`, `regression` or `intent-slot`.
+        task: One of `TASKS`.
         splits: `train` and `dev`, perhaps `test`; MNLI has `dev_mismatched` and `test_mismatched` beside them.
         label_names: Class names of train, sorted, integers as integers; the position is the model's class number.
-            Empty for regression.
-        slot_names: Slot tags of train, sorted as text.
+            Empty for regression and `token-classification`.
+        slot_names: Tags of train, sorted as text.
         fingerprint: 16 hex digits over the task and everything in the splits, whatever the file format.
         notes: Sentences the user should read once.
     """

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from datadiet.checks import DataError, Problems
 from datadiet.data import hub
-from datadiet.data.readers import FORMATS, read_file, read_named, read_seq_folder, split_name
+from datadiet.data.conll import looks_like_conll
+from datadiet.data.originals import Original, original_entry, original_file, original_named, original_split
+from datadiet.data.readers import FORMATS, read_bytes, read_file, read_named, read_seq_folder, split_name, text_lines
 from datadiet.data.tables import Table, listed
+
+_Read = TypeVar("_Read")
 
 PACKAGED = ("snips",)
 
@@ -44,13 +48,17 @@ class Source:
         name: What the set is called in results; never a path.
         place: What the user gave, for messages.
         splits: A function per split that reads it.
+        originals: The same, with every column as it stands.
         notes: Sentences the user should read once.
+        own_names: What each split is called where it comes from; as here, where it is not said.
     """
 
     name: str
     place: str
     splits: Mapping[str, Callable[[], Table]]
+    originals: Mapping[str, Callable[[], Original]]
     notes: tuple[str, ...] = ()
+    own_names: Mapping[str, str] = field(default_factory=dict)
 
     def read(self) -> dict[str, Table]:
         """Read every split, train first.
@@ -85,7 +93,8 @@ def find(source: str) -> Source:
     if path.is_dir():
         return _saved(path) if hub.is_saved(path) else _folder(path)
     if path.exists():
-        return Source(split_stem(path), source, {"train": partial(read_file, path)})
+        whole = {"train": partial(original_file, path)}
+        return Source(split_stem(path), source, {"train": partial(read_file, path)}, whole)
     named = hub.hub_name(source)
     if named is None:
         raise DataError(_missing(source, path))
@@ -110,16 +119,15 @@ def _missing(source: str, path: Path) -> str:
 
 def _packaged(name: str) -> Source:
     home = resources.files("datadiet") / "packaged" / name
-    readers: dict[str, Callable[[], Table]] = {}
-    for split in ("train", "dev", "test"):
-        file = f"{split}.jsonl.gz"
-        readers[split] = partial(_read_packaged, home / file, file, f"{name}/{file}")
+    files = {split: f"{split}.jsonl.gz" for split in ("train", "dev", "test")}
+    readers = {split: partial(_packaged_file, read_named, home, file) for split, file in files.items()}
+    originals = {split: partial(_packaged_file, original_named, home, file) for split, file in files.items()}
     aside = f"{name!r} is the packaged data; the folder of that name here was not read (write ./{name} to read it)."
-    return Source(name, name, readers, (aside,) if Path(name).is_dir() else ())
+    return Source(name, name, readers, originals, (aside,) if Path(name).is_dir() else ())
 
 
-def _read_packaged(resource: Any, file: str, place: str) -> Table:
-    return read_named(resource.read_bytes(), file, place)
+def _packaged_file(read: Callable[[bytes, str, str], _Read], home: Any, file: str) -> _Read:
+    return read((home / file).read_bytes(), file, f"{home.name}/{file}")
 
 
 def _saved(folder: Path) -> Source:
@@ -134,14 +142,15 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     notes = (f"Splits that are not used: {listed(ignored)}.",) if ignored else ()
     if not once:
         raise DataError(f"{place}: no train, dev or test split; found {listed(ignored) or 'none'}.")
-    return Source(
-        name, place, {s: partial(hub.split_table, splits[own], f"{place}, {own}") for s, own in once.items()}, notes
-    )
+    readers = {split: partial(hub.split_table, splits[own], f"{place}, {own}") for split, own in once.items()}
+    originals = {split: partial(original_split, splits[own], f"{place}, {own}") for split, own in once.items()}
+    return Source(name, place, readers, originals, notes, once)
 
 
 def _folder(folder: Path) -> Source:
     entries = sorted(folder.iterdir())
     found = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
+    found = found or _conll_texts(entries)
     once = _once([(split, entry.name) for split, entry in found], str(folder))
     if not once:
         kinds = ", ".join(FORMATS)
@@ -152,7 +161,16 @@ def _folder(folder: Path) -> Source:
             "seq.in, seq.out and label."
         )
     readers = {split: partial(_read_entry, entry) for split, entry in found}
-    return Source(folder.resolve().name, str(folder), readers)
+    originals = {split: partial(original_entry, entry) for split, entry in found}
+    own_names = {split: _stem(entry) for split, entry in found}
+    return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
+
+
+def _conll_texts(entries: Iterable[Path]) -> list[tuple[str, Path]]:
+    """Splits as CoNLL files that are called .txt, as many of them are."""
+    named = [(SPLIT_NAMES[entry.stem.lower()], entry) for entry in entries if entry.stem.lower() in SPLIT_NAMES]
+    texts = [(split, entry) for split, entry in named if entry.suffix.lower() == ".txt" and entry.is_file()]
+    return [(split, entry) for split, entry in texts if looks_like_conll(text_lines(read_bytes(entry), str(entry)))]
 
 
 def _stem(entry: Path) -> str:

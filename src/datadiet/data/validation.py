@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from datadiet.checks import Problems
-from datadiet.data.columns import recognise
+from datadiet.data.columns import WORDS, recognise
+from datadiet.data.label_lists import label_lists
 from datadiet.data.labels import class_labels, is_blank, number_labels
 from datadiet.data.records import Columns, Examples
 from datadiet.data.tables import Table, row_problem
@@ -17,7 +18,7 @@ _Words = tuple[tuple[str, ...], ...]
 
 
 def examples_from(
-    table: Table, task: str, wanted: Columns, labels: str = "required"
+    table: Table, task: str, wanted: Columns, labels: str = "required", separator: str = "|"
 ) -> tuple[Examples | None, Problems]:
     """The examples of a split, or what is wrong with it.
 
@@ -27,6 +28,7 @@ def examples_from(
         wanted: The user's column names.
         labels: `required` (train, dev), `complete` (all rows or none: test) or `optional` (new text: labels are used
             only where every row has one).
+        separator: Between the labels of a text, for `multi-label`.
 
     Returns:
         The examples (None where columns are missing), and all problems found.
@@ -40,8 +42,9 @@ def examples_from(
         return None, problems
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
-    slots = _slots(table, names.slots, tokens, labels, problems) if tokens and task == "intent-slot" else None
-    found = _labels(table, names.label, task, labels, problems)
+    tag = "slot" if task == "intent-slot" else "tag"
+    slots = _slots(table, names.slots, tokens, labels, problems, tag) if tokens and task in WORDS else None
+    found = _labels(table, names.label, task, labels, problems, separator)
     if task == "intent-slot" and (slots is None or found is None):
         slots = found = None  # a joint example is labelled with both or not at all
     return (
@@ -52,6 +55,7 @@ def examples_from(
             tokens=tokens,
             slots=slots,
             labels=found,
+            source_rows=range(table.size),
         ),
         problems,
     )
@@ -115,7 +119,7 @@ def _words(table: Table, column: str, problems: Problems) -> _Words:
         (
             lambda row: bool(row) and not all(map(str.strip, row)),
             "a token is empty",
-            "remove it together with its slot",
+            "remove it together with its tag",
         ),
     ]
     for is_wrong, what, remedy in checks:
@@ -145,7 +149,9 @@ def _text_items(items: Sequence[Any]) -> tuple[str, ...] | None:
     return tuple(map(str, items)) if kinds <= {str, int} else None
 
 
-def _slots(table: Table, column: str | None, tokens: _Words, labels: str, problems: Problems) -> _Words | None:
+def _slots(
+    table: Table, column: str | None, tokens: _Words, labels: str, problems: Problems, tag: str
+) -> _Words | None:
     """Tags of each row's words, of the same length; None where the split has none."""
     cells = [_word_list(cell) for cell in table.columns[column]] if column else [()] * table.size
     if not any(cells) and labels != "required":
@@ -153,27 +159,31 @@ def _slots(table: Table, column: str | None, tokens: _Words, labels: str, proble
     if labels == "optional" and not all(cells):
         return None
     found = [
-        (row, _slot_problem(words, tags))
+        (row, _slot_problem(words, tags, tag))
         for row, (words, tags) in enumerate(zip(tokens, cells, strict=True))
         if words and (tags is None or len(words) != len(tags))
     ]
     if found:
-        problems.add(row_problem(table, found, "give every token one slot"))
+        problems.add(row_problem(table, found, f"give every token one {tag}"))
     return tuple(cell or () for cell in cells)
 
 
-def _slot_problem(words: Sequence[str], tags: Sequence[str] | None) -> str:
-    return "the slots are no list of tags" if tags is None else f"{len(words)} tokens but {len(tags)} slots"
+def _slot_problem(words: Sequence[str], tags: Sequence[str] | None, tag: str) -> str:
+    return f"the {tag}s are no list of tags" if tags is None else f"{len(words)} tokens but {len(tags)} {tag}s"
 
 
 def _labels(
-    table: Table, column: str | None, task: str, labels: str, problems: Problems
-) -> tuple[str, ...] | tuple[float, ...] | None:
+    table: Table, column: str | None, task: str, labels: str, problems: Problems, separator: str
+) -> tuple[str, ...] | tuple[float, ...] | tuple[tuple[str, ...], ...] | None:
     """Labels of all rows, or None for a split without any."""
     if column is None:
         return None
     before = len(problems.found)
-    found: list[Any] = (number_labels if task == "regression" else class_labels)(table, column, problems)
+    found: list[Any]
+    if task == "multi-label":
+        found = list(label_lists(table, column, separator, problems))
+    else:
+        found = list((number_labels if task == "regression" else class_labels)(table, column, problems))
     without = [row for row, label in enumerate(found) if label is None]
     nothing_at_all = len(without) == table.size
     if (without and labels == "optional") or (nothing_at_all and labels == "complete"):

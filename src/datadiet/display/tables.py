@@ -211,7 +211,11 @@ def prediction_table(line: Mapping[str, Any]) -> RenderableType:
     """
     table = Table.grid(padding=(0, 2))
     value = "" if line.get("probability") is None else f"  ({percent(line['probability'])})"
-    table.add_row(Text("predicted", style="dim"), Text(f"{line['predicted']}{value}", style="bold"))
-    for token, slot in zip(line.get("tokens") or (), line.get("slots") or (), strict=False):
+    if "predicted" in line:  # a tagger says something of the words alone
+        found = line["predicted"]
+        shown = (", ".join(found) or "none") if isinstance(found, list) else found
+        table.add_row(Text("predicted", style="dim"), Text(f"{shown}{value}", style="bold"))
+    tags = line.get("slots") or line.get("tags") or ()
+    for token, slot in zip(line.get("tokens") or (), tags, strict=False):
         table.add_row(Text(token), Text(slot, style="dim" if slot == "O" else "bold"))
     return table

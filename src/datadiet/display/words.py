@@ -57,3 +57,15 @@ def epoch_span(first: int, last: int) -> str:
         ('1', '2-6')
     """
     return f"{first + 1}" if first == last else f"{first + 1}-{last + 1}"
+
+
+def shown(text: object, most: int = 200) -> str:
+    r"""Text from data on one line: what is no letter or sign is escaped, so that it cannot steer the terminal.
+
+    Example:
+        >>> shown("a\tb\x1b[2J"), shown("a long sentence", 8)
+        ('a b\\x1b[2J', 'a long …')
+    """
+    line = " ".join(str(text).split())
+    cut = line if len(line) <= most else f"{line[: most - 1].rstrip()} …"
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)

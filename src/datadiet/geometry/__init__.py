@@ -1,7 +1,7 @@
 """Points and the distances between them: what scores and selectors share that look at where examples lie.
 
-Points are a float array `(n, d)` or a SciPy CSR matrix. scikit-learn, SciPy and faiss are imported when a function needs
-them, and torch never is.
+Points are a float array `(n, d)` or a SciPy CSR matrix. scikit-learn, SciPy and faiss are imported when a function
+needs them, and torch never is.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def k_means(points: NDArray[np.float64], clusters: int, *, seed: int, backend: s
     if backend not in BACKENDS:
         raise ArgumentError(f"unknown backend {backend!r}. Allowed: {', '.join(BACKENDS)}.")
     if clusters == 1:
-        return points.mean(0, keepdims=True)
+        return points.mean(0, keepdims=True)  # type: ignore[no-any-return]
     return _by_faiss(points, clusters, seed) if backend == "faiss" else _by_sklearn(points, clusters, seed)
 
 
@@ -118,12 +118,12 @@ def _apart(
 ) -> NDArray[np.float64]:
     if metric == "cosine":
         return np.maximum(1 - np.einsum("nd,nd->n", points, near), 0.0)  # type: ignore[no-any-return]
-    return np.sqrt(squared_norms(gaps))  # type: ignore[no-any-return]
+    return np.sqrt(squared_norms(gaps))
 
 
 def _directions(points: NDArray[np.float64]) -> NDArray[np.float64]:
     lengths = np.sqrt(squared_norms(points))[:, None]
-    return np.divide(points, lengths, out=np.zeros_like(points), where=lengths > 0)  # type: ignore[no-any-return]
+    return np.divide(points, lengths, out=np.zeros_like(points), where=lengths > 0)
 
 
 def class_codes(labels: ArrayLike | None, size: int) -> tuple[NDArray[np.int64], list[Any]]:

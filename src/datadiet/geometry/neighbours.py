@@ -132,8 +132,9 @@ def _sparse(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.f
 def top_columns(keys: NDArray[Any], count: int) -> NDArray[np.int64]:
     """Columns of the `count` largest keys of each row, in no order.
 
-    Where there are many columns, only the largest of each group of 64 is looked at first: the `count` largest keys lie in
-    the `count` groups with the largest ones. A partition of whole rows would take longer than the products did.
+    Where there are many columns, only the largest of each group of 64 is looked at first: the `count` largest keys
+    lie in the `count` groups with the largest ones. A partition of whole rows would take longer than the products
+    did.
 
     Example:
         >>> top_columns(np.array([[1.0, 5.0, 3.0, 2.0]]), 1)

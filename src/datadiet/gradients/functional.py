@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -60,8 +61,10 @@ def batch_size(batch: Batch) -> int:
 
 @contextmanager
 def derivable_attention() -> Iterator[None]:
-    """Attention by its formula: the fused kernels have no rules for vmap and forward mode. Nothing of the model changes."""
-    with sdpa_kernel(SDPBackend.MATH):
+    """Attention by its formula: the fused kernels have no rules for vmap and forward mode. The model stays as it is."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        # torch's own rules for forward mode are still written in torch.jit, of which it warns
+        warnings.filterwarnings("ignore", message=r"`torch\.jit", category=DeprecationWarning)
         yield
 
 
@@ -78,15 +81,15 @@ def squared_norms(
     bytes_each = 4 * sum(parameter.numel() for parameter in parameters.values())
     together = max(1, min(size, GRADIENT_BYTES // max(1, bytes_each)))
     reason: Exception | None = None
-    for form in (batch, _with_wide_mask(batch)):
+    for form in (batch, with_wide_mask(batch)):
         try:
             with derivable_attention():
                 return _mapped(model, parameters, form, loss, inputs, together)
         except (RuntimeError, NotImplementedError) as error:
             reason = reason or error
     raise ArgumentError(
-        f"torch.func cannot map over this model ({str(reason).splitlines()[0][:200]}). Take parameters='last_layer' or a "
-        f"function of names that chooses linear layers, embeddings and layer norms only, which need no mapping; or "
+        f"torch.func cannot map over this model ({str(reason).splitlines()[0][:200]}). Take parameters='last_layer' or "
+        f"a function of names that chooses linear layers, embeddings and layer norms only, which need no mapping; or "
         f"rewrite what reads a tensor's value in the forward pass."
     ) from reason
 
@@ -106,8 +109,8 @@ def _mapped(
     return found.detach()
 
 
-def _with_wide_mask(batch: Batch) -> dict[str, Any]:
-    """The attention mask in the additive form `(batch, 1, 1, positions)`, whose values transformers does not look at."""
+def with_wide_mask(batch: Batch) -> dict[str, Any]:
+    """The attention mask in the additive form `(batch, 1, 1, positions)`, which transformers takes as it is."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.dim() != 2:
         return dict(batch)
@@ -125,8 +128,8 @@ def alignments(
 ) -> Tensor:
     """Inner product of each example's gradient with a direction, float32 `(batch,)`: one pass in forward mode.
 
-    The derivative of all losses along the direction is the product of each one's gradient with it, and no gradient of an
-    example is ever made.
+    The derivative of all losses along the direction is the product of each one's gradient with it, and no gradient of
+    an example is ever made.
 
     Raises:
         ArgumentError: If torch has no forward derivative of something in the model.
@@ -142,7 +145,8 @@ def alignments(
             f"torch has no forward derivative of this model ({str(error).splitlines()[0][:200]}); take "
             f"parameters='last_layer'."
         ) from error
-    return found.detach().float()
+    products: Tensor = found.detach().float()
+    return products
 
 
 def summed_gradient(

@@ -57,7 +57,8 @@ def grand(
 
     `last_layer` with the loss by default is a closed form: one forward pass without gradients. Otherwise linear layers,
     embeddings and layer norms are taken layer by layer from one backward pass per batch; two examples are checked
-    against autograd. What that cannot do goes through `torch.func`: vmap over per-example gradients, several times slower.
+    against autograd. What that cannot do goes through `torch.func`: vmap over per-example gradients, several times
+    slower.
 
     Args:
         model: On its device; a transformers model or any module.
@@ -77,8 +78,8 @@ def grand(
         float32 `(n,)` in the order of the rows, at least 0; larger = harder.
 
     Raises:
-        ArgumentError: If an option is unknown, no parameter is chosen, the loss is not one per example, torch.func cannot
-            follow the model, or a norm is not finite, naming rows.
+        ArgumentError: If an option is unknown, no parameter is chosen, the loss is not one per example, torch.func
+            cannot follow the model, or a norm is not finite, naming rows.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -87,8 +88,9 @@ def grand(
         >>> grand(model, data, stack, inputs=lambda batch: (batch["x"],)).shape
         (2,)
 
-    Source: Paul, Ganguli and Dziugaite 2021 (arXiv 2107.07075), section 2.1, at one state of the model instead of a mean
-    over ten. Not to be used before training: GraNd at initialisation did not reproduce (Kirsch 2023, arXiv 2303.14753).
+    Source: Paul, Ganguli and Dziugaite 2021 (arXiv 2107.07075), section 2.1, at one state of the model instead of a
+    mean over ten. Not to be used before training: GraNd at initialisation did not reproduce (Kirsch 2023, arXiv
+    2303.14753).
     The code of Attendu and Corbeil 2023 leaves dropout on and takes one example at a time.
     """
     if method not in METHODS:
@@ -138,6 +140,7 @@ def batches(
 
 
 def default_loss(model: nn.Module) -> Losses:
+    """The losses recognised from names, with the share of the intent that the model trains with."""
     alpha = getattr(getattr(model, "config", None), "alpha", 0.5)
     return partial(example_losses, alpha=float(alpha))
 
@@ -225,8 +228,8 @@ class _Norms:
                 worst = int((found[:, place] - wanted).abs().argmax())
                 layer = type(list(layers.calls)[worst]).__name__
                 raise NotLayerwiseError(
-                    f"a {layer} has a squared norm of {float(found[worst, place]):.4g} by its calls where autograd gives "
-                    f"{float(wanted[worst]):.4g}"
+                    f"a {layer} has a squared norm of {float(found[worst, place]):.4g} by its calls where autograd "
+                    f"gives {float(wanted[worst]):.4g}"
                 )
 
     def _losses(self, batch: Batch) -> Tensor:

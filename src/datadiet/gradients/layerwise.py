@@ -2,16 +2,16 @@
 
 The gradient of a linear layer is a sum over positions of outer products, `sum_t d_t h_t^T`, with `h_t` what went in and
 `d_t` the loss's gradient at what came out. Its squared norm is `sum_ts (d_t . d_s) (h_t . h_s)`: no gradient of any
-example is ever made, which for a text model would be as large as the model itself for each one. Embeddings and layer norms
-are alike. This is exact as long as every chosen parameter belongs to such a layer and an example's loss depends on its
-own row alone.
+example is ever made, which for a text model would be as large as the model itself for each one. Embeddings and layer
+norms are alike. This is exact as long as every chosen parameter belongs to such a layer and an example's loss depends
+on its own row alone.
 
 Source: Goodfellow 2015 (arXiv 1510.01799); for positions Li et al. 2022 (arXiv 2110.05679), "ghost clipping".
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -51,7 +51,7 @@ class Layers:
         owners: dict[int, int] = {}
         self.calls: dict[nn.Module, _Calls] = {}
         for module in model.modules():
-            own = {name: parameter for name, parameter in module.named_parameters(recurse=False)}
+            own = dict(module.named_parameters(recurse=False))
             names = frozenset(name for name, parameter in own.items() if id(parameter) in wanted)
             if not names:
                 continue
@@ -73,7 +73,7 @@ class Layers:
             for hook in hooks:
                 hook.remove()
 
-    def _hook(self, batch: int):  # type: ignore[no-untyped-def]
+    def _hook(self, batch: int) -> Callable[..., Tensor]:
         def seen(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
             inputs = given[0].detach()
             if len(output) == 1 and batch > 1:  # positions alike for all rows: their gradient must stay apart

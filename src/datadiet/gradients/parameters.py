@@ -18,8 +18,8 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
 
     Args:
         model: The model.
-        parameters: `all`; `last_layer`: of the last linear layer of each head; or a function of a name that says whether
-            it counts.
+        parameters: `all`; `last_layer`: of the last linear layer of each head; or a function of a name that says
+            whether it counts.
 
     Raises:
         ArgumentError: If the choice is unknown or no parameter is left, with names that there are.

@@ -78,12 +78,12 @@ def tracin(
 ) -> NDArray[np.float32]:
     """How harmful each example is to a dev set: minus its TracIn influence on the dev set's mean loss.
 
-    `- sum_c eta_c <grad L_c(x, y), mean_dev grad L_c>`. Published, the sign is the other way round: a positive influence
-    lowers the dev loss. Here larger = harder, as everywhere: **positive = harmful, negative = helpful**.
+    `- sum_c eta_c <grad L_c(x, y), mean_dev grad L_c>`. Published, the sign is the other way round: a positive
+    influence lowers the dev loss. Here larger = harder, as everywhere: **positive = harmful, negative = helpful**.
 
-    The last layer with the loss by default is a closed form over forward passes. Other parameters cost one backward pass
-    of the dev set and one pass in forward mode of the data per checkpoint, which gives the inner products without any
-    example's gradient.
+    The last layer with the loss by default is a closed form over forward passes. Other parameters cost one backward
+    pass of the dev set and one pass in forward mode of the data per checkpoint, which gives the inner products without
+    any example's gradient.
 
     Args:
         checkpoints: Models, or folders that are loaded one after the other.
@@ -153,7 +153,7 @@ def _last_layer(
     dev_rows: NDArray[np.int64],
     *,
     collate: Collate,
-    sizes: dict[str, int],
+    sizes: dict[str, Any],
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     """Inner products with the summed gradient of the dev rows, head by head."""
     summed: dict[str, Tensor] = {}

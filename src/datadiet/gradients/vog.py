@@ -89,10 +89,10 @@ def vog(
         ArgumentError: If there are fewer than 2 checkpoints, they do not belong together, an option is unknown, the
             model's embeddings are not known, or a gradient is not finite, naming rows.
 
-    Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600); for text Anand, Tan and Minakova 2023 ("Influence Scores
-    at Scale", EMNLP), section 3.1. They do not say that paddings are left out, without which short texts seem easy. The
-    reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the number of
-    some.
+    Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600); for text Anand, Tan and Minakova 2023 ("Influence
+    Scores at Scale", EMNLP), section 3.1. They do not say that paddings are left out, without which short texts seem
+    easy. The reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the
+    number of some.
     """
     if normalise not in NORMALISATIONS:
         raise ArgumentError(unknown("normalisation", normalise, NORMALISATIONS))
@@ -255,5 +255,5 @@ def _joined(parts: list[_Running], normalise: Normalisation) -> Vog:
     known = [held for held in labels if held is not None]
     classes = np.concatenate(known) if len(known) == len(parts) else None
     how = choose_normalisation(classes) if normalise == "auto" else normalise
-    values = np.mean([normalised(held, classes, how) for held in raw.values()], axis=0, dtype=np.float64)
-    return Vog(values.astype(np.float32), raw, how, parts[0].checkpoints)
+    values = np.stack([normalised(held, classes, how) for held in raw.values()]).mean(0)  # (heads, n) -> (n,)
+    return Vog(np.asarray(values, np.float32), raw, how, parts[0].checkpoints)

@@ -56,7 +56,8 @@ def std() -> History:
         mean, times, gap = _moved(state, values, fresh)
         # gap * (new value - new mean), which is 0 for rows that are not fresh and for a first value
         rest = gap - gap / np.maximum(times, 1)
-        return {"mean": mean, "times": times, "squares": state["squares"] + gap * rest}
+        squares = (state["squares"] + gap * rest).astype(np.float32)
+        return {"mean": mean, "times": times, "squares": squares}
 
     def value(state: State) -> Values:
         times = np.maximum(state["times"], 1)

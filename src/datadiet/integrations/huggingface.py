@@ -35,8 +35,9 @@ from datadiet.integrations.results import result_of
 from datadiet.integrations.rows import carry_rows, pop_rows, row_weights
 from datadiet.integrations.sampler import DietSampler
 from datadiet.integrations.sentence_pairs import captured_outputs, pair_signals
+from datadiet.integrations.teacher import Teacher
 from datadiet.ledger import Ledger
-from datadiet.models.heads import Heads, head_layers
+from datadiet.models.heads import Heads, head_layers, head_weights
 from datadiet.records import CostLedger, EpochResult, Json, Signals
 from datadiet.scoring import Batch, lengths_of
 from datadiet.tasks import signals_of
@@ -64,6 +65,7 @@ class DietMixin(_Base):
         features: Where each training row lies, float `(rows, size)` or a SciPy CSR matrix, for selectors that cover a
             space.
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
+        teacher: What another model says of the training rows, of which the loss takes a part (`teacher_of`).
         run_folder: Where scores/, plans/ and result.json are written; `args.output_dir` by default.
         ledger: A cost ledger that is already running; the caller then writes the result himself.
         *args, **kwargs: Of the Trainer.
@@ -80,6 +82,7 @@ class DietMixin(_Base):
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        teacher: Teacher | None = None,
         run_folder: Path | None = None,
         ledger: Ledger | None = None,
         **kwargs: Any,
@@ -87,6 +90,7 @@ class DietMixin(_Base):
         # before the user's callbacks, which may ask for what ours record
         kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
         super().__init__(*args, **kwargs)
+        self.teacher = teacher
         self.diet, self.ledger, self._records = diet, ledger or Ledger(), ledger is None
         self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
         self._dieting = diet.plans
@@ -177,13 +181,16 @@ class DietMixin(_Base):
             captured_outputs(self.network) if self._embeds else nullcontext(none)
         )
         weights = None if self._weights is None else self._weights[rows.cpu()]
-        with capture as captured, self.heads.watching(weights):
+        with capture as captured, self.heads.watching(weights, outputs=self.teacher is not None):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
-        self.diet.observe(
-            rows, self.signals_of_batch(captured if self._embeds else outputs, batch), epoch=self.current_epoch.epoch
-        )
+        signals = self.signals_of_batch(captured if self._embeds else outputs, batch)
+        if self.teacher is not None:
+            share = self.teacher.share(self.current_epoch.kept / self.num_rows)
+            taught = self.teacher.loss(self.heads.outputs, signals, rows, head_weights(self.network))
+            loss = (1 - share) * loss + share * taught
+        self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
         self.current_epoch.count(len(rows), batch)
         return (loss, outputs) if return_outputs else loss
 

@@ -49,6 +49,12 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
     return {"label": found[-1], "tokens": found[-1]} if found else {}
 
 
+def head_weights(model: nn.Module) -> dict[str, float]:
+    """What each head of a joint model counts in its loss, `alpha` and the rest; empty for a model with one head."""
+    alpha = getattr(getattr(model, "config", None), "alpha", None)
+    return {} if alpha is None else {"intent": float(alpha), "slots": 1 - float(alpha)}
+
+
 def _last(linear: Mapping[str, nn.Linear], part: str) -> nn.Linear | None:
     """The last of the layers whose name has this part: of a head that an adapter copies, the copy that trains."""
     return next((layer for name, layer in reversed(list(linear.items())) if part in name.split(".")), None)
@@ -59,6 +65,10 @@ class Heads:
 
     Args:
         layers: Of `head_layers`.
+
+    Attributes:
+        inputs: What went into each head in the last forward pass, detached.
+        outputs: What came out, with its gradient, where `watching` was asked to keep it.
 
     Example:
         >>> layer = nn.Linear(2, 3)
@@ -72,13 +82,15 @@ class Heads:
     def __init__(self, layers: Layers) -> None:
         self.layers = dict(layers)
         self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
 
     @contextmanager
-    def watching(self, weights: Tensor | None = None) -> Iterator[None]:
+    def watching(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
         """Note the inputs of the forward passes inside; give each example a weight in their backward.
 
         Args:
             weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th.
+            outputs: Whether to keep what comes out of the heads.
 
         Raises:
             ArgumentError: If there are weights, and no layer that they could act on.
@@ -88,9 +100,10 @@ class Heads:
                 "the selector gives loss weights, and this model has no linear layer with as many outputs as labels "
                 "on which they could act; use a selector without weights."
             )
-        self.inputs = {}
+        self.inputs, self.outputs = {}, {}
         hooks = [
-            layer.register_forward_hook(self._hook(heads, weights)) for layer, heads in _by_layer(self.layers).items()
+            layer.register_forward_hook(self._hook(heads, weights, outputs))
+            for layer, heads in _by_layer(self.layers).items()
         ]
         try:
             yield
@@ -98,10 +111,12 @@ class Heads:
             for hook in hooks:
                 hook.remove()
 
-    def _hook(self, heads: tuple[str, ...], weights: Tensor | None) -> Callable[..., None]:
+    def _hook(self, heads: tuple[str, ...], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
         def seen(_layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
                 self.inputs[head] = given[0].detach()
+                if outputs:
+                    self.outputs[head] = output
             if weights is not None and output.requires_grad:
                 factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
                 output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]

@@ -20,6 +20,7 @@ from transformers import (
     AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
@@ -136,7 +137,10 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def load_classifier(
-    name: str, label_names: Sequence[str], *, problem: Literal["classification", "regression"] = "classification"
+    name: str,
+    label_names: Sequence[str],
+    *,
+    problem: Literal["classification", "multi-label", "regression"] = "classification",
 ) -> PreTrainedModel:
     """A pretrained encoder with a sequence classification head, float32, in eval mode.
 
@@ -147,22 +151,75 @@ def load_classifier(
         name: As for `resolve_model`.
         label_names: Names by class number, kept in the config; not used by regression, which has one output and is
             trained with the mean squared error.
-        problem: `classification` or `regression`.
+        problem: `classification`, `multi-label` (binary cross-entropy, a sigmoid for each label) or `regression`.
 
     Raises:
         DataError: If there is no such model, or its weights do not fit.
         ArgumentError: If the model is a joint one.
     """
-    config = load_config(name)
-    if isinstance(config, IntentSlotConfig):
-        raise ArgumentError(f"{name} is a joint intent and slot model: use it with --task intent-slot.")
+    config = _stock_config(name)
     if problem == "regression":
         config.num_labels, config.problem_type = 1, "regression"
     else:
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {label: number for number, label in enumerate(label_names)}
-        config.problem_type = "single_label_classification"
+        _name_labels(config, label_names)
+        several = problem == "multi-label"
+        config.problem_type = "multi_label_classification" if several else "single_label_classification"
     return _load(AutoModelForSequenceClassification, name, config=config, ignore_mismatched_sizes=True)
+
+
+def _stock_config(name: str) -> PreTrainedConfig:
+    config = load_config(name)
+    if isinstance(config, IntentSlotConfig):
+        raise ArgumentError(f"{name} is a joint intent and slot model: use it with --task intent-slot.")
+    return config
+
+
+def _name_labels(config: PreTrainedConfig, names: Sequence[str]) -> None:
+    config.id2label = dict(enumerate(names))
+    config.label2id = {name: number for number, name in enumerate(names)}
+
+
+def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
+    """A pretrained encoder with a token classification head, float32, in eval mode.
+
+    The head is new unless the source has one for as many tags; see `load_classifier`. The model takes `word_positions`
+    among its inputs and does not look at them: they travel with the batch, so that tags can be laid on words
+    afterwards.
+
+    Args:
+        name: As for `resolve_model`.
+        tag_names: Names by class number, kept in the config.
+
+    Raises:
+        DataError: If there is no such model, or its weights do not fit.
+        ArgumentError: If the model is a joint one.
+    """
+    config = _stock_config(name)
+    _name_labels(config, tag_names)
+    config.problem_type = None
+    return _without_word_positions(
+        _load(AutoModelForTokenClassification, name, config=config, ignore_mismatched_sizes=True)
+    )
+
+
+def _without_word_positions(model: PreTrainedModel) -> PreTrainedModel:
+    model.register_forward_pre_hook(_drop_word_positions, with_kwargs=True)
+    return model
+
+
+def _drop_word_positions(module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    return args, {name: value for name, value in kwargs.items() if name != "word_positions"}
+
+
+def is_tagger(config: PreTrainedConfig) -> bool:
+    """Whether a saved model has a token classification head.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> is_tagger(BertConfig(architectures=["BertForTokenClassification"])), is_tagger(BertConfig())
+        (True, False)
+    """
+    return any(str(name).endswith("ForTokenClassification") for name in config.architectures or ())
 
 
 def load_intent_slot(
@@ -222,6 +279,8 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     config = load_config(str(folder))
     if isinstance(config, IntentSlotConfig):
         return _load(IntentSlotModel, str(folder), complete=True)
+    if is_tagger(config):
+        return _without_word_positions(_load(AutoModelForTokenClassification, str(folder), complete=True))
     return _load(AutoModelForSequenceClassification, str(folder), complete=True)
 
 

@@ -43,7 +43,7 @@ def comparison_page(folder: Path) -> Page:
         tiles=_tiles(found),
         notes=notes,
         verdicts=verdicts(found),
-        tables=[_quality(found), _time(found), *_worst(recall, counts)],
+        tables=[_quality(found), _time(found), *_worst(recall, counts, found["task"])],
         drawings=_drawings(folder, found, results, recall, counts),
         options=yaml.safe_dump(found["plan"], sort_keys=False, allow_unicode=True),
         footer=footer(found["environment"]),
@@ -200,12 +200,13 @@ def _recalls(folder: Path, results: Mapping[str, Json]) -> tuple[Recalls, dict[s
     return means, counts
 
 
-def _worst(means: Recalls, counts: Mapping[str, int]) -> list[Table]:
+def _worst(means: Recalls, counts: Mapping[str, int], task: str) -> list[Table]:
     rows = []
     for method, recall in means.items():
         worst = min(recall, key=lambda name: (recall[name], name))
         rows.append([method, worst, percent(recall[worst]), f"{counts[worst]:,}"])
-    return [Table("Worst class", ["method", "class", "recall", "rows"], rows)] if rows else []
+    unit = "spans" if task == "token-classification" else "rows"
+    return [Table("Worst class", ["method", "class", "recall", unit], rows)] if rows else []
 
 
 def _drawings(

@@ -18,6 +18,8 @@ from datadiet import run_folder
 from datadiet.checks import UserError
 from datadiet.config import read_config
 from datadiet.data.configured import load_configured
+from datadiet.data.records import Examples
+from datadiet.data.tagging import span_types
 from datadiet.records import Json
 from datadiet.reporting.dynamics import Dynamics, Floats, Rows
 
@@ -88,7 +90,14 @@ def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], l
     texts = list(train.texts)
     if train.text_pairs is not None:
         texts = [f"{first} ‖ {second}" for first, second in zip(texts, train.text_pairs, strict=True)]
-    return texts, [str(label) for label in train.labels or [""] * len(texts)]
+    return texts, _shown_labels(train)
+
+
+def _shown_labels(train: Examples) -> list[str]:
+    """A label, all labels, or the types of the spans of each row, as one text."""
+    if train.labels is None:
+        return [", ".join(span_types(tags)) for tags in train.slots or [()] * len(train)]
+    return [", ".join(label) if isinstance(label, tuple) else str(label) for label in train.labels]
 
 
 def example_table(

@@ -193,7 +193,7 @@ def per_class(figures: Mapping[str, Mapping[str, float]], counts: Mapping[str, i
             axes.plot([100 * found[name] for name in names], names, "o", color=colours[run], label=run, alpha=0.85)
         axes.set_yticks(range(len(names)), [f"{_short(name)} ({counts[name]})" for name in names])
         axes.invert_yaxis()
-        axes.set_xlabel("recall, % (rows of the class)")
+        axes.set_xlabel("recall, % (how many there are)")
         if len(figures) > 1:
             figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
         return figure

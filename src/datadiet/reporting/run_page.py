@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import yaml
 
 from datadiet import run_folder
+from datadiet.comparison.row_kinds import label_sets, several_labels, tags_words
 from datadiet.comparison.words import energy_words
 from datadiet.records import Json
 from datadiet.reporting import figures
@@ -84,7 +87,13 @@ def _time(result: Json) -> Table:
 
 
 def recalls(predictions: pd.DataFrame) -> tuple[dict[str, float], dict[str, int]]:
-    """Recall and number of rows by gold class."""
+    """Recall and number of rows by gold class; by label where rows have several; of spans by their type."""
+    if tags_words(predictions):
+        columns = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
+        return _recalls_of((_typed_spans(gold), _typed_spans(found)) for gold, found in columns)
+    if several_labels(predictions):
+        pairs = zip(*label_sets(predictions), strict=True)
+        return _recalls_of(([(name, name) for name in gold], [(name, name) for name in found]) for gold, found in pairs)
     gold = predictions["gold"].astype(str)
     right = gold == predictions["predicted"].astype(str)
     found = right.groupby(gold).agg(["mean", "size"])
@@ -93,14 +102,35 @@ def recalls(predictions: pd.DataFrame) -> tuple[dict[str, float], dict[str, int]
     }
 
 
+def _typed_spans(tags: Sequence[str]) -> list[tuple[str, object]]:
+    from datadiet.comparison.row_sums import spans  # seqeval is slow to import
+
+    with warnings.catch_warnings():  # as in `datadiet.tasks.metrics`
+        warnings.filterwarnings("ignore", message=".*seems not to be NE tag", category=UserWarning)
+        return [(span[0], span) for span in spans(tags)]
+
+
+def _recalls_of(
+    pairs: Iterable[tuple[Sequence[tuple[str, object]], Sequence[tuple[str, object]]]],
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Recall and number by class, from what is gold and what is found in each row: (class, thing) each."""
+    counts: Counter[str] = Counter()
+    hits: Counter[str] = Counter()
+    for gold, found in pairs:
+        counts.update(name for name, _ in gold)
+        hits.update(name for name, _ in set(gold) & set(found))
+    return {name: hits[name] / counts[name] for name in sorted(counts)}, {name: counts[name] for name in sorted(counts)}
+
+
 def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
-    """Predictions of the tested split; None where a run has none, or predicts numbers."""
+    """Predictions of the tested split; None where a run has none, predicts numbers, or there is nothing to find."""
     path = folder / run_folder.PREDICTIONS
     if result["task"] == "regression" or not path.is_file():
         return None
     table = pd.read_parquet(path)
     found = table[table["split"] == ("test" if result["metrics"]["test"] else "dev")]
-    return found if len(found) and found["gold"].notna().all() else None
+    gold = "gold_slots" if len(found) and tags_words(found) else "gold"
+    return found if len(found) and found[gold].notna().all() and recalls(found)[0] else None
 
 
 def _classes(folder: Path, result: Json) -> list[Table]:
@@ -110,7 +140,7 @@ def _classes(folder: Path, result: Json) -> list[Table]:
     recall, counts = recalls(predictions)
     worst = min(recall, key=lambda name: (recall[name], name))
     rows = [[worst, percent(recall[worst]), f"{counts[worst]:,}"]]
-    return [Table("Worst class", ["class", "recall", "rows"], rows)]
+    return [Table("Worst class", ["class", "recall", "spans" if tags_words(predictions) else "rows"], rows)]
 
 
 def _drawings(folder: Path, result: Json, dynamics: Dynamics) -> list[Drawing]:

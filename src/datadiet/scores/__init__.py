@@ -4,8 +4,8 @@ A score is `f(logits, labels, *, mask=None) -> values` and drops the class axis;
 `example_values` composes it with a token reduction and a combination of heads, so that any score works on any task. A
 function of your own of the same form goes wherever these go.
 
-Scores of a whole set are `f(embeddings, labels=None, *, ids=None, ...)` or `f(texts, labels=None, *, ids=None, ...)`; they
-need no model's answer, and stand in `EMBEDDING_SCORES` and `TEXT_SCORES`.
+Scores of a whole set are `f(embeddings, labels=None, *, ids=None, ...)` or `f(texts, labels=None, *, ids=None, ...)`;
+they need no model's answer, and stand in `EMBEDDING_SCORES` and `TEXT_SCORES`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from datadiet.scores.logits import (
     el2n,
     entropy,
     gold_probability,
+    is_multi_hot,
     margin,
 )
 from datadiet.scores.reduce import (
@@ -29,6 +30,7 @@ from datadiet.scores.reduce import (
     reduce_tokens,
 )
 from datadiet.scores.text import TEXT_SCORES, length, scdp
+from datadiet.scores.tokens import mask_tokens, with_tokens
 
 # for names on the command line only; in Python the functions are passed themselves
 SCORES: dict[str, Score] = {
@@ -54,11 +56,14 @@ __all__ = [
     "entropy",
     "example_values",
     "gold_probability",
+    "is_multi_hot",
     "length",
     "margin",
+    "mask_tokens",
     "moderate",
     "neighbour_distance",
     "prototypes",
     "reduce_tokens",
     "scdp",
+    "with_tokens",
 ]

@@ -3,8 +3,8 @@
     score(embeddings, labels=None, *, ids=None, ...) -> float32 (n,)
 
 No model's answer is needed. Without labels the whole set is one group; with labels every class is one by itself. Raw
-sentence embeddings cluster by topic and not by label, so that a rare topic of a large class looks hard either way, and a
-rare class looks hard without labels only.
+sentence embeddings cluster by topic and not by label, so that a rare topic of a large class looks hard either way,
+and a rare class looks hard without labels only.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ def prototypes(
         >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
         array([1., 1., 0.], dtype=float32)
 
-    Source: Sorscher et al. 2022 (arXiv 2206.14486), section 4, on any embeddings instead of those of SwAV. Theirs is the
-    cosine form, without labels: `metric="cosine"`.
+    Source: Sorscher et al. 2022 (arXiv 2206.14486), section 4, on any embeddings instead of those of SwAV. Theirs is
+    the cosine form, without labels: `metric="cosine"`.
     """
     problems = Problems()
     problems.choice("metric", metric, METRICS)
@@ -180,7 +180,8 @@ def neighbour_distance(
         >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
         array([1., 1., 4.], dtype=float32)
 
-    Source: the distance to the k nearest neighbours as a measure of outliers, Ramaswamy et al. 2000 (SIGMOD), as a mean.
+    Source: the distance to the k nearest neighbours as a measure of outliers, Ramaswamy et al. 2000 (SIGMOD), as a
+    mean.
     """
     problems = Problems()
     problems.choice("metric", metric, METRICS)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from datadiet.records import HeadSignals, Signals
-from datadiet.scores.logits import el2n
+from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_multi_hot
+from datadiet.scores.logits import margin as logit_margin
 
 FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
 
@@ -32,7 +33,8 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
     loss is the sum, i.e. the example's negative log-likelihood, EL2N is the norm of all errors, and an example is
     correct where every decision is. The norm of the hidden vector is the root of the mean square over the decisions.
     A regression head has a squared error for its loss, |z - y| for EL2N, and nan for probability, margin and
-    correctness.
+    correctness. A multi-hot head has the mean over the classes of the right answer's probability, the margin of its
+    worst class and the sum of the binary cross-entropies, and is correct where every class is.
 
     Args:
         signals: The heads of one forward pass.
@@ -65,10 +67,38 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
     }
 
 
+def label_signals(signals: Signals) -> dict[str, Tensor]:
+    """Loss and margin of the one label that each example has, whatever is tagged beside it: for the noise guard.
+
+    Args:
+        signals: The heads of one forward pass.
+
+    Returns:
+        float32 `(batch,)` each: `label_loss` and `label_margin`, as in `free_signals`, of the first head with one class
+        per example; nan where there is none (regression, token classification).
+
+    Example:
+        >>> found = label_signals(Signals({"label": HeadSignals(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))}))
+        >>> {name: round(values.item(), 4) for name, values in found.items()}
+        {'label_loss': 2.1269, 'label_margin': 2.0}
+    """
+    heads = list(signals.heads.values())
+    for head in heads:
+        if head.labels.dim() == 1 and not head.labels.is_floating_point():
+            found = _of_head(head)
+            return {"label_loss": found.loss, "label_margin": found.margin}
+    unknown = torch.full((len(heads[0].labels),), torch.nan, device=heads[0].logits.device)
+    return {"label_loss": unknown, "label_margin": unknown}
+
+
 def _of_head(head: HeadSignals) -> _Head:
     logits, labels = head.logits.float(), head.labels
     errors = el2n(logits, labels, mask=head.mask).square()
     hidden = _squared_norm(head, errors)
+    if is_multi_hot(logits, labels):
+        right = ((logits >= 0) == (labels == 1)).all(-1).float()
+        worst, loss = logit_margin(logits, labels), cross_entropy(logits, labels)
+        return _Head(gold_probability(logits, labels), worst, loss, errors, right, hidden, torch.ones_like(errors))
     if labels.is_floating_point():
         error = logits.reshape(len(labels)) - labels  # (batch, 1) -> (batch,)
         unknown = torch.full_like(error, torch.nan)

@@ -3,8 +3,8 @@
 With logits `z = W h + b` and the cross-entropy, the gradient of one decision's loss is its error `p - y` times the
 layer's input: `dL/dW = (p - y) h^T`, `dL/db = p - y`. Several decisions of an example (words of a sentence) share the
 layer, so the gradient of their summed loss is a sum of outer products. Its norm is not the sum of their norms; it
-follows exactly from the inner products of errors and of inputs. Regression counts half the squared error, several labels
-at once the sum of their binary cross-entropies.
+follows exactly from the inner products of errors and of inputs. Regression counts half the squared error, several
+labels at once the sum of their binary cross-entropies.
 """
 
 from __future__ import annotations

@@ -4,6 +4,10 @@ Everything is computed in float32 (float64 logits in float64), whatever precisio
 precision, well-learned examples collapse onto a handful of values. For the same reason no score here computes
 `1 - p`: near `p = 1` the difference is rounding error. The mass of the other classes is summed instead, so that
 examples the model has learned still come out in order.
+
+Labels come in three forms, told apart by dtype and shape: class numbers `(...)` for logits `(..., classes)`; floats of
+the logits' own shape `(..., classes)`, 0 or 1, for any number of labels per decision (multi-hot), where every class has
+a sigmoid of its own; and other floats, the targets of a regression. A multi-hot head still has one value per decision.
 """
 
 from __future__ import annotations
@@ -20,6 +24,17 @@ from datadiet.checks import ArgumentError
 EL2N_MAX = 2.0**0.5
 
 
+def is_multi_hot(logits: Tensor, labels: Tensor) -> bool:
+    """Whether labels are 0 or 1 for each of several classes: floats of the logits' shape, more than one to a decision.
+
+    Example:
+        >>> is_multi_hot(torch.zeros(4, 3), torch.ones(4, 3)), is_multi_hot(torch.zeros(4, 1), torch.ones(4))
+        (True, False)
+    """
+    several = labels.dim() > 0 and labels.shape[-1] > 1 and labels.dim() > 1
+    return labels.is_floating_point() and logits.shape == labels.shape and several
+
+
 class Score(Protocol):
     """A function of this form: larger = harder, float32, the class axis dropped, 0 where the mask is False."""
 
@@ -30,15 +45,17 @@ class Score(Protocol):
 def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Error L2 norm: how far the predicted distribution lies from the label.
 
-    `EL2N(x, y) = || softmax(z) - onehot(y) ||_2`, and `|z - y|` for regression (floating-point labels).
+    `EL2N(x, y) = || softmax(z) - onehot(y) ||_2`; `|| sigmoid(z) - y ||_2` for multi-hot labels, and `|z - y|` for
+    regression (floating-point labels).
 
     Args:
         logits: `(..., classes)`, any float dtype; `(..., 1)` or `(...)` for regression.
-        labels: Class numbers `(...)` in [0, classes), or floating-point targets `(...)`.
+        labels: Class numbers `(...)` in [0, classes), multi-hot floats `(..., classes)`, or float targets `(...)`.
         mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
 
     Returns:
-        float32 `(...)` in [0, sqrt(2)]; 0 = certain and right, sqrt(2) = certain and wrong.
+        float32 `(...)` in [0, sqrt(2)]; 0 = certain and right, sqrt(2) = certain and wrong. Multi-hot: in
+        [0, sqrt(classes)].
 
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or a label that counts is no class.
@@ -50,6 +67,8 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     Source: Paul, Ganguli and Dziugaite 2021, section 2.2, from one state of the model instead of a mean over ten. With
     two classes it ranks like cross-entropy: `sqrt(2) * (1 - p_y)`.
     """
+    if is_multi_hot(logits, labels):
+        return _counted(torch.sigmoid(-_signed("el2n", logits, labels, mask)).norm(dim=-1), mask)
     if labels.is_floating_point():
         return absolute_error(logits, labels, mask=mask)
     scaled, gold = _classes("el2n", logits, labels, mask)
@@ -61,11 +80,11 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
 def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The loss: how surprised the model is by the label, in nats.
 
-    `CE(x, y) = -log softmax(z)_y`
+    `CE(x, y) = -log softmax(z)_y`; the sum over the classes of `-log sigmoid(+-z_c)` for multi-hot labels.
 
     Args:
         logits: `(..., classes)`, any float dtype.
-        labels: Class numbers `(...)` in [0, classes).
+        labels: Class numbers `(...)` in [0, classes), or multi-hot floats `(..., classes)`.
         mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
 
     Returns:
@@ -80,21 +99,24 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
 
     Source: the `loss` baseline of Attendu and Corbeil 2023 (arXiv 2306.03208), without class weights or smoothing.
     """
+    if is_multi_hot(logits, labels):
+        return _counted(functional.softplus(-_signed("cross_entropy", logits, labels, mask)).sum(-1), mask)
     return _counted(functional.softplus(_gap("cross_entropy", logits, labels, mask)), mask)
 
 
 def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How far the strongest other class stands above the label's own.
 
-    `margin(x, y) = max_{c != y} z_c - z_y`
+    `margin(x, y) = max_{c != y} z_c - z_y`; for multi-hot labels that of the worst class, `max_c (1 - 2 y_c) z_c`: the
+    logit of a sigmoid is the logit of the wrong answer minus that of the right one, up to its sign.
 
     Args:
         logits: `(..., classes)`, any float dtype.
-        labels: Class numbers `(...)` in [0, classes).
+        labels: Class numbers `(...)` in [0, classes), or multi-hot floats `(..., classes)`.
         mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
 
     Returns:
-        float32 `(...)`, any sign; negative = right, by that much; positive = wrong.
+        float32 `(...)`, any sign; negative = right (in every class), by that much; positive = wrong.
 
     Raises:
         ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
@@ -106,6 +128,8 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
     Source: Pleiss et al. 2020 (arXiv 2001.10528), section 3.1, with the sign turned so that larger = harder; averaged
     over rounds (`history.mean`) it is the negative of their area under the margin.
     """
+    if is_multi_hot(logits, labels):
+        return _counted(-_signed("margin", logits, labels, mask).amin(-1), mask)
     scaled, gold = _classes("margin", logits, labels, mask)
     strongest = scaled.scatter(-1, gold, -torch.inf).amax(-1)
     return _counted(strongest - _at(scaled, gold), mask)
@@ -114,15 +138,16 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
 def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How undecided the model is, whatever the label says, in nats.
 
-    `H(x) = -sum_c p_c log p_c` with `p = softmax(z)`
+    `H(x) = -sum_c p_c log p_c` with `p = softmax(z)`; for multi-hot labels the sum of the entropies of the
+    classes' sigmoids.
 
     Args:
         logits: `(..., classes)`, any float dtype.
-        labels: Class numbers `(...)`; only their shape is used.
+        labels: Class numbers `(...)`, or multi-hot floats `(..., classes)`; only their shape is used.
         mask: bool `(...)`: where it is False the value is 0.
 
     Returns:
-        float32 `(...)` in [0, log(classes)]; 0 = certain, right or wrong.
+        float32 `(...)` in [0, log(classes)], multi-hot in [0, classes log 2]; 0 = certain, right or wrong.
 
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or for regression.
@@ -133,6 +158,10 @@ def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
 
     Source: uncertainty sampling (Lewis and Gale 1994), as a label-free baseline.
     """
+    if is_multi_hot(logits, labels):
+        signed = _signed("entropy", logits, labels, mask)
+        both = torch.special.entr(signed.sigmoid()) + torch.special.entr((-signed).sigmoid())
+        return _counted(both.sum(-1), mask)
     _check_classes("entropy", logits, labels, mask)
     return _counted(torch.special.entr(_wide(logits).softmax(-1)).sum(-1), mask)
 
@@ -175,11 +204,11 @@ def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None
 def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The probability the model gives to the label: a signal to look at, no score, since larger = easier.
 
-    `p_y = softmax(z)_y`
+    `p_y = softmax(z)_y`; for multi-hot labels the mean over the classes of the probability of the right answer.
 
     Args:
         logits: `(..., classes)`, any float dtype.
-        labels: Class numbers `(...)` in [0, classes).
+        labels: Class numbers `(...)` in [0, classes), or multi-hot floats `(..., classes)`.
         mask: bool `(...)`: where it is False the value is 0 and the label may be anything.
 
     Returns:
@@ -194,7 +223,29 @@ def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = No
 
     Source: Swayamdipta et al. 2020 (arXiv 2009.10795), section 2: averaged over epochs it is their confidence.
     """
+    if is_multi_hot(logits, labels):
+        return _counted(torch.sigmoid(_signed("gold_probability", logits, labels, mask)).mean(-1), mask)
     return _counted(torch.sigmoid(-_gap("gold_probability", logits, labels, mask)), mask)
+
+
+def _signed(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
+    """Log odds of each class's right answer, `(2 y_c - 1) z_c`: `(..., classes)`; 0 where the mask is False."""
+    wanted = labels.detach()
+    if mask is not None:
+        if mask.shape != labels.shape[:-1]:
+            raise ArgumentError(
+                f"the mask needs the labels' shape without the classes: got a mask of shape {tuple(mask.shape)} for "
+                f"labels of shape {tuple(labels.shape)}."
+            )
+        wanted = wanted.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
+    # as for class numbers, not on an accelerator
+    if wanted.device.type == "cpu" and not bool(((wanted == 0) | (wanted == 1)).all()):
+        raise ArgumentError(
+            f"{name} reads floating-point labels of the logits' shape {tuple(labels.shape)} as multi-hot, 0 or 1 for "
+            "each class; found other numbers. Several numbers to predict cannot be scored."
+        )
+    signed = torch.where(wanted == 1, 1.0, -1.0) * _wide(logits)
+    return signed if mask is None else signed.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
 
 
 def _gap(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:

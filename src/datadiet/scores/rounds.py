@@ -59,7 +59,8 @@ def rates_of(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None
 
 def times(table: Floats) -> Floats:
     """In how many rounds each example has a value."""
-    return (~np.isnan(table)).sum(0).astype(np.float64)
+    seen: Floats = (~np.isnan(table)).sum(0).astype(np.float64)
+    return seen
 
 
 def total(table: Floats) -> Floats:

@@ -38,8 +38,9 @@ def scdp(
         texts: `(n,)` strings, or the parts of each text (e.g. premise and hypothesis), which are joined by a space.
         labels: `(n,)`; with them every class has a median of its own, over one vocabulary.
         ids: The user's names of the rows, for errors.
-        vectorizer: Something with `fit_transform(texts)` that gives a sparse matrix, such as `TfidfVectorizer` with options
-            of your own; by default scikit-learn's with its defaults (lower case, words of two or more characters).
+        vectorizer: Something with `fit_transform(texts)` that gives a sparse matrix, such as `TfidfVectorizer` with
+            options of your own; by default scikit-learn's with its defaults (lower case, words of two or more
+            characters).
         tolerance: The median is found when it moves by less.
 
     Returns:
@@ -53,9 +54,10 @@ def scdp(
         >>> scdp(["play some music", "play some jazz", "play some music", "rain tomorrow"]).argmax()
         np.int64(3)
 
-    Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning). Their code holds the TF-IDF matrix dense, which takes tens of GB
-    for a hundred thousand texts; here it stays sparse, since `||x - m||^2 = ||x||^2 - 2 x.m + ||m||^2` needs only `x.m`.
-    There a text without a word that counts is taken for the most usual one, and texts that are all the same fail.
+    Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning). Their code holds the TF-IDF matrix dense, which takes tens
+    of GB for a hundred thousand texts; here it stays sparse, since `||x - m||^2 = ||x||^2 - 2 x.m + ||m||^2` needs only
+    `x.m`. There a text without a word that counts is taken for the most usual one, and texts that are all the same
+    fail.
     """
     problems = Problems()
     problems.check(tolerance > 0, f"tolerance must be above 0, got {tolerance}.")
@@ -130,7 +132,7 @@ def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) 
 
     Example:
         >>> from scipy.sparse import csr_array
-        >>> geometric_median(csr_array([[0.0], [0.0], [9.0]])).round(6)
+        >>> geometric_median(csr_array([[0.0], [0.0], [9.0]])).round(4)
         array([0.])
 
     Source: Weiszfeld 1937; where the median falls on a row, Vardi and Zhang 2000.
@@ -141,7 +143,7 @@ def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) 
         apart = _squared_distances(matrix, median, norms)
         other = apart > _SAME
         if not other.any():
-            return median
+            return median  # type: ignore[no-any-return]
         weights = np.where(other, 1 / np.sqrt(np.where(other, apart, 1.0)), 0.0)
         moved: NDArray[np.float64] = np.asarray(matrix.T @ weights) / weights.sum()
         if same := total - int(other.sum()):
@@ -163,7 +165,7 @@ def distances_to(matrix: Any, point: NDArray[np.float64]) -> NDArray[np.float64]
         >>> distances_to(csr_array([[3.0, 0.0], [0.0, 0.0]]), np.array([0.0, 4.0]))
         array([5., 4.])
     """
-    return np.sqrt(_squared_distances(matrix, point, squared_norms(matrix)))  # type: ignore[no-any-return]
+    return np.sqrt(_squared_distances(matrix, point, squared_norms(matrix)))
 
 
 def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[np.float64]) -> NDArray[np.float64]:

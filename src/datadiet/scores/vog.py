@@ -91,8 +91,8 @@ def normalised(
     Args:
         values: float `(n,)`.
         labels: Class numbers `(n,)`; None where there are no classes.
-        how: `class`; `dataset`; `none` gives them back as they are; `auto` takes `dataset` where there are no classes or
-            they are uneven (largest more than 4 times the smallest), else `class`.
+        how: `class`; `dataset`; `none` gives them back as they are; `auto` takes `dataset` where there are no classes
+            or they are uneven (largest more than 4 times the smallest), else `class`.
 
     Returns:
         float32 `(n,)`; 0 in a class of one example or of equal values. Larger = harder.
@@ -118,8 +118,9 @@ def normalised(
         return wide.astype(np.float32)
     if chosen == "class" and labels is None:
         raise ArgumentError("there are no classes to normalise in; take 'dataset'.")
-    groups = np.zeros(len(wide), np.int64) if chosen == "dataset" else np.unique(labels, return_inverse=True)[1]
-    return _standard_scores(wide, groups)
+    if chosen == "dataset" or labels is None:
+        return _standard_scores(wide, np.zeros(len(wide), np.int64))
+    return _standard_scores(wide, np.unique(labels, return_inverse=True)[1])
 
 
 def choose_normalisation(labels: NDArray[np.int64] | None) -> Normalisation:

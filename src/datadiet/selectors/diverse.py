@@ -204,8 +204,9 @@ def d2_pruning(
         array([0, 2])
 
     Source: Maharana, Yadav and Bansal 2024 (D2 Pruning, arXiv 2310.07931), section 3, with the code's distances in the
-    exponents. The code holds all distances, n x n, and leaves gamma out going forward; here it is a graph of neighbours,
-    a heap and an option. A row whose `u` has fallen below 0 takes nothing back: it would lift its neighbours.
+    exponents. The code holds all distances, n x n, and leaves gamma out going forward; here it is a graph of
+    neighbours, a heap and an option. A row whose `u` has fallen below 0 takes nothing back: it would lift its
+    neighbours.
     """
     problems = Problems()
     problems.whole("neighbours", neighbours, least=1)
@@ -225,9 +226,9 @@ def d2_pruning(
     def take(row: int) -> None:
         np.subtract.at(reach, near[row], back[row] * max(reach[row], 0.0))
 
-    chosen = []
+    chosen: list[NDArray[np.int64]] = []
     for among in (np.flatnonzero(new), np.flatnonzero(~new)):
-        places = min(among.size, count - sum(map(len, chosen)))
+        places = min(among.size, count - sum(part.size for part in chosen))
         chosen.append(lazy_greedy(reach, places, hashes=hashes, gain=reach.__getitem__, take=take, among=among))
     return _sorted(np.concatenate(chosen))
 

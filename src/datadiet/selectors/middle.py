@@ -26,7 +26,7 @@ def moderate(
 ) -> Selection:
     """The rows in the middle: neither the most usual nor the most unusual.
 
-    Ranks `round((n - count) / 2)` to that plus `count` of the n values: percentiles `0.5 - keep / 2` to `0.5 + keep / 2`.
+    Ranks `round((n - count) / 2)` to that plus `count` of the n values: percentiles 0.5 - keep / 2 to 0.5 + keep / 2.
     Rows never scored (+inf) come first and are no part of the band.
 
     Args:

@@ -195,5 +195,5 @@ def hashed_bag(token_ids: Sequence[ArrayLike], features: int = 4096) -> NDArray[
     for row, tokens in enumerate(token_ids):
         spread = np.asarray(tokens, np.int64).astype(np.uint64) * _SPREAD
         bag[row, ((spread >> np.uint64(32)) % np.uint64(features)).astype(np.int64)] = 1.0
-    lengths = np.sqrt(bag.sum(axis=1, keepdims=True))
-    return bag / np.maximum(lengths, 1)
+    bag /= np.sqrt(np.maximum(bag.sum(axis=1, keepdims=True), 1))
+    return bag

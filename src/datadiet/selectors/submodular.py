@@ -1,8 +1,8 @@
 """Greedy selection by similarity: rows that stand for all others, or that are central and unlike each other.
 
 Similarities are cosines, those below 0 counted as 0. Where there are more rows than `EXACT`, each row is compared only
-with its nearest neighbours (found exactly); all other similarities count as 0. Neither selector reads the values, so that
-rows never scored (+inf) are like any other to them.
+with its nearest neighbours (found exactly); all other similarities count as 0. Neither selector reads the values, so
+that rows never scored (+inf) are like any other to them.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def facility_location(
         groups: Taken for the sake of the common form; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR, no row 0 everywhere.
-        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above that
-            as many as `10 n / count`, from 32 to 512.
+        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
+            that as many as `10 n / count`, from 32 to 512.
         search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
@@ -73,21 +73,19 @@ def facility_location(
         MissingExtraError: If faiss is asked for and not installed.
 
     Example:
-        >>> points = [[1.0, 0.0], [0.9, 0.1], [0.9, -0.1], [0.0, 1.0]]
+        >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
         >>> facility_location([0.0] * 4, 2, seed=0, epoch=0, features=points).rows
         array([0, 3])
 
-    Source: Wei, Iyer and Bilmes 2015 (ICML), section 2; nearest neighbours alone as in their section 5 and in CRAIG; lazy
-    greedy by Minoux 1978, which takes the same rows as plain greedy.
+    Source: Wei, Iyer and Bilmes 2015 (Submodularity in Data Subset Selection and Active Learning, ICML); lazy greedy by
+    Minoux 1978, which takes the same rows as plain greedy.
     """
     problems = Problems()
     points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(
-        unit_rows(points, name="features", ids=ids), neighbours or usual_neighbours(size, count), search
-    )
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
     columns = similar.tocsc()
     starts, rows, held = columns.indptr.tolist(), columns.indices, columns.data
     covered = np.zeros(size)
@@ -131,8 +129,8 @@ def graph_cut(
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR, no row 0 everywhere.
         redundancy: What likeness among the kept rows costs, at least 0. Up to 0.5 more rows never make the sum less.
-        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above that
-            as many as `10 n / count`, from 32 to 512. A pair counts if either row is a neighbour of the other.
+        neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
+            that as many as `10 n / count`, from 32 to 512. A pair counts if either row is a neighbour of the other.
         search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
@@ -144,8 +142,8 @@ def graph_cut(
         MissingExtraError: If faiss is asked for and not installed.
 
     Example:
-        >>> points = [[1.0, 0.0], [0.9, 0.1], [0.9, -0.1], [0.1, 1.0], [0.0, 1.0]]
-        >>> graph_cut([0.0] * 5, 2, seed=0, epoch=0, features=points, redundancy=1.0).rows
+        >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
+        >>> graph_cut([0.0] * 4, 2, seed=0, epoch=0, features=points, redundancy=1.0).rows
         array([0, 3])
 
     Source: Iyer et al. 2021 (Submodular Combinatorial Information Measures, arXiv 2006.15412), section 2; the factor is
@@ -157,9 +155,7 @@ def graph_cut(
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(
-        unit_rows(points, name="features", ids=ids), neighbours or usual_neighbours(size, count), search
-    )
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
     both = similar.maximum(similar.T).tocsr()
     starts, rows, held = both.indptr.tolist(), both.indices, both.data
     gains = np.asarray(both.sum(0), np.float64).reshape(-1) - redundancy  # (1, n) or (n,) -> (n,)
@@ -190,16 +186,13 @@ def _inputs(
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
     if neighbours is not None:
         most = max(1, np.size(values) - 1)
-        whole = isinstance(neighbours, int) and not isinstance(neighbours, bool)
-        problems.check(
-            whole and 1 <= neighbours <= most,
-            f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}.",
-        )
+        whole = isinstance(neighbours, int) and not isinstance(neighbours, bool) and 1 <= neighbours <= most
+        problems.check(whole, f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}.")
     _, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     return points, count
 
 
-def _similarities(points: Points, neighbours: int, search: str) -> Any:
+def _similarities(points: Points, neighbours: int, search: str, ids: Sequence[str] | None) -> Any:
     """CSR `(n, n)`: row i holds the cosines above 0 of x_i with its nearest neighbours, and 1 with itself.
 
     `cos = 1 - d^2 / 2` for points of length 1.
@@ -207,11 +200,9 @@ def _similarities(points: Points, neighbours: int, search: str) -> Any:
     from scipy.sparse import csr_array
 
     size = points.shape[0]
-    near, apart = nearest(points, neighbours, search=search)
+    near, apart = nearest(unit_rows(points, name="features", ids=ids), neighbours, search=search)
     cosines: NDArray[np.float64] = np.maximum(1 - apart**2 / 2, 0.0)
-    columns = np.concatenate(
-        [np.arange(size)[:, None], near], 1
-    ).ravel()  # (n, 1 + neighbours) -> (n (1 + neighbours),)
+    columns = np.concatenate([np.arange(size)[:, None], near], 1).ravel()  # (n, 1 + neighbours) -> flat
     held = np.concatenate([np.ones((size, 1)), cosines], 1).ravel()
     starts = np.arange(size + 1) * (neighbours + 1)
     found = csr_array((held, columns, starts), shape=(size, size))

@@ -11,19 +11,23 @@ from transformers import PreTrainedConfig
 from datadiet.checks import ArgumentError, unknown
 from datadiet.data.records import Dataset
 from datadiet.models.intent_slot import IntentSlotConfig
-from datadiet.models.loading import load_config
+from datadiet.models.loading import is_tagger, load_config
 from datadiet.tasks.base import Prediction, Task
 from datadiet.tasks.collate import Collator
 from datadiet.tasks.infer import signals_of
 from datadiet.tasks.intent_slot import IntentSlotTask
+from datadiet.tasks.multi_label import MultiLabelTask
 from datadiet.tasks.sequence import ClassificationTask, RegressionTask
+from datadiet.tasks.tagging import TokenClassificationTask
 
 Names = Sequence[str]
 
 TASKS: dict[str, Callable[[Names, Names], Task]] = {
     "classification": lambda labels, slots: ClassificationTask(tuple(labels)),
+    "multi-label": lambda labels, slots: MultiLabelTask(tuple(labels)),
     "regression": lambda labels, slots: RegressionTask(),
     "intent-slot": lambda labels, slots: IntentSlotTask(tuple(labels), tuple(slots)),
+    "token-classification": lambda labels, slots: TokenClassificationTask(tuple(slots)),
 }
 
 
@@ -60,10 +64,15 @@ def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
     config = source if isinstance(source, PreTrainedConfig) else load_config(str(source))
     if isinstance(config, IntentSlotConfig):
         return TASKS["intent-slot"](config.intent_names, config.slot_names)
+    by_number = {int(number): str(name) for number, name in (config.id2label or {}).items()}
+    names = [by_number[number] for number in sorted(by_number)]
+    if is_tagger(config):
+        return TASKS["token-classification"]((), names)
+    if config.problem_type == "multi_label_classification":
+        return TASKS["multi-label"](names, ())
     if config.problem_type == "regression" or config.num_labels == 1:
         return TASKS["regression"]((), ())
-    names = {int(number): str(name) for number, name in (config.id2label or {}).items()}
-    return TASKS["classification"]([names[number] for number in sorted(names)], ())
+    return TASKS["classification"](names, ())
 
 
 __all__ = [
@@ -71,9 +80,11 @@ __all__ = [
     "ClassificationTask",
     "Collator",
     "IntentSlotTask",
+    "MultiLabelTask",
     "Prediction",
     "RegressionTask",
     "Task",
+    "TokenClassificationTask",
     "signals_of",
     "task_for",
     "task_of_saved_model",

@@ -27,13 +27,15 @@ class Prediction:
     """What a model says of one example.
 
     Attributes:
-        label: The likeliest class (the intent, for joint tasks), or the predicted number.
-        probability: Of that class, in (0, 1]; None for regression.
-        probabilities: float32 `(classes,)` in the order of the label names; None for regression.
-        slots: One tag per word; None for tasks without slots.
+        label: The likeliest class (the intent, for joint tasks), the predicted number, or the predicted labels of a
+            multi-label task in the order of the label names; None for taggers.
+        probability: Of that class, or of exactly that set of labels, in (0, 1]; None for regression and taggers.
+        probabilities: float32 `(classes,)` in the order of the label names; for taggers `(words, tags)` in the order of
+            the tags, nan for a word that the model did not see; None for regression.
+        slots: One tag per word; None for tasks without tags.
     """
 
-    label: str | float
+    label: str | float | tuple[str, ...] | None
     probability: float | None
     probabilities: NDArray[np.float32] | None
     slots: tuple[str, ...] | None = None
@@ -44,7 +46,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """`classification`, `regression` or `intent-slot`."""
+        """A key of `datadiet.tasks.TASKS`."""
 
     @property
     def main_metric(self) -> str:
@@ -56,11 +58,11 @@ class Task(Protocol):
 
     @property
     def label_names(self) -> tuple[str, ...]:
-        """Class names by class number; empty for regression."""
+        """Class names by class number; empty for regression and taggers."""
 
     @property
     def slot_names(self) -> tuple[str, ...]:
-        """Slot tags by class number; empty for tasks without slots."""
+        """Tags by class number; empty for tasks without tags."""
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A pretrained model with heads for this task's labels; new weights come from torch's global generator."""
@@ -86,7 +88,7 @@ class Task(Protocol):
         """Metrics by name; None where the examples are unlabelled."""
 
     def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
-        """Class number `(n,)` of each row, for floors per class; None for regression."""
+        """Number `(n,)` of each row's class, or of its set of labels, for floors; None for regression and taggers."""
 
 
 def chunks(examples: Examples) -> Iterator[Examples]:
@@ -119,6 +121,8 @@ def _numbers(kind: str) -> Callable[[Any], Any]:
 
 
 def _label_type(column: Sequence[Any]) -> Any:
+    if isinstance(column[0], list):
+        return datasets.List(_label_type(column[0]))
     return datasets.Value("float32" if isinstance(column[0], float) else "int64")
 
 

@@ -20,7 +20,7 @@ class Collator:
     Attributes:
         padding: Padding value of each column with one number per token.
         ragged: Padding value of columns whose rows have a length of their own.
-        labels: dtype of each column with one number per example.
+        labels: dtype of each column with one number, or equally many, per example.
         left: Pad before the tokens instead of after them.
         multiple: Pad the token columns on, to a multiple of this.
 

@@ -20,6 +20,7 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
 
     * `intent_logits` and `slot_logits` with `intent_labels` and `slot_labels`: heads `intent` and `slots`;
     * logits `(batch, classes)` with class numbers `(batch,)`: head `label`;
+    * logits `(batch, labels)` with floats `(batch, labels)`, more than one: a multi-hot head `label`;
     * logits `(batch, 1)` or `(batch,)`, or any `(batch, 1)` with labels that are floats: a regression head `label`;
     * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
 
@@ -46,6 +47,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
     logits, labels = _logits(outputs), _labels(batch)
     if logits.ndim == 3 and labels.ndim == 2 and logits.shape[:2] == labels.shape and not labels.is_floating_point():
         return Signals({"tokens": token_head(logits, labels)})
+    if logits.shape == labels.shape and logits.ndim == 2 and logits.shape[1] > 1 and labels.is_floating_point():
+        return multi_label_signals(logits, labels)
     if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
         if logits.ndim == 1 or logits.shape[1:] == (1,):
             return regression_signals(logits, labels)
@@ -53,14 +56,19 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
             return class_signals(logits, labels)
     raise ArgumentError(
         f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known task: expected "
-        f"(batch, classes) with whole (batch,), (batch, 1) with (batch,), or (batch, positions, classes) with whole "
-        f"(batch, positions). {ADVICE}"
+        f"(batch, classes) with whole (batch,) or float (batch, classes), (batch, 1) with (batch,), or "
+        f"(batch, positions, classes) with whole (batch, positions). {ADVICE}"
     )
 
 
 def class_signals(logits: Tensor, labels: Tensor) -> Signals:
     """One head `label` of class logits `(batch, classes)`."""
     return Signals({"label": HeadSignals(logits.detach(), labels.detach().long())})
+
+
+def multi_label_signals(logits: Tensor, labels: Tensor) -> Signals:
+    """One head `label`: logits `(batch, labels)`, labels float32 `(batch, labels)` of 0 and 1."""
+    return Signals({"label": HeadSignals(logits.detach(), labels.detach().float())})
 
 
 def regression_signals(logits: Tensor, labels: Tensor) -> Signals:

@@ -1,12 +1,8 @@
-"""Joint intent and slots: one class for a request and one tag for each of its words.
-
-Only the first sub-token of a word carries its tag, in the loss, in the signals and when decoding.
-"""
+"""Joint intent and slots: one class for a request and one tag for each of its words."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -17,7 +13,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datadiet.checks import ArgumentError
 from datadiet.data.records import Examples
 from datadiet.models.loading import load_intent_slot
 from datadiet.records import Signals
@@ -27,20 +22,13 @@ from datadiet.tasks.base import (
     Batch,
     Prediction,
     Row,
-    as_dataset,
-    chunks,
     class_numbers,
     class_predictions,
     column,
-    length_limit,
-    model_inputs,
 )
 from datadiet.tasks.collate import Collator, token_padding
 from datadiet.tasks.infer import joint_signals, named
-
-OUTSIDE = "O"
-NO_TOKEN = -1
-NO_WORD = -2
+from datadiet.tasks.words import NO_WORD, word_features, word_labels, word_tags
 
 
 @dataclass(frozen=True)
@@ -63,39 +51,17 @@ class IntentSlotTask:
         return load_intent_slot(source, self.label_names, self.slot_names, **options)
 
     def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, `word_positions`, and `intent_labels` and `slot_labels` where there are labels.
+        """Token columns, `length`, `word_positions`, and `intent_labels` and `slot_labels` where there are labels; see
+        `word_features`."""
+        return word_features(examples, tokenizer, max_length, self._labels, task=self.name)
 
-        `word_positions` holds for each word the position of its first sub-token, -1 where it has none: cut off by
-        `max_length`, or nothing but characters that the tokenizer drops. Texts without tokens are split at spaces.
-        """
-        if not tokenizer.is_fast:
-            raise ArgumentError("intent-slot needs a fast tokenizer: a slow one does not say which word a token is of.")
-        limit, prefix = length_limit(tokenizer, max_length), " " if needs_space(tokenizer) else ""
-        return as_dataset(self._part(part, tokenizer, limit, prefix) for part in chunks(examples))
-
-    def _part(
-        self, part: Examples, tokenizer: PreTrainedTokenizerBase, limit: int, prefix: str
-    ) -> dict[str, list[Any]]:
-        tokens = words_of(part)
-        given = [[prefix + word for word in words] for words in tokens]
-        encoded = tokenizer(given, is_split_into_words=True, truncation=True, max_length=limit)
-        columns = model_inputs(encoded)
-        columns["word_positions"] = [
-            first_positions(encoded.word_ids(row), len(words)) for row, words in enumerate(tokens)
-        ]
+    def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
+        found: dict[str, list[Any]] = {}
         if part.labels is not None:
-            columns["intent_labels"] = class_numbers(self.label_names, part.labels)
+            found["intent_labels"] = class_numbers(self.label_names, part.labels)
         if part.slots is not None:
-            columns["slot_labels"] = list(self._slot_labels(part.slots, columns))
-        return columns
-
-    def _slot_labels(self, slots: Sequence[Sequence[str]], columns: Mapping[str, Any]) -> Iterator[list[int]]:
-        for tags, positions, ids in zip(slots, columns["word_positions"], columns["input_ids"], strict=True):
-            labels = [IGNORED] * len(ids)
-            for number, position in zip(class_numbers(self.slot_names, tags), positions, strict=True):
-                if position != NO_TOKEN:
-                    labels[position] = number
-            yield labels
+            found["slot_labels"] = list(word_labels(self.slot_names, part.slots, columns))
+        return found
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
@@ -118,13 +84,9 @@ class IntentSlotTask:
         tags = named(outputs, "slot_logits").detach().float().argmax(-1).cpu().numpy()  # (batch, positions)
         words = named(batch, "word_positions").cpu().numpy()
         return [
-            replace(intent, slots=self._tags(row, positions))
+            replace(intent, slots=word_tags(row, positions, self.slot_names))
             for intent, row, positions in zip(intents, tags, words, strict=True)
         ]
-
-    def _tags(self, tags: NDArray[np.int64], positions: NDArray[np.int64]) -> tuple[str, ...]:
-        real = positions[positions != NO_WORD]
-        return tuple(OUTSIDE if position == NO_TOKEN else self.slot_names[tags[position]] for position in real)
 
     def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
         """`intent_accuracy`, `slot_f1`, `exact_match`, `nll` of the intent; None where intents or slots are missing."""
@@ -136,40 +98,3 @@ class IntentSlotTask:
     def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
         """The intent's class number of each row."""
         return column(features, "intent_labels")
-
-
-def words_of(examples: Examples) -> list[Sequence[str]]:
-    """The words of each example: its tokens, or its text split at white space."""
-    return list(examples.tokens) if examples.tokens is not None else [text.split() for text in examples.texts]
-
-
-def first_positions(word_ids: Sequence[int | None], words: int) -> list[int]:
-    """Position of each word's first sub-token; -1 for a word without any.
-
-    Example:
-        >>> first_positions([None, 0, 1, 1, 3, None], 4)
-        [1, 2, -1, 4]
-    """
-    positions = [NO_TOKEN] * words
-    for position, word in enumerate(word_ids):
-        if word is not None and positions[word] == NO_TOKEN:
-            positions[word] = position
-    return positions
-
-
-def needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
-    """True for tokenizers that tell a new word by the space before it (RoBERTa's): words given alone would look glued.
-
-    A space before each word is what `add_prefix_space=True` does, without loading the tokenizer anew.
-    """
-    step = tokenizer.backend_tokenizer.pre_tokenizer
-    if step is None:
-        return False
-    state = json.loads(step.__getstate__())
-    return any(_spaced(part) for part in state.get("pretokenizers", [state]))
-
-
-def _spaced(step: Mapping[str, Any]) -> bool:
-    if step["type"] == "ByteLevel":
-        return not step["add_prefix_space"]
-    return step["type"] == "Metaspace" and step.get("prepend_scheme") != "always"

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 from seqeval.metrics import f1_score as span_f1_score
 from sklearn.metrics import f1_score, matthews_corrcoef
@@ -43,6 +44,105 @@ def classification_metrics(
     }
 
 
+def multi_label_metrics(
+    gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[str, float]:
+    """Metrics of any number of labels per example, each but `nll` larger = better.
+
+    `micro_f1` counts every label of every example alike, `macro_f1` is the mean over the labels that occur in gold or
+    predictions, `exact_match` the share of examples with exactly the right labels. `nll` is the negative log-likelihood
+    of an example, i.e. the binary cross-entropies summed over the model's labels (the training loss is their mean),
+    averaged over the examples. A gold label that the model does not have is a miss in all but the last.
+
+    Args:
+        gold: The labels of each example.
+        predictions: One per example.
+        names: The model's labels by number.
+
+    Example:
+        >>> said = [Prediction(("a",), 0.6, np.array([0.75, 0.2], np.float32))]
+        >>> {name: round(value, 3) for name, value in multi_label_metrics([("a", "b")], said, ("a", "b")).items()}
+        {'micro_f1': 0.667, 'macro_f1': 0.5, 'exact_match': 0.0, 'nll': 1.897}
+    """
+    found = [set(_labels_of(prediction)) for prediction in predictions]
+    wanted = [set(labels) for labels in gold]
+    names_seen = sorted(set().union(*wanted, *found))
+    counts = np.array([_label_counts(name, wanted, found) for name in names_seen], np.float64).reshape(-1, 3)
+    each = _f1(counts)
+    return {
+        "micro_f1": float(_f1(counts.sum(0))),
+        "macro_f1": float(each.mean()) if len(each) else 0.0,
+        "exact_match": _share(a == b for a, b in zip(wanted, found, strict=True)),
+        "nll": _multi_label_nll(wanted, predictions, names),
+    }
+
+
+def _labels_of(prediction: Prediction) -> tuple[str, ...]:
+    return prediction.label if isinstance(prediction.label, tuple) else ()
+
+
+def _label_counts(name: str, wanted: Sequence[set[str]], found: Sequence[set[str]]) -> tuple[int, int, int]:
+    """How often a label is right, predicted, and gold."""
+    pairs = [(name in a, name in b) for a, b in zip(wanted, found, strict=True)]
+    return sum(a and b for a, b in pairs), sum(b for _, b in pairs), sum(a for a, _ in pairs)
+
+
+def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From `(..., 3)` counts of right, predicted and gold; 0 where there is neither."""
+    below = counts[..., 1] + counts[..., 2]
+    return np.asarray(np.divide(2 * counts[..., 0], below, out=np.zeros_like(below), where=below > 0))
+
+
+def _multi_label_nll(wanted: Sequence[set[str]], predictions: Sequence[Prediction], names: Sequence[str]) -> float:
+    on = np.array([[name in labels for name in names] for labels in wanted])  # (examples, labels)
+    given = np.array([prediction.probabilities for prediction in predictions], np.float64)
+    return float(_surprise(np.where(on, given, 1 - given)).sum(1).mean())
+
+
+def tag_metrics(
+    gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[str, float]:
+    """Metrics of one tag per word, each but `nll` larger = better.
+
+    `span_f1` is `slot_f1` under the name that taggers have for it, `accuracy` the share of words with the right tag (a
+    word that was cut off counts as tagged `O`), `nll` the mean of -ln p(gold) over the words that the model saw and
+    whose tag it has, absent where there is none.
+
+    Args:
+        gold: Tags of each example's words.
+        predictions: One per example.
+        names: The model's tags by number.
+
+    Raises:
+        ValueError: If an example has not as many predicted as gold tags.
+    """
+    found = _word_tags(gold, predictions)
+    right = [a == b for tags, said in zip(gold, found, strict=True) for a, b in zip(tags, said, strict=True)]
+    return {"span_f1": slot_f1(gold, found), "accuracy": _share(right), **_tag_nll(gold, predictions, names)}
+
+
+def _tag_nll(
+    gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[str, float]:
+    numbers = {name: number for number, name in enumerate(names)}
+    given = [
+        prediction.probabilities[word, numbers[tag]]
+        for tags, prediction in zip(gold, predictions, strict=True)
+        for word, tag in enumerate(tags)
+        if tag in numbers and prediction.probabilities is not None
+    ]
+    seen = np.asarray(given, dtype=np.float64)
+    seen = seen[~np.isnan(seen)]
+    return {"nll": float(_surprise(seen).mean())} if len(seen) else {}
+
+
+def _word_tags(gold: Sequence[Sequence[str]], predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
+    found = [prediction.slots or () for prediction in predictions]
+    if any(len(tags) != len(wanted) for tags, wanted in zip(found, gold, strict=True)):
+        raise ValueError("every word needs one predicted slot: features, model outputs and examples do not match.")
+    return found
+
+
 def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction]) -> dict[str, float]:
     """`pearson` and `spearman` in [-1, 1], larger = better, 0 where one side is constant; `mse`, smaller = better.
 
@@ -51,7 +151,7 @@ def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction])
         >>> regression_metrics([1.0, 2.0, 3.0], said)["spearman"]
         1.0
     """
-    found = np.asarray([float(prediction.label) for prediction in predictions])
+    found = np.asarray([prediction.label for prediction in predictions], dtype=np.float64)
     wanted = np.asarray(gold, dtype=np.float64)
     varied = len(wanted) > 1 and np.ptp(wanted) > 0 and np.ptp(found) > 0
     with warnings.catch_warnings():
@@ -83,9 +183,7 @@ def joint_metrics(
     Raises:
         ValueError: If an example has not as many predicted as gold tags.
     """
-    found = [prediction.slots or () for prediction in predictions]
-    if any(len(tags) != len(wanted) for tags, wanted in zip(found, slots, strict=True)):
-        raise ValueError("every word needs one predicted slot: features, model outputs and examples do not match.")
+    found = _word_tags(slots, predictions)
     right = [intent == str(prediction.label) for intent, prediction in zip(intents, predictions, strict=True)]
     whole = [tuple(tags) == tuple(wanted) for tags, wanted in zip(found, slots, strict=True)]
     return {
@@ -124,6 +222,9 @@ def _nll(gold: Sequence[str], predictions: Sequence[Prediction], names: Sequence
     ]
     if not given:
         return {}
-    # a float32 probability can underflow to 0; the smallest normal number keeps the mean finite
-    safe = np.maximum(np.asarray(given, dtype=np.float64), np.finfo(np.float32).tiny)
-    return {"nll": float(-np.log(safe).mean())}
+    return {"nll": float(_surprise(np.asarray(given, dtype=np.float64)).mean())}
+
+
+def _surprise(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """-ln p; a float32 probability can underflow to 0, and the smallest normal number keeps means finite."""
+    return np.asarray(-np.log(np.maximum(probabilities, np.finfo(np.float32).tiny)))

@@ -50,18 +50,18 @@ class ClassificationTask:
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock sequence classifier that knows the label names."""
-        _no_options(self.name, options)
+        no_options(self.name, options)
         return load_classifier(source, self.label_names)
 
     def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
         """Token columns, `length`, and int64 `labels` where there are labels."""
-        return _features(examples, tokenizer, max_length, lambda labels: class_numbers(self.label_names, labels))
+        return text_features(examples, tokenizer, max_length, lambda labels: class_numbers(self.label_names, labels))
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
     ) -> Callable[[Sequence[Row]], Batch]:
         """Pads to the longest row of the batch."""
-        return _collator(tokenizer, torch.int64, pad_to_multiple_of)
+        return text_collator(tokenizer, torch.int64, pad_to_multiple_of)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `label`: logits `(batch, classes)`."""
@@ -94,18 +94,18 @@ class RegressionTask:
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock sequence classifier with one output."""
-        _no_options(self.name, options)
+        no_options(self.name, options)
         return load_classifier(source, (), problem="regression")
 
     def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
         """Token columns, `length`, and float32 `labels` where there are labels."""
-        return _features(examples, tokenizer, max_length, lambda labels: [float(label) for label in labels])
+        return text_features(examples, tokenizer, max_length, lambda labels: [float(label) for label in labels])
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
     ) -> Callable[[Sequence[Row]], Batch]:
         """Pads to the longest row of the batch."""
-        return _collator(tokenizer, torch.float32, pad_to_multiple_of)
+        return text_collator(tokenizer, torch.float32, pad_to_multiple_of)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `label`: logits `(batch, 1)`, labels float32 `(batch,)`."""
@@ -120,19 +120,24 @@ class RegressionTask:
         """`pearson`, `spearman`, `mse`; None where unlabelled."""
         if examples.labels is None:
             return None
-        return metrics.regression_metrics([float(label) for label in examples.labels], predictions)
+        return metrics.regression_metrics(np.asarray(examples.labels, np.float64).tolist(), predictions)
 
     def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
         """There are no classes: None."""
         return None
 
 
-def _no_options(task: str, options: Mapping[str, Any]) -> None:
+def no_options(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse model options.
+
+    Raises:
+        ArgumentError: If there are any.
+    """
     if options:
         raise ArgumentError(f"{', '.join(sorted(options))}: only the intent-slot task takes model options, not {task}.")
 
 
-def _features(
+def text_features(
     examples: Examples,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
@@ -152,6 +157,7 @@ def _features(
     return as_dataset(parts())
 
 
-def _collator(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, multiple: int | None) -> Collator:
+def text_collator(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, multiple: int | None) -> Collator:
+    """Pads on the tokenizer's side; labels get the dtype."""
     left = tokenizer.padding_side == "left"
     return Collator(token_padding(tokenizer), {"labels": dtype}, left=left, multiple=multiple)

@@ -1,0 +1,180 @@
+"""VoG over checkpoints: against all gradients held at once, memory, folders, planted data, bad input."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datadiet.checks import ArgumentError
+from datadiet.gradients import vog
+from datadiet.gradients.vog import input_gradients
+from datadiet.tasks import ClassificationTask, IntentSlotTask, RegressionTask
+from tiny import (
+    INTENTS,
+    KEYWORDS,
+    KINDS,
+    SLOTS,
+    tiny_classifier,
+    tiny_intent_slot,
+    tiny_tokenizer,
+    toy_classification,
+    toy_intent_slot,
+    toy_regression,
+)
+
+TASK = ClassificationTask(tuple(KEYWORDS[:3]))
+JOINT = IntentSlotTask(INTENTS, SLOTS)
+
+
+def classification(kind="bert", rows=9):
+    tokenizer = tiny_tokenizer(kind)
+    models = [tiny_classifier(3, kind, seed=seed, dropout=0.1).train() for seed in range(3)]
+    return models, TASK.features(toy_classification(rows, 3), tokenizer, max_length=32), TASK.collator(tokenizer)
+
+
+def joint(rows=6):
+    models = [tiny_intent_slot(INTENTS, SLOTS, seed=seed) for seed in range(3)]
+    data = JOINT.features(toy_intent_slot(rows), tiny_tokenizer(), max_length=32)
+    return models, data, JOINT.collator(tiny_tokenizer())
+
+
+def by_hand(models, item, collate):
+    """All gradients of one unpadded example at once, through `inputs_embeds`."""
+    batch, gradients = collate([item]), []
+    for model in models:
+        model.eval()
+        embeds = model.get_input_embeddings()(batch["input_ids"]).detach().requires_grad_()
+        logits = model(inputs_embeds=embeds, attention_mask=batch["attention_mask"]).logits
+        gradients.append(torch.autograd.grad(logits[0, batch["labels"][0]], embeds)[0])
+    return float(torch.stack(gradients).std(0, correction=0).mean())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_is_the_deviation_of_the_gradients_whatever_the_padding(kind):
+    models, data, collate = classification(kind)
+    found = vog(models, data, collate, normalise="none")
+    assert all(model.training for model in models)
+    expected = [by_hand(models, data[row], collate) for row in range(len(data))]
+    np.testing.assert_allclose(found.raw["label"], expected, rtol=1e-3)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-3)
+    assert (found.checkpoints, found.normalisation, found.values.dtype) == (3, "none", np.float32)
+
+
+def test_values_do_not_depend_on_batch_parts_or_where_checkpoints_come_from(tmp_path):
+    models, data, collate = classification()
+    expected = vog(models, data, collate).values
+    for place, model in enumerate(models):
+        model.save_pretrained(tmp_path / str(place))
+    folders = [tmp_path / str(place) for place in range(3)]
+    for options in ({"batch_tokens": 1}, {"rows_at_once": 4}, {"batch_tokens": 10_000, "rows_at_once": 2}):
+        np.testing.assert_allclose(vog(models, data, collate, **options).values, expected, rtol=1e-3, atol=1e-4)
+    for checkpoints in (folders, iter(models)):
+        np.testing.assert_allclose(vog(checkpoints, data, collate).values, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_some_rows_in_their_own_order():
+    models, data, collate = classification()
+    every = vog(models, data, collate, normalise="none").values
+    rows = np.array([7, 2, 5])
+    np.testing.assert_allclose(vog(models, data, collate, rows=rows, normalise="none").values, every[rows], rtol=1e-4)
+
+
+def test_labels_stay_with_their_rows():
+    """Per class each class has mean 0: it would not if labels were mixed up with rows."""
+    models, data, collate = classification(rows=12)
+    rows = np.random.default_rng(0).permutation(12)
+    values = vog(models, data, collate, rows=rows, normalise="class", batch_tokens=30).values
+    labels = np.array(data["labels"])[rows]
+    for label in range(3):
+        assert values[labels == label].mean() == pytest.approx(0, abs=1e-5)
+
+
+def test_uneven_classes_are_normalised_over_the_data_set():
+    models, data, collate = classification(rows=15)
+    labels = np.array(data["labels"])
+    first, second = (np.flatnonzero(labels == label) for label in (0, 1))
+    for size, expected in ((4, "class"), (5, "dataset")):
+        rows = np.concatenate([first[:1], second[:size]])
+        assert vog(models, data, collate, rows=rows).normalisation == expected
+
+
+def test_each_head_of_a_joint_model_has_its_own():
+    models, data, collate = joint()
+    found = vog(models, data, collate, normalise="none")
+    assert set(found.raw) == {"intent", "slots"}
+    np.testing.assert_allclose(found.values, (found.raw["intent"] + found.raw["slots"]) / 2, rtol=1e-5)
+    assert vog(models, data, collate).normalisation == "class"
+
+
+def test_regression_has_no_classes():
+    task, models = RegressionTask(), [tiny_classifier(1, seed=seed) for seed in range(2)]
+    data = task.features(toy_regression(6), tiny_tokenizer(), max_length=32)
+    assert vog(models, data, task.collator(tiny_tokenizer())).normalisation == "dataset"
+
+
+def test_the_backward_pass_ends_at_the_embeddings():
+    models, data, collate = classification()
+    batch = collate([data[0], data[1]])
+    found = input_gradients(models[0], batch, models[0].get_input_embeddings())
+    assert found["label"].shape == (*batch["input_ids"].shape, 16)
+    assert all(parameter.grad is None for parameter in models[0].parameters())
+
+
+def test_checkpoints_that_are_the_same_have_no_variance():
+    models, data, collate = classification()
+    assert vog([models[0]] * 3, data, collate, normalise="none").values.max() < 1e-6
+
+
+class Tagger(nn.Module):
+    """Counts learned words; the gradient at a word is the weight that the class gives it."""
+
+    def __init__(self, weights):
+        super().__init__()
+        self.embedding, self.weights = nn.Embedding(6, 2), nn.Parameter(weights)
+
+    def get_input_embeddings(self):
+        return self.embedding
+
+    def forward(self, input_ids, attention_mask):
+        states = self.embedding(input_ids) * attention_mask.unsqueeze(-1)
+        return {"logits": torch.einsum("btd,btcd->bc", states, self.weights[input_ids])}
+
+
+def test_easy_examples_that_repeat_are_the_ones_to_drop():
+    """What it is for: easy repeated rows, learned at once, move less than rare ones, and are the first to go."""
+    moving = torch.zeros(6, 2, 2)
+    moving[4:] = 1.0  # words of the rare rows are still being learned
+    checkpoints = [Tagger(torch.ones(6, 2, 2) + step * moving) for step in range(4)]
+    rows = [{"input_ids": [1, 2], "labels": 0} for _ in range(8)] + [{"input_ids": [4, 5, 4], "labels": 1}] * 2
+
+    def collate(items):
+        width = max(len(item["input_ids"]) for item in items)
+        ids = torch.tensor([item["input_ids"] + [0] * (width - len(item["input_ids"])) for item in items])
+        labels = torch.tensor([item["labels"] for item in items])
+        return {"input_ids": ids, "attention_mask": (ids > 0).long(), "labels": labels}
+
+    values = vog(checkpoints, rows, collate, normalise="dataset").values
+    assert set(np.argsort(-values)[:2]) == {8, 9}
+    assert np.ptp(values[:8]) < 1e-6
+
+
+def test_bad_input():
+    models, data, collate = classification()
+    with pytest.raises(ArgumentError, match="at least 2 checkpoints of a run, got 1"):
+        vog(models[:1], data, collate)
+    with pytest.raises(ArgumentError, match="at least 2 checkpoints of a run, got 1"):
+        vog(iter(models[:1]), data, collate)
+    with pytest.raises(ArgumentError, match="unknown normalisation 'per_class'"):
+        vog(models, data, collate, normalise="per_class")
+    with pytest.raises(ArgumentError, match="give a list, not an iterator"):
+        vog(iter(models), data, collate, rows_at_once=2)
+    with pytest.raises(ArgumentError, match="at least one row"):
+        vog(models, data, collate, rows=np.empty(0, np.int64))
+    with pytest.raises(ArgumentError, match="one model and one order of rows"):
+        vog([models[0], tiny_classifier(3, hidden=32)], data, collate)
+    with pytest.raises(ArgumentError, match="the embeddings of Linear are not known"):
+        vog([nn.Linear(1, 1)] * 2, data, collate)
+    with pytest.raises(ArgumentError, match="play no part in the model's forward pass"):
+        vog(models, data, collate, embeddings=lambda model: nn.Embedding(2, 2))

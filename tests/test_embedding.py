@@ -1,0 +1,238 @@
+"""Embeddings: free of padding and batching, from the encoder of every kind of model, and kept without harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+
+from datadiet.checks import ArgumentError, DataError
+from datadiet.embedding import embed, encoder_of, kept_embeddings, weights_digest
+from datadiet.ledger import Ledger
+from datadiet.tasks import ClassificationTask
+from tiny import KEYWORDS, tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_classification
+
+TASK = ClassificationTask(tuple(KEYWORDS[:3]))
+DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)
+COLLATE = TASK.collator(tiny_tokenizer())
+
+
+def wide(items: Any) -> Any:
+    """Padded to far more than is needed, with token numbers that mean something."""
+    batch = TASK.collator(tiny_tokenizer(), pad_to_multiple_of=48)(items)
+    return {**batch, "input_ids": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)}
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_padding_and_batching_do_not_matter(pooling: str) -> None:
+    model = tiny_classifier(3, dropout=0.5).train()
+    plain = embed(model, DATA, COLLATE, pooling=pooling)
+    assert model.training
+    assert plain.shape == (30, 16)
+    assert plain.dtype == np.float32
+    assert_allclose(embed(model, DATA, COLLATE, pooling=pooling, batch_tokens=1), plain, atol=1e-5)
+    assert_allclose(embed(model, DATA, wide, pooling=pooling), plain, atol=1e-5)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_the_vector_is_that_of_the_example_alone(pooling: str) -> None:
+    model = tiny_classifier(3).eval()
+    found = embed(model, DATA, COLLATE, pooling=pooling, normalize=False)
+    with torch.no_grad():
+        for row in (0, 11):
+            ids = torch.tensor([DATA[row]["input_ids"]])
+            states = model.bert(ids).last_hidden_state[0]
+            expected = states.mean(0) if pooling == "mean" else states[0]
+            assert_allclose(found[row], expected.numpy(), atol=1e-5)
+
+
+def test_padding_before_the_tokens_does_not_matter_either() -> None:
+    """The first real token is not the first position there."""
+
+    class Counts(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1))
+
+        def forward(self, input_ids: torch.Tensor) -> tuple[torch.Tensor]:
+            return (input_ids.unsqueeze(-1).float() * self.weight,)
+
+    def left(items: list[list[int]]) -> dict[str, torch.Tensor]:
+        rows = [[9] * (4 - len(item)) + item for item in items]
+        mask = [[0] * (4 - len(item)) + [1] * len(item) for item in items]
+        return {"input_ids": torch.tensor(rows), "attention_mask": torch.tensor(mask)}
+
+    data = [[5, 1], [3, 4, 5], [8, 8, 8, 8]]
+    assert embed(Counts(), data, left, pooling="cls", normalize=False).ravel().tolist() == [5, 3, 8]
+    assert embed(Counts(), data, left, normalize=False).ravel().tolist() == [3, 4, 8]
+
+
+def test_some_rows_in_the_order_asked_for() -> None:
+    model = tiny_classifier(3)
+    every = embed(model, DATA, COLLATE)
+    rows = np.array([9, 2, 9, 20])
+    assert_allclose(embed(model, DATA, COLLATE, rows=rows), every[rows], atol=1e-5)
+
+
+def test_vectors_have_length_1_unless_asked_otherwise() -> None:
+    model = tiny_classifier(3)
+    plain, scaled = (embed(model, DATA, COLLATE, normalize=normalize) for normalize in (False, True))
+    assert_allclose(np.linalg.norm(scaled, axis=1), 1, atol=1e-5)
+    assert_allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), scaled, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+def test_models_with_and_without_heads_give_the_same(kind: str) -> None:
+    model, tokenizer = tiny_classifier(3, kind=kind), tiny_tokenizer(kind)
+    data = TASK.features(toy_classification(8, 3), tokenizer, max_length=32)
+    with_head = embed(model, data, TASK.collator(tokenizer))
+    assert encoder_of(model) is model.base_model
+    assert_array_equal(with_head, embed(model.base_model, data, TASK.collator(tokenizer)))
+
+
+def test_the_joint_model_has_an_encoder() -> None:
+    model = tiny_intent_slot(("book", "play"), ("O", "B-city"))
+    assert encoder_of(model) is model.encoder
+    found = embed(model, DATA, COLLATE)
+    assert_array_equal(found, embed(model.encoder, DATA, COLLATE))
+
+
+def test_adapters_stay_in_the_encoder() -> None:
+    peft = pytest.importorskip("peft")
+    plain = embed(tiny_classifier(3), DATA, COLLATE)
+    options = peft.LoraConfig(target_modules=["query"], init_lora_weights=False, task_type="SEQ_CLS")
+    torch.manual_seed(0)
+    adapted = peft.get_peft_model(tiny_classifier(3), options)
+    assert np.abs(embed(adapted, DATA, COLLATE) - plain).max() > 1e-3
+
+
+def test_the_pass_is_counted() -> None:
+    ledger = Ledger()
+    embed(tiny_classifier(3), DATA, COLLATE, ledger=ledger)
+    cost = ledger.snapshot()
+    assert (cost.examples_forward, cost.examples_backward) == (30, 0)
+    assert cost.tokens_forward == sum(DATA["length"])
+    assert 0 < cost.score_s <= cost.total_s
+
+
+def test_what_cannot_be_embedded() -> None:
+    model = tiny_classifier(3)
+    with pytest.raises(ArgumentError, match=r"unknown pooling 'max'\. Allowed: cls, mean"):
+        embed(model, DATA, COLLATE, pooling="max")
+    with pytest.raises(ArgumentError, match="no example to embed"):
+        embed(model, DATA, COLLATE, rows=np.empty(0, np.int64))
+    with pytest.raises(ArgumentError, match="no hidden states of each token"):
+        embed(torch.nn.Linear(2, 2), [0], lambda _: {"input": torch.zeros(1, 2)})
+    with torch.no_grad():
+        model.bert.embeddings.word_embeddings.weight[int(DATA[4]["input_ids"][1])] = torch.nan
+    with pytest.raises(DataError, match=r"not finite for .* rows, the first is"):
+        embed(model, DATA, COLLATE)
+
+
+# ---- kept in a folder
+
+
+VECTORS = np.random.default_rng(0).normal(size=(6, 4)).astype(np.float32)
+ORIGIN = {"data": "abc", "rows": 6}
+
+
+def never() -> Any:
+    raise AssertionError("made again")
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_what_is_taken_is_what_was_made(tmp_path: Path, dtype: str) -> None:
+    made = kept_embeddings(tmp_path / "new", ORIGIN, lambda: VECTORS, dtype=dtype)
+    taken = kept_embeddings(tmp_path / "new", ORIGIN, never, dtype=dtype)
+    assert made.dtype == taken.dtype == np.float32
+    assert_array_equal(made, taken)
+    assert_allclose(made, VECTORS, atol=2e-3 if dtype == "float16" else 0)
+    assert sorted(file.suffix for file in (tmp_path / "new").iterdir()) == [".json", ".npy"]
+
+
+def test_another_origin_or_type_is_another_entry(tmp_path: Path) -> None:
+    kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS)
+    other = kept_embeddings(tmp_path, {**ORIGIN, "data": "abd"}, lambda: 2 * VECTORS)
+    exact = kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS, dtype="float32")
+    assert_allclose(other, 2 * VECTORS, atol=4e-3)
+    assert_array_equal(exact, VECTORS)
+    assert len(list(tmp_path.glob("*.npy"))) == 3
+
+
+def test_a_run_is_charged_for_what_it_takes(tmp_path: Path) -> None:
+    ledger = Ledger()
+    kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS, ledger=ledger)
+    assert ledger.snapshot().shared_s == 0
+    (entry,) = tmp_path.glob("*.json")
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), "seconds": 100.0}))
+    with ledger.charge("score"):
+        kept_embeddings(tmp_path, ORIGIN, never, ledger=ledger)
+    cost = ledger.snapshot()
+    assert cost.shared_s == 100
+    assert cost.score_s > 100
+
+
+def cut(place: Path) -> None:
+    place.write_bytes(place.read_bytes()[:-8])
+
+
+def pickled(place: Path) -> None:
+    """An array of objects would run code when it is read."""
+    np.save(place, np.array([{}]), allow_pickle=True)
+    entry = place.with_suffix(".json")
+    from datadiet.embedding import _digest
+
+    entry.write_text(json.dumps({**json.loads(entry.read_text()), "sha256": _digest(place.read_bytes())}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        pickled,
+        lambda place: place.unlink(),
+        lambda place: place.with_suffix(".json").unlink(),
+        lambda place: place.with_suffix(".json").write_text("{"),
+        lambda place: place.with_suffix(".json").write_text('{"schema": 1}'),
+    ],
+    ids=["cut", "pickled", "no array", "no entry", "no JSON", "says nothing"],
+)
+def test_a_broken_entry_is_made_anew(tmp_path: Path, damage: Any) -> None:
+    kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS)
+    (place,) = tmp_path.glob("*.npy")
+    damage(place)
+    again = kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS)
+    assert_array_equal(kept_embeddings(tmp_path, ORIGIN, never), again)
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_args: Any, **_options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(np, "save", full)
+        with pytest.raises(OSError, match="No space left"):
+            kept_embeddings(tmp_path, ORIGIN, lambda: VECTORS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_types_that_do_not_fit(tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match=r"unknown dtype 'float8'.* Allowed: float16, float32"):
+        kept_embeddings(tmp_path, ORIGIN, never, dtype="float8")
+    with pytest.raises(DataError, match="above 65,504, which float16 cannot hold"):
+        kept_embeddings(tmp_path, ORIGIN, lambda: 1e6 * VECTORS)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_are_told_apart() -> None:
+    first, same, other = tiny_classifier(3), tiny_classifier(3), tiny_classifier(3)
+    assert weights_digest(first) == weights_digest(same)
+    with torch.no_grad():
+        other.classifier.bias += 1e-3
+    assert weights_digest(other) != weights_digest(first)
+    assert weights_digest(first) != weights_digest(first.bfloat16())
