@@ -172,7 +172,7 @@ class Plan:
             source = str(Path(output).parent / Cell(cell.after, None, cell.seed).name)
             settings |= {option: source for option in OF_A_RUN if settings.get(option) == cell.after}
         if cell.method == FULL and any(options.get("scores_from") == FULL for options in self.methods.values()):
-            settings["keep_checkpoints"] = True
+            settings |= {"keep_checkpoints": True, "checkpoint_every": settings.get("checkpoint_every", 1) or 1}
         if cell.steps_of is not None and cell.tolerance is not None:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
