@@ -40,7 +40,7 @@ def test_what_is_recovered_is_said_and_what_is_not(tmp_path: Path) -> None:
 
 def test_where_all_is_recovered_it_says_so(tmp_path: Path) -> None:
     write(tmp_path / "noise", 0.1, (0.15, 0.11))
-    assert "of what was planted everywhere." in noise.noise_rates(tmp_path)
+    assert "of what was planted in every line of this table." in noise.noise_rates(tmp_path)
 
 
 def test_methods_stand_in_their_order(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def noise_rates(results: Path) -> str:
     rows = [_rate_row(key, cells[key]) for key in shown]
     misses = [f"{NAMES[name]} at {percent(share, 0)}" for name, share, _ in shown if not _recovered(cells, name, share)]
     said = f"After two epochs the mean estimate is within {100 * WITHIN:g} points of what was planted"
-    verdict = f"{said} everywhere." if not misses else f"{said}, except on {', '.join(misses)}."
+    verdict = f"{said} in every line of this table." if not misses else f"{said}, except on {', '.join(misses)}."
     return paragraphs(table(head, rows), verdict, machines(_environments(cells, shown)))
 
 
