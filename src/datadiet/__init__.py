@@ -24,6 +24,7 @@ _PUBLIC = {
     "load_data": "datadiet.data",
     "Probe": "datadiet.integrations.probe",
     "dynamics": "datadiet.dynamics_table",
+    "score_data": "datadiet.score_job.job",
     "cleanlab_inputs": "datadiet.class_probabilities",
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
+    from datadiet.score_job.job import score_data as score_data
 
 
 def __getattr__(name: str) -> Any:

@@ -53,10 +53,11 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     """
     features = embeddings_of(material) if diet.covers else None
     name = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
-    if diet.measure.kind != "given" and name != IRREDUCIBLE:
-        return Beforehand(None, features)
     source = None if diet.scores_from is None else Path(diet.scores_from).expanduser()
-    if source is not None and source.is_file():
+    is_file = source is not None and source.is_file()
+    if diet.measure.kind != "given" and name != IRREDUCIBLE and not is_file:
+        return Beforehand(None, features)
+    if source is not None and is_file:
         return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and name in GRADIENT_SCORES:
         return Beforehand(_from_run(source, name, material), features)
@@ -74,7 +75,9 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
     missing = [key for key in map(str, ids) if key not in known]
     if missing:
-        raise ArgumentError(f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}.")
+        raise ArgumentError(
+            f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
+        )
     return np.array([known[str(key)] for key in ids], np.float32)
 
 

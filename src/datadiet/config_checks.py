@@ -14,6 +14,7 @@ from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
 from datadiet.adaptive import AdaptiveSchedule
+from datadiet.beforehand import IRREDUCIBLE
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
@@ -28,6 +29,7 @@ from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.options import parse_options
 from datadiet.schedules import Schedule, parse_keep
+from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
 from datadiet.tasks import TASKS
 from datadiet.teaching import saved_model
@@ -76,7 +78,7 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
         )
     if not resume:
         _collect(lambda: layout.check_new(output_folder(config)), problems)
-        _check_scores_from(config, problems)
+        _check_scores_from(config, diet, problems)
         _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
@@ -184,13 +186,31 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
         _collect(found, problems)
 
 
-def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
-    run = config.scores_from
-    if run is not None:
-        try:
-            read_manifest(Path(run) / layout.SCORES)
-        except UserError as error:
-            problems.add(f"scores_from must be a run folder: {error}")
+def _check_scores_from(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:
+    if config.scores_from is None:
+        return
+    source = Path(config.scores_from).expanduser()
+    if source.is_file():
+        _check_score_file(source, diet, problems)
+        return
+    try:
+        read_manifest(source / layout.SCORES)
+    except UserError as error:
+        problems.add(f"scores_from must be a run folder, or a file of datadiet score: {error}")
+
+
+def _check_score_file(source: Path, diet: Diet | None, problems: Problems) -> None:
+    """Whether a score file has what the diet starts from."""
+    if diet is None:
+        return  # its own problems are told
+    if diet.measure.kind == "dynamics" and not diet.in_batch:
+        problems.add(
+            f"the score {diet.measure.name!r} is made anew while training, from the first epoch on, so a score file "
+            "cannot start it: leave scores_from out, or choose once with datadiet select."
+        )
+        return
+    wanted = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
+    _collect(lambda: read_scores(source, scores=[wanted]), problems)
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:

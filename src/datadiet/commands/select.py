@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")  # those of data.writing, which the command line must not import yet
 # settings of the command line -> arguments of load_data
-_READING = {"train_rows": "train_rows", "dev_share": "dev_share", "drop_overlap": "drop_overlap", "data_seed": "seed"}
+_READING = {
+    **{name: name for name in ("train_rows", "dev_share", "drop_overlap", "label_separator")},
+    "data_seed": "seed",
+}
 
 
 @dataclass(frozen=True)
