@@ -19,7 +19,7 @@ from datadiet.cli import Call, app
 from datadiet.config import FinetuneConfig
 from datadiet.records import EpochForecast, EpochResult, Forecast
 
-COMMANDS = ("demo", "finetune", "compare", "predict", "select", "methods")
+COMMANDS = ("demo", "finetune", "compare", "predict", "score", "select", "methods")
 COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
 RESULT = {
     "metrics": {"dev": {"accuracy": 0.9}, "test": {"accuracy": 0.875}},

@@ -24,6 +24,7 @@ _PUBLIC = {
     "load_data": "datadiet.data",
     "Probe": "datadiet.integrations.probe",
     "dynamics": "datadiet.dynamics_table",
+    "score_data": "datadiet.score_job.job",
     "cleanlab_inputs": "datadiet.class_probabilities",
     "select_rows": "datadiet.selecting",
     "read_scores": "datadiet.score_file",
@@ -62,6 +63,7 @@ if TYPE_CHECKING:
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
     from datadiet.score_file import read_scores as read_scores
+    from datadiet.score_job.job import score_data as score_data
     from datadiet.selecting import select_rows as select_rows
 
 

@@ -53,10 +53,11 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     """
     features = embeddings_of(material) if diet.covers else None
     name = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
-    if diet.measure.kind != "given" and name != IRREDUCIBLE:
-        return Beforehand(None, features)
     source = None if diet.scores_from is None else Path(diet.scores_from).expanduser()
-    if source is not None and source.is_file():
+    is_file = source is not None and source.is_file()
+    if diet.measure.kind != "given" and name != IRREDUCIBLE and not is_file:
+        return Beforehand(None, features)
+    if source is not None and is_file:
         return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and name in GRADIENT_SCORES:
         return Beforehand(_from_run(source, name, material), features)

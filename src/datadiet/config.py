@@ -34,7 +34,7 @@ class FinetuneConfig:
         history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
             `history_c` standard deviations).
         rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
-        scores_from: A run folder whose last scores start this run, matched by id.
+        scores_from: A run folder whose last scores start this run, matched by id; or a file of `datadiet score`.
         refresh_every: Epochs from one choice to the next; 2 by default, with a tolerance 1.
         max_steps: Stop after so many optimizer steps, with the LR schedule planned for them (only with `keep` 1).
         seed: Of the model's new weights, the order of examples and the diet. `data_seed`: of the shares of the data

@@ -14,6 +14,7 @@ from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
 from datadiet.adaptive import AdaptiveSchedule
+from datadiet.beforehand import IRREDUCIBLE
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
@@ -77,7 +78,7 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
                 f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
             )
         _collect(lambda: layout.check_new(output_folder(config)), problems)
-        _check_scores_from(config, problems)
+        _check_scores_from(config, diet, problems)
         _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
@@ -185,17 +186,31 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
         _collect(found, problems)
 
 
-def _check_scores_from(config: FinetuneConfig, problems: Problems) -> None:
+def _check_scores_from(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:
     if config.scores_from is None:
         return
     source = Path(config.scores_from).expanduser()
+    if source.is_file():
+        _check_score_file(source, diet, problems)
+        return
     try:
-        if source.is_file():
-            read_scores(source)
-        else:
-            read_manifest(source / layout.SCORES)
+        read_manifest(source / layout.SCORES)
     except UserError as error:
         problems.add(f"scores_from must be a run folder, or a file of datadiet score: {error}")
+
+
+def _check_score_file(source: Path, diet: Diet | None, problems: Problems) -> None:
+    """Whether a score file has what the diet starts from."""
+    if diet is None:
+        return  # its own problems are told
+    if diet.measure.kind == "dynamics" and not diet.in_batch:
+        problems.add(
+            f"the score {diet.measure.name!r} is made anew while training, from the first epoch on, so a score file "
+            "cannot start it: leave scores_from out, or choose once with datadiet select."
+        )
+        return
+    wanted = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
+    _collect(lambda: read_scores(source, scores=[wanted]), problems)
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -145,14 +145,7 @@ def dynamics(
     problems = Problems()
     problems.choice("source", source, SOURCES)
     problems.raise_any()
-    folder = Path(path)
-    scores = folder if (folder / MANIFEST).is_file() else folder / run_folder.SCORES
-    if not (scores / MANIFEST).is_file():
-        raise DataError(f"{folder} {_NO_RUN}: {run_folder.SCORES}/{MANIFEST} is missing.")
-    parts = [part for part in _parts(scores) if part.num_rows and _source(part) == source]
-    if not parts:
-        raise DataError(f"{folder} has no values of source {source!r}; {_others(scores)}.")
-    number = max(_known_rows(scores.parent), 1 + max(int(np.max(part["row"].to_numpy())) for part in parts))
+    scores, parts, number = _history(Path(path), source)
     if labels is not None and len(labels) != number:
         raise ArgumentError(f"labels must be one per training row: got {len(labels)} for {number} rows.")
     tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
@@ -162,6 +155,50 @@ def dynamics(
         dynamics=_in_blocks(tables, number, learning_rates, burn_out),
         rounds=len(parts) if burn_out is None else burn_out,
     )
+
+
+@dataclass(frozen=True)
+class Rounds:
+    """What a run has recorded of each training example, round by round.
+
+    Attributes:
+        columns: float32 `(rounds, n)` by name, of `datadiet.scores.rounds.COLUMNS`; nan where not seen.
+        ids: The user's ids, `(n,)`; None for a row that was never seen.
+    """
+
+    columns: Mapping[str, NDArray[np.float32]]
+    ids: Sequence[str | None]
+
+
+def recorded_rounds(path: str | Path, *, source: str = "train") -> Rounds:
+    """The score history of a run as tables, a round each line.
+
+    Args:
+        path: A run folder, or its scores/.
+        source: See `dynamics`.
+
+    Raises:
+        DataError: If there is no score history, or none of that source.
+    """
+    scores, parts, number = _history(Path(path), source)
+    names = _ids(parts, number)
+    seen = np.zeros(number, np.bool_)
+    for part in parts:
+        seen[part["row"].to_numpy()] = True
+    tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
+    return Rounds(tables, [name if held else None for name, held in zip(names, seen.tolist(), strict=True)])
+
+
+def _history(folder: Path, source: str) -> tuple[Path, list[pa.Table], int]:
+    """The folder of a score history, its parts of a source, and how many training rows there are."""
+    scores = folder if (folder / MANIFEST).is_file() else folder / run_folder.SCORES
+    if not (scores / MANIFEST).is_file():
+        raise DataError(f"{folder} {_NO_RUN}: {run_folder.SCORES}/{MANIFEST} is missing.")
+    parts = [part for part in _parts(scores) if part.num_rows and _source(part) == source]
+    if not parts:
+        raise DataError(f"{folder} has no values of source {source!r}; {_others(scores)}.")
+    number = max(_known_rows(scores.parent), 1 + max(int(np.max(part["row"].to_numpy())) for part in parts))
+    return scores, parts, number
 
 
 def _parts(scores: Path) -> Iterator[pa.Table]:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet import run_folder as layout
-from datadiet.checks import ArgumentError, UserError
+from datadiet.checks import Problems, UserError
 from datadiet.data.records import Examples
 from datadiet.device import best_device
 from datadiet.integrations.teacher import Teacher, teacher_of
@@ -31,17 +31,35 @@ def check_teacher(folder: Path, task: Task) -> None:
     Raises:
         ArgumentError: If the model is of another task, or names other labels.
     """
+    problems = Problems()
+    problems.found = class_problems(folder, task, "the teacher")
+    problems.raise_any()
+
+
+def class_problems(folder: Path, task: Task, what: str) -> list[str]:
+    """Why a saved model does not answer in the classes of a task; nothing where it does.
+
+    Args:
+        folder: A saved model, or a run folder.
+        task: With the labels of the data.
+        what: What the model is to the user, such as `the teacher`.
+
+    Raises:
+        DataError: If the folder holds no model.
+    """
     taught = task_of_saved_model(saved_model(folder))
     if taught.name != task.name:
-        raise ArgumentError(f"the teacher in {folder} is for {taught.name}, this run is {task.name}.")
-    for what, ours, theirs in (
+        return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
+    found = []
+    for kind, ours, theirs in (
         ("labels", task.label_names, taught.label_names),
         ("slots", task.slot_names, taught.slot_names),
     ):
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
             named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
-            raise ArgumentError(f"the teacher in {folder} has other {what} than this data{named}.")
+            found.append(f"{what} in {folder} has other {kind} than this data{named}.")
+    return found
 
 
 def cost_of(folder: Path) -> float | None:

@@ -83,7 +83,7 @@ class Run:
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
-        tokens = _pass_tokens(self.config, self.lengths)
+        tokens = pass_tokens(self.config, self.lengths)
         return predict_all(
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
@@ -136,7 +136,9 @@ def prepare(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.max_length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
-    seeded = config.scores_from is not None and diet.measure.kind != "given" and not diet.in_batch
+    # a score file is read below; a run's last values are taken up by the diet itself
+    of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
+    seeded = of_run and diet.measure.kind != "given" and not diet.in_batch
     if seeded and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
@@ -157,7 +159,7 @@ def prepare(
         encoder=model.to(best_device()) if diet.covers or diet.measure.kind == "given" else None,
         dev=dev,
         precision=precision,
-        batch_tokens=_pass_tokens(config, lengths),
+        batch_tokens=pass_tokens(config, lengths),
         ledger=ledger,
         seed=config.seed,
     )
@@ -178,7 +180,7 @@ def joined_texts(examples: Examples) -> list[str]:
     return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
-def _pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
+def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
     """The most padded tokens of a batch of a pass."""
     return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
 
@@ -193,7 +195,7 @@ def _teacher(
         task,
         data.splits["train"],
         max_length=config.max_length,
-        batch_tokens=_pass_tokens(config, lengths),
+        batch_tokens=pass_tokens(config, lengths),
         precision=precision,
         temperature=config.teacher_temperature,
         ledger=ledger,

@@ -5,7 +5,8 @@ Scores that read the same thing share it: all that a forward pass can tell comes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datadiet.checks import Problems
+from datadiet.checks import ArgumentError, Problems
 from datadiet.dynamic_scores import DYNAMIC_SCORES
 from datadiet.embedding import embed
-from datadiet.gradients import grand, self_influence, tracin, vog
+from datadiet.gradients import GRADIENT_SCORES, grand, self_influence, tracin, vog
 from datadiet.history import over_rounds
 from datadiet.ledger import Ledger
 from datadiet.models.heads import Heads, head_layers
@@ -40,20 +41,36 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "self_influence": ("checkpoints",),
     "tracin": ("checkpoints", "dev"),
     "reducible_loss": ("model", "holdout"),
+    "irreducible_loss": ("holdout",),  # what `reducible_loss` takes off, and `top_reducible` reads of a score file
     "teacher_el2n": ("model", "teacher"),
     "teacher_divergence": ("model", "teacher"),
 }
 
+PASSES = (*SCORES, "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence")  # share forward passes
+
 WHERE: Mapping[str, str] = {
     "texts": "the texts of the training split",
-    "encoder": "a model to embed the texts with",
-    "model": "a model that is trained: the model of a run, or some epochs of training first",
-    "history": "the score history of a run",
-    "checkpoints": "at least two checkpoints of a run: train it with --keep-checkpoints",
+    "encoder": "a model to embed the texts with: --encoder MODEL, or --model RUN",
+    "model": "a model that is trained: --model RUN, or --epochs E to train one first",
+    "history": "the score history of a run: --model RUN, or --epochs E to train one first",
+    "checkpoints": "the checkpoints of a run: --model RUN, trained with --keep-checkpoints, or --epochs E from 2 on",
     "dev": "a dev split",
-    "holdout": "a model trained on other data",
-    "teacher": "a teacher: another trained model of the same classes",
+    "holdout": "a model trained on other data of the same classes: --holdout MODEL",
+    "teacher": "another trained model of the same classes: --teacher MODEL",
 }
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The training rows as another model's tokenizer reads them.
+
+    Attributes:
+        features: Tokenised rows, in the order of the training split.
+        collate: Rows to a batch.
+    """
+
+    features: Any
+    collate: Callable[[Any], Batch]
 
 
 @dataclass(frozen=True)
@@ -73,6 +90,7 @@ class Material:
         learning_rates: Of the checkpoints; all alike by default.
         dev: Tokenised rows of the dev split.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where not seen.
+        inputs: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer is another one.
         precision, batch_tokens: Of the passes.
         ledger: Takes the time as scoring.
         seed: Of clusterings.
@@ -93,10 +111,28 @@ class Material:
     learning_rates: Sequence[float] | None = None
     dev: Any = None
     history: Mapping[str, NDArray[np.float32]] | None = None
+    inputs: Mapping[str, Inputs] = field(default_factory=dict)
     precision: str = "fp32"
     batch_tokens: int = 4096
     ledger: Ledger = field(default_factory=Ledger)
     seed: int = 0
+
+
+@dataclass(frozen=True)
+class WholeSet:
+    """Values of a whole training set.
+
+    Attributes:
+        values: float32 `(n,)` by score, larger = harder.
+        seconds: What each took; of scores that share a pass, the pass.
+        shared: The scores that were computed together with each, itself included.
+        probabilities: float32 `(n, classes)` of the model, where they were asked for.
+    """
+
+    values: Mapping[str, Values]
+    seconds: Mapping[str, float]
+    shared: Mapping[str, tuple[str, ...]]
+    probabilities: NDArray[np.float32] | None = None
 
 
 def check_needs(names: Iterable[str], there: Iterable[str]) -> None:
@@ -121,109 +157,148 @@ def check_needs(names: Iterable[str], there: Iterable[str]) -> None:
 
 
 def whole_set_values(names: Sequence[str], material: Material) -> dict[str, Values]:
-    """The values of every training row, by score.
+    """The values of every training row, by score; see `whole_set`."""
+    return dict(whole_set(names, material).values)
+
+
+def whole_set(names: Sequence[str], material: Material, *, probabilities: bool = False) -> WholeSet:
+    """The values of every training row, by score; scores that read the same thing share one pass over it.
 
     Args:
         names: Of `NEEDS`.
         material: What there is.
+        probabilities: Also what the model gives each class; of tasks with one class per example.
 
     Returns:
-        float32 `(n,)` each, larger = harder, in the order of the names.
+        Values in the order of the names, and what they cost.
 
     Raises:
         ArgumentError: If something is missing, see `check_needs`, or a score cannot be computed of this data.
     """
-    there = [name for name in WHERE if getattr(material, name) is not None]
-    check_needs(names, there)
+    check_needs(names, [name for name in WHERE if getattr(material, name) is not None])
     found: dict[str, Values] = {}
+    seconds: dict[str, float] = {}
+    shared: dict[str, tuple[str, ...]] = {}
+    classes = None
     with material.ledger.charge("score"):
-        found |= _of_texts(names, material) | _of_embeddings(names, material)
-        found |= _of_passes(names, material) | _of_gradients(names, material) | _of_history(names, material)
-    return {name: np.asarray(found[name], np.float32) for name in names}
+        for group, compute in _together(names):
+            began = time.perf_counter()
+            if compute is _of_passes:
+                values, classes = _of_passes(group, material, probabilities)
+            else:
+                values = compute(group, material)
+            found |= values
+            seconds |= dict.fromkeys(group, time.perf_counter() - began)
+            shared |= dict.fromkeys(group, tuple(group))
+        if probabilities and classes is None:
+            classes = _of_passes([], material, True)[1]
+    kept = {name: np.asarray(found[name], np.float32) for name in names}
+    return WholeSet(kept, seconds, shared, classes)
+
+
+def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
+    """Groups of scores that are computed together, with what computes them."""
+    for family, compute in ((EMBEDDING_SCORES, _of_embeddings), (PASSES, _of_passes)):
+        if group := [name for name in names if name in family]:
+            yield group, compute
+    for family, compute in ((TEXT_SCORES, _of_texts), (GRADIENT_SCORES, _of_gradients), (DYNAMIC_SCORES, _of_history)):
+        yield from (([name], compute) for name in names if name in family)
 
 
 def embeddings_of(material: Material) -> NDArray[np.float32]:
     """One vector per training row, float32 `(n, size)`, of length 1."""
     assert material.encoder is not None  # check_needs has seen it
     options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
-    return embed(material.encoder, material.features, material.collate, ledger=material.ledger, **options)
+    rows = _inputs(material, "encoder")
+    return embed(material.encoder, rows.features, rows.collate, ledger=material.ledger, **options)
+
+
+def _inputs(material: Material, role: str) -> Inputs:
+    """The rows as the model of a role takes them."""
+    return material.inputs.get(role) or Inputs(material.features, material.collate)
 
 
 def _of_texts(names: Sequence[str], material: Material) -> dict[str, Values]:
-    wanted = [name for name in names if name in TEXT_SCORES]
-    return {name: TEXT_SCORES[name](material.texts, ids=material.ids) for name in wanted}
+    return {name: TEXT_SCORES[name](material.texts, ids=material.ids) for name in names}
 
 
 def _of_embeddings(names: Sequence[str], material: Material) -> dict[str, Values]:
-    wanted = [name for name in names if name in EMBEDDING_SCORES]
-    if not wanted:
-        return {}
     vectors = embeddings_of(material)
     # published per class: the distance to a class's own median; of the others the published form knows no classes
     groups = {"moderate": material.groups}
-    return {name: EMBEDDING_SCORES[name](vectors, groups.get(name), ids=material.ids) for name in wanted}
+    return {name: EMBEDDING_SCORES[name](vectors, groups.get(name), ids=material.ids) for name in names}
 
 
-def _of_passes(names: Sequence[str], material: Material) -> dict[str, Values]:
-    """All that one forward pass of each model tells."""
+def _of_passes(
+    names: Sequence[str], material: Material, probabilities: bool
+) -> tuple[dict[str, Values], NDArray[np.float32] | None]:
+    """All that one forward pass of each model tells, and the class probabilities."""
     own = [name for name in names if name in SCORES]
     taught = {"teacher_el2n": teacher_el2n, "teacher_divergence": teacher_divergence}
     compared = [name for name in names if name in taught]
     found: dict[str, Values] = {}
-    if own or "reducible_loss" in names:
-        found |= signal_values(material, material.model, own)
+    classes: torch.Tensor | None = None
+    if own or compared or probabilities or "reducible_loss" in names:
+        found, classes = read_model(material, "model", own, classes=bool(compared) or probabilities)
+    if "reducible_loss" in names or "irreducible_loss" in names:
+        found["irreducible_loss"] = read_model(material, "holdout", ())[0]["loss"]
     if "reducible_loss" in names:
-        irreducible = signal_values(material, material.holdout, [])["loss"]
-        found["reducible_loss"] = found["loss"] - irreducible
+        found["reducible_loss"] = found["loss"] - found["irreducible_loss"]
     if compared:
-        ours, theirs = (_log_probabilities(material, model) for model in (material.model, material.teacher))
-        found |= {name: taught[name](ours, theirs).numpy() for name in compared}
-    return found
+        theirs = read_model(material, "teacher", (), classes=True)[1]
+        assert classes is not None and theirs is not None  # asked for
+        found |= {name: taught[name](classes, theirs).numpy() for name in compared}
+    asked = classes.exp().numpy() if probabilities and classes is not None else None
+    return {name: found[name] for name in names}, asked
 
 
-def signal_values(material: Material, model: Any, scores: Sequence[str]) -> dict[str, Values]:
-    """The free signals and some scores of every row, float32 `(n,)` each, from one pass of a model.
+def read_model(
+    material: Material, role: str, scores: Sequence[str], *, classes: bool = False
+) -> tuple[dict[str, Values], torch.Tensor | None]:
+    """What one forward pass of a model tells of every row.
 
     Args:
-        material: The rows.
-        model: Trained.
+        material: The rows, and the model.
+        role: Which model: `model`, `teacher` or `holdout`.
         scores: Names of `datadiet.scores.SCORES`.
+        classes: Also the log-probability of each class, of the head that has one decision per example.
+
+    Returns:
+        The scores and the free signals, float32 `(n,)` each; the log-probabilities, float32 `(n, classes)`, or None.
+
+    Raises:
+        ArgumentError: If `classes` are asked of a model that has no such head.
     """
+    model, rows = getattr(material, role), _inputs(material, role)
     columns = tuple(dict.fromkeys((*scores, *FREE)))
-    heads, found = Heads(head_layers(model)), np.empty((len(columns), len(material.features)), np.float32)
+    heads, found = Heads(head_layers(model)), np.empty((len(columns), len(rows.features)), np.float32)
+    told: torch.Tensor | None = None
 
     def call(batch: Batch) -> Any:
         with heads.watching():
             return model(**batch)
 
-    for rows, outputs, batch in _pass(material, model, call):
+    options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
+    for part, outputs, batch in forward_pass(
+        model, rows.features, rows.collate, call=call, ledger=material.ledger, **options
+    ):
         signals = heads.signals(material.signals(outputs, batch))
         values = free_signals(signals)
         values |= {name: example_values(SCORES[name], signals, combine=material.combine) for name in scores}
-        found[:, rows] = torch.stack([values[name] for name in columns]).cpu().numpy()
-    return dict(zip(columns, found, strict=True))
+        found[:, part] = torch.stack([values[name] for name in columns]).cpu().numpy()
+        if classes:
+            logs = _log_probabilities(signals)
+            told = logs.new_empty(len(rows.features), logs.shape[1]) if told is None else told
+            told[torch.from_numpy(part)] = logs
+    return dict(zip(columns, found, strict=True)), told
 
 
-def class_probabilities_of(material: Material, model: Any) -> NDArray[np.float32]:
-    """What a model gives each class, float32 `(n, classes)`; of tasks with one class per example."""
-    return _log_probabilities(material, model).exp().numpy()
-
-
-def _log_probabilities(material: Material, model: Any) -> torch.Tensor:
-    """float32 `(n, classes)`, from the head that has one decision per example."""
-    parts: list[torch.Tensor] = []
-    order: list[NDArray[np.int64]] = []
-    for rows, outputs, batch in _pass(material, model, None):
-        head = next(head for head in material.signals(outputs, batch).heads.values() if head.mask is None)
-        parts.append(head.logits.float().log_softmax(-1).cpu())
-        order.append(rows)
-    back = np.argsort(np.concatenate(order))
-    return torch.cat(parts)[torch.from_numpy(back)]
-
-
-def _pass(material: Material, model: Any, call: Any) -> Any:
-    options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
-    return forward_pass(model, material.features, material.collate, call=call, ledger=material.ledger, **options)
+def _log_probabilities(signals: Signals) -> torch.Tensor:
+    """float32 `(batch, classes)`, from the head that has one decision per example."""
+    for head in signals.heads.values():
+        if head.mask is None and not head.labels.is_floating_point():
+            return head.logits.float().log_softmax(-1).cpu()
+    raise ArgumentError("class probabilities are of models that give each example one class; this one does not.")
 
 
 def _of_gradients(names: Sequence[str], material: Material) -> dict[str, Values]:
@@ -245,7 +320,7 @@ def _of_gradients(names: Sequence[str], material: Material) -> dict[str, Values]
 
 def _of_history(names: Sequence[str], material: Material) -> dict[str, Values]:
     found = {}
-    for name in [name for name in names if name in DYNAMIC_SCORES]:
+    for name in names:
         score, columns = DYNAMIC_SCORES[name], material.history or {}
         table = columns[score.columns[0]]
         rounds = np.full(table.shape, np.nan, np.float32)

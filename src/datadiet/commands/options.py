@@ -62,7 +62,11 @@ FLAGS: tuple[Flag, ...] = (
     Flag("anneal_epochs", DIET, "Epochs on everything at the end."),
     Flag("static", DIET, "Choose once, after the warm-up."),
     Flag("rescore", DIET, "Extra forward passes at a refresh: all, dropped, or none."),
-    Flag("scores_from", DIET, "A run folder whose last scores start this run, matched by id; new examples first."),
+    Flag(
+        "scores_from",
+        DIET,
+        "A run folder whose last scores start this run, matched by id; or a file of datadiet score.",
+    ),
     Flag("model", TRAINING, "A hub name, a local folder, or minilm (packaged with datadiet[demo])."),
     Flag("epochs", TRAINING, "Times through the data, or what is kept of it."),
     Flag("max_steps", TRAINING, "Stop after so many steps, the LR planned for them (only with --keep 1)."),

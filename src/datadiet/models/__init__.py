@@ -2,13 +2,21 @@
 imported."""
 
 from datadiet.models.intent_slot import IntentSlotConfig, IntentSlotModel, IntentSlotOutput
-from datadiet.models.loading import load_classifier, load_intent_slot, load_saved, load_tokenizer, resolve_model
+from datadiet.models.loading import (
+    load_classifier,
+    load_encoder,
+    load_intent_slot,
+    load_saved,
+    load_tokenizer,
+    resolve_model,
+)
 
 __all__ = [
     "IntentSlotConfig",
     "IntentSlotModel",
     "IntentSlotOutput",
     "load_classifier",
+    "load_encoder",
     "load_intent_slot",
     "load_saved",
     "load_tokenizer",

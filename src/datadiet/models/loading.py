@@ -284,6 +284,18 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     return _load(AutoModelForSequenceClassification, str(folder), complete=True)
 
 
+def load_encoder(name: str) -> PreTrainedModel:
+    """A model without its heads, float32, in eval mode: to embed texts with.
+
+    Args:
+        name: As for `resolve_model`.
+
+    Raises:
+        DataError: If there is no such model, or its weights do not fit.
+    """
+    return _load(AutoModel, name)
+
+
 def _load(auto: Any, name: str, *, complete: bool = False, **options: Any) -> PreTrainedModel:
     """Load the weights as float32, and say in one error or warning what transformers tells in a table."""
     source = resolve_model(name)
