@@ -86,7 +86,9 @@ def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
     from dataclasses import replace
 
     steps = checkpoints_of(run)
-    model: Any = load_saved(run / layout.MODEL).to(best_device()) if name == "grand" else None
+    model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
+    if model is not None:
+        model.to(best_device())
     return whole_set_values([name], replace(material, checkpoints=steps or None, model=model))[name]
 
 

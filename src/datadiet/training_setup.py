@@ -22,8 +22,8 @@ from datadiet.checks import ArgumentError, MissingExtraError
 from datadiet.config import FinetuneConfig
 from datadiet.config_checks import JOINT, MULTI_LABEL, TAGGER, output_folder
 from datadiet.data import Dataset
-from datadiet.data.records import Examples
 from datadiet.data.configured import load_configured
+from datadiet.data.records import Examples
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.energy import EnergyMeter

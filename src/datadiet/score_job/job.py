@@ -320,12 +320,13 @@ def _read_with(reading: FinetuneConfig) -> Json:
 
 
 def _changed(reading: FinetuneConfig, name: str) -> bool:
-    return getattr(reading, name) != getattr(FinetuneConfig, name)
+    return bool(getattr(reading, name) != getattr(FinetuneConfig, name))
 
 
 def _made_with(name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material) -> Json:
     """What a score was made with: models by name, checkpoints, rounds and seconds."""
-    needs, made = NEEDS[name], {}
+    needs = NEEDS[name]
+    made: Json = {}
     own = {"model", "history", "checkpoints"} & set(needs) or ("encoder" in needs and config.encoder is None)
     if model is not None and own:
         made |= _of_model(config, model)
