@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint types unit examples docs bench installed clean
+.PHONY: demo test lint types unit examples docs bench bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -28,6 +28,10 @@ examples: .venv/dev-installed
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
+
+bench-methods: .venv/dev-installed
+	$(BIN)/python -m benchmarks.methods --data-root $(or $(DATA),data)
+	$(BIN)/python -m benchmarks.tables
 
 bench: .venv/dev-installed
 	$(BIN)/python -m benchmarks.all

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.methods import SETS as METHOD_SETS
+from benchmarks.noise import SETS as NOISE_SETS
 from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +38,9 @@ QUICK = {
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
+    "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
+    "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
+    "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
 }
@@ -78,6 +83,24 @@ def tolerance(options: argparse.Namespace) -> list[Part]:
     return [Part("tolerance", (*command, "--results", str(options.results)))]
 
 
+def noise(options: argparse.Namespace) -> list[Part]:
+    """The sets with planted wrong labels that are there."""
+    there = [
+        name for name, (data, _, _) in NOISE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()
+    ]
+    place = ("--data-root", str(options.data_root), "--results", str(options.results))
+    rates = Part("noise-rates", ("-m", "benchmarks.noise", "rates", "--sets", ",".join(there), *place))
+    return [rates, Part("noise-quality", ("-m", "benchmarks.noise", "quality", *place))]
+
+
+def methods(options: argparse.Namespace) -> list[Part]:
+    """The sets of the head-to-head that are there."""
+    there = [name for name, (data, *_) in METHOD_SETS.items() if data == "snips" or (options.data_root / data).is_dir()]
+    work = ("--work", str(options.results / "methods-runs")) if options.quick else ()
+    place = ("--data-root", str(options.data_root), "--results", str(options.results / "methods"), *work)
+    return [Part("methods", ("-m", "benchmarks.methods", "--sets", ",".join(there), *place))]
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
@@ -99,6 +122,8 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),
+        *noise(options),
+        *methods(options),
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
     ]

@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, geometry, gradients, quality, tolerance
+from benchmarks.report import costs, geometry, gradients, methods, noise, quality, tolerance
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -40,6 +40,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
+    "noise-rates": noise.noise_rates,
+    "noise-quality": noise.noise_quality,
+    "methods": methods.head_to_head,
+    "methods-stress": methods.stress,
     "comparing": costs.comparing,
     "report": costs.report,
     "readme": quality.readme,

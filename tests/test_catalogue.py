@@ -12,6 +12,7 @@ from datadiet.history import HISTORIES
 from datadiet.scores import COMBINATIONS, EMBEDDING_SCORES, SCORES, TEXT_SCORES
 from datadiet.scores.two_models import TWO_MODEL_SCORES
 from datadiet.selectors import IN_BATCH, SELECTORS
+from datadiet.suspects import NAMES
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,9 @@ from datadiet.selectors import IN_BATCH, SELECTORS
         ("in_batch", IN_BATCH),
         ("history", HISTORIES),
         ("rescore", RESCORE),
+        ("offset", ("SHARE", "auto")),
+        ("suspects", NAMES),
+        ("dedupe", ("exact", "near")),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -346,3 +347,47 @@ def test_a_score_over_the_whole_training():
     frame = diet.history.to_pandas()
     expected = frame.groupby("row")["margin"].mean().to_numpy()
     np.testing.assert_allclose(diet._current.close_round(), expected, atol=1e-5)
+
+
+def observe_all(diet, rows, epoch):
+    """Training batches of 1,000 of these rows."""
+    errors = np.random.default_rng(epoch).uniform(0.1, 1.2, len(rows))
+    for start in range(0, len(rows), 1000):
+        part = slice(start, start + 1000)
+        diet.observe(torch.from_numpy(rows[part]), signals(errors[part]), epoch=epoch)
+
+
+@pytest.mark.parametrize(("seen", "most"), [(1, 36), (2, 36)])
+def test_a_refresh_holds_few_bytes_per_example(tmp_path, seen, most):
+    count = 100_000
+    diet = begun(Diet(refresh_every=1), n=count, folder=tmp_path)
+    diet.plan(0)
+    observe_all(diet, np.arange(0, count, seen), 0)
+    diet.state_dict()  # what was seen is in its arrays now
+    tracemalloc.start()
+    try:
+        diet.absorb(diet.drain())
+        diet.plan(1)
+        diet.score_quantiles()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak / count <= most
+
+
+@pytest.mark.parametrize("step", [1, 3])
+def test_what_is_handed_over_is_no_longer_held(step):
+    diet = begun(Diet(), n=12)
+    rows = np.arange(0, 12, step)
+    observe_all(diet, rows[::-1].copy(), 0)
+    first = diet.drain()
+    before = {name: values.copy() for name, values in first.values.items()}
+    assert first.rows.tolist() == rows.tolist()
+    assert not len(diet.drain().rows)
+    observe_all(diet, np.array([3, 1]), 1)
+    assert diet.drain().rows.tolist() == [1, 3]
+    assert all(np.array_equal(first.values[name], values, equal_nan=True) for name, values in before.items())
+    diet.put_back(first)
+    again = diet.drain()
+    assert again.rows.tolist() == rows.tolist()
+    assert all(np.array_equal(again.values[name], values, equal_nan=True) for name, values in before.items())

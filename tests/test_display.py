@@ -17,7 +17,8 @@ from datadiet.display import (
     prediction_table,
     summary_table,
 )
-from datadiet.display.words import clock, epoch_span, metrics_text, number, percent
+from datadiet.display.selection import MOST_CLASSES, selection_table
+from datadiet.display.words import clock, epoch_span, metrics_text, number, percent, shown
 from datadiet.progress import StepReport
 from datadiet.records import EpochForecast, EpochResult, Forecast
 
@@ -264,3 +265,37 @@ def test_prediction_table_escapes_what_the_data_says() -> None:
     text = rendered(prediction_table(line))
     for part in ("[play]", "98.7 %", "[jazz]", "B-[genre]"):
         assert part in text
+
+
+# ---- a static selection ----
+
+
+def told(classes: int) -> dict[str, object]:
+    line = {"rows": 10, "kept": 5, "dropped": 5, "mean_kept": 0.75, "mean_dropped": None}
+    example = {"reason": "suspect", "row": 3, "id": "3", "label": None, "value": 0.9, "text": "[b]x\x1b[/b]\n" * 40}
+    return {
+        "rows": 10 * classes, "kept": 5 * classes, "dropped": 5 * classes, "select": "hardest", "score": "el2n",
+        "mean_kept": 0.75, "mean_dropped": None, "reasons": {"chosen": 5, "suspect": 5}, "suspects_by": "aum",
+        "weighted": False, "output": "kept", "examples": [example],
+        "classes": [{"label": f"[c]{number}", **line} for number in range(classes)],
+    }  # fmt: skip
+
+
+def test_selection_says_what_and_why() -> None:
+    text = rendered(selection_table(told(2)), 100)
+    for part in ("Kept 10 of 20 rows (50.0 %)", "suspected to be wrong (by aum)", "[c]1", "0.7500", r"[b]x\x1b[/b]"):
+        assert part in text
+    assert "training rows only" not in text
+    assert max(map(len, text.splitlines())) <= 100
+
+
+def test_selection_of_very_many_classes_shows_the_largest() -> None:
+    text = rendered(selection_table(told(MOST_CLASSES + 3)))
+    assert f"[c]{MOST_CLASSES - 1} " in text
+    assert f"[c]{MOST_CLASSES} " not in text
+    assert "and 3 smaller classes: --json shows all" in text
+
+
+def test_shown_text_is_one_harmless_line() -> None:
+    assert shown("a\n b\x00\u202e") == r"a b\x00\u202e"
+    assert shown("word " * 50, 21) == "word word word word …"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from datadiet import drift
 from datadiet.drift import to_epoch_end
 
 N = 4096
@@ -78,3 +79,18 @@ def test_inputs_are_not_written_to_and_order_does_not_matter():
     assert np.allclose(again, corrected[shuffled], rtol=0.02)
     assert np.isfinite(corrected).all()
     assert (corrected >= 0).all()
+
+
+@pytest.mark.parametrize("known", [0.0, 0.6, 1.0])
+def test_pieces_give_the_same_values_to_the_last_bit(monkeypatch, known):
+    generator = np.random.default_rng(1)
+    values, prior = generator.random((2, 1000), np.float32)
+    prior[generator.random(1000) >= known] = np.inf
+    moments = generator.integers(1, 40, 1000).astype(np.float32)
+    whole = to_epoch_end(values, prior, moments)
+    monkeypatch.setattr(drift, "_AT_ONCE", 7)
+    pieces = to_epoch_end(values, prior, moments)
+    assert not np.array_equal(whole[0], values)
+    assert whole[0].dtype == pieces[0].dtype == np.float32
+    assert np.array_equal(whole[0], pieces[0])
+    assert whole[1] == pieces[1]

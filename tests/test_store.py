@@ -3,8 +3,11 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from datadiet import store as store_module
 from datadiet.checks import DataError
 from datadiet.records import EpochPlan, Scores
 from datadiet.store import MANIFEST, PartedTable, ScoreStore, append_plan, last_values, read_table, write_atomically
@@ -117,3 +120,69 @@ def test_atomic_writes_replace_whole_files(tmp_path):
     write_atomically(path, json.dumps({"a": 2}))
     assert json.loads(path.read_text()) == {"a": 2}
     assert [file.name for file in path.parent.iterdir()] == ["file.json"]
+
+
+def a_part(count):
+    """Values of every second row."""
+    values = np.random.default_rng(0).random(count, np.float32)
+    return Scores(np.arange(count) * 2, {"el2n": values, "moment": np.ones_like(values)}, "train", 3, 1)
+
+
+@pytest.mark.parametrize("on_disk", [True, False])
+@pytest.mark.parametrize("ids", [None, [f"id {row}" for row in range(20)]])
+@pytest.mark.parametrize("count", [0, 3, 4, 5, 10])
+def test_a_part_written_in_slices_reads_back_as_one(tmp_path, monkeypatch, on_disk, ids, count):
+    plan = EpochPlan(2, np.arange(count) * 2, full=False, weights=np.arange(count, dtype=np.float32))
+    tables = []
+    for slice_rows in (100, 4):
+        monkeypatch.setattr(store_module, "SLICE_ROWS", slice_rows)
+        folder = tmp_path / str(slice_rows) if on_disk else None
+        store, plans = ScoreStore(folder and folder / "scores", "r", ids), PartedTable(folder and folder / "plans", "r")
+        store.append(a_part(count))
+        append_plan(plans, plan)
+        tables.append((store.table.read(), plans.read()))
+    assert tables[0] == tables[1]
+    scores_table, plan_table = tables[1]
+    assert scores_table.schema.field("source").type == scores_table.schema.field("id").type == "string"
+    assert scores_table["row"].to_pylist() == plan_table["row"].to_pylist() == plan.rows.tolist()
+    assert scores_table["id"].to_pylist() == [str(row) if ids is None else ids[row] for row in plan.rows]
+    assert np.array_equal(scores_table["el2n"].to_numpy(), a_part(count).values["el2n"])
+    assert plan_table["weight"].to_pylist() == plan.weights.tolist()
+
+
+def test_each_slice_is_a_row_group(tmp_path, monkeypatch):
+    monkeypatch.setattr(store_module, "SLICE_ROWS", 4)
+    ScoreStore(tmp_path, "r").append(a_part(10))
+    found = pq.ParquetFile(tmp_path / "part-00000.parquet").metadata
+    assert [found.row_group(place).num_rows for place in range(found.num_row_groups)] == [4, 4, 2]
+
+
+def test_what_arrow_holds_does_not_grow_with_the_part(tmp_path, monkeypatch):
+    peaks = []
+    for count in (50_000, 200_000):
+        pool = pa.proxy_memory_pool(pa.system_memory_pool())
+        with monkeypatch.context() as patched:
+            patched.setattr(pa, "system_memory_pool", lambda pool=pool: pool)
+            ScoreStore(tmp_path / str(count), "r").append(a_part(count))
+        peaks.append(pool.max_memory())
+    assert peaks[1] <= peaks[0] + 65_536  # the footer names each row group
+    assert peaks[1] <= 2_000_000
+
+
+def test_arrow_has_its_own_memory_again_after_a_part(tmp_path):
+    before = pa.default_memory_pool().backend_name
+    store = ScoreStore(tmp_path, "r")
+    store.append(a_part(3))
+    assert pa.default_memory_pool().backend_name == before
+    broken = Scores(np.arange(2), {"el2n": np.array(["a", "b"])}, "train", 0, 0)
+    with pytest.raises(pa.ArrowNotImplementedError, match="NumPy type"):
+        store.append(broken)
+    assert pa.default_memory_pool().backend_name == before
+    assert len(store.table) == 1
+
+
+def test_ids_of_any_kind_become_text_in_pieces(monkeypatch):
+    monkeypatch.setattr(store_module, "SLICE_ROWS", 4)
+    store = ScoreStore(None, "r", ids=np.arange(100, 110))
+    store.append(scores([0, 9], [0.5, 0.25]))
+    assert store.to_pandas()["id"].tolist() == ["100", "109"]

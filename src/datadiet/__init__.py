@@ -26,6 +26,8 @@ _PUBLIC = {
     "dynamics": "datadiet.dynamics_table",
     "score_data": "datadiet.score_job.job",
     "cleanlab_inputs": "datadiet.class_probabilities",
+    "select_rows": "datadiet.selecting",
+    "read_scores": "datadiet.score_file",
     "report": "datadiet.reporting.report",
     "plot": "datadiet.reporting.plot",
     "scores": None,
@@ -60,7 +62,9 @@ if TYPE_CHECKING:
     from datadiet.reporting import plot as plot
     from datadiet.reporting.report import report as report
     from datadiet.schedules import Schedule as Schedule
+    from datadiet.score_file import read_scores as read_scores
     from datadiet.score_job.job import score_data as score_data
+    from datadiet.selecting import select_rows as select_rows
 
 
 def __getattr__(name: str) -> Any:

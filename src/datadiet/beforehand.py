@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,6 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
 
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
-    from dataclasses import replace
-
     steps = checkpoints_of(run)
     model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
     if model is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -33,6 +33,11 @@ class Known:
     features: Any = None
     recalls: Mapping[int, float] | None = None
     scale: float | None = None
+
+    def of(self, rows: Rows) -> Known:
+        """What is known of some rows, int64 `(m,)`."""
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, groups=groups, features=None if self.features is None else self.features[rows])
 
 
 class Chooser:

@@ -25,6 +25,7 @@ from datadiet.commands.predict import STDOUT, Request, check_request
 from datadiet.commands.predict import predict as run_predict
 from datadiet.commands.score import request_from as score_request
 from datadiet.commands.score import score as run_score
+from datadiet.commands.select import READING
 from datadiet.commands.select import Request as SelectRequest
 from datadiet.commands.select import checked as check_selection
 from datadiet.commands.select import select as run_select
@@ -50,9 +51,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-# how the training split of a score file is read
-READING = (*COLUMNS, "train_rows", "dev_share", "drop_overlap", "data_seed", "label_separator")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]

@@ -62,7 +62,7 @@ class FinetuneConfig:
     score: str = "el2n"
     combine: str | None = None
     select: str = "hardest"
-    offset: float = 0.0
+    offset: float | str = 0.0
     epsilon: float = 0.1
     floor: int = 0
     select_options: str | None = None
@@ -101,6 +101,7 @@ class FinetuneConfig:
     train_rows: int | None = None
     dev_share: float = 0.1
     drop_overlap: bool = False
+    dedupe: bool = False
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None

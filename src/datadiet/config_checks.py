@@ -70,13 +70,13 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     _check_data(config, problems)
     diet = _diet(config, problems)
     _collect(lambda: resolve_model(config.model), problems)
-    if config.teacher is not None:
-        teacher = Path(config.teacher).expanduser()
-        problems.check(
-            (saved_model(teacher) / "config.json").is_file(),
-            f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
-        )
     if not resume:
+        if config.teacher is not None:
+            teacher = Path(config.teacher).expanduser()
+            problems.check(
+                (saved_model(teacher) / "config.json").is_file(),
+                f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
+            )
         _collect(lambda: layout.check_new(output_folder(config)), problems)
         _check_scores_from(config, diet, problems)
         _check_cache(config, problems)

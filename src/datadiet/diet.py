@@ -39,10 +39,12 @@ from datadiet.options import (
 from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS
+from datadiet.scores.free import label_signals
 from datadiet.selectors import IN_BATCH, SELECTORS, InBatch
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
+from datadiet.watching import LABEL_COLUMNS, Watch
 
 Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
@@ -76,7 +78,8 @@ class Diet:
             training forward (dropout on), brought to one moment (`datadiet.drift`), and an example never seen is taken
             first; `dropped`: those that did not train
             since the last refresh; `all`: every example, as in the paper.
-        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`).
+        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
+            labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector.
         epsilon: Share drawn at random among the rest (`epsilon` only).
         floor: Least number of examples kept per class, of classes that have so many.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
@@ -113,7 +116,7 @@ class Diet:
         anneal_epochs: int = 0,
         static: bool = False,
         rescore: Rescore = "none",
-        offset: float = 0.0,
+        offset: float | Literal["auto"] = 0.0,
         epsilon: float | None = None,
         floor: int = 0,
         select_options: Mapping[str, Any] | None = None,
@@ -133,7 +136,10 @@ class Diet:
             problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
         problems.whole("floor", floor)
         problems.whole("seed", seed)
-        check_options(self.select_name, isinstance(select, str), offset, epsilon, problems)
+        guarded = offset == "auto"
+        problems.check(guarded or not isinstance(offset, str), f"offset must be a share or 'auto', got {offset!r}.")
+        share = 0.0 if isinstance(offset, str) else offset
+        check_options(self.select_name, isinstance(select, str), share, epsilon, problems)
         check_select_options(select if isinstance(select, str) else None, select_options or {}, floor, problems)
         problems.check(
             scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
@@ -155,6 +161,8 @@ class Diet:
         self.static, self.scores_from, self.signals = static, scores_from, signals
         self.select_options = dict(select_options or {})
         self.recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
+        self.watch: Watch | None = None  # with offset="auto", while a run goes on
+        self._guarded = guarded
         self._begun = False
 
     # ---- what will happen ----
@@ -246,6 +254,9 @@ class Diet:
         self._known = Known(groups, features)
         self._chooser = self._new_chooser()
         self._chooser.check(self._known)
+        if self._guarded and groups is None:
+            raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
+        self.watch = Watch(groups) if self._guarded and groups is not None else None
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
         self._planned: BaseSchedule = planned
         self.decider = None
@@ -274,8 +285,10 @@ class Diet:
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
         # not before epoch 0: a head that has not trained knows nothing
-        if self.rescore == "none" or epoch == 0 or not self.schedule.is_refresh(epoch):
+        if epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
+        if self.rescore == "none":  # what rests as suspected noise is looked at again, so that it can come back
+            return np.empty(0, np.int64) if self.watch is None else self.watch.unheard()
         return np.flatnonzero(~self._current.fresh) if self.rescore == "dropped" else np.arange(len(self._current))
 
     def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:
@@ -296,7 +309,8 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*self.measure.columns, MOMENT)
+        labels = LABEL_COLUMNS.values() if self._guarded else ()
+        return (*self.measure.columns, *labels, MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -314,6 +328,8 @@ class Diet:
             moments = scores.values[MOMENT] if scores.source == "train" else None
             if (values := self.measure.read(scores.values)) is not None:
                 self._current.take(scores.rows, values, moments=moments)
+        if self.watch is not None:
+            self.watch.take(scores)
         if self._tables is not None:
             self._tables.scores.append(scores)
 
@@ -325,6 +341,8 @@ class Diet:
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
+        if self.watch is not None:
+            self.watch.review(epoch)
         if self.decider is not None and self.decider.schedule.is_refresh(epoch):
             plan = self._decide(epoch, self.decider)
         elif self.schedule.is_full(epoch):
@@ -363,7 +381,8 @@ class Diet:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
-        arrays, numbers = _joined({"current": self._current.state(), "training": self._training.state()})
+        parts_of = {"current": self._current.state(), "training": self._training.state()}
+        arrays, numbers = _joined(parts_of if self.watch is None else {**parts_of, "watch": self.watch.state()})
         plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
         if self._plan is not None:
             arrays["plan.rows"] = self._plan.rows
@@ -389,6 +408,8 @@ class Diet:
         self.round, self._regression = numbers["round"], numbers["regression"]
         if self.decider is not None:
             self.decider.load(numbers["decider"])
+        if self.watch is not None:
+            self.watch.load(part(arrays, "watch"), numbers["watch"])
         if numbers["plan"] is not None:
             epoch, full, round_ = numbers["plan"]
             weights = np.array(arrays["plan.weights"]) if "plan.weights" in arrays else None
@@ -399,7 +420,11 @@ class Diet:
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        return self.measure.recorded(signals)
+        found = self.measure.recorded(signals)
+        if not self._guarded:
+            return found
+        labels = label_signals(signals)
+        return torch.cat([found, torch.stack([labels[name] for name in LABEL_COLUMNS.values()])])
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
@@ -424,12 +449,16 @@ class Diet:
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
         known = replace(self._known, recalls=self.recalls, scale=self.measure.scale(regression=self._regression))
-        chosen = self._chooser.choose(values, count, epoch=epoch, known=known)
-        return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
+        if self.watch is None:
+            chosen = self._chooser.choose(values, count, epoch=epoch, known=known)
+            return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
+        free = self.watch.free(count)
+        chosen = self._chooser.choose(values[free], count, epoch=epoch, known=known.of(free))
+        return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
 
     def _new_chooser(self) -> Chooser:
         options = {} if self.in_batch else dict(self.select_options)
-        if self.offset:
+        if self.offset and not self._guarded:
             options["offset"] = self.offset
         if self.select == "epsilon":
             options["epsilon"] = float(self.epsilon or 0.0)

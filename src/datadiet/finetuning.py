@@ -15,6 +15,7 @@ from datadiet.config_checks import check_config, history_options
 from datadiet.device import best_device, environment
 from datadiet.energy import metered
 from datadiet.ledger import Ledger
+from datadiet.noise_files import write_noise
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
 from datadiet.run_trainer import RunTrainer, last_checkpoint
@@ -108,6 +109,9 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         model.save_pretrained(run.folder / layout.MODEL)
         run.tokenizer.save_pretrained(run.folder / layout.MODEL)
         layout.write_predictions(run.folder, predicted)
+    if run.diet.watch is not None:
+        train = run.data.splits["train"]
+        write_noise(run.folder, run.diet.watch.guard, train.ids, train.labels or ())
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)
@@ -138,6 +142,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
         "tolerance": run.diet.decider and run.diet.decider.summary(),
+        "noise": run.diet.watch and run.diet.watch.guard.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
         "energy": run.meter.reading(),

@@ -51,7 +51,8 @@ class ScoreFile:
         label_names: Class names in the order of `probabilities`.
         probabilities: float32 `(n, classes)`, or None.
         read_with: Options of `datadiet.load_data` by which the split is read again: `train_rows`, `dev_share`, `seed`,
-            `drop_overlap`, and `columns`, by the fields of `datadiet.data.Columns`. Those left out have their defaults.
+            `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.Columns`. Those left out
+            have their defaults.
     """
 
     ids: Sequence[str]

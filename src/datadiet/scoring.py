@@ -22,6 +22,8 @@ Collate = Callable[[list[Any]], Batch]
 # A scoring batch holds at most the padded tokens of this many training batches, which bounds its memory: a forward
 # pass without activations to keep needs far less than a training step of the same size.
 TRAINING_BATCHES_PER_PASS_BATCH = 8
+# On a CPU more tokens at once gain no speed and every thread needs room for them: at most so many, or a training batch.
+CPU_PASS_TOKENS = 8192
 _AT_ONCE = 16_384  # numbers of a column
 
 
@@ -104,6 +106,21 @@ def batches_by_length(
 def _longest_first(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
     keys = lengths[rows]
     return rows[np.argsort(np.negative(keys, out=keys), kind="stable")]
+
+
+def pass_tokens(training_tokens: int, device: torch.device) -> int:
+    """The padded tokens that a batch of a scoring pass may hold.
+
+    Args:
+        training_tokens: Of a training batch.
+        device: Where the pass runs.
+
+    Example:
+        >>> [pass_tokens(tokens, torch.device("cpu")) for tokens in (384, 2304, 20_000)]
+        [3072, 8192, 20000]
+    """
+    most = training_tokens * TRAINING_BATCHES_PER_PASS_BATCH
+    return min(most, max(training_tokens, CPU_PASS_TOKENS)) if device.type == "cpu" else most
 
 
 def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:

@@ -6,7 +6,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,7 +74,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
-    known: Beforehand = Beforehand()
+    known: Beforehand = field(default_factory=Beforehand)
 
     @property
     def collate(self) -> Any:
@@ -175,11 +175,9 @@ def prepare(
 def joined_texts(examples: Examples) -> list[str]:
     """The texts, a pair as one."""
     pairs = examples.text_pairs
-    return (
-        list(examples.texts)
-        if pairs is None
-        else [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
-    )
+    if pairs is None:
+        return list(examples.texts)
+    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
 def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -255,3 +256,19 @@ def test_a_test_split_is_read_even_where_train_is_broken(folder):
 def test_the_task_of_new_examples_is_checked():
     with pytest.raises(ArgumentError, match="unknown task 'ner'"):
         read_examples("snips", "ner")
+
+
+def test_dedupe_keeps_one_of_each_text_with_its_most_common_label(tmp_path):
+    rows = [("Play it", "a"), ("stop", "b"), ("play  it", "b"), ("PLAY IT", "b"), ("go", "a"), ("Go on", "b")]
+    lines = [json.dumps({"text": text, "label": label}) for text, label in rows]
+    (tmp_path / "train.jsonl").write_text("\n".join(lines))
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines[:2]))
+    found = load_data(str(tmp_path), "classification", dedupe=True)
+    assert list(zip(found.splits["train"].texts, found.splits["train"].labels, strict=True)) == [
+        ("stop", "b"),
+        ("play  it", "b"),
+        ("go", "a"),
+        ("Go on", "b"),
+    ]
+    assert any("2 training rows repeat" in note and "of 1 texts the labels differ" in note for note in found.notes)
+    assert len(found.splits["dev"]) == 2

@@ -170,7 +170,7 @@ def test_words_are_read_again_as_words(folder: Folder, tmp_path: Path, suffix: s
     assert again.splits["train"] == whole.take(again.splits["train"].source_rows or ())
 
 
-def test_lists_that_spaces_would_break(tmp_path: Path) -> None:
+def test_lists_and_mappings_are_json_in_cells(tmp_path: Path) -> None:
     split = Original("x", ("tokens", "size"), [{"tokens": ["new york", "x"], "size": {"n": [1]}}])
     write_original(split, tmp_path / "kept.csv")
     with (tmp_path / "kept.csv").open(encoding="utf-8", newline="") as stream:

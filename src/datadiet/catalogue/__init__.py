@@ -14,16 +14,20 @@ from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
 from datadiet.catalogue.gradients import GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
+from datadiet.catalogue.noise import NOISE
 from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
 from datadiet.catalogue.two_models import TWO_MODEL_SCORES
 
 KINDS: Mapping[str, str] = {
-    "score": "--score: how hard an example is; larger = harder, always",
+    "score": "--score, and --scores of datadiet score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
     "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "offset": "--offset: what is set aside as suspected noise",
+    "suspects": "datadiet.suspects: rows ranked by how likely their label is wrong",
+    "dedupe": "datadiet.duplicates: rows that say the same",
 }
 
 METHODS: tuple[Method, ...] = (
@@ -36,6 +40,7 @@ METHODS: tuple[Method, ...] = (
     *GEOMETRY_SELECTORS,
     *IN_BATCH,
     *DIET_OPTIONS,
+    *NOISE,
 )
 
 

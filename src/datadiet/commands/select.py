@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.checks import DataError, Problems, UserError
+from datadiet.commands.options import COLUMNS
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
 
@@ -23,9 +24,14 @@ if TYPE_CHECKING:
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")  # those of data.writing, which the command line must not import yet
 # settings of the command line -> arguments of load_data
 _READING = {
-    **{name: name for name in ("train_rows", "dev_share", "drop_overlap", "label_separator")},
+    "train_rows": "train_rows",
+    "dev_share": "dev_share",
+    "drop_overlap": "drop_overlap",
+    "label_separator": "label_separator",
     "data_seed": "seed",
 }
+# flags of the command that say how the training split of a score file is read
+READING = (*COLUMNS, *_READING)
 
 
 @dataclass(frozen=True)
@@ -230,11 +236,8 @@ def _load(request: Request, file: ScoreFile) -> Dataset:
     from datadiet.data import Columns, load_data
     from datadiet.score_file import check_same_data
 
-    given = request.reading
-    options = {name: file.read_with[name] for name in _READING.values() if file.read_with.get(name) is not None}
-    options |= {name: given[flag] for flag, name in _READING.items() if flag in given}
     source = str(request.data)
-    data = load_data(source, file.task, columns=Columns(**columns_of(request, file)), **options)
+    data = load_data(source, file.task, columns=Columns(**columns_of(request, file)), **reading_of(request, file))
     check_same_data(file, data.fingerprint, source)
     return data
 
@@ -243,6 +246,12 @@ def columns_of(request: Request, file: ScoreFile) -> dict[str, str]:
     """Names of columns by the fields of `datadiet.data.Columns`: those given, else those of the scoring."""
     given = {name.removesuffix("_column"): value for name, value in request.reading.items() if name.endswith("_column")}
     return dict(file.read_with.get("columns", {})) | given
+
+
+def reading_of(request: Request, file: ScoreFile) -> dict[str, Any]:
+    """Other arguments of `load_data`: those given, else those of the scoring."""
+    found = {name: file.read_with[name] for name in _READING.values() if file.read_with.get(name) is not None}
+    return found | {name: request.reading[flag] for flag, name in _READING.items() if flag in request.reading}
 
 
 def _features(path: Path | None, rows: int) -> NDArray[np.floating[Any]] | None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.commands.options import flag_name
-from datadiet.commands.select import Request, columns_of
+from datadiet.commands.select import Request, columns_of, reading_of
 from datadiet.data import Examples
 from datadiet.records import Json
 from datadiet.score_file import ScoreFile
@@ -96,5 +96,7 @@ def next_command(request: Request, file: ScoreFile) -> str:
     """What to type to train on what was kept."""
     columns = columns_of(request, file)
     flags = [f"{flag_name(f'{name}_column')} {shlex.quote(column)}" for name, column in columns.items()]
+    if separator := reading_of(request, file).get("label_separator"):
+        flags.append(f"--label-separator {shlex.quote(separator)}")
     words = ["datadiet finetune", shlex.quote(str(request.output)), f"--task {file.task}", *flags, "--keep 1"]
     return " ".join([*words, "--output RUN"])

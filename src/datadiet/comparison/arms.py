@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from datadiet import run_folder
 from datadiet.comparison.costs import alone, energy_of, price_of
@@ -23,12 +23,14 @@ class Arm:
         name: Of the arm, e.g. `el2n-0.5`.
         method, keep: As in the plan.
         runs: By seed.
+        sources: The runs that these have learned from, by seed: their costs come on top.
     """
 
     name: str
     method: str
     keep: float | str | None
     runs: BySeed
+    sources: BySeed = field(default_factory=dict)
 
     def figures(self, metric: str) -> dict[int, float]:
         """The tested figure by seed: in points, but for `nll` and `mse`."""
@@ -36,8 +38,10 @@ class Arm:
         return {seed: scale * tested(state)[metric] for seed, state in self.runs.items()}
 
     def costs(self, name: str) -> dict[int, float]:
-        """An entry of the cost ledger, by seed."""
-        return {seed: float(result_of(state)["cost"][name]) for seed, state in self.runs.items()}
+        """An entry of the cost ledger, by seed; of a method that learns from another run, with that run's."""
+        own = {seed: float(result_of(state)["cost"][name]) for seed, state in self.runs.items()}
+        more = {seed: float(result_of(state)["cost"][name]) for seed, state in self.sources.items()}
+        return {seed: value + more.get(seed, 0.0) for seed, value in own.items()}
 
     def prices(self, price_per_hour: float) -> dict[int, float]:
         """What each run cost, by seed."""
@@ -78,4 +82,6 @@ def arms_of(states: Sequence[CellState]) -> dict[str, Arm]:
         cell = state.cell
         arm = arms.setdefault(cell.arm, Arm(cell.arm, cell.method, cell.keep, {}))
         arm.runs[cell.seed] = state
+        if cell.follows is not None and cell.after is not None:
+            arm.sources[cell.seed] = next(other for other in states if other.cell.name == cell.follows.name)
     return arms

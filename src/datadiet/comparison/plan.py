@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from datadiet.checks import ArgumentError, Problems, unknown
-from datadiet.comparison.presets import BASELINES, FULL, OWN, PRESETS, RANDOM, SHORT
+from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OWN, PRESETS, RANDOM, SHORT
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.schedules import Schedule, parse_keep
 
@@ -26,6 +27,7 @@ class Cell:
         seed: Of the run.
         steps_of: For `short`: the method whose steps it takes.
         tolerance: Of a method that finds its keep by itself, and of the `short` with its steps.
+        after: The baseline whose run of the same seed it learns from: it has that run's costs on top of its own.
     """
 
     method: str
@@ -33,6 +35,7 @@ class Cell:
     seed: int
     steps_of: str | None = None
     tolerance: float | None = None
+    after: str | None = None
 
     @property
     def arm(self) -> str:
@@ -47,7 +50,9 @@ class Cell:
 
     @property
     def follows(self) -> Cell | None:
-        """The run that must be done first, because how many steps it takes is not known before."""
+        """The run that must be done first: one learns from it, or takes as many steps, which are not known before."""
+        if self.after is not None:
+            return Cell(self.after, None, self.seed)
         if self.steps_of is None or self.tolerance is None:
             return None
         return Cell(self.steps_of, None, self.seed, tolerance=self.tolerance)
@@ -75,7 +80,10 @@ class Plan:
 
     def options_of(self, method: str) -> dict[str, Any]:
         """The options of a method's runs, defaults included where they matter here."""
-        return {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        found = {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        if found.get("static"):
+            found.pop("refresh_every", None)  # of the comparison's cycles, and this method has none
+        return found
 
     def keeps_of(self, method: str) -> Sequence[float | str]:
         """A method that names its own keep has no other, and one with a tolerance none."""
@@ -89,6 +97,10 @@ class Plan:
         found: float | None = self._named(method.removeprefix(f"{SHORT}_")).get("tolerance")
         return found
 
+    def after(self, method: str) -> str | None:
+        """The baseline that a method learns from, if there is one."""
+        return FULL if FULL in [self._named(method).get(option) for option in OF_A_RUN] else None
+
     def _named(self, method: str) -> Mapping[str, Any]:
         return self.methods.get(method) or PRESETS.get(method, {})
 
@@ -101,12 +113,12 @@ class Plan:
         cells = [Cell(FULL, None, seed)] if FULL in self.baselines else []
         for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
             here = [method for method in diets if keep in self.keeps_of(method)]
-            cells += [Cell(method, keep, seed) for method in here]
+            cells += [Cell(method, keep, seed, after=self.after(method)) for method in here]
             if SHORT in self.baselines:
                 cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(here).items()]
         for method in diets:
             if (tolerance := self.tolerance_of(method)) is not None:
-                cells.append(Cell(method, None, seed, tolerance=tolerance))
+                cells.append(Cell(method, None, seed, tolerance=tolerance, after=self.after(method)))
                 if SHORT in self.baselines:
                     cells.append(Cell(f"{SHORT}_{method}", None, seed, steps_of=method, tolerance=tolerance))
         return cells
@@ -156,7 +168,12 @@ class Plan:
             ArgumentError: If an option is wrong.
         """
         settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output, "cache": cache}
-        if cell.follows is not None:
+        if cell.after is not None:
+            source = str(Path(output).parent / Cell(cell.after, None, cell.seed).name)
+            settings |= {option: source for option in OF_A_RUN if settings.get(option) == cell.after}
+        if cell.method == FULL and any(options.get("scores_from") == FULL for options in self.methods.values()):
+            settings |= {"keep_checkpoints": True, "checkpoint_every": settings.get("checkpoint_every", 1) or 1}
+        if cell.steps_of is not None and cell.tolerance is not None:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
             return config_from({**settings, "keep": 1.0, "max_steps": steps})
@@ -194,7 +211,12 @@ def check_plan(plan: Plan) -> None:
             name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
         )
         for option in options:
-            problems.check(option in _DEFAULTS and option not in OWN, unknown(f"option of {name}", option, _DEFAULTS))
+            allowed = option in _DEFAULTS and (option not in OWN or option in OF_A_RUN)
+            problems.check(allowed, unknown(f"option of {name}", option, _DEFAULTS))
+        problems.check(
+            plan.after(name) is None or FULL in plan.baselines,
+            f"{name} learns from the run on everything: leave {FULL} among the baselines.",
+        )
     for name in plan.baselines:
         problems.choice("baseline", name, BASELINES)
     problems.check(len(plan.seeds) > 0, "seeds must be at least 1.")

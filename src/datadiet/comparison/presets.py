@@ -22,7 +22,25 @@ PRESETS: dict[str, dict[str, Any]] = {
     "uncertain": {"score": "el2n", "select": "uncertain"},
     "epsilon": {"score": "el2n", "select": "epsilon"},
     "easiest": {"score": "el2n", "select": "easiest"},
+    "ucb": {"score": "el2n", "select": "hardest", "history": "ema"},
+    "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
+    "aum": {"score": "aum", "select": "hardest"},
+    "ccs": {"score": "aum", "select": "ccs"},
+    "infobatch": {"score": "cross_entropy", "select": "infobatch"},
+    "seta": {"score": "cross_entropy", "select": "seta"},
+    "proportional": {"score": "el2n", "select": "proportional"},
+    "variability": {"score": "variability", "select": "hardest"},
+    "forgetting": {"score": "forgetting", "select": "hardest"},
+    "grand_last_layer": {"score": "grand_last_layer", "select": "hardest"},
+    "selective_backprop": {"score": "cross_entropy", "select": "selective_backprop"},
+    "divbs": {"score": "cross_entropy", "select": "divbs"},
     RANDOM: {"select": "random"},
+    "longest": {"score": "length", "select": "hardest", "static": True},
+    "scdp": {"score": "scdp", "select": "hardest", "static": True},
+    "prototypes": {"score": "prototypes", "select": "hardest", "static": True},
+    "k_center": {"select": "k_center", "static": True},
+    "vog": {"score": "vog", "select": "proportional", "static": True, "scores_from": FULL},
+    "distilled": {"select": "random", "teacher": FULL},
     "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
     "static_el2n": {"score": "el2n", "select": "hardest", "static": True},
 }
@@ -32,7 +50,10 @@ TOLERANCE = "tolerance"  # the method that `--tolerance` adds
 # which the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
-METHOD_FIELDS = ("score", "select", "offset", "epsilon", "static", "history", "rescore", "combine")
+METHOD_FIELDS: tuple[str, ...] = ("score", "select", "select_options", "offset", "epsilon", "static", "history")
+METHOD_FIELDS += ("rescore", "combine", "teacher", "teacher_temperature")
+# options of a method that may say `full`: the run on everything with the same seed
+OF_A_RUN = ("teacher", "scores_from")
 LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
 
 

@@ -205,7 +205,8 @@ def _followed_steps(folder: Path, cell: Cell) -> int | None:
     try:
         result = run_folder.read_result(folder / RUNS / cell.follows.name)
     except UserError as error:
-        raise ArgumentError(f"{cell.name} takes the steps of {cell.follows.name}, which is not done.") from error
+        what = "learns from" if cell.after is not None else "takes the steps of"
+        raise ArgumentError(f"{cell.name} {what} {cell.follows.name}, which is not done.") from error
     return sum(int(epoch["steps"]) for epoch in result["epochs"])
 
 

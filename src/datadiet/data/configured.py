@@ -27,6 +27,7 @@ def load_configured(config: FinetuneConfig) -> Dataset:
         seed=config.data_seed,
         dev_share=config.dev_share,
         drop_overlap=config.drop_overlap,
+        dedupe=config.dedupe,
         train_rows=config.train_rows,
         label_separator=config.label_separator,
     )

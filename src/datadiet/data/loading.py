@@ -14,7 +14,7 @@ from datadiet.data.notes import split_notes
 from datadiet.data.readers import read_file
 from datadiet.data.records import TASKS, Columns, Dataset, Examples
 from datadiet.data.sources import find
-from datadiet.data.splits import handle_overlap, set_dev_aside, take_train_rows
+from datadiet.data.splits import handle_overlap, one_of_each, set_dev_aside, take_train_rows
 from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import examples_from
@@ -30,6 +30,7 @@ def load_data(
     seed: int = 0,
     dev_share: float = 0.1,
     drop_overlap: bool = False,
+    dedupe: bool = False,
     train_rows: int | None = None,
     label_separator: str = "|",
 ) -> Dataset:
@@ -47,6 +48,7 @@ def load_data(
         seed: Of the draws, from 0.
         dev_share: Share of train in (0, 1) that becomes dev where there is none.
         drop_overlap: Drop training rows whose text, case and spacing aside, is in dev or test too.
+        dedupe: Keep one training row of those that have the same text, case and spacing aside.
         train_rows: Take a seeded share of train, so many rows.
         label_separator: Between the labels of a text, for `multi-label`: `|`, `,` or `;`.
 
@@ -71,6 +73,9 @@ def load_data(
     notes = [*found.notes, *told, *aside]
     if drop_overlap:
         splits, told = handle_overlap(splits, drop=True)
+        notes += told
+    if dedupe:
+        splits, told = one_of_each(splits)
         notes += told
     splits = take_train_rows(splits, train_rows, seed)
     if not drop_overlap:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 
+from datadiet.checks import DataError
+
 TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
 
 
@@ -80,14 +82,14 @@ def without_input(examples: Examples) -> Examples:
     """The same labels over empty texts: what the null model of PVI trains on.
 
     Raises:
-        ValueError: For tagged words: without words there is nothing to tag.
+        DataError: For tagged words: without words there is nothing to tag.
 
     Example:
         >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
         Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
     """
     if examples.tokens is not None or examples.slots is not None:
-        raise ValueError("empty inputs are for texts with one label each: tagged words have none to leave out.")
+        raise DataError("empty inputs are for texts with one label each: tagged words have none to leave out.")
     blank = ("",) * len(examples)
     return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
 

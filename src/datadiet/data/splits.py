@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import repeat
-
-import numpy as np
+from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Examples
+from datadiet.duplicates import representatives
 
 # second number of each seed, so that one user seed gives unrelated draws
 _DEV, _TRAIN_ROWS = 1, 2
@@ -34,6 +34,8 @@ def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tu
     if len(train) < 2:
         raise DataError("train has one row, so none can be set aside as dev; add rows or a dev split.")
     count = min(max(1, round(share * len(train))), len(train) - 1)
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
     is_dev = np.zeros(len(train), dtype=bool)
     is_dev[np.random.default_rng([seed, _DEV]).permutation(len(train))[:count]] = True
     kept, aside = train.take(np.flatnonzero(~is_dev)), train.take(np.flatnonzero(is_dev))
@@ -53,6 +55,8 @@ def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int
         return dict(splits)
     if count > len(train):
         raise ArgumentError(f"train_rows must be at most {len(train)}, the rows there are to train on, got {count}.")
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
     rows = np.sort(np.random.default_rng([seed, _TRAIN_ROWS]).permutation(len(train))[:count])
     return {**splits, "train": train.take(rows)}
 
@@ -105,3 +109,22 @@ def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str
     gone = set(rows)
     kept = train.take(row for row in range(len(train)) if row not in gone)
     return {**splits, "train": kept}, [f"{found}; they were dropped."]
+
+
+def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """One training row of each text, the first with the label that most of them have; see `datadiet.duplicates`.
+
+    Returns:
+        The splits, and what was done in words.
+    """
+    train = splits["train"]
+    given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
+    labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
+    groups = representatives(train.texts, labels, train.text_pairs)
+    gone = len(train) - len(groups.rows)
+    if not gone:
+        return dict(splits), []
+    told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
+    if len(groups.conflicts):
+        told += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
+    return {**splits, "train": train.take(groups.rows)}, [f"{told} (--dedupe)."]

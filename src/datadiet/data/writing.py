@@ -22,8 +22,7 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 def write_original(split: Original, path: Path) -> None:
     r"""Write a split by the ending: .jsonl, .csv, .tsv or .parquet. The file appears when it is complete.
 
-    In text with separators a list of words becomes words with spaces between, another list or a mapping JSON, and
-    nothing an empty cell.
+    In text with separators lists and mappings become JSON, and nothing an empty cell.
 
     Raises:
         DataError: If the format cannot hold what a column holds, with what can, or the file cannot be written.
@@ -117,10 +116,7 @@ def _cell(value: Any) -> str:
     """A value as the text of a cell."""
     if value is None:
         return ""
-    if isinstance(value, (list, tuple)):
-        words = all(isinstance(word, str) and word and not any(map(str.isspace, word)) for word in value)
-        return " ".join(value) if words else json.dumps(value, ensure_ascii=False, default=_in_json)
-    if isinstance(value, dict):
+    if isinstance(value, (list, tuple, dict)):  # words with spaces between could be one label
         return json.dumps(value, ensure_ascii=False, default=_in_json)
     return _in_json(value) if isinstance(value, (bytes, date, datetime, time)) else str(value)
 

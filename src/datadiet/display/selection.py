@@ -71,9 +71,9 @@ def _classes(classes: Sequence[Mapping[str, Any]]) -> RenderableType:
         style = "" if line["kept"] else "bold red"
         means = [number(line["mean_kept"]), number(line["mean_dropped"])]
         table.add_row(Text(shown(line["label"], 40)), *counts, share, *means, style=style)
-    if len(classes) > MOST_CLASSES:
-        table.add_row(Text(f"and {len(classes) - MOST_CLASSES} smaller classes: --json shows all", style="dim"))
-    return table
+    if len(classes) <= MOST_CLASSES:
+        return table
+    return Group(table, Text(f"and {len(classes) - MOST_CLASSES} smaller classes: --json shows all", style="dim"))
 
 
 def _examples(examples: Sequence[Mapping[str, Any]]) -> RenderableType:

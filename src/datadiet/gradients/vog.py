@@ -90,9 +90,9 @@ def vog(
             model's embeddings are not known, or a gradient is not finite, naming rows.
 
     Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600); for text Anand, Tan and Minakova 2023 ("Influence
-    Scores at Scale", EMNLP), section 3.1. They do not say that paddings are left out, without which short texts seem easy.
-    The reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the number of
-    some.
+    Scores at Scale", EMNLP), section 3.1. They do not say that paddings are left out, without which short texts seem
+    easy. The reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the
+    number of some.
     """
     if normalise not in NORMALISATIONS:
         raise ArgumentError(unknown("normalisation", normalise, NORMALISATIONS))

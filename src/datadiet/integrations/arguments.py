@@ -68,5 +68,6 @@ def ids_and_groups(dataset: Any) -> tuple[Sequence[str] | None, NDArray[np.int64
     columns = getattr(dataset, "column_names", ())
     ids = next((dataset[name] for name in ("id", "idx") if name in columns), None)
     labels = next((dataset[name] for name in ("intent_labels", "labels", "label") if name in columns), None)
-    whole = labels is not None and len(labels) > 0 and isinstance(labels[0], (int, np.integer))
-    return ids, whole_numbers(labels) if whole else None
+    if labels is None or not len(labels) or not isinstance(labels[0], (int, np.integer)):
+        return ids, None
+    return ids, whole_numbers(labels)

@@ -164,7 +164,7 @@ def epochs(
         if epoch >= diet.schedule.last:  # a tolerance has decided so
             break
         diet.absorb(diet.drain())
-        rows = diet.rows_to_score(epoch)
+        rows = diet.rows_to_score(epoch) if signals is not None else np.empty(0, np.int64)
         if signals is not None and len(rows):
             diet.absorb(_pass(diet, rows, epoch, signals, batch_size * TRAINING_BATCHES_PER_PASS_BATCH))
         yield Epoch(diet, diet.plan(epoch), batch_size)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.records import Signals
-from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, forward_pass
+from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens
 
 if TYPE_CHECKING:
     from datadiet.integrations.huggingface import DietMixin
@@ -32,24 +32,10 @@ def score_rows(
     Returns:
         The rows, ascending, and the float32 values of each column of the history beside them.
     """
-    loader: Any = trainer.callback_handler.train_dataloader
-    inner = getattr(loader, "base_dataloader", loader)
-    batch_size = trainer._train_batch_size * TRAINING_BATCHES_PER_PASS_BATCH
-    mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
     order = np.empty(len(rows), np.int64)
     table = torch.empty(0)  # (columns, rows), in the order of the pass and where the model is, so that no batch waits
     done = 0
-    for part, outputs, batch in forward_pass(
-        trainer.network,
-        inner.dataset.dataset,
-        inner.collate_fn.collate,
-        rows=rows,
-        lengths=trainer.lengths,
-        batch_tokens=batch_size * mean,
-        batch_size=batch_size,
-        call=trainer.call_model,
-        ledger=trainer.ledger,
-    ):
+    for part, outputs, batch in _batches(trainer, rows):
         signals = trainer.signals_of_batch(outputs, batch)
         if listen is not None:
             listen(part, signals)
@@ -59,7 +45,26 @@ def score_rows(
         table[:, done : done + len(part)] = values
         order[done : done + len(part)] = part
         done += len(part)
-    return _ascending(order, dict(zip(trainer.diet.columns, table.cpu().numpy(), strict=False)))
+    return _ascending(order, dict(zip(trainer.diet.columns, table.cpu().numpy(), strict=False)))  # no rows, no columns
+
+
+def _batches(trainer: DietMixin, rows: Rows) -> Iterator[tuple[Rows, Any, Batch]]:
+    """Rows, outputs and batch: `forward_pass` with what the trainer has."""
+    loader: Any = trainer.callback_handler.train_dataloader
+    inner = getattr(loader, "base_dataloader", loader)
+    network, batch_size = trainer.network, trainer._train_batch_size
+    mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
+    return forward_pass(
+        network,
+        inner.dataset.dataset,
+        inner.collate_fn.collate,
+        rows=rows,
+        lengths=trainer.lengths,
+        batch_tokens=pass_tokens(batch_size * mean, next(network.parameters()).device),
+        batch_size=batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
+        call=trainer.call_model,
+        ledger=trainer.ledger,
+    )
 
 
 def _ascending(order: Rows, columns: dict[str, Values]) -> tuple[Rows, dict[str, Values]]:

@@ -67,6 +67,30 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
     }
 
 
+def label_signals(signals: Signals) -> dict[str, Tensor]:
+    """Loss and margin of the one label that each example has, whatever is tagged beside it: for the noise guard.
+
+    Args:
+        signals: The heads of one forward pass.
+
+    Returns:
+        float32 `(batch,)` each: `label_loss` and `label_margin`, as in `free_signals`, of the first head with one class
+        per example; nan where there is none (regression, token classification).
+
+    Example:
+        >>> found = label_signals(Signals({"label": HeadSignals(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))}))
+        >>> {name: round(values.item(), 4) for name, values in found.items()}
+        {'label_loss': 2.1269, 'label_margin': 2.0}
+    """
+    heads = list(signals.heads.values())
+    for head in heads:
+        if head.labels.dim() == 1 and not head.labels.is_floating_point():
+            found = _of_head(head)
+            return {"label_loss": found.loss, "label_margin": found.margin}
+    unknown = torch.full((len(heads[0].labels),), torch.nan, device=heads[0].logits.device)
+    return {"label_loss": unknown, "label_margin": unknown}
+
+
 def _of_head(head: HeadSignals) -> _Head:
     logits, labels = head.logits.float(), head.labels
     errors = el2n(logits, labels, mask=head.mask).square()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -164,7 +165,8 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
 
 
 def _choose(wish: Wish, values: NDArray[np.float32], count: int, known: Known, *, floor: bool = True) -> Selection:
-    chooser = Chooser(wish.select, options=wish.options, floor=wish.floor if floor else 0, seed=wish.seed)
+    select = wish.select if isinstance(wish.select, str) else partial(wish.select, **wish.options)
+    chooser = Chooser(select, options=wish.options, floor=wish.floor if floor else 0, seed=wish.seed)
     chooser.check(known)
     return chooser.choose(values, count, epoch=0, known=known)
 
