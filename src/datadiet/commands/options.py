@@ -49,7 +49,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("score", DIET, "How hard an example is: el2n, cross_entropy, margin, aum, ...; datadiet methods tells all."),
     Flag("combine", DIET, "How words, or intent and slots, become one score: norm, mean, sum."),
     Flag("select", DIET, "Which are kept: hardest, uncertain, random, ccs, ...; datadiet methods tells all."),
-    Flag("offset", DIET, "Share of the very hardest set aside as suspected noise."),
+    Flag("offset", DIET, "Share of the hardest set aside as suspected noise; or auto: finds the wrong labels itself."),
     Flag("epsilon", DIET, "Share of the kept drawn at random among the rest (--select epsilon)."),
     Flag("floor", DIET, "Keep at least so many examples of each class; 0 = no floor."),
     Flag("select_options", DIET, "Others of the selector's options, such as beta=0.2,strata=20."),
@@ -183,9 +183,10 @@ def settings_given(options: Mapping[str, Any], is_given: Callable[[str], bool]) 
     """
     given = {flag.field: options[flag.field] for flag in FLAGS if is_given(flag.field)}
     given |= {flag.field: False for flag in FLAGS if is_given(OFF + flag.field)}
-    if "keep" in given:
-        with suppress(ValueError):  # a step-down; what is neither is refused with the other options
-            given["keep"] = float(given["keep"])
+    for name in ("keep", "offset"):
+        if name in given:
+            with suppress(ValueError):  # a step-down, or auto; what is neither is refused with the other options
+                given[name] = float(given[name])
     return given
 
 

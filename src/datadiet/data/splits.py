@@ -8,7 +8,6 @@ from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Examples
-from datadiet.duplicates import representatives
 
 # second number of each seed, so that one user seed gives unrelated draws
 _DEV, _TRAIN_ROWS = 1, 2
@@ -117,6 +116,8 @@ def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], li
     Returns:
         The splits, and what was done in words.
     """
+    from datadiet.duplicates import representatives  # with numpy, which the command line must not import yet
+
     train = splits["train"]
     given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
     labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
