@@ -237,7 +237,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "model missing": ({"model": "./nowhere"}, "the model folder ./nowhere does not exist."),
     "scores missing": (
         {"scores_from": "nowhere", "warmup_epochs": 0},
-        "scores_from must be a run folder: nowhere/scores holds no",
+        "scores_from must be a run folder, or a file of datadiet score: nowhere/scores holds no",
     ),
 }  # fmt: skip
 

@@ -180,7 +180,7 @@ def recorded_rounds(path: str | Path, *, source: str = "train") -> Rounds:
     Raises:
         DataError: If there is no score history, or none of that source.
     """
-    scores, parts, number = _history(Path(path), source)
+    _, parts, number = _history(Path(path), source)
     names = _ids(parts, number)
     seen = np.zeros(number, np.bool_)
     for part in parts:

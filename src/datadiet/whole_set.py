@@ -198,10 +198,14 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
 
 def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
     """Groups of scores that are computed together, with what computes them."""
-    for family, compute in ((EMBEDDING_SCORES, _of_embeddings), (PASSES, _of_passes)):
+    together: dict[Any, Iterable[str]] = {_of_embeddings: EMBEDDING_SCORES, _of_passes: PASSES}
+    for compute, family in together.items():
         if group := [name for name in names if name in family]:
             yield group, compute
-    for family, compute in ((TEXT_SCORES, _of_texts), (GRADIENT_SCORES, _of_gradients), (DYNAMIC_SCORES, _of_history)):
+    alone: dict[Any, Iterable[str]] = {
+        _of_texts: TEXT_SCORES, _of_gradients: GRADIENT_SCORES, _of_history: DYNAMIC_SCORES
+    }  # fmt: skip
+    for compute, family in alone.items():
         yield from (([name], compute) for name in names if name in family)
 
 
@@ -246,7 +250,8 @@ def _of_passes(
         found["reducible_loss"] = found["loss"] - found["irreducible_loss"]
     if compared:
         theirs = read_model(material, "teacher", (), classes=True)[1]
-        assert classes is not None and theirs is not None  # asked for
+        assert classes is not None  # asked for
+        assert theirs is not None
         found |= {name: taught[name](classes, theirs).numpy() for name in compared}
     asked = classes.exp().numpy() if probabilities and classes is not None else None
     return {name: found[name] for name in names}, asked

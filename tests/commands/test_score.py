@@ -143,7 +143,6 @@ def test_checkpoints_texts_and_embeddings(home: Path) -> None:
 def test_texts_need_no_model(home: Path) -> None:
     found = scored(home, ["length"], model=None)
     texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts
-    assert np.array_equal(np.argsort(found.values["length"], kind="stable")[-1:] >= 0, [True])
     assert np.corrcoef(found.values["length"], [len(text.split()) for text in texts])[0, 1] > 0.9
 
 
@@ -374,7 +373,7 @@ def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -
     stranger: Any = tiny_classifier(2)
     stranger.config.id2label = {0: "no", 1: "yes"}
     stranger.save_pretrained(tmp_path)
-    with pytest.raises(ArgumentError, match="the teacher in .* has other labels than this data, e.g. 'amber'"):
+    with pytest.raises(ArgumentError, match=r"the teacher in .* has other labels than this data, e\.g\. 'amber'"):
         scored(home, ["teacher_el2n"], teacher=tmp_path)
 
 
@@ -402,7 +401,7 @@ def test_the_history_of_other_data_is_refused(home: Path, tmp_path: Path) -> Non
 def test_rows_that_were_never_seen_have_no_dynamics(tmp_path: Path) -> None:
     config = toy_config(tmp_path, keep=0.5, static=True, warmup_epochs=0, epochs=1)
     finetune(config)
-    with pytest.raises(DataError, match="has never seen 24 of 48 training rows.*train it with --keep 1"):
+    with pytest.raises(DataError, match=r"has never seen 24 of 48 training rows.*train it with --keep 1"):
         score_data(config.data, TASK, scores=["aum"], model=tmp_path / "run")
 
 

@@ -4,36 +4,31 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from datadiet.checks import DataError, Problems
 from datadiet.config import FinetuneConfig
-from datadiet.data import Dataset, Examples
+from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
-from datadiet.data.records import Columns as ColumnNames
 from datadiet.device import best_device, resolve_precision
 from datadiet.feature_cache import Features
 from datadiet.finetuning import finetune
 from datadiet.ledger import Ledger
 from datadiet.models import load_encoder, load_saved, load_tokenizer
 from datadiet.progress import Listener, Silent
-from datadiet.records import Json
 from datadiet.score_file import ScoreFile, write_scores
-from datadiet.score_job.checks import ONE_CLASS, asked, check_job, max_length
+from datadiet.score_job.checks import asked, check_job, max_length
+from datadiet.score_job.made import file_of, made_with_of
 from datadiet.score_job.sources import (
     Columns,
     has_history,
     history_of,
     max_length_of,
-    name_of,
     readable,
-    result_of,
     steps_of,
 )
 from datadiet.score_job.wanted import BASE_MODEL, ScoreConfig
@@ -41,12 +36,7 @@ from datadiet.scoring import lengths_of
 from datadiet.tasks import Task, task_for
 from datadiet.teaching import class_problems, saved_model
 from datadiet.training_setup import joined_texts, pass_tokens
-from datadiet.whole_set import NEEDS, Inputs, Material, WholeSet, whole_set
-
-_READ_WITH = {
-    **{name: name for name in ("train_rows", "dev_share", "drop_overlap", "label_separator")},
-    "data_seed": "seed",
-}
+from datadiet.whole_set import NEEDS, Inputs, Material, whole_set
 
 
 def score_data(
@@ -115,8 +105,8 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
         names, material = _material(config, model, data, task, listener, ledger or Ledger())
         listener.phase(f"scoring: {', '.join(names)}")
         found = whole_set(names, material, probabilities=config.probabilities)
-        made_with = {name: _made_with(name, config, model, found, material) for name in names}
-    file = _file(data, found, made_with, reading, config)
+        made_with = {name: made_with_of(name, config, model, found, material) for name in names}
+    file = file_of(data, found, made_with, reading)
     if config.output is not None:
         listener.phase(f"writing {config.output}")
         write_scores(config.output, file, force=config.force)
@@ -282,70 +272,3 @@ def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: Mat
 
 def _no_batches(_rows: Any) -> Any:
     raise AssertionError("there is no model whose tokenizer could read the rows")
-
-
-# ---- the file ----
-
-
-def _file(
-    data: Dataset, found: WholeSet, made_with: Mapping[str, Json], reading: FinetuneConfig, config: ScoreConfig
-) -> ScoreFile:
-    train = data.splits["train"]
-    return ScoreFile(
-        ids=[str(key) for key in train.ids],
-        rows=np.arange(len(train)),
-        values=found.values,
-        labels=_labels(data.task, train),
-        fingerprint=data.fingerprint,
-        data=data.name,
-        task=data.task,
-        made_with=made_with,
-        label_names=tuple(data.label_names),
-        probabilities=found.probabilities,
-        read_with=_read_with(reading),
-    )
-
-
-def _labels(task: str, train: Examples) -> list[str] | None:
-    """The class of each row, of tasks that have one."""
-    return [str(label) for label in train.labels] if task in ONE_CLASS and train.labels is not None else None
-
-
-def _read_with(reading: FinetuneConfig) -> Json:
-    """How the split is read again: what is not as by default."""
-    held = {name: getattr(reading, ours) for ours, name in _READ_WITH.items() if _changed(reading, ours)}
-    named = [part.name for part in fields(ColumnNames)]
-    columns = {name: getattr(reading, f"{name}_column") for name in named if _changed(reading, f"{name}_column")}
-    return held | ({"columns": columns} if columns else {})
-
-
-def _changed(reading: FinetuneConfig, name: str) -> bool:
-    return getattr(reading, name) != getattr(FinetuneConfig, name)
-
-
-def _made_with(name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material) -> Json:
-    """What a score was made with: models by name, checkpoints, rounds and seconds."""
-    needs, made = NEEDS[name], {}
-    own = {"model", "history", "checkpoints"} & set(needs) or ("encoder" in needs and config.encoder is None)
-    if model is not None and own:
-        made |= _of_model(config, model)
-    for role, source in (("encoder", config.encoder), ("teacher", config.teacher), ("holdout", config.holdout)):
-        if source is not None and role in needs:
-            made[role] = name_of(source)
-    if "checkpoints" in needs:
-        made["checkpoints"] = len(material.checkpoints or ())
-    if "history" in needs:
-        made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
-    together = [other for other in found.shared[name] if other != name]
-    return {**made, "seconds": round(found.seconds[name], 3), **({"seconds_shared_with": together} if together else {})}
-
-
-def _of_model(config: ScoreConfig, model: Path) -> Json:
-    """The model at hand: its name, where it comes from, and what its training took."""
-    result = result_of(model)
-    unnamed = config.epochs is not None and config.run is None
-    made: Json = {"model": name_of(config.base_model or BASE_MODEL) if unnamed else name_of(model)}
-    if result is not None:
-        made |= {"base_model": result["model"], "epochs": len(result["epochs"])}
-        made["training_seconds"] = round(float(result["cost"]["finetune_s"]), 3)
-    return made

@@ -84,7 +84,7 @@ def history_of(given: Path, ids: Sequence[str], fingerprint: str) -> Columns:
     if trained is not None and trained != fingerprint:
         raise DataError(
             f"the run {run} was trained on other data (fingerprint {trained}, the data here {fingerprint}), so its "
-            "training dynamics are of other examples. Give its own data, read in the same way, or leave those scores out."
+            "training dynamics are of other examples. Give its own data, read in the same way, or leave them out."
         )
     rounds = recorded_rounds(run)
     names = [str(key) for key in ids]
