@@ -12,6 +12,7 @@ import torch
 from datadiet import run_trainer
 from datadiet.checks import ArgumentError
 from datadiet.finetuning import RunTrainer, finetune
+from datadiet.store import read_table
 from toyrun import Heard, same, toy_config, watched, weights_of
 
 
@@ -82,3 +83,11 @@ def test_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 def test_a_run_that_diverges_says_so(tmp_path: Path, keep: float) -> None:
     with pytest.raises(ArgumentError, match=r"training has diverged: in epoch 0 .* Lower the learning rate \(1e\+30\)"):
         finetune(toy_config(tmp_path, keep=keep, learning_rate=1e30, max_grad_norm=0.0))
+
+
+def test_recalls_of_the_dev_split_choose_the_classes(tmp_path):
+    """DRoP through the whole job: what the dev split says after an epoch decides over the classes of the next."""
+    config = toy_config(tmp_path, select="drop_quota", keep=0.5, epochs=3, refresh_every=1)
+    finetune(config)
+    kept = read_table(tmp_path / "run" / "plans").to_pandas().groupby("epoch").size()
+    assert kept[1] < kept[0]

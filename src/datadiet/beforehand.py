@@ -84,6 +84,10 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
     steps = checkpoints_of(run)
+    if len(steps) < 2 and name != "grand":
+        raise ArgumentError(
+            f"{name} needs at least two checkpoints, and {run} has {len(steps)}: train it with --keep-checkpoints."
+        )
     model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
     if model is not None:
         model.to(best_device())

@@ -210,6 +210,10 @@ class Diet:
         """Whether the selector covers a space, and needs to know where each example lies."""
         return "features" in self._new_chooser().needs
 
+    def lacks_recalls(self, epoch: int) -> bool:
+        """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
+        return "recalls" in self._chooser.needs and self.recalls is None and self.schedule.is_refresh(epoch)
+
     def batch_method(self) -> InBatch | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not isinstance(self.select, str) or self.select not in IN_BATCH:

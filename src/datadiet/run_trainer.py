@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from datadiet.checks import ArgumentError
 from datadiet.integrations.checkpoints import NUMBERS
 from datadiet.integrations.huggingface import DietTrainer
 from datadiet.progress import StepReport
+from datadiet.tasks import Prediction
 from datadiet.training_setup import Run, own_loss
 
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
@@ -49,7 +52,9 @@ class RunTrainer(DietTrainer):
         """Metrics of the dev split, as the Trainer names them."""
         with self.ledger.charge("eval"):
             run = self.run
-            found = run.task.metrics(run.data.splits["dev"], run.predict(self.model, run.dev)) or {}
+            predictions = run.predict(self.model, run.dev)
+            found = run.task.metrics(run.data.splits["dev"], predictions) or {}
+            self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
             metrics = {f"eval_{name}": value for name, value in found.items()}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
@@ -77,6 +82,31 @@ class RunTrainer(DietTrainer):
             return False
         attributes = (kept[0] if isinstance(kept, list) else kept)["attributes"]
         return bool(attributes["early_stopping_patience_counter"] >= self.run.config.early_stopping)
+
+
+def class_recalls(
+    labels: Sequence[Any] | None, predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[int, float] | None:
+    """The share of each class's examples that is predicted right, by class number; 0.5 for a class without examples.
+
+    Args:
+        labels: Gold labels; None where there are none.
+        predictions: One each.
+        names: Class names by class number; empty for a regression.
+
+    Returns:
+        None where there is not one class per example.
+
+    Example:
+        >>> said = [Prediction("a", 1.0, None), Prediction("b", 1.0, None)]
+        >>> class_recalls(["a", "a"], said, ("a", "b"))
+        {0: 0.5, 1: 0.5}
+    """
+    if not names or labels is None or any(isinstance(label, tuple) for label in labels):
+        return None
+    right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
+    all_of = Counter(map(str, labels))
+    return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
 
 
 class _Reports(TrainerCallback):

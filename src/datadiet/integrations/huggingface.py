@@ -279,6 +279,8 @@ class DietMixin(_Base):
             decider = self.diet.decider
             if not begun and decider is not None and decider.waits_for(epoch - 1):
                 self.evaluate()  # killed between a checkpoint and its evaluation
+            if not begun and self.diet.lacks_recalls(epoch):
+                self.evaluate()  # likewise
         if not begun:
             self.current_epoch = EpochTotals(epoch, self.ledger)
             self._refresh(epoch)
