@@ -39,8 +39,9 @@ QUICK = {
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
     "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
-    "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
+    "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
+    "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
 }
@@ -98,7 +99,9 @@ def methods(options: argparse.Namespace) -> list[Part]:
     there = [name for name, (data, *_) in METHOD_SETS.items() if data == "snips" or (options.data_root / data).is_dir()]
     work = ("--work", str(options.results / "methods-runs")) if options.quick else ()
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "methods"), *work)
-    return [Part("methods", ("-m", "benchmarks.methods", "--sets", ",".join(there), *place))]
+    stress = [name for name in there if "-" in name]
+    asked = {"methods": [name for name in there if name not in stress], "methods-stress": stress}
+    return [Part(name, ("-m", "benchmarks.methods", "--sets", ",".join(sets), *place)) for name, sets in asked.items()]
 
 
 def parts(options: argparse.Namespace) -> list[Part]:

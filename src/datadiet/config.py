@@ -49,6 +49,7 @@ class FinetuneConfig:
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
         teacher: A saved model or run folder of the same classes: the loss takes a part of it from what that model says
             of the training rows, the more the less is kept. `teacher_temperature` softens both.
+        dedupe: Keep one of the training rows that have the same text, with the label that most of them have.
         energy: Measure the energy of the run with codecarbon.
         cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
     """

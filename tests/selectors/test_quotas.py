@@ -204,8 +204,9 @@ def test_the_table_of_options_is_what_the_functions_take(name: str) -> None:
         for option in inspect.signature(SELECTORS[name]).parameters.values()
         if option.name not in COMMON and option.kind is not option.VAR_KEYWORD
     }
+    assert ("features" in NEEDS.get(name, ())) == (found.pop("features", 0) is None)  # data, and no option
     assert found == dict(OPTIONS[name])
-    assert set(NEEDS.get(name, ())) <= {*found, "groups"}
+    assert set(NEEDS.get(name, ())) <= {*found, "groups", "features"}
 
 
 def test_the_tables_name_selectors_only() -> None:

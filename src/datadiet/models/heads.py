@@ -71,12 +71,13 @@ class Heads:
         outputs: What came out, with its gradient, where `watching` was asked to keep it.
 
     Example:
+        >>> import torch
         >>> layer = nn.Linear(2, 3)
         >>> heads = Heads({"label": layer})
         >>> with heads.watching():
         ...     logits = layer(torch.ones(1, 2))
-        >>> heads.inputs["label"]
-        tensor([[1., 1.]])
+        >>> heads.inputs["label"].tolist()
+        [[1.0, 1.0]]
     """
 
     def __init__(self, layers: Layers) -> None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import torch  # noqa: F401  (the doctests use it)
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional

@@ -83,7 +83,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "drop_quota": {"recalls": None, "select": random},
     "directed": {"directions": None, "default": "hard"},
     "moderate": {"per_group": False},
-    "k_center": {},
+    "k_center": {"start": None},
     "herding": {},
     "d2_pruning": {"neighbours": 5, "gamma": 0.1, "gamma_forward": 1.0, "search": "exact"},
     "facility_location": {"neighbours": None, "search": "exact"},
