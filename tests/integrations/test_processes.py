@@ -68,9 +68,12 @@ def history_of(folder: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rescore", ["none", "all"])
-def test_two_processes_make_the_same_plan_as_one(tmp_path, rescore):
-    diet = {"rescore": rescore}
+@pytest.mark.parametrize(
+    "diet",
+    [{"rescore": "none"}, {"rescore": "all"}, {"score": "cross_entropy", "select": "infobatch"}],
+    ids=["none", "all", "weights"],
+)
+def test_two_processes_make_the_same_plan_as_one(tmp_path, diet):
     (one,) = train(tmp_path / "one", 1, 4, diet=diet)
     two = train(tmp_path / "two", 2, 2, diet=diet)
     assert two[0]["plan"] == two[1]["plan"] == one["plan"]
