@@ -110,3 +110,26 @@ def test_no_method_is_refused():
         check_plan(plan(methods={}))
     with pytest.raises(ArgumentError, match="full is a baseline"):
         check_plan(plan(methods={"full": {}}))
+
+
+def test_a_method_within_batches_has_no_short():
+    plan = Plan({}, methods_from(["divbs", "el2n"]), [0.5], [0])
+    assert plan.short_of("divbs", 0.5) is None
+    assert plan.short_of("el2n", 0.5) == "short"
+    alone = Plan({}, methods_from(["divbs"]), [0.5], [0], baselines=("full", "short"))
+    assert [cell.method for cell in alone.cells()] == ["full", "divbs"]
+
+
+def test_a_method_that_learns_from_the_run_on_everything():
+    plan = Plan(
+        {"data": "x", "task": "classification", "checkpoint_every": 0}, methods_from(["vog", "distilled"]), [0.5], [3]
+    )
+    cells = {cell.method: cell for cell in plan.cells()}
+    for name, option in (("vog", "scores_from"), ("distilled", "teacher")):
+        assert cells[name].follows == cells["full"]
+        assert getattr(plan.config(cells[name], f"runs/{cells[name].name}"), option) == "runs/full-seed3"
+    full = plan.config(cells["full"], "runs/full-seed3")
+    assert full.keep_checkpoints
+    assert full.checkpoint_every == 1
+    with pytest.raises(ArgumentError, match="vog learns from the run on everything: leave full among the baselines"):
+        check_plan(Plan({}, methods_from(["vog"]), [0.5], [0], baselines=("random",)))

@@ -11,6 +11,7 @@ from datadiet.checks import ArgumentError, Problems, unknown
 from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OWN, PRESETS, RANDOM, SHORT
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.schedules import Schedule, parse_keep
+from datadiet.selectors import IN_BATCH
 
 _SCHEDULE = ("warmup_epochs", "refresh_every", "anneal_epochs", "static", "epochs")
 _BATCH = ("batch_size", "gradient_accumulation")
@@ -114,8 +115,9 @@ class Plan:
         for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
             here = [method for method in diets if keep in self.keeps_of(method)]
             cells += [Cell(method, keep, seed, after=self.after(method)) for method in here]
-            if SHORT in self.baselines:
-                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(here).items()]
+            shorter = [method for method in here if not self._in_batch(method)]
+            if SHORT in self.baselines and shorter:
+                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(shorter).items()]
         for method in diets:
             if (tolerance := self.tolerance_of(method)) is not None:
                 cells.append(Cell(method, None, seed, tolerance=tolerance, after=self.after(method)))
@@ -135,8 +137,14 @@ class Plan:
         options = self.options_of(method)
         return tuple(options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH))
 
+    def _in_batch(self, method: str) -> bool:
+        """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
+        return self.options_of(method).get("select") in IN_BATCH
+
     def short_of(self, method: str, keep: float | str | None) -> str | None:
         """The name of the `short` that has as many steps as a method; None where there is none."""
+        if self._in_batch(method):
+            return None
         if self.tolerance_of(method) is not None:
             return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
