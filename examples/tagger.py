@@ -20,7 +20,7 @@ from datadiet.records import Signals
 from datadiet.scores import el2n, example_values, mask_tokens, with_tokens
 from datadiet.tasks import task_of_saved_model
 
-ROWS = {"train": 360, "dev": 80, "test": 80}
+ROWS = {"train": 240, "dev": 60, "test": 60}
 
 
 def write_conll_files(folder: Path) -> None:

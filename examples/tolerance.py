@@ -24,7 +24,7 @@ def main() -> None:
             data="snips",
             task="classification",
             tolerance=POINTS,
-            train_rows=320,
+            train_rows=192,
             epochs=4,
             batch_size=16,
             learning_rate=3e-4,
@@ -32,7 +32,7 @@ def main() -> None:
         )
         result = dd.finetune(config)
     for line in result["epochs"]:
-        print(f"epoch {line['epoch']}: {line['kept']} of 320 rows, dev accuracy {line['dev']['accuracy']:.1%}")
+        print(f"epoch {line['epoch']}: {line['kept']} of 192 rows, dev accuracy {line['dev']['accuracy']:.1%}")
     saved = result["ceiling"]["tokens_saved"]
     print(f"test accuracy {result['metrics']['test']['accuracy']:.1%}; {saved:.0%} of the tokens were not trained on")
     print(result["tolerance"]["advice"])
