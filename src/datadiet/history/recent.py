@@ -121,9 +121,10 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
         seen = ~np.isnan(state["mean"])
         new = {name: array.copy() for name, array in state.items()}
         new["age"][seen] *= keep
-        rows = np.flatnonzero(fresh & ~seen)
-        new["mean"][rows] = values[rows]
-        rows = np.flatnonzero(fresh & seen)
+        first, again = fresh & ~seen, fresh & seen
+        new["mean"][first] = values[first]
+        # all of them, as with a pass over everything: without an index, in half the time
+        rows: slice | NDArray[np.int64] = slice(None) if again.all() else np.flatnonzero(again)
         _blend(new, rows, values[rows], np.float32(alpha))
         return new
 
@@ -138,7 +139,7 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
     return History(init, update, value)
 
 
-def _blend(state: State, rows: NDArray[np.int64], values: Values, alpha: np.float32) -> None:
+def _blend(state: State, rows: slice | NDArray[np.int64], values: Values, alpha: np.float32) -> None:
     """Take in the new values of rows that have a past, in place."""
     past = state["age"][rows]
     share = alpha / (past + alpha)  # of the new value; alpha itself where no round was missed
