@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datadiet.checks import ArgumentError
-from datadiet.duplicates import Groups, normal_text, overlaps, representatives
+from datadiet.duplicates import Groups, overlaps, representatives
 from datadiet.near import FOUND, HASHES, near_pairs, rows_per_band
+from datadiet.same_text import normal_text
 
 WORDS = [
     f"{one}{two}" for one in ("book", "play", "rate", "find", "show", "add") for two in ("ing", "er", "ed", "s", "")

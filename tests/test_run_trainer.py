@@ -11,6 +11,7 @@ import torch
 
 from datadiet import run_trainer
 from datadiet.checks import ArgumentError
+from datadiet.data import load_data
 from datadiet.finetuning import RunTrainer, finetune
 from datadiet.store import read_table
 from toyrun import Heard, same, toy_config, watched, weights_of
@@ -85,9 +86,20 @@ def test_a_run_that_diverges_says_so(tmp_path: Path, keep: float) -> None:
         finetune(toy_config(tmp_path, keep=keep, learning_rate=1e30, max_grad_norm=0.0))
 
 
-def test_recalls_of_the_dev_split_choose_the_classes(tmp_path):
+def test_recalls_of_the_dev_split_choose_the_classes(tmp_path, monkeypatch):
     """DRoP through the whole job: what the dev split says after an epoch decides over the classes of the next."""
+    asked = []
+
+    def said(labels, predictions, names):
+        asked.append((len(labels), len(predictions), len(names)))
+        return {number: 0.9 if number == 0 else 0.1 for number in range(len(names))}
+
+    monkeypatch.setattr(run_trainer, "class_recalls", said)
     config = toy_config(tmp_path, select="drop_quota", keep=0.5, epochs=3, refresh_every=1)
     finetune(config)
-    kept = read_table(tmp_path / "run" / "plans").to_pandas().groupby("epoch").size()
-    assert kept[1] < kept[0]
+    plans = read_table(tmp_path / "run" / "plans").to_pandas()
+    labels = load_data(config.data, config.task).splits["train"].labels
+    first = plans["row"].map(lambda row: labels[row] == sorted(set(labels))[0]).groupby(plans["epoch"]).mean()
+    assert first[1] < 0.5 * first[0]  # of the class that is known a ninth of the others' density
+    assert len(asked) == 3
+    assert asked[0][0] == asked[0][1] > 0

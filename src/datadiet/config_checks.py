@@ -28,11 +28,11 @@ from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.options import parse_options
+from datadiet.run_folder import saved_model
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
 from datadiet.tasks import TASKS
-from datadiet.teaching import saved_model
 
 # those of transformers that need no options of their own
 LR_SCHEDULES = (

@@ -23,15 +23,14 @@ from datadiet.checks import ArgumentError, Problems
 from datadiet.choosing import Chooser, Known, Rows, Selector
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
+from datadiet.diet_state import joined, part, plan_of, plan_state
 from datadiet.forecasting import forecast
 from datadiet.history import History
 from datadiet.measures import ScoreFunction, checked_measure
 from datadiet.options import (
     batch_method,
     check_alone,
-    check_in_batch,
-    check_options,
-    check_select_options,
+    check_selector,
     check_tolerance,
     checked_keep,
     checked_values,
@@ -40,7 +39,7 @@ from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
 from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS
 from datadiet.scores.free import label_signals
-from datadiet.selectors import IN_BATCH, SELECTORS, InBatch
+from datadiet.selectors import IN_BATCH, InBatch
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
@@ -132,23 +131,16 @@ class Diet:
         problems.choice("combine", self.combine, COMBINATIONS)
         self.measure = checked_measure(score, self.combine, history, problems)
         problems.choice("rescore", rescore, RESCORE)
-        if isinstance(select, str):
-            problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
-        problems.whole("floor", floor)
+        self.select_options = dict(select_options or {})
+        named = select if isinstance(select, str) else None
         problems.whole("seed", seed)
-        guarded = offset == "auto"
-        problems.check(guarded or not isinstance(offset, str), f"offset must be a share or 'auto', got {offset!r}.")
-        share = 0.0 if isinstance(offset, str) else offset
-        check_options(self.select_name, isinstance(select, str), share, epsilon, problems)
-        check_select_options(select if isinstance(select, str) else None, select_options or {}, floor, problems)
+        check_selector(named, self.keep, self.select_options, offset, epsilon, floor, problems)
         problems.check(
             scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
         )
         self.tolerance = tolerance
         self.decider: Decider | None = None  # while a run goes on
-        if isinstance(select, str) and select in IN_BATCH:
-            check_in_batch(select, self.keep, select_options or {}, problems)
         if tolerance is not None:
             check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
             check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
@@ -159,10 +151,9 @@ class Diet:
         self.refresh_every = usual if refresh_every is None else refresh_every
         self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
-        self.select_options = dict(select_options or {})
         self.recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
         self.watch: Watch | None = None  # with offset="auto", while a run goes on
-        self._guarded = guarded
+        self._guarded = offset == "auto"
         self._begun = False
 
     # ---- what will happen ----
@@ -386,15 +377,12 @@ class Diet:
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
         parts_of = {"current": self._current.state(), "training": self._training.state()}
-        arrays, numbers = _joined(parts_of if self.watch is None else {**parts_of, "watch": self.watch.state()})
-        plan = None if self._plan is None else [self._plan.epoch, self._plan.full, self._plan.round]
-        if self._plan is not None:
-            arrays["plan.rows"] = self._plan.rows
-            if self._plan.weights is not None:
-                arrays["plan.weights"] = self._plan.weights
+        arrays, numbers = joined(parts_of if self.watch is None else {**parts_of, "watch": self.watch.state()})
+        planned, plan = plan_state(self._plan)
+        arrays |= planned
         parts = (0, 0) if self._tables is None else self._tables.parts
         return arrays, {
-            **numbers, "round": self.round, "run": self._run, "plan": plan, "parts": parts,
+            **numbers, "round": self.round, "run": self._run, **plan, "parts": parts,
             "regression": self._regression, "decider": None if self.decider is None else self.decider.state(),
         }  # fmt: skip
 
@@ -414,10 +402,7 @@ class Diet:
             self.decider.load(numbers["decider"])
         if self.watch is not None:
             self.watch.load(part(arrays, "watch"), numbers["watch"])
-        if numbers["plan"] is not None:
-            epoch, full, round_ = numbers["plan"]
-            weights = np.array(arrays["plan.weights"]) if "plan.weights" in arrays else None
-            self._plan = EpochPlan(epoch, np.array(arrays["plan.rows"]), full=full, round=round_, weights=weights)
+        self._plan = plan_of(arrays, numbers)
 
     # ---- inside ----
 
@@ -478,15 +463,3 @@ class Diet:
         if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
         self._current.take(rows, found[rows])
-
-
-def _joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
-    """The states of several parts as one: arrays as `part.name`, plain values by part."""
-    arrays = {f"{part}.{name}": array for part, (held, _) in states.items() for name, array in held.items()}
-    return arrays, {part: numbers for part, (_, numbers) in states.items()}
-
-
-def part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    """The arrays of one part."""
-    start = f"{part}."
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

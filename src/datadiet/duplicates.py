@@ -8,15 +8,15 @@ by its true Jaccard similarity, so that no pair is a hash collision.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.checks import ArgumentError
 from datadiet.near import near_pairs
+from datadiet.same_text import normal_text, text_keys
 
 Rows = NDArray[np.int64]
 
@@ -57,22 +57,6 @@ class Groups:
         return np.flatnonzero(self.of != np.arange(len(self.of)))
 
 
-def normal_text(text: str) -> str:
-    r"""A text with case and spacing aside.
-
-    Example:
-        >>> normal_text(" Good \t film")
-        'good film'
-    """
-    return " ".join(text.casefold().split())
-
-
-def keys(texts: Iterable[str], text_pairs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-    """What two examples have in common where they say the same: both texts of a pair, case and spacing aside."""
-    pairs = repeat("") if text_pairs is None else text_pairs
-    return ((normal_text(one), normal_text(two)) for one, two in zip(texts, pairs, strict=False))
-
-
 def representatives(
     texts: Sequence[str],
     labels: Sequence[Hashable] | None = None,
@@ -101,7 +85,7 @@ def representatives(
     _check_lengths(len(texts), labels, text_pairs)
     if near is not None and not 0 < near < 1:
         raise ArgumentError(f"near must be a similarity in (0, 1), got {near}.")
-    exact = _exact(list(keys(texts, text_pairs)), labels)
+    exact = _exact(list(text_keys(texts, text_pairs)), labels)
     return exact if near is None else _merged(exact, _joined(texts, text_pairs), labels, near)
 
 
@@ -149,7 +133,7 @@ def _merged(exact: Groups, texts: Sequence[str], labels: Sequence[Hashable] | No
 
 
 def _joined(texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[str]:
-    return [f"{one}\n{two}" if two else one for one, two in keys(texts, text_pairs)]
+    return [f"{one}\n{two}" if two else one for one, two in text_keys(texts, text_pairs)]
 
 
 # ---- between splits ----

@@ -58,17 +58,44 @@ def check_alone(given: Mapping[str, object], problems: Problems) -> None:
         problems.check(value == usual.get(name, 0), f"{name} has no effect with a tolerance: give one of the two.")
 
 
-def check_options(select: str, named: bool, offset: float, epsilon: float | None, problems: Problems) -> None:
-    """Note options out of range, and options that would do nothing with this selector."""
+def check_selector(
+    select: str | None,
+    keep: float | Mapping[int, float] | None,
+    options: Mapping[str, Any],
+    offset: float | str,
+    epsilon: float | None,
+    floor: int,
+    problems: Problems,
+) -> None:
+    """Note everything that is wrong with a selector and its options.
+
+    Args:
+        select: Its name; None for a function of the user's, which says itself what it takes.
+        keep, options, offset, epsilon, floor: As a diet takes them.
+    """
+    if select is not None:
+        problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
+    problems.whole("floor", floor)
+    if isinstance(offset, str):
+        problems.check(offset == "auto", f"offset must be a share or 'auto', got {offset!r}.")
+    _check_shares(select, 0.0 if isinstance(offset, str) else offset, epsilon, problems)
+    check_select_options(select, options, floor, problems)
+    if select in IN_BATCH:
+        check_in_batch(str(select), keep, options, problems)
+
+
+def _check_shares(select: str | None, offset: float, epsilon: float | None, problems: Problems) -> None:
+    """Note shares out of range, and shares that would do nothing with this selector."""
     problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
-    if named and offset:
+    if select is not None and offset:
         problems.check(
             select in OFFSET_SELECTORS, f"offset has no effect on {select!r}; it belongs to hardest and window."
         )
     problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to set aside.")
     if epsilon is not None:
         problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
-        problems.check(select == "epsilon", f"epsilon has no effect on {select!r}; it belongs to 'epsilon'.")
+        own = select or "a selector of your own"
+        problems.check(select == "epsilon", f"epsilon has no effect on {own!r}; it belongs to 'epsilon'.")
 
 
 def check_select_options(select: str | None, given: Mapping[str, object], floor: int, problems: Problems) -> None:

@@ -129,6 +129,12 @@ def tested_metrics(result: Json) -> dict[str, float]:
     return dict(metrics["test"] or metrics["dev"] or {})
 
 
+def saved_model(given: Path) -> Path:
+    """The folder of a saved model: itself, or `model/` of a run folder."""
+    inside = given / MODEL
+    return inside if not (given / "config.json").is_file() and (inside / "config.json").is_file() else given
+
+
 def write_result(folder: Path, result: Json) -> Json:
     """Write `result.json`, which makes the run a finished one.
 

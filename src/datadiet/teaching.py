@@ -15,12 +15,6 @@ from datadiet.models import load_saved, load_tokenizer
 from datadiet.tasks import Task, task_of_saved_model
 
 
-def saved_model(given: Path) -> Path:
-    """The folder of the model itself: a run folder keeps it in `model/`."""
-    inside = given / layout.MODEL
-    return inside if not (given / "config.json").is_file() and (inside / "config.json").is_file() else given
-
-
 def check_teacher(folder: Path, task: Task) -> None:
     """Refuse a teacher of other classes, before anything is loaded.
 
@@ -47,7 +41,7 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
     Raises:
         DataError: If the folder holds no model.
     """
-    taught = task_of_saved_model(saved_model(folder))
+    taught = task_of_saved_model(layout.saved_model(folder))
     if taught.name != task.name:
         return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
     found = []
@@ -99,7 +93,7 @@ def ask_teacher(
     """
     check_teacher(folder, task)
     with ledger.charge("score"):
-        source = saved_model(folder)
+        source = layout.saved_model(folder)
         model: Any = load_saved(source)
         tokenizer = load_tokenizer(str(source))
         features = task.features(train, tokenizer, max_length=max_length)

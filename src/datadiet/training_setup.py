@@ -136,10 +136,7 @@ def prepare(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.max_length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
-    # a score file is read below; a run's last values are taken up by the diet itself
-    of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
-    seeded = of_run and diet.measure.kind != "given" and not diet.in_batch
-    if seeded and not begun:  # begins anew when training does; raises here what it would there
+    if _starts_from_run(config, diet) and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
     lengths = lengths_of(train)
@@ -149,27 +146,24 @@ def prepare(
         listener.phase("asking the teacher")
     teacher = _teacher(config, task, data, lengths, precision, ledger)
     material = Material(
-        joined_texts(data.splits["train"]),
-        train,
-        task.collator(tokenizer),
-        task.signals,
-        combine=diet.combine,
-        groups=task.groups(train),
-        ids=data.splits["train"].ids,
-        encoder=model.to(best_device()) if diet.covers or diet.measure.kind == "given" else None,
-        dev=dev,
-        precision=precision,
-        batch_tokens=pass_tokens(config, lengths),
-        ledger=ledger,
-        seed=config.seed,
-    )
-    if diet.covers or diet.measure.kind == "given" or diet.in_batch:
+        joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.combine,
+        groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
+        batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
+    )  # fmt: skip
+    if diet.covers or diet.measure.kind == "given":
         listener.phase("looking at all the examples")
+        material = replace(material, encoder=model.to(best_device()))
     known = beforehand(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
         dev, lengths, precision, meter or EnergyMeter(), teacher, known,
     )  # fmt: skip
+
+
+def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
+    """Whether the diet itself takes up the last values of a run; a score file is read beforehand."""
+    of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
+    return of_run and diet.measure.kind != "given" and not diet.in_batch
 
 
 def joined_texts(examples: Examples) -> list[str]:

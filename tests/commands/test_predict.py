@@ -20,13 +20,13 @@ from datadiet.commands.predict import (
     Request,
     check_request,
     lines_of,
-    model_folder,
     predict,
     trained_max_length,
     write_predictions,
 )
 from datadiet.display.predictions import show_predictions
 from datadiet.progress import Silent
+from datadiet.run_folder import saved_model
 from datadiet.tasks import Prediction
 from tiny import (
     INTENTS,
@@ -119,8 +119,8 @@ def test_columns_can_be_named(models: dict[str, Path], tmp_path: Path) -> None:
 def test_a_run_folder_stands_for_its_model(models: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "model").symlink_to(models["classification"])
-    assert model_folder(tmp_path / "run") == tmp_path / "run" / "model"
-    assert model_folder(models["classification"]) == models["classification"]
+    assert saved_model(tmp_path / "run") == tmp_path / "run" / "model"
+    assert saved_model(models["classification"]) == models["classification"]
 
 
 @pytest.mark.parametrize(

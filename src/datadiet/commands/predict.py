@@ -128,9 +128,10 @@ def predict(request: Request, listener: Listener = Silent()) -> Predicted:  # no
     """
     check_request(request)
     listener.phase("importing torch and transformers")
+    from datadiet.run_folder import saved_model
     from datadiet.tasks import task_of_saved_model
 
-    folder = model_folder(request.model or Path())  # check_request has seen that there is one
+    folder = saved_model(request.model or Path())  # check_request has seen that there is one
     task = task_of_saved_model(folder)
     examples = _examples(request, task.name)
     listener.phase(f"loading {folder}")
@@ -139,12 +140,6 @@ def predict(request: Request, listener: Listener = Silent()) -> Predicted:  # no
     if request.output != STDOUT:
         write_predictions(predicted.lines, Path(request.output))
     return predicted
-
-
-def model_folder(given: Path) -> Path:
-    """The folder of the model itself: a run folder keeps it in `model/`."""
-    inside = given / "model"
-    return inside if not (given / "config.json").is_file() and (inside / "config.json").is_file() else given
 
 
 def trained_max_length(folder: Path) -> int:

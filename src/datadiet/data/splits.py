@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import repeat
 from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
 from datadiet.data.records import Examples
+from datadiet.same_text import text_keys
 
 # second number of each seed, so that one user seed gives unrelated draws
 _DEV, _TRAIN_ROWS = 1, 2
@@ -80,12 +80,7 @@ def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
 
 
 def _keys(examples: Examples) -> Iterator[tuple[str, str]]:
-    pairs = examples.text_pairs or repeat("", len(examples))
-    return ((_normal(one), _normal(two)) for one, two in zip(examples.texts, pairs, strict=True))
-
-
-def _normal(text: str) -> str:
-    return " ".join(text.casefold().split())
+    return text_keys(examples.texts, examples.text_pairs)
 
 
 def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str, Examples], list[str]]:

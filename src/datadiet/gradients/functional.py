@@ -85,7 +85,9 @@ def squared_norms(
         try:
             with derivable_attention():
                 return _mapped(model, parameters, form, loss, inputs, together)
-        except (RuntimeError, NotImplementedError) as error:
+        except torch.OutOfMemoryError:
+            raise  # no fault of the model's
+        except RuntimeError as error:
             reason = reason or error
     raise ArgumentError(
         f"torch.func cannot map over this model ({str(reason).splitlines()[0][:200]}). Take parameters='last_layer' or "
@@ -140,7 +142,9 @@ def alignments(
             found = jvp(
                 lambda values: losses_of(model, values, batch, loss, inputs), (parameters,), (dict(direction),)
             )[1]
-    except (RuntimeError, NotImplementedError) as error:
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
         raise ArgumentError(
             f"torch has no forward derivative of this model ({str(error).splitlines()[0][:200]}); take "
             f"parameters='last_layer'."

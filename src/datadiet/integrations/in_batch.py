@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from datadiet.checks import ArgumentError
 from datadiet.records import HeadSignals, Json, Signals
 from datadiet.scores.free import free_signals
+from datadiet.scores.gradients import errors_of
 from datadiet.scoring import evaluating, token_count
 from datadiet.selectors import BatchSignals, InBatch
 from datadiet.selectors.multistage import hashed_bag
@@ -111,15 +111,7 @@ def gradient_gram(signals: Signals) -> Tensor:
 def _gram(name: str, head: HeadSignals) -> Tensor:
     if head.hidden is None:
         raise ArgumentError(f"the input of the last layer of {name!r} is not known, and this method goes by it.")
-    logits = head.logits.float()
-    if head.labels.is_floating_point() and head.labels.shape != logits.shape:
-        errors = logits - head.labels.reshape(logits.shape)  # a regression's
-    elif head.labels.is_floating_point():
-        errors = logits.sigmoid() - head.labels
-    else:
-        errors = logits.softmax(-1) - functional.one_hot(head.labels.clamp_min(0), logits.shape[-1])
-    if head.mask is not None:
-        errors = errors * head.mask.unsqueeze(-1)
+    errors = errors_of(head.logits, head.labels, head.mask).float()
     batch, places = len(errors), errors[0, ..., 0].numel()
     flat, hidden = errors.reshape(batch * places, -1), head.hidden.float().reshape(batch * places, -1)
     gram = (flat @ flat.T) * (1 + hidden @ hidden.T)  # (batch * places, batch * places)

@@ -11,10 +11,10 @@ from datadiet.config import FinetuneConfig
 from datadiet.config_checks import check_config
 from datadiet.data.records import TASKS
 from datadiet.models import resolve_model
+from datadiet.run_folder import saved_model
 from datadiet.score_file import check_target
 from datadiet.score_job.sources import has_history, max_length_of, steps_of
 from datadiet.score_job.wanted import BASE_MODEL, PASSES, READING, TRAINING, ScoreConfig
-from datadiet.teaching import saved_model
 from datadiet.whole_set import NEEDS, check_needs
 
 ONE_CLASS = ("classification", "intent-slot")  # tasks whose examples have one class each

@@ -20,6 +20,7 @@ from datadiet.finetuning import finetune
 from datadiet.ledger import Ledger
 from datadiet.models import load_encoder, load_saved, load_tokenizer
 from datadiet.progress import Listener, Silent
+from datadiet.run_folder import saved_model
 from datadiet.score_file import ScoreFile, write_scores
 from datadiet.score_job.checks import asked, check_job, max_length
 from datadiet.score_job.made import file_of, made_with_of
@@ -34,7 +35,7 @@ from datadiet.score_job.sources import (
 from datadiet.score_job.wanted import BASE_MODEL, ScoreConfig
 from datadiet.scoring import lengths_of
 from datadiet.tasks import Task, task_for
-from datadiet.teaching import class_problems, saved_model
+from datadiet.teaching import class_problems
 from datadiet.training_setup import joined_texts, pass_tokens
 from datadiet.whole_set import NEEDS, Inputs, Material, whole_set
 

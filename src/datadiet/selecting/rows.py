@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from datadiet.checks import ArgumentError, Problems
 from datadiet.choosing import Chooser, Known
+from datadiet.duplicates import representatives
 from datadiet.records import Selection
 from datadiet.score_file import ScoreFile, read_scores
-from datadiet.selecting.suspects import repeated_rows, suspicion_of
+from datadiet.selecting.suspects import suspicion_of
 from datadiet.selecting.wish import Select, Wish, wish_problems
 from datadiet.selectors import FEATURE_SELECTORS, OPTIONS
 from datadiet.selectors.ties import top_mask
@@ -147,7 +148,7 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
     values, groups = file.values[score], None if file.labels is None else np.asarray(list(file.labels))
     reasons = np.full(len(file), REST, dtype=f"<U{max(map(len, REASONS))}")
     if wish.dedupe and texts is not None:
-        reasons[repeated_rows(texts, file.labels)] = DUPLICATE
+        reasons[representatives(texts, file.labels).repeated] = DUPLICATE
     suspicion = suspicion_of(file) if wish.drop_suspects else None
     if suspicion is not None:
         left = np.flatnonzero(reasons == REST)
