@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from hostile import HOSTILE, hostile_folder
+from matplotlib.figure import Figure
 
 import datadiet as dd
 from datadiet.checks import ArgumentError, DataError, MissingExtraError
@@ -358,3 +359,12 @@ def test_times_that_cannot_be_compared_are_left_out(comparison, tmp_path):
 def test_frontier_has_a_point_for_each_method(comparison):
     names = {text.get_text() for text in dd.plot.frontier(comparison).axes[0].texts}
     assert names == {"full", "el2n-0.5", "easiest-0.5", "random-0.5", "short-0.5"}
+
+
+def test_the_axis_of_a_single_epoch_has_whole_numbers():
+    figure = Figure()
+    axes = figure.add_subplot()
+    axes.plot([4], [0.5], marker="o")
+    figures._epoch_axis(axes, "epoch")
+    low, high = axes.get_xlim()
+    assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [4]

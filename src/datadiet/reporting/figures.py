@@ -58,7 +58,7 @@ def _axes(width: float = 7.2, height: float = 3.8) -> tuple[Figure, Axes]:
 
 def _epoch_axis(axes: Axes, name: str) -> None:
     axes.set_xlabel(name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of a single epoch too
 
 
 def svg(figure: Figure) -> str:
