@@ -69,7 +69,15 @@ def row_hash(rows: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.ui
     return hashes
 
 
-def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str = "hash") -> NDArray[np.bool_]:
+def top_mask(
+    keys: Floats,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    tie_break: str = "hash",
+    threshold: np.floating[Any] | None = None,
+) -> NDArray[np.bool_]:
     """Where the `count` largest keys are.
 
     For the same keys the sets are nested: what is taken at a smaller count is taken at a larger one.
@@ -79,6 +87,7 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
         count: In [0, n].
         seed, epoch: Of the hash.
         tie_break: `hash`, or `row` for the lowest rows of a tie.
+        threshold: The `count`-th largest key, where it is known.
 
     Returns:
         bool `(n,)` with exactly `count` True.
@@ -90,7 +99,7 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
     size = len(keys)
     if count in (0, size):
         return np.full(size, count > 0)
-    threshold = largest(keys, count)
+    threshold = largest(keys, count) if threshold is None else threshold
     mask: NDArray[np.bool_] = keys > threshold
     ties = np.flatnonzero(keys == threshold)
     missing = count - int(np.count_nonzero(mask))
