@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.selectors.inputs import Floats, Selector
-from datadiet.selectors.parts import CHUNK, Rows, grouped_rows, in_groups
+from datadiet.selectors.parts import CHUNK, grouped_rows, in_groups
 from datadiet.selectors.ranked import easiest, easy_keys, hardest
 from datadiet.selectors.ties import TIE_BREAKS, largest, mix, top_mask
 
@@ -38,14 +38,10 @@ class Ranking:
     epoch: int
     tie_break: str
 
-    def top(self, rows: Rows | None, count: int, threshold: np.floating[Any] | None = None) -> Mask:
-        """Where the first `count` of some rows are, or of all rows for None: bool `(n,)`."""
+    def top(self, count: int, *, within: Mask | None = None, threshold: np.floating[Any] | None = None) -> Mask:
+        """Where the first `count` rows are, of all or of some: `top_mask`."""
         options: dict[str, Any] = {"seed": self.seed, "epoch": self.epoch, "tie_break": self.tie_break}
-        if rows is None:
-            return top_mask(self.keys, count, threshold=threshold, **options)
-        mask = np.zeros(len(self.keys), np.bool_)
-        mask[rows[np.flatnonzero(top_mask(self.keys[rows], count, threshold=threshold, **options))]] = True
-        return mask
+        return top_mask(self.keys, count, within=within, threshold=threshold, **options)
 
 
 def ranking(select: Selector, options: Mapping[str, Any], values: Floats, *, seed: int, epoch: int) -> Ranking | None:
@@ -82,7 +78,7 @@ def top_of_groups(order: Ranking, codes: NDArray[Any], places: Counts, mask: Mas
     for group in np.flatnonzero(places).tolist():
         held = slice(int(ends[group - 1]) if group else 0, int(ends[group]))
         own = Ranking(keys[held], mix(order.seed, group), order.epoch, order.tie_break)
-        mask[rows[held][np.flatnonzero(own.top(None, int(places[group])))]] = True
+        mask[rows[held][np.flatnonzero(own.top(int(places[group])))]] = True
 
 
 def top_with_floors(order: Ranking, count: int, codes: NDArray[Any], floors: Counts) -> Mask:
@@ -103,24 +99,23 @@ def top_with_floors(order: Ranking, count: int, codes: NDArray[Any], floors: Cou
     at_floor, cut = np.zeros(len(floors), np.bool_), None
     while True:
         places = count - int(floors[at_floor].sum())
-        free = np.flatnonzero(~in_groups(codes, at_floor)) if at_floor.any() else None
+        free = in_groups(codes, ~at_floor) if at_floor.any() else None
         if not places:
             mask = np.zeros(len(codes), np.bool_)
             break
         if cut is None or not cut.holds(places, ~at_floor):
-            keys = order.keys if free is None else order.keys[free]
+            keys = order.keys if free is None else order.keys[np.flatnonzero(free)]
             cut = _cut(order.keys, largest(keys, places), codes, len(floors))
         least, most = cut.bounds(places, ~at_floor)
         open_groups = ~at_floor & (least < floors) & (most >= floors)
         if undecided := bool(open_groups.any()):
-            mask = order.top(free, places, cut.threshold)
+            mask = order.top(places, within=free, threshold=cut.threshold)
             least = most = np.bincount(codes[np.flatnonzero(mask)], minlength=len(floors))
         short = ~at_floor & (most < floors)
         if not short.any():
-            mask = mask if undecided else order.top(free, places, cut.threshold)
+            mask = mask if undecided else order.top(places, within=free, threshold=cut.threshold)
             break
         at_floor |= short
-    del free
     top_of_groups(order, codes, np.where(at_floor, floors, 0), mask)
     return mask
 

@@ -77,6 +77,7 @@ def top_mask(
     epoch: int,
     tie_break: str = "hash",
     threshold: np.floating[Any] | None = None,
+    within: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.bool_]:
     """Where the `count` largest keys are.
 
@@ -88,6 +89,7 @@ def top_mask(
         seed, epoch: Of the hash.
         tie_break: `hash`, or `row` for the lowest rows of a tie.
         threshold: The `count`-th largest key, where it is known.
+        within: bool `(n,)`, the rows to choose from, the same as choosing from an array of them alone; None for all.
 
     Returns:
         bool `(n,)` with exactly `count` True.
@@ -96,14 +98,18 @@ def top_mask(
         >>> top_mask(np.array([1.0, 3.0, 1.0, 2.0]), 3, seed=0, epoch=0, tie_break="row")
         array([ True,  True, False,  True])
     """
-    size = len(keys)
+    size = len(keys) if within is None else int(np.count_nonzero(within))
     if count in (0, size):
-        return np.full(size, count > 0)
-    threshold = largest(keys, count) if threshold is None else threshold
+        return within.copy() if within is not None and count else np.full(len(keys), count > 0)
+    if threshold is None:
+        threshold = largest(keys if within is None else keys[np.flatnonzero(within)], count)
     mask: NDArray[np.bool_] = keys > threshold
-    ties = np.flatnonzero(keys == threshold)
+    tied = keys == threshold
+    if within is not None:
+        mask &= within
+        tied &= within
     missing = count - int(np.count_nonzero(mask))
-    mask[_first(ties, missing, seed, epoch, tie_break)] = True
+    mask[_first(np.flatnonzero(tied), missing, seed, epoch, tie_break, within)] = True
     return mask
 
 
@@ -148,10 +154,15 @@ def _bracket(keys: Floats, count: int) -> tuple[np.floating[Any], np.floating[An
     return low, high
 
 
-def _first(ties: NDArray[np.int64], count: int, seed: int, epoch: int, tie_break: str) -> NDArray[np.int64]:
-    """The `count` rows of a tie that come first."""
+def _first(
+    ties: NDArray[np.int64], count: int, seed: int, epoch: int, tie_break: str, within: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """The `count` rows of a tie that come first; hashed is a row's place among those to choose from."""
     if tie_break == "row" or count == len(ties):
         return ties[:count]
-    hashes = row_hash(ties, seed=seed, epoch=epoch)
+    places = ties
+    if within is not None:
+        places = np.cumsum(within, dtype=np.min_scalar_type(len(within)))[ties] - 1
+    hashes = row_hash(places, seed=seed, epoch=epoch)
     chosen: NDArray[np.int64] = ties[hashes <= np.partition(hashes, count - 1)[count - 1]]
     return chosen
