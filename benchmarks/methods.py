@@ -6,9 +6,9 @@
 
 2,000 training rows, 5 epochs, one on everything first, then 30 % of the rows, chosen anew before every epoch. `full`,
 `random` and `short` are run beside the methods; what a method needs from another run (`vog`, `distilled`) is charged
-to it. The learning rate of each set is the one with which full data and `short`, together, did best on its dev split. The stress
-variants change the training rows of SNIPS alone: 10 % of the intents replaced by another one; one intent cut to a
-twentieth; rows drawn again and again, as traffic repeats itself (Zipf over utterances and intents).
+to it. The learning rate of each set is the one with which full data and `short`, together, did best on its dev split.
+The stress variants change the training rows of SNIPS alone: 10 % of the intents replaced by another one; one intent cut
+to a twentieth; rows drawn again and again, as traffic repeats itself (Zipf over utterances and intents).
 
 Runs lie in WORK and go on where they stopped; results keep what `comparison.json` says, by set, and the recall of the
 worst class of every run. Times are those of `--timed`: nothing else may run on the machine meanwhile.
