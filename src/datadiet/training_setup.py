@@ -26,12 +26,12 @@ from datadiet.data.configured import load_configured
 from datadiet.data.records import Examples
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.diet.select_options import by_number
 from datadiet.energy import EnergyMeter
 from datadiet.feature_cache import Features
 from datadiet.integrations.teacher import Teacher
 from datadiet.ledger import Ledger
 from datadiet.models import load_tokenizer
-from datadiet.options import by_number
 from datadiet.progress import Listener
 from datadiet.records import Forecast
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all

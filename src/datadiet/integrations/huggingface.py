@@ -23,7 +23,7 @@ from transformers import Trainer, TrainerCallback
 from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
-from datadiet.diet_state import part
+from datadiet.diet.state import part
 from datadiet.integrations.arguments import check_arguments, check_judged, ids_and_groups, order_seed
 from datadiet.integrations.callback import DietCallback
 from datadiet.integrations.checkpoints import last_checkpoint, load_diet, save_diet
