@@ -59,7 +59,8 @@ class BetweenEpochs:
         if not begun:
             self.current = EpochTotals(epoch, self._ledger)
             self.absorb()
-            self._score(epoch)
+            if self._dieting:
+                self._score(epoch)
         with self._ledger.charge("select"):
             plan = self._diet.plan(epoch)
         if self.sampler is not None:
@@ -93,7 +94,7 @@ class BetweenEpochs:
     def _score(self, epoch: int) -> None:
         """The scoring pass before a choice, where there is one."""
         trainer, diet = self._trainer, self._diet
-        rows = diet.rows_to_score(epoch) if self._dieting else ()
+        rows = diet.rows_to_score(epoch)
         if len(rows):
             with self._ledger.charge("score"):
                 found = diet.scores(*score_rows(trainer, share_of(rows, trainer.accelerator)), "pass", epoch)
