@@ -124,7 +124,7 @@ def prepare(
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
-    model = task.load_model(config.model, **_model_options(config, data))
+    model: Any = task.load_model(config.model, **_model_options(config, data))
     model = with_lora(model, config.lora) if config.lora else model
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
