@@ -33,9 +33,9 @@ from benchmarks.grid import COMMON, RESULTS
 from datadiet.run_folder import PREDICTIONS
 
 METHODS = (
+    "el2n",
     "static_random",
     "longest",
-    "el2n",
     "el2n_guarded",
     "uncertain",
     "ucb",
