@@ -217,6 +217,38 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "weights for a number": ({"task": "regression", "class_weights": "balanced"}, "class_weights is for classes"),
     "smoothing for a number": ({"task": "regression", "label_smoothing": 0.1}, "label_smoothing is for classes"),
     "floor for a number": ({"task": "regression", "floor": 2}, "floor is for classes; a regression has none."),
+    "margin of a number": ({"task": "regression", "score": "margin"}, "the score margin is for classes"),
+    "entropy of a number": ({"task": "regression", "score": "entropy"}, "the score entropy is for classes"),
+    "loss of a class for a number": (
+        {"task": "regression", "score": "cross_entropy", "select": "uncertain"},
+        "the score cross_entropy is for classes; a regression has none.",
+    ),
+    "dynamics of a class for a number": ({"task": "regression", "score": "aum"}, "the score aum is for classes"),
+    "a distance for classes": (
+        {"score": "absolute_error"}, "the score absolute_error is for regression, not for classification.",
+    ),
+    "quotas for a number": (
+        {"task": "regression", "select": "balanced"}, "the selector balanced is for examples with a class",
+    ),
+    "quotas for a tagger": (
+        {"task": "token-classification", "select": "drop_quota"},
+        "the selector drop_quota is for examples with a class; for token-classification they have none.",
+    ),
+    "recalls of sets of labels": (
+        {"task": "multi-label", "select": "drop_quota"},
+        "the selector drop_quota is for examples with one class each (classification and intent-slot)",
+    ),
+    "directions of sets of labels": (
+        {"task": "multi-label", "select": "directed", "select_options": "directions.amber=easy"},
+        "the option directions of directed is for examples with one class each",
+    ),
+    "groups of a number": (
+        {"task": "regression", "select": "moderate", "select_options": "per_group=true"},
+        "per_group of the selector moderate is for examples with a class",
+    ),
+    "guard for a number": ({"task": "regression", "offset": "auto"}, "offset auto is for examples with one class each"),
+    "guard for sets of labels": ({"task": "multi-label", "offset": "auto"}, "offset auto is for examples with one"),
+    "guard for a tagger": ({"task": "token-classification", "offset": "auto"}, "offset auto is for examples with one"),
     "stopping without checkpoints": (
         {"early_stopping": 2, "checkpoint_every": 2}, "early_stopping needs a checkpoint of every epoch",
     ),

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -32,6 +33,7 @@ from datadiet.run_folder import saved_model
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
+from datadiet.suitable import one_class_problems, score_problems, selector_problems
 from datadiet.tasks import TASKS
 
 # those of transformers that need no options of their own
@@ -69,6 +71,7 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     _check_machine(config, problems)
     _check_data(config, problems)
     diet = _diet(config, problems)
+    _check_task(config, problems)
     _collect(lambda: resolve_model(config.model), problems)
     if not resume:
         if config.teacher is not None:
@@ -153,6 +156,20 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         not config.keep_checkpoints or config.checkpoint_every != 0,
         "keep_checkpoints has no effect with checkpoint_every 0, which writes none.",
     )
+
+
+def _check_task(config: FinetuneConfig, problems: Problems) -> None:
+    """What the task has no values or no classes for; a name that does not exist is told elsewhere."""
+    if config.task not in TASKS:
+        return
+    options: dict[str, Any] = {}
+    if config.select_options is not None:
+        with suppress(UserError):  # told with the diet's options
+            options = parse_options(config.select_options)
+    problems.found += score_problems(config.score, config.task)
+    problems.found += selector_problems(config.select, options, config.task)
+    if config.offset == "auto":
+        problems.found += one_class_problems("offset auto", config.task)
 
 
 def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
