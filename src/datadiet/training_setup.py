@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import set_seed
 
@@ -19,6 +17,7 @@ from datadiet.config_checks import JOINT, output_folder
 from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
 from datadiet.data.records import Examples
+from datadiet.data_checks import check_with_data, examples_per_step
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.diet.select_options import by_number
@@ -117,7 +116,7 @@ def prepare(
     data = load_configured(config)
     for note in data.notes:
         listener.note(note)
-    _check_steps(config, diet, len(data.splits["train"]))
+    check_with_data(config, diet, data)
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
     diet.select_options = by_number(diet.select_options, task.label_names)
@@ -190,23 +189,6 @@ def _teacher(
         temperature=config.teacher_temperature,
         ledger=ledger,
     )
-
-
-def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
-    """Whether the plan is possible with so many training rows."""
-    batch = examples_per_step(config)
-    diet.schedule_for(rows, epochs=config.epochs, batch=batch)  # raises
-    there = config.epochs * math.ceil(rows / batch)
-    if config.max_steps is not None and config.max_steps > there:
-        raise ArgumentError(
-            f"max_steps {config.max_steps} is more than the {there} steps of {config.epochs} epochs: set more epochs."
-        )
-
-
-def examples_per_step(config: FinetuneConfig) -> int:
-    """Examples of one optimizer step; the Trainer gives every GPU of a process a batch."""
-    devices = torch.cuda.device_count() if best_device().type == "cuda" else 1
-    return config.batch_size * config.gradient_accumulation * max(1, devices)
 
 
 def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
