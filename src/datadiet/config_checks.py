@@ -15,7 +15,7 @@ from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
 from datadiet.adaptive import AdaptiveSchedule
-from datadiet.beforehand import IRREDUCIBLE
+from datadiet.beforehand import lacking, wanted
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
@@ -72,6 +72,8 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     _check_data(config, problems)
     diet = _diet(config, problems)
     _check_task(config, problems)
+    if diet is not None:
+        problems.found += lacking(diet, planned=resume)
     _collect(lambda: resolve_model(config.model), problems)
     if not resume:
         if config.teacher is not None:
@@ -226,8 +228,7 @@ def _check_score_file(source: Path, diet: Diet | None, problems: Problems) -> No
             "cannot start it: leave scores_from out, or choose once with datadiet select."
         )
         return
-    wanted = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
-    _collect(lambda: read_scores(source, scores=[wanted]), problems)
+    _collect(lambda: read_scores(source, scores=[wanted(diet)]), problems)
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
