@@ -77,6 +77,8 @@ def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(running._Runner, "_command", command)
     monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
+    monkeypatch.setattr("datadiet.data.configured.load_configured", lambda config: None)
+    monkeypatch.setattr("datadiet.data_checks.check_with_data", lambda *_: None)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
     return failing
 

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
-from datadiet.adaptive import AdaptiveSchedule
 from datadiet.beforehand import lacking, wanted
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
@@ -30,7 +29,7 @@ from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.run_folder import saved_model
-from datadiet.schedules import Schedule, parse_keep
+from datadiet.schedule_checks import PHASES, schedule_problems
 from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
 from datadiet.suitable import one_class_problems, score_problems, selector_problems
@@ -46,10 +45,8 @@ LR_SCHEDULES = (
     "polynomial",
     "inverse_sqrt",
 )
-PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
 JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
-MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
 
 
@@ -247,7 +244,7 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
         settings["select_options"] = _collect(lambda: parse_options(config.select_options or ""), problems)
     made: str | History = "last" if history is None or config.history == "last" else history
     diet = _collect(lambda: Diet(**settings, history=made), problems)
-    _check_schedule(config, problems)
+    problems.found += schedule_problems(config)
     if diet is None:
         return None
     diet.measure = replace(diet.measure, history_name=config.history)
@@ -267,23 +264,6 @@ def history_options(config: FinetuneConfig) -> dict[str, float]:
     if config.history == "ema":
         return {"alpha": config.history_alpha, "c": config.history_c}
     return {"window": config.history_window} if config.history == "mean" else {}
-
-
-def _check_schedule(config: FinetuneConfig, problems: Problems) -> None:
-    """Everything about the schedule but the number of examples is known; a share out of range is the diet's to say."""
-    try:
-        keep = parse_keep(config.keep)
-    except UserError:
-        keep = 0.5
-    shares = keep.values() if isinstance(keep, dict) else [keep]
-    if not all(0 < share <= 1 for share in shares):
-        keep = 0.5
-    phases = {name: getattr(config, name) for name in PHASES if getattr(config, name) is not None}
-    if config.tolerance is None:
-        _collect(lambda: Schedule(MANY, config.epochs, keep, **phases), problems)
-    else:
-        cycles = {name: phases[name] for name in ("warmup_epochs", "refresh_every") if name in phases}
-        _collect(lambda: AdaptiveSchedule(MANY, config.epochs, **cycles), problems)
 
 
 def _collect(check: Callable[[], Found], problems: Problems) -> Found | None:
