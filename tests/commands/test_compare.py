@@ -225,9 +225,8 @@ def test_data_that_no_run_could_read_are_told_once(tmp_path):
     model = str(tiny_model_folder(tmp_path))
     data = write_toy_folder(tmp_path, "classification", 64)
     (data / "train.jsonl").write_text("{", encoding="utf-8")
-    done = run(
-        str(data), "--task", "classification", "--model", model, "--methods", "el2n,random", "--output", str(tmp_path / "c")
-    )  # fmt: skip
+    usual = [str(data), "--task", "classification", "--model", model, "--output", str(tmp_path / "c")]
+    done = run(*usual, "--methods", "el2n,random")
     assert done.exit_code == 2
     assert done.stderr.count("train.jsonl, line 1: not valid JSON") == 1
     assert not (tmp_path / "c").exists()
