@@ -73,14 +73,8 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
         problems.found += lacking(diet, planned=resume)
     _collect(lambda: resolve_model(config.model), problems)
     if not resume:
-        if config.teacher is not None:
-            teacher = Path(config.teacher).expanduser()
-            problems.check(
-                (saved_model(teacher) / "config.json").is_file(),
-                f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
-            )
+        problems.found += source_problems(config, diet)
         _collect(lambda: layout.check_new(output_folder(config)), problems)
-        _check_scores_from(config, diet, problems)
         _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
@@ -200,6 +194,19 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
 
     if config.data.strip():
         _collect(found, problems)
+
+
+def source_problems(config: FinetuneConfig, diet: Diet | None) -> list[str]:
+    """What is wrong with the models, runs and files that a run learns from; nothing where they are as they must be."""
+    problems = Problems()
+    if config.teacher is not None:
+        teacher = Path(config.teacher).expanduser()
+        problems.check(
+            (saved_model(teacher) / "config.json").is_file(),
+            f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
+        )
+    _check_scores_from(config, diet, problems)
+    return problems.found
 
 
 def _check_scores_from(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:

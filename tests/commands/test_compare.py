@@ -232,6 +232,16 @@ def test_data_that_no_run_could_read_are_told_once(tmp_path):
     assert not (tmp_path / "c").exists()
 
 
+def test_what_a_method_learns_from_must_be_there_unless_the_comparison_makes_it(tmp_path):
+    model, data = str(tiny_model_folder(tmp_path)), str(write_toy_folder(tmp_path, "classification", 64))
+    file = tmp_path / "compare.yaml"
+    file.write_text(yaml.safe_dump({"methods": ["distilled", {"taught": {"teacher": "nowhere"}}, "vog"]}))
+    usual = [data, "--task", "classification", "--model", model, "--config", str(file), "--warmup-epochs", "0"]
+    done = run(*usual, "--batch-size", "8", "--output", str(tmp_path / "c"))
+    assert done.exit_code == 2
+    assert "error: taught-0.5: teacher must be a saved model or a run folder that holds one, got nowhere." in flat(done)
+
+
 def test_without_statsmodels_the_install_line_is_said(tmp_path, pretended, monkeypatch):
     monkeypatch.delitem(sys.modules, "datadiet.comparison.outcome", raising=False)
     monkeypatch.delitem(sys.modules, "datadiet.comparison.statistics", raising=False)

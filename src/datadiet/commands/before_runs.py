@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.checks import UserError
+from datadiet.comparison.presets import OF_A_RUN
 from datadiet.config import FinetuneConfig
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
         Problems by arm; arms without any are left out.
     """
     note("importing torch and transformers, to check the options of every method ...")
-    from datadiet.config_checks import check_config
+    from datadiet.config_checks import check_config, source_problems
 
     found: dict[str, list[str]] = {}
     diets: dict[str, Diet] = {}
@@ -39,8 +40,10 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
             diets[arm] = check_config(config, resume=True)
         except UserError as error:
             found[arm] = list(error.problems)
+        if problems := source_problems(_without_own(config), diets.get(arm)):
+            found[arm] = [*found.get(arm, []), *problems]
     # nothing is fetched while options are wrong
-    checked = {arm: configs[arm] for arm in diets if not found or _is_here(configs[arm].data)}
+    checked = {arm: configs[arm] for arm in diets if arm not in found and (not found or _is_here(configs[arm].data))}
     if checked:
         note("reading the data, to check every method with them ...")
     data = _Shared()
@@ -49,6 +52,13 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
         if problems:
             found[arm] = problems
     return {arm: found[arm] for arm in configs if arm in found}
+
+
+def _without_own(config: FinetuneConfig) -> FinetuneConfig:
+    """Without the runs of the same comparison that it learns from: they may still have to be made."""
+    runs = Path(config.output).parent
+    given = {name: getattr(config, name) for name in OF_A_RUN}
+    return replace(config, **{name: None for name, path in given.items() if path and Path(path).parent == runs})
 
 
 def _data_problems(config: FinetuneConfig, diet: Diet, shared: _Shared) -> list[str]:
