@@ -95,4 +95,4 @@ def known_evidence(known: Mapping[str, NDArray[Any]]) -> list[Evidence]:
     """All parts so far."""
     table = known[_EVIDENCE]
     parts = [table[table[:, 0] == number] for number in np.unique(table[:, 0])]
-    return [Evidence(*part[:, 2:].T, again=bool(part[0, 1])) for part in parts]
+    return [Evidence(part[:, 2], part[:, 3], part[:, 4], bool(part[0, 1])) for part in parts]
