@@ -9,7 +9,8 @@ Layout, one Parquet file, one line per training row, ascending by row:
     probabilities  fixed-size list<float32>, one number per class, where they were kept
 
 and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a name, never a path), `fingerprint`,
-`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...) and `read_with` (how it was read).
+`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (how it was read),
+`cost` (of everything that the file took) and `probabilities_with` (of models that have not seen the row: the folds).
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ class ScoreFile:
         read_with: Options of `datadiet.load_data` by which the split is read again: `train_rows`, `dev_share`, `seed`,
             `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.Columns`. Those left out
             have their defaults.
+        cost: What everything took, by the fields of `datadiet.records.CostLedger`; empty where it is not known.
+        probabilities_with: `{"folds": K}` where the probabilities are out of sample; else empty.
     """
 
     ids: Sequence[str]
@@ -66,6 +69,8 @@ class ScoreFile:
     label_names: tuple[str, ...] = ()
     probabilities: NDArray[np.float32] | None = None
     read_with: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    probabilities_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -189,6 +194,8 @@ def _metadata(file: ScoreFile) -> dict[str, Any]:
         "label_names": list(file.label_names),
         "made_with": {name: dict(made) for name, made in file.made_with.items()},
         "read_with": dict(file.read_with),
+        "cost": dict(file.cost),
+        "probabilities_with": dict(file.probabilities_with),
     }
 
 
@@ -292,6 +299,8 @@ def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
         label_names=label_names,
         probabilities=_matrix(table, len(label_names)),
         read_with=meta.get("read_with", {}),
+        cost=meta.get("cost", {}),
+        probabilities_with=meta.get("probabilities_with", {}),
     )
     problems = _check(file)
     problems.check(meta["rows"] == len(file), f"it has {len(file)} rows, its metadata say {meta['rows']}.")

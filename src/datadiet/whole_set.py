@@ -25,8 +25,8 @@ from datadiet.models.heads import Heads, head_layers
 from datadiet.records import Signals
 from datadiet.scores import EMBEDDING_SCORES, SCORES, TEXT_SCORES, example_values
 from datadiet.scores.free import FREE, free_signals
-from datadiet.scores.two_models import teacher_divergence, teacher_el2n
-from datadiet.scoring import Batch, forward_pass
+from datadiet.scores.two_models import negative_pvi, teacher_divergence, teacher_el2n
+from datadiet.scoring import Batch, first_alike, forward_pass
 
 Values = NDArray[np.float32]
 
@@ -40,13 +40,15 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "vog": ("checkpoints",),
     "self_influence": ("checkpoints",),
     "tracin": ("checkpoints", "dev"),
+    "negative_pvi": ("null",),
     "reducible_loss": ("model", "holdout"),
     "irreducible_loss": ("holdout",),  # what `reducible_loss` takes off, and `top_reducible` reads of a score file
     "teacher_el2n": ("model", "teacher"),
     "teacher_divergence": ("model", "teacher"),
 }
 
-PASSES = (*SCORES, "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence")  # share forward passes
+# share forward passes
+PASSES = (*SCORES, "negative_pvi", "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence")
 
 WHERE: Mapping[str, str] = {
     "texts": "the texts of the training split",
@@ -55,7 +57,8 @@ WHERE: Mapping[str, str] = {
     "history": "the score history of a run: --model RUN, or --epochs E to train one first",
     "checkpoints": "the checkpoints of a run: --model RUN, trained with --keep-checkpoints, or --epochs E from 2 on",
     "dev": "a dev split",
-    "holdout": "a model trained on other data of the same classes: --holdout MODEL",
+    "holdout": "a model trained on other data of the same classes: --holdout MODEL, or --folds K --epochs E",
+    "null": "models with and without the texts that have not seen the row: --folds K --epochs E",
     "teacher": "another trained model of the same classes: --teacher MODEL",
 }
 
@@ -74,6 +77,19 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What cross-fitted models say of rows that they have not seen.
+
+    Attributes:
+        losses: float32 `(n,)`.
+        classes: float32 `(n, classes)`, log-probabilities; None where they were not asked for.
+    """
+
+    losses: Values
+    classes: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Material:
     """What there is to score with.
 
@@ -89,6 +105,8 @@ class Material:
         checkpoints: Folders or models of one run, in order.
         learning_rates: Of the checkpoints; all alike by default.
         dev: Tokenised rows of the dev split.
+        unseen: What models that have not seen a row say of it, in place of `holdout`.
+        null: float32 `(n, classes)`, log-probabilities by models that saw neither the row nor, in training, any text.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where not seen.
         inputs: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer is another one.
         precision, batch_tokens: Of the passes.
@@ -107,6 +125,8 @@ class Material:
     model: torch.nn.Module | None = None
     teacher: torch.nn.Module | None = None
     holdout: torch.nn.Module | None = None
+    unseen: Unseen | None = None
+    null: torch.Tensor | None = None
     checkpoints: Sequence[Path | torch.nn.Module] | None = None
     learning_rates: Sequence[float] | None = None
     dev: Any = None
@@ -126,7 +146,7 @@ class WholeSet:
         values: float32 `(n,)` by score, larger = harder.
         seconds: What each took; of scores that share a pass, the pass.
         shared: The scores that were computed together with each, itself included.
-        probabilities: float32 `(n, classes)` of the model, where they were asked for.
+        probabilities: float32 `(n, classes)` of the model, or of cross-fitted ones, where they were asked for.
     """
 
     values: Mapping[str, Values]
@@ -167,7 +187,8 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
     Args:
         names: Of `NEEDS`.
         material: What there is.
-        probabilities: Also what the model gives each class; of tasks with one class per example.
+        probabilities: Also what the model gives each class; of tasks with one class per example. Where there are
+            cross-fitted models it is what they give, who have not seen the row.
 
     Returns:
         Values in the order of the names, and what they cost.
@@ -175,7 +196,8 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
     Raises:
         ArgumentError: If something is missing, see `check_needs`, or a score cannot be computed of this data.
     """
-    check_needs(names, [name for name in WHERE if getattr(material, name) is not None])
+    crossed = () if material.unseen is None else ("holdout",)
+    check_needs(names, [*(name for name in WHERE if getattr(material, name) is not None), *crossed])
     found: dict[str, Values] = {}
     seconds: dict[str, float] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -214,7 +236,8 @@ def embeddings_of(material: Material) -> NDArray[np.float32]:
     assert material.encoder is not None  # check_needs has seen it
     options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
     rows = _inputs(material, "encoder")
-    return embed(material.encoder, rows.features, rows.collate, ledger=material.ledger, **options)
+    alike = first_alike(material.texts, rows.features)
+    return embed(material.encoder, rows.features, rows.collate, rows=alike, ledger=material.ledger, **options)
 
 
 def _inputs(material: Material, role: str) -> Inputs:
@@ -242,10 +265,12 @@ def _of_passes(
     compared = [name for name in names if name in taught]
     found: dict[str, Values] = {}
     classes: torch.Tensor | None = None
-    if own or compared or probabilities or "reducible_loss" in names:
-        found, classes = read_model(material, "model", own, classes=bool(compared) or probabilities)
+    unseen = material.unseen
+    of_model = probabilities and unseen is None
+    if own or compared or of_model or "reducible_loss" in names:
+        found, classes = read_model(material, "model", own, classes=bool(compared) or of_model)
     if "reducible_loss" in names or "irreducible_loss" in names:
-        found["irreducible_loss"] = read_model(material, "holdout", ())[0]["loss"]
+        found["irreducible_loss"] = read_model(material, "holdout", ())[0]["loss"] if unseen is None else unseen.losses
     if "reducible_loss" in names:
         found["reducible_loss"] = found["loss"] - found["irreducible_loss"]
     if compared:
@@ -253,14 +278,19 @@ def _of_passes(
         assert classes is not None  # asked for
         assert theirs is not None
         found |= {name: taught[name](classes, theirs).numpy() for name in compared}
-    asked = classes.exp().numpy() if probabilities and classes is not None else None
-    return {name: found[name] for name in names}, asked
+    if "negative_pvi" in names:
+        assert unseen is not None  # made together with the null models
+        assert unseen.classes is not None
+        assert material.null is not None
+        found["negative_pvi"] = negative_pvi(unseen.classes, material.null, torch.as_tensor(material.groups)).numpy()
+    told = classes if unseen is None else unseen.classes
+    return {name: found[name] for name in names}, told.exp().numpy() if probabilities and told is not None else None
 
 
 def read_model(
     material: Material, role: str, scores: Sequence[str], *, classes: bool = False
 ) -> tuple[dict[str, Values], torch.Tensor | None]:
-    """What one forward pass of a model tells of every row.
+    """What one forward pass of a model tells of every row; rows that it cannot tell apart are passed once.
 
     Args:
         material: The rows, and the model.
@@ -277,6 +307,7 @@ def read_model(
     model, rows = getattr(material, role), _inputs(material, role)
     columns = tuple(dict.fromkeys((*scores, *FREE)))
     heads, found = Heads(head_layers(model)), np.empty((len(columns), len(rows.features)), np.float32)
+    alike = first_alike(material.texts, rows.features)
     told: torch.Tensor | None = None
 
     def call(batch: Batch) -> Any:
@@ -284,6 +315,7 @@ def read_model(
             return model(**batch)
 
     options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
+    options["rows"] = np.unique(alike)
     for part, outputs, batch in forward_pass(
         model, rows.features, rows.collate, call=call, ledger=material.ledger, **options
     ):
@@ -295,7 +327,7 @@ def read_model(
             logs = _log_probabilities(signals)
             told = logs.new_empty(len(rows.features), logs.shape[1]) if told is None else told
             told[torch.from_numpy(part)] = logs
-    return dict(zip(columns, found, strict=True)), told
+    return dict(zip(columns, found[:, alike], strict=True)), None if told is None else told[torch.from_numpy(alike)]
 
 
 def _log_probabilities(signals: Signals) -> torch.Tensor:
