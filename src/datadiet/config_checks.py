@@ -24,10 +24,10 @@ from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.diet.select_options import parse_options
 from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
-from datadiet.options import parse_options
 from datadiet.run_folder import saved_model
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.score_file import read_scores

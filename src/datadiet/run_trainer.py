@@ -19,7 +19,8 @@ from datadiet.integrations.checkpoints import NUMBERS
 from datadiet.integrations.huggingface import DietTrainer
 from datadiet.progress import StepReport
 from datadiet.tasks import Prediction
-from datadiet.training_setup import Run, own_loss
+from datadiet.training_loss import own_loss
+from datadiet.training_setup import Run
 
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
 

@@ -22,7 +22,7 @@ from datadiet.integrations.loop import epochs
 from datadiet.records import EpochPlan
 from datadiet.selectors import infobatch
 from datadiet.store import read_table
-from datadiet.training_setup import class_weights
+from datadiet.training_loss import class_weights
 from tiny import write_toy_folder
 from toyrun import toy_config
 from toytrain import toy_features, toy_trainer, weights
@@ -99,7 +99,7 @@ def test_infobatch_has_no_weights_in_the_last_epochs(tmp_path):
     assert by_epoch.max().tolist()[::3] == [1.0, 1.0]
     assert by_epoch.sum().tolist() == pytest.approx([12.0] * 4)
     assert by_epoch.max()[2] > 1
-    assert trainer._weights is None
+    assert trainer._epochs.weights is None
 
 
 def test_a_plain_loop_has_them():

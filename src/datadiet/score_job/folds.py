@@ -35,14 +35,8 @@ from datadiet.run_trainer import RunTrainer
 from datadiet.scores.two_models import stratified_folds
 from datadiet.scoring import lengths_of
 from datadiet.tasks import Task
-from datadiet.training_setup import (
-    Run,
-    examples_per_step,
-    joined_texts,
-    model_options,
-    pass_tokens,
-    training_arguments,
-)
+from datadiet.training_arguments import training_arguments
+from datadiet.training_setup import Run, examples_per_step, joined_texts, model_options, pass_tokens
 from datadiet.whole_set import Material, Unseen, read_model
 
 Rows = NDArray[np.int64]
