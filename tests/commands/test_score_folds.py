@@ -67,35 +67,42 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
 
 def test_flipped_labels_are_hard_for_models_that_have_not_seen_them(home: Path, tmp_path: Path) -> None:
-    """Through the command, with the file, the screen and what follows: dropped as suspects."""
-    data, output = str(home / "toy-classification"), tmp_path / "scores.parquet"
+    """Through the command, with the file and what follows: dropped as suspects."""
+    rows, wanted = 160, {f"c-0-{row}" for row in range(12)}
+    folder, output = write_toy_folder(tmp_path / "in", TASK, rows), tmp_path / "out" / "scores.parquet"
+    rewrite(folder, "train", lambda row: row | ({"label": OTHER[row["label"]]} if row["id"] in wanted else {}))
+    data = str(folder)
     words = ["score", data, "--task", TASK, "--scores", "negative_pvi,irreducible_loss"]
-    words += ["--folds", "4", "--epochs", "8"]
+    words += ["--folds", "4", "--epochs", "5"]
     words += ["--base-model", str(home / "tiny-bert"), "--output", str(output), "--probabilities", "--json"]
     words += ["--learning-rate", "5e-3", "--batch-size", "8", "--precision", "fp32"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
     told, file = json.loads(done.stdout), read_scores(output)
-    assert [path.name for path in tmp_path.iterdir()] == ["scores.parquet"]
+    assert [path.name for path in output.parent.iterdir()] == ["scores.parquet"]
     for values in file.values.values():
-        hardest = {file.ids[row] for row in np.argsort(-values)[:6].tolist()}
-        assert len(hardest & flipped()) >= 5
-    wrong = np.isin(file.ids, sorted(flipped()))
+        hardest = {file.ids[row] for row in np.argsort(-values)[:12].tolist()}
+        assert len(hardest & wanted) >= 9
+    wrong = np.isin(file.ids, sorted(wanted))
     assert np.median(file.values["negative_pvi"][wrong]) > 0 > np.median(file.values["negative_pvi"][~wrong])
     made = told["scores"]["negative_pvi"]
-    assert (made["folds"], made["fold_trainings"], made["epochs"], made["base_model"]) == (4, 8, 8, "tiny-bert")
-    assert told["cost"]["examples_backward"] == 2 * 8 * 3 * N  # with and without texts, epochs, all but a part of each
+    assert (made["folds"], made["fold_trainings"], made["epochs"], made["base_model"]) == (4, 8, 5, "tiny-bert")
+    assert (
+        told["cost"]["examples_backward"] == 2 * 5 * 3 * rows
+    )  # with and without texts, epochs, all but a part of each
     assert told["probabilities_with"] == {"folds": 4}
     labels, probabilities = cleanlab_inputs(file)
-    assert set(np.argsort(probabilities[np.arange(N), labels])[:6]) & set(np.flatnonzero(wrong))
+    unlikely = np.argsort(probabilities[np.arange(rows), labels])[:12]
+    assert wrong[unlikely].sum() >= 9
     chosen = CliRunner().invoke(
         app,
-        ["select", str(output), "--data", data, "--score", "negative_pvi", "--drop-suspects", "0.125", "--output",
+        ["select", str(output), "--data", data, "--score", "negative_pvi", "--drop-suspects", "0.075", "--output",
          str(tmp_path / "kept.jsonl")],
     )  # fmt: skip
     assert chosen.exit_code == 0, chosen.output
     kept = {json.loads(line)["id"] for line in (tmp_path / "kept.jsonl").read_text().splitlines()}
-    assert len(flipped() - kept) >= 5
+    assert len(kept) == rows - 12
+    assert len(wanted - kept) >= 9
 
 
 def test_a_diet_begins_from_it(home: Path, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ class Diet(DietOptions):
     _tables: RunTables | None = None  # of the run, on the process that writes
 
     def describe(self) -> Json:
-        """Every option as plain values, for `result.json` and model cards, and whether rows have weights of their own."""
+        """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
         return {**super().describe(), "row_weights": self._row_weights is not None}
 
     # ---- a run ----

@@ -13,7 +13,7 @@ from datadiet.data import Dataset, Examples
 from datadiet.data.records import Columns as ColumnNames
 from datadiet.records import Json
 from datadiet.score_file import ScoreFile
-from datadiet.score_job.checks import ONE_CLASS
+from datadiet.score_job.checks import ONE_CLASS, trains_on_everything
 from datadiet.score_job.sources import name_of, result_of
 from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, ScoreConfig
 from datadiet.whole_set import NEEDS, Material, WholeSet
@@ -97,7 +97,7 @@ def made_with_of(
 def _of_model(config: ScoreConfig, model: Path) -> Json:
     """The model at hand: its name, where it comes from, and what its training took."""
     result = result_of(model)
-    unnamed = config.epochs is not None and config.run is None
+    unnamed = trains_on_everything(config) and config.run is None
     made: Json = {"model": name_of(config.base_model or BASE_MODEL) if unnamed else name_of(model)}
     if result is not None:
         made |= {"base_model": result["model"], "epochs": len(result["epochs"])}
