@@ -180,7 +180,7 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     """What will be cross-fitted; None where nothing is."""
     if config.folds is None:
         return None
-    names, settings = asked(config), replace(_settings(config, Path("run")), model=config.base_model or BASE_MODEL)
+    names, settings = asked(config), _settings(config, Path("run"))
     null, classes = "negative_pvi" in names, "negative_pvi" in names or config.probabilities
     found = prepared(settings, data, task, config.folds, listener, ledger, null=null, classes=classes)
     more = " A model on everything is trained as well." if trains_on_everything(config) else ""
