@@ -124,7 +124,7 @@ def prepare(
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
-    model: Any = task.load_model(config.model, **_model_options(config, data))
+    model: Any = task.load_model(config.model, **model_options(config, data))
     model = with_lora(model, config.lora) if config.lora else model
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
@@ -209,8 +209,9 @@ def examples_per_step(config: FinetuneConfig) -> int:
     return config.batch_size * config.gradient_accumulation * max(1, devices)
 
 
-def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+    """What a joint model is made with; empty for every other."""
     if config.task != JOINT:
         return {}
-    weights = class_weights(data) if config.class_weights else None
+    weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None
     return {"alpha": config.alpha, "label_smoothing": config.label_smoothing, "class_weights": weights}
