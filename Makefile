@@ -34,7 +34,8 @@ docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bench-methods: .venv/dev-installed
-	$(BIN)/python -m benchmarks.methods --data-root $(or $(DATA),data)
+	$(BIN)/python -m benchmarks.methods --timed
+	$(BIN)/python -m benchmarks.methods --jobs 2 --data-root $(or $(DATA),data)
 	$(BIN)/python -m benchmarks.tables
 
 bench: .venv/dev-installed
