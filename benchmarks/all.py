@@ -101,7 +101,10 @@ def methods(options: argparse.Namespace) -> list[Part]:
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "methods"), *work)
     stress = [name for name in there if "-" in name]
     asked = {"methods": [name for name in there if name not in stress], "methods-stress": stress}
-    return [Part(name, ("-m", "benchmarks.methods", "--sets", ",".join(sets), *place)) for name, sets in asked.items()]
+    compared = [
+        Part(name, ("-m", "benchmarks.methods", "--sets", ",".join(sets), *place)) for name, sets in asked.items()
+    ]
+    return [Part("methods", ("-m", "benchmarks.methods", "--timed", *place)), *compared]
 
 
 def parts(options: argparse.Namespace) -> list[Part]:

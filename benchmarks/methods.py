@@ -1,14 +1,17 @@
 """The dynamic methods side by side on text: one comparison per set, through `datadiet compare`.
 
-    python -m benchmarks.methods --data-root DATA                          # SNIPS, SNLI and the stress variants
+    python -m benchmarks.methods --timed                                   # SNIPS, its last seed, one run at a time
+    python -m benchmarks.methods --data-root DATA --jobs 2                 # all that is left, and every set
     python -m benchmarks.methods --sets snips --methods el2n --rows 128 --epochs 2 --seeds 1 --results build/look
 
 2,000 training rows, 5 epochs, one on everything first, then 30 % of the rows, chosen anew before every epoch. `full`,
 `random` and `short` are run beside the methods; what a method needs from another run (`vog`, `distilled`) is charged
-to it. The stress variants change the training rows of SNIPS alone: 10 % of the intents replaced by another one; one
-intent cut to a twentieth; rows drawn again and again, as traffic repeats itself (Zipf over utterances and intents).
+to it. The learning rate of each set is the one with which full data and `short`, together, did best on its dev split.
+The stress variants change the training rows of SNIPS alone: 10 % of the intents replaced by another one; one intent cut
+to a twentieth; rows drawn again and again, as traffic repeats itself (Zipf over utterances and intents).
 
-Runs lie in WORK and go on where they stopped; results keep what `comparison.json` says, by set.
+Runs lie in WORK and go on where they stopped; results keep what `comparison.json` says, by set, and the recall of the
+worst class of every run. Times are those of `--timed`, which comes first: nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -22,15 +25,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import yaml
 
 from benchmarks.cells import keep
 from benchmarks.grid import COMMON, RESULTS
+from datadiet.run_folder import PREDICTIONS
 
 METHODS = (
+    "el2n",
     "static_random",
     "longest",
-    "el2n",
     "el2n_guarded",
     "uncertain",
     "ucb",
@@ -45,6 +50,8 @@ METHODS = (
 )
 TELLING = ("el2n", "el2n_guarded", "uncertain", "infobatch", "distilled")
 ROWS, EPOCHS, KEEP = 2000, 5, 0.3
+LEARNING_RATE = {"snips": 5e-4, "snli": 2e-4}
+TIMED = "-timed"  # ends the name of results whose runs had the machine to themselves
 # folder, task, seeds, methods; a stress variant has the name of SNIPS and of what is done to it
 SETS: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "snips": ("snips", "intent-slot", 3, METHODS),
@@ -125,12 +132,12 @@ def changed(change: str, rows: int, folder: Path) -> Path:
 def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
     """What `datadiet compare` is told."""
     source, task, seeds, methods = SETS[name]
-    change = name.partition("-")[2]
+    base, _, change = name.partition("-")
     rows = options.rows or ROWS
     data = source if source == "snips" else str((options.data_root / source).resolve())
     if change:
         data = str(changed(change, rows, options.work / "data" / f"{name}-{rows}").resolve())
-    common = {**COMMON, "epochs": options.epochs or EPOCHS, "refresh_every": 1}
+    common = {**COMMON, "epochs": options.epochs or EPOCHS, "refresh_every": 1, "learning_rate": LEARNING_RATE[base]}
     return {
         **common,
         "data": data,
@@ -138,29 +145,41 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         **({} if change else {"train_rows": rows}),
         "methods": options.methods.split(",") if options.methods else list(methods),
         "keep": [KEEP],
-        "seeds": options.seeds or seeds,
+        "seeds": [(options.seeds or seeds) - 1] if options.timed else options.seeds or seeds,
     }
 
 
 def compared(name: str, options: argparse.Namespace) -> None:
     """Run one comparison, or go on with it, and keep what it says."""
-    folder = options.work / name
+    kept, folder = name + TIMED if options.timed else name, options.work / name
     folder.mkdir(parents=True, exist_ok=True)
-    config = options.work / f"{name}.yaml"
+    config = options.work / f"{kept}.yaml"
     config.write_text(yaml.safe_dump(settings(name, options)), encoding="utf-8")
     command = [sys.executable, "-m", "datadiet", "compare", "--config", str(config), "--output", str(folder)]
-    done = subprocess.run(command, check=False)
+    done = subprocess.run([*command, "--jobs", str(options.jobs)], check=False)
     if done.returncode not in (0, 1):  # 1: some runs have failed, and it says which
         raise SystemExit(done.returncode)
     found = json.loads((folder / "comparison.json").read_text(encoding="utf-8"))
+    for run in found["runs"]:
+        if run["status"] == "done":
+            run["worst_class"] = worst_class(folder / "runs" / run["name"], found["split"])
     options.results.mkdir(parents=True, exist_ok=True)
-    keep(options.results, name, found)
+    keep(options.results, kept, found)
+
+
+def worst_class(run: Path, split: str) -> float:
+    """The recall of the class that a run knows worst (the intent's, of joint sets), in points."""
+    rows = pd.read_parquet(run / PREDICTIONS, columns=["split", "gold", "predicted"])
+    rows = rows[rows["split"] == split]
+    return round(100 * float((rows["gold"] == rows["predicted"]).groupby(rows["gold"]).mean().min()), 2)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--sets", help="comma-separated; all by default, SNIPS with --timed")
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time; their times are then not compared")
+    parser.add_argument("--timed", action="store_true", help="the last seed, one run at a time, for the times")
     parser.add_argument("--methods", help="comma-separated; those of the set by default")
     parser.add_argument("--seeds", type=int, help="runs of each method; the set's own number by default")
     parser.add_argument("--results", type=Path, default=RESULTS / "methods")
@@ -168,7 +187,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, help="for a quick look only")
     parser.add_argument("--rows", type=int, help="for a quick look only")
     options = parser.parse_args()
-    for name in options.sets.split(","):
+    if options.timed:
+        options.jobs = 1
+    for name in (options.sets or ("snips" if options.timed else ",".join(SETS))).split(","):
         compared(name, options)
 
 

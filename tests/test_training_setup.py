@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,32 +15,18 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 
 from datadiet.checks import ArgumentError
 from datadiet.config_checks import LR_SCHEDULES
-from datadiet.data import Dataset
 from datadiet.finetuning import RunTrainer, finetune
 from datadiet.models import load_saved
-from datadiet.records import EpochForecast, Forecast
 from datadiet.scoring import predict_all
 from datadiet.tasks import task_of_saved_model
-from datadiet.training_setup import class_weights, cut_short, examples_per_step, weighted_loss
-from tiny import TOYS, tiny_model_folder, toy_classification
+from datadiet.training_setup import examples_per_step
+from tiny import TOYS, tiny_model_folder
 from toyrun import Heard, predictions_of, rewrite, same, toy_config, watched, weights_of
 
 
 @pytest.fixture
 def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RunTrainer]:
     return watched(monkeypatch)
-
-
-def test_a_plan_that_is_cut_short() -> None:
-    lines = tuple(EpochForecast(epoch, 10, 0, 3, False) for epoch in range(3))
-    planned = Forecast(lines, 9, 30, 9, 30, 0, 0.0, 60, 60)
-    cut = cut_short(planned, 5, batch=4)
-    assert [line.steps for line in cut.epochs] == [3, 2]
-    assert (cut.steps, cut.examples_backward, cut.tokens_backward) == (5, 18, 36)
-    assert cut.examples_saved == pytest.approx(0.4)
-    assert (cut.full_steps, cut.full_examples, cut.full_tokens) == (9, 30, 60)
-    assert cut_short(planned, 6, batch=4).examples_backward == 20  # the smaller last batch of an epoch
-    assert cut_short(planned, 9, batch=4).epochs == lines
 
 
 @pytest.mark.parametrize("name", LR_SCHEDULES)
@@ -52,31 +37,6 @@ def test_every_schedule_needs_no_options_of_its_own(name: str) -> None:
         optimizer.step()
         schedule.step()
     assert 0 <= schedule.get_last_lr()[0] <= 1
-
-
-def test_class_weights_are_those_of_scikit_learn() -> None:
-    from sklearn.utils.class_weight import compute_class_weight
-
-    labels = ["a"] * 5 + ["b"] * 2 + ["c"]
-    train = replace(toy_classification(8), labels=labels)
-    found = class_weights(Dataset("toy", "classification", {"train": train}, ("a", "b", "c"), (), "0"))
-    assert found == pytest.approx(compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels))
-    assert np.mean([found["abc".index(label)] for label in labels]) == pytest.approx(1.0)
-
-
-def test_weighted_loss_by_hand() -> None:
-    train = replace(toy_classification(4), labels=["a", "a", "a", "b"])
-    data = Dataset("toy", "classification", {"train": train}, ("a", "b"), (), "0")
-    config = replace(toy_config(Path(), data="d", model="m"), class_weights="balanced")
-    loss = weighted_loss(config, data)
-    assert loss is not None
-    logits, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
-    first, second = math.log(2), math.log(1 + math.exp(2))
-    by_hand = (4 / 6 * first + 4 / 2 * second) / 2
-    assert float(loss({"logits": logits}, labels)) == pytest.approx(by_hand, rel=1e-5)
-    assert float(loss({"logits": logits}, labels, num_items_in_batch=8)) == pytest.approx(by_hand / 4, rel=1e-5)
-    assert weighted_loss(replace(config, class_weights=None), data) is None
-    assert weighted_loss(replace(config, task="intent-slot"), data) is None  # its model has the weights itself
 
 
 @pytest.mark.parametrize("kind", ["classification", "intent-slot"])

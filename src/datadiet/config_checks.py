@@ -24,10 +24,10 @@ from datadiet.data.label_lists import SEPARATORS
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
+from datadiet.diet.select_options import parse_options
 from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
-from datadiet.options import parse_options
 from datadiet.run_folder import saved_model
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.score_file import read_scores
@@ -140,6 +140,8 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
         known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
         problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
+    weighs = config.dedupe_weights and not config.dedupe
+    problems.check(not weighs, "dedupe_weights has no effect without dedupe, which keeps one row of each text.")
     for name in ("class_weights", "label_smoothing", "floor", "teacher"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")

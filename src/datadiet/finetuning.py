@@ -19,7 +19,8 @@ from datadiet.noise_files import write_noise
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
 from datadiet.run_trainer import RunTrainer, last_checkpoint
-from datadiet.training_setup import Run, prepare, training_arguments
+from datadiet.training_arguments import training_arguments
+from datadiet.training_setup import Run, prepare
 
 __all__ = ["RunTrainer", "check_config", "finetune", "resume_run"]
 

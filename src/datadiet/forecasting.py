@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -59,6 +60,32 @@ def forecast(
         tokens_backward=None if mean_length is None else round(trained * mean_length),
         full_tokens=None if mean_length is None else round(everything * mean_length),
         bound=isinstance(schedule, AdaptiveSchedule),
+    )
+
+
+def cut_short(planned: Forecast, max_steps: int, batch: int) -> Forecast:
+    """The plan of a run that stops after so many steps; the full training beside it stays as it is.
+
+    Args:
+        planned: Of the whole run, which trains on everything.
+        max_steps: Not more than `planned.steps`.
+        batch: Examples per step.
+    """
+    epochs, examples, left = [], 0, max_steps
+    for epoch in planned.epochs:
+        steps = min(left, epoch.steps)
+        if steps:
+            epochs.append(replace(epoch, steps=steps))
+            examples += epoch.kept if steps == epoch.steps else steps * batch
+        left -= steps
+    share = examples / planned.full_examples
+    return replace(
+        planned,
+        epochs=tuple(epochs),
+        steps=max_steps,
+        examples_backward=examples,
+        examples_saved=1 - share,
+        tokens_backward=None if planned.full_tokens is None else round(planned.full_tokens * share),
     )
 
 

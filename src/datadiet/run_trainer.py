@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from datadiet import run_folder as layout
@@ -17,7 +19,8 @@ from datadiet.integrations.checkpoints import NUMBERS
 from datadiet.integrations.huggingface import DietTrainer
 from datadiet.progress import StepReport
 from datadiet.tasks import Prediction
-from datadiet.training_setup import Run, own_loss
+from datadiet.training_loss import own_loss
+from datadiet.training_setup import Run
 
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
 
@@ -40,6 +43,7 @@ class RunTrainer(DietTrainer):
             teacher=run.teacher,
             features=run.known.features,
             values=run.known.values,
+            row_weights=row_weights_of(run),
             run_folder=run.folder,
             ledger=run.ledger,
         )
@@ -107,6 +111,12 @@ def class_recalls(
     right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
     all_of = Counter(map(str, labels))
     return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
+
+
+def row_weights_of(run: Run) -> NDArray[np.float32] | None:
+    """How many rows each training row stands for, where they shall count so often."""
+    times = run.data.splits["train"].times
+    return np.array(times, np.float32) if run.config.dedupe_weights and times is not None else None
 
 
 class _Reports(TrainerCallback):

@@ -62,6 +62,14 @@ def test_a_method_with_another_number_of_steps_gets_a_short_of_its_own():
     assert made.short_of("el2n", None) is None
 
 
+def test_methods_with_as_many_steps_share_a_short():
+    made = plan("el2n", "longest", keeps=[0.5], seeds=[0])  # chosen once, but as many of them in every epoch
+    assert [cell.method for cell in made.cells()] == ["full", "el2n", "longest", "random", "short"]
+    assert made.short_of("longest", 0.5) == "short"
+    stepping = plan("el2n", "longest", keeps=["1:0.7,3:0.3"], seeds=[0])  # chosen once, it does not step down
+    assert stepping.short_of("longest", "1:0.7,3:0.3") == "short_longest"
+
+
 def test_a_method_may_name_its_own_keep():
     made = plan({"mine": {"keep": 0.3}}, keeps=[0.5], seeds=[0])
     assert [cell.arm for cell in made.cells()] == ["full", "mine-0.3", "short-0.3", "random-0.5", "short-0.5"]

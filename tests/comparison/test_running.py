@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -218,3 +219,26 @@ def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
     thread.join(10)
     assert not thread.is_alive()
     assert runner._processes[0].returncode != 0
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_comparison_that_is_terminated_leaves_no_process_behind(tmp_path, monkeypatch, jobs):
+    processes, real = [], running.subprocess.Popen
+
+    def popen(*args, **kwargs):
+        processes.append(real([sys.executable, "-c", "import time; time.sleep(60)"], **kwargs))
+        threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()  # while it is waited for
+        return processes[-1]
+
+    monkeypatch.setattr(running.subprocess, "Popen", popen)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        run_cells(made_up_plan(seeds=[0]), tmp_path, jobs=jobs, watcher=Heard())
+    assert processes
+    assert all(process.wait(10) == -signal.SIGTERM for process in processes)
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not (tmp_path / running.LOCK).exists()
+
+
+def test_a_run_that_was_killed_says_so():
+    assert running._error_in("training ...\n", -9) == "ended by signal 9"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import json
 from pathlib import Path
 
@@ -13,7 +11,6 @@ from data_rows import commands, sentences, write_rows
 
 from datadiet.checks import DataError
 from datadiet.data import load_data, read_examples
-from datadiet.data.readers import read_csv, read_json, read_jsonl, read_tsv
 
 FORMATS = ["jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"]
 
@@ -122,56 +119,10 @@ def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
         load_data(str(tmp_path), "classification")
 
 
-def test_broken_lines_are_told_together_and_the_rest_counted():
-    lines = b"\n".join([b'{"a": 1}', *[b"{"] * 9])
-    with pytest.raises(DataError, match=r"line 2: not valid JSON.* Also lines 3, 4, 5, 6 and 4 more\.$"):
-        read_jsonl(lines, "train.jsonl")
-
-
 def test_problems_of_several_splits_are_told_together(folder):
     home = folder(train="{\n", dev="[]\n")
     with pytest.raises(DataError, match=r"(?s)train\.jsonl, line 1: not valid.*dev\.jsonl, line 1: expected an object"):
         load_data(home, "classification")
-
-
-def test_the_line_of_a_csv_row_is_where_it_starts():
-    table = read_csv(b'text,label\n"two\nlines",1\n\nnext,0\n', "train.csv")
-    assert [table.number(row) for row in range(2)] == [2, 5]
-    assert table.columns["text"] == ["two\nlines", "next"]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_header():
-    assert list(read_csv("\ufefftext,label\na,1\n".encode(), "train.csv").columns) == ["text", "label"]
-
-
-def test_json_lines_may_hold_line_separators_and_lack_keys():
-    table = read_jsonl('{"text": "a\u2028b"}\r\n{"text": "c", "label": 1}'.encode(), "train.jsonl")
-    assert table.columns == {"text": ["a\u2028b", "c"], "label": [None, 1]}
-
-
-def test_json_may_be_lines_or_an_array():
-    assert read_json(b'{"a": 1}\n{"a": 2}', "x.json").columns == read_json(b' [{"a": 1}, {"a": 2}]', "x.json").columns
-
-
-@pytest.mark.parametrize(
-    ("cell", "text"),
-    [
-        ('"an open quote', '"an open quote'),
-        ('"a sentence in quotes"', '"a sentence in quotes"'),
-        ('"he said ""hi"" to me"', 'he said "hi" to me'),
-        ('"two" quoted "words"', '"two" quoted "words"'),
-        ('""', '""'),
-    ],
-)
-def test_quotes_in_tsv_are_characters_unless_a_writer_doubled_them(cell, text):
-    assert read_tsv(f"text\tlabel\r\n{cell}\t1\r\n".encode(), "x.tsv").columns["text"] == [text]
-
-
-def test_a_tsv_with_a_quoted_header_follows_the_csv_rules():
-    file = io.StringIO()
-    writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL)
-    writer.writerows([["text", "label"], ["a\ttab and\na line", "1"]])
-    assert read_tsv(file.getvalue().encode(), "x.tsv").columns == {"text": ["a\ttab and\na line"], "label": ["1"]}
 
 
 def test_parquet_written_by_datasets_has_class_names(tmp_path):

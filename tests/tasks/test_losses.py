@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from datadiet.config import FinetuneConfig
 from datadiet.data.records import Dataset
 from datadiet.tasks.losses import multi_label_loss, word_loss
-from datadiet.training_setup import class_weights, own_loss
+from datadiet.training_loss import class_weights, own_loss
 from tiny import SLOTS, toy_multi_label, toy_tags
 
 

@@ -14,6 +14,7 @@ from datadiet.schedules import Schedule, parse_keep
 from datadiet.selectors import IN_BATCH
 
 _SCHEDULE = ("warmup_epochs", "refresh_every", "anneal_epochs", "static", "epochs")
+_REFRESHES = ("refresh_every", "static")
 _BATCH = ("batch_size", "gradient_accumulation")
 _DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
 
@@ -134,8 +135,14 @@ class Plan:
         return {SHORT: usual, **{f"{SHORT}_{method}": method for method in others}}
 
     def _schedule_key(self, method: str) -> tuple[Any, ...]:
+        """What the steps of a method follow from: while `keep` is constant, not from when it is chosen anew."""
+        constant = not any(isinstance(parse_keep(keep), dict) for keep in self.keeps)
+        left_out = _REFRESHES if constant else ()
+        return tuple(value for name, value in self._schedule_options(method).items() if name not in left_out)
+
+    def _schedule_options(self, method: str) -> dict[str, Any]:
         options = self.options_of(method)
-        return tuple(options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH))
+        return {name: options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
 
     def _in_batch(self, method: str) -> bool:
         """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
@@ -196,8 +203,10 @@ class Plan:
         return config_from({**settings, "keep": 1.0, "max_steps": self._schedule(cell, rows).total_steps})
 
     def _schedule(self, cell: Cell, rows: int) -> Schedule:
-        key = zip((*_SCHEDULE, *_BATCH), self._schedule_key(str(cell.steps_of)), strict=True)
-        found = {name: value for name, value in key if value is not None}  # what is None has its own default
+        options = self._schedule_options(str(cell.steps_of))
+        found = {
+            name: value for name, value in options.items() if value is not None
+        }  # what is None has its own default
         batch = found.pop("batch_size") * found.pop("gradient_accumulation")
         return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
 

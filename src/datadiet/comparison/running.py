@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -86,19 +88,36 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
             watcher.changed(state)
         waiting = [cell for cell in cells if states[cell.name].status == "waiting"]
         rows = _rows(states.values())
-        try:
-            while waiting and rows is None:
-                cell = waiting.pop(0)
-                states[cell.name] = runner.run(cell, None)
-                rows = _rows([states[cell.name]])
-            runner.wait_for(waiting)
-            with ThreadPoolExecutor(jobs) as pool:
+        with _terminated_as_interrupted(), ThreadPoolExecutor(jobs) as pool:
+            try:
+                while waiting and rows is None:
+                    cell = waiting.pop(0)
+                    states[cell.name] = runner.run(cell, None)
+                    rows = _rows([states[cell.name]])
+                runner.wait_for(waiting)
                 for state in pool.map(lambda cell: runner.run(cell, rows), waiting):
                     states[state.cell.name] = state
-        except BaseException:
-            runner.stop()
-            raise
+            except BaseException:
+                runner.stop()  # before the pool waits for its runs
+                raise
     return [states[cell.name] for cell in cells]
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """A terminated comparison ends its runs as an interrupted one does, instead of leaving them behind."""
+    if threading.current_thread() is not threading.main_thread():  # only there may a signal be handled
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _Runner:
@@ -217,6 +236,8 @@ def _rows(states: Any) -> int | None:
 
 def _error_in(said: str, code: int) -> str:
     """What a failed run said last."""
+    if code < 0:
+        return f"ended by signal {-code}"
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     named = [place for place, line in enumerate(lines) if line.startswith("error:")]
     last = lines[named[-1] :] if named else lines[-_LAST_LINES:]

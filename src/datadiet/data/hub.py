@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datadiet.checks import DataError, unknown
-from datadiet.data.readers import decode_classes
+from datadiet.data.parquet import decode_classes
 from datadiet.data.tables import Table
 
 # sets whose configuration follows the slash, where other names have owner/name

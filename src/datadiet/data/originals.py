@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
-from datadiet.data.readers import class_names, decode_classes, read_bytes, read_named, read_seq_folder, unpacked
+from datadiet.data.decoding import read_bytes
+from datadiet.data.parquet import class_names, decode_classes
+from datadiet.data.readers import read_named, read_seq_folder, unpacked
 from datadiet.data.tables import Table, listed
 
 Record = Mapping[str, Any]

@@ -13,8 +13,9 @@ from typing import Any, TypeVar
 from datadiet.checks import DataError, Problems
 from datadiet.data import hub
 from datadiet.data.conll import looks_like_conll
+from datadiet.data.decoding import read_bytes, text_lines
 from datadiet.data.originals import Original, original_entry, original_file, original_named, original_split
-from datadiet.data.readers import FORMATS, read_bytes, read_file, read_named, read_seq_folder, split_name, text_lines
+from datadiet.data.readers import FORMATS, read_file, read_named, read_seq_folder, split_name
 from datadiet.data.tables import Table, listed
 
 _Read = TypeVar("_Read")

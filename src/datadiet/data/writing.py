@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from datadiet.atomic import whole_file, whole_folder
 from datadiet.checks import DataError
 from datadiet.data.originals import Original
-from datadiet.data.readers import read_tsv
+from datadiet.data.separated import read_tsv
 from datadiet.data.tables import numbered_problem
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")

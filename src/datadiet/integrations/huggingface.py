@@ -11,42 +11,40 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 
 from datadiet import run_folder as layout
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
-from datadiet.diet_state import part
+from datadiet.diet.state import part
 from datadiet.integrations.arguments import check_arguments, check_judged, ids_and_groups, order_seed
+from datadiet.integrations.between_epochs import BetweenEpochs, EpochHooks
 from datadiet.integrations.callback import DietCallback
 from datadiet.integrations.checkpoints import last_checkpoint, load_diet, save_diet
-from datadiet.integrations.distributed import exchange, share_of
+from datadiet.integrations.distributed import exchange
 from datadiet.integrations.epochs import EpochTotals
 from datadiet.integrations.in_batch import BatchChooser
 from datadiet.integrations.learning_rate import follow
-from datadiet.integrations.passes import score_rows
 from datadiet.integrations.results import result_of
-from datadiet.integrations.rows import carry_rows, pop_rows, row_weights
+from datadiet.integrations.rows import carry_rows, pop_rows
 from datadiet.integrations.sampler import DietSampler
 from datadiet.integrations.sentence_pairs import captured_outputs, pair_signals
 from datadiet.integrations.teacher import Teacher
 from datadiet.ledger import Ledger
 from datadiet.models.heads import Heads, head_layers, head_weights
-from datadiet.records import CostLedger, EpochResult, Json, Signals
+from datadiet.records import EpochResult, Json, Signals
 from datadiet.scoring import Batch, lengths_of
 from datadiet.tasks import signals_of
-from datadiet.tolerance import CORRELATIONS
 
 __all__ = ["DietCallback", "DietMixin", "DietTrainer"]
 
-IN_BATCH_STATE = "in_batch"
+IN_BATCH_STATE, RUN_SO_FAR = "in_batch", "run_so_far"  # in a checkpoint, beside the diet's own state
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -66,6 +64,7 @@ class DietMixin(_Base):
         features: Where each training row lies, float `(rows, size)` or a SciPy CSR matrix, for selectors that cover a
             space.
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
+        row_weights: float `(rows,)`, above 0: what the loss of each training row counts, e.g. how often its text came.
         teacher: What another model says of the training rows, of which the loss takes a part (`teacher_of`).
         run_folder: Where scores/, plans/ and result.json are written; `args.output_dir` by default.
         ledger: A cost ledger that is already running; the caller then writes the result himself.
@@ -83,25 +82,24 @@ class DietMixin(_Base):
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
         run_folder: Path | None = None,
         ledger: Ledger | None = None,
         **kwargs: Any,
     ) -> None:
         # before the user's callbacks, which may ask for what ours record
-        kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
+        kwargs["callbacks"] = [EpochHooks(self), *(kwargs.get("callbacks") or ())]
         super().__init__(*args, **kwargs)
         self.teacher = teacher
         self.diet, self.ledger, self._records = diet, ledger or Ledger(), ledger is None
         self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
         self._dieting = diet.plans
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
-        self._sampler: DietSampler | None = None
+        self._row_weights = row_weights
         self._batch_chooser: BatchChooser | None = None
-        self._weights: torch.Tensor | None = None  # of the rows' losses in this epoch
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
-        self.epoch_results: list[EpochResult] = []
-        self.current_epoch = EpochTotals(0, self.ledger)
+        self._epochs = BetweenEpochs(self)
         check_arguments(self.args, self.train_dataset, self._dieting)
         if diet.tolerance is not None:
             check_judged(self.args, self.eval_dataset, self.judged_metric)
@@ -129,14 +127,14 @@ class DietMixin(_Base):
         carry_rows(loader)
         if self._dieting:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
-            self._sampler = DietSampler.like(
+            self._epochs.sampler = DietSampler.like(
                 loader.get_sampler(),
                 longest,
                 order_seed(self.args),
                 processes=self.args.world_size,
                 lengths=self.lengths,
             )
-            loader.set_sampler(self._sampler)
+            loader.set_sampler(self._epochs.sampler)
         return loader
 
     def set_initial_training_values(self, args: Any, dataloader: Any, *more: Any) -> Any:
@@ -181,7 +179,7 @@ class DietMixin(_Base):
         capture: AbstractContextManager[list[Any]] = (
             captured_outputs(self.network) if self._embeds else nullcontext(none)
         )
-        weights = None if self._weights is None else self._weights[rows.cpu()]
+        weights = None if self._epochs.weights is None else self._epochs.weights[rows.cpu()]
         with capture as captured, self.heads.watching(weights, outputs=self.teacher is not None):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
@@ -218,9 +216,7 @@ class DietMixin(_Base):
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in held.items()}
             folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if self.args.should_save and folder.is_dir():
-                so_far = self.current_epoch.so_far()  # before the ledger's snapshot, which it brings up to date
-                lines = [asdict(result) for result in self.epoch_results]
-                numbers["run_so_far"] = {"cost": asdict(self.ledger.snapshot()), "epochs": lines, "epoch": so_far}
+                numbers[RUN_SO_FAR] = self._epochs.so_far()
                 save_diet(folder, arrays, numbers)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
@@ -249,6 +245,7 @@ class DietMixin(_Base):
             groups=groups if self._groups is None else self._groups,
             features=self._features,
             values=self._values,
+            row_weights=self._row_weights,
             folder=self.run_folder,
             write=self.is_world_process_zero(),
             state=self._resumed,
@@ -259,99 +256,38 @@ class DietMixin(_Base):
         if self._resumed is not None:
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
-            so_far = self._resumed[1]["run_so_far"]
-            self.ledger.carry(CostLedger(**so_far["cost"]))
-            self.epoch_results = [EpochResult(**result) for result in so_far["epochs"]]
+            self._epochs.carry(self._resumed[1][RUN_SO_FAR])
 
-    def _position(self) -> tuple[int, bool]:
-        """The epoch that is about to train, and whether it was begun before a resume."""
-        if self._dieting:
-            epoch, step = self.diet.schedule.locate(self.state.global_step)
-            return epoch, step > 0
-        passed = self.state.epoch or 0.0
-        epoch = int(passed + 1e-6)
-        return epoch, passed - epoch > 1e-6
+    @property
+    def current_epoch(self) -> EpochTotals:
+        """Sums of the epoch that trains, or of the one before it has begun."""
+        return self._epochs.current
+
+    @property
+    def epoch_results(self) -> list[EpochResult]:
+        """A line of the result for each epoch that has trained."""
+        return self._epochs.results
 
     def begin_epoch(self) -> None:
         """Take in what the last epoch saw, score what needs it, choose, and tell the sampler."""
-        epoch, begun = self._position()
-        if self._resumed is not None:
-            self._carry_epoch(self._resumed[1]["run_so_far"]["epoch"])
-            decider = self.diet.decider
-            if not begun and decider is not None and decider.waits_for(epoch - 1):
-                self.evaluate()  # killed between a checkpoint and its evaluation
-            if not begun and self.diet.lacks_recalls(epoch):
-                self.evaluate()  # likewise
-        if not begun:
-            self.current_epoch = EpochTotals(epoch, self.ledger)
-            self._refresh(epoch)
-        with self.ledger.charge("select"):
-            plan = self.diet.plan(epoch)
-        if self._sampler is not None:
-            self._sampler.set_plan(plan)
-        self._weights = row_weights(plan, self.num_rows)
-        self.current_epoch.kept, self.current_epoch.dropped = len(plan.rows), self.num_rows - len(plan.rows)
+        self._epochs.begin(None if self._resumed is None else self._resumed[1][RUN_SO_FAR])
         self._resumed = None
-        if self._dieting:
-            self.state.max_steps = self.diet.schedule.total_steps  # fewer than planned, where a tolerance has decided
-        if self._dieting and not begun:
-            with self.ledger.charge("select"):
-                metrics = self._diet_metrics()
-            self.log(metrics)
-
-    def _diet_metrics(self) -> dict[str, float]:
-        """What goes to `report_to` before each epoch, as ordinary training metrics."""
-        epoch = self.current_epoch
-        found = {"diet_kept": float(epoch.kept), "diet_dropped": float(epoch.dropped)}
-        found |= {f"diet_score_{name}": value for name, value in self.diet.score_quantiles().items()}
-        return {**found, "diet_seconds_saved": self.seconds_saved()}
-
-    def seconds_saved(self) -> float:
-        """What the dropped examples would have cost so far, less the time spent on scoring and selecting."""
-        epoch, ledger = self.current_epoch, self.ledger
-        per_example = ledger.seconds("train") / max(1, ledger.examples_backward + epoch.unsettled)
-        dropped = 0.0 + sum(result.dropped for result in self.epoch_results)
-        if not epoch.closed:
-            dropped += epoch.dropped * min(1.0, (epoch.examples + epoch.unsettled) / max(1, epoch.kept))
-        return dropped * per_example - ledger.seconds("score") - ledger.seconds("select")
-
-    def _carry_epoch(self, so_far: Json) -> None:
-        """Take up the epoch that the checkpoint was in; close it if its last step was the checkpoint's."""
-        if so_far["closed"]:
-            return
-        self.current_epoch = EpochTotals(so_far["epoch"], self.ledger)
-        self.current_epoch.carry(so_far)
-        if so_far["epoch"] < self._position()[0]:
-            self.epoch_results.append(self.current_epoch.close(self.args.gradient_accumulation_steps))
-
-    def _refresh(self, epoch: int) -> None:
-        with self.ledger.charge("select"):
-            self.diet.absorb(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
-        if not self._dieting:
-            return
-        rows = self.diet.rows_to_score(epoch)
-        if len(rows):
-            with self.ledger.charge("score"):
-                found = self.diet.scores(*score_rows(self, share_of(rows, self.accelerator)), "pass", epoch)
-                self.diet.absorb(exchange(found, self.diet.columns, self.accelerator))
 
     def end_epoch(self) -> None:
         """Close the epoch's line of the result."""
-        if self._dieting:
-            self.state.epoch = float(self.current_epoch.epoch + 1)  # the Trainer counts in steps of the longest epoch
-        self.epoch_results.append(self.current_epoch.close(self.args.gradient_accumulation_steps))
+        self._epochs.end()
 
     def end_evaluation(self, metrics: Mapping[str, float]) -> None:
         """Put the dev metrics into the line of the epoch they follow."""
-        dev = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
-        if self.current_epoch.closed and self.epoch_results:
-            self.epoch_results[-1] = replace(self.epoch_results[-1], dev=dev)
-        else:
-            self.current_epoch.dev = dev
-        if self.diet.tolerance is not None and self.judged_metric in dev:
-            data: Any = self.eval_dataset
-            correlation = self.judged_metric in CORRELATIONS
-            self.diet.judge(self.current_epoch.epoch, dev[self.judged_metric], len(data), correlation=correlation)
+        self._epochs.evaluated(metrics)
+
+    def end_training(self) -> None:
+        """Keep what the last epoch saw; nothing is scored any more, since nothing will be chosen."""
+        self._epochs.absorb()
+
+    def seconds_saved(self) -> float:
+        """What the dropped examples would have cost so far, less the time spent on scoring and selecting."""
+        return self._epochs.seconds_saved()
 
     @property
     def judged_metric(self) -> str:
@@ -362,11 +298,6 @@ class DietMixin(_Base):
     def ended(self) -> bool:
         """Whether the diet ends training after the epoch that has just trained."""
         return self._dieting and self.current_epoch.epoch + 1 >= self.diet.schedule.last
-
-    def end_training(self) -> None:
-        """Keep what the last epoch saw; nothing is scored any more, since nothing will be chosen."""
-        with self.ledger.charge("select"):
-            self.diet.absorb(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
 
     # ---- the model and its signals ----
 
@@ -407,24 +338,3 @@ class DietTrainer(DietMixin, Trainer):
         >>> diet = Diet(keep=0.5, seed=13)
         >>> # trainer = DietTrainer(model=model, args=args, train_dataset=train, diet=diet); trainer.train()
     """
-
-
-class _EpochHooks(TrainerCallback):
-    """Calls the trainer's own methods at the moments that only callbacks see."""
-
-    def __init__(self, trainer: DietMixin) -> None:
-        self._trainer = trainer
-
-    def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
-        self._trainer.begin_epoch()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
-        self._trainer.end_epoch()
-        control.should_training_stop = control.should_training_stop or self._trainer.ended
-        return control
-
-    def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
-        self._trainer.end_evaluation(kwargs.get("metrics") or {})
-
-    def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
-        self._trainer.end_training()

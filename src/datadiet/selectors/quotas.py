@@ -15,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.checks import ArgumentError, Problems
 from datadiet.records import Selection
-from datadiet.selectors.inputs import Floats, Selector, checked, checked_groups
+from datadiet.selectors.grouped import ranking, top_of_groups
+from datadiet.selectors.inputs import Floats, Selector, checked, checked_groups, selection
 from datadiet.selectors.parts import encoded, even_places, inside, members, shared_places, together
 from datadiet.selectors.ranked import easiest, hardest
 from datadiet.selectors.ties import mix
@@ -226,6 +227,10 @@ def _by_class(
     **options: Any,
 ) -> Selection:
     """`select` inside each class, as many rows as it has places."""
+    if (order := ranking(select, options, values, seed=seed, epoch=epoch)) is not None:
+        mask = np.zeros(values.size, np.bool_)
+        top_of_groups(order, codes, places, mask)
+        return selection(mask)
     parts = []
     for group, rows in members(codes, places > 0):
         own, held = mix(seed, group), np.asarray(groups)

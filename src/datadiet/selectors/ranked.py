@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from datadiet.checks import ArgumentError, Problems, percent_hint
 from datadiet.records import Selection
-from datadiet.selectors.inputs import checked, selection, unseen
+from datadiet.selectors.inputs import Floats, checked, selection, unseen
 from datadiet.selectors.ties import TIE_BREAKS, top_mask
 
 
@@ -139,9 +139,14 @@ def easiest(
     problems = Problems()
     problems.choice("tie_break", tie_break, TIE_BREAKS)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
-    keys = -array
-    keys[unseen(array)] = np.inf
-    return selection(top_mask(keys, count, seed=seed, epoch=epoch, tie_break=tie_break))
+    return selection(top_mask(easy_keys(array), count, seed=seed, epoch=epoch, tie_break=tie_break))
+
+
+def easy_keys(values: Floats) -> Floats:
+    """Keys that are largest where values are smallest, or where a row was never scored."""
+    keys = -values
+    keys[unseen(values)] = np.inf
+    return keys
 
 
 def check_room(what: str, count: int, offset: float, size: int) -> None:

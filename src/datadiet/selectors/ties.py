@@ -69,7 +69,16 @@ def row_hash(rows: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.ui
     return hashes
 
 
-def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str = "hash") -> NDArray[np.bool_]:
+def top_mask(
+    keys: Floats,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    tie_break: str = "hash",
+    threshold: np.floating[Any] | None = None,
+    within: NDArray[np.bool_] | None = None,
+) -> NDArray[np.bool_]:
     """Where the `count` largest keys are.
 
     For the same keys the sets are nested: what is taken at a smaller count is taken at a larger one.
@@ -79,6 +88,8 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
         count: In [0, n].
         seed, epoch: Of the hash.
         tie_break: `hash`, or `row` for the lowest rows of a tie.
+        threshold: The `count`-th largest key, where it is known.
+        within: bool `(n,)`, the rows to choose from, the same as choosing from an array of them alone; None for all.
 
     Returns:
         bool `(n,)` with exactly `count` True.
@@ -87,14 +98,18 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
         >>> top_mask(np.array([1.0, 3.0, 1.0, 2.0]), 3, seed=0, epoch=0, tie_break="row")
         array([ True,  True, False,  True])
     """
-    size = len(keys)
+    size = len(keys) if within is None else int(np.count_nonzero(within))
     if count in (0, size):
-        return np.full(size, count > 0)
-    threshold = largest(keys, count)
+        return within.copy() if within is not None and count else np.full(len(keys), count > 0)
+    if threshold is None:
+        threshold = largest(keys if within is None else keys[np.flatnonzero(within)], count)
     mask: NDArray[np.bool_] = keys > threshold
-    ties = np.flatnonzero(keys == threshold)
+    tied = keys == threshold
+    if within is not None:
+        mask &= within
+        tied &= within
     missing = count - int(np.count_nonzero(mask))
-    mask[_first(ties, missing, seed, epoch, tie_break)] = True
+    mask[_first(np.flatnonzero(tied), missing, seed, epoch, tie_break, within)] = True
     return mask
 
 
@@ -139,10 +154,15 @@ def _bracket(keys: Floats, count: int) -> tuple[np.floating[Any], np.floating[An
     return low, high
 
 
-def _first(ties: NDArray[np.int64], count: int, seed: int, epoch: int, tie_break: str) -> NDArray[np.int64]:
-    """The `count` rows of a tie that come first."""
+def _first(
+    ties: NDArray[np.int64], count: int, seed: int, epoch: int, tie_break: str, within: NDArray[np.bool_] | None
+) -> NDArray[np.int64]:
+    """The `count` rows of a tie that come first; hashed is a row's place among those to choose from."""
     if tie_break == "row" or count == len(ties):
         return ties[:count]
-    hashes = row_hash(ties, seed=seed, epoch=epoch)
+    places = ties
+    if within is not None:
+        places = np.cumsum(within, dtype=np.min_scalar_type(len(within)))[ties] - 1
+    hashes = row_hash(places, seed=seed, epoch=epoch)
     chosen: NDArray[np.int64] = ties[hashes <= np.partition(hashes, count - 1)[count - 1]]
     return chosen

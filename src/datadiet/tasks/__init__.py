@@ -11,7 +11,8 @@ from transformers import PreTrainedConfig
 from datadiet.checks import ArgumentError, unknown
 from datadiet.data.records import Dataset
 from datadiet.models.intent_slot import IntentSlotConfig
-from datadiet.models.loading import is_tagger, load_config
+from datadiet.models.loading import is_tagger
+from datadiet.models.pretrained import load_config
 from datadiet.tasks.base import Prediction, Task
 from datadiet.tasks.collate import Collator
 from datadiet.tasks.infer import signals_of

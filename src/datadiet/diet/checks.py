@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
+from datadiet.diet.select_options import batch_method
 from datadiet.schedules import parse_keep
-from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS, InBatch
+from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS
 from datadiet.tolerance import ZERO_WHEN_LEARNED, Tolerance
 
 TOLERANCE_SELECTORS = ("hardest", "epsilon")
@@ -146,86 +145,3 @@ def check_in_batch(
         batch_method(select, keep, options)
     except ArgumentError as error:
         problems.include(error)
-
-
-def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> InBatch:
-    """A method that chooses within each batch.
-
-    Args:
-        select: A name of `datadiet.selectors.IN_BATCH`.
-        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share. Of
-            `multistage`, which finds the share itself, it is not asked.
-        options: Of the method, by name; they win over `keep`.
-
-    Raises:
-        ArgumentError: For options that it does not have, or that are out of range.
-    """
-    kind = IN_BATCH[select]
-    known = {name: held.default for name, held in inspect.signature(kind).parameters.items()}
-    problems = Problems()
-    for name in options:
-        if name not in known:
-            problems.add(unknown(f"option of {select}", name, known))
-    problems.raise_any()
-    share = float(keep) if isinstance(keep, (int, float)) else 1.0
-    usual = {"keep": share, "beta": max(0.0, 1 / share - 1) if share > 0 else 0.0}
-    given = {name: usual[name] for name in usual if name in known}
-    made: InBatch = kind(**{**given, **options})
-    return made
-
-
-def parse_options(text: str) -> dict[str, Any]:
-    """Options of a selector as one text: `name=value` with commas between; `name.key=value` makes a mapping.
-
-    Raises:
-        ArgumentError: For every part that is none.
-
-    Example:
-        >>> parse_options("beta=0.2,strata=20,directions.rude=easy,directions.polite=hard")
-        {'beta': 0.2, 'strata': 20, 'directions': {'rude': 'easy', 'polite': 'hard'}}
-    """
-    problems = Problems()
-    found: dict[str, Any] = {}
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and value):
-            problems.add(f"select_options needs name=value with commas between, got {part.strip()!r}.")
-            continue
-        outer, dot, key = name.partition(".")
-        if not dot:
-            found[outer] = _value(value)
-        elif isinstance(held := found.setdefault(outer, {}), dict):
-            held[key] = _value(value)
-        else:
-            problems.add(f"select_options gives {outer!r} a value and entries: give one of the two.")
-    problems.raise_any()
-    return found
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return {"true": True, "false": False}.get(text, text)
-
-
-def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The options with class numbers in place of class names, where an option has an entry per class.
-
-    Raises:
-        ArgumentError: For a name that is no class.
-
-    Example:
-        >>> by_number({"directions": {"rude": "easy"}, "default": "hard"}, ["polite", "rude"])
-        {'directions': {1: 'easy'}, 'default': 'hard'}
-    """
-    numbers = {name: number for number, name in enumerate(names)}
-    problems = Problems()
-    found = dict(options)
-    for option, held in options.items():
-        if isinstance(held, Mapping):
-            for name in held:
-                problems.choice(f"class in {option}", str(name), numbers)
-            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
-    problems.raise_any()
-    return found

@@ -8,10 +8,10 @@ last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pa
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,40 +19,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.adaptive import AdaptiveSchedule
-from datadiet.checks import ArgumentError, Problems
-from datadiet.choosing import Chooser, Known, Rows, Selector
+from datadiet.checks import ArgumentError
+from datadiet.choosing import Known, Rows, checked_row_weights, weighed
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
-from datadiet.diet_state import joined, part, plan_of, plan_state
-from datadiet.forecasting import forecast
-from datadiet.history import History
-from datadiet.measures import ScoreFunction, checked_measure
-from datadiet.options import (
-    batch_method,
-    check_alone,
-    check_selector,
-    check_tolerance,
-    checked_keep,
-    checked_values,
-)
-from datadiet.records import EpochPlan, Forecast, Json, Scores, Signals, Source
-from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
-from datadiet.scores import COMBINATIONS
+from datadiet.diet.checks import checked_values
+from datadiet.diet.options import DietOptions
+from datadiet.diet.state import joined, part, plan_of, plan_state
+from datadiet.records import EpochPlan, Json, Scores, Signals, Source
+from datadiet.schedules import BaseSchedule
 from datadiet.scores.free import label_signals
-from datadiet.selectors import IN_BATCH, InBatch
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
 from datadiet.watching import LABEL_COLUMNS, Watch
 
-Rescore = Literal["all", "dropped", "none"]
-RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
 
-_PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
-_PLAIN += ("offset", "epsilon", "floor", "select_options", "seed")
-
-
-class Diet:
+class Diet(DietOptions):
     """Train on the examples that still teach something.
 
     After `warmup_epochs` on everything, every `refresh_every` epochs the examples are scored and the share `keep` is
@@ -101,115 +84,15 @@ class Diet:
     learning rate; the values without a pass are ours.
     """
 
-    def __init__(
-        self,
-        score: str | ScoreFunction = "el2n",
-        select: str | Selector = "hardest",
-        keep: float | str | Mapping[int, float] = 0.5,
-        *,
-        tolerance: float | None = None,
-        combine: str | None = None,
-        history: str | History = "last",
-        warmup_epochs: int = 1,
-        refresh_every: int | None = None,
-        anneal_epochs: int = 0,
-        static: bool = False,
-        rescore: Rescore = "none",
-        offset: float | Literal["auto"] = 0.0,
-        epsilon: float | None = None,
-        floor: int = 0,
-        select_options: Mapping[str, Any] | None = None,
-        scores_from: str | Path | None = None,
-        signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
-        seed: int = 0,
-    ) -> None:
-        problems = Problems()
-        self.keep = None if tolerance is not None else checked_keep(keep, problems)
-        self.combine = combine or ("mean" if select == "uncertain" else "norm")
-        self.select = select
-        self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
-        problems.choice("combine", self.combine, COMBINATIONS)
-        self.measure = checked_measure(score, self.combine, history, problems)
-        problems.choice("rescore", rescore, RESCORE)
-        self.select_options = dict(select_options or {})
-        named = select if isinstance(select, str) else None
-        problems.whole("seed", seed)
-        check_selector(named, self.keep, self.select_options, offset, epsilon, floor, problems)
-        problems.check(
-            scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
-            "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
-        )
-        self.tolerance = tolerance
-        self.decider: Decider | None = None  # while a run goes on
-        if tolerance is not None:
-            check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
-            check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
-        problems.raise_any()
-        self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
-        self.epsilon = 0.1 if epsilon is None and select == "epsilon" else epsilon
-        usual = REFRESH_EVERY if tolerance is None else AdaptiveSchedule.refresh_every
-        self.refresh_every = usual if refresh_every is None else refresh_every
-        self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
-        self.static, self.scores_from, self.signals = static, scores_from, signals
-        self.recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
-        self.watch: Watch | None = None  # with offset="auto", while a run goes on
-        self._guarded = offset == "auto"
-        self._begun = False
-
-    # ---- what will happen ----
-
-    def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
-        """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
-        warmup, every = self.warmup_epochs, self.refresh_every
-        if self.in_batch:  # every epoch goes through everything
-            return Schedule(num_examples, epochs, 1.0, min(warmup, epochs), every, batch=batch)
-        if self.keep is None:
-            return AdaptiveSchedule(num_examples, epochs, warmup, every, batch)
-        return Schedule(num_examples, epochs, self.keep, warmup, every, self.anneal_epochs, self.static, batch)
-
-    def forecast(
-        self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
-    ) -> Forecast:
-        """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
-        return forecast(
-            self.schedule_for(num_examples, epochs=epochs, batch=batch), rescore=self.rescore, lengths=lengths
-        )
+    recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
+    watch: Watch | None = None  # with offset="auto", while a run goes on
+    decider: Decider | None = None  # with a tolerance, while a run goes on
+    _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
+    _tables: RunTables | None = None  # of the run, on the process that writes
 
     def describe(self) -> Json:
-        """Every option as plain values, for `result.json` and model cards."""
-        scores_from = None if self.scores_from is None else Path(self.scores_from).name
-        chosen = {"score": self.measure.name, "select": self.select_name, "history": self.measure.history_name}
-        return {
-            **chosen,
-            "tolerance": self.tolerance,
-            **{name: getattr(self, name) for name in _PLAIN},
-            "scores_from": scores_from,
-        }
-
-    @property
-    def in_batch(self) -> bool:
-        """Whether examples are chosen within each batch, not for whole epochs."""
-        return isinstance(self.select, str) and self.select in IN_BATCH
-
-    @property
-    def plans(self) -> bool:
-        """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
-        return self.keep != 1.0 and not self.in_batch
-
-    @property
-    def covers(self) -> bool:
-        """Whether the selector covers a space, and needs to know where each example lies."""
-        return "features" in self._new_chooser().needs
-
-    def lacks_recalls(self, epoch: int) -> bool:
-        """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
-        return "recalls" in self._chooser.needs and self.recalls is None and self.schedule.is_refresh(epoch)
-
-    def batch_method(self) -> InBatch | None:
-        """The method that chooses within each batch, anew; None where there is none."""
-        if not isinstance(self.select, str) or self.select not in IN_BATCH:
-            return None
-        return batch_method(self.select, self.keep, self.select_options)
+        """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
+        return {**super().describe(), "row_weights": self._row_weights is not None}
 
     # ---- a run ----
 
@@ -223,6 +106,7 @@ class Diet:
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        row_weights: NDArray[np.float32] | None = None,
         folder: Path | None = None,
         write: bool = True,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
@@ -238,6 +122,8 @@ class Diet:
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
+            row_weights: float `(num_examples,)`, above 0: what the loss of each row counts, such as how many rows it
+                stands for. A selector's own weights come on top; see `datadiet.choosing.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             state: What `state_dict` gave, to go on from there.
@@ -246,6 +132,7 @@ class Diet:
             ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
+        self._row_weights = checked_row_weights(row_weights, num_examples)
         self._known = Known(groups, features)
         self._chooser = self._new_chooser()
         self._chooser.check(self._known)
@@ -275,7 +162,10 @@ class Diet:
             )
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
-        self._begun = True
+
+    def lacks_recalls(self, epoch: int) -> bool:
+        """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
+        return "recalls" in self._chooser.needs and self.recalls is None and self.schedule.is_refresh(epoch)
 
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
@@ -339,11 +229,11 @@ class Diet:
         if self.watch is not None:
             self.watch.review(epoch)
         if self.decider is not None and self.decider.schedule.is_refresh(epoch):
-            plan = self._decide(epoch, self.decider)
+            plan = weighed(self._decide(epoch, self.decider), self._row_weights)
         elif self.schedule.is_full(epoch):
-            plan = self._everything(epoch)
+            plan = weighed(self._everything(epoch), self._row_weights)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
-            plan = self._choose(epoch)
+            plan = weighed(self._choose(epoch), self._row_weights)
         else:
             plan = replace(self._plan, epoch=epoch)
         self._plan = plan
@@ -368,7 +258,7 @@ class Diet:
     @property
     def history(self) -> ScoreStore:
         """The score history: `diet.history.to_pandas()` has every value of every example."""
-        if not self._begun or self._tables is None:
+        if self._tables is None:
             raise ArgumentError("the diet has no score history on this process: train with it first.")
         return self._tables.scores
 
@@ -444,16 +334,6 @@ class Diet:
         free = self.watch.free(count)
         chosen = self._chooser.choose(values[free], count, epoch=epoch, known=known.of(free))
         return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
-
-    def _new_chooser(self) -> Chooser:
-        options = {} if self.in_batch else dict(self.select_options)
-        if self.offset and not self._guarded:
-            options["offset"] = self.offset
-        if self.select == "epsilon":
-            options["epsilon"] = float(self.epsilon or 0.0)
-        if self.select == "seta":  # its window moves on with every choice
-            options.setdefault("every", self.refresh_every)
-        return Chooser("random" if self.in_batch else self.select, options=options, floor=self.floor, seed=self.seed)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         known = last_values(run / "scores", self.measure.name)

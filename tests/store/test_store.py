@@ -7,10 +7,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datadiet import store as store_module
 from datadiet.checks import DataError
 from datadiet.records import EpochPlan, Scores
-from datadiet.store import MANIFEST, PartedTable, ScoreStore, append_plan, last_values, read_table, write_atomically
+from datadiet.store import (
+    MANIFEST,
+    PartedTable,
+    ScoreStore,
+    append_plan,
+    last_values,
+    read_table,
+    slices,
+    write_atomically,
+)
 
 
 def scores(rows, values, epoch=0, source="train"):
@@ -135,7 +143,7 @@ def test_a_part_written_in_slices_reads_back_as_one(tmp_path, monkeypatch, on_di
     plan = EpochPlan(2, np.arange(count) * 2, full=False, weights=np.arange(count, dtype=np.float32))
     tables = []
     for slice_rows in (100, 4):
-        monkeypatch.setattr(store_module, "SLICE_ROWS", slice_rows)
+        monkeypatch.setattr(slices, "SLICE_ROWS", slice_rows)
         folder = tmp_path / str(slice_rows) if on_disk else None
         store, plans = ScoreStore(folder and folder / "scores", "r", ids), PartedTable(folder and folder / "plans", "r")
         store.append(a_part(count))
@@ -151,7 +159,7 @@ def test_a_part_written_in_slices_reads_back_as_one(tmp_path, monkeypatch, on_di
 
 
 def test_each_slice_is_a_row_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "SLICE_ROWS", 4)
+    monkeypatch.setattr(slices, "SLICE_ROWS", 4)
     ScoreStore(tmp_path, "r").append(a_part(10))
     found = pq.ParquetFile(tmp_path / "part-00000.parquet").metadata
     assert [found.row_group(place).num_rows for place in range(found.num_row_groups)] == [4, 4, 2]
@@ -182,7 +190,7 @@ def test_arrow_has_its_own_memory_again_after_a_part(tmp_path):
 
 
 def test_ids_of_any_kind_become_text_in_pieces(monkeypatch):
-    monkeypatch.setattr(store_module, "SLICE_ROWS", 4)
+    monkeypatch.setattr(slices, "SLICE_ROWS", 4)
     store = ScoreStore(None, "r", ids=np.arange(100, 110))
     store.append(scores([0, 9], [0.5, 0.25]))
     assert store.to_pandas()["id"].tolist() == ["100", "109"]

@@ -1,0 +1,59 @@
+"""`datadiet select`: choose once what to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from datadiet.cli.call import AsJson, Debug, is_given
+from datadiet.commands.options import DATA_HELP, settings_given, with_flags
+from datadiet.commands.select import READING
+from datadiet.commands.select import Request as SelectRequest
+from datadiet.commands.select import checked as check_selection
+from datadiet.commands.select import select as run_select
+from datadiet.display import display_for
+from datadiet.display.console import answer, quiet_stdout, stdout
+from datadiet.display.errors import reported
+from datadiet.display.selection import selection_table
+
+
+@with_flags(READING)
+def select(
+    ctx: typer.Context,
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A .parquet file of datadiet score.")],
+    data: Annotated[str | None, typer.Option(help=f"What was scored. {DATA_HELP} Required.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="A .jsonl, .csv, .tsv or .parquet file; or a folder, with all splits. Required.")
+    ] = None,
+    score: Annotated[str | None, typer.Option(help="A column of SCORES; the only one by default.")] = None,
+    selector: Annotated[str, typer.Option("--select", help="A selector of datadiet methods.")] = "hardest",
+    keep: Annotated[float | None, typer.Option(help="Share of all rows that is kept, in (0, 1].")] = None,
+    count: Annotated[int | None, typer.Option(help="Instead of --keep: how many rows.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Share of the very hardest set aside as noise.")] = None,
+    option: Annotated[list[str] | None, typer.Option(help="name=value of the selector; may be repeated.")] = None,
+    floor: Annotated[int, typer.Option(help="Keep at least so many of each class; 0 = no floor.")] = 0,
+    drop_suspects: Annotated[float, typer.Option(help="Share dropped whose label is most likely wrong.")] = 0.0,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Keep one of the rows with the same text.")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="A .npy file for selectors that cover a space; TF-IDF by default.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of ties and random choices.")] = 0,
+    with_score: Annotated[bool, typer.Option("--with-score", help="Add the values as a column.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    **reading: Any,
+) -> None:
+    """Choose once what to train on, from a score file: writes what is kept, says why, class by class."""
+    with reported(debug), quiet_stdout(as_json):
+        given = settings_given(reading, lambda name: name in reading and is_given(ctx, name))
+        request = SelectRequest(
+            scores, data, output, score, selector, keep, count, offset, floor, seed, drop_suspects, dedupe,
+            option or [], features, given, with_score, force,
+        )  # fmt: skip
+        check_selection(request)  # before the display begins
+        with display_for(stdout(), as_json, title="select") as listener:
+            found = run_select(request, listener)
+    answer(as_json, found, selection_table(found), commands=f"Train on it with: {found['next']}")

@@ -1,0 +1,137 @@
+"""Floors and quotas over a ranking take the rows that the rules name, whatever values and groups have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from datadiet.checks import ArgumentError
+from datadiet.records import Selection
+from datadiet.selectors import balanced, easiest, hardest, partly_balanced, quota, window, with_floor
+from datadiet.selectors.grouped import ranking
+
+Select = Callable[..., Selection]
+
+
+@st.composite
+def grouped_values(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Values half of which may tie, and groups: by value, the other way round, at random, or one row each."""
+    size, seed = draw(st.integers(1, 80)), draw(st.integers(0, 2**32))
+    generator = np.random.default_rng(seed)
+    values = generator.choice([0.0, 0.25, 0.5, 0.5, 0.75, 1.0, np.inf, -np.inf], size)
+    loose = generator.random(size) < draw(st.sampled_from([0.0, 0.5, 1.0]))
+    values[loose] = generator.random(np.count_nonzero(loose))
+    steps = draw(st.sampled_from([1, 3, 10, 40]))
+    by_value = (np.clip(values, 0, 2) * steps).astype(np.int32)
+    groups = draw(
+        st.sampled_from([by_value, 3 * steps - by_value, generator.integers(steps, size=size), np.arange(size)])
+    )
+    return values.astype(draw(st.sampled_from([np.float32, np.float64]))), groups
+
+
+def opaque(select: Select) -> Select:
+    """The same selector, of which nothing is known: it is called on the rows of each group."""
+
+    def run(*given: Any, **options: Any) -> Selection:
+        return select(*given, **options)
+
+    return run
+
+
+def by_the_rules(key: Sequence[float], count: int, groups: Sequence[int], minimum: int) -> list[int]:
+    """Largest keys first, of a tie the lowest row; one sorted list at a time."""
+    ranked = sorted(range(len(key)), key=lambda row: (-key[row], row))
+    own = {group: [row for row in ranked if groups[row] == group][:minimum] for group in groups}
+    at_floor: set[int] = set()
+    while True:
+        given = [row for group in at_floor for row in own[group]]
+        chosen = [row for row in ranked if groups[row] not in at_floor][: count - len(given)]
+        held = [groups[row] for row in chosen]
+        short = {group for group in set(groups) - at_floor if held.count(group) < len(own[group])}
+        if not short:
+            return sorted(given + chosen)
+        at_floor |= short
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    case=grouped_values(), minimum=st.integers(1, 6), share=st.floats(0, 1), select=st.sampled_from(["hard", "easy"])
+)
+def test_floors_by_the_rules(case: tuple[np.ndarray, np.ndarray], minimum: int, share: float, select: str) -> None:
+    values, groups = case
+    needed = int(np.minimum(np.unique(groups, return_counts=True)[1], minimum).sum())
+    count = needed + round(share * (values.size - needed))
+    key = values if select == "hard" else np.where(values == np.inf, np.inf, -values)
+    chosen = with_floor(partial(hardest if select == "hard" else easiest, tie_break="row"), minimum)(
+        values, count, seed=0, epoch=0, groups=groups
+    )
+    assert chosen.rows.tolist() == by_the_rules(key.tolist(), count, groups.tolist(), minimum)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    case=grouped_values(),
+    share=st.floats(0, 1),
+    minimum=st.integers(1, 6),
+    balance=st.sampled_from([0.0, 0.5, 1.0]),
+    select=st.sampled_from([hardest, easiest, partial(hardest, tie_break="row")]),
+    seed=st.integers(0, 2**40),
+)
+def test_a_ranking_takes_what_calls_group_by_group_take(
+    case: tuple[np.ndarray, np.ndarray], share: float, minimum: int, balance: float, select: Select, seed: int
+) -> None:
+    values, groups = case
+    sizes = np.unique(groups, return_counts=True)[1]
+    needed = int(np.minimum(sizes, minimum).sum())
+    options: dict[str, Any] = {"seed": seed, "epoch": 3, "groups": groups}
+    count = needed + round(share * (values.size - needed))
+    same = with_floor(opaque(select), minimum)(values, count, **options).rows
+    assert_array_equal(with_floor(select, minimum)(values, count, **options).rows, same)
+    for by_group in (balanced, quota, partial(partly_balanced, balance=balance)):
+        same = by_group(values, count, select=opaque(select), **options).rows
+        assert_array_equal(by_group(values, count, select=select, **options).rows, same)
+
+
+@pytest.mark.parametrize("groups", [7, 1000, 70_000])
+@pytest.mark.parametrize("tied", [0.0, 0.5])
+def test_groups_that_go_with_the_values(groups: int, tied: float) -> None:
+    size = 150_000  # more rows than are counted at a time
+    generator = np.random.default_rng(0)
+    values = generator.random(size, dtype=np.float32)
+    values[generator.random(size) < tied] = 0.5
+    codes = (values * groups).astype(np.int64)
+    options: dict[str, Any] = {"seed": 1, "epoch": 2, "groups": codes}
+    rows = with_floor(hardest, 1)(values, size // 2, **options).rows
+    assert_array_equal(rows, with_floor(opaque(hardest), 1)(values, size // 2, **options).rows)
+    assert set(codes[rows].tolist()) == set(codes.tolist())
+
+
+@pytest.mark.parametrize(
+    ("select", "own", "ranks"),
+    [
+        (hardest, {}, True),
+        (hardest, {"offset": 0.0}, True),
+        (partial(easiest), {"tie_break": "row"}, True),
+        (opaque(hardest), {}, False),
+        (partial(window, offset=0.1), {}, False),
+        (partial(hardest, offset=0.1), {}, False),
+        (easiest, {"offset": 0.0}, False),
+    ],
+)
+def test_only_what_does_no_more_than_rank_is_a_ranking(select: Select, own: dict[str, Any], ranks: bool) -> None:
+    assert (ranking(select, own, np.arange(3.0), seed=0, epoch=0) is not None) == ranks
+
+
+def test_options_of_a_ranking_are_still_checked() -> None:
+    options: dict[str, Any] = {"seed": 0, "epoch": 0, "groups": [0, 0, 1]}
+    with pytest.raises(ArgumentError, match="tie_break"):
+        with_floor(hardest, 1)(np.arange(3.0), 2, tie_break="column", **options)
+    with pytest.raises(TypeError, match="unexpected"):
+        balanced(np.arange(3.0), 2, strata=3, **options)
