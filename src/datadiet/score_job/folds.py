@@ -81,7 +81,7 @@ def text_folds(
     Example:
         >>> rows = Examples(ids=tuple("abcd"), texts=("up", "Up", "no", "go"))
         >>> [held.tolist() for _, held in text_folds(rows, None, 3, seed=0)]
-        [[0, 1], [2], [3]]
+        [[3], [0, 1], [2]]
     """
     same = representatives(train.texts, None, train.text_pairs)
     number = np.zeros(len(train), np.int64) if groups is None else groups
