@@ -89,4 +89,6 @@ def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     monkeypatch.setattr(running._Runner, "_command", command)
     monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
+    monkeypatch.setattr("datadiet.data.configured.load_configured", lambda config: None)
+    monkeypatch.setattr("datadiet.data_checks.check_with_data", lambda *_: None)
     return failing

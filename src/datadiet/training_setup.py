@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import set_seed
 
@@ -19,6 +17,7 @@ from datadiet.config_checks import JOINT, output_folder
 from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
 from datadiet.data.records import Examples
+from datadiet.data_checks import check_with_data, examples_per_step
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.diet.select_options import by_number
@@ -117,7 +116,7 @@ def prepare(
     data = load_configured(config)
     for note in data.notes:
         listener.note(note)
-    _check_steps(config, diet, len(data.splits["train"]))
+    check_with_data(config, diet, data)
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
     diet.select_options = by_number(diet.select_options, task.label_names)
@@ -192,6 +191,7 @@ def _teacher(
     )
 
 
+<<<<<<< HEAD
 def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
     """Whether the plan is possible with so many training rows."""
     batch = examples_per_step(config)
@@ -211,6 +211,9 @@ def examples_per_step(config: FinetuneConfig) -> int:
 
 def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
     """What a joint model is made with; empty for every other."""
+=======
+def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+>>>>>>> early
     if config.task != JOINT:
         return {}
     weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None

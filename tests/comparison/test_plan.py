@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 
 from datadiet.checks import ArgumentError
-from datadiet.comparison.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet.comparison.plan import PRESETS, Cell, Plan, methods_from
+from datadiet.comparison.plan_checks import check_plan
 from datadiet.schedules import Schedule
 
 OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10}

@@ -8,6 +8,7 @@ last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pa
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -63,7 +64,7 @@ class Diet(DietOptions):
         offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
             labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector.
         epsilon: Share drawn at random among the rest (`epsilon` only).
-        floor: Least number of examples kept per class, of classes that have so many.
+        floor: Least number of examples kept of each class; a class that has fewer is refused.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
             `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
         scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
@@ -129,7 +130,8 @@ class Diet(DietOptions):
             state: What `state_dict` gave, to go on from there.
 
         Raises:
-            ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups.
+            ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups,
+                too small ones, or takes more than is kept.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
         self._row_weights = checked_row_weights(row_weights, num_examples)
@@ -140,6 +142,10 @@ class Diet(DietOptions):
             raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
         self.watch = Watch(groups) if self._guarded and groups is not None else None
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
+        self.check_floor(sizes, planned)
+        if isinstance(planned, AdaptiveSchedule):
+            planned = replace(planned, least=self.floor * len(sizes))
         self._planned: BaseSchedule = planned
         self.decider = None
         if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
