@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from datadiet.checks import UserError
+from datadiet.cli import Call, app
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.config_checks import check_config
 from datadiet.finetuning import finetune
@@ -398,11 +399,18 @@ def test_what_is_right_is_not_refused(tmp_path: Path, model: str) -> None:
 # ---- through the command line
 
 
-def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "datadiet", "finetune", *arguments],
-        capture_output=True, text=True, check=False, cwd=home, env={**os.environ, "COLUMNS": "80"},
-    )  # fmt: skip
+Ended = tuple[int, str, str]  # exit code, stdout, stderr
+
+
+def run_apart(*arguments: str) -> Ended:
+    done = subprocess.run([sys.executable, "-m", "datadiet", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_here(*arguments: str) -> Ended:
+    """The same in this process, which has imported everything."""
+    done = CliRunner().invoke(app, arguments, obj=Call(0.0))
+    return done.exit_code, done.stdout, done.stderr
 
 
 def written(settings: dict[str, Any]) -> Change:
@@ -440,16 +448,20 @@ COMMANDS: dict[str, tuple[Change, list[str], list[str]]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_line_says_it_once_and_exits_with_2(tmp_path: Path, model: str, name: str) -> None:
+@pytest.mark.parametrize(("name", "run"), [(name, run_here) for name in COMMANDS] + [("several arguments", run_apart)])
+def test_the_command_line_says_it_once_and_exits_with_2(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, name: str, run: Callable[..., Ended]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     change, arguments, said = COMMANDS[name]
     data = write_toy_folder(tmp_path, n=32)
     change(data)
     before = sorted(tmp_path.rglob("*"))
     models = [] if "--model" in arguments else ["--model", model]
-    done = run(str(data), "--output", "run", "--batch-size", "8", *models, *arguments, home=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert all(part in done.stderr for part in said), done.stderr
-    assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stdout + done.stderr
+    code, out, err = run("finetune", str(data), "--output", "run", "--batch-size", "8", *models, *arguments)
+    assert code == 2, err
+    assert all(part in err for part in said), err
+    assert err.count("error:") == 1
+    assert "Traceback" not in out + err
     assert sorted(tmp_path.rglob("*")) == before

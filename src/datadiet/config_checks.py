@@ -136,6 +136,8 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
         known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
         problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
+    weighs = config.dedupe_weights and not config.dedupe
+    problems.check(not weighs, "dedupe_weights has no effect without dedupe, which keeps one row of each text.")
     for name in ("class_weights", "label_smoothing", "floor", "teacher"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError
-from datadiet.choosing import Known, Rows
+from datadiet.choosing import Known, Rows, checked_row_weights, weighed
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
 from datadiet.diet.checks import checked_values
@@ -88,7 +88,12 @@ class Diet(DietOptions):
     recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
     watch: Watch | None = None  # with offset="auto", while a run goes on
     decider: Decider | None = None  # with a tolerance, while a run goes on
+    _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
+
+    def describe(self) -> Json:
+        """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
+        return {**super().describe(), "row_weights": self._row_weights is not None}
 
     # ---- a run ----
 
@@ -102,6 +107,7 @@ class Diet(DietOptions):
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        row_weights: NDArray[np.float32] | None = None,
         folder: Path | None = None,
         write: bool = True,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
@@ -117,6 +123,8 @@ class Diet(DietOptions):
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
+            row_weights: float `(num_examples,)`, above 0: what the loss of each row counts, such as how many rows it
+                stands for. A selector's own weights come on top; see `datadiet.choosing.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             state: What `state_dict` gave, to go on from there.
@@ -126,6 +134,7 @@ class Diet(DietOptions):
                 too small ones, or takes more than is kept.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
+        self._row_weights = checked_row_weights(row_weights, num_examples)
         self._known = Known(groups, features)
         self._chooser = self._new_chooser()
         self._chooser.check(self._known)
@@ -226,11 +235,11 @@ class Diet(DietOptions):
         if self.watch is not None:
             self.watch.review(epoch)
         if self.decider is not None and self.decider.schedule.is_refresh(epoch):
-            plan = self._decide(epoch, self.decider)
+            plan = weighed(self._decide(epoch, self.decider), self._row_weights)
         elif self.schedule.is_full(epoch):
-            plan = self._everything(epoch)
+            plan = weighed(self._everything(epoch), self._row_weights)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
-            plan = self._choose(epoch)
+            plan = weighed(self._choose(epoch), self._row_weights)
         else:
             plan = replace(self._plan, epoch=epoch)
         self._plan = plan

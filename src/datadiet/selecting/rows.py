@@ -93,8 +93,8 @@ def select_rows(
         count: Instead of `keep`: how many. With neither, all are kept that are no duplicates or suspects.
         floor: Keep at least so many of each class; 0 = no floor.
         seed: Of ties and random choices.
-        drop_suspects: Share of the rows, in [0, 1), whose label is most suspected to be wrong, by the score `aum`, or
-            `el2n` where the file has no `aum`.
+        drop_suspects: Share of the rows, in [0, 1), whose label is most suspected to be wrong, by the first of `aum`,
+            `el2n`, `negative_pvi` and `irreducible_loss` that the file has.
         dedupe: Keep one of the rows with the same text, case and spacing aside: the first with the most common label.
         texts: One per row: for `dedupe`, and for selectors that cover a space where there are no features.
         features: float `(n, size)` or a SciPy CSR matrix, for selectors that cover a space; by default TF-IDF of texts.

@@ -9,7 +9,7 @@ from datadiet.checks import DataError
 from datadiet.score_file import ScoreFile
 
 # scores that tell wrong labels, the best first
-SUSPICION = ("aum", "el2n")
+SUSPICION = ("aum", "el2n", "negative_pvi", "irreducible_loss")
 
 
 def suspicion_of(file: ScoreFile) -> tuple[str, NDArray[np.float32]]:
