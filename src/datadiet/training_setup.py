@@ -191,29 +191,8 @@ def _teacher(
     )
 
 
-<<<<<<< HEAD
-def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
-    """Whether the plan is possible with so many training rows."""
-    batch = examples_per_step(config)
-    diet.schedule_for(rows, epochs=config.epochs, batch=batch)  # raises
-    there = config.epochs * math.ceil(rows / batch)
-    if config.max_steps is not None and config.max_steps > there:
-        raise ArgumentError(
-            f"max_steps {config.max_steps} is more than the {there} steps of {config.epochs} epochs: set more epochs."
-        )
-
-
-def examples_per_step(config: FinetuneConfig) -> int:
-    """Examples of one optimizer step; the Trainer gives every GPU of a process a batch."""
-    devices = torch.cuda.device_count() if best_device().type == "cuda" else 1
-    return config.batch_size * config.gradient_accumulation * max(1, devices)
-
-
 def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
     """What a joint model is made with; empty for every other."""
-=======
-def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
->>>>>>> early
     if config.task != JOINT:
         return {}
     weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None

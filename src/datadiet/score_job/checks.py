@@ -14,12 +14,8 @@ from datadiet.models import resolve_model
 from datadiet.run_folder import saved_model
 from datadiet.score_file import check_target
 from datadiet.score_job.sources import has_history, max_length_of, steps_of
-<<<<<<< HEAD
 from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, PASSES, READING, TRAINING, ScoreConfig
-=======
-from datadiet.score_job.wanted import BASE_MODEL, PASSES, READING, TRAINING, ScoreConfig
 from datadiet.suitable import one_class_problems, score_problems
->>>>>>> early
 from datadiet.whole_set import NEEDS, check_needs
 
 _ANY_MODEL = "datadiet/none"  # a name that nothing is loaded from
@@ -156,21 +152,11 @@ def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -
     task = config.task
     if task in TASKS:
         for name in names:
-<<<<<<< HEAD
-            classed = name not in OF_CLASSES or task != "regression"
-            problems.check(classed, f"the score {name} is for classes; a regression has none.")
-            numbers = name != "absolute_error" or task == "regression"
-            problems.check(numbers, f"the score {name} is for regression, not for {task}.")
+            problems.found += score_problems(name, task)
         if "negative_pvi" in names and task != "classification":
             problems.add(f"the score negative_pvi is for the classes of whole texts (classification), not for {task}.")
-        alone = [name for name in names if name in COMPARED] + ["--probabilities"] * config.probabilities
-        for what in alone if task not in ONE_CLASS else ():
-            problems.add(f"{what} is for examples with one class each ({' and '.join(ONE_CLASS)}), not for {task}.")
-=======
-            problems.found += score_problems(name, task)
         if config.probabilities:
             problems.found += one_class_problems("--probabilities", task)
->>>>>>> early
     if config.probabilities and "model" not in there(config):
         problems.add("--probabilities needs a model that is trained: --model RUN, or --epochs E to train one first.")
     steps = config.epochs if config.model is None else len(steps_of(config.model))

@@ -13,15 +13,10 @@ from datadiet.data import Dataset, Examples
 from datadiet.data.records import Columns as ColumnNames
 from datadiet.records import Json
 from datadiet.score_file import ScoreFile
-<<<<<<< HEAD
-from datadiet.score_job.checks import ONE_CLASS, trains_on_everything
+from datadiet.score_job.checks import trains_on_everything
 from datadiet.score_job.sources import name_of, result_of
 from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, ScoreConfig
-=======
-from datadiet.score_job.sources import name_of, result_of
-from datadiet.score_job.wanted import BASE_MODEL, ScoreConfig
 from datadiet.suitable import ONE_CLASS
->>>>>>> early
 from datadiet.whole_set import NEEDS, Material, WholeSet
 
 _READ_WITH = {
