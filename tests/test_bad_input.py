@@ -171,7 +171,9 @@ CLASSES: dict[str, tuple[str, dict[str, Any], str]] = {
         "a floor of 11 rows per class is more than there are of 'play_music' (10); lower it to 10 or less.",
     ),
     "a floor above the size of a set of labels": (
-        "multi-label", {"floor": 8, "keep": 0.9}, "a floor of 8 rows per class is more than there are of 'amber' (",
+        "multi-label",
+        {"floor": 8, "keep": 0.9},
+        "a floor of 8 rows per class is more than there are of 'amber, birch' (5)",
     ),
     "an option for a class that does not exist": (
         "classification",

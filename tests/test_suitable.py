@@ -20,8 +20,9 @@ def refused(task: str) -> set[str]:
 
 
 def test_scores_by_task() -> None:
-    two = {"teacher_el2n", "teacher_divergence"}
-    assert unsuitable("classification") == unsuitable("intent-slot") == {"absolute_error"}
+    two = {"teacher_el2n", "teacher_divergence", "negative_pvi"}
+    assert unsuitable("classification") == {"absolute_error"}
+    assert unsuitable("intent-slot") == {"absolute_error", "negative_pvi"}
     assert unsuitable("multi-label") == unsuitable("token-classification") == {"absolute_error", *two}
     dynamics = {"confidence", "variability", "correctness", "threshold_closeness", "forgetting", "aum"}
     assert unsuitable("regression") == {"cross_entropy", "margin", "entropy", "vog", *dynamics, *two}

@@ -36,6 +36,8 @@ def score_problems(score: str, task: str) -> list[str]:
         return [f"the score {score} is for classes; a regression has none."]
     if score == "absolute_error" and task != REGRESSION:
         return [f"the score {score} is for regression, not for {task}."]
+    if score == "negative_pvi" and task != "classification":
+        return [f"the score {score} is for the classes of whole texts (classification), not for {task}."]
     return one_class_problems(score, task) if score in COMPARED else []
 
 

@@ -153,8 +153,6 @@ def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -
     if task in TASKS:
         for name in names:
             problems.found += score_problems(name, task)
-        if "negative_pvi" in names and task != "classification":
-            problems.add(f"the score negative_pvi is for the classes of whole texts (classification), not for {task}.")
         if config.probabilities:
             problems.found += one_class_problems("--probabilities", task)
     if config.probabilities and "model" not in there(config):
