@@ -265,3 +265,6 @@ def test_real_runs(tmp_path):
     assert found["methods"][0]["against"]["short"]["seeds"] == [0]
     assert [run["cost"]["shared_s"] > 0 for run in found["runs"]] == [False, True]  # tokenised by the first
     assert len(list((tmp_path / "c" / "cache").iterdir())) == 3
+    logs = [log.read_text() for log in (tmp_path / "c" / "logs").iterdir()]
+    assert len(logs) == 2
+    assert not [log for log in logs if "%|" in log]  # in a log file no library draws a bar between the lines

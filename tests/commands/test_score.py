@@ -340,10 +340,9 @@ def test_every_task(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_regression_has_no_dynamics_of_classes(tmp_path: Path) -> None:
-    config = toy_config(tmp_path, "regression", n=24, keep=1.0, epochs=1)
-    finetune(config)
-    with pytest.raises(DataError, match="the score aum cannot be had"):
-        score_data(config.data, config.task, model=tmp_path / "run", scores=["aum"])
+    data = write_toy_folder(tmp_path, "regression", 24)
+    with pytest.raises(ArgumentError, match="the score aum is for classes; a regression has none"):
+        score_data(data, "regression", epochs=1, scores=["aum"])
 
 
 # ---- what is refused ----

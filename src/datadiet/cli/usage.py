@@ -57,16 +57,24 @@ class Group(TyperGroup):
             raise ArgumentError(unknown("command", args[0], self.commands))
         return super().resolve_command(ctx, args)
 
-    def main(self, *args: Any, standalone_mode: bool = True, **options: Any) -> Any:
+    def main(
+        self,
+        args: Any = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
         """Run the command line.
 
         Raises:
             SystemExit: Always, where it stands alone.
         """
         if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **options)
+            return super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         try:
-            code = super().main(*args, standalone_mode=False, **options)
+            code = super().main(args, prog_name, complete_var, False, windows_expand_args, **extra)
         except Exception as error:
             _end(error)
         sys.exit(code if isinstance(code, int) else 0)

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from datadiet.diet import Diet
 
 # options that say what the data are; runs that share them see the same
-_READING = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed", "label_separator")
+_READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
+_READING += ("label_separator",)
 _READING += tuple(field.name for field in fields(FinetuneConfig) if field.name.endswith("_column"))
 
 
@@ -58,7 +59,8 @@ def _without_own(config: FinetuneConfig) -> FinetuneConfig:
     """Without the runs of the same comparison that it learns from: they may still have to be made."""
     runs = Path(config.output).parent
     given = {name: getattr(config, name) for name in OF_A_RUN}
-    return replace(config, **{name: None for name, path in given.items() if path and Path(path).parent == runs})
+    own: dict[str, Any] = {name: None for name, path in given.items() if path and Path(path).parent == runs}
+    return replace(config, **own)
 
 
 def _data_problems(config: FinetuneConfig, diet: Diet, shared: _Shared) -> list[str]:

@@ -22,6 +22,7 @@ from datadiet.config import FinetuneConfig
 from datadiet.config_checks import check_config
 from datadiet.data import Dataset
 from datadiet.data.records import Examples, without_input
+from datadiet.data_checks import examples_per_step
 from datadiet.device import best_device, resolve_precision
 from datadiet.duplicates import representatives
 from datadiet.embedding import kept_embeddings, weights_digest
@@ -36,7 +37,7 @@ from datadiet.scores.two_models import stratified_folds
 from datadiet.scoring import lengths_of
 from datadiet.tasks import Task
 from datadiet.training_arguments import training_arguments
-from datadiet.training_setup import Run, examples_per_step, joined_texts, model_options, pass_tokens
+from datadiet.training_setup import Run, joined_texts, model_options, pass_tokens
 from datadiet.whole_set import Material, Unseen, read_model
 
 Rows = NDArray[np.int64]
