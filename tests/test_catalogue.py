@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
@@ -43,7 +45,7 @@ def test_every_kind_is_explained() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_nothing_is_left_blank(method: object) -> None:
-    line = dict(zip(("formula", "needs", "cost"), (method.formula, method.needs, method.cost), strict=True))  # type: ignore[attr-defined]
+    line = asdict(method)  # type: ignore[call-overload]
     assert all(text.strip() and not text.endswith(".") for text in line.values()), line
 
 

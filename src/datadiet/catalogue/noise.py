@@ -76,7 +76,7 @@ NOISE: tuple[Method, ...] = (
         "one row per text, case and spacing aside; the first with the most common label",
         "texts, labels",
         "O(n)",
-        "",
+        "ours",
         loses="where the frequency of a text is information, unless it becomes a weight",
     ),
     Method(
