@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.checks import ArgumentError
 from datadiet.catalogue import METHODS
+from datadiet.checks import ArgumentError
 from datadiet.comparison.plan import PRESETS, Cell, Plan, check_plan, methods_from
 from datadiet.config_checks import check_config
 from datadiet.schedules import Schedule

@@ -221,9 +221,7 @@ def check_plan(plan: Plan) -> None:
     problems = Problems()
     for name in OWN:
         problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
-    problems.check(
-        bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}"
-    )
+    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}")
     for name, options in plan.methods.items():
         problems.check(
             name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."

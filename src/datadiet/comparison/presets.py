@@ -16,7 +16,7 @@ from datadiet.config import FinetuneConfig
 FULL, SHORT, RANDOM = "full", "short", "random"
 BASELINES = (FULL, RANDOM, SHORT)
 
-# A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds one for each name of the catalogue.
+# A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
 _WRITTEN: dict[str, dict[str, Any]] = {
     "el2n_dropped": {"score": "el2n", "select": "hardest", "rescore": "dropped"},
     "el2n_all": {"score": "el2n", "select": "hardest", "rescore": "all"},
