@@ -51,7 +51,8 @@ class FinetuneConfig:
             of the training rows, the more the less is kept. `teacher_temperature` softens both.
         dedupe: Keep one of the training rows that have the same text, with the label that most of them have.
         energy: Measure the energy of the run with codecarbon.
-        cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
+        cache: A folder that keeps tokenised data, and what a teacher says of it, for other runs on the same data. The
+            time it took is charged to each.
     """
 
     data: str

@@ -94,7 +94,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("report_to", RUN, "none, tensorboard, wandb, trackio."),
     Flag("checkpoint_every", RUN, "Epochs between two checkpoints to resume from; 0 = none."),
     Flag("keep_checkpoints", RUN, "Keep the checkpoints of a finished run."),
-    Flag("cache", RUN, "A folder that keeps tokenised data for other runs; its time is charged to each."),
+    Flag(
+        "cache", RUN, "A folder that keeps tokens and a teacher's answers for other runs; the time is charged to each."
+    ),
     Flag("energy", RUN, "Measure the energy of the run (needs datadiet[energy])."),
 )
 
