@@ -1,4 +1,4 @@
-"""What a teacher says, kept for runs that would ask it the same: asked once, charged to each, never of another model."""
+"""A teacher, asked once for the runs that would ask it the same: charged to each, and never mixed up with another."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     def load_saved(folder: Path):
         model = really(folder)
-        model.register_forward_hook(lambda *call: rows.append(len(next(iter(call[-1].values())))))
+        model.register_forward_pre_hook(
+            lambda _model, _args, batch: rows.append(len(batch["input_ids"])), with_kwargs=True
+        )
         return model
 
     monkeypatch.setattr(teaching, "load_saved", load_saved)
