@@ -86,6 +86,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
         "offset": 0.0, "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
         "select_options": {},
+        "score_options": {},
     }  # fmt: skip
 
 

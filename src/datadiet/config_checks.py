@@ -227,6 +227,12 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
     if config.select_options is not None:
         settings["select_options"] = _collect(lambda: parse_options(config.select_options or ""), problems)
+    if config.score_options is not None:
+        settings["score_options"] = _collect(
+            lambda: parse_options(config.score_options or "", "score_options"), problems
+        )
+        of_file = config.scores_from is not None and Path(config.scores_from).expanduser().is_file()
+        problems.check(not of_file, "score_options has no effect on values that a score file holds: leave it out.")
     made: str | History = "last" if history is None or config.history == "last" else history
     diet = _collect(lambda: Diet(**settings, history=made), problems)
     _check_schedule(config, problems)

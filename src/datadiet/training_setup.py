@@ -31,6 +31,7 @@ from datadiet.models import load_tokenizer
 from datadiet.models.lora import with_lora
 from datadiet.progress import Listener
 from datadiet.records import Forecast
+from datadiet.score_options import check_counts
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.tasks import Prediction, Task, task_for
 from datadiet.teaching import ask_teacher, check_teacher
@@ -118,6 +119,7 @@ def prepare(
     for note in data.notes:
         listener.note(note)
     _check_steps(config, diet, len(data.splits["train"]))
+    check_counts({diet.measure.name: diet.score_options}, len(data.splits["train"]))
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
     diet.select_options = by_number(diet.select_options, task.label_names)
@@ -145,6 +147,7 @@ def prepare(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
+        options={diet.measure.name: diet.score_options},
     )  # fmt: skip
     if diet.covers or diet.measure.kind == "given":
         listener.phase("looking at all the examples")

@@ -74,7 +74,16 @@ TOLERANCE = "tolerance"  # the method that `--tolerance` adds
 # which the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
-METHOD_FIELDS: tuple[str, ...] = ("score", "select", "select_options", "offset", "epsilon", "static", "history")
+METHOD_FIELDS: tuple[str, ...] = (
+    "score",
+    "score_options",
+    "select",
+    "select_options",
+    "offset",
+    "epsilon",
+    "static",
+    "history",
+)
 METHOD_FIELDS += ("rescore", "combine", "teacher", "teacher_temperature")
 # options of a method that may say `full`: the run on everything with the same seed
 OF_A_RUN = ("teacher", "scores_from")
