@@ -26,8 +26,8 @@ KINDS: Mapping[str, str] = {
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
     "offset": "--offset: what is set aside as suspected noise",
-    "suspects": "datadiet.suspects: rows ranked by how likely their label is wrong",
-    "dedupe": "datadiet.duplicates: rows that say the same",
+    "suspects": "--suspects-by of datadiet select, and datadiet.suspects: how likely each label is wrong",
+    "dedupe": "--dedupe, with --near of datadiet select, and datadiet.duplicates: rows that say the same",
 }
 
 METHODS: tuple[Method, ...] = (
