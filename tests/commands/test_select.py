@@ -197,7 +197,8 @@ def test_json_says_what_and_why(scored: tuple[Path, Path], tmp_path: Path) -> No
     scores, data = scored
     done = call(
         scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "k.tsv", "--offset", 0.1,
-        "--drop-suspects", 0.05, "--suspects-by", "el2n", "--dedupe", "--near", 0.9, "--floor", 3, "--seed", 4, "--json",
+        "--drop-suspects", 0.05, "--suspects-by", "el2n", "--dedupe", "--near", 0.9, "--floor", 3,
+        "--seed", 4, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
