@@ -44,6 +44,7 @@ LR_SCHEDULES = (
     "polynomial",
     "inverse_sqrt",
 )
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")  # whose packages have their names
 PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
 JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
@@ -165,7 +166,10 @@ def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
     untyped: Any = integration_utils
     here = ["none", "all", *untyped.get_available_reporting_integrations()]
     if config.report_to not in here:
-        problems.add(f"report_to {config.report_to!r} is unknown or not installed; allowed here: {', '.join(here)}.")
+        named = config.report_to in TRACKERS
+        more = f"To have it: pip install {config.report_to}." if named else f"More with: pip install {TRACKERS[0]}."
+        allowed = f"allowed here: {', '.join(here)}. {more}"
+        problems.add(f"report_to {config.report_to!r} is unknown or not installed; {allowed}")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     problems.check(
         processes == 1,

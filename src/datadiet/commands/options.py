@@ -92,7 +92,9 @@ FLAGS: tuple[Flag, ...] = (
     Flag("output", RUN, "The run folder; must not hold another run. Required."),
     Flag("seed", RUN, "Of new weights, the order of examples and the diet."),
     Flag("data_seed", RUN, "Of the shares of the data that are set aside or taken."),
-    Flag("report_to", RUN, "none, tensorboard, wandb, trackio."),
+    Flag(
+        "report_to", RUN, "none, or a tracker that is installed: tensorboard, wandb, trackio (pip install tensorboard)."
+    ),
     Flag("checkpoint_every", RUN, "Epochs between two checkpoints to resume from; 0 = none."),
     Flag("keep_checkpoints", RUN, "Keep the checkpoints of a finished run."),
     Flag(
