@@ -2,13 +2,17 @@
 # make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
 PYTHON ?= python3
 BIN := .venv/bin
+# hundreds of processes import the package: it is compiled once
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types unit examples docs bench bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
 
-test: lint types unit
+# What is quick first; then the types, which take one core, beside the tests, which wait now and then.
+test: lint
+	+$(MAKE) --no-print-directory --jobs 2 types unit
 
 lint: .venv/dev-installed
 	$(BIN)/ruff check .
@@ -19,7 +23,7 @@ types: .venv/dev-installed
 	$(BIN)/mypy
 
 unit: .venv/dev-installed
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 # A cell of a notebook that fails makes jupyter-execute fail; it leaves the notebook as it is.
 examples: .venv/dev-installed
@@ -30,7 +34,8 @@ docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
 
 bench-methods: .venv/dev-installed
-	$(BIN)/python -m benchmarks.methods --data-root $(or $(DATA),data)
+	$(BIN)/python -m benchmarks.methods --timed
+	$(BIN)/python -m benchmarks.methods --jobs 2 --data-root $(or $(DATA),data)
 	$(BIN)/python -m benchmarks.tables
 
 bench: .venv/dev-installed
@@ -47,7 +52,8 @@ installed: .venv/dev-installed
 	touch $@
 
 .venv/dev-installed: .venv/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-compile --constraint constraints.txt torch --editable '.[dev]'
+	$(BIN)/python -m compileall -qq -j 0 .venv/lib || true  # on all cores, where pip takes one; not all is Python
 	touch $@ .venv/demo-installed
 
 clean:

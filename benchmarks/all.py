@@ -104,7 +104,7 @@ def methods(options: argparse.Namespace) -> list[Part]:
     compared = [
         Part(name, ("-m", "benchmarks.methods", "--sets", ",".join(sets), *place)) for name, sets in asked.items()
     ]
-    return [*compared, Part("methods", ("-m", "benchmarks.methods", "--timed", *place))]
+    return [Part("methods", ("-m", "benchmarks.methods", "--timed", *place)), *compared]
 
 
 def parts(options: argparse.Namespace) -> list[Part]:

@@ -1,7 +1,7 @@
 """The dynamic methods side by side on text: one comparison per set, through `datadiet compare`.
 
-    python -m benchmarks.methods --data-root DATA --jobs 2                 # SNIPS, SNLI and the stress variants
-    python -m benchmarks.methods --timed                                   # SNIPS, one seed, one run at a time
+    python -m benchmarks.methods --timed                                   # SNIPS, its last seed, one run at a time
+    python -m benchmarks.methods --data-root DATA --jobs 2                 # all that is left, and every set
     python -m benchmarks.methods --sets snips --methods el2n --rows 128 --epochs 2 --seeds 1 --results build/look
 
 2,000 training rows, 5 epochs, one on everything first, then 30 % of the rows, chosen anew before every epoch. `full`,
@@ -11,7 +11,7 @@ The stress variants change the training rows of SNIPS alone: 10 % of the intents
 to a twentieth; rows drawn again and again, as traffic repeats itself (Zipf over utterances and intents).
 
 Runs lie in WORK and go on where they stopped; results keep what `comparison.json` says, by set, and the recall of the
-worst class of every run. Times are those of `--timed`: nothing else may run on the machine meanwhile.
+worst class of every run. Times are those of `--timed`, which comes first: nothing else may run meanwhile.
 """
 
 from __future__ import annotations
@@ -145,14 +145,13 @@ def settings(name: str, options: argparse.Namespace) -> dict[str, Any]:
         **({} if change else {"train_rows": rows}),
         "methods": options.methods.split(",") if options.methods else list(methods),
         "keep": [KEEP],
-        "seeds": options.seeds or seeds,
+        "seeds": [(options.seeds or seeds) - 1] if options.timed else options.seeds or seeds,
     }
 
 
 def compared(name: str, options: argparse.Namespace) -> None:
     """Run one comparison, or go on with it, and keep what it says."""
-    kept = name + TIMED if options.timed else name
-    folder = options.work / kept
+    kept, folder = name + TIMED if options.timed else name, options.work / name
     folder.mkdir(parents=True, exist_ok=True)
     config = options.work / f"{kept}.yaml"
     config.write_text(yaml.safe_dump(settings(name, options)), encoding="utf-8")
@@ -180,7 +179,7 @@ def main() -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--sets", help="comma-separated; all by default, SNIPS with --timed")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; their times are then not compared")
-    parser.add_argument("--timed", action="store_true", help="one seed, one run at a time, for the times alone")
+    parser.add_argument("--timed", action="store_true", help="the last seed, one run at a time, for the times")
     parser.add_argument("--methods", help="comma-separated; those of the set by default")
     parser.add_argument("--seeds", type=int, help="runs of each method; the set's own number by default")
     parser.add_argument("--results", type=Path, default=RESULTS / "methods")
@@ -189,7 +188,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="for a quick look only")
     options = parser.parse_args()
     if options.timed:
-        options.seeds, options.jobs = options.seeds or 1, 1
+        options.jobs = 1
     for name in (options.sets or ("snips" if options.timed else ",".join(SETS))).split(","):
         compared(name, options)
 

@@ -1,9 +1,8 @@
-"""Finished runs without training: a process that writes what `datadiet finetune` would."""
+"""Finished runs without training: a process that leaves what `datadiet finetune` would."""
 
 from __future__ import annotations
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,11 +26,11 @@ def made_up_plan(*methods: Any, **changes: Any) -> Plan:
     return Plan(**{**usual, **changes})
 
 
-def pretend(config_file: str) -> None:
-    """Write the run folder of a config; its quality goes by the name of the method."""
+def pretend(config_file: str, folder: Path | None = None) -> None:
+    """Write the run folder of a config, there or elsewhere; its quality goes by the name of the method."""
     config = read_config(Path(config_file))
-    folder = Path(config.output)
-    method = folder.name.split("-")[0]
+    method = Path(config.output).name.split("-")[0]
+    folder = Path(config.output) if folder is None else folder
     rng = np.random.default_rng([config.seed, len(method)])
     gold = np.arange(ROWS) % 2
     right = np.random.default_rng(config.seed).random(ROWS) < SKILL.get(method, 0.85)  # the same rows are hard for all
@@ -64,8 +63,16 @@ def pretend(config_file: str) -> None:
     (folder / "result.json").write_text(json.dumps(result))
 
 
+# the process of a pretended run: it imports next to nothing, for there are hundreds of them
+FAIL = "import sys; sys.stderr.write('some noise\\nerror: no such model \\'x\\'\\n'); sys.exit(2)"
+MOVE = "import os, sys; os.rename(*sys.argv[1:])"
+
+
 def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """Cells of a comparison write a result at once, whatever their options; those of methods in the set fail."""
+    """Cells of a comparison leave a result at once, whatever their options; those of methods in the set fail.
+
+    What a cell leaves is written here, beside its folder, and its process moves it there.
+    """
     from datadiet.comparison import running
 
     failing: set[str] = set()
@@ -73,17 +80,15 @@ def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     def command(self: Any, cell: Any, rows: int | None) -> list[str]:
         made = real(self, cell, rows)
-        return [sys.executable, __file__, "fail" if cell.method in failing else "write", made[-1]]
+        if cell.method in failing:
+            return [sys.executable, "-I", "-S", "-c", FAIL]
+        folder = Path(read_config(Path(made[-1])).output)
+        written = folder.with_name(f"{folder.name}.written")
+        pretend(made[-1], written)
+        return [sys.executable, "-I", "-S", "-c", MOVE, str(written), str(folder)]
 
     monkeypatch.setattr(running._Runner, "_command", command)
     monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+    monkeypatch.setattr("datadiet.data.configured.load_configured", lambda config: None)
+    monkeypatch.setattr("datadiet.data_checks.check_with_data", lambda *_: None)
     return failing
-
-
-if __name__ == "__main__":
-    what, place = sys.argv[1:]
-    if what == "fail":
-        sys.stderr.write("some noise\nerror: no such model 'x'\n")
-        raise SystemExit(2)
-    pretend(place)

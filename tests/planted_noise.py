@@ -29,11 +29,21 @@ class Planted:
 
 
 def planted(
-    rate: float, *, rows: int = 2000, classes: int = 5, apart: float = 4.0, epochs: int = 3, seed: int = 0
+    rate: float,
+    *,
+    rows: int = 2000,
+    classes: int = 5,
+    apart: float = 4.0,
+    by_heart: float = 0.0,
+    epochs: int = 3,
+    seed: int = 0,
 ) -> Planted:
-    """Train on points of which the share `rate` has another label than its own; `apart` makes the classes easy."""
+    """Train on points of which the share `rate` has another label than its own; `apart` makes the classes easy, and
+    with `by_heart` each row has a feature of its own, by which its label is learned, wrong or not."""
     rng = np.random.default_rng([seed, rows, classes])
     points, true = _points(rng, rows, classes, apart)
+    if by_heart:
+        points = np.c_[points, by_heart * np.eye(rows)]
     labels, flipped = true.copy(), np.zeros(rows, bool)
     flipped[rng.permutation(rows)[: round(rate * rows)]] = True
     labels[flipped] = (true[flipped] + rng.integers(1, classes, flipped.sum())) % classes

@@ -89,3 +89,10 @@ def test_what_is_decided_later_does_not_move_what_has_been():
 def test_what_is_impossible_is_refused(options, said):
     with pytest.raises(ArgumentError, match=said):
         schedule(**options)
+
+
+def test_floors_bound_every_cycle_from_below():
+    schedule = AdaptiveSchedule(num_examples=100, epochs=5, batch=16, least=30)
+    assert schedule.decide(1, 3).count(1) == 32  # whole steps, and never fewer than the floors take
+    assert schedule.decide(1, 50).count(1) == 48
+    assert AdaptiveSchedule(num_examples=100, epochs=5, batch=16, least=90).decide(1, 3).count(1) == 100

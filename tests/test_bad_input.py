@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from datadiet.checks import UserError
+from datadiet.cli import Call, app
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.config_checks import check_config
 from datadiet.finetuning import finetune
@@ -157,6 +158,36 @@ def test_a_keep_that_leaves_no_full_batch(tmp_path: Path, model: str) -> None:
     assert "12 of 32 examples, and a step takes 16" in problem
 
 
+CLASSES: dict[str, tuple[str, dict[str, Any], str]] = {
+    "floors that take more than is kept": (
+        "classification", {"floor": 9}, "a floor of 9 rows in each of 2 classes needs 18 rows, but only 16 are kept.",
+    ),
+    "floors at the last step of keep": (
+        "classification", {"floor": 5, "keep": "1:0.7,3:0.3"}, "needs 10 rows, but only 8 are kept. Lower the floor",
+    ),
+    "a floor above the size of a class": (
+        "intent-slot",
+        {"floor": 11, "tolerance": 1.0},
+        "a floor of 11 rows per class is more than there are of 'play_music' (10); lower it to 10 or less.",
+    ),
+    "a floor above the size of a set of labels": (
+        "multi-label", {"floor": 8, "keep": 0.9}, "a floor of 8 rows per class is more than there are of 'amber' (",
+    ),
+    "an option for a class that does not exist": (
+        "classification",
+        {"select": "directed", "select_options": "directions.ambre=easy"},
+        "unknown class in directions 'ambre'; did you mean 'amber'?",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_options_that_the_classes_do_not_allow(tmp_path: Path, model: str, name: str) -> None:
+    kind, changes, said = CLASSES[name]
+    problems = refused(config_for(tmp_path, model, kind, refresh_every=1, **changes))
+    assert said in problems[0], problems
+
+
 def test_more_training_rows_than_there_are(tmp_path: Path, model: str) -> None:
     (problem,) = refused(config_for(tmp_path, model, train_rows=33))
     assert problem == "train_rows must be at most 32, the rows there are to train on, got 33."
@@ -217,6 +248,38 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "weights for a number": ({"task": "regression", "class_weights": "balanced"}, "class_weights is for classes"),
     "smoothing for a number": ({"task": "regression", "label_smoothing": 0.1}, "label_smoothing is for classes"),
     "floor for a number": ({"task": "regression", "floor": 2}, "floor is for classes; a regression has none."),
+    "margin of a number": ({"task": "regression", "score": "margin"}, "the score margin is for classes"),
+    "entropy of a number": ({"task": "regression", "score": "entropy"}, "the score entropy is for classes"),
+    "loss of a class for a number": (
+        {"task": "regression", "score": "cross_entropy", "select": "uncertain"},
+        "the score cross_entropy is for classes; a regression has none.",
+    ),
+    "dynamics of a class for a number": ({"task": "regression", "score": "aum"}, "the score aum is for classes"),
+    "a distance for classes": (
+        {"score": "absolute_error"}, "the score absolute_error is for regression, not for classification.",
+    ),
+    "quotas for a number": (
+        {"task": "regression", "select": "balanced"}, "the selector balanced is for examples with a class",
+    ),
+    "quotas for a tagger": (
+        {"task": "token-classification", "select": "drop_quota"},
+        "the selector drop_quota is for examples with a class; for token-classification they have none.",
+    ),
+    "recalls of sets of labels": (
+        {"task": "multi-label", "select": "drop_quota"},
+        "the selector drop_quota is for examples with one class each (classification and intent-slot)",
+    ),
+    "directions of sets of labels": (
+        {"task": "multi-label", "select": "directed", "select_options": "directions.amber=easy"},
+        "the option directions of directed is for examples with one class each",
+    ),
+    "groups of a number": (
+        {"task": "regression", "select": "moderate", "select_options": "per_group=true"},
+        "per_group of the selector moderate is for examples with a class",
+    ),
+    "guard for a number": ({"task": "regression", "offset": "auto"}, "offset auto is for examples with one class each"),
+    "guard for sets of labels": ({"task": "multi-label", "offset": "auto"}, "offset auto is for examples with one"),
+    "guard for a tagger": ({"task": "token-classification", "offset": "auto"}, "offset auto is for examples with one"),
     "stopping without checkpoints": (
         {"early_stopping": 2, "checkpoint_every": 2}, "early_stopping needs a checkpoint of every epoch",
     ),
@@ -235,6 +298,12 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "data missing": ({"data": "./nowhere"}, "no file or folder './nowhere'."),
     "data of GLUE misspelt": ({"data": "glue/sst"}, "unknown data set 'glue/sst'; did you mean 'glue/sst2'?"),
     "model missing": ({"model": "./nowhere"}, "the model folder ./nowhere does not exist."),
+    "a score of several checkpoints": (
+        {"score": "vog"}, "'vog' is not made while training: write it with datadiet score, and give that file",
+    ),
+    "losses of a model on other data": (
+        {"select": "top_reducible"}, "'irreducible_loss' is not made while training: write it with datadiet score",
+    ),
     "scores missing": (
         {"scores_from": "nowhere", "warmup_epochs": 0},
         "scores_from must be a run folder, or a file of datadiet score: nowhere/scores holds no",
@@ -330,11 +399,18 @@ def test_what_is_right_is_not_refused(tmp_path: Path, model: str) -> None:
 # ---- through the command line
 
 
-def run(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "datadiet", "finetune", *arguments],
-        capture_output=True, text=True, check=False, cwd=home, env={**os.environ, "COLUMNS": "80"},
-    )  # fmt: skip
+Ended = tuple[int, str, str]  # exit code, stdout, stderr
+
+
+def run_apart(*arguments: str) -> Ended:
+    done = subprocess.run([sys.executable, "-m", "datadiet", *arguments], capture_output=True, text=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def run_here(*arguments: str) -> Ended:
+    """The same in this process, which has imported everything."""
+    done = CliRunner().invoke(app, arguments, obj=Call(0.0))
+    return done.exit_code, done.stdout, done.stderr
 
 
 def written(settings: dict[str, Any]) -> Change:
@@ -372,16 +448,20 @@ COMMANDS: dict[str, tuple[Change, list[str], list[str]]] = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", COMMANDS)
-def test_the_command_line_says_it_once_and_exits_with_2(tmp_path: Path, model: str, name: str) -> None:
+@pytest.mark.parametrize(("name", "run"), [(name, run_here) for name in COMMANDS] + [("several arguments", run_apart)])
+def test_the_command_line_says_it_once_and_exits_with_2(
+    tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch, name: str, run: Callable[..., Ended]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
     change, arguments, said = COMMANDS[name]
     data = write_toy_folder(tmp_path, n=32)
     change(data)
     before = sorted(tmp_path.rglob("*"))
     models = [] if "--model" in arguments else ["--model", model]
-    done = run(str(data), "--output", "run", "--batch-size", "8", *models, *arguments, home=tmp_path)
-    assert done.returncode == 2, done.stderr
-    assert all(part in done.stderr for part in said), done.stderr
-    assert done.stderr.count("error:") == 1
-    assert "Traceback" not in done.stdout + done.stderr
+    code, out, err = run("finetune", str(data), "--output", "run", "--batch-size", "8", *models, *arguments)
+    assert code == 2, err
+    assert all(part in err for part in said), err
+    assert err.count("error:") == 1
+    assert "Traceback" not in out + err
     assert sorted(tmp_path.rglob("*")) == before

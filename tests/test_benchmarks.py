@@ -698,10 +698,14 @@ def test_the_tolerance_is_measured_on_fixed_shares(tmp_path: Path, monkeypatch: 
 # ----------------------------------------------------------------------------------------------------------- geometry
 
 
-def test_every_case_of_geometry_runs_and_its_figures_are_kept(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks.geometry", "--output", str(tmp_path / "geometry.json")]
+def test_every_case_of_geometry_runs_and_its_figures_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from benchmarks import geometry
+
     small = ["--sentences", "300", "--points", "200", "--only", "scdp,prototypes,k_center,graph_cut"]
-    done = subprocess.run([*command, *small], cwd=ROOT, check=True, capture_output=True, text=True)
+    monkeypatch.setattr(sys, "argv", ["geometry", "--output", str(tmp_path / "geometry.json"), *small])
+    geometry.main()
     kept = json.loads((tmp_path / "geometry.json").read_text())
     assert {name: case["number"] for name, case in kept.items()} == {
         "scdp": 300,
@@ -710,7 +714,7 @@ def test_every_case_of_geometry_runs_and_its_figures_are_kept(tmp_path: Path) ->
         "graph_cut": 200,
     }
     assert all(case["seconds"] >= 0 and case["peak_bytes"] > 1e7 for case in kept.values())
-    assert str(tmp_path) not in done.stdout
+    assert str(tmp_path) not in capsys.readouterr().out
     assert tables.TABLES["geometry"](tmp_path).count("| `") == 4
 
 

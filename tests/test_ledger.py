@@ -94,3 +94,20 @@ def test_scoring_counts_forward_only():
     ledger.count_scoring(5, 50)
     cost = ledger.snapshot()
     assert (cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward) == (5, 0, 50, 0)
+
+
+def test_a_run_inside_takes_the_place_of_its_own_time(clock):
+    ledger = Ledger()
+    clock(1)
+    inner = Ledger()
+    with inner.charge("train"):
+        clock(4)
+        inner.count_training(10, 100)
+        inner.charge_shared(7)  # spent by others, before
+    with inner.charge("eval"):
+        clock(2)
+    ledger.include(inner.snapshot())
+    clock(1)
+    cost = ledger.snapshot()
+    assert (cost.load_s, cost.train_s, cost.eval_s, cost.shared_s, cost.total_s) == (2, 11, 2, 7, 15)
+    assert (cost.examples_backward, cost.tokens_forward) == (10, 100)

@@ -13,10 +13,12 @@ from scipy.special import ndtr
 
 from datadiet.checks import ArgumentError
 from datadiet.diet import Diet
-from datadiet.lapses import Curve, fit_curve, normal_scores
+from datadiet.first_sights import known_evidence
+from datadiet.lapses import STILL_SEEN, Curve, Evidence, evidence, fit_curve, fit_level, normal_scores
 from datadiet.noise import LEAST_RATE, LEAST_ROWS, MOST_OF_CLASS, NoiseGuard, set_aside
-from datadiet.records import HeadSignals, Signals
+from datadiet.records import HeadSignals, Scores, Signals
 from datadiet.scores.free import free_signals, label_signals
+from datadiet.watching import Watch
 from planted_noise import planted
 
 ROWS = 2000
@@ -40,14 +42,39 @@ def test_a_planted_level_is_found_within_its_interval(rate, classes):
     scores = normal_scores(rng.uniform(size=20_000))
     errors = ndtr(-(1.0 + 1.2 * scores))
     wrong = rng.uniform(size=20_000) < rate + (1 - rate * classes / (classes - 1)) * errors
-    curve = fit_curve(scores, wrong, classes)
-    assert curve.low <= rate <= curve.high
-    assert curve.high - curve.low < 0.06
-    assert curve.rate == pytest.approx(rate, abs=0.02)
+    found = evidence(scores, wrong)
+    level = fit_level([found], classes)
+    assert level.low <= rate <= level.high
+    assert level.high - level.low < 0.06
+    assert level.rate == pytest.approx(rate, abs=0.02)
+    curve = fit_curve(found, classes, rate=level.rate)
+    assert (curve.offset, curve.slope) == (pytest.approx(1.0, abs=0.3), pytest.approx(1.2, abs=0.3))
+
+
+def made_up_evidence(level, rows=10_000, **options):
+    rng = np.random.default_rng(round(1000 * level))
+    scores = normal_scores(rng.uniform(size=rows))
+    errors = ndtr(-(1.0 + 1.2 * scores))
+    return evidence(scores, rng.uniform(size=rows) < level + (1 - 2 * level) * errors, **options)
+
+
+def test_parts_that_agree_make_the_interval_smaller():
+    one, both = (fit_level([made_up_evidence(0.1)] * times, 2) for times in (1, 2))
+    assert one.rate == both.rate
+    assert both.high - both.low < one.high - one.low
+
+
+def test_of_rows_seen_again_some_wrong_labels_may_have_been_learned_by_heart():
+    """At their second sight less contradicts: that says no more than how little it can be."""
+    first, again = made_up_evidence(0.2), made_up_evidence(0.2 * STILL_SEEN, again=True)
+    assert fit_level([first, again], 2).rate == pytest.approx(0.2, abs=0.02)
+    assert fit_level([again], 2).high > 0.18
+    as_if_first = Evidence(again.scores, again.contradicted, again.rows)
+    assert fit_level([first, as_if_first], 2).rate < 0.18
 
 
 def test_suspicion_is_the_posterior_by_hand():
-    curve = Curve(0.1, 0.1, 0.1, offset=1.0, slope=1.0)
+    curve = Curve(0.1, offset=1.0, slope=1.0)
     error = ndtr(-1.0)  # at score 0, of three classes
     clean_wrong, flipped_wrong = 0.9 * error, 0.1 * (1 - error / 2)
     found = curve.suspicion(np.zeros(2), np.array([True, False]), 3)
@@ -58,7 +85,7 @@ def test_suspicion_is_the_posterior_by_hand():
 @given(st.floats(0, 0.4), st.floats(-1, 4), st.floats(0.5, 4), st.integers(2, 20))
 @settings(max_examples=50, deadline=None)
 def test_of_contradictions_the_sure_ones_are_suspected_most(rate, offset, slope, classes):
-    curve = Curve(min(rate, (classes - 1) / classes), 0, 1, offset, slope)
+    curve = Curve(min(rate, (classes - 1) / classes), offset, slope)
     found = curve.suspicion(np.linspace(-3, 3, 31), np.ones(31, bool), classes)
     assert ((found >= 0) & (found <= 1)).all()
     assert (np.diff(found) >= -1e-9).all()
@@ -81,6 +108,21 @@ def test_planted_rates_are_recovered_within_three_points(rate, seed):
     assert guard.rate == pytest.approx(rate, abs=0.03)
     if rate == 0:
         assert not aside.any()
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rate", [0.0, 0.2])
+def test_labels_learned_by_heart_after_an_epoch_still_count(rate, seed):
+    """With what the second epoch says of all rows averaged in, the estimate was at most 17 %."""
+    data = planted(rate, rows=3000, classes=3, apart=2.5, by_heart=5, epochs=2, seed=seed)
+    margin, loss = (data.columns[name][1].astype(float) for name in ("margin", "loss"))
+    second = evidence(normal_scores(np.exp(np.maximum(margin, 0) - loss)), margin > 0)
+    assert fit_level([second], 3).rate <= 0.8 * rate
+    guard = NoiseGuard()
+    for epoch in range(2):
+        guard, aside = guard.review(data.epoch(epoch), np.ones(3000, bool), data.labels, epoch=epoch + 1)
+    assert guard.rate == pytest.approx(rate, abs=0.03)
+    assert data.flipped[aside].mean() > 0.8 if rate else not aside.any()
 
 
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])
@@ -121,6 +163,10 @@ def reviewed_rows(rows):
 # ---- the reviews
 
 
+def late_in(data):
+    return data.columns["moment"][0] > np.median(data.columns["moment"][0])
+
+
 def test_rows_at_rest_that_agree_in_a_pass_come_back():
     data = planted(0.1)
     guard, aside = reviewed(data)
@@ -132,6 +178,61 @@ def test_rows_at_rest_that_agree_in_a_pass_come_back():
     assert not still[rest[:7]].any()
     assert still[rest[7:]].all()
     assert later.reviews[-1].returned == 7
+
+
+def test_each_row_counts_once_at_its_first_sight_by_a_model_that_was_ready():
+    data = planted(0.1)
+    guard, _ = reviewed(data)
+    late = late_in(data)
+    assert np.array_equal(guard.arrays["heard"], late)
+    guard, _ = guard.review(data.epoch(1), ALL, data.labels, epoch=2)
+    assert guard.arrays["heard"].all()
+    parts = known_evidence(guard.arrays)
+    assert [part.again for part in parts] == [False, True]
+    assert sum(part.rows.sum() for part in parts) == ROWS
+    third, _ = guard.review(data.epoch(2), ALL, data.labels, epoch=3)
+    assert [review.evidence for review in third.reviews] == [late.sum(), ROWS, ROWS]
+    assert third.rate == guard.rate
+
+
+@pytest.mark.parametrize("hardest", [0.3, 0.9])
+def test_rows_chosen_by_their_values_are_no_sample(hardest):
+    """Among the hardest there are more wrong labels: they say nothing of the level."""
+    data = planted(0.1)
+    guard, _ = reviewed(data)
+    chosen = data.columns["loss"][0] > np.quantile(data.columns["loss"][0], 1 - hardest)
+    later, aside = guard.review(data.epoch(1), chosen, data.labels, epoch=2)
+    assert later.rate == guard.rate
+    assert later.reviews[-1].evidence == late_in(data).sum()
+    assert later.reviews[-1].share > later.rate
+    assert data.flipped[aside].mean() > 0.8
+
+
+def test_a_pass_over_part_of_the_rows_seen_again_is_no_evidence():
+    data = planted(0.1)
+    guard, _ = reviewed(data)
+    columns = {**data.epoch(1), "moment": np.where(np.arange(ROWS) % 2, data.epoch(1)["moment"], np.float32(np.nan))}
+    later, _ = guard.review(columns, ALL & ~guard.arrays["aside"], data.labels, epoch=2)
+    assert later.reviews[-1].evidence == late_in(data).sum()
+
+
+def test_nothing_rests_where_the_interval_comes_near_to_nothing():
+    """Few rows: the estimate is above the least, the doubt larger."""
+    data = planted(0.03, rows=420, apart=3.0)
+    guard, aside = NoiseGuard().review(data.epoch(1), np.ones(420, bool), data.labels, epoch=1)
+    assert guard.rate >= LEAST_RATE
+    assert guard.reviews[-1].low <= LEAST_RATE / 2
+    assert not aside.any()
+
+
+def test_a_pass_does_not_replace_what_training_saw():
+    watch = Watch(np.zeros(4, np.int64))
+    columns = ("label_loss", "label_margin", "moment")
+    for source, rows, value in (("train", [0, 1], 1.0), ("pass", [1, 2], 5.0), ("train", [0], 2.0)):
+        values = {name: np.full(len(rows), value, np.float32) for name in columns}
+        watch.take(Scores(np.array(rows), values, source, 0, 0))
+    arrays, _ = watch.state()
+    assert arrays["loss"][:3].tolist() == [2.0, 1.0, 5.0]
 
 
 def test_rows_seen_late_join_at_a_later_review():
@@ -192,7 +293,8 @@ def test_the_summary_tells_rate_interval_and_whom():
     assert summary["aside"] == aside.sum() == sum(summary["aside_by_label"].values())
     assert set(summary["aside_by_label"]) == set(names)
     review = summary["reviews"][0]
-    assert review["low"] <= review["fitted"] <= review["high"]
+    assert review["low"] <= review["rate"] <= review["high"]
+    assert review["evidence"] == late_in(data).sum()
     suspects = guard.suspects()
     assert (np.diff(suspects["suspicion"]) <= 0).all()
     assert set(suspects["row"]) == set(np.flatnonzero(aside))

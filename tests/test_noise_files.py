@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from datadiet.checks import ArgumentError
 from datadiet.finetuning import finetune
 from datadiet.noise import NoiseGuard
 from datadiet.noise_files import NOISE, SUSPECTS, write_noise
@@ -53,8 +52,3 @@ def test_a_run_with_a_guard_tells_of_it(tmp_path: Path, kind: str) -> None:
     assert scores["label_loss"].notna().all()
     if kind == "classification":
         assert np.allclose(scores["label_loss"], scores["loss"])
-
-
-def test_a_regression_has_no_labels_to_be_wrong(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match="offset='auto' needs the class of each example"):
-        finetune(toy_config(tmp_path, "regression", offset="auto"))

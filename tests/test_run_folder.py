@@ -87,8 +87,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
         "score": "el2n", "select": "hardest", "history": "last", "keep": 0.5, "tolerance": None, "combine": "norm",
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
         "offset": 0.0, "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
-        "select_options": {},
-        "score_options": {},
+        "select_options": {}, "score_options": {}, "row_weights": False,
     }  # fmt: skip
 
 

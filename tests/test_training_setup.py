@@ -15,11 +15,11 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_
 
 from datadiet.checks import ArgumentError
 from datadiet.config_checks import LR_SCHEDULES
+from datadiet.data_checks import examples_per_step
 from datadiet.finetuning import RunTrainer, finetune
 from datadiet.models import load_saved
 from datadiet.scoring import predict_all
 from datadiet.tasks import task_of_saved_model
-from datadiet.training_setup import examples_per_step
 from tiny import TOYS, tiny_model_folder
 from toyrun import Heard, predictions_of, rewrite, same, toy_config, watched, weights_of
 
@@ -97,7 +97,7 @@ def test_accumulation_plans_in_whole_steps(tmp_path: Path) -> None:
 def test_several_gpus_of_one_process_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(Path(), data="d", model="m", batch_size=4, gradient_accumulation=3)
     assert examples_per_step(config) == 12
-    monkeypatch.setattr("datadiet.training_setup.best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("datadiet.data_checks.best_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert examples_per_step(config) == 24
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,6 @@ from datadiet.progress import Silent, StepReport
 from datadiet.records import EpochResult, Forecast
 from datadiet.store import read_table
 from tiny import TOYS, tiny_model_folder, write_toy_folder
-
-gc.freeze()  # the Trainer collects garbage at each start: half a second over everything that torch has imported
 
 SECONDS = ("load_s", "train_s", "score_s", "select_s", "eval_s", "save_s")
 

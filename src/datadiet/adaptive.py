@@ -25,6 +25,7 @@ class AdaptiveSchedule(BaseSchedule):
         counts: Rows of the cycles decided so far; a cycle that is not decided counts as everything.
         ending: Where it was decided to end earlier than planned: the epoch at which that was decided, and the number
             of epochs after which training ends.
+        least: Rows that every cycle trains on at least, for floors.
 
     Raises:
         ArgumentError: For everything that is not allowed, together.
@@ -42,6 +43,7 @@ class AdaptiveSchedule(BaseSchedule):
     batch: int = 1
     counts: tuple[int, ...] = ()
     ending: tuple[int, int] | None = None
+    least: int = 0
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -96,13 +98,16 @@ class AdaptiveSchedule(BaseSchedule):
 
         Args:
             epoch: The first of the cycle that is decided next.
-            wanted: Rows; rounded to whole steps, and to everything where less than a step would be saved.
+            wanted: Rows, `least` where they are fewer; rounded to whole steps, and to everything where less than a step
+                would be saved.
             last: The number of epochs after which training ends, where that is now decided.
         """
         if self.cycle(epoch) != len(self.counts):
             raise ValueError(f"epoch {epoch} does not begin the cycle that is decided next")
-        everything = wanted > self.num_examples - self.batch
-        counts = (*self.counts, self.num_examples if everything else self.in_batches(wanted))
+        everything = max(wanted, self.least) > self.num_examples - self.batch
+        rows = self.in_batches(max(wanted, self.least))
+        rows += self.batch if rows < self.least else 0
+        counts = (*self.counts, self.num_examples if everything else rows)
         return replace(self, counts=counts, ending=self.ending if last is None else (epoch, last))
 
     def position(self, step: int) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet import run_folder as layout
-from datadiet.checks import ArgumentError
+from datadiet.checks import ArgumentError, Problems
 from datadiet.data.records import Examples
 from datadiet.device import best_device
 from datadiet.diet import Diet
@@ -51,21 +51,51 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
         ArgumentError: If the score needs what is not there; says what to do.
         DataError: If the score file is of other data, or lacks rows.
     """
+    problems = Problems()
+    problems.found += lacking(diet)
+    problems.raise_any()
     features = embeddings_of(material) if diet.covers else None
-    name = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
-    source = None if diet.scores_from is None else Path(diet.scores_from).expanduser()
+    name, source = wanted(diet), _source(diet)
     is_file = source is not None and source.is_file()
-    if diet.measure.kind != "given" and name != IRREDUCIBLE and not is_file:
+    if not _is_given(diet) and not is_file:
         return Beforehand(None, features)
     if source is not None and is_file:
         return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and name in GRADIENT_SCORES:
         return Beforehand(_from_run(source, name, material), features)
-    if name in HERE:
-        return Beforehand(whole_set_values([name], material)[name], features)
-    raise ArgumentError(
-        f"{name!r} is not made while training: write it with datadiet score, and give that file as scores_from."
-    )
+    return Beforehand(whole_set_values([name], material)[name], features)
+
+
+def wanted(diet: Diet) -> str:
+    """The score that a diet reads, where training does not make it."""
+    return IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
+
+
+def lacking(diet: Diet, *, planned: bool = False) -> list[str]:
+    """What a diet's score needs and is not given; nothing where it can be had.
+
+    Args:
+        diet: Of the run.
+        planned: Whether what `scores_from` names is still to be made.
+    """
+    name, source = wanted(diet), _source(diet)
+    if not _is_given(diet) or name in HERE or (source is not None and (planned or source.is_file())):
+        return []
+    if source is None or name not in GRADIENT_SCORES:
+        how = "write it with datadiet score, and give that file as scores_from"
+        return [f"{name!r} is not made while training: {how}."]
+    steps = len(checkpoints_of(source))
+    if steps >= 2 or name == "grand" or not source.is_dir():
+        return []
+    return [f"{name} needs at least two checkpoints, and {source} has {steps}: train it with --keep-checkpoints."]
+
+
+def _is_given(diet: Diet) -> bool:
+    return diet.measure.kind == "given" or diet.select == "top_reducible"
+
+
+def _source(diet: Diet) -> Path | None:
+    return None if diet.scores_from is None else Path(diet.scores_from).expanduser()
 
 
 def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
@@ -84,10 +114,6 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
     steps = checkpoints_of(run)
-    if len(steps) < 2 and name != "grand":
-        raise ArgumentError(
-            f"{name} needs at least two checkpoints, and {run} has {len(steps)}: train it with --keep-checkpoints."
-        )
     model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
     if model is not None:
         model.to(best_device())

@@ -8,10 +8,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from datadiet.checks import ArgumentError
-from datadiet.records import Selection
+from datadiet.records import EpochPlan, Selection
 from datadiet.selectors import NEEDS, OPTIONS, SELECTORS, with_floor
 
 Selector = Callable[..., Selection]
@@ -38,6 +38,50 @@ class Known:
         """What is known of some rows, int64 `(m,)`."""
         groups = None if self.groups is None else self.groups[rows]
         return replace(self, groups=groups, features=None if self.features is None else self.features[rows])
+
+
+def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPlan:
+    """A plan whose rows also have loss weights of their own.
+
+    `w_i = r_i m / sum_S(r)` over the m rows S of a plan without weights: the weights of what is trained on have the
+    mean 1, so that the loss keeps its scale. Where a selector gives weights `s`, whose sums stand for all n rows:
+    `w_i = s_i r_i n / sum_all(r)`, which leaves them as unbiased as they were.
+
+    Args:
+        plan: Its `weights` are those of the selector.
+        row_weights: float `(num_rows,)`, above 0, on any scale; None where all rows are alike.
+
+    Example:
+        >>> rows = np.array([3.0, 1.0, 1.0, 1.0], np.float32)  # the first one stands for three
+        >>> weighed(EpochPlan(0, np.array([0, 1]), full=False), rows).weights
+        array([1.5, 0.5], dtype=float32)
+        >>> drawn = EpochPlan(0, np.array([0, 1]), full=False, weights=np.float32([1, 3]))
+        >>> weighed(drawn, rows).weights
+        array([2., 2.], dtype=float32)
+    """
+    if row_weights is None:
+        return plan
+    own = row_weights[plan.rows].astype(np.float64)
+    everything = row_weights.mean(dtype=np.float64)
+    found = own / own.mean() if plan.weights is None else plan.weights * own / everything
+    return replace(plan, weights=found.astype(np.float32))
+
+
+def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
+    """Loss weights of the rows; None where all are alike, so that nothing is multiplied.
+
+    Raises:
+        ArgumentError: If there is not one for each row, or one is not finite and above 0.
+    """
+    if weights is None:
+        return None
+    found = np.asarray(weights, np.float32)
+    if found.shape != (num_rows,):
+        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {found.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+    if bad.size:
+        raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
+    return None if num_rows == 0 or (found == found[0]).all() else found
 
 
 class Chooser:

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.checks import DataError, Problems
+from datadiet.score_file import ScoreFile
 
 FILE = "probabilities.parquet"  # in a run folder
 SCHEMA = "1"
@@ -174,11 +175,27 @@ def _matrix(column: Any, classes: int) -> NDArray[np.float32]:
     return found
 
 
-def cleanlab_inputs(source: str | Path | ClassProbabilities) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+def of_score_file(file: ScoreFile) -> ClassProbabilities:
+    """The class probabilities of a score file, as `datadiet score --probabilities` keeps them.
+
+    Raises:
+        DataError: If it holds none, or no labels.
+    """
+    if file.probabilities is None or file.labels is None:
+        raise DataError("the score file has no class probabilities: make it with datadiet score --probabilities.")
+    number = {name: place for place, name in enumerate(file.label_names)}
+    labels = np.array([number.get(label, UNLABELLED) for label in file.labels], np.int64)
+    return ClassProbabilities(file.ids, labels, file.probabilities, np.ones(len(file), np.int32), file.label_names)
+
+
+def cleanlab_inputs(
+    source: str | Path | ClassProbabilities | ScoreFile,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """What `cleanlab.filter.find_label_issues(labels, pred_probs)` takes as it is; cleanlab itself is not needed.
 
     Args:
-        source: Class probabilities, a file of them, or a run folder that has recorded them (`datadiet.Probe`).
+        source: Class probabilities, a file of them, a run folder that has recorded them (`datadiet.Probe`), or a score
+            file that holds them (`datadiet.read_scores`; of `--folds` they are out of sample, as cleanlab asks).
 
     Returns:
         `labels` int64 `(n,)`, and `pred_probs` float64 `(n, classes)`, whose rows sum to 1. The place of an example is
@@ -198,7 +215,8 @@ def cleanlab_inputs(source: str | Path | ClassProbabilities) -> tuple[NDArray[np
     models that did not see the example. A mean over the first epochs has seen it, a few times: what is mislabelled is
     then not fitted yet. A late pass has memorised it and finds little.
     """
-    found = source if isinstance(source, ClassProbabilities) else read_probabilities(source)
+    held = of_score_file(source) if isinstance(source, ScoreFile) else source
+    found = held if isinstance(held, ClassProbabilities) else read_probabilities(held)
     problems = Problems()
     unknown = ~np.isfinite(found.probabilities).all(1)
     outside = found.labels >= found.probabilities.shape[1]

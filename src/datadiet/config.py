@@ -52,6 +52,8 @@ class FinetuneConfig:
         teacher: A saved model or run folder of the same classes: the loss takes a part of it from what that model says
             of the training rows, the more the less is kept. `teacher_temperature` softens both.
         dedupe: Keep one of the training rows that have the same text, with the label that most of them have.
+        dedupe_weights: With `dedupe`: a row that is kept counts in the loss as often as its text came; see
+            `datadiet.choosing.weighed` for the scale.
         energy: Measure the energy of the run with codecarbon.
         cache: A folder that keeps tokenised data, and what a teacher says of it, for other runs on the same data. The
             time it took is charged to each.
@@ -107,6 +109,7 @@ class FinetuneConfig:
     dev_share: float = 0.1
     drop_overlap: bool = False
     dedupe: bool = False
+    dedupe_weights: bool = False
     text_column: str | None = None
     text_pair_column: str | None = None
     label_column: str | None = None

@@ -6,6 +6,7 @@ import importlib.util
 import math
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,8 +14,7 @@ from typing import Any, TypeVar
 from transformers.integrations import integration_utils
 
 from datadiet import run_folder as layout
-from datadiet.adaptive import AdaptiveSchedule
-from datadiet.beforehand import IRREDUCIBLE
+from datadiet.beforehand import lacking, wanted
 from datadiet.checks import Problems, UserError, percent_hint
 from datadiet.config import FinetuneConfig, well_typed
 from datadiet.data.columns import check_columns
@@ -29,9 +29,10 @@ from datadiet.energy import MISSING
 from datadiet.history import HISTORIES, History
 from datadiet.models import resolve_model
 from datadiet.run_folder import saved_model
-from datadiet.schedules import Schedule, parse_keep
+from datadiet.schedule_checks import PHASES, schedule_problems
 from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
+from datadiet.suitable import one_class_problems, score_problems, selector_problems
 from datadiet.tasks import TASKS
 
 # those of transformers that need no options of their own
@@ -45,10 +46,8 @@ LR_SCHEDULES = (
     "inverse_sqrt",
 )
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")  # whose packages have their names
-PHASES = ("warmup_epochs", "refresh_every", "anneal_epochs", "static")
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
 JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
-MANY = 10**9  # examples: so many that no share of them is less than a batch
 Found = TypeVar("Found")
 
 
@@ -70,16 +69,13 @@ def check_config(config: FinetuneConfig, *, resume: bool = False) -> Diet:
     _check_machine(config, problems)
     _check_data(config, problems)
     diet = _diet(config, problems)
+    _check_task(config, problems)
+    if diet is not None:
+        problems.found += lacking(diet, planned=resume)
     _collect(lambda: resolve_model(config.model), problems)
     if not resume:
-        if config.teacher is not None:
-            teacher = Path(config.teacher).expanduser()
-            problems.check(
-                (saved_model(teacher) / "config.json").is_file(),
-                f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
-            )
+        problems.found += source_problems(config, diet)
         _collect(lambda: layout.check_new(output_folder(config)), problems)
-        _check_scores_from(config, diet, problems)
         _check_cache(config, problems)
     problems.found = list(dict.fromkeys(problems.found))  # a check and the part that it is for may say the same
     problems.raise_any()
@@ -141,6 +137,8 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         idle = getattr(config, name) != getattr(FinetuneConfig, name) and found not in needed
         known, owner = option != "task" or found in TASKS, " and ".join(map(repr, needed))
         problems.check(not (idle and known), f"{name} has no effect with {option} {found!r}; it belongs to {owner}.")
+    weighs = config.dedupe_weights and not config.dedupe
+    problems.check(not weighs, "dedupe_weights has no effect without dedupe, which keeps one row of each text.")
     for name in ("class_weights", "label_smoothing", "floor", "teacher"):
         idle = config.task == "regression" and bool(getattr(config, name))
         problems.check(not idle, f"{name} is for classes; a regression has none.")
@@ -154,6 +152,20 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         not config.keep_checkpoints or config.checkpoint_every != 0,
         "keep_checkpoints has no effect with checkpoint_every 0, which writes none.",
     )
+
+
+def _check_task(config: FinetuneConfig, problems: Problems) -> None:
+    """What the task has no values or no classes for; a name that does not exist is told elsewhere."""
+    if config.task not in TASKS:
+        return
+    options: dict[str, Any] = {}
+    if config.select_options is not None:
+        with suppress(UserError):  # told with the diet's options
+            options = parse_options(config.select_options)
+    problems.found += score_problems(config.score, config.task)
+    problems.found += selector_problems(config.select, options, config.task)
+    if config.offset == "auto":
+        problems.found += one_class_problems("offset auto", config.task)
 
 
 def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
@@ -190,6 +202,19 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
         _collect(found, problems)
 
 
+def source_problems(config: FinetuneConfig, diet: Diet | None) -> list[str]:
+    """What is wrong with the models, runs and files that a run learns from; nothing where they are as they must be."""
+    problems = Problems()
+    if config.teacher is not None:
+        teacher = Path(config.teacher).expanduser()
+        problems.check(
+            (saved_model(teacher) / "config.json").is_file(),
+            f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
+        )
+    _check_scores_from(config, diet, problems)
+    return problems.found
+
+
 def _check_scores_from(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:
     if config.scores_from is None:
         return
@@ -213,8 +238,7 @@ def _check_score_file(source: Path, diet: Diet | None, problems: Problems) -> No
             "cannot start it: leave scores_from out, or choose once with datadiet select."
         )
         return
-    wanted = IRREDUCIBLE if diet.select == "top_reducible" else diet.measure.name
-    _collect(lambda: read_scores(source, scores=[wanted]), problems)
+    _collect(lambda: read_scores(source, scores=[wanted(diet)]), problems)
 
 
 def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
@@ -239,7 +263,7 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
         problems.check(not of_file, "score_options has no effect on values that a score file holds: leave it out.")
     made: str | History = "last" if history is None or config.history == "last" else history
     diet = _collect(lambda: Diet(**settings, history=made), problems)
-    _check_schedule(config, problems)
+    problems.found += schedule_problems(config)
     if diet is None:
         return None
     diet.measure = replace(diet.measure, history_name=config.history)
@@ -259,23 +283,6 @@ def history_options(config: FinetuneConfig) -> dict[str, float]:
     if config.history == "ema":
         return {"alpha": config.history_alpha, "c": config.history_c}
     return {"window": config.history_window} if config.history == "mean" else {}
-
-
-def _check_schedule(config: FinetuneConfig, problems: Problems) -> None:
-    """Everything about the schedule but the number of examples is known; a share out of range is the diet's to say."""
-    try:
-        keep = parse_keep(config.keep)
-    except UserError:
-        keep = 0.5
-    shares = keep.values() if isinstance(keep, dict) else [keep]
-    if not all(0 < share <= 1 for share in shares):
-        keep = 0.5
-    phases = {name: getattr(config, name) for name in PHASES if getattr(config, name) is not None}
-    if config.tolerance is None:
-        _collect(lambda: Schedule(MANY, config.epochs, keep, **phases), problems)
-    else:
-        cycles = {name: phases[name] for name in ("warmup_epochs", "refresh_every") if name in phases}
-        _collect(lambda: AdaptiveSchedule(MANY, config.epochs, **cycles), problems)
 
 
 def _collect(check: Callable[[], Found], problems: Problems) -> Found | None:

@@ -155,9 +155,10 @@ def kept_embeddings(
     make: Callable[[], NDArray[np.float32]],
     *,
     dtype: str = "float16",
+    name: str = "embeddings",
     ledger: Ledger | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings from a folder, or made and kept there.
+    """Embeddings, or other arrays that took a model to compute, from a folder, or made and kept there.
 
     An entry is a `.npy` file and a `.json` file beside it, written last, which says what the embeddings were made from,
     the file's digest and the seconds that they took. A broken or foreign entry is made anew.
@@ -168,6 +169,7 @@ def kept_embeddings(
             `weights_digest`, the tokenizer, the maximal length and the pooling.
         make: Computes them, float32 `(n, d)`.
         dtype: Of the file: `float16`, half the size, each number exact to about 3 digits, or `float32`.
+        name: What the file's name begins with.
         ledger: Is charged for the seconds that an earlier run has spent on what is taken from the folder.
 
     Returns:
@@ -182,7 +184,7 @@ def kept_embeddings(
     problems.choice("dtype", dtype, PRECISIONS)
     problems.raise_any()
     named = {"origin": dict(origin), "dtype": dtype}
-    place = folder / f"embeddings-{_digest(json.dumps(named, sort_keys=True).encode())[:32]}.npy"
+    place = folder / f"{name}-{_digest(json.dumps(named, sort_keys=True).encode())[:32]}.npy"
     if (found := _read(place, named)) is not None:
         if ledger is not None:
             ledger.charge_shared(found[1])

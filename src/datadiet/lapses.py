@@ -5,15 +5,19 @@ contradiction does not fall, which is the share of wrong labels.
 
 r: share of labels replaced by another class at random; C: classes; e: the share of its own errors that a model makes;
 z: normal score of the confidence's rank, so that no calibrated probability is assumed, only a good order.
+
+Of rows that the model has trained on before, some wrong labels have been learned by heart and contradict no more: there
+k r stands for r, with k unknown, uniform between `STILL_SEEN` and 1.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtr, ndtri
+from scipy.special import logsumexp, ndtr, ndtri
 from scipy.stats import rankdata
 
 # errors fall with confidence, and not infinitely fast: the range of the probit line that is searched
@@ -21,6 +25,9 @@ _OFFSETS = np.linspace(-1.0, 5.0, 41)
 _SLOPES = np.geomspace(0.5, 4.0, 16)
 _STEP, _MOST = 0.005, 0.6
 _BINS, _LEAST_PER_BIN = 50, 20
+# at least so many of the wrong labels still contradict a model that has trained on them once, long ago
+STILL_SEEN = 2 / 3
+_SEEN = np.linspace(STILL_SEEN, 1, 21)
 _DROP = 1.353  # of the profile log-likelihood: half the 90 % quantile of chi-squared with one degree of freedom
 
 Values = NDArray[np.float64]
@@ -32,13 +39,10 @@ class Curve:
 
     Attributes:
         rate: r, the level.
-        low, high: 90 % interval of r, by profile likelihood; both r itself where it was given.
         offset, slope: a and b of the errors.
     """
 
     rate: float
-    low: float
-    high: float
     offset: float
     slope: float
 
@@ -60,6 +64,32 @@ class Curve:
         return np.asarray(np.clip(self.rate * found, 0.0, 1.0), np.float64)
 
 
+@dataclass(frozen=True)
+class Level:
+    """r and its 90 % interval, by profile likelihood."""
+
+    rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the likelihood needs of some rows that were judged at about the same time; in bins of equal size.
+
+    Attributes:
+        scores: Mean of each bin, float64 `(bins,)`, see `normal_scores`.
+        contradicted: Rows of each whose label is not what the model says.
+        rows: Rows of each.
+        again: Whether the model had trained on them before.
+    """
+
+    scores: Values
+    contradicted: Values
+    rows: Values
+    again: bool = False
+
+
 def normal_scores(confidence: NDArray[np.floating]) -> Values:
     """The quantiles of a normal distribution at the ranks of the values.
 
@@ -70,41 +100,57 @@ def normal_scores(confidence: NDArray[np.floating]) -> Values:
     return np.asarray(ndtri((rankdata(confidence) - 0.5) / len(confidence)), np.float64)
 
 
-def fit_curve(scores: Values, wrong: NDArray[np.bool_], classes: int, *, rate: float | None = None) -> Curve:
-    """The likeliest curve, on a grid.
+def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -> Evidence:
+    """Count, in bins; see `Evidence`.
 
     Args:
         scores: `(n,)`, see `normal_scores`.
-        wrong: bool `(n,)`.
-        classes: C, at least 2.
-        rate: r, where it is known from elsewhere and only the errors are wanted.
-
-    Returns:
-        The curve. The grid is exhaustive and small, so there is no start to depend on and no failure to converge.
+        wrong: bool `(n,)`, whether the label is not what the model says.
+        again: Whether the model had trained on them before.
     """
-    middle, contradicted, counts = _binned(scores, wrong)
-    errors = ndtr(-(_OFFSETS[:, None, None] + _SLOPES[None, :, None] * middle))  # (offsets, slopes, bins)
-    rates = np.arange(0, min(_MOST, (classes - 1) / classes), _STEP) if rate is None else np.array([rate])
-    fits = np.array([_log_likelihood(r, errors, contradicted, counts, classes) for r in rates])
-    profile = fits.max(axis=(1, 2))
-    best = int(profile.argmax())
-    inside = rates[profile >= profile[best] - _DROP]
-    offset, slope = np.unravel_index(fits[best].argmax(), fits[best].shape)
-    return Curve(
-        float(rates[best]), float(inside[0]), float(inside[-1]), float(_OFFSETS[offset]), float(_SLOPES[slope])
-    )
-
-
-def _binned(scores: Values, wrong: NDArray[np.bool_]) -> tuple[Values, Values, Values]:
-    """Mean score, contradicted rows and rows of bins of equal size."""
     order = np.argsort(scores, kind="stable")
     parts = np.array_split(order, max(1, min(_BINS, len(order) // _LEAST_PER_BIN)))
-    middle = np.array([scores[part].mean() for part in parts])
-    return (
-        middle,
+    return Evidence(
+        np.array([scores[part].mean() for part in parts]),
         np.array([wrong[part].sum() for part in parts], float),
         np.array([len(part) for part in parts], float),
+        again,
     )
+
+
+def fit_level(found: Sequence[Evidence], classes: int) -> Level:
+    """The likeliest level that all have in common, each with errors of its own.
+
+    Args:
+        found: Of rows that occur in one of them only, so that their log-likelihoods add up.
+        classes: C, at least 2.
+
+    Returns:
+        The level. The grid is exhaustive and small, so there is no start to depend on and no failure to converge.
+    """
+    rates = np.arange(0, _most(classes), _STEP)
+    profile = np.sum([_profile(rates, part, classes) for part in found], axis=0)
+    best = int(profile.argmax())
+    inside = rates[profile >= profile[best] - _DROP]
+    return Level(float(rates[best]), float(inside[0]), float(inside[-1]))
+
+
+def fit_curve(found: Evidence, classes: int, *, rate: float) -> Curve:
+    """The likeliest errors under a level.
+
+    Args:
+        found: Of some rows.
+        classes: C, at least 2.
+        rate: r.
+    """
+    rate = min(rate, _most(classes))
+    fits = _log_likelihood(rate, _errors(found), found, classes)
+    offset, slope = np.unravel_index(fits.argmax(), fits.shape)
+    return Curve(rate, float(_OFFSETS[offset]), float(_SLOPES[slope]))
+
+
+def _most(classes: int) -> float:
+    return min(_MOST, (classes - 1) / classes)
 
 
 def _contradicts(rate: float, errors: Values, classes: int) -> Values:
@@ -112,7 +158,23 @@ def _contradicts(rate: float, errors: Values, classes: int) -> Values:
     return np.clip(found, 1e-6, 1 - 1e-6)
 
 
-def _log_likelihood(rate: float, errors: Values, contradicted: Values, counts: Values, classes: int) -> Values:
-    found = _contradicts(rate, errors, classes)
-    total: Values = (contradicted * np.log(found) + (counts - contradicted) * np.log1p(-found)).sum(-1)
+def _profile(rates: Values, found: Evidence, classes: int) -> Values:
+    """The log-likelihood of each level, with the likeliest errors; of `again`, the mean over k."""
+    errors = _errors(found)
+    profile = np.array([_log_likelihood(rate, errors, found, classes).max() for rate in rates])
+    if not found.again:
+        return profile
+    seen = np.stack([np.interp(share * rates, rates, profile) for share in _SEEN])
+    return np.asarray(logsumexp(seen, axis=0) - np.log(len(_SEEN)), np.float64)
+
+
+def _errors(found: Evidence) -> Values:
+    """Under each offset and slope, `(offsets, slopes, bins)`."""
+    return np.asarray(ndtr(-(_OFFSETS[:, None, None] + _SLOPES[None, :, None] * found.scores)), np.float64)
+
+
+def _log_likelihood(rate: float, errors: Values, found: Evidence, classes: int) -> Values:
+    expected = _contradicts(rate, errors, classes)
+    agreed = found.rows - found.contradicted
+    total: Values = (found.contradicted * np.log(expected) + agreed * np.log1p(-expected)).sum(-1)
     return total

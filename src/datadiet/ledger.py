@@ -62,6 +62,18 @@ class Ledger:
         self._carried += seconds
         self._shared += seconds
 
+    def include(self, cost: CostLedger) -> None:
+        """Take the accounts of a run that has just ended in place of the time that it took.
+
+        Args:
+            cost: Of a run whose whole time, but for what it was charged for and others have spent, went to the account
+                that is running here.
+        """
+        self._switch(self._account)
+        self._seconds[self._account] -= cost.total_s - cost.shared_s
+        self.carry(cost)
+        self._carried -= cost.total_s - cost.shared_s  # this clock has run meanwhile
+
     def _switch(self, account: Account) -> None:
         now = time.perf_counter()
         self._seconds[self._account] += now - self._since

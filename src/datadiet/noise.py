@@ -5,7 +5,7 @@ it, and mislabelled where the model is *sure of another class*. Of the examples 
 are mistakes of its own the surer it is; wrong labels do not care how sure it is. So the share of labels that contradict
 the model, as a function of its confidence, falls to a level and no further, and that level is the share of wrong labels
 (as the lapse rate of a psychometric function). Nothing else is assumed: neither calibrated probabilities nor a clean
-set.
+set. Each row counts once for it, at the first sight of it by a model that was ready (`datadiet.first_sights`).
 """
 
 from __future__ import annotations
@@ -19,10 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.checks import ArgumentError
-from datadiet.lapses import Curve, fit_curve, normal_scores
+from datadiet.first_sights import known_evidence, no_evidence, sights, unready, with_evidence
+from datadiet.lapses import evidence, fit_curve, fit_level, normal_scores
 from datadiet.records import Json
 
-# a smaller share than this cannot be told from what a model that has trained for an epoch gets wrong: nothing rests
+# a smaller share than this cannot be told from what a model that has trained for an epoch gets wrong: nothing rests,
+# nor where the interval begins at half of it or below
 LEAST_RATE = 0.02
 # a row rests where it is likelier mislabelled than not
 SUSPECT = 0.5
@@ -44,11 +46,11 @@ class Review:
         epoch: The first that trains after it.
         judged: Rows that had been seen since the last review, those that rest left out.
         rate: Estimated share of mislabelled rows, of the whole training split.
-        fitted: The level to which contradiction falls among the judged rows.
         low, high: Its 90 % interval.
-        level: The share among the judged rows that suspicion goes by: the mean of `fitted` and of what was thought of
-            the same rows before.
-        offset, slope: Of the model's own errors; see `datadiet.lapses`.
+        evidence: Rows whose first sight it rests on.
+        share: Of mislabelled ones among the judged rows, that their suspicion goes by: `rate`, times how much more
+            they were suspected before than rows are on average.
+        offset, slope: Of the model's own errors on them; see `datadiet.lapses`.
         aside: Rows that rest now.
         joined, returned: Rows that rest since this review, and that no longer do.
         note: Why nothing was judged; empty where it was.
@@ -57,10 +59,10 @@ class Review:
     epoch: int
     judged: int
     rate: float
-    fitted: float = 0.0
     low: float = 0.0
     high: float = 0.0
-    level: float = 0.0
+    evidence: int = 0
+    share: float = 0.0
     offset: float = 0.0
     slope: float = 0.0
     aside: int = 0
@@ -76,7 +78,8 @@ class NoiseGuard:
     Attributes:
         reviews: So far, in order.
         arrays: Per row: `suspicion`, the probability that it is mislabelled, float32, nan where not judged yet;
-            `confidence` and `wrong`, of that judgement; `judgements`, how many; `aside`. Empty before the first review.
+            `confidence`, of that judgement; `judgements`, how many; `aside`; `heard`, whether its first sight counts
+            in `evidence`, which is not per row. Empty before the first review.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -110,9 +113,8 @@ class NoiseGuard:
 
         Args:
             columns: `loss` (negative log-likelihood of the label) and `margin` (largest other logit minus the
-                label's), float32 `(n,)`. Where `moment` says when in the epoch each was seen in training, nan for a
-                pass, the first judgement takes the level from the second half of the epoch, since the model was not
-                ready in the first. A row that rests, is seen in a pass and agrees with the model comes back.
+                label's), float32 `(n,)`, and `moment`, when in the epoch each was seen in training, nan for a pass;
+                see `datadiet.first_sights`. A row that rests, is seen in a pass and agrees with the model comes back.
             seen: bool `(n,)`, the rows with values newer than the last review.
             groups: int64 `(n,)`, the label of each row, from 0.
             epoch: The first that trains after it.
@@ -127,7 +129,7 @@ class NoiseGuard:
             raise ArgumentError(
                 f"the noise guard needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}."
             )
-        known = dict(self.arrays) or _nothing(len(seen))
+        known = {**_nothing(len(seen)), **self.arrays}
         usable = seen & np.isfinite(columns["loss"]) & np.isfinite(columns["margin"])
         trained = np.isfinite(columns["moment"]) if "moment" in columns else ~known["aside"]
         fresh = usable & (trained | ~known["aside"])
@@ -138,7 +140,8 @@ class NoiseGuard:
             return NoiseGuard((*self.reviews, review), known), known["aside"]
         classes = max(2, int(groups.max()) + 1)
         updated, review = _judged(known, columns, fresh, returning, classes)
-        aside = set_aside(updated["suspicion"], groups) if review.rate >= LEAST_RATE else np.zeros(len(seen), bool)
+        enough = review.rate >= LEAST_RATE and review.low > LEAST_RATE / 2
+        aside = set_aside(updated["suspicion"], groups) if enough else np.zeros(len(seen), bool)
         review = _told(replace(review, epoch=epoch), known["aside"], aside)
         return NoiseGuard((*self.reviews, review), {**updated, "aside": aside}), aside
 
@@ -213,6 +216,8 @@ def _nothing(rows: int) -> dict[str, NDArray[Any]]:
         "confidence": np.full(rows, np.nan, np.float32),
         "judgements": np.zeros(rows, np.int16),
         "aside": np.zeros(rows, bool),
+        "heard": np.zeros(rows, bool),
+        **no_evidence(),
     }
 
 
@@ -231,39 +236,30 @@ def _judged(
         np.maximum(margin, 0) - loss
     )  # of the class that the model says: exp(margin) p_label, if not it
     wrong = margin > 0
-    before = known["suspicion"][rows].astype(np.float64)
-    if np.isnan(before).any():  # the first time
-        curve, suspicion = _first(confidence, wrong, columns.get("moment"), rows, classes)
-        level = curve.rate
-    else:
-        scores, times = normal_scores(confidence), float(known["judgements"][rows].mean())
-        curve = fit_curve(scores, wrong, classes)
-        level = (times * before.mean() + curve.rate) / (times + 1)
-        suspicion = fit_curve(scores, wrong, classes, rate=level).suspicion(scores, wrong, classes)
-    updated = {name: np.array(array) for name, array in known.items()}
+    moments = columns["moment"][rows] if "moment" in columns else np.zeros(len(rows), np.float32)
+    early = unready(known["judgements"], moments, LEAST_ROWS)
+    parts = [~early, early] if early.any() else [~early]
+    updated = with_evidence(known, rows, sights(known, rows, moments, early, LEAST_ROWS), confidence, wrong)
+    level = fit_level(known_evidence(updated), classes)
+    share = level.rate * _more_suspected(known["suspicion"], rows)
+    suspicion = np.empty(len(rows))
+    for part in parts[::-1]:  # each with the errors of its own time; those that are told, of the last
+        scores = normal_scores(confidence[part])
+        curve = fit_curve(evidence(scores, wrong[part]), classes, rate=share)
+        suspicion[part] = curve.suspicion(scores, wrong[part], classes)
     updated["suspicion"][rows], updated["confidence"][rows] = suspicion, confidence
     updated["judgements"][rows] += 1
     updated["suspicion"][returning] = 0.0  # the model no longer trains on it, and has come to agree with its label
-    rate = float(np.nanmean(updated["suspicion"]))
-    review = Review(0, len(rows), rate, curve.rate, curve.low, curve.high, level, curve.offset, curve.slope)
-    return updated, review
+    heard = int(updated["heard"].sum())
+    return updated, Review(
+        0, len(rows), level.rate, level.low, level.high, heard, curve.rate, curve.offset, curve.slope
+    )
 
 
-def _first(
-    confidence: NDArray[np.float64], wrong: Mask, moments: Floats | None, rows: NDArray[np.int64], classes: int
-) -> tuple[Curve, NDArray[np.float64]]:
-    """The level from the later half, where the model was ready; each half with the errors of its own time."""
-    late = np.ones(len(rows), bool)
-    if moments is not None and np.isfinite(moments[rows]).all():
-        late = moments[rows] > np.median(moments[rows])
-    if late.sum() < LEAST_ROWS or (~late).sum() < LEAST_ROWS:
-        late[:] = True
-    suspicion = np.empty(len(rows))
-    scores = normal_scores(confidence[late])
-    curve = fit_curve(scores, wrong[late], classes)
-    suspicion[late] = curve.suspicion(scores, wrong[late], classes)
-    if not late.all():
-        scores = normal_scores(confidence[~late])
-        errors = fit_curve(scores, wrong[~late], classes, rate=curve.rate)
-        suspicion[~late] = errors.suspicion(scores, wrong[~late], classes)
-    return curve, suspicion
+def _more_suspected(suspicion: Floats, rows: NDArray[np.int64]) -> float:
+    """How many times as much as rows on average these were suspected; 1 where nothing was known."""
+    known = suspicion[np.isfinite(suspicion)].astype(np.float64)
+    if not len(known) or known.mean() == 0:
+        return 1.0
+    of_rows = suspicion[rows].astype(np.float64)
+    return float(np.where(np.isnan(of_rows), known.mean(), of_rows).mean() / known.mean())

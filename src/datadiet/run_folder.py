@@ -31,6 +31,14 @@ MAIN_METRIC = {
     "intent-slot": "exact_match",
     "token-classification": "span_f1",
 }
+# of each task, the metrics that a verdict may be about: larger is better
+METRICS = {
+    "classification": ("accuracy", "macro_f1", "matthews"),
+    "multi-label": ("micro_f1", "macro_f1", "exact_match"),
+    "regression": ("spearman", "pearson"),
+    "intent-slot": ("exact_match", "intent_accuracy", "slot_f1"),
+    "token-classification": ("span_f1", "accuracy"),
+}
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with

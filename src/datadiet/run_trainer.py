@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from datadiet import run_folder as layout
@@ -41,6 +43,7 @@ class RunTrainer(DietTrainer):
             teacher=run.teacher,
             features=run.known.features,
             values=run.known.values,
+            row_weights=row_weights_of(run),
             run_folder=run.folder,
             ledger=run.ledger,
         )
@@ -108,6 +111,12 @@ def class_recalls(
     right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
     all_of = Counter(map(str, labels))
     return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
+
+
+def row_weights_of(run: Run) -> NDArray[np.float32] | None:
+    """How many rows each training row stands for, where they shall count so often."""
+    times = run.data.splits["train"].times
+    return np.array(times, np.float32) if run.config.dedupe_weights and times is not None else None
 
 
 class _Reports(TrainerCallback):

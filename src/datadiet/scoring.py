@@ -6,8 +6,10 @@ padded tokens as fit a budget, which is where its speed comes from (benchmarks/s
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,7 @@ TRAINING_BATCHES_PER_PASS_BATCH = 8
 # On a CPU more tokens at once gain no speed and every thread needs room for them: at most so many, or a training batch.
 CPU_PASS_TOKENS = 8192
 _AT_ONCE = 16_384  # numbers of a column
+_NAMES = ("id", "row")  # of columns that name a row and say nothing of it
 
 
 @contextmanager
@@ -145,6 +148,30 @@ def token_count(batch: Mapping[str, Any]) -> int:
         return int(sum(value.numel() for value in ids))
     first = next((value for value in batch.values() if isinstance(value, torch.Tensor) and value.dim()), None)
     return 0 if first is None else len(first)
+
+
+def first_alike(texts: Sequence[str], features: Any) -> NDArray[np.int64]:
+    """For each row the first one that a model cannot tell from it: the same tokens and labels.
+
+    Args:
+        texts: `(n,)`; only rows whose text occurs again are compared.
+        features: Tokenised rows, map-style; columns that name a row (`id`, `row`) do not count.
+
+    Returns:
+        int64 `(n,)`, a row's own number where it is the first of its kind.
+
+    Example:
+        >>> up, no = {"input_ids": [1, 2]}, {"input_ids": [3]}
+        >>> first_alike(["up", "no", "up", "up"], [up, no, up, up | {"labels": 1}])
+        array([0, 1, 0, 3])
+    """
+    found, times = np.arange(len(features)), Counter(texts)
+    first: dict[tuple[str, str], int] = {}
+    for row, text in enumerate(texts):
+        if times[text] > 1:
+            told = {name: part for name, part in features[row].items() if name not in _NAMES}
+            found[row] = first.setdefault((text, repr(sorted(told.items(), key=itemgetter(0)))), row)
+    return found
 
 
 def forward_pass(

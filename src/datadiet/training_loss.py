@@ -17,22 +17,25 @@ from datadiet.tasks.losses import multi_label_loss, word_loss
 Loss = Callable[..., torch.Tensor]
 
 
-def class_weights(data: Dataset) -> list[float]:
+def class_weights(data: Dataset, *, repeats: bool = False) -> list[float]:
     """`n / (classes * n_c)` for each class, as scikit-learn's "balanced": rare classes weigh more, the mean is 1.
 
     For taggers the classes are the tags, counted in words. For multi-label data each label gets the examples without it
-    over those with it, as PyTorch's `pos_weight`.
+    over those with it, as PyTorch's `pos_weight`. With `repeats` a row counts as often as its text came.
     """
     train = data.splits["train"]
+    times = train.times if repeats and train.times is not None else (1,) * len(train)
+    counts: Counter[str] = Counter()
     if data.task == TAGGER:
-        counts = Counter(tag for tags in train.slots or () for tag in tags)
+        for tags, often in zip(train.slots or (), times, strict=False):
+            counts.update({tag: often * number for tag, number in Counter(tags).items()})
         return [counts.total() / (len(data.slot_names) * counts[name]) for name in data.slot_names]
     if data.task == MULTI_LABEL:
-        counts = Counter(
-            name for labels in train.labels or () for name in (labels if isinstance(labels, tuple) else ())
-        )
-        return [max(1, len(train) - counts[name]) / counts[name] for name in data.label_names]
-    counts = Counter(map(str, train.labels or ()))
+        for labels, often in zip(train.labels or (), times, strict=False):
+            counts.update(dict.fromkeys(labels if isinstance(labels, tuple) else (), often))
+        return [max(1, sum(times) - counts[name]) / counts[name] for name in data.label_names]
+    for label, often in zip(train.labels or (), times, strict=False):
+        counts[str(label)] += often
     return [counts.total() / (len(data.label_names) * counts[name]) for name in data.label_names]
 
 
@@ -41,7 +44,8 @@ def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
 
     A joint model has weights and smoothing itself, and the Trainer smooths classes but not several labels.
     """
-    weights = torch.tensor(class_weights(data)) if config.class_weights and config.task != JOINT else None
+    balanced = config.class_weights and config.task != JOINT
+    weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights)) if balanced else None
     if config.task == TAGGER:
         return partial(word_loss, weights=weights, label_smoothing=config.label_smoothing)
     if config.task == MULTI_LABEL and (weights is not None or config.label_smoothing):
@@ -57,7 +61,7 @@ def weighted_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
     """
     if not config.class_weights or config.task == JOINT:
         return None
-    weights = torch.tensor(class_weights(data))
+    weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights))
 
     def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
         total = torch.nn.functional.cross_entropy(

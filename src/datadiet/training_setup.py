@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from transformers import set_seed
 
@@ -19,6 +17,7 @@ from datadiet.config_checks import JOINT, output_folder
 from datadiet.data import Dataset
 from datadiet.data.configured import load_configured
 from datadiet.data.records import Examples
+from datadiet.data_checks import check_with_data, examples_per_step
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
 from datadiet.diet.select_options import by_number
@@ -31,7 +30,6 @@ from datadiet.models import load_tokenizer
 from datadiet.models.lora import with_lora
 from datadiet.progress import Listener
 from datadiet.records import Forecast
-from datadiet.score_options import check_counts
 from datadiet.scoring import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.tasks import Prediction, Task, task_for
 from datadiet.teaching import ask_teacher, check_teacher
@@ -118,15 +116,14 @@ def prepare(
     data = load_configured(config)
     for note in data.notes:
         listener.note(note)
-    _check_steps(config, diet, len(data.splits["train"]))
-    check_counts({diet.measure.name: diet.score_options}, len(data.splits["train"]))
+    check_with_data(config, diet, data)
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
     diet.select_options = by_number(diet.select_options, task.label_names)
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
-    model: Any = task.load_model(config.model, **_model_options(config, data))
+    model: Any = task.load_model(config.model, **model_options(config, data))
     model = with_lora(model, config.lora) if config.lora else model
     if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
         raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
@@ -190,25 +187,9 @@ def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int
     )
 
 
-def _check_steps(config: FinetuneConfig, diet: Diet, rows: int) -> None:
-    """Whether the plan is possible with so many training rows."""
-    batch = examples_per_step(config)
-    diet.schedule_for(rows, epochs=config.epochs, batch=batch)  # raises
-    there = config.epochs * math.ceil(rows / batch)
-    if config.max_steps is not None and config.max_steps > there:
-        raise ArgumentError(
-            f"max_steps {config.max_steps} is more than the {there} steps of {config.epochs} epochs: set more epochs."
-        )
-
-
-def examples_per_step(config: FinetuneConfig) -> int:
-    """Examples of one optimizer step; the Trainer gives every GPU of a process a batch."""
-    devices = torch.cuda.device_count() if best_device().type == "cuda" else 1
-    return config.batch_size * config.gradient_accumulation * max(1, devices)
-
-
-def _model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+    """What a joint model is made with; empty for every other."""
     if config.task != JOINT:
         return {}
-    weights = class_weights(data) if config.class_weights else None
+    weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None
     return {"alpha": config.alpha, "label_smoothing": config.label_smoothing, "class_weights": weights}

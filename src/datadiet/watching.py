@@ -35,10 +35,13 @@ class Watch:
         self.guard, self.aside = NoiseGuard(), np.zeros(len(groups), bool)
 
     def take(self, scores: Scores) -> None:
-        """Make the values the latest of their rows."""
+        """Make the values the latest of their rows; a pass does not replace what training saw since the last review,
+        which was before the row was trained on."""
+        new = np.ones(len(scores.rows), bool) if scores.source == "train" else ~self._seen[scores.rows]
+        rows = scores.rows[new]
         for name, column in {**LABEL_COLUMNS, MOMENT: MOMENT}.items():
-            self._values[name][scores.rows] = scores.values[column]
-        self._seen[scores.rows] = True
+            self._values[name][rows] = scores.values[column][new]
+        self._seen[rows] = True
 
     def review(self, epoch: int) -> None:
         """Judge what was seen since the last time, before the plan of an epoch is made."""

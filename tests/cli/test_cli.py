@@ -20,6 +20,7 @@ from datadiet.config import FinetuneConfig
 from datadiet.records import EpochForecast, EpochResult, Forecast
 
 COMMANDS = ("demo", "finetune", "compare", "predict", "score", "select", "methods")
+ALL = sorted([*COMMANDS, "report"])
 COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
 RESULT = {
     "metrics": {"dev": {"accuracy": 0.9}, "test": {"accuracy": 0.875}},
@@ -188,6 +189,47 @@ def test_bad_arguments_exit_with_2(library: Library, arguments: list[str], said:
     assert done.exit_code == 2
     assert said in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["finetune", "d", "--epochs", "abc"], ["--epochs must be a whole number, got 'abc'."]),
+        (["finetune", "d", "--learning-rate", "x"], ["--learning-rate must be a number, got 'x'."]),
+        (
+            ["finetune", "--keeep", "0.5", "--jsn", "--learnig-rate=1", "--epochs", "2.5"],
+            [
+                "unknown option '--keeep'; did you mean '--keep'? datadiet finetune --help lists all.",
+                "unknown option '--jsn'; did you mean '--json'? datadiet finetune --help lists all.",
+                "unknown option '--learnig-rate'; did you mean '--learning-rate'? datadiet finetune --help lists all.",
+                "--epochs must be a whole number, got '2.5'.",
+            ],
+        ),
+        (["finetun"], [f"unknown command 'finetun'; did you mean 'finetune'? Allowed: {', '.join(ALL)}."]),
+        (["--versoin"], ["unknown option '--versoin'; did you mean '--version'? datadiet --help lists all."]),
+        (["select"], ["SCORES is missing."]),
+        (["methods", "all"], ["Got unexpected extra argument(s) (all)."]),
+        (["finetune", "--epochs"], ["Option '--epochs' requires an argument."]),
+    ],
+)
+def test_usage_errors_are_told_like_all_others(arguments: list[str], said: list[str]) -> None:
+    done = call(*arguments, "--json") if arguments[-1] != "--epochs" and arguments[0] in COMMANDS else call(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    many = f"{len(said)} problems:\n  - "
+    assert done.stderr == f"error: {many if len(said) > 1 else ''}" + "\n  - ".join(said) + "\n"
+
+
+def test_without_a_command_the_help_is_shown() -> None:
+    done = call()
+    assert done.exit_code == 2
+    assert "finetune" in done.stdout
+    assert "error" not in done.output
+
+
+def test_help_wins_over_an_option_that_does_not_exist() -> None:
+    done = call("finetune", "--keeep", "1", "--help")
+    assert done.exit_code == 0
+    assert "--keep" in done.stdout
 
 
 # ---- finetune: what reaches the user ----

@@ -61,6 +61,15 @@ def test_everything_missing_is_said_at_once():
         ({"jobs": 0}, "jobs must be a whole number, at least 1, got 0"),
         ({"baselines": ["ful"]}, "unknown baseline 'ful'; did you mean 'full'"),
         ({"cache": "elsewhere"}, "cache is set by the comparison itself: leave it out"),
+        ({"margin": "half a point"}, "margin must be a number of points above 0, got 'half a point'"),
+        ({"metric": "acuracy"}, "unknown metric 'acuracy'; did you mean 'intent_accuracy'?"),
+        ({"keep": [None]}, "keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got None"),
+        ({"epochs": "many"}, "^epochs must be a whole number, got 'many'"),
+        ({"warmup_epochs": 5}, "^el2n-0.5, random-0.5: no epoch is left|^no epoch is left for the diet"),
+        (
+            {"methods": ["el2n", {"mine": {"static": True, "warmup_epochs": 9}}]},
+            "^mine-0.5: the warm-up is longer than",
+        ),
         ({"price_per_hour": 0}, "price_per_hour must be a number above 0, money per hour of the machine, got 0"),
         ({"price_per_hour": -1.5}, "price_per_hour must be a number above 0"),
         ({"price_per_hour": float("nan")}, "price_per_hour must be a number above 0"),
@@ -72,6 +81,23 @@ def test_everything_missing_is_said_at_once():
 def test_what_makes_no_sense(tmp_path, changes, said):
     with pytest.raises(ArgumentError, match=said.replace("?", r"\?")):
         request_from({**NEEDED, **changes}, None, tmp_path)
+
+
+def test_everything_wrong_is_said_at_once(tmp_path):
+    wrong = {
+        "methods": ["el2m", "el2n"], "seeds": 0, "margin": -1, "jobs": 0, "keep": [70, 0.2], "baselines": ["ful"],
+        "metric": "acuracy", "warmup_epochs": 9, "cache": "elsewhere",
+    }  # fmt: skip
+    with pytest.raises(ArgumentError, match="jobs") as error:
+        request_from({**NEEDED, **wrong}, None, tmp_path)
+    said = ["jobs", "unknown method", "seeds", "cache", "unknown baseline", "margin", "keep", "unknown metric", "the w"]
+    assert [problem.startswith(begin) for problem, begin in zip(error.value.problems, said, strict=True)] == [True] * 9
+
+
+def test_annealing_is_for_the_methods(tmp_path):
+    plan = request_from({**NEEDED, "anneal_epochs": 1}, None, tmp_path).plan
+    found = {cell.arm: plan.config(cell, "run", 100).anneal_epochs for cell in plan.cells()}
+    assert found == {"full": 0, "el2n-0.5": 1, "random-0.5": 1, "short-0.5": 0}
 
 
 @pytest.mark.parametrize(
@@ -176,6 +202,44 @@ def test_options_of_every_method_are_checked_before_any_run(tmp_path):
     assert done.exit_code == 2
     assert "mine-0.5: unknown score 'el2m'; did you mean 'el2n'?" in done.output
     assert not (tmp_path / "c").exists()
+
+
+def test_every_method_is_checked_with_the_data_before_any_run(tmp_path):
+    model = str(tiny_model_folder(tmp_path))
+    data = str(write_toy_folder(tmp_path, "classification", 64))
+    usual = [data, "--task", "classification", "--model", model, "--output", str(tmp_path / "c"), "--precision", "fp32"]
+    done = run(*usual, "--methods", "el2n,absolute_error", "--keep", "0.05,0.6", "--floor", "20")
+    assert done.exit_code == 2
+    said = flat(done)
+    for part in (
+        "el2n-0.05, random-0.05: keep 0.05 leaves no full batch: 3 of 64 examples, and a step takes 32.",
+        "el2n-0.6, random-0.6: a floor of 20 rows in each of 2 classes needs 40 rows, but only 32 are kept.",
+        "absolute_error-0.05, absolute_error-0.6: the score absolute_error is for regression, not for classification.",
+    ):
+        assert part in said
+    assert "error: 3 problems:" in said
+    assert not (tmp_path / "c").exists()
+
+
+def test_data_that_no_run_could_read_are_told_once(tmp_path):
+    model = str(tiny_model_folder(tmp_path))
+    data = write_toy_folder(tmp_path, "classification", 64)
+    (data / "train.jsonl").write_text("{", encoding="utf-8")
+    usual = [str(data), "--task", "classification", "--model", model, "--output", str(tmp_path / "c")]
+    done = run(*usual, "--methods", "el2n,random")
+    assert done.exit_code == 2
+    assert done.stderr.count("train.jsonl, line 1: not valid JSON") == 1
+    assert not (tmp_path / "c").exists()
+
+
+def test_what_a_method_learns_from_must_be_there_unless_the_comparison_makes_it(tmp_path):
+    model, data = str(tiny_model_folder(tmp_path)), str(write_toy_folder(tmp_path, "classification", 64))
+    file = tmp_path / "compare.yaml"
+    file.write_text(yaml.safe_dump({"methods": ["distilled", {"taught": {"teacher": "nowhere"}}, "vog"]}))
+    usual = [data, "--task", "classification", "--model", model, "--config", str(file), "--warmup-epochs", "0"]
+    done = run(*usual, "--batch-size", "8", "--output", str(tmp_path / "c"))
+    assert done.exit_code == 2
+    assert "error: taught-0.5: teacher must be a saved model or a run folder that holds one, got nowhere." in flat(done)
 
 
 def test_without_statsmodels_the_install_line_is_said(tmp_path, pretended, monkeypatch):

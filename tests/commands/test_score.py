@@ -87,6 +87,29 @@ def test_the_teacher_and_the_holdout_model_are_one_more_pass_each(home: Path) ->
     assert ledger.examples_forward == 3 * N
 
 
+def test_rows_that_a_model_cannot_tell_apart_are_passed_once(home: Path, tmp_path: Path) -> None:
+    """The same tokens and label; another label, or other letters, is another row."""
+    data = write_toy_folder(tmp_path, TASK, N)
+    lines = (data / "train.jsonl").read_text().splitlines()
+    first = json.loads(lines[0])
+    other = next(json.loads(line) for line in lines if json.loads(line)["label"] != first["label"])
+    copies = [first | {"id": f"copy-{number}"} for number in range(5)]
+    copies += [first | {"id": "other", "label": other["label"]}]
+    (data / "train.jsonl").write_text("\n".join([*lines, *map(json.dumps, copies)]) + "\n")
+    ledger = Ledger()
+    options = {"model": home / "run", "precision": "fp32", "probabilities": True}
+    found = score_data(data, TASK, scores=["el2n", "teacher_el2n"], teacher=home / "holdout", ledger=ledger, **options)
+    assert ledger.examples_forward == 2 * (N + 1)
+    values = dict(zip(found.ids, found.values["el2n"].tolist(), strict=True))
+    assert {values[f"copy-{number}"] for number in range(5)} == {values[first["id"]]} != {values["other"]}
+    assert_allclose(found.probabilities[-1], found.probabilities[0], atol=1e-6)
+    alone = score_data(home / "toy-classification", TASK, scores=["el2n"], model=home / "run", precision="fp32")
+    assert_allclose(found.values["el2n"][:N], alone.values["el2n"], atol=1e-5)
+    ledger = Ledger()
+    score_data(data, TASK, scores=["neighbour_distance"], model=home / "run", precision="fp32", ledger=ledger)
+    assert ledger.examples_forward == N + 1
+
+
 def test_values_are_those_of_the_formulas(home: Path) -> None:
     names = ["el2n", "reducible_loss", "irreducible_loss", "teacher_el2n"]
     found = scored(home, names, teacher=home / "holdout", holdout=home / "holdout", probabilities=True)

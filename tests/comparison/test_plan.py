@@ -4,7 +4,8 @@ import pytest
 
 from datadiet.catalogue import METHODS
 from datadiet.checks import ArgumentError
-from datadiet.comparison.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet.comparison.plan import PRESETS, Cell, Plan, methods_from
+from datadiet.comparison.plan_checks import check_plan
 from datadiet.config_checks import check_config
 from datadiet.schedules import Schedule
 

@@ -262,6 +262,15 @@ def test_scores_from_says_what_is_missing(tmp_path):
         begun(Diet(scores_from=tmp_path / "nowhere", warmup_epochs=0))
 
 
+def test_floors_that_cannot_hold_are_refused_at_the_start():
+    groups = np.r_[np.zeros(18, int), [1, 1]]
+    with pytest.raises(ArgumentError, match=r"more than there are of '1' \(2\); lower it to 2 or less"):
+        begun(Diet(floor=3, keep=0.5), groups=groups)
+    with pytest.raises(ArgumentError, match="needs 4 rows, but only 2 are kept"):
+        begun(Diet(floor=2, keep=0.1), groups=groups)
+    begun(Diet(floor=3, keep=1.0), groups=groups)  # everything is kept
+
+
 def test_history_needs_a_run():
     with pytest.raises(ArgumentError, match="train with it first"):
         _ = Diet().history

@@ -16,49 +16,95 @@ from accelerate import Accelerator
 from datadiet.integrations.distributed import exchange, share_of
 from datadiet.records import Scores
 
-SCRIPT = """
-import sys, json
+# Imports once, which takes longer than the training, and forks the processes of every job that it is sent: a line of
+# JSON with what each is told. It answers with their exit codes. The others of one that failed would wait for it.
+LAUNCHER = """
+import json, os, signal, sys, traceback
 from pathlib import Path
-sys.path[:0] = {paths!r}
-import numpy as np, torch
+sys.path.insert(0, {tests!r})
+import torch
 torch.set_num_threads(1)
 from toytrain import toy_trainer
 from datadiet.diet import Diet
-folder = Path({folder!r})
-options = {options!r}
-diet = Diet(keep=0.5, refresh_every=1, **{diet!r})
-trainer = toy_trainer(folder, diet, **options)
-trainer.train(resume_from_checkpoint={resume!r})
-rank = trainer.args.process_index
-plan = trainer.diet.plan(3).rows.tolist()
-(folder / f"rank{{rank}}.json").write_text(json.dumps({{"plan": plan, "steps": trainer.state.global_step,
-    "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}))
-torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
+
+def run(environment, folder, diet, options, resume):
+    os.environ.update(environment)
+    trainer = toy_trainer(Path(folder), Diet(keep=0.5, refresh_every=1, **diet), **options)
+    trainer.train(resume_from_checkpoint=resume)
+    told = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
+        "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}
+    Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(told))
+    torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
+
+def forked(told):
+    process = os.fork()
+    if process:
+        return process
+    signal.alarm(240)
+    os.dup2(2, 1)  # what the Trainer prints is no answer
+    try:
+        run(**told)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+for line in sys.stdin:
+    running, codes = [forked(told) for told in json.loads(line)], []
+    while len(codes) < len(running):
+        process, status = os.wait()
+        codes.append(os.waitstatus_to_exitcode(status))
+        running = [None if one == process else one for one in running]
+        for other in running:
+            codes[-1] and other and os.kill(other, signal.SIGKILL)
+    print(json.dumps(codes), flush=True)
 """
+
+
+class Launcher:
+    """Trains in processes of their own, one or several at a time."""
+
+    def __init__(self, errors: Path) -> None:
+        self._errors = errors
+        code = LAUNCHER.format(tests=str(Path(__file__).parent.parent))
+        env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        with errors.open("w") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], env=env, text=True, stderr=said,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+
+    def train(self, folder: Path, processes: int, batch: int, *, resume: Path | None = None, diet=None, **options):
+        folder.mkdir(exist_ok=True)
+        told = {"folder": str(folder), "diet": diet or {}, "resume": None if resume is None else str(resume)}
+        told["options"] = {"per_device_train_batch_size": batch, **options}
+        together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **together} for rank in range(processes)]
+        jobs = [{"environment": rank if processes > 1 else {}, **told} for rank in ranks]
+        self._process.stdin.write(json.dumps(jobs) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, self._errors.read_text()[-3000:]
+        assert json.loads(answer) == [0] * processes, self._errors.read_text()[-3000:]
+        return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(timeout=10) == 0
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    made = Launcher(tmp_path_factory.mktemp("launcher") / "errors")
+    yield made
+    made.end()
 
 
 def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
-
-
-def train(folder: Path, processes: int, batch: int, *, resume: str | None = None, diet: dict | None = None, **options):
-    folder.mkdir(exist_ok=True)
-    settings = {"per_device_train_batch_size": batch, **options}
-    paths = [str(Path(__file__).parent.parent)]
-    code = SCRIPT.format(paths=paths, folder=str(folder), options=settings, resume=resume, diet=diet or {})
-    port, running = str(free_port()), []
-    for rank in range(processes):
-        env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
-        if processes > 1:
-            env |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(processes)}
-            env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        running.append(subprocess.Popen([sys.executable, "-c", code], env=env, stderr=subprocess.PIPE, text=True))
-    for process in running:
-        _, errors = process.communicate(timeout=240)
-        assert process.returncode == 0, errors[-3000:]
-    return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
 
 
 def history_of(folder: Path):
@@ -73,9 +119,9 @@ def history_of(folder: Path):
     [{"rescore": "all"}, {"score": "cross_entropy", "select": "infobatch"}],
     ids=["all", "none, with weights"],
 )
-def test_two_processes_make_the_same_plan_as_one(tmp_path, diet):
-    (one,) = train(tmp_path / "one", 1, 4, diet=diet)
-    two = train(tmp_path / "two", 2, 2, diet=diet)
+def test_two_processes_make_the_same_plan_as_one(tmp_path, launcher, diet):
+    (one,) = launcher.train(tmp_path / "one", 1, 4, diet=diet)
+    two = launcher.train(tmp_path / "two", 2, 2, diet=diet)
     assert two[0]["plan"] == two[1]["plan"] == one["plan"]
     assert two[0]["steps"] == one["steps"] == 30
     assert two[0]["rate"] == one["rate"] == 0.0
@@ -88,10 +134,10 @@ def test_two_processes_make_the_same_plan_as_one(tmp_path, diet):
 
 
 @pytest.mark.slow
-def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path):
+def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path, launcher):
     saving = {"save_strategy": "steps", "save_steps": 5}
-    whole = train(tmp_path / "whole", 2, 2, **saving)
-    resumed = train(tmp_path / "resumed", 2, 2, resume=str(tmp_path / "whole" / "checkpoint-15"), **saving)
+    whole = launcher.train(tmp_path / "whole", 2, 2, **saving)
+    resumed = launcher.train(tmp_path / "resumed", 2, 2, resume=tmp_path / "whole" / "checkpoint-15", **saving)
     assert resumed[0]["plan"] == resumed[1]["plan"] == whole[0]["plan"]
     assert resumed[0]["steps"] == whole[0]["steps"]
 

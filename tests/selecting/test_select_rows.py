@@ -251,7 +251,7 @@ def test_refused(change: dict[str, Any], said: str) -> None:
 
 def test_what_the_file_lacks() -> None:
     bare = made_up(labels=None, values={"other": np.zeros(N, np.float32)}, task="regression")
-    with pytest.raises(ArgumentError, match="suspects are ranked by aum or el2n") as caught:
+    with pytest.raises(ArgumentError, match="suspects are ranked by aum or el2n or negative_pvi") as caught:
         select_rows(bare, keep=0.5, drop_suspects=0.1, floor=2)
     assert "a floor needs the class of each row, and the file has none (task regression)." in caught.value.problems
 

@@ -444,7 +444,7 @@ def test_floors_that_leave_no_room_for_an_offset_give_it_up() -> None:
 
 def test_floors_that_cannot_be_held() -> None:
     values = np.arange(10)
-    with pytest.raises(ArgumentError, match="floor of 4 rows in each of 3 groups needs 10 rows, but only 9 are kept"):
+    with pytest.raises(ArgumentError, match="floor of 4 rows in each of 3 classes needs 10 rows, but only 9 are kept"):
         with_floor(hardest, 4)(values, 9, seed=0, epoch=0, groups=np.repeat([0, 1, 5], [4, 4, 2]))
     with pytest.raises(ArgumentError, match="needs the groups, got none"):
         with_floor(hardest, 4)(values, 9, seed=0, epoch=0)

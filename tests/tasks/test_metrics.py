@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datadiet.run_folder import MAIN_METRIC, METRICS
 from datadiet.tasks.base import Prediction
 from datadiet.tasks.metrics import (
     classification_metrics,
@@ -171,3 +172,17 @@ def test_tags_the_model_did_not_see_have_no_likelihood() -> None:
     assert "nll" not in tag_metrics([("O",)], [tagged(("O",), [[np.nan]])], ("O",))
     with pytest.raises(ValueError, match="every word needs one predicted slot"):
         tag_metrics([("O", "O")], [tagged(("O",), [[1.0]])], ("O",))
+
+
+def test_verdicts_are_about_metrics_that_there_are() -> None:
+    found = {
+        "classification": classification_metrics(["a"], [said("a", 1.0)], ("a",)),
+        "multi-label": multi_label_metrics([("a",)], [several("a", p=(1.0,))], ("a",)),
+        "regression": regression_metrics([1.0, 2.0], numbers(1.0, 2.0)),
+        "intent-slot": joint_metrics(["a"], [("O",)], [said("a", 1.0, slots=("O",))], ("a",)),
+        "token-classification": tag_metrics([("O",)], [tagged(("O",), [[1.0]])], ("O",)),
+    }
+    assert {task: set(names) for task, names in METRICS.items()} == {
+        task: metrics.keys() - {"nll", "mse"} for task, metrics in found.items()
+    }
+    assert all(METRICS[task][0] == name for task, name in MAIN_METRIC.items())

@@ -77,7 +77,7 @@ NOISE: tuple[Method, ...] = (
         "texts, labels",
         "O(n)",
         "ours",
-        loses="where the frequency of a text is information, unless it becomes a weight",
+        loses="where the frequency of a text is information, unless it becomes a weight (--dedupe-weights)",
     ),
     Method(
         "dedupe",

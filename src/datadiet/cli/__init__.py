@@ -17,12 +17,14 @@ from datadiet.cli.predict import predict
 from datadiet.cli.report import report
 from datadiet.cli.score import score
 from datadiet.cli.select import select
+from datadiet.cli.usage import Command, Group
 from datadiet.display.console import stdout
 
 __all__ = ["Call", "app", "run"]
 
 app = typer.Typer(
     name="datadiet",
+    cls=Group,
     help="Fine-tune transformers on the examples that still teach them something.",
     epilog="Start with: datadiet demo",
     no_args_is_help=True,
@@ -65,25 +67,30 @@ def main(
 
 
 # in the order of the help
-app.command(epilog="Example: datadiet demo --output runs/demo")(demo)
+app.command(cls=Command, epilog="Example: datadiet demo --output runs/demo")(demo)
 app.command(
-    epilog="Example: datadiet finetune data/sst2 --task classification --model minilm --keep 0.5 --output runs/sst2"
+    cls=Command,
+    epilog="Example: datadiet finetune data/sst2 --task classification --model minilm --keep 0.5 --output runs/sst2",
 )(finetune)
 app.command(
+    cls=Command,
     epilog="Examples: datadiet predict new.jsonl --model runs/first/model --output predictions.jsonl; "
-    'datadiet predict --model runs/first/model --text "play some jazz"'
+    'datadiet predict --model runs/first/model --text "play some jazz"',
 )(predict)
 app.command(
+    cls=Command,
     epilog="Examples: datadiet score data/sst2 --task classification --model runs/sst2 --scores el2n,vog,aum,scdp "
-    "--output scores.parquet; datadiet score data/sst2 --task classification --epochs 3 --output scores.parquet"
+    "--output scores.parquet; datadiet score data/sst2 --task classification --epochs 3 --output scores.parquet",
 )(score)
 app.command(
+    cls=Command,
     epilog="Example: datadiet select scores.parquet --data data/sst2 --score el2n --select hardest --keep 0.3 "
-    "--output kept.jsonl"
+    "--output kept.jsonl",
 )(select)
 app.command(
+    cls=Command,
     epilog="Example: datadiet compare snips --task intent-slot --train-rows 2000 --methods el2n,uncertain "
-    "--keep 0.5,0.2 --seeds 3 --output runs/compare"
+    "--keep 0.5,0.2 --seeds 3 --output runs/compare",
 )(compare)
-app.command(epilog="Example: datadiet report runs/compare")(report)
-app.command(epilog="Example: datadiet methods --json")(methods)
+app.command(cls=Command, epilog="Example: datadiet report runs/compare")(report)
+app.command(cls=Command, epilog="Example: datadiet methods --json")(methods)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,6 @@ from rich.console import Console
 from datadiet.cli.call import AsJson, Debug, is_given
 from datadiet.commands.options import DATA_HELP, settings_given, with_flags
 from datadiet.comparison.presets import MIXED, compare_fields
-from datadiet.config import FinetuneConfig
 from datadiet.display import ComparisonDisplay, comparison_table
 from datadiet.display.console import answer, quiet_stdout, stderr, stdout
 from datadiet.display.errors import reported
@@ -50,6 +48,7 @@ def compare(
     Start the same command again to go on with a comparison that was interrupted, or to add seeds and methods.
     """
     with reported(debug, lambda: "interrupted; start the same command again to go on"), quiet_stdout(as_json):
+        from datadiet.commands.before_runs import arm_problems
         from datadiet.commands.compare import compare as run_compare
         from datadiet.commands.compare import plan_given, request_from, told
 
@@ -59,16 +58,11 @@ def compare(
         request = request_from(given | plan_given(lists, price_per_hour=price_per_hour, **own), config, folder)
         console = stderr() if as_json else stdout()
         with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
-            found = run_compare(request, display, partial(_check_run, console))
+            found = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
     answer(as_json, found, comparison_table(found))
     if any(run["status"] == "failed" for run in found["runs"]):
         raise typer.Exit(1)
 
 
-def _check_run(console: Console, settings: FinetuneConfig) -> None:
-    """Look at the options of a run. Not called, and torch not imported, where everything has been run."""
-    if "torch" not in sys.modules:
-        console.print("importing torch and transformers, to check the options of every method ...", style="dim")
-    from datadiet.config_checks import check_config
-
-    check_config(settings, resume=True)
+def _note(console: Console, text: str) -> None:
+    console.print(text, style="dim")

@@ -34,6 +34,9 @@ def score(
         Path | None, typer.Option(help="A run folder, RUN/model, or any saved model that is trained for these classes.")
     ] = None,
     epochs: Annotated[int | None, typer.Option(help="Instead of --model: train so many epochs on everything.")] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="For scores of rows a model has not seen: train one for each of so many parts.")
+    ] = None,
     base_model: Annotated[
         str | None, typer.Option(help=f"What --epochs starts from: a hub name or folder. {BASE_MODEL} by default.")
     ] = None,
@@ -60,8 +63,8 @@ def score(
     with reported(debug), quiet_stdout(as_json):
         given = settings_given(options, lambda name: name in options and is_given(ctx, name))
         named = {"data": data, "model": model, "epochs": epochs, "base_model": base_model, "run": run}
-        named |= {"teacher": teacher, "holdout": holdout, "encoder": encoder, "probabilities": probabilities}
-        named["score_options"] = score_options
+        named |= {"folds": folds, "teacher": teacher, "holdout": holdout, "encoder": encoder}
+        named |= {"probabilities": probabilities, "score_options": score_options}
         request = score_request(scores, named | {"max_length": max_length, "force": force}, given, output)
         with display_for(stdout(), as_json, title="score") as listener:
             found = run_score(request, listener)

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from datadiet import run_folder
-from datadiet.checks import ArgumentError, MissingExtraError, Problems, UserError, unknown
+from datadiet.checks import MissingExtraError, Problems, UserError, unknown
 from datadiet.commands.options import TASK_MISSING
 from datadiet.comparison.cards import state_comparison
-from datadiet.comparison.plan import Cell, Plan, check_plan, methods_from
-from datadiet.comparison.presets import BASELINES, FULL, METHOD_FIELDS, TOLERANCE, listed
+from datadiet.comparison.plan import Cell, Plan, methods_read
+from datadiet.comparison.plan_checks import check_plan, told_once
+from datadiet.comparison.presets import BASELINES, METHOD_FIELDS, PRESETS, RANDOM, TOLERANCE, listed
 from datadiet.comparison.results import RUNS, write_comparison
 from datadiet.comparison.running import CellState, Watcher, run_cells
 from datadiet.config import FinetuneConfig, read_settings
@@ -21,9 +22,9 @@ from datadiet.records import Json
 
 PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs", "price_per_hour")
 DEFAULT_KEEPS = (0.5,)
-DEFAULT_SEEDS = 3
+DEFAULT_SEEDS, DEFAULT_MARGIN = 3, 0.5
 
-Check = Callable[[FinetuneConfig], object]
+Check = Callable[[Mapping[str, FinetuneConfig]], Mapping[str, list[str]]]
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,6 @@ def request_from(given: Mapping[str, Any], config: Path | None, output: Path | N
     price = _price(settings.get("price_per_hour"), problems)
     plan = _plan(settings, problems)
     problems.raise_any()
-    assert plan is not None
     assert output is not None
     return CompareRequest(plan, output, settings.get("metric"), jobs, price)
 
@@ -96,27 +96,30 @@ def _price(value: Any, problems: Problems) -> float | None:
     return float(value) if usable else None
 
 
-def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan | None:
+def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
+    """The comparison that was asked for; what is wrong with it is noted, and a stand-in put in its place."""
     options = {name: value for name, value in settings.items() if name not in PLAN_FIELDS}
-    for name in options.keys() & set(METHOD_FIELDS):
+    for name in sorted(options.keys() & set(METHOD_FIELDS)):
         problems.add(f"{name} belongs to a method: write the method out in YAML, e.g. mine: {{{name}: ...}}.")
+    before = len(problems.found)
+    methods = methods_read(_listed(settings.get("methods", ())), problems)
+    if settings.get("tolerance") is not None:
+        methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
+    if not methods and len(problems.found) > before:
+        methods = {RANDOM: PRESETS[RANDOM]}  # the names are told
+    needs_keep = any("tolerance" not in options for options in methods.values())
+    plan = Plan(
+        options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
+        methods=methods,
+        keeps=_listed(settings.get("keep", DEFAULT_KEEPS if needs_keep else ())),
+        seeds=_seeds(settings.get("seeds", DEFAULT_SEEDS), problems),
+        baselines=_listed(settings.get("baselines", BASELINES)),
+        margin=_margin(settings.get("margin", DEFAULT_MARGIN), problems),
+    )
     try:
-        methods = methods_from(_listed(settings.get("methods", ())))
-        if settings.get("tolerance") is not None:
-            methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
-        needs_keep = any("tolerance" not in options for options in methods.values())
-        plan = Plan(
-            options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
-            methods=methods,
-            keeps=_listed(settings.get("keep", DEFAULT_KEEPS if needs_keep else ())),
-            seeds=_seeds(settings.get("seeds", DEFAULT_SEEDS)),
-            baselines=_listed(settings.get("baselines", BASELINES)),
-            margin=float(settings.get("margin", 0.5)),
-        )
-        check_plan(plan)
+        check_plan(plan, metric=settings.get("metric"))
     except UserError as error:
         problems.include(error)
-        return None
     return plan
 
 
@@ -125,12 +128,20 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _seeds(value: Any) -> list[int]:
+def _seeds(value: Any, problems: Problems) -> list[int]:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
         return list(range(value))
     if isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value):
         return value
-    raise ArgumentError(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {value!r}.")
+    problems.add(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {value!r}.")
+    return [0]
+
+
+def _margin(value: Any, problems: Problems) -> float:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    problems.add(f"margin must be a number of points above 0, got {value!r}.")
+    return DEFAULT_MARGIN
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -149,13 +160,13 @@ def compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json:
     Args:
         request: What was asked for.
         watcher: Is told how the runs get on.
-        check: Refuses the options of a run; called for one run of each method that is not done, before any starts.
+        check: Tells what is wrong with one run of each arm that is not done; called before any starts.
 
     Returns:
         The content of `comparison.json`.
 
     Raises:
-        UserError: If an option of any method cannot be used; nothing has been written then.
+        UserError: If a method cannot be run with its options and the data; nothing has been written then.
     """
     outcome = _statistics()
     _check_methods(request, check)
@@ -177,23 +188,15 @@ def _statistics() -> Callable[..., Json]:
 
 
 def _check_methods(request: CompareRequest, check: Check) -> None:
-    """Look at one run of each method and keep that are not done: a misspelt option is found before hours pass."""
-    problems = Problems()
-    waiting: dict[str, Cell] = {}
+    """Look at one run of each arm that is not done: what none of them could do is found before hours pass."""
+    waiting: dict[str, FinetuneConfig] = {}
     for cell in request.plan.cells():
-        if not _is_done(request, cell):
-            waiting.setdefault(cell.arm, cell)
-    for cell in waiting.values():
-        if cell.steps_of is not None:
-            continue
-        try:
-            check(request.plan.config(cell, str(request.output / RUNS / cell.name)))
-        except UserError as error:
-            for problem in error.problems:
-                problems.add(problem if cell.method == FULL else f"{cell.arm}: {problem}")
-            if cell.method == FULL:
-                break  # what is wrong with every run is said once
-    problems.raise_any()
+        if cell.arm not in waiting and cell.steps_of is None and not _is_done(request, cell):
+            waiting[cell.arm] = request.plan.config(cell, str(request.output / RUNS / cell.name))
+    if waiting:  # torch is not imported where everything has been run
+        problems = Problems()
+        problems.found += told_once(check(waiting), list(waiting))
+        problems.raise_any()
 
 
 def _is_done(request: CompareRequest, cell: Cell) -> bool:

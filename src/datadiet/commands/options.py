@@ -36,6 +36,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("dev_share", DATA, "Share of train set aside where there is no dev split."),
     Flag("drop_overlap", DATA, "Drop training rows whose text is also in dev or test."),
     Flag("dedupe", DATA, "Keep one of the training rows that have the same text, with the label most of them have."),
+    Flag("dedupe_weights", DATA, "With --dedupe: let a kept row count in the loss as often as its text came."),
     Flag("text_column", DATA, "Column with the text; usual names are found without this."),
     Flag("text_pair_column", DATA, "Column with the second text."),
     Flag("label_column", DATA, "Column with the label or labels."),

@@ -78,6 +78,8 @@ def told(file: ScoreFile, config: ScoreConfig) -> Json:
         "task": file.task,
         "rows": len(file),
         "probabilities": file.probabilities is not None,
+        "probabilities_with": dict(file.probabilities_with),
+        "cost": dict(file.cost),
         "scores": {name: {**quantiles(values), **file.made_with.get(name, {})} for name, values in file.values.items()},
         "correlations": correlations(file.values),
         "next": _next(file, config),

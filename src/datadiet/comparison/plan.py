@@ -8,8 +8,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from datadiet.checks import ArgumentError, Problems, unknown
-from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OTHERS, OWN, PRESETS, RANDOM, SHORT
+from datadiet.checks import Problems, unknown
+from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OTHERS, PRESETS, RANDOM, SHORT
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.selectors import IN_BATCH
@@ -192,16 +192,16 @@ class Plan:
         if cell.steps_of is not None and cell.tolerance is not None:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
-            return config_from({**settings, "keep": 1.0, "max_steps": steps})
+            return config_from({**on_everything(settings), "max_steps": steps})
         if cell.tolerance is not None:
             return config_from(settings)
         if cell.keep is None:
-            return config_from({**settings, "keep": 1.0})
+            return config_from(on_everything(settings))
         if cell.steps_of is None:
             return config_from({**settings, "keep": cell.keep})
         if rows is None:
             raise ValueError("the steps of short need the number of training rows")
-        return config_from({**settings, "keep": 1.0, "max_steps": self._schedule(cell, rows).total_steps})
+        return config_from({**on_everything(settings), "max_steps": self._schedule(cell, rows).total_steps})
 
     def _schedule(self, cell: Cell, rows: int) -> Schedule:
         options = self._schedule_options(str(cell.steps_of))
@@ -212,46 +212,14 @@ class Plan:
         return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
 
 
-def check_plan(plan: Plan) -> None:
-    """Refuse what no run could do, before any starts.
+def on_everything(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that keeps everything: it has no last epochs on everything of its own.
 
-    Raises:
-        ArgumentError: All problems at once.
+    Example:
+        >>> on_everything({"epochs": 5, "anneal_epochs": 1})
+        {'epochs': 5, 'keep': 1.0}
     """
-    problems = Problems()
-    for name in OWN:
-        problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
-    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}")
-    for name, options in plan.methods.items():
-        problems.check(
-            name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
-        )
-        for option in options:
-            allowed = option in _DEFAULTS and (option not in OWN or option in OF_A_RUN)
-            problems.check(allowed, unknown(f"option of {name}", option, _DEFAULTS))
-        problems.check(
-            plan.after(name) is None or FULL in plan.baselines,
-            f"{name} learns from the run on everything: leave {FULL} among the baselines.",
-        )
-    for name in plan.baselines:
-        problems.choice("baseline", name, BASELINES)
-    problems.check(len(plan.seeds) > 0, "seeds must be at least 1.")
-    problems.check(len(set(plan.seeds)) == len(plan.seeds), "a seed is named twice.")
-    problems.check(plan.margin > 0, f"margin must be above 0 points, got {plan.margin}.")
-    for keep in plan.keeps:
-        _check_keep(keep, problems)
-    problems.raise_any()
-
-
-def _check_keep(keep: float | str, problems: Problems) -> None:
-    try:
-        share = parse_keep(keep)
-    except ArgumentError as error:
-        problems.include(error)
-        return
-    if isinstance(share, (int, float)):
-        problems.share("keep", share)
-        problems.check(share != 1, "keep 1 is full data, which is always run: leave it out.")
+    return {**{name: value for name, value in settings.items() if name != "anneal_epochs"}, "keep": 1.0}
 
 
 def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -269,6 +237,15 @@ def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict
         {'score': 'entropy', 'select': 'epsilon'}
     """
     problems = Problems()
+    found = methods_read(names, problems)
+    problems.raise_any()
+    return found
+
+
+def methods_read(
+    names: Sequence[str | Mapping[str, Mapping[str, Any]]], problems: Problems
+) -> dict[str, dict[str, Any]]:
+    """The methods that are right; what is wrong with the others is noted."""
     found: dict[str, dict[str, Any]] = {}
     for entry in names:
         written = entry if isinstance(entry, Mapping) else {entry: PRESETS.get(str(entry))}
@@ -286,5 +263,4 @@ def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict
         problems.check(
             PRESETS[one] != PRESETS[two], f"{one!r} and {two!r} are the same method under two names: give one of them."
         )
-    problems.raise_any()
     return found

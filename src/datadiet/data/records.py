@@ -44,6 +44,7 @@ class Examples:
             example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
         source_rows: Where each example stands in what was read, from 0, whatever has been left out since; None where
             it was not read. No part of what an example is: two splits that differ in it only are equal.
+        times: How many rows each stands for, where one of each text was kept; None elsewhere. No part either.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -57,6 +58,7 @@ class Examples:
     slots: Sequence[Sequence[str]] | None = None
     labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
     source_rows: Sequence[int] | None = field(default=None, compare=False, repr=False)
+    times: Sequence[int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         sizes = {part.name: len(held) for part in fields(self) if (held := getattr(self, part.name)) is not None}

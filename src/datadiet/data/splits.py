@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from datadiet.checks import ArgumentError, DataError
@@ -109,7 +110,7 @@ def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], li
     """One training row of each text, the first with the label that most of them have; see `datadiet.duplicates`.
 
     Returns:
-        The splits, and what was done in words.
+        The splits, where each training row knows how many it stands for, and what was done in words.
     """
     from datadiet.duplicates import representatives  # with numpy, which the command line must not import yet
 
@@ -123,4 +124,5 @@ def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], li
     told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
     if len(groups.conflicts):
         told += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
-    return {**splits, "train": train.take(groups.rows)}, [f"{told} (--dedupe)."]
+    kept = replace(train.take(groups.rows), times=tuple(groups.weights.astype(int).tolist()))
+    return {**splits, "train": kept}, [f"{told} (--dedupe)."]

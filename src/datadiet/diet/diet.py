@@ -8,6 +8,7 @@ last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pa
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import ArgumentError
-from datadiet.choosing import Known, Rows
+from datadiet.choosing import Known, Rows, checked_row_weights, weighed
 from datadiet.current_values import CurrentValues
 from datadiet.deciding import Decider
 from datadiet.diet.checks import checked_values
@@ -63,7 +64,7 @@ class Diet(DietOptions):
         offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
             labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector.
         epsilon: Share drawn at random among the rest (`epsilon` only).
-        floor: Least number of examples kept per class, of classes that have so many.
+        floor: Least number of examples kept of each class; a class that has fewer is refused.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
             `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
         score_options: Options of the score, by name, where it has some: `{"burn_out": 2}` of training dynamics; of a
@@ -90,7 +91,12 @@ class Diet(DietOptions):
     recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
     watch: Watch | None = None  # with offset="auto", while a run goes on
     decider: Decider | None = None  # with a tolerance, while a run goes on
+    _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
+
+    def describe(self) -> Json:
+        """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
+        return {**super().describe(), "row_weights": self._row_weights is not None}
 
     # ---- a run ----
 
@@ -104,6 +110,7 @@ class Diet(DietOptions):
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        row_weights: NDArray[np.float32] | None = None,
         folder: Path | None = None,
         write: bool = True,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
@@ -119,14 +126,18 @@ class Diet(DietOptions):
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
+            row_weights: float `(num_examples,)`, above 0: what the loss of each row counts, such as how many rows it
+                stands for. A selector's own weights come on top; see `datadiet.choosing.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             state: What `state_dict` gave, to go on from there.
 
         Raises:
-            ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups.
+            ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups,
+                too small ones, or takes more than is kept.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
+        self._row_weights = checked_row_weights(row_weights, num_examples)
         self._known = Known(groups, features)
         self._chooser = self._new_chooser()
         self._chooser.check(self._known)
@@ -134,6 +145,10 @@ class Diet(DietOptions):
             raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
         self.watch = Watch(groups) if self._guarded and groups is not None else None
         planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
+        self.check_floor(sizes, planned)
+        if isinstance(planned, AdaptiveSchedule):
+            planned = replace(planned, least=self.floor * len(sizes))
         self._planned: BaseSchedule = planned
         self.decider = None
         if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
@@ -223,11 +238,11 @@ class Diet(DietOptions):
         if self.watch is not None:
             self.watch.review(epoch)
         if self.decider is not None and self.decider.schedule.is_refresh(epoch):
-            plan = self._decide(epoch, self.decider)
+            plan = weighed(self._decide(epoch, self.decider), self._row_weights)
         elif self.schedule.is_full(epoch):
-            plan = self._everything(epoch)
+            plan = weighed(self._everything(epoch), self._row_weights)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
-            plan = self._choose(epoch)
+            plan = weighed(self._choose(epoch), self._row_weights)
         else:
             plan = replace(self._plan, epoch=epoch)
         self._plan = plan

@@ -18,9 +18,9 @@ from datadiet.forecasting import forecast
 from datadiet.history import History
 from datadiet.measures import ScoreFunction, checked_measure
 from datadiet.records import Forecast, Json, Signals
-from datadiet.schedules import REFRESH_EVERY, Schedule
+from datadiet.schedules import REFRESH_EVERY, BaseSchedule, Schedule
 from datadiet.scores import COMBINATIONS
-from datadiet.selectors import IN_BATCH, InBatch
+from datadiet.selectors import IN_BATCH, InBatch, floor_problems
 
 Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
@@ -113,6 +113,23 @@ class DietOptions:
         return forecast(
             self.schedule_for(num_examples, epochs=epochs, batch=batch), rescore=self.rescore, lengths=lengths
         )
+
+    def check_floor(self, sizes: Mapping[str, int], schedule: BaseSchedule) -> None:
+        """Refuse a floor that cannot hold.
+
+        Args:
+            sizes: Rows of each class, by name; empty where there are no classes.
+            schedule: Of the run.
+
+        Raises:
+            ArgumentError: If a class has fewer rows than the floor, or all floors together more than are kept.
+        """
+        if not (self.floor and sizes and self.plans):
+            return
+        kept = [schedule.count(epoch) for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
+        problems = Problems()
+        problems.found += floor_problems(self.floor, sizes, min(kept, default=schedule.num_examples))
+        problems.raise_any()
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""

@@ -29,7 +29,7 @@ def reported(debug: bool, interrupted: Callable[[], str] = lambda: "interrupted"
     try:
         yield
     except UserError as error:
-        _show(error.problems, debug)
+        show_problems(error.problems, debug)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
         Console(stderr=True, highlight=False).print(Text(interrupted()), soft_wrap=True)
@@ -38,12 +38,12 @@ def reported(debug: bool, interrupted: Callable[[], str] = lambda: "interrupted"
         raise  # not errors of ours
     except Exception as error:
         reason = " ".join(str(error).split()) or "no message"
-        _show([f"{type(error).__name__}: {reason} (--debug shows the traceback)"], debug)
+        show_problems([f"{type(error).__name__}: {reason} (--debug shows the traceback)"], debug)
         raise typer.Exit(FAILED) from None
 
 
-def _show(problems: Sequence[str], debug: bool) -> None:
-    """The problems, and the traceback of the error that is being handled if asked for."""
+def show_problems(problems: Sequence[str], debug: bool = False) -> None:
+    """Show the problems, and the traceback of the error that is being handled if asked for."""
     if debug:
         traceback.print_exc()
     text = Text.assemble(("error: ", "bold red"))

@@ -22,7 +22,8 @@ def scores_table(told: Json) -> RenderableType:
     parts: list[RenderableType] = [Text(""), head, _ranges(told["scores"])]
     if len(told["scores"]) > 1:
         parts += [Text(""), Text("Rank correlation (Spearman)", "bold"), _correlations(told["correlations"])]
-    probabilities = ", with the class probabilities" if told["probabilities"] else ""
+    unseen = " of models that have not seen the row" if told.get("probabilities_with") else ""
+    probabilities = f", with the class probabilities{unseen}" if told["probabilities"] else ""
     return Group(*parts, Text(""), Text(f"Wrote {shown(told['output'])}{probabilities}."))
 
 
@@ -44,7 +45,7 @@ def _ranges(scores: Json) -> RenderableType:
 def _source(line: Json) -> str:
     """The models by name, and how many rounds or checkpoints."""
     models = [shown(line[role], 40) for role in ("model", "encoder", "teacher", "holdout") if role in line]
-    numbers = [f"{line[what]} {what}" for what in ("rounds", "checkpoints") if what in line]
+    numbers = [f"{line[what]} {what}" for what in ("rounds", "checkpoints", "folds") if what in line]
     return ", ".join([*models, *numbers])
 
 

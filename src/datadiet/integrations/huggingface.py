@@ -64,6 +64,7 @@ class DietMixin(_Base):
         features: Where each training row lies, float `(rows, size)` or a SciPy CSR matrix, for selectors that cover a
             space.
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
+        row_weights: float `(rows,)`, above 0: what the loss of each training row counts, e.g. how often its text came.
         teacher: What another model says of the training rows, of which the loss takes a part (`teacher_of`).
         run_folder: Where scores/, plans/ and result.json are written; `args.output_dir` by default.
         ledger: A cost ledger that is already running; the caller then writes the result himself.
@@ -81,6 +82,7 @@ class DietMixin(_Base):
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
+        row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
         run_folder: Path | None = None,
         ledger: Ledger | None = None,
@@ -94,6 +96,7 @@ class DietMixin(_Base):
         self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
         self._dieting = diet.plans
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
+        self._row_weights = row_weights
         self._batch_chooser: BatchChooser | None = None
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(self)
@@ -242,6 +245,7 @@ class DietMixin(_Base):
             groups=groups if self._groups is None else self._groups,
             features=self._features,
             values=self._values,
+            row_weights=self._row_weights,
             folder=self.run_folder,
             write=self.is_world_process_zero(),
             state=self._resumed,

@@ -121,6 +121,7 @@ def epochs(
     signals: PassSignals | None = None,
     ids: Sequence[str] | None = None,
     groups: NDArray[np.int64] | None = None,
+    row_weights: NDArray[np.float32] | None = None,
     folder: Path | None = None,
     start: int = 0,
     state: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
@@ -134,7 +135,7 @@ def epochs(
         batch_size: Examples per optimizer step; kept counts are rounded down to a multiple of it.
         signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
             `all` and `dropped`. It is called with at most eight batches of rows at a time.
-        ids, groups, folder: See `Diet.begin`.
+        ids, groups, row_weights, folder: See `Diet.begin`.
         start, state: The epoch to go on from, and `diet.state_dict()` as it was at the end of the one before.
 
     Yields:
@@ -159,7 +160,10 @@ def epochs(
         raise ArgumentError(f"{diet.select!r} chooses within batches, which DietTrainer does; call it in your loop.")
     if diet.rescore != "none" and signals is None:
         raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
-    diet.begin(num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, folder=folder, state=state)
+    diet.begin(
+        num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
+        folder=folder, state=state,
+    )  # fmt: skip
     for epoch in range(start, num_epochs):
         if epoch >= diet.schedule.last:  # a tolerance has decided so
             break

@@ -98,8 +98,8 @@ class Heads:
         """
         if weights is not None and not self.layers:
             raise ArgumentError(
-                "the selector gives loss weights, and this model has no linear layer with as many outputs as labels "
-                "on which they could act; use a selector without weights."
+                "there are loss weights, of a selector or of the rows, and this model has no linear layer with as many "
+                "outputs as labels on which they could act; use a selector without weights, and no dedupe_weights."
             )
         self.inputs, self.outputs = {}, {}
         hooks = [

@@ -20,7 +20,8 @@ from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Kept, read_plans
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
-from datadiet.reporting.run_page import dev_curve, footer, percent, recalls, seconds, tested_predictions
+from datadiet.reporting.run_page import dev_curve, footer, recalls, tested_predictions
+from datadiet.reporting.words import percent, seconds
 
 LEFT_OUT = ("nll", "mse", "macro_f1")
 SPENT = {"price": ("price of a run", "money saved"), "energy": ("kWh of a run", "energy saved")}

@@ -117,8 +117,8 @@ def example_table(
         `hard` (rank of the hardness, 1 = most suspect), `confidence`, `last`.
     """
     nothing = [""] * len(chosen.rows)
-    texts, labels = ([_cut(text) for text in column] for column in read or (nothing, nothing))
-    ids = [_cut(name) for name in dynamics.names(chosen.rows)]
+    texts, labels = ([cut(text) for text in column] for column in read or (nothing, nothing))
+    ids = [cut(name) for name in dynamics.names(chosen.rows)]
     count = _within_budget(ids, texts, labels)
     rank = _ranks(dynamics.hardness)
     shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
@@ -164,7 +164,8 @@ def _bytes(text: str) -> int:
     return len(embedded(text).encode())
 
 
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """A text as long as a page shows it."""
     return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
 
 

@@ -290,6 +290,26 @@ def kept_by_epoch(epochs: Sequence[Mapping[str, Any]]) -> Figure:
         return figure
 
 
+def noise_level(reviews: Sequence[Mapping[str, Any]], least: float) -> Figure:
+    """The estimated share of wrong labels over the reviews, with its interval.
+
+    Args:
+        reviews: Of `noise.json`, those that judged.
+        least: The share below which nothing is set aside.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _axes(height=2.8)
+        epochs = [review["epoch"] + 1 for review in reviews]
+        rate, low, high = (100 * np.array([review[name] for review in reviews]) for name in ("rate", "low", "high"))
+        axes.errorbar(epochs, rate, yerr=[rate - low, high - rate], fmt="o-", color=SERIES[0], capsize=3, elinewidth=1)
+        axes.axhline(100 * least, color=INK, linewidth=0.8, linestyle="--")
+        axes.set_ylim(0, 1.15 * max(*high, 200 * least))
+        axes.margins(x=0.1)
+        _epoch_axis(axes, "before epoch")
+        axes.set_ylabel("wrong labels, %")
+        return figure
+
+
 def agreement(names: Sequence[str], matrix: np.ndarray[Any, Any]) -> Figure:
     """A matrix of agreements in [0, 1] between methods."""
     with rc_context(_STYLE):

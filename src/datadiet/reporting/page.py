@@ -18,12 +18,19 @@ _TEMPLATES = resources.files("datadiet.reporting") / "templates"
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the page; cells are text."""
+    """A table of the page; cells are text.
+
+    Attributes:
+        title, note: What it shows, and what to know of it.
+        head, rows: Its cells.
+        prose: Columns that hold texts and not numbers: to the left, and broken over lines.
+    """
 
     title: str
     head: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
+    prose: frozenset[int] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,16 @@ class Drawing:
 
 
 @dataclass(frozen=True)
+class Section:
+    """Figures and tables that belong together, with a sentence in front."""
+
+    title: str
+    text: str
+    drawings: Sequence[Drawing] = ()
+    tables: Sequence[Table] = ()
+
+
+@dataclass(frozen=True)
 class Page:
     """What a page shows, in this order.
 
@@ -49,7 +66,7 @@ class Page:
         tiles: The few figures that matter, by name.
         notes: What the reader must know first, e.g. that a run failed.
         verdicts: A sentence by method.
-        tables, drawings: The rest.
+        tables, drawings, sections: The rest.
         examples: See `examples.example_table`; None leaves the table out.
         examples_note: What the table of examples shows.
         options: Everything that was set, as text.
@@ -63,6 +80,7 @@ class Page:
     verdicts: Mapping[str, str] = field(default_factory=dict)
     tables: Sequence[Table] = ()
     drawings: Sequence[Drawing] = ()
+    sections: Sequence[Section] = ()
     examples: Json | None = None
     examples_note: str = ""
     options: str = ""
@@ -82,9 +100,10 @@ def render(page: Page) -> str:
         notes=page.notes,
         verdicts=[{"name": name, "text": text} for name, text in page.verdicts.items()],
         tables=page.tables,
-        figures=[
-            {"title": drawing.title, "caption": drawing.caption, "svg": Markup(drawing.svg)}
-            for drawing in page.drawings
+        figures=_figures(page.drawings),
+        sections=[
+            {"title": part.title, "text": part.text, "figures": _figures(part.drawings), "tables": part.tables}
+            for part in page.sections
         ],
         examples=examples,
         options=page.options,
@@ -92,6 +111,10 @@ def render(page: Page) -> str:
         css=Markup(_read("page.css")),
         js=Markup(_read("examples.js")),
     )
+
+
+def _figures(drawings: Sequence[Drawing]) -> list[dict[str, str]]:
+    return [{"title": one.title, "caption": one.caption, "svg": Markup(one.svg)} for one in drawings]
 
 
 def _read(name: str) -> str:

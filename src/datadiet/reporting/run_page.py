@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import yaml
 
@@ -17,8 +18,10 @@ from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Dynamics, read_dynamics
 from datadiet.reporting.examples import candidates, example_table, training_texts
+from datadiet.reporting.guard import guard_section, guard_sentence, read_guard, suspected_rows
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
+from datadiet.reporting.words import percent, seconds
 
 
 def run_page(folder: Path) -> Page:
@@ -30,8 +33,10 @@ def run_page(folder: Path) -> Page:
     result = run_folder.read_result(folder)
     dynamics = read_dynamics(folder, result)
     chosen = candidates(dynamics)
-    read = training_texts(folder, result, chosen.rows)
-    table = example_table(dynamics, chosen, read)
+    guard = read_guard(folder)
+    read = training_texts(folder, result, np.concatenate([chosen.rows, suspected_rows(guard)]))
+    count = len(chosen.rows)
+    table = example_table(dynamics, chosen, read and (read[0][:count], read[1][:count]))
     notes = [] if read else ["The training texts are not shown: the data is no longer where the run read it."]
     return Page(
         title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
@@ -40,6 +45,7 @@ def run_page(folder: Path) -> Page:
         notes=notes,
         tables=[_quality(result), _time(result), *_classes(folder, result)],
         drawings=_drawings(folder, result, dynamics),
+        sections=[] if guard is None else [guard_section(guard, read and read[0][count:])],
         examples=table,
         examples_note=_shown(table),
         options=yaml.safe_dump(result["diet"], sort_keys=False, allow_unicode=True),
@@ -48,10 +54,12 @@ def run_page(folder: Path) -> Page:
 
 
 def run_markdown(folder: Path) -> str:
-    """Quality and cost of a run as a Markdown table."""
+    """Quality and cost of a run as Markdown tables, and what its noise guard came to, where it had one."""
     result = run_folder.read_result(folder)
-    tables = [_quality(result), _time(result)]
-    return "\n\n".join(markdown_table(table.head, table.rows) for table in tables) + "\n"
+    parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
+    if (guard := read_guard(folder)) is not None:
+        parts.append(guard_sentence(guard))
+    return "\n\n".join(parts) + "\n"
 
 
 def _tiles(result: Json) -> dict[str, str]:
@@ -223,26 +231,3 @@ def footer(environment: Mapping[str, object]) -> str:
     parts = [f"{name} {value}" for name, value in environment.items() if name != "versions" and value]
     parts += [f"{name} {value}" for name, value in versions.items()] if isinstance(versions, Mapping) else []
     return "Measured on: " + ", ".join(parts) + "."
-
-
-def seconds(value: float) -> str:
-    """Seconds as people read them.
-
-    Example:
-        >>> seconds(9.31), seconds(75), seconds(4000)
-        ('9.3 s', '1 min 15 s', '1 h 6 min')
-    """
-    if value < 60:
-        return f"{value:.1f} s"
-    whole = round(value)
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def percent(share: float) -> str:
-    """A share in percent.
-
-    Example:
-        >>> percent(0.4181)
-        '41.8 %'
-    """
-    return f"{100 * share:.1f} %"

@@ -9,7 +9,8 @@ Layout, one Parquet file, one line per training row, ascending by row:
     probabilities  fixed-size list<float32>, one number per class, where they were kept
 
 and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a name, never a path), `fingerprint`,
-`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...) and `read_with` (how it was read).
+`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (how it was read),
+`cost` (of everything that the file took) and `probabilities_with` (of models that have not seen the row: the folds).
 """
 
 from __future__ import annotations
@@ -47,6 +48,8 @@ class ScoreFile:
         read_with: Options of `datadiet.load_data` by which the split is read again: `train_rows`, `dev_share`, `seed`,
             `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.Columns`. Those left out
             have their defaults.
+        cost: What everything took, by the fields of `datadiet.records.CostLedger`; empty where it is not known.
+        probabilities_with: `{"folds": K}` where the probabilities are out of sample; else empty.
     """
 
     ids: Sequence[str]
@@ -60,6 +63,8 @@ class ScoreFile:
     label_names: tuple[str, ...] = ()
     probabilities: NDArray[np.float32] | None = None
     read_with: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    probabilities_with: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)

@@ -92,6 +92,8 @@ def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
         label_names=label_names,
         probabilities=_matrix(table, len(label_names)),
         read_with=meta.get("read_with", {}),
+        cost=meta.get("cost", {}),
+        probabilities_with=meta.get("probabilities_with", {}),
     )
     problems = problems_of(file)
     problems.check(meta["rows"] == len(file), f"it has {len(file)} rows, its metadata say {meta['rows']}.")

@@ -81,6 +81,8 @@ def _metadata(file: ScoreFile) -> dict[str, Any]:
         "label_names": list(file.label_names),
         "made_with": {name: dict(made) for name, made in file.made_with.items()},
         "read_with": dict(file.read_with),
+        "cost": dict(file.cost),
+        "probabilities_with": dict(file.probabilities_with),
     }
 
 

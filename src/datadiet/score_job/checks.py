@@ -17,13 +17,11 @@ from datadiet.models import resolve_model
 from datadiet.run_folder import saved_model
 from datadiet.score_file import check_target
 from datadiet.score_job.sources import has_history, max_length_of, steps_of
-from datadiet.score_job.wanted import BASE_MODEL, PASSES, READING, TRAINING, ScoreConfig
+from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, PASSES, READING, TRAINING, ScoreConfig
 from datadiet.score_options import by_score
+from datadiet.suitable import one_class_problems, score_problems
 from datadiet.whole_set import NEEDS, check_needs
 
-ONE_CLASS = ("classification", "intent-slot")  # tasks whose examples have one class each
-OF_CLASSES = ("cross_entropy", "margin", "entropy", "vog")
-COMPARED = ("teacher_el2n", "teacher_divergence")
 _ANY_MODEL = "datadiet/none"  # a name that nothing is loaded from
 
 
@@ -38,6 +36,7 @@ def check_job(config: ScoreConfig) -> None:
     _check_models(config, problems)
     _check_options(config, problems)
     names = asked(config)
+    _check_folds(config, names, problems)
     problems.check(bool(names), "--scores is empty: name at least one score, such as el2n.")
     try:
         check_needs(dict.fromkeys(names), there(config))
@@ -72,9 +71,19 @@ def options_of(config: ScoreConfig) -> dict[str, dict[str, Any]]:
     return found
 
 
+def trains_on_everything(config: ScoreConfig) -> bool:
+    """Whether `epochs` train a model on everything first; not where what is asked for needs the folds alone."""
+    if config.epochs is None or config.model is not None:
+        return False
+    needed = {need for name in asked(config) for need in NEEDS.get(name, ())}
+    embeds = "encoder" in needed and config.encoder is None
+    return config.folds is None or embeds or bool(needed & {"model", "history", "checkpoints"})
+
+
 def there(config: ScoreConfig) -> list[str]:
     """The fields of `Material` that there will be."""
     trains, model = config.epochs is not None, config.model
+    folds = trains and config.folds is not None
     found = {
         "texts": True,
         "dev": True,
@@ -83,7 +92,8 @@ def there(config: ScoreConfig) -> list[str]:
         "history": trains or (model is not None and has_history(model)),
         "checkpoints": trains or (model is not None and bool(steps_of(model))),
         "teacher": config.teacher is not None,
-        "holdout": config.holdout is not None,
+        "holdout": config.holdout is not None or folds,
+        "null": folds,
     }
     return [name for name, held in found.items() if held]
 
@@ -98,7 +108,7 @@ def _check_output(config: ScoreConfig, problems: Problems) -> None:
 
 def _check_models(config: ScoreConfig, problems: Problems) -> None:
     """Whether every model that is named is there, and none is named for nothing."""
-    both = config.model is not None and config.epochs is not None
+    both = config.model is not None and config.epochs is not None and config.folds is None
     problems.check(not both, "--model is trained already and --epochs trains one: give one of them.")
     for flag, folder in (("--model", config.model), ("--teacher", config.teacher), ("--holdout", config.holdout)):
         if folder is not None and not (saved_model(folder) / "config.json").is_file():
@@ -117,6 +127,23 @@ def _check_models(config: ScoreConfig, problems: Problems) -> None:
         }
         for flag, value in named.items():
             problems.check(value is None, f"{flag} has no effect without --epochs, which trains a model first.")
+
+
+def _check_folds(config: ScoreConfig, names: Sequence[str], problems: Problems) -> None:
+    """Whether there is something to cross-fit, and only then; what is wrong with the rows shows when they are read."""
+    if config.folds is None:
+        return
+    problems.whole("folds", config.folds, least=2)
+    problems.check(config.epochs is not None, "--folds needs --epochs E: how long the models of each fold train.")
+    wanted = [name for name in names if name in CROSS_FITTED] + ["--probabilities"] * config.probabilities
+    if not wanted:
+        known = f"{', '.join(CROSS_FITTED)} and --probabilities"
+        problems.add(f"--folds has no effect: what is asked for needs no models that have not seen a row; {known} do.")
+    losses = [name for name in wanted if name in ("irreducible_loss", "reducible_loss")]
+    if losses and config.holdout is not None:
+        problems.add(f"--holdout and --folds both give the losses of {' and '.join(losses)}: give one of them.")
+    if config.run is not None and config.epochs is not None and not trains_on_everything(config):
+        problems.add("--run has no effect: only the models of the folds are trained, which are not kept.")
 
 
 def _check_options(config: ScoreConfig, problems: Problems) -> None:
@@ -148,13 +175,11 @@ def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -
     task = config.task
     if task in TASKS:
         for name in names:
-            classed = name not in OF_CLASSES or task != "regression"
-            problems.check(classed, f"the score {name} is for classes; a regression has none.")
-            numbers = name != "absolute_error" or task == "regression"
-            problems.check(numbers, f"the score {name} is for regression, not for {task}.")
-        alone = [name for name in names if name in COMPARED] + ["--probabilities"] * config.probabilities
-        for what in alone if task not in ONE_CLASS else ():
-            problems.add(f"{what} is for examples with one class each ({' and '.join(ONE_CLASS)}), not for {task}.")
+            problems.found += score_problems(name, task)
+        if "negative_pvi" in names and task != "classification":
+            problems.add(f"the score negative_pvi is for the classes of whole texts (classification), not for {task}.")
+        if config.probabilities:
+            problems.found += one_class_problems("--probabilities", task)
     if config.probabilities and "model" not in there(config):
         problems.add("--probabilities needs a model that is trained: --model RUN, or --epochs E to train one first.")
     steps = config.epochs if config.model is None else len(steps_of(config.model))
@@ -162,4 +187,4 @@ def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -
         problems.add("the score vog needs at least two checkpoints, there is one: --epochs 2, or more.")
 
 
-__all__ = ["NEEDS", "asked", "check_job", "max_length", "options_of", "there"]
+__all__ = ["NEEDS", "asked", "check_job", "max_length", "options_of", "there", "trains_on_everything"]

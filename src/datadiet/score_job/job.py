@@ -6,7 +6,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +20,11 @@ from datadiet.finetuning import finetune
 from datadiet.ledger import Ledger
 from datadiet.models import load_encoder, load_saved, load_tokenizer
 from datadiet.progress import Listener, Silent
+from datadiet.records import CostLedger, Json
 from datadiet.run_folder import saved_model
 from datadiet.score_file import ScoreFile, write_scores
-from datadiet.score_job.checks import asked, check_job, max_length, options_of
+from datadiet.score_job.checks import asked, check_job, max_length, options_of, trains_on_everything
+from datadiet.score_job.folds import CrossFitted, Folds, prepared
 from datadiet.score_job.made import file_of, made_with_of
 from datadiet.score_job.sources import (
     Columns,
@@ -48,6 +50,7 @@ def score_data(
     scores: Sequence[str] | None = None,
     model: str | Path | None = None,
     epochs: int | None = None,
+    folds: int | None = None,
     base_model: str | None = None,
     run: str | Path | None = None,
     teacher: str | Path | None = None,
@@ -65,10 +68,10 @@ def score_data(
     """Score a whole training split, many scores in one go; scores that read the same thing share one pass.
 
     Args:
-        data, task, scores, model, epochs, base_model, run, teacher, holdout, encoder: See `ScoreConfig`.
+        data, task, scores, model, epochs, folds, base_model, run, teacher, holdout, encoder: See `ScoreConfig`.
         probabilities, score_options, output, force, max_length: See there too.
         listener: Hears what is being done.
-        ledger: Counts the passes; those of the training of `epochs` are in its own run.
+        ledger: Counts everything, trainings included; the file's `cost` is what it says in the end.
         options: Of `FinetuneConfig`: `train_rows`, `text_column`, `batch_size`, `precision`, `seed`, ...
 
     Returns:
@@ -86,8 +89,9 @@ def score_data(
     folders = {"output": output, "model": model, "run": run, "teacher": teacher, "holdout": holdout}
     paths: dict[str, Any] = {name: None if path is None else Path(path).expanduser() for name, path in folders.items()}
     config = ScoreConfig(
-        str(data), task, scores=scores, epochs=epochs, base_model=base_model, encoder=encoder, force=force,
-        probabilities=probabilities, max_length=max_length, score_options=score_options, options=options, **paths,
+        str(data), task, scores=scores, epochs=epochs, folds=folds, base_model=base_model, encoder=encoder,
+        force=force, probabilities=probabilities, max_length=max_length, score_options=score_options,
+        options=options, **paths,
     )  # fmt: skip
     return score(config, listener or Silent(), ledger)
 
@@ -95,6 +99,7 @@ def score_data(
 def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | None = None) -> ScoreFile:  # noqa: B008
     """Do what a config asks for; see `score_data`."""
     check_job(config)
+    ledger = ledger or Ledger()
     listener.phase("reading the data")
     reading = _settings(config, Path("run"))
     data = load_configured(reading)
@@ -105,12 +110,16 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
     _check_classes(config, task)
     if config.model is not None and config.scores is not None:
         _history(config.model, config, data, listener)  # a run of other data is told of before any pass
-    with _trained(config, listener) as model:
-        names, material = _material(config, model, data, task, listener, ledger or Ledger())
+    folds = _folds(config, data, task, listener, ledger)  # raises, and says what will be trained, before anything is
+    with _trained(config, listener, ledger) as model:
+        crossed = None if folds is None else folds.run(lambda: _scratch(config))
+        names, material = _material(config, model, data, task, listener, ledger)
+        material = material if crossed is None else _with_folds(material, crossed, folds)
         listener.phase(f"scoring: {', '.join(names)}")
         found = whole_set(names, material, probabilities=config.probabilities)
-        made_with = {name: made_with_of(name, config, model, found, material) for name in names}
-    file = file_of(data, found, made_with, reading)
+        made = {} if crossed is None else crossed.made
+        made_with = {name: made_with_of(name, config, model, found, material, made) for name in names}
+    file = file_of(data, found, made_with, reading, made, asdict(ledger.snapshot()))
     if config.output is not None:
         listener.phase(f"writing {config.output}")
         write_scores(config.output, file, force=config.force)
@@ -140,23 +149,53 @@ def _check_classes(config: ScoreConfig, task: Task) -> None:
 
 
 @contextmanager
-def _trained(config: ScoreConfig, listener: Listener) -> Iterator[Path | None]:
+def _trained(config: ScoreConfig, listener: Listener, ledger: Ledger) -> Iterator[Path | None]:
     """The folder of the model at hand: the one given, or of a run made now, which is removed unless it has a name."""
-    if config.epochs is None:
+    if not trains_on_everything(config):
         yield config.model
     elif config.run is not None:
-        finetune(_settings(config, config.run), listener=listener)
+        _train(config, config.run, listener, ledger)
         yield config.run
     else:
-        beside = None if config.output is None else config.output.resolve().parent
-        if beside is not None:
-            beside.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".datadiet-score-", dir=beside))
-        try:
-            finetune(_settings(config, folder / "run"), listener=listener)
+        with _scratch(config) as folder:
+            _train(config, folder / "run", listener, ledger)
             yield folder / "run"
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _train(config: ScoreConfig, run: Path, listener: Listener, ledger: Ledger) -> None:
+    cost: Json = finetune(_settings(config, run), listener=listener)["cost"]
+    ledger.include(CostLedger(**{part.name: cost[part.name] for part in fields(CostLedger)}))
+
+
+@contextmanager
+def _scratch(config: ScoreConfig) -> Iterator[Path]:
+    """A folder, beside the output where there is one, that is removed afterwards."""
+    beside = None if config.output is None else config.output.resolve().parent
+    if beside is not None:
+        beside.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=".datadiet-score-", dir=beside))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, ledger: Ledger) -> Folds | None:
+    """What will be cross-fitted; None where nothing is."""
+    if config.folds is None:
+        return None
+    names, settings = asked(config), _settings(config, Path("run"))
+    null, classes = "negative_pvi" in names, "negative_pvi" in names or config.probabilities
+    found = prepared(settings, data, task, config.folds, listener, ledger, null=null, classes=classes)
+    more = " A model on everything is trained as well." if trains_on_everything(config) else ""
+    listener.note(f"will train {found.forecast()}{more}")
+    return found
+
+
+def _with_folds(material: Material, crossed: CrossFitted, folds: Folds | None) -> Material:
+    assert folds is not None  # it is they who have crossed
+    groups = folds.task.groups(folds.features)
+    return replace(material, unseen=crossed.unseen, null=crossed.null, groups=groups)
 
 
 def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener) -> Columns | None:

@@ -13,9 +13,10 @@ from datadiet.data import Dataset, Examples
 from datadiet.data.records import Columns as ColumnNames
 from datadiet.records import Json
 from datadiet.score_file import ScoreFile
-from datadiet.score_job.checks import ONE_CLASS
+from datadiet.score_job.checks import trains_on_everything
 from datadiet.score_job.sources import name_of, result_of
-from datadiet.score_job.wanted import BASE_MODEL, ScoreConfig
+from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, ScoreConfig
+from datadiet.suitable import ONE_CLASS
 from datadiet.whole_set import NEEDS, Material, WholeSet
 
 _READ_WITH = {
@@ -24,7 +25,9 @@ _READ_WITH = {
 }
 
 
-def file_of(data: Dataset, found: WholeSet, made_with: Mapping[str, Json], reading: FinetuneConfig) -> ScoreFile:
+def file_of(
+    data: Dataset, found: WholeSet, made_with: Mapping[str, Json], reading: FinetuneConfig, folds: Json, cost: Json
+) -> ScoreFile:
     """The score file of what was found.
 
     Args:
@@ -32,6 +35,8 @@ def file_of(data: Dataset, found: WholeSet, made_with: Mapping[str, Json], readi
         found: The values.
         made_with: By score; see `made_with_of`.
         reading: How the data was read.
+        folds: How the models that have not seen the row were made; empty where there are none.
+        cost: Of everything.
     """
     train = data.splits["train"]
     return ScoreFile(
@@ -46,6 +51,8 @@ def file_of(data: Dataset, found: WholeSet, made_with: Mapping[str, Json], readi
         label_names=tuple(data.label_names),
         probabilities=found.probabilities,
         read_with=_read_with(reading),
+        cost=cost,
+        probabilities_with={"folds": folds["folds"]} if folds and found.probabilities is not None else {},
     )
 
 
@@ -66,8 +73,10 @@ def _changed(reading: FinetuneConfig, name: str) -> bool:
     return bool(getattr(reading, name) != getattr(FinetuneConfig, name))
 
 
-def made_with_of(name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material) -> Json:
-    """What a score was made with: models by name, checkpoints, rounds and seconds."""
+def made_with_of(
+    name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material, folds: Json
+) -> Json:
+    """What a score was made with: models by name, checkpoints, rounds, folds and seconds."""
     needs = NEEDS[name]
     made: Json = {}
     own = {"model", "history", "checkpoints"} & set(needs) or ("encoder" in needs and config.encoder is None)
@@ -76,6 +85,8 @@ def made_with_of(name: str, config: ScoreConfig, model: Path | None, found: Whol
     for role, source in (("encoder", config.encoder), ("teacher", config.teacher), ("holdout", config.holdout)):
         if source is not None and role in needs:
             made[role] = name_of(source)
+    if folds and name in CROSS_FITTED:
+        made |= {"base_model": name_of(config.base_model or BASE_MODEL), **folds}
     if "checkpoints" in needs:
         made["checkpoints"] = len(material.checkpoints or ())
     if "history" in needs:
@@ -89,7 +100,7 @@ def made_with_of(name: str, config: ScoreConfig, model: Path | None, found: Whol
 def _of_model(config: ScoreConfig, model: Path) -> Json:
     """The model at hand: its name, where it comes from, and what its training took."""
     result = result_of(model)
-    unnamed = config.epochs is not None and config.run is None
+    unnamed = trains_on_everything(config) and config.run is None
     made: Json = {"model": name_of(config.base_model or BASE_MODEL) if unnamed else name_of(model)}
     if result is not None:
         made |= {"base_model": result["model"], "epochs": len(result["epochs"])}

@@ -10,6 +10,8 @@ from typing import Any
 from datadiet.config import FinetuneConfig
 
 BASE_MODEL = "minilm"
+# scores that come from models that have not seen the row; of the first also from such that have seen no text
+CROSS_FITTED = ("negative_pvi", "irreducible_loss", "reducible_loss")
 # of `FinetuneConfig`: how the data are read ...
 READING = (
     *("train_rows", "dev_share", "drop_overlap", "data_seed", "label_separator"),
@@ -31,7 +33,10 @@ class ScoreConfig:
         scores: Names of `datadiet.whole_set.NEEDS`; by default el2n, and with a run its training dynamics.
         model: A run folder, its model/, or any saved model of the same classes. Of a run its score history gives the
             training dynamics, its kept checkpoints vog, self_influence and tracin.
-        epochs: Instead of `model`: train so many epochs on everything first, from `base_model`.
+        epochs: Instead of `model`: train so many epochs on everything first, from `base_model`. With `folds` also how
+            long the models of each fold train, beside a `model` or not.
+        folds: Train a model on all but each of so many parts, for the scores of `CROSS_FITTED`, and for
+            `probabilities`, which are then those of models that have not seen the row.
         base_model: What the training starts from: a hub name, a folder, or `minilm`.
         run: A folder that keeps the run of that training; without it the run is removed afterwards.
         teacher, holdout: Saved models or run folders: another trained model, and one trained on other data.
@@ -50,6 +55,7 @@ class ScoreConfig:
     scores: Sequence[str] | None = None
     model: Path | None = None
     epochs: int | None = None
+    folds: int | None = None
     base_model: str | None = None
     run: Path | None = None
     teacher: Path | None = None

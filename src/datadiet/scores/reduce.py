@@ -137,7 +137,7 @@ def example_values(
         >>> from datadiet.scores import el2n
         >>> intent = HeadSignals(torch.zeros(1, 2), torch.tensor([0]))
         >>> slots = HeadSignals(torch.zeros(1, 2, 2), torch.tensor([[1, -100]]), torch.tensor([[True, False]]))
-        >>> example_values(el2n, Signals({"intent": intent, "slots": slots}))
+        >>> example_values(el2n, Signals({"intent": intent, "slots": slots})).round(decimals=4)
         tensor([1.])
 
     Source: Attendu and Corbeil 2023 (arXiv 2306.03208), section 3: joint EL2N is the `norm` of `el2n`.

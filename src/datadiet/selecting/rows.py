@@ -19,7 +19,7 @@ from datadiet.records import Selection
 from datadiet.score_file import ScoreFile, read_scores
 from datadiet.selecting.suspects import suspicion_of
 from datadiet.selecting.wish import Select, Wish, wish_problems
-from datadiet.selectors import FEATURE_SELECTORS, OPTIONS
+from datadiet.selectors import FEATURE_SELECTORS, OPTIONS, floor_problems
 from datadiet.selectors.ties import top_mask
 
 Rows = NDArray[np.int64]
@@ -29,7 +29,6 @@ CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST = "chosen", "floor", "duplicate"
 REASONS = (CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST)
 # options that set the very hardest aside
 _ASIDE = ("offset", "beta")
-_MOST_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,8 @@ def select_rows(
         count: Instead of `keep`: how many. With neither, all are kept that are no duplicates or suspects.
         floor: Keep at least so many of each class; 0 = no floor.
         seed: Of ties and random choices.
-        drop_suspects: Share of the rows, in [0, 1), whose label is most suspected to be wrong, by the score `aum`, or
-            `el2n` where the file has no `aum`.
+        drop_suspects: Share of the rows, in [0, 1), whose label is most suspected to be wrong, by the first of `aum`,
+            `el2n`, `negative_pvi` and `irreducible_loss` that the file has.
         suspects_by: Instead: `aum`, `el2n`, `irreducible` (of `reducible_loss`), or another score of
             `datadiet.selecting.suspects.BY` that the file has.
         dedupe: Keep one of the rows with the same text, case and spacing aside: the first with the most common label.
@@ -163,7 +162,7 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
     pool = np.flatnonzero(reasons == REST)
     count = _count(wish, len(file), pool.size)
     inside = None if groups is None else groups[pool]
-    _check_floor(wish.floor, inside)
+    _check_floor(wish.floor, inside, count)
     known = Known(groups=inside, features=_features(wish.select, texts, features, pool, file.ids))
     chosen = _choose(wish, values[pool], count, known)
     reasons[pool] = _reasons(wish, values[pool], count, known, chosen)
@@ -193,17 +192,10 @@ def _count(wish: Wish, rows: int, left: int) -> int:
     return count
 
 
-def _check_floor(floor: int, groups: NDArray[Any] | None) -> None:
-    if not floor or groups is None:
-        return
-    names, sizes = np.unique(groups, return_counts=True)
-    small = [f"{name!r} ({size})" for name, size in zip(names.tolist(), sizes.tolist(), strict=True) if size < floor]
-    if small:
-        more = f" and {len(small) - _MOST_NAMED} more" if len(small) > _MOST_NAMED else ""
-        raise ArgumentError(
-            f"a floor of {floor} rows per class is more than there are of {', '.join(small[:_MOST_NAMED])}{more}; "
-            f"lower it to {sizes.min()} or less."
-        )
+def _check_floor(floor: int, groups: NDArray[Any] | None, count: int) -> None:
+    problems = Problems()
+    problems.found += floor_problems(floor, Counter([] if groups is None else map(str, groups.tolist())), count)
+    problems.raise_any()
 
 
 def _reasons(wish: Wish, values: NDArray[np.float32], count: int, known: Known, chosen: Selection) -> NDArray[np.str_]:

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from datadiet.checks import DataError, Problems
 from datadiet.score_file import ScoreFile
 
-# scores that tell wrong labels, the best first; these two are taken unasked
-SUSPICION = ("aum", "el2n")
+# scores that tell wrong labels, the best first; these are taken unasked
+SUSPICION = ("aum", "el2n", "negative_pvi", "irreducible_loss")
 IRREDUCIBLE = "irreducible"
 # those that rank wrong labels high too, and are taken where they are named
 BY = (

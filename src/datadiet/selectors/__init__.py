@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datadiet.selectors.balanced import partly_balanced, with_floor
+from datadiet.selectors.balanced import floor_problems, partly_balanced, with_floor
 from datadiet.selectors.batch_diversity import divbs, last_layer_gram
 from datadiet.selectors.diverse import d2_pruning, herding, k_center
 from datadiet.selectors.in_batch import BatchSignals, DiverseBatch, InBatch, SelectiveBackprop, TopReducible
@@ -136,6 +136,7 @@ __all__ = [
     "easiest",
     "epsilon",
     "facility_location",
+    "floor_problems",
     "graph_cut",
     "hardest",
     "hashed_bag",

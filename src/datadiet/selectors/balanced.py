@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,39 @@ from datadiet.selectors.parts import encoded, in_groups, inside, members, togeth
 from datadiet.selectors.ranked import hardest
 from datadiet.selectors.ties import mix
 
+_MOST_NAMED = 5
+
+
+def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[str]:
+    """Why a floor cannot hold in a data set; nothing where it can.
+
+    Args:
+        minimum: Rows per class; 0 = no floor.
+        sizes: Rows of each class, by name.
+        count: Rows that are kept, at the least.
+
+    Example:
+        >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
+        ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
+        >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)
+        ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
+    """
+    found = []
+    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
+        more = f" and {len(small) - _MOST_NAMED} more" if len(small) > _MOST_NAMED else ""
+        found.append(
+            f"a floor of {minimum} rows per class is more than there are of {', '.join(small[:_MOST_NAMED])}{more}; "
+            f"lower it to {min(sizes.values())} or less."
+        )
+    if (needed := sum(min(minimum, size) for size in sizes.values())) > count:
+        found.append(_crowded(minimum, len(sizes), needed, count))
+    return found
+
 
 def with_floor(select: Selector, minimum: int) -> Selector:
     """A selector that keeps at least `minimum` rows of every group, or the whole group where it is smaller.
+
+    That is for rows that were left out of a data set beforehand, whose classes `floor_problems` has looked at.
 
     `select` chooses among all rows. A group of which it takes too few gets its floor, chosen by `select` inside the
     group; the other places go to `select` over the rows of the other groups, until every floor holds. Where floors
@@ -148,7 +178,11 @@ def _floored(
 
 def _check_floors(needed: int, count: int, minimum: int, groups: int) -> None:
     if needed > count:
-        raise ArgumentError(
-            f"a floor of {minimum} rows in each of {groups} groups needs {needed} rows, but only {count} are kept. "
-            "Lower the floor or keep more."
-        )
+        raise ArgumentError(_crowded(minimum, groups, needed, count))
+
+
+def _crowded(minimum: int, classes: int, needed: int, count: int) -> str:
+    return (
+        f"a floor of {minimum} rows in each of {classes} classes needs {needed} rows, but only {count} are kept. "
+        "Lower the floor or keep more."
+    )

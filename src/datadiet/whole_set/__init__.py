@@ -1,6 +1,6 @@
 """Values of a whole training set at once, from what there is of it."""
 
-from datadiet.whole_set.material import NEEDS, WHERE, Inputs, Material, check_needs
+from datadiet.whole_set.material import NEEDS, WHERE, Inputs, Material, Unseen, check_needs
 from datadiet.whole_set.passes import PASSES, read_model
 from datadiet.whole_set.values import WholeSet, embeddings_of, whole_set, whole_set_values
 
@@ -10,6 +10,7 @@ __all__ = [
     "WHERE",
     "Inputs",
     "Material",
+    "Unseen",
     "WholeSet",
     "check_needs",
     "embeddings_of",

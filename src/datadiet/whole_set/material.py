@@ -28,6 +28,7 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
     "vog": ("checkpoints",),
     "self_influence": ("checkpoints",),
     "tracin": ("checkpoints", "dev"),
+    "negative_pvi": ("null",),
     "reducible_loss": ("model", "holdout"),
     "irreducible_loss": ("holdout",),  # what `reducible_loss` takes off, and `top_reducible` reads of a score file
     "teacher_el2n": ("model", "teacher"),
@@ -41,7 +42,8 @@ WHERE: Mapping[str, str] = {
     "history": "the score history of a run: --model RUN, or --epochs E to train one first",
     "checkpoints": "the checkpoints of a run: --model RUN, trained with --keep-checkpoints, or --epochs E from 2 on",
     "dev": "a dev split",
-    "holdout": "a model trained on other data of the same classes: --holdout MODEL",
+    "holdout": "a model trained on other data of the same classes: --holdout MODEL, or --folds K --epochs E",
+    "null": "models with and without the texts that have not seen the row: --folds K --epochs E",
     "teacher": "another trained model of the same classes: --teacher MODEL",
 }
 
@@ -60,6 +62,19 @@ class Inputs:
 
 
 @dataclass(frozen=True)
+class Unseen:
+    """What cross-fitted models say of rows that they have not seen.
+
+    Attributes:
+        losses: float32 `(n,)`.
+        classes: float32 `(n, classes)`, log-probabilities; None where they were not asked for.
+    """
+
+    losses: NDArray[np.float32]
+    classes: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
 class Material:
     """What there is to score with.
 
@@ -75,6 +90,8 @@ class Material:
         checkpoints: Folders or models of one run, in order.
         learning_rates: Of the checkpoints; all alike by default.
         dev: Tokenised rows of the dev split.
+        unseen: What models that have not seen a row say of it, in place of `holdout`.
+        null: float32 `(n, classes)`, log-probabilities by models that saw neither the row nor, in training, any text.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where not seen.
         inputs: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer is another one.
         precision, batch_tokens: Of the passes.
@@ -94,6 +111,8 @@ class Material:
     model: torch.nn.Module | None = None
     teacher: torch.nn.Module | None = None
     holdout: torch.nn.Module | None = None
+    unseen: Unseen | None = None
+    null: torch.Tensor | None = None
     checkpoints: Sequence[Path | torch.nn.Module] | None = None
     learning_rates: Sequence[float] | None = None
     dev: Any = None

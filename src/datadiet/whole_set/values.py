@@ -18,6 +18,7 @@ from datadiet.embedding import embed
 from datadiet.gradients import GRADIENT_SCORES, grand, self_influence, tracin, vog
 from datadiet.history import over_rounds
 from datadiet.scores import EMBEDDING_SCORES, TEXT_SCORES
+from datadiet.scoring import first_alike
 from datadiet.whole_set.material import WHERE, Material, check_needs, inputs_of
 from datadiet.whole_set.passes import PASSES, of_passes
 
@@ -32,7 +33,7 @@ class WholeSet:
         values: float32 `(n,)` by score, larger = harder.
         seconds: What each took; of scores that share a pass, the pass.
         shared: The scores that were computed together with each, itself included.
-        probabilities: float32 `(n, classes)` of the model, where they were asked for.
+        probabilities: float32 `(n, classes)` of the model, or of cross-fitted ones, where they were asked for.
     """
 
     values: Mapping[str, Values]
@@ -52,7 +53,8 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
     Args:
         names: Of `NEEDS`.
         material: What there is.
-        probabilities: Also what the model gives each class; of tasks with one class per example.
+        probabilities: Also what the model gives each class; of tasks with one class per example. Where there are
+            cross-fitted models it is what they give, who have not seen the row.
 
     Returns:
         Values in the order of the names, and what they cost.
@@ -60,7 +62,8 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
     Raises:
         ArgumentError: If something is missing, see `check_needs`, or a score cannot be computed of this data.
     """
-    check_needs(names, [name for name in WHERE if getattr(material, name) is not None])
+    crossed = () if material.unseen is None else ("holdout",)
+    check_needs(names, [*(name for name in WHERE if getattr(material, name) is not None), *crossed])
     found: dict[str, Values] = {}
     seconds: dict[str, float] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -99,7 +102,8 @@ def embeddings_of(material: Material) -> NDArray[np.float32]:
     assert material.encoder is not None  # check_needs has seen it
     options: dict[str, Any] = {"precision": material.precision, "batch_tokens": material.batch_tokens}
     rows = inputs_of(material, "encoder")
-    return embed(material.encoder, rows.features, rows.collate, ledger=material.ledger, **options)
+    alike = first_alike(material.texts, rows.features)
+    return embed(material.encoder, rows.features, rows.collate, rows=alike, ledger=material.ledger, **options)
 
 
 def _of_texts(names: Sequence[str], material: Material) -> dict[str, Values]:
