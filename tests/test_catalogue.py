@@ -32,6 +32,7 @@ from datadiet.suspects import NAMES
         ("offset", ("SHARE", "auto")),
         ("suspects", NAMES),
         ("dedupe", ("exact", "near")),
+        ("attribution", ("dattri_tracin", "attributed")),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:
