@@ -43,12 +43,12 @@ SETS: dict[str, dict[str, Any]] = {
 }
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
-    "el2n": {},
+    "el2n": {"offset": 0.0},  # the published rule
     "random": {"select": "random"},
     "uncertain": {"select": "uncertain"},
     "short": {"keep": 1.0},
-    "dropped": {"rescore": "dropped"},
-    "all": {"rescore": "all"},
+    "dropped": {"rescore": "dropped", "offset": 0.0},
+    "all": {"rescore": "all", "offset": 0.0},
 }
 
 

@@ -33,7 +33,7 @@ SETS = {  # folder, task, training rows taken
 METHODS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
     "short": {"keep": 1.0},
-    "el2n": {"keep": 0.3},
+    "el2n": {"keep": 0.3, "offset": 0.0},
     "el2n+auto": {"keep": 0.3, "offset": "auto"},
     "estimate": {
         "keep": 0.1,

@@ -49,8 +49,8 @@ SETTINGS: dict[str, Any] = {
 ARMS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
     "tolerance-0.5": {"tolerance": 0.5},
-    "keep-0.7": {"keep": 0.7},
-    "keep-0.5": {"keep": 0.5},
+    "keep-0.7": {"keep": 0.7, "offset": 0.0},
+    "keep-0.5": {"keep": 0.5, "offset": 0.0},
 }
 TRAIN_ROWS, DEV_ROWS, DRAWS = 1500, 500, 500
 

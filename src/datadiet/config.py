@@ -29,7 +29,9 @@ class FinetuneConfig:
         tolerance: Instead of `keep`: points of the main dev metric that may be lost; the diet finds the share itself.
         score, combine: What is measured, and how the words and heads of an example are combined: `norm` (the
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
-        select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
+        select: Name of a selector; `epsilon` and `floor` are its options.
+        offset: Share of the very hardest set aside, or `auto`: what the noise guard suspects. By default `auto` for
+            `hardest` where each example has one class, else 0.
         select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
             `directions.rude=easy,directions.polite=hard`; or in braces, as `{beta: 0.2}`.
         score_options: Options of the score, in the same form: `clusters=500,metric=cosine` of `prototypes`.
@@ -69,7 +71,7 @@ class FinetuneConfig:
     score_options: str | None = None
     combine: str | None = None
     select: str = "hardest"
-    offset: float | str = 0.0
+    offset: float | str | None = None
     epsilon: float = 0.1
     floor: int = 0
     select_options: str | None = None

@@ -32,7 +32,7 @@ from datadiet.run_folder import saved_model
 from datadiet.schedule_checks import PHASES, schedule_problems
 from datadiet.score_file import read_scores
 from datadiet.store import read_manifest
-from datadiet.suitable import one_class_problems, score_problems, selector_problems
+from datadiet.suitable import ONE_CLASS, one_class_problems, score_problems, selector_problems
 from datadiet.tasks import TASKS
 
 # those of transformers that need no options of their own
@@ -253,6 +253,8 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     history = _history(config, problems)
     settings = {name: getattr(config, name) for name in (*CHOICES, *PHASES)}
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
+    if config.offset is None and config.task not in ONE_CLASS:
+        settings["offset"] = 0.0  # no class of its own for each example: nothing to guard by
     if config.select_options is not None:
         settings["select_options"] = _collect(lambda: parse_options(config.select_options or ""), problems)
     if config.score_options is not None:

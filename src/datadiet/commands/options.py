@@ -51,7 +51,7 @@ FLAGS: tuple[Flag, ...] = (
     Flag("score_options", DIET, "Options of the score, such as clusters=500,metric=cosine, or {clusters: 500}."),
     Flag("combine", DIET, "How words, or intent and slots, become one score: norm, mean, sum."),
     Flag("select", DIET, "Which are kept: hardest, uncertain, random, ccs, ...; datadiet methods tells all."),
-    Flag("offset", DIET, "Share of the hardest set aside as suspected noise; or auto: finds the wrong labels itself."),
+    Flag("offset", DIET, "Share of the hardest set aside as noise; auto, the default of hardest, finds wrong labels."),
     Flag("epsilon", DIET, "Share of the kept drawn at random among the rest (--select epsilon)."),
     Flag("floor", DIET, "Keep at least so many examples of each class; 0 = no floor."),
     Flag("select_options", DIET, "Others of the selector's options, such as beta=0.2,strata=20, or {beta: 0.2}."),

@@ -13,39 +13,42 @@ from datadiet.catalogue.method import Method
 from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
 from datadiet.config import FinetuneConfig
 
-FULL, SHORT, RANDOM = "full", "short", "random"
+FULL, SHORT, RANDOM, DIET = "full", "short", "random", "diet"
 BASELINES = (FULL, RANDOM, SHORT)
 
+# Published methods have no guard against wrong labels, which `hardest` has by default.
+_HARDEST: dict[str, Any] = {"select": "hardest", "offset": 0.0}
 # A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
 _WRITTEN: dict[str, dict[str, Any]] = {
-    "el2n_dropped": {"score": "el2n", "select": "hardest", "rescore": "dropped"},
-    "el2n_all": {"score": "el2n", "select": "hardest", "rescore": "all"},
-    "el2n_ema": {"score": "el2n", "select": "hardest", "history": "ema"},  # the same as `ucb`
-    "ucb": {"score": "el2n", "select": "hardest", "history": "ema"},
+    DIET: {},  # what `datadiet finetune` does by default
+    "el2n_dropped": {"score": "el2n", **_HARDEST, "rescore": "dropped"},
+    "el2n_all": {"score": "el2n", **_HARDEST, "rescore": "all"},
+    "el2n_ema": {"score": "el2n", **_HARDEST, "history": "ema"},  # the same as `ucb`
+    "ucb": {"score": "el2n", **_HARDEST, "history": "ema"},
     "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
-    "aum": {"score": "aum", "select": "hardest"},
+    "aum": {"score": "aum", **_HARDEST},
     "ccs": {"score": "aum", "select": "ccs"},
     "infobatch": {"score": "cross_entropy", "select": "infobatch"},
     "seta": {"score": "cross_entropy", "select": "seta"},
     RANDOM: {"select": "random"},
     "window": {"score": "el2n", "select": "window", "offset": 0.05},
     "moderate": {"score": "moderate", "select": "moderate", "static": True},  # a score and its selector
-    "longest": {"score": "length", "select": "hardest", "static": True},
+    "longest": {"score": "length", **_HARDEST, "static": True},
     "vog": {"score": "vog", "select": "proportional", "static": True, "scores_from": FULL},
     "distilled": {"select": "random", "teacher": FULL},
     "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
-    "static_el2n": {"score": "el2n", "select": "hardest", "static": True},
+    "static_el2n": {"score": "el2n", **_HARDEST, "static": True},
 }
 
 # What the options of a method follow from, by the part of the catalogue in which it stands. Not here: scores of two
 # models, which need a file of `datadiet score`.
 _ONCE = {"static": True}
 _BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
-    (LOGIT_SCORES, {"select": "hardest"}),
-    (DYNAMIC_SCORES, {"select": "hardest"}),
-    (GRADIENT_SCORES, {"select": "hardest", **_ONCE, "scores_from": FULL}),
-    (GEOMETRY_SCORES, {"select": "hardest", **_ONCE}),
-    (SELECTORS, {"score": "el2n"}),
+    (LOGIT_SCORES, _HARDEST),
+    (DYNAMIC_SCORES, _HARDEST),
+    (GRADIENT_SCORES, {**_HARDEST, **_ONCE, "scores_from": FULL}),
+    (GEOMETRY_SCORES, {**_HARDEST, **_ONCE}),
+    (SELECTORS, {"score": "el2n"}),  # `hardest` itself as it comes
     (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
     (IN_BATCH, {"score": "cross_entropy"}),
 )

@@ -62,7 +62,8 @@ class Diet(DietOptions):
             first; `dropped`: those that did not train
             since the last refresh; `all`: every example, as in the paper.
         offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
-            labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector.
+            labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector. By
+            default `auto` for `hardest` where each example has one class, else 0; `offset=0.0` is the published rule.
         epsilon: Share drawn at random among the rest (`epsilon` only).
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
@@ -141,6 +142,8 @@ class Diet(DietOptions):
         self._known = Known(groups, features)
         self._chooser = self._new_chooser()
         self._chooser.check(self._known)
+        if self._guard_where_possible:
+            self.offset = 0.0 if groups is None else "auto"
         if self._guarded and groups is None:
             raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
         self.watch = Watch(groups) if self._guarded and groups is not None else None

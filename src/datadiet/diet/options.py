@@ -58,7 +58,7 @@ class DietOptions:
         anneal_epochs: int = 0,
         static: bool = False,
         rescore: Rescore = "none",
-        offset: float | Literal["auto"] = 0.0,
+        offset: float | Literal["auto"] | None = None,
         epsilon: float | None = None,
         floor: int = 0,
         select_options: Mapping[str, Any] | None = None,
@@ -79,7 +79,11 @@ class DietOptions:
         self.select_options = dict(select_options or {})
         named = select if isinstance(select, str) else None
         problems.whole("seed", seed)
-        check_selector(named, self.keep, self.select_options, offset, epsilon, floor, problems)
+        # of nothing that trains on everything, and not of values that say nothing of what a model has learned
+        ranks = select == "hardest" and self.keep != 1.0 and self.measure.kind != "given"
+        self._guard_where_possible = offset is None and tolerance is None and ranks
+        self.offset: float | str = ("auto" if self._guard_where_possible else 0.0) if offset is None else offset
+        check_selector(named, self.keep, self.select_options, self.offset, epsilon, floor, problems)
         problems.check(
             scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
             "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
@@ -87,15 +91,20 @@ class DietOptions:
         self.tolerance = tolerance
         if tolerance is not None:
             check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
-            check_alone({"keep": keep, "anneal_epochs": anneal_epochs, "static": static, "offset": offset}, problems)
+            others = {"anneal_epochs": anneal_epochs, "static": static, "offset": self.offset}
+            check_alone({"keep": keep, **others}, problems)
         problems.raise_any()
-        self.rescore, self.offset, self.floor, self.seed = rescore, offset, floor, seed
+        self.rescore, self.floor, self.seed = rescore, floor, seed
         self.epsilon = 0.1 if epsilon is None and select == "epsilon" else epsilon
         usual = REFRESH_EVERY if tolerance is None else AdaptiveSchedule.refresh_every
         self.refresh_every = usual if refresh_every is None else refresh_every
         self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
         self.static, self.scores_from, self.signals = static, scores_from, signals
-        self._guarded = offset == "auto"
+
+    @property
+    def _guarded(self) -> bool:
+        """Whether wrong labels are looked for."""
+        return self.offset == "auto"
 
     def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
