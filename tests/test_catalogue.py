@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
@@ -30,6 +32,7 @@ from datadiet.suspects import NAMES
         ("offset", ("SHARE", "auto")),
         ("suspects", NAMES),
         ("dedupe", ("exact", "near")),
+        ("attribution", ("dattri_tracin", "attributed")),
     ],
 )
 def test_the_table_names_what_exists(kind: str, names: object) -> None:
@@ -43,7 +46,7 @@ def test_every_kind_is_explained() -> None:
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 def test_nothing_is_left_blank(method: object) -> None:
-    line = dict(zip(("formula", "needs", "cost"), (method.formula, method.needs, method.cost), strict=True))  # type: ignore[attr-defined]
+    line = asdict(method)  # type: ignore[call-overload]
     assert all(text.strip() and not text.endswith(".") for text in line.values()), line
 
 

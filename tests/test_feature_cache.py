@@ -12,10 +12,11 @@ from typing import Any
 import datasets
 import pytest
 
-from datadiet import feature_cache
+from datadiet import entries
 from datadiet.checks import ArgumentError
 from datadiet.data.loading import load_data
-from datadiet.feature_cache import ENTRY, Features, content_of, read_entry, write_entry
+from datadiet.entries import ENTRY
+from datadiet.feature_cache import Features, content_of, read_entry, write_entry
 from datadiet.finetuning import finetune, resume_run
 from datadiet.ledger import Ledger
 from datadiet.tasks import Task, task_for
@@ -211,7 +212,7 @@ def arrow(place: Path) -> Path:
 def other_rows(place: Path) -> None:
     """Whole, but of other data."""
     datasets.Dataset.from_dict({"input_ids": [[1]]}).save_to_disk(str(place))
-    edit_entry(files=feature_cache._sizes(place))(place)
+    edit_entry(files=entries.sizes(place))(place)
 
 
 BREAKS: dict[str, Callable[[Path], object]] = {
@@ -289,16 +290,16 @@ def test_a_write_that_is_killed_leaves_nothing_that_is_read(tmp_path: Path, monk
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "write_atomically", killed)
-        patch.setattr(feature_cache.shutil, "rmtree", lambda *_args, **_options: None)  # there is no time to tidy up
+        patch.setattr(entries, "write_atomically", killed)
+        patch.setattr(entries.shutil, "rmtree", lambda *_args, **_options: None)  # there is no time to tidy up
         with pytest.raises(Killed):
             write_entry(cache, named, made, 1.0)
     (left,) = cache.iterdir()
-    assert left.name.startswith(feature_cache.PART)
+    assert left.name.startswith(entries.PART)
     assert read_entry(cache, named) is None
     write_entry(cache, named, made, 1.0)
     assert left.exists()  # another process may be writing it
-    monkeypatch.setattr(feature_cache, "STALE_S", -1)
+    monkeypatch.setattr(entries, "STALE_S", -1)
     write_entry(cache, named, made, 1.0)
     assert not left.exists()
 

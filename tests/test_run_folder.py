@@ -11,13 +11,15 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
 from datadiet import run_folder
 from datadiet.checks import ArgumentError, DataError
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.finetuning import finetune
+from datadiet.model_card import escaped, model_card
 from datadiet.records import CostLedger, EpochResult
-from datadiet.run_folder import check_new, check_resumable, costs_of, escaped, model_card, plain, read_result
+from datadiet.run_folder import check_new, check_resumable, costs_of, plain, read_result
 from toyrun import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}
@@ -85,7 +87,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
         "score": "el2n", "select": "hardest", "history": "last", "keep": 0.5, "tolerance": None, "combine": "norm",
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
         "offset": 0.0, "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
-        "select_options": {}, "row_weights": False,
+        "select_options": {}, "score_options": {}, "row_weights": False,
     }  # fmt: skip
 
 
@@ -313,7 +315,11 @@ def test_ceiling_by_hand() -> None:
 def test_the_card_states_the_diet_and_the_metrics(run: Finished) -> None:
     card = (run.folder / "model" / "README.md").read_text(encoding="utf-8")
     front = yaml.safe_load(card.split("---")[1])
-    assert front == {"library_name": "transformers", "tags": ["datadiet", "intent-slot"]}
+    assert list(front) == ["library_name", "metrics", "tags", "model-index"]
+    assert (front["library_name"], front["tags"]) == ("transformers", ["datadiet", "intent-slot"])
+    (found,) = front["model-index"][0]["results"]
+    values = {metric["name"]: metric["value"] for metric in found["metrics"]}
+    assert values["exact_match"] == run.result["metrics"]["test"]["exact_match"]
     assert "120 examples trained instead of 192" in card
     assert "weights of the last epoch" in card
     for line in ("| score | el2n |", "| keep | 0.5 |", "| refresh_every | 1 |", "| rescore | dropped |"):
@@ -362,3 +368,37 @@ def test_a_hostile_folder_name_in_a_real_run(tmp_path: Path) -> None:
     finetune(FinetuneConfig(**{**asdict(config), "data": str(hostile), "epochs": 2}))
     card = (tmp_path / "run" / "model" / "README.md").read_text(encoding="utf-8")
     assert r"classification on \<b\>\|x\`, on a data diet" in card
+
+
+def test_the_hub_reads_the_card() -> None:
+    tested = {"accuracy": 0.7, "macro_f1": 0.6, "nll": None}
+    result = toy_result(metrics={"dev": {"accuracy": 0.75}, "test": tested}, data={"name": "glue/sst2"})
+    read = ModelCard(model_card(result, base_model="google-bert/bert-base-uncased", dataset="glue")).data
+    assert (read.base_model, read.datasets) == ("google-bert/bert-base-uncased", ["glue"])
+    assert (read.library_name, read.pipeline_tag) == ("transformers", "text-classification")
+    assert read.metrics == ["accuracy", "f1"]
+    assert read.tags == ["datadiet", "classification"]
+    assert read.model_name == "tiny-glue/sst2"
+    found = [(one.metric_name, one.metric_type, one.metric_value, one.dataset_split) for one in read.eval_results or []]
+    assert found == [("accuracy", "accuracy", 0.7, "test"), ("macro_f1", "f1", 0.6, "test")]
+
+
+def test_the_card_of_own_data_and_a_folder_names_no_hub() -> None:
+    card = model_card(toy_result(task="intent-slot", diet={"keep": 0.5, "tolerance": None, "select_options": {}}))
+    read = ModelCard(card).data
+    assert (read.base_model, read.datasets, read.pipeline_tag) == (None, None, None)
+    assert [one.dataset_split for one in read.eval_results or []] == ["dev"]
+    assert "| keep | 0.5 |" in card
+    for left_out in ("tolerance", "select_options"):
+        assert left_out not in card
+
+
+def test_a_hostile_name_stays_in_its_place_in_the_front_matter() -> None:
+    read = ModelCard(model_card(toy_result(data={"name": HOSTILE}, model="---\nlicense: mit"))).data
+    assert read.license is None
+    assert read.tags == ["datadiet", "classification"]
+
+
+def test_no_metric_makes_no_result() -> None:
+    read = ModelCard(model_card(toy_result(metrics={"dev": {}, "test": None}))).data
+    assert (read.metrics, read.eval_results) == (None, None)

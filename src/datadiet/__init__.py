@@ -36,17 +36,25 @@ _PUBLIC = {
     "selectors": None,
     "schedules": None,
     "history": None,
+    "suspects": None,
+    "duplicates": None,
+    "embedding": None,
+    "score_file": None,
 }
 
 __all__ = ["__version__", *_PUBLIC]
 
 if TYPE_CHECKING:
     from datadiet import distillation as distillation
+    from datadiet import duplicates as duplicates
+    from datadiet import embedding as embedding
     from datadiet import gradients as gradients
     from datadiet import history as history
     from datadiet import schedules as schedules
+    from datadiet import score_file as score_file
     from datadiet import scores as scores
     from datadiet import selectors as selectors
+    from datadiet import suspects as suspects
     from datadiet.class_probabilities import cleanlab_inputs as cleanlab_inputs
     from datadiet.config import FinetuneConfig as FinetuneConfig
     from datadiet.data import load_data as load_data

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields, replace
@@ -30,7 +31,8 @@ class FinetuneConfig:
             default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
         select: Name of a selector; `offset`, `epsilon` and `floor` are its options.
         select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
-            `directions.rude=easy,directions.polite=hard`.
+            `directions.rude=easy,directions.polite=hard`; or in braces, as `{beta: 0.2}`.
+        score_options: Options of the score, in the same form: `clusters=500,metric=cosine` of `prototypes`.
         history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
             `history_c` standard deviations).
         rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
@@ -53,7 +55,8 @@ class FinetuneConfig:
         dedupe_weights: With `dedupe`: a row that is kept counts in the loss as often as its text came; see
             `datadiet.choosing.weighed` for the scale.
         energy: Measure the energy of the run with codecarbon.
-        cache: A folder that keeps tokenised data, for other runs on the same data. The time it took is charged to each.
+        cache: A folder that keeps tokenised data, and what a teacher says of it, for other runs on the same data. The
+            time it took is charged to each.
     """
 
     data: str
@@ -63,6 +66,7 @@ class FinetuneConfig:
     keep: float | str = 0.5
     tolerance: float | None = None
     score: str = "el2n"
+    score_options: str | None = None
     combine: str | None = None
     select: str = "hardest"
     offset: float | str = 0.0
@@ -147,7 +151,7 @@ def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
         problems.add(unknown("option", name, known))
     for name in _needed():
         problems.check(name in settings, f"the option {name!r} is missing.")
-    given: dict[str, Any] = {name: _as_number(name, value) for name, value in settings.items() if name in known}
+    given: dict[str, Any] = {name: _as_held(name, value) for name, value in settings.items() if name in known}
     for name, value in given.items():
         problems.found += type_problem(name, value)
     problems.raise_any()
@@ -223,8 +227,10 @@ def _needed() -> list[str]:
     return [field.name for field in fields(FinetuneConfig) if field.default is MISSING]
 
 
-def _as_number(name: str, value: object) -> object:
-    """YAML reads `1e-4`, which has no point, as text."""
+def _as_held(name: str, value: object) -> object:
+    """As the config has it: YAML reads `1e-4`, which has no point, as text, and may hold options as a mapping."""
+    if name in ("select_options", "score_options") and isinstance(value, Mapping):
+        return json.dumps(value)
     if not isinstance(value, str) or float not in _kinds()[name] or str in _kinds()[name]:
         return value
     try:

@@ -45,6 +45,7 @@ LR_SCHEDULES = (
     "polynomial",
     "inverse_sqrt",
 )
+TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")  # whose packages have their names
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
 JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 Found = TypeVar("Found")
@@ -177,7 +178,10 @@ def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
     untyped: Any = integration_utils
     here = ["none", "all", *untyped.get_available_reporting_integrations()]
     if config.report_to not in here:
-        problems.add(f"report_to {config.report_to!r} is unknown or not installed; allowed here: {', '.join(here)}.")
+        named = config.report_to in TRACKERS
+        more = f"To have it: pip install {config.report_to}." if named else f"More with: pip install {TRACKERS[0]}."
+        allowed = f"allowed here: {', '.join(here)}. {more}"
+        problems.add(f"report_to {config.report_to!r} is unknown or not installed; {allowed}")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     problems.check(
         processes == 1,
@@ -251,6 +255,12 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     settings["epsilon"] = config.epsilon if config.select == "epsilon" else None
     if config.select_options is not None:
         settings["select_options"] = _collect(lambda: parse_options(config.select_options or ""), problems)
+    if config.score_options is not None:
+        settings["score_options"] = _collect(
+            lambda: parse_options(config.score_options or "", "score_options"), problems
+        )
+        of_file = config.scores_from is not None and Path(config.scores_from).expanduser().is_file()
+        problems.check(not of_file, "score_options has no effect on values that a score file holds: leave it out.")
     made: str | History = "last" if history is None or config.history == "last" else history
     diet = _collect(lambda: Diet(**settings, history=made), problems)
     problems.found += schedule_problems(config)

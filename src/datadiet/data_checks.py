@@ -18,6 +18,7 @@ from datadiet.data.records import Examples
 from datadiet.device import best_device
 from datadiet.diet import Diet
 from datadiet.diet.select_options import by_number
+from datadiet.score_options import check_counts
 
 
 def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
@@ -43,6 +44,10 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
         diet.check_floor(class_sizes(train), schedule)
         if not problems.found:
             numbered.rehearse(rows, schedule, _groups(train, data.label_names))
+    except UserError as error:
+        problems.include(error)
+    try:
+        check_counts({diet.measure.name: diet.score_options}, rows)
     except UserError as error:
         problems.include(error)
     there = config.epochs * math.ceil(rows / batch)

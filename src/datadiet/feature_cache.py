@@ -1,41 +1,34 @@
 """Tokenised data kept in a folder, for runs that would tokenise the same: each is charged as if it had done so itself.
 
-An entry is a folder written by `datasets` (Arrow, read by memory mapping) with `entry.json`, which names what it was
-made from and the seconds that took. It is written under another name and then renamed, so that two processes may make
-the same one: the first stays. Entries are never changed; the folder can be removed at any time.
+An entry (`datadiet.entries`) is a folder written by `datasets`: Arrow, read by memory mapping.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import datasets
 from transformers import PreTrainedTokenizerBase
 
 from datadiet import __version__
-from datadiet.checks import DataError
 from datadiet.data import Dataset
+from datadiet.entries import keep_entry, place_of, read_about
 from datadiet.ledger import Ledger
 from datadiet.records import Json
-from datadiet.store import read_json, write_atomically
 from datadiet.tasks import Task
 from datadiet.tasks.base import length_limit
 
-ENTRY, PART = "entry.json", ".part-"
+KIND = "features"
 SCHEMA = 1
-STALE_S = 24 * 3600  # a part so old belongs to a process that was killed
 
 
 @dataclass
@@ -124,30 +117,23 @@ def content_of(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def place_of(folder: Path, origin: Json) -> Path:
-    """The folder of an entry."""
-    digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
-    return folder / f"features-{digest[:32]}"
-
-
 def read_entry(folder: Path, origin: Json) -> tuple[datasets.Dataset, float] | None:
     """The features of an entry and the seconds that they took to make.
 
     Returns:
         None where there is no such entry, or one that is broken or was made from something else: it is to be made anew.
     """
-    place = place_of(folder, origin)
+    place = place_of(folder, origin, KIND)
+    about = read_about(place, origin)
+    if about is None:
+        return None
     try:
-        entry = read_json(place / ENTRY, SCHEMA, "tokenised data")
-        seconds = float(entry["seconds"])
-        if entry["origin"] != origin or entry["files"] != _sizes(place) or not 0 <= seconds < float("inf"):
-            return None
         features = datasets.load_from_disk(str(place))
-    except (DataError, OSError, ValueError, KeyError, TypeError):  # what Arrow raises is an OSError or a ValueError
+    except (OSError, ValueError, KeyError, TypeError):  # what Arrow raises is an OSError or a ValueError
         return None
     if not isinstance(features, datasets.Dataset) or len(features) != origin["rows"]:
         return None
-    return features, seconds
+    return features, float(about["seconds"])
 
 
 def write_entry(folder: Path, origin: Json, features: datasets.Dataset, seconds: float) -> None:
@@ -156,43 +142,13 @@ def write_entry(folder: Path, origin: Json, features: datasets.Dataset, seconds:
     Raises:
         OSError: If the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    place = place_of(folder, origin)
-    part = folder / f"{PART}{os.getpid()}-{uuid4().hex}"
-    try:
+
+    def fill(part: Path) -> None:
         with _no_bars():
             features.save_to_disk(str(part))
-        entry = {"schema": SCHEMA, "origin": origin, "seconds": seconds, "files": _sizes(part)}
-        write_atomically(part / ENTRY, json.dumps(entry))
-        _put(part, place, lambda: read_entry(folder, origin) is not None)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
 
-
-def _put(part: Path, place: Path, is_good: Callable[[], bool]) -> None:
-    """Rename a part to its place, unless a good entry is there."""
-    if place.exists() and not is_good():
-        broken = place.with_name(f"{PART}{os.getpid()}-{uuid4().hex}")
-        place.rename(broken)
-        shutil.rmtree(broken, ignore_errors=True)
-    try:
-        part.rename(place)
-    except OSError:
-        if not is_good():  # not another process that was quicker
-            raise
-
-
-def _sizes(place: Path) -> dict[str, int]:
-    """Bytes of the files of an entry, but for `entry.json`, by name: a file that was cut or added shows."""
-    return {file.name: file.stat().st_size for file in sorted(place.iterdir()) if file.name != ENTRY}
-
-
-def _remove_stale(folder: Path) -> None:
-    for part in folder.glob(f"{PART}*"):
-        with suppress(FileNotFoundError):  # its process has put it in its place meanwhile
-            if time.time() - part.stat().st_mtime > STALE_S:
-                shutil.rmtree(part, ignore_errors=True)
+    place = place_of(folder, origin, KIND)
+    keep_entry(place, origin, {"seconds": seconds}, fill, lambda: read_entry(folder, origin) is not None)
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from typing import Any
 from datadiet import run_folder as layout
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.config_checks import check_config, history_options
+from datadiet.data.hub import hub_name
 from datadiet.device import best_device, environment
 from datadiet.energy import metered
 from datadiet.ledger import Ledger
+from datadiet.model_card import model_card
+from datadiet.models.sources import PACKAGED
 from datadiet.noise_files import write_noise
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
@@ -118,7 +121,8 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         run.listener.note(run.features.problem)
     if run.config.energy and result["energy"] is None:
         run.listener.note("the energy of the run is not known: codecarbon could not measure all of it.")
-    (run.folder / layout.MODEL / "README.md").write_text(layout.model_card(result), encoding="utf-8")
+    card = model_card(result, base_model=_hub_model(run.config.model), dataset=_hub_data(run.config.data))
+    (run.folder / layout.MODEL / "README.md").write_text(card, encoding="utf-8")
     written = layout.write_result(run.folder, result)
     if not run.config.keep_checkpoints:
         layout.remove_checkpoints(run.folder)  # after the result: a run that is killed before it can still be resumed
@@ -158,6 +162,17 @@ def _model_name(model: str) -> str:
     """A hub name, or a folder's own name: results never hold paths."""
     folder = Path(model).expanduser()
     return folder.resolve().name if folder.is_dir() else model
+
+
+def _hub_model(model: str) -> str | None:
+    """The name that the hub knows a model by."""
+    return None if model == PACKAGED or Path(model).expanduser().exists() else model
+
+
+def _hub_data(data: str) -> str | None:
+    """The name that the hub knows a data set by."""
+    found = None if Path(data).expanduser().exists() else hub_name(data)
+    return None if found is None else found[0]
 
 
 def _diet(run: Run) -> Json:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from datadiet.checks import Problems
 from datadiet.dynamic_scores import DYNAMIC_SCORES, DynamicScore
 from datadiet.history import HISTORIES, History
 from datadiet.records import Signals
+from datadiet.score_options import score_option_problems
 from datadiet.scores import EL2N_MAX, EMBEDDING_SCORES, SCORES, TEXT_SCORES, el2n, example_values
 from datadiet.scores.free import FREE, free_signals
 
@@ -85,7 +87,13 @@ class Measure:
         return self.score is el2n and self.combine == "norm"
 
 
-def checked_measure(score: str | ScoreFunction, combine: str, history: str | History, problems: Problems) -> Measure:
+def checked_measure(
+    score: str | ScoreFunction,
+    combine: str,
+    history: str | History,
+    problems: Problems,
+    options: Mapping[str, Any] = MappingProxyType({}),
+) -> Measure:
     """The measure of a diet's options; what does not fit is noted.
 
     Args:
@@ -93,9 +101,11 @@ def checked_measure(score: str | ScoreFunction, combine: str, history: str | His
         combine: A name of `datadiet.scores.COMBINATIONS`.
         history: A name, or one of `datadiet.history`.
         problems: Takes what is wrong.
+        options: Of the score, by name.
     """
     history_name, chosen = _history(history, problems)
     if not isinstance(score, str):
+        problems.check(not options, "score_options are for scores by name; a function has its own.")
         name = getattr(score, "__name__", type(score).__name__)
         needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
         problems.check(
@@ -106,9 +116,12 @@ def checked_measure(score: str | ScoreFunction, combine: str, history: str | His
         problems.check(
             history == "last", f"history has no effect with the score {score!r}, which has all rounds in it: leave it."
         )
+    wrong = score_option_problems(score, options) if score in (*SCORES, *DYNAMIC_SCORES, *GIVEN_SCORES) else []
+    problems.found += wrong
     if score in DYNAMIC_SCORES:
         dynamic = DYNAMIC_SCORES[score]
-        return Measure(score, "dynamics", combine, "last", dynamic.started(), dynamic=dynamic)
+        started = dynamic.started(**({} if wrong else options))
+        return Measure(score, "dynamics", combine, "last", started, dynamic=dynamic)
     if score in GIVEN_SCORES:
         return Measure(score, "given", combine, "last", chosen)
     problems.choice("score", score, (*SCORES, *DYNAMIC_SCORES, *GIVEN_SCORES))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -222,54 +221,3 @@ def _as_array(values: Sequence[Any]) -> Any:
         return pa.array(values, pa.string())
     lists = any(isinstance(value, (list, tuple)) for value in values)
     return pa.array(values, pa.list_(pa.string()) if lists else None)
-
-
-# ---- the model card ----
-
-
-def model_card(result: Json) -> str:
-    """The README of a saved model: what it is, how to use it, and the diet it was trained on."""
-    cost, metrics, name = result["cost"], result["metrics"], escaped(result["data"]["name"])
-    full = round(cost["examples_backward"] / (1 - result["ceiling"]["examples_saved"]))
-    lines = [
-        "---",
-        "library_name: transformers",
-        f"tags: [datadiet, {result['task']}]",
-        "---",
-        "",
-        f"# {result['task']} on {name}, on a data diet",
-        "",
-        f"Fine-tuned from {escaped(result['model'])} (seed {result['seed']}) with datadiet: "
-        f"{cost['examples_backward']:,} examples trained instead of {full:,}. "
-        f"These are the weights of the {result['weights_tested']} epoch.",
-        "",
-        '    datadiet predict --model FOLDER --text "..."',
-        "",
-        "| diet | |",
-        "|---|---|",
-        *(f"| {option} | {escaped(value)} |" for option, value in result["diet"].items()),
-        "",
-        "| metric | dev | test |",
-        "|---|---|---|",
-        *(f"| {metric} | {_number(value)} | {_tested(metrics, metric)} |" for metric, value in metrics["dev"].items()),
-        "",
-    ]
-    return "\n".join(lines)
-
-
-def escaped(value: object) -> str:
-    r"""Text that Markdown shows as it is: no headings, links, tables or HTML can come out of a folder's name.
-
-    Example:
-        >>> print(escaped("a|b <b>*_`"))
-        a\|b \<b\>\*\_\`
-    """
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", " ".join(str(value).split()))
-
-
-def _tested(metrics: Json, name: str) -> str:
-    return _number((metrics["test"] or {}).get(name))
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from datadiet import run_folder as layout
 from datadiet.checks import Problems, UserError
-from datadiet.data.records import Examples
 from datadiet.device import best_device
-from datadiet.integrations.teacher import Teacher, teacher_of
-from datadiet.ledger import Ledger
+from datadiet.feature_cache import Features
+from datadiet.integrations.teacher import HeadLogits, Teacher, teacher_of
 from datadiet.models import load_saved, load_tokenizer
+from datadiet.records import Json
 from datadiet.tasks import Task, task_of_saved_model
+from datadiet.teacher_cache import Answers, kept, origin_of, read_answers
 
 
 def check_teacher(folder: Path, task: Task) -> None:
@@ -66,45 +68,53 @@ def cost_of(folder: Path) -> float | None:
     return float(result["cost"]["finetune_s"])
 
 
-def ask_teacher(
-    folder: Path,
-    task: Task,
-    train: Examples,
-    *,
-    max_length: int,
-    batch_tokens: int,
-    precision: str,
-    temperature: float,
-    ledger: Ledger,
-) -> Teacher:
-    """Load the teacher and take its logits of the training rows, in text as its own tokenizer reads it.
+def ask_teacher(folder: Path, features: Features, *, batch_tokens: int, precision: str, temperature: float) -> Teacher:
+    """A teacher's logits of the training rows, as its own tokenizer reads them: asked for, or taken from the cache.
 
     Args:
         folder: A saved model, or a run folder.
-        task: Of the student.
-        train: The training rows.
-        max_length: Tokens per example.
+        features: Of the student: the data, its task, the folder of the cache and the ledger, which takes the time as
+            scoring, also what another run has spent on asking.
         batch_tokens, precision: Of the pass.
         temperature: See `Teacher`.
-        ledger: Takes the time as scoring.
 
     Raises:
         UserError: If there is no such model, or it has other classes.
     """
-    check_teacher(folder, task)
-    with ledger.charge("score"):
-        source = layout.saved_model(folder)
-        model: Any = load_saved(source)
-        tokenizer = load_tokenizer(str(source))
-        features = task.features(train, tokenizer, max_length=max_length)
-        return teacher_of(
-            model.to(best_device()),
-            features,
-            task.collator(tokenizer),
-            task.signals,
-            temperature=temperature,
-            seconds=cost_of(folder),
-            ledger=ledger,
-            batch_tokens=batch_tokens,
-            precision=precision,
-        )
+    check_teacher(folder, features.task)
+    with features.ledger.charge("score"):
+        how = {"batch_tokens": batch_tokens, "precision": precision}
+        heads = _kept_or_asked(layout.saved_model(folder), features, how)
+    return Teacher(heads, temperature, seconds=cost_of(folder))
+
+
+def _kept_or_asked(model: Path, features: Features, how: Json) -> dict[str, HeadLogits]:
+    """What the teacher says, charged in either case to the ledger's running account."""
+    cache, ids, task = features.folder, features.data.splits["train"].ids, features.task
+    if cache is None:
+        return _asked(model, features, how).heads
+    told = {**how, "max_length": features.max_length, "device": best_device().type}
+    classes = [task.name, list(task.label_names), list(task.slot_names)]
+    origin = origin_of(model, features.data.fingerprint, classes, told)
+    found = read_answers(cache, origin, ids)
+    if found is None:
+        found = _asked(model, features, how)
+        features.problem = kept(cache, origin, ids, found) or features.problem
+        return found.heads
+    features.ledger.charge_shared(found.seconds)
+    features.ledger.count_scoring(found.examples, found.tokens)
+    features.taken = (*features.taken, "teacher")
+    return found.heads
+
+
+def _asked(source: Path, features: Features, how: Json) -> Answers:
+    """One pass of the teacher over the training rows."""
+    began, ledger, task = time.perf_counter(), features.ledger, features.task
+    before = ledger.examples_forward, ledger.tokens_forward
+    model: Any = load_saved(source)
+    tokenizer = load_tokenizer(str(source))
+    rows = task.features(features.data.splits["train"], tokenizer, max_length=features.max_length)
+    teacher = teacher_of(model.to(best_device()), rows, task.collator(tokenizer), task.signals, ledger=ledger, **how)
+    seconds = time.perf_counter() - began
+    examples, tokens = ledger.examples_forward - before[0], ledger.tokens_forward - before[1]
+    return Answers(dict(teacher.heads), seconds, examples, tokens)

@@ -139,11 +139,12 @@ def prepare(
     precision = resolve_precision(config.precision, best_device())
     if config.teacher is not None:
         listener.phase("asking the teacher")
-    teacher = _teacher(config, task, data, lengths, precision, ledger)
+    teacher = _teacher(config, features, lengths, precision)
     material = Material(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
+        options={diet.measure.name: diet.score_options},
     )  # fmt: skip
     if diet.covers or diet.measure.kind == "given":
         listener.phase("looking at all the examples")
@@ -174,20 +175,15 @@ def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
     return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
 
 
-def _teacher(
-    config: FinetuneConfig, task: Task, data: Dataset, lengths: NDArray[np.int64], precision: str, ledger: Ledger
-) -> Teacher | None:
+def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int64], precision: str) -> Teacher | None:
     if config.teacher is None:
         return None
     return ask_teacher(
         Path(config.teacher).expanduser(),
-        task,
-        data.splits["train"],
-        max_length=config.max_length,
+        features,
         batch_tokens=pass_tokens(config, lengths),
         precision=precision,
         temperature=config.teacher_temperature,
-        ledger=ledger,
     )
 
 

@@ -197,11 +197,12 @@ def test_json_says_what_and_why(scored: tuple[Path, Path], tmp_path: Path) -> No
     scores, data = scored
     done = call(
         scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "k.tsv", "--offset", 0.1,
-        "--drop-suspects", 0.05, "--dedupe", "--floor", 3, "--seed", 4, "--json",
+        "--drop-suspects", 0.05, "--suspects-by", "el2n", "--dedupe", "--near", 0.9, "--floor", 3,
+        "--seed", 4, "--json",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     told = json.loads(done.stdout)
-    assert (told["rows"], told["kept"], told["dropped"], told["suspects_by"]) == (40, 20, 20, "aum")
+    assert (told["rows"], told["kept"], told["dropped"], told["suspects_by"]) == (40, 20, 20, "el2n")
     assert told["reasons"]["suspect"] == round(0.05 * (40 - told["reasons"].get("duplicate", 0)))
     assert sum(line["rows"] for line in told["classes"]) == 40
     assert sum(line["kept"] for line in told["classes"]) == 20

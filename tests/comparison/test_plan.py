@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from datadiet.catalogue import METHODS
 from datadiet.checks import ArgumentError
 from datadiet.comparison.plan import PRESETS, Cell, Plan, methods_from
 from datadiet.comparison.plan_checks import check_plan
+from datadiet.config_checks import check_config
 from datadiet.schedules import Schedule
 
 OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10}
@@ -84,6 +86,25 @@ def test_every_preset_gives_options_that_exist():
         assert made.config(Cell(name, 0.5, 0), "runs/x").keep == 0.5
 
 
+def test_a_name_of_the_catalogue_is_a_method_unless_it_needs_more_than_its_name():
+    of_runs = [method for method in METHODS if method.kind in ("score", "select", "in_batch")]
+    for method in of_runs:
+        options = PRESETS.get(method.name, {})
+        assert method.name in (options.get("score"), options.get("select")) or method.name in (
+            *("negative_pvi", "reducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),  # a file
+            *("drop_quota", "directed"),  # an option per class
+        ), method.name
+    assert PRESETS["stratified"] == {"score": "el2n", "select": "stratified"}
+    assert PRESETS["self_influence"]["scores_from"] == "full"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_accepted_by_the_checks_of_a_run(name, tmp_path):
+    task = "regression" if name == "absolute_error" else OPTIONS["task"]  # the one score of numbers
+    made = plan(name, options={**OPTIONS, "task": task})
+    check_config(made.config(Cell(name, 0.5, 0), str(tmp_path / "run")), resume=True)
+
+
 def test_steps_down_make_names_that_a_folder_can_have():
     assert Cell("el2n", "1:0.7,4:0.5", 0).name == "el2n-1~0.7+4~0.5-seed0"
 
@@ -105,6 +126,9 @@ def test_all_problems_at_once():
     ("names", "said"),
     [
         (["el2m"], "unknown method 'el2m'; did you mean 'el2n'?"),
+        (["el2m"], "Any other combination is written out in YAML"),
+        (["ucb", "el2n_ema"], "'ucb' and 'el2n_ema' are the same method under two names"),
+        (["longest", "length"], "'longest' and 'length' are the same method under two names"),
         ([{"mine": 3}], "the method 'mine' must be a mapping of options, got 3"),
         (["el2n", "el2n"], "the method 'el2n' is named twice"),
     ],

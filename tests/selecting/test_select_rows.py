@@ -137,6 +137,36 @@ def test_suspects_are_those_whose_labels_were_flipped() -> None:
     assert select_rows(file, score="aum", keep=0.5).kept[wrong].all()
 
 
+def test_suspects_by_what_is_named() -> None:
+    values = {
+        "el2n": np.arange(10),
+        "aum": np.arange(10),
+        "confidence": -np.arange(10),
+        "reducible_loss": np.arange(10),
+    }
+    file = ScoreFile(
+        [str(row) for row in range(10)], np.arange(10),
+        {name: np.float32(column) for name, column in values.items()}, None, "f", "d", "regression",
+    )  # fmt: skip
+    for by, suspect in ((None, 9), ("el2n", 9), ("confidence", 0), ("irreducible", 0)):
+        found = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by=by)
+        assert np.flatnonzero(found.reasons == "suspect").tolist() == [suspect]
+        assert found.suspicion is not None
+        assert found.suspicion[0] == (by or "aum")
+    alone = replace(file, values={"el2n": file.values["el2n"], "irreducible_loss": file.values["aum"]})
+    found = select_rows(alone, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by="irreducible")
+    assert np.flatnonzero(found.reasons == "suspect").tolist() == [9]
+
+
+def test_near_duplicates_beside_exact_ones() -> None:
+    values = {"el2n": np.float32([4, 3, 2, 1])}
+    file = ScoreFile(list("abcd"), np.arange(4), values, ["x"] * 4, "f", "d", "classification")
+    texts = ["book a table for two", "book a table for two!", "Book a table  for two", "play jazz"]
+    exact = select_rows(file, texts=texts, dedupe=True)
+    assert exact.rows.tolist() == [0, 1, 3]
+    assert select_rows(file, texts=texts, dedupe=True, near=0.7).rows.tolist() == [0, 3]
+
+
 def test_suspects_by_el2n_where_there_is_no_aum() -> None:
     found = select_rows(made_up(), score="other", select="random", keep=0.5, drop_suspects=0.1)
     assert np.flatnonzero(found.reasons == "suspect").tolist() == list(range(90, 100))
@@ -201,6 +231,14 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
         ({"score": "el2m"}, "unknown score 'el2m'; did you mean 'el2n'"),
         ({"score": None}, r"several scores \(el2n, other\)"),
         ({"dedupe": True}, "dedupe needs the texts"),
+        ({"suspects_by": "el2n"}, "suspects_by has no effect without drop_suspects"),
+        ({"near": 0.8}, "near has no effect without dedupe"),
+        ({"near": 80, "dedupe": True}, r"near must be a similarity in \(0, 1\), got 80"),
+        ({"drop_suspects": 0.1, "suspects_by": "aun"}, "unknown ranking in suspects_by 'aun'; did you mean 'aum'"),
+        (
+            {"drop_suspects": 0.1, "suspects_by": "irreducible"},
+            "needs reducible_loss or irreducible_loss, and the file",
+        ),
         ({"texts": ["a"]}, "texts must have one entry per row, 100, got 1"),
         ({"features": np.zeros((3, 2))}, "features must have one entry per row"),
     ],

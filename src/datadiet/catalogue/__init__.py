@@ -11,7 +11,7 @@ from dataclasses import asdict
 from datadiet.catalogue.diet import DIET_OPTIONS
 from datadiet.catalogue.dynamics import DYNAMIC_SCORES
 from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
-from datadiet.catalogue.gradients import GRADIENT_SCORES
+from datadiet.catalogue.gradients import ATTRIBUTION, GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
 from datadiet.catalogue.noise import NOISE
@@ -26,8 +26,9 @@ KINDS: Mapping[str, str] = {
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
     "offset": "--offset: what is set aside as suspected noise",
-    "suspects": "datadiet.suspects: rows ranked by how likely their label is wrong",
-    "dedupe": "datadiet.duplicates: rows that say the same",
+    "suspects": "--suspects-by of datadiet select, and datadiet.suspects: how likely each label is wrong",
+    "dedupe": "--dedupe, with --near of datadiet select, and datadiet.duplicates: rows that say the same",
+    "attribution": "datadiet.gradients.attribution: what an example does to a dev set, by dattri",
 }
 
 METHODS: tuple[Method, ...] = (
@@ -41,6 +42,7 @@ METHODS: tuple[Method, ...] = (
     *IN_BATCH,
     *DIET_OPTIONS,
     *NOISE,
+    *ATTRIBUTION,
 )
 
 

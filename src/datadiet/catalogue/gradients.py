@@ -6,6 +6,27 @@ from datadiet.catalogue.method import PAUL, Method
 
 ANAND = "Anand, Tan and Minakova 2023 (Influence Scores at Scale, EMNLP)"
 
+ATTRIBUTION: tuple[Method, ...] = (
+    Method(
+        "attribution",
+        "dattri_tracin",
+        "tracin by dattri, exact; with normalised=True of gradients of length 1",
+        "as tracin; Python only, datadiet[attribution]",
+        "a backward of n and dev per checkpoint, in memory one row of the chosen weights per example of a batch",
+        "Pruthi et al. 2020, arXiv 2002.08484, by TRAIS-Lab/dattri",
+        "a small or noisy dev set, whose mean gradient is noise",
+    ),
+    Method(
+        "attribution",
+        "attributed",
+        "minus the mean influence on dev by any attributor of dattri, such as TRAK or influence functions",
+        "checkpoints, labels, a dev set; Python only, datadiet[attribution]",
+        "that of the attributor, in memory one row of the chosen weights per example of a batch",
+        "TRAIS-Lab/dattri, and the papers of its attributors",
+        "as tracin; projected at random, unless told otherwise, values are off by some per cent",
+    ),
+)
+
 GRADIENT_SCORES: tuple[Method, ...] = (
     Method(
         "score",

@@ -14,8 +14,17 @@ LOGIT_SCORES: tuple[Method, ...] = (
         "logits, label",
         _PER_EXAMPLE,
         f"{PAUL}, section 2.2; joint tasks: {ATTENDU}",
+        "on noisy or ambiguous labels, which stay hard; below random when little is kept (Zheng et al. 2023)",
     ),
-    Method("score", "cross_entropy", "-log p_y", "logits, label", _PER_EXAMPLE, f"the `loss` baseline of {ATTENDU}"),
+    Method(
+        "score",
+        "cross_entropy",
+        "-log p_y",
+        "logits, label",
+        _PER_EXAMPLE,
+        f"the `loss` baseline of {ATTENDU}",
+        "as el2n; it has no upper bound, so that one certain mistake outweighs all else in a sum or a mean",
+    ),
     Method(
         "score",
         "margin",
@@ -23,6 +32,7 @@ LOGIT_SCORES: tuple[Method, ...] = (
         "logits, label",
         _PER_EXAMPLE,
         "Pleiss et al. 2020, arXiv 2001.10528, section 3.1, sign turned",
+        "as el2n; logits grow in training, so values of different rounds are not on one scale",
     ),
     Method(
         "score",
@@ -31,6 +41,7 @@ LOGIT_SCORES: tuple[Method, ...] = (
         "logits only",
         _PER_EXAMPLE,
         "uncertainty sampling, Lewis and Gale 1994",
+        "on clean labels: what is certain and wrong counts as easy and never trains",
     ),
     Method(
         "score",
@@ -38,6 +49,7 @@ LOGIT_SCORES: tuple[Method, ...] = (
         "|z - y|, in units of the label",
         "output, number",
         _PER_EXAMPLE,
-        "EL2N of a one-dimensional output",
+        "ours: EL2N of a one-dimensional output",
+        "where the noise of the labels grows with the label: it prefers one end of the scale",
     ),
 )

@@ -19,8 +19,8 @@ class Method:
         formula: In ASCII; p = softmax(logits), y = label, n = training examples.
         needs: What it reads of a forward pass, or which options shape it.
         cost: Beyond training itself.
-        paper: Where it was published; empty for plain baselines.
-        loses: When it is known to lose; empty where nothing is known.
+        paper: Where it was published; `ours` where it was not.
+        loses: When it is known to lose, or cannot be told to win.
     """
 
     kind: str
@@ -28,5 +28,5 @@ class Method:
     formula: str
     needs: str
     cost: str
-    paper: str = ""
-    loses: str = ""
+    paper: str
+    loses: str

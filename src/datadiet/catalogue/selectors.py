@@ -15,6 +15,7 @@ SELECTORS: tuple[Method, ...] = (
         "values, --offset",
         "O(n)",
         f"{PAUL}; refreshed: {ATTENDU}",
+        "on noisy or ambiguous labels, which it keeps; rare classes that are easy can vanish without a floor",
     ),
     Method(
         "select",
@@ -23,6 +24,7 @@ SELECTORS: tuple[Method, ...] = (
         "values",
         "O(n)",
         f"{_SORSCHER}, section 2",
+        "nearly always: what a model knows already teaches it nothing",
     ),
     Method(
         "select",
@@ -31,6 +33,7 @@ SELECTORS: tuple[Method, ...] = (
         "values, --offset",
         "O(n)",
         f"{PAUL}, section 4; {ATTENDU}",
+        "on clean labels, where what is set aside is what should be learned",
     ),
     Method(
         "select",
@@ -39,6 +42,7 @@ SELECTORS: tuple[Method, ...] = (
         "nothing",
         "O(n), no scoring",
         RAJU,
+        "to good values, when little is kept and labels are clean",
     ),
     Method(
         "select",
@@ -47,6 +51,7 @@ SELECTORS: tuple[Method, ...] = (
         "values, --epsilon",
         "O(n)",
         RAJU,
+        "as hardest, a little less: most places are still the hardest ones'",
     ),
     Method(
         "select",
@@ -55,6 +60,7 @@ SELECTORS: tuple[Method, ...] = (
         "values",
         "O(n)",
         "Chang et al. 2017, arXiv 1704.07433, section 3.2, with a floor",
+        "on clean labels when little is kept, where the hardest are worth more than a mixture",
     ),
     Method(
         "select",

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from datadiet.cli.call import AsJson, Debug, is_given
 from datadiet.commands.options import DATA_HELP, settings_given, with_flags
-from datadiet.comparison.presets import PRESETS, compare_fields
+from datadiet.comparison.presets import MIXED, compare_fields
 from datadiet.display import ComparisonDisplay, comparison_table
 from datadiet.display.console import answer, quiet_stdout, stderr, stdout
 from datadiet.display.errors import reported
@@ -21,7 +21,10 @@ from datadiet.display.errors import reported
 def compare(
     ctx: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
-    methods: Annotated[str | None, typer.Option(help=f"Comma-separated: {', '.join(PRESETS)}.")] = None,
+    methods: Annotated[
+        str | None,
+        typer.Option(help=f"Comma-separated: scores and selectors of datadiet methods, {', '.join(MIXED)}."),
+    ] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
     points: Annotated[
         float | None, typer.Option("--tolerance", help="Also a diet that may lose so many points.")

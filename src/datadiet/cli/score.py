@@ -49,6 +49,10 @@ def score(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Embeds the texts; the model at hand by default.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep the class probabilities.")] = False,
+    score_options: Annotated[
+        str | None,
+        typer.Option(help="Options of the scores, such as prototypes.clusters=500,length.unit=characters."),
+    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens per text; by default as it was trained.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     as_json: AsJson = False,
@@ -60,7 +64,7 @@ def score(
         given = settings_given(options, lambda name: name in options and is_given(ctx, name))
         named = {"data": data, "model": model, "epochs": epochs, "base_model": base_model, "run": run}
         named |= {"folds": folds, "teacher": teacher, "holdout": holdout, "encoder": encoder}
-        named |= {"probabilities": probabilities}
+        named |= {"probabilities": probabilities, "score_options": score_options}
         request = score_request(scores, named | {"max_length": max_length, "force": force}, given, output)
         with display_for(stdout(), as_json, title="score") as listener:
             found = run_score(request, listener)

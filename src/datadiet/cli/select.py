@@ -35,7 +35,13 @@ def select(
     option: Annotated[list[str] | None, typer.Option(help="name=value of the selector; may be repeated.")] = None,
     floor: Annotated[int, typer.Option(help="Keep at least so many of each class; 0 = no floor.")] = 0,
     drop_suspects: Annotated[float, typer.Option(help="Share dropped whose label is most likely wrong.")] = 0.0,
+    suspects_by: Annotated[
+        str | None, typer.Option(help="aum, el2n, irreducible, ... of SCORES; aum by default, else el2n.")
+    ] = None,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Keep one of the rows with the same text.")] = False,
+    near: Annotated[
+        float | None, typer.Option(help="With --dedupe: also of nearly the same texts, such as 0.8.")
+    ] = None,
     features: Annotated[
         Path | None, typer.Option(help="A .npy file for selectors that cover a space; TF-IDF by default.")
     ] = None,
@@ -51,7 +57,7 @@ def select(
         given = settings_given(reading, lambda name: name in reading and is_given(ctx, name))
         request = SelectRequest(
             scores, data, output, score, selector, keep, count, offset, floor, seed, drop_suspects, dedupe,
-            option or [], features, given, with_score, force,
+            option or [], features, given, with_score, force, suspects_by, near,
         )  # fmt: skip
         check_selection(request)  # before the display begins
         with display_for(stdout(), as_json, title="select") as listener:

@@ -48,12 +48,13 @@ FLAGS: tuple[Flag, ...] = (
     Flag("keep", DIET, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5."),
     Flag("tolerance", DIET, "Instead of --keep: points of the dev metric that may be lost; finds the share itself."),
     Flag("score", DIET, "How hard an example is: el2n, cross_entropy, margin, aum, ...; datadiet methods tells all."),
+    Flag("score_options", DIET, "Options of the score, such as clusters=500,metric=cosine, or {clusters: 500}."),
     Flag("combine", DIET, "How words, or intent and slots, become one score: norm, mean, sum."),
     Flag("select", DIET, "Which are kept: hardest, uncertain, random, ccs, ...; datadiet methods tells all."),
     Flag("offset", DIET, "Share of the hardest set aside as suspected noise; or auto: finds the wrong labels itself."),
     Flag("epsilon", DIET, "Share of the kept drawn at random among the rest (--select epsilon)."),
     Flag("floor", DIET, "Keep at least so many examples of each class; 0 = no floor."),
-    Flag("select_options", DIET, "Others of the selector's options, such as beta=0.2,strata=20."),
+    Flag("select_options", DIET, "Others of the selector's options, such as beta=0.2,strata=20, or {beta: 0.2}."),
     Flag("history", DIET, "How values of several rounds become one: last, mean, ema."),
     Flag("history_window", DIET, "Rounds averaged by --history mean."),
     Flag("history_alpha", DIET, "Weight of the newest value in --history ema."),
@@ -92,10 +93,14 @@ FLAGS: tuple[Flag, ...] = (
     Flag("output", RUN, "The run folder; must not hold another run. Required."),
     Flag("seed", RUN, "Of new weights, the order of examples and the diet."),
     Flag("data_seed", RUN, "Of the shares of the data that are set aside or taken."),
-    Flag("report_to", RUN, "none, tensorboard, wandb, trackio."),
+    Flag(
+        "report_to", RUN, "none, or a tracker that is installed: tensorboard, wandb, trackio (pip install tensorboard)."
+    ),
     Flag("checkpoint_every", RUN, "Epochs between two checkpoints to resume from; 0 = none."),
     Flag("keep_checkpoints", RUN, "Keep the checkpoints of a finished run."),
-    Flag("cache", RUN, "A folder that keeps tokenised data for other runs; its time is charged to each."),
+    Flag(
+        "cache", RUN, "A folder that keeps tokens and a teacher's answers for other runs; the time is charged to each."
+    ),
     Flag("energy", RUN, "Measure the energy of the run (needs datadiet[energy])."),
 )
 

@@ -42,7 +42,7 @@ class Request:
         scores: The score file.
         data: What was scored; see `datadiet.load_data`.
         output: A .jsonl, .csv, .tsv or .parquet file, or a folder (no ending).
-        score, select, keep, count, floor, seed, drop_suspects, dedupe: See `datadiet.select_rows`.
+        score, select, keep, count, floor, seed, drop_suspects, dedupe, suspects_by, near: See `datadiet.select_rows`.
         offset: Of the selector; None = its own default.
         options: `name=value` of the selector.
         features: A .npy file, one line per training row, for selectors that cover a space.
@@ -68,6 +68,8 @@ class Request:
     reading: Mapping[str, Any] = field(default_factory=dict)
     with_score: bool = False
     force: bool = False
+    suspects_by: str | None = None
+    near: float | None = None
 
 
 def select(request: Request, listener: Listener = Silent()) -> Json:  # noqa: B008  (stateless)
@@ -129,6 +131,8 @@ def checked(request: Request) -> tuple[ScoreFile, Wish]:
         drop_suspects=request.drop_suspects,
         dedupe=request.dedupe,
         options=options,
+        suspects_by=request.suspects_by,
+        near=request.near,
     )
     problems.found += wish_problems(file, wish)
     _check_output(request, problems)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datadiet import run_folder
 from datadiet.comparison.results import RUNS
+from datadiet.model_card import escaped
 from datadiet.records import Json
 from datadiet.store import write_atomically
 
@@ -31,7 +32,7 @@ def _section(line: Json, found: Json) -> str:
     metric = found["metric"]
     figure = line["metrics"][metric]
     spread = "" if figure["deviation"] is None else f" ± {figure['deviation']:.2f}"
-    verdict = run_folder.escaped(line["verdict"])
+    verdict = escaped(line["verdict"])
     return (
         f"{HEADING}\n\n"
         f"`{line['name']}`, {len(line['seeds'])} seed{'' if len(line['seeds']) == 1 else 's'}, "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from datadiet.checks import Problems, unknown
-from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, PRESETS, RANDOM, SHORT
+from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OTHERS, PRESETS, RANDOM, SHORT
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.schedules import Schedule, parse_keep
 from datadiet.selectors import IN_BATCH
@@ -228,7 +229,8 @@ def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict
         names: Names of presets, or mappings of a name to options, as a YAML file has them.
 
     Raises:
-        ArgumentError: For every name that is no preset, and every method written out that is no mapping.
+        ArgumentError: For every name that is no preset, every method written out that is no mapping, and presets that
+            are the same method under two names.
 
     Example:
         >>> methods_from(["uncertain", {"mine": {"score": "entropy", "select": "epsilon"}}])["mine"]
@@ -249,11 +251,16 @@ def methods_read(
         written = entry if isinstance(entry, Mapping) else {entry: PRESETS.get(str(entry))}
         for name, options in written.items():
             if options is None and name not in PRESETS:
-                problems.add(unknown("method", name, PRESETS))
+                problems.add(f"{unknown('method', name, PRESETS)} {OTHERS}")
             elif not isinstance(options, Mapping):
                 problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
             elif name in found:
                 problems.add(f"the method {name!r} is named twice.")
             else:
                 found[str(name)] = dict(options)
+    named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in PRESETS]
+    for one, two in combinations(dict.fromkeys(named), 2):
+        problems.check(
+            PRESETS[one] != PRESETS[two], f"{one!r} and {two!r} are the same method under two names: give one of them."
+        )
     return found

@@ -8,7 +8,7 @@ from typing import Any
 from datadiet import run_folder
 from datadiet.checks import ArgumentError, Problems, UserError, unknown
 from datadiet.comparison.plan import Cell, Plan, on_everything
-from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OWN, PRESETS, RANDOM, SHORT
+from datadiet.comparison.presets import BASELINES, FULL, OF_A_RUN, OTHERS, OWN, PRESETS, RANDOM, SHORT
 from datadiet.config import FinetuneConfig, config_from
 from datadiet.schedule_checks import schedule_problems
 from datadiet.schedules import parse_keep
@@ -29,9 +29,7 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
     problems = Problems()
     for name in OWN:
         problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
-    problems.check(
-        bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}, or one of your own in YAML."
-    )
+    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}")
     for name, options in plan.methods.items():
         problems.check(
             name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."

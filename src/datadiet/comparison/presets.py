@@ -4,53 +4,86 @@ from __future__ import annotations
 
 from typing import Any
 
+from datadiet.catalogue import METHODS
+from datadiet.catalogue.dynamics import DYNAMIC_SCORES
+from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
+from datadiet.catalogue.gradients import GRADIENT_SCORES
+from datadiet.catalogue.logits import LOGIT_SCORES
+from datadiet.catalogue.method import Method
+from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
 from datadiet.config import FinetuneConfig
 
 FULL, SHORT, RANDOM = "full", "short", "random"
 BASELINES = (FULL, RANDOM, SHORT)
 
-# A name of `--methods` stands for these options of `datadiet finetune`.
-PRESETS: dict[str, dict[str, Any]] = {
-    "el2n": {"score": "el2n", "select": "hardest"},
-    "cross_entropy": {"score": "cross_entropy", "select": "hardest"},
-    "margin": {"score": "margin", "select": "hardest"},
-    "entropy": {"score": "entropy", "select": "hardest"},
-    "absolute_error": {"score": "absolute_error", "select": "hardest"},
+# A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
+_WRITTEN: dict[str, dict[str, Any]] = {
     "el2n_dropped": {"score": "el2n", "select": "hardest", "rescore": "dropped"},
     "el2n_all": {"score": "el2n", "select": "hardest", "rescore": "all"},
-    "el2n_ema": {"score": "el2n", "select": "hardest", "history": "ema"},
-    "uncertain": {"score": "el2n", "select": "uncertain"},
-    "epsilon": {"score": "el2n", "select": "epsilon"},
-    "easiest": {"score": "el2n", "select": "easiest"},
+    "el2n_ema": {"score": "el2n", "select": "hardest", "history": "ema"},  # the same as `ucb`
     "ucb": {"score": "el2n", "select": "hardest", "history": "ema"},
     "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
     "aum": {"score": "aum", "select": "hardest"},
     "ccs": {"score": "aum", "select": "ccs"},
     "infobatch": {"score": "cross_entropy", "select": "infobatch"},
     "seta": {"score": "cross_entropy", "select": "seta"},
-    "proportional": {"score": "el2n", "select": "proportional"},
-    "variability": {"score": "variability", "select": "hardest"},
-    "forgetting": {"score": "forgetting", "select": "hardest"},
-    "grand_last_layer": {"score": "grand_last_layer", "select": "hardest"},
-    "selective_backprop": {"score": "cross_entropy", "select": "selective_backprop"},
-    "divbs": {"score": "cross_entropy", "select": "divbs"},
     RANDOM: {"select": "random"},
+    "window": {"score": "el2n", "select": "window", "offset": 0.05},
+    "moderate": {"score": "moderate", "select": "moderate", "static": True},  # a score and its selector
     "longest": {"score": "length", "select": "hardest", "static": True},
-    "scdp": {"score": "scdp", "select": "hardest", "static": True},
-    "prototypes": {"score": "prototypes", "select": "hardest", "static": True},
-    "k_center": {"select": "k_center", "static": True},
     "vog": {"score": "vog", "select": "proportional", "static": True, "scores_from": FULL},
     "distilled": {"select": "random", "teacher": FULL},
     "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
     "static_el2n": {"score": "el2n", "select": "hardest", "static": True},
 }
 
+# What the options of a method follow from, by the part of the catalogue in which it stands. Not here: scores of two
+# models, which need a file of `datadiet score`.
+_ONCE = {"static": True}
+_BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
+    (LOGIT_SCORES, {"select": "hardest"}),
+    (DYNAMIC_SCORES, {"select": "hardest"}),
+    (GRADIENT_SCORES, {"select": "hardest", **_ONCE, "scores_from": FULL}),
+    (GEOMETRY_SCORES, {"select": "hardest", **_ONCE}),
+    (SELECTORS, {"score": "el2n"}),
+    (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
+    (IN_BATCH, {"score": "cross_entropy"}),
+)
+# `drop_quota` and `directed` need an option for each class, `top_reducible` a file of `datadiet score`
+_UNFINISHED = ("drop_quota", "directed", "top_reducible")
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    """One method for every score and selector that can run by its name alone, after those that are written out."""
+    made = {
+        method.name: {method.kind if method.kind == "score" else "select": method.name, **others}
+        for family, others in _BY_FAMILY
+        for method in family
+        if method.name not in _UNFINISHED
+    }
+    return {**made, **_WRITTEN}
+
+
+PRESETS: dict[str, dict[str, Any]] = _presets()
+# methods that are no name of a score or selector
+MIXED: tuple[str, ...] = tuple(name for name in _WRITTEN if name not in {method.name for method in METHODS})
+
+OTHERS = "Any other combination is written out in YAML (--config), as mine: {score: aum, select: stratified}."
 TOLERANCE = "tolerance"  # the method that `--tolerance` adds
 
 # which the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
-METHOD_FIELDS: tuple[str, ...] = ("score", "select", "select_options", "offset", "epsilon", "static", "history")
+METHOD_FIELDS: tuple[str, ...] = (
+    "score",
+    "score_options",
+    "select",
+    "select_options",
+    "offset",
+    "epsilon",
+    "static",
+    "history",
+)
 METHOD_FIELDS += ("rescore", "combine", "teacher", "teacher_temperature")
 # options of a method that may say `full`: the run on everything with the same seed
 OF_A_RUN = ("teacher", "scores_from")

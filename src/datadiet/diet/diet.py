@@ -67,6 +67,9 @@ class Diet(DietOptions):
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
             `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
+        score_options: Options of the score, by name, where it has some: `{"burn_out": 2}` of training dynamics; of a
+            score of whole training sets they say how the values are made, which `datadiet finetune` does. See
+            `datadiet.score_options.SCORE_OPTIONS`.
         scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
             with `warmup_epochs=0`.
         signals: `(outputs, batch) -> Signals`, for models whose outputs are not recognised.

@@ -26,7 +26,7 @@ Rescore = Literal["all", "dropped", "none"]
 RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
 
 _PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
-_PLAIN += ("offset", "epsilon", "floor", "select_options", "seed")
+_PLAIN += ("offset", "epsilon", "floor", "select_options", "score_options", "seed")
 
 
 class DietOptions:
@@ -62,6 +62,7 @@ class DietOptions:
         epsilon: float | None = None,
         floor: int = 0,
         select_options: Mapping[str, Any] | None = None,
+        score_options: Mapping[str, Any] | None = None,
         scores_from: str | Path | None = None,
         signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
         seed: int = 0,
@@ -72,7 +73,8 @@ class DietOptions:
         self.select = select
         self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
         problems.choice("combine", self.combine, COMBINATIONS)
-        self.measure = checked_measure(score, self.combine, history, problems)
+        self.score_options = dict(score_options or {})
+        self.measure = checked_measure(score, self.combine, history, problems, self.score_options)
         problems.choice("rescore", rescore, RESCORE)
         self.select_options = dict(select_options or {})
         named = select if isinstance(select, str) else None

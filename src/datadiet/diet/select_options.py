@@ -1,4 +1,4 @@
-"""The options of a selector: from text, with class names, and into a method that chooses within each batch."""
+"""Options of a selector or a score: from text, with class names, and into a method that chooses within each batch."""
 
 from __future__ import annotations
 
@@ -7,12 +7,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from datadiet.checks import Problems, unknown
+import yaml
+
+from datadiet.checks import ArgumentError, Problems, unknown
 from datadiet.selectors import IN_BATCH, InBatch
 
 
-def parse_options(text: str) -> dict[str, Any]:
-    """Options of a selector as one text: `name=value` with commas between; `name.key=value` makes a mapping.
+def parse_options(text: str, what: str = "select_options") -> dict[str, Any]:
+    """Options as one text: `name=value` with commas between, `name.key=value` for a mapping; or in braces as in YAML.
+
+    Args:
+        text: The options.
+        what: Whose they are, for errors.
 
     Raises:
         ArgumentError: For every part that is none.
@@ -20,13 +26,17 @@ def parse_options(text: str) -> dict[str, Any]:
     Example:
         >>> parse_options("beta=0.2,strata=20,directions.rude=easy,directions.polite=hard")
         {'beta': 0.2, 'strata': 20, 'directions': {'rude': 'easy', 'polite': 'hard'}}
+        >>> parse_options("{clusters: 500, metric: cosine}")
+        {'clusters': 500, 'metric': 'cosine'}
     """
+    if text.strip().startswith("{"):
+        return _from_yaml(text, what)
     problems = Problems()
     found: dict[str, Any] = {}
     for part in text.split(","):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
-            problems.add(f"select_options needs name=value with commas between, got {part.strip()!r}.")
+            problems.add(f"{what} needs name=value with commas between, got {part.strip()!r}.")
             continue
         outer, dot, key = name.partition(".")
         if not dot:
@@ -34,9 +44,19 @@ def parse_options(text: str) -> dict[str, Any]:
         elif isinstance(held := found.setdefault(outer, {}), dict):
             held[key] = _value(value)
         else:
-            problems.add(f"select_options gives {outer!r} a value and entries: give one of the two.")
+            problems.add(f"{what} gives {outer!r} a value and entries: give one of the two.")
     problems.raise_any()
     return found
+
+
+def _from_yaml(text: str, what: str) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(text)
+    except yaml.YAMLError:
+        found = None
+    if not isinstance(found, dict) or None in found.values():  # `{clusters=500}` is a name without a value
+        raise ArgumentError(f"{what} in braces must be {{name: value, ...}}, got {text.strip()!r}.")
+    return {str(name): value for name, value in found.items()}
 
 
 def _value(text: str) -> Any:

@@ -16,7 +16,7 @@ from datadiet.records import Json
 WHY = {
     "chosen": "kept by the selector",
     "floor": "kept for the floor of their class",
-    "duplicate": "dropped: the same text as a row that is kept",
+    "duplicate": "dropped: the same text as a row that is kept, or with --near nearly so",
     "suspect": "dropped: the label is suspected to be wrong",
     "offset": "dropped: set aside as among the very hardest",
     "rest": "dropped by the selector",

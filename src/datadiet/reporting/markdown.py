@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datadiet.run_folder import escaped
+from datadiet.model_card import escaped
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from datadiet.checks import Problems, UserError
 from datadiet.config import FinetuneConfig
 from datadiet.config_checks import check_config
 from datadiet.data.records import TASKS
+from datadiet.diet.select_options import parse_options
+from datadiet.dynamic_scores import DYNAMIC_SCORES
 from datadiet.models import resolve_model
 from datadiet.run_folder import saved_model
 from datadiet.score_file import check_target
 from datadiet.score_job.sources import has_history, max_length_of, steps_of
 from datadiet.score_job.wanted import BASE_MODEL, CROSS_FITTED, PASSES, READING, TRAINING, ScoreConfig
+from datadiet.score_options import by_score
 from datadiet.suitable import one_class_problems, score_problems
 from datadiet.whole_set import NEEDS, check_needs
 
@@ -38,6 +42,10 @@ def check_job(config: ScoreConfig) -> None:
         check_needs(dict.fromkeys(names), there(config))
     except UserError as error:
         problems.include(error)
+    try:
+        options_of(config)
+    except UserError as error:
+        problems.include(error)
     _check_task(config, names, problems)
     problems.found = list(dict.fromkeys(problems.found))
     problems.raise_any()
@@ -46,6 +54,21 @@ def check_job(config: ScoreConfig) -> None:
 def asked(config: ScoreConfig) -> Sequence[str]:
     """The scores that were asked for; a run's dynamics, which are looked up later, are not among the default ones."""
     return ("el2n",) if config.scores is None else tuple(dict.fromkeys(config.scores))
+
+
+def options_of(config: ScoreConfig) -> dict[str, dict[str, Any]]:
+    """The options of the scores, by score.
+
+    Raises:
+        ArgumentError: For all that a score does not have, or that is out of range.
+    """
+    given = config.score_options or {}
+    read = parse_options(given, "score_options") if isinstance(given, str) else given
+    problems = Problems()
+    names = [*asked(config), *(DYNAMIC_SCORES if config.scores is None else ())]
+    found, problems.found = by_score(read, names)
+    problems.raise_any()
+    return found
 
 
 def trains_on_everything(config: ScoreConfig) -> bool:
@@ -162,4 +185,4 @@ def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -
         problems.add("the score vog needs at least two checkpoints, there is one: --epochs 2, or more.")
 
 
-__all__ = ["NEEDS", "asked", "check_job", "max_length", "there", "trains_on_everything"]
+__all__ = ["NEEDS", "asked", "check_job", "max_length", "options_of", "there", "trains_on_everything"]

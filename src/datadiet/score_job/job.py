@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -23,7 +23,7 @@ from datadiet.progress import Listener, Silent
 from datadiet.records import CostLedger, Json
 from datadiet.run_folder import saved_model
 from datadiet.score_file import ScoreFile, write_scores
-from datadiet.score_job.checks import asked, check_job, max_length, trains_on_everything
+from datadiet.score_job.checks import asked, check_job, max_length, options_of, trains_on_everything
 from datadiet.score_job.folds import CrossFitted, Folds, prepared
 from datadiet.score_job.made import file_of, made_with_of
 from datadiet.score_job.sources import (
@@ -35,6 +35,7 @@ from datadiet.score_job.sources import (
     steps_of,
 )
 from datadiet.score_job.wanted import BASE_MODEL, ScoreConfig
+from datadiet.score_options import check_counts
 from datadiet.scoring import lengths_of
 from datadiet.tasks import Task, task_for
 from datadiet.teaching import class_problems
@@ -56,6 +57,7 @@ def score_data(
     holdout: str | Path | None = None,
     encoder: str | None = None,
     probabilities: bool = False,
+    score_options: str | Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     force: bool = False,
     max_length: int | None = None,
@@ -67,7 +69,7 @@ def score_data(
 
     Args:
         data, task, scores, model, epochs, folds, base_model, run, teacher, holdout, encoder: See `ScoreConfig`.
-        probabilities, output, force, max_length: See there too.
+        probabilities, score_options, output, force, max_length: See there too.
         listener: Hears what is being done.
         ledger: Counts everything, trainings included; the file's `cost` is what it says in the end.
         options: Of `FinetuneConfig`: `train_rows`, `text_column`, `batch_size`, `precision`, `seed`, ...
@@ -88,7 +90,8 @@ def score_data(
     paths: dict[str, Any] = {name: None if path is None else Path(path).expanduser() for name, path in folders.items()}
     config = ScoreConfig(
         str(data), task, scores=scores, epochs=epochs, folds=folds, base_model=base_model, encoder=encoder,
-        force=force, probabilities=probabilities, max_length=max_length, options=options, **paths,
+        force=force, probabilities=probabilities, max_length=max_length, score_options=score_options,
+        options=options, **paths,
     )  # fmt: skip
     return score(config, listener or Silent(), ledger)
 
@@ -102,6 +105,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
     data = load_configured(reading)
     for note in data.notes:
         listener.note(note)
+    check_counts(options_of(config), len(data.splits["train"]))
     task = task_for(data)
     _check_classes(config, task)
     if config.model is not None and config.scores is not None:
@@ -278,6 +282,7 @@ def _material(
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,
+        options=options_of(config),
         **others,
     )
     if model is None:

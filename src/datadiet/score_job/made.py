@@ -91,6 +91,8 @@ def made_with_of(
         made["checkpoints"] = len(material.checkpoints or ())
     if "history" in needs:
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
+    if name in material.options:
+        made["options"] = dict(material.options[name])
     together = [other for other in found.shared[name] if other != name]
     return {**made, "seconds": round(found.seconds[name], 3), **({"seconds_shared_with": together} if together else {})}
 

@@ -44,6 +44,8 @@ class ScoreConfig:
         probabilities: Also keep the class probabilities.
         force: Replace the output.
         max_length: Tokens per text; by default as the model was trained.
+        score_options: Of the scores: a mapping of each to its options, or text as of `datadiet finetune`, with the
+            score before each option: `prototypes.clusters=500`; of one score alone also without it.
         options: Others, by the fields of `FinetuneConfig`: those of `READING`, `PASSES` and `TRAINING`.
     """
 
@@ -62,6 +64,7 @@ class ScoreConfig:
     probabilities: bool = False
     force: bool = False
     max_length: int | None = None
+    score_options: str | Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def training(self, run: Path, model: str, max_length: int) -> FinetuneConfig:

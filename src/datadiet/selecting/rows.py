@@ -75,7 +75,9 @@ def select_rows(
     floor: int = 0,
     seed: int = 0,
     drop_suspects: float = 0.0,
+    suspects_by: str | None = None,
     dedupe: bool = False,
+    near: float | None = None,
     texts: Sequence[str] | None = None,
     features: Any = None,
     **options: Any,
@@ -95,7 +97,11 @@ def select_rows(
         seed: Of ties and random choices.
         drop_suspects: Share of the rows, in [0, 1), whose label is most suspected to be wrong, by the first of `aum`,
             `el2n`, `negative_pvi` and `irreducible_loss` that the file has.
+        suspects_by: Instead: `aum`, `el2n`, `irreducible` (of `reducible_loss`), or another score of
+            `datadiet.selecting.suspects.BY` that the file has.
         dedupe: Keep one of the rows with the same text, case and spacing aside: the first with the most common label.
+        near: With `dedupe`: also of rows of one label whose texts are nearly the same, from this similarity on, in
+            (0, 1); see `datadiet.duplicates`.
         texts: One per row: for `dedupe`, and for selectors that cover a space where there are no features.
         features: float `(n, size)` or a SciPy CSR matrix, for selectors that cover a space; by default TF-IDF of texts.
 
@@ -116,9 +122,8 @@ def select_rows(
     al. 2022 (arXiv 2107.06499), so that a text that occurs often has no more votes than another.
     """
     file = scores if isinstance(scores, ScoreFile) else read_scores(scores)
-    return select_wished(
-        file, Wish(score, select, keep, count, floor, seed, drop_suspects, dedupe, options), texts, features
-    )
+    wish = Wish(score, select, keep, count, floor, seed, drop_suspects, dedupe, options, suspects_by, near)
+    return select_wished(file, wish, texts, features)
 
 
 def select_wished(
@@ -147,8 +152,8 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
     values, groups = file.values[score], None if file.labels is None else np.asarray(list(file.labels))
     reasons = np.full(len(file), REST, dtype=f"<U{max(map(len, REASONS))}")
     if wish.dedupe and texts is not None:
-        reasons[representatives(texts, file.labels).repeated] = DUPLICATE
-    suspicion = suspicion_of(file) if wish.drop_suspects else None
+        reasons[representatives(texts, file.labels, near=wish.near).repeated] = DUPLICATE
+    suspicion = suspicion_of(file, wish.suspects_by) if wish.drop_suspects else None
     if suspicion is not None:
         left = np.flatnonzero(reasons == REST)
         number = round(wish.drop_suspects * left.size)

@@ -9,7 +9,7 @@ from typing import Any
 from datadiet.checks import Problems, unknown
 from datadiet.records import Selection
 from datadiet.score_file import ScoreFile
-from datadiet.selecting.suspects import SUSPICION
+from datadiet.selecting.suspects import suspicion_problems
 from datadiet.selectors import NEEDS, OPTIONS, SELECTORS
 
 Select = str | Callable[..., Selection]
@@ -28,6 +28,8 @@ class Wish:
     drop_suspects: float = 0.0
     dedupe: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    suspects_by: str | None = None
+    near: float | None = None
 
 
 def wish_problems(file: ScoreFile | None, wish: Wish) -> list[str]:
@@ -53,6 +55,12 @@ def wish_problems(file: ScoreFile | None, wish: Wish) -> list[str]:
     problems.whole("seed", wish.seed)
     in_range = isinstance(wish.drop_suspects, (int, float)) and 0 <= wish.drop_suspects < 1
     problems.check(in_range, f"drop_suspects must be a share in [0, 1), got {wish.drop_suspects}.")
+    problems.check(
+        wish.suspects_by is None or bool(wish.drop_suspects), "suspects_by has no effect without drop_suspects."
+    )
+    problems.check(wish.near is None or wish.dedupe, "near has no effect without dedupe.")
+    close = wish.near is None or (isinstance(wish.near, (int, float)) and 0 < wish.near < 1)
+    problems.check(close, f"near must be a similarity in (0, 1), got {wish.near}.")
     problems.found += option_problems(wish.select, wish.options)
     if file is not None:
         _check_against(file, wish, problems)
@@ -66,9 +74,8 @@ def _check_against(file: ScoreFile, wish: Wish, problems: Problems) -> None:
         problems.check(len(there) == 1, told)
     else:
         problems.choice("score", wish.score, there)
-    if wish.drop_suspects and not set(SUSPICION) & set(there):
-        wanted = " or ".join(SUSPICION)
-        problems.add(f"suspects are ranked by {wanted}; the file has {', '.join(there)} only: score {wanted} too.")
+    if wish.drop_suspects:
+        problems.found += suspicion_problems(file, wish.suspects_by)
     needs = NEEDS.get(wish.select, ()) if isinstance(wish.select, str) else ()
     if file.labels is None and (wish.floor or "groups" in needs):
         what = "a floor" if wish.floor else f"the selector {wish.select}"

@@ -97,6 +97,7 @@ class Material:
         precision, batch_tokens: Of the passes.
         ledger: Takes the time as scoring.
         seed: Of clusterings.
+        options: Of scores, by name: see `datadiet.score_options`.
     """
 
     texts: Sequence[str]
@@ -121,6 +122,7 @@ class Material:
     batch_tokens: int = 4096
     ledger: Ledger = field(default_factory=Ledger)
     seed: int = 0
+    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def check_needs(names: Iterable[str], there: Iterable[str]) -> None:

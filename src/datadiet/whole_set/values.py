@@ -107,14 +107,21 @@ def embeddings_of(material: Material) -> NDArray[np.float32]:
 
 
 def _of_texts(names: Sequence[str], material: Material) -> dict[str, Values]:
-    return {name: TEXT_SCORES[name](material.texts, ids=material.ids) for name in names}
+    return {name: TEXT_SCORES[name](material.texts, ids=material.ids, **_options(name, material)) for name in names}
 
 
 def _of_embeddings(names: Sequence[str], material: Material) -> dict[str, Values]:
     vectors = embeddings_of(material)
     # published per class: the distance to a class's own median; of the others the published form knows no classes
     groups = {"moderate": material.groups}
-    return {name: EMBEDDING_SCORES[name](vectors, groups.get(name), ids=material.ids) for name in names}
+    return {
+        name: EMBEDDING_SCORES[name](vectors, groups.get(name), ids=material.ids, **_options(name, material))
+        for name in names
+    }
+
+
+def _options(name: str, material: Material) -> dict[str, Any]:
+    return dict(material.options.get(name, {}))
 
 
 def _of_gradients(names: Sequence[str], material: Material) -> dict[str, Values]:
@@ -124,13 +131,15 @@ def _of_gradients(names: Sequence[str], material: Material) -> dict[str, Values]
     rates = list(material.learning_rates or [1.0] * len(steps))
     if "grand" in names:
         assert material.model is not None  # check_needs has seen it
-        found["grand"] = grand(material.model, rows, collate, ledger=material.ledger, **sizes)
+        own = _options("grand", material)
+        found["grand"] = grand(material.model, rows, collate, ledger=material.ledger, **sizes, **own)
     if "vog" in names:
-        found["vog"] = vog(steps, rows, collate, **sizes).values
+        found["vog"] = vog(steps, rows, collate, **sizes, **_options("vog", material)).values
     if "self_influence" in names:
-        found["self_influence"] = self_influence(steps, rates, rows, collate, **sizes)
+        own = _options("self_influence", material)
+        found["self_influence"] = self_influence(steps, rates, rows, collate, **sizes, **own)
     if "tracin" in names:
-        found["tracin"] = tracin(steps, rates, rows, material.dev, collate, **sizes)
+        found["tracin"] = tracin(steps, rates, rows, material.dev, collate, **sizes, **_options("tracin", material))
     return found
 
 
@@ -143,5 +152,5 @@ def _of_history(names: Sequence[str], material: Material) -> dict[str, Values]:
         for place in range(len(table)):
             seen = np.flatnonzero(~np.isnan(table[place]))
             rounds[place, seen] = score.read({column: columns[column][place, seen] for column in score.columns})
-        found[name] = over_rounds(score.started(), rounds)
+        found[name] = over_rounds(score.started(**_options(name, material)), rounds)
     return found
