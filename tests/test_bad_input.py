@@ -175,6 +175,14 @@ CLASSES: dict[str, tuple[str, dict[str, Any], str]] = {
         {"floor": 8, "keep": 0.9},
         "a floor of 8 rows per class is more than there are of 'amber, birch' (5)",
     ),
+    "shares that are none": (
+        "classification",
+        {"select": "quota", "select_options": "shares.amber=1,shares.birch=1"},
+        "shares must sum to 1, got 2.",
+    ),
+    "a share out of range": (
+        "classification", {"select": "ccs", "select_options": "beta=20"}, "beta must be in [0, 1), got 20.",
+    ),
     "an option for a class that does not exist": (
         "classification",
         {"select": "directed", "select_options": "directions.ambre=easy"},

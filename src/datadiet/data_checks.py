@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Sequence
+from copy import copy
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from datadiet.checks import Problems, UserError
 from datadiet.config import FinetuneConfig
@@ -29,14 +33,17 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
         ArgumentError: All problems at once.
     """
     problems = Problems()
-    rows, batch = len(data.splits["train"]), examples_per_step(config)
+    train = data.splits["train"]
+    rows, batch, numbered = len(train), examples_per_step(config), copy(diet)
     try:
-        schedule = diet.schedule_for(rows, epochs=config.epochs, batch=batch)
-        diet.check_floor(class_sizes(data.splits["train"]), schedule)
+        numbered.select_options = by_number(diet.select_options, data.label_names)
     except UserError as error:
         problems.include(error)
     try:
-        by_number(diet.select_options, data.label_names)
+        schedule = diet.schedule_for(rows, epochs=config.epochs, batch=batch)
+        diet.check_floor(class_sizes(train), schedule)
+        if not problems.found:
+            numbered.rehearse(rows, schedule, _groups(train, data.label_names))
     except UserError as error:
         problems.include(error)
     try:
@@ -49,6 +56,16 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
             f"max_steps {config.max_steps} is more than the {there} steps of {config.epochs} epochs: set more epochs."
         )
     problems.raise_any()
+
+
+def _groups(train: Examples, names: Sequence[str]) -> NDArray[np.int64] | None:
+    """The number of each row's class, int64 `(n,)`, or of its set of labels; None where there are no classes."""
+    if not names or train.labels is None:
+        return None
+    sets = sorted({label for label in train.labels if isinstance(label, tuple)})
+    numbers: dict[object, int] = {name: number for number, name in enumerate(sets or names)}
+    labels = train.labels if sets else map(str, train.labels)
+    return np.array([numbers[label] for label in labels], np.int64)
 
 
 def class_sizes(train: Examples) -> dict[str, int]:

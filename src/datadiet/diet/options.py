@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from datadiet.adaptive import AdaptiveSchedule
 from datadiet.checks import Problems
-from datadiet.choosing import Chooser, Selector
+from datadiet.choosing import Chooser, Known, Selector
 from datadiet.diet.checks import check_alone, check_selector, check_tolerance, checked_keep
 from datadiet.diet.select_options import batch_method
 from datadiet.forecasting import forecast
@@ -139,6 +139,28 @@ class DietOptions:
         problems = Problems()
         problems.found += floor_problems(self.floor, sizes, min(kept, default=schedule.num_examples))
         problems.raise_any()
+
+    def rehearse(self, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:
+        """Choose once by made-up values: options that cannot be are refused before anything has been trained.
+
+        Selectors that cover a space are left out, since they take long and need to know where each example lies.
+
+        Args:
+            num_examples: Training rows.
+            schedule: Of the run.
+            groups: int64 `(num_examples,)`, the class of each row; None where there are no classes.
+
+        Raises:
+            ArgumentError: What the selector says of its options.
+        """
+        chooser = self._new_chooser()
+        if not self.plans or "features" in chooser.needs or not isinstance(self.select, str):
+            return
+        epochs = [epoch for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
+        count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
+        recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
+        values = np.linspace(0, 1, num_examples, dtype=np.float32)
+        chooser.choose(values, count, epoch=0, known=Known(groups, recalls=recalls))
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
