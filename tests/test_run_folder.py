@@ -23,6 +23,7 @@ from datadiet.run_folder import check_new, check_resumable, costs_of, plain, rea
 from toyrun import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}
+FINISHED |= {"noise.json", "suspects.parquet"}  # of the guard, which `hardest` has by default
 
 
 class Finished:
@@ -86,7 +87,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
     assert run.result["diet"] == {
         "score": "el2n", "select": "hardest", "history": "last", "keep": 0.5, "tolerance": None, "combine": "norm",
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
-        "offset": 0.0, "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
+        "offset": "auto", "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
         "select_options": {}, "score_options": {}, "row_weights": False,
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ _HARDEST: dict[str, Any] = {"select": "hardest", "offset": 0.0}
 # A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
 _WRITTEN: dict[str, dict[str, Any]] = {
     DIET: {},  # what `datadiet finetune` does by default
+    "hardest": {"score": "el2n", **_HARDEST},  # the same as `el2n`
     "el2n_dropped": {"score": "el2n", **_HARDEST, "rescore": "dropped"},
     "el2n_all": {"score": "el2n", **_HARDEST, "rescore": "all"},
     "el2n_ema": {"score": "el2n", **_HARDEST, "history": "ema"},  # the same as `ucb`
@@ -48,7 +49,7 @@ _BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
     (DYNAMIC_SCORES, _HARDEST),
     (GRADIENT_SCORES, {**_HARDEST, **_ONCE, "scores_from": FULL}),
     (GEOMETRY_SCORES, {**_HARDEST, **_ONCE}),
-    (SELECTORS, {"score": "el2n"}),  # `hardest` itself as it comes
+    (SELECTORS, {"score": "el2n"}),
     (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
     (IN_BATCH, {"score": "cross_entropy"}),
 )
