@@ -178,6 +178,7 @@ def test_uncertain_prefers_the_undecided():
         ({"select": "window"}, "window needs an offset"),
         ({"scores_from": "runs/x"}, "scores_from has no effect after a warm-up"),
         ({"floor": -1}, "floor must be a whole number"),
+        ({"select": "divbs", "floor": 2}, "floor has no effect on 'divbs'"),
     ],
 )
 def test_bad_options(options, message):

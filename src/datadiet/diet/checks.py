@@ -81,6 +81,7 @@ def check_selector(
     check_select_options(select, options, floor, problems)
     if select in IN_BATCH:
         check_in_batch(str(select), keep, options, problems)
+        problems.check(not floor, f"floor has no effect on {select!r}, which chooses within each batch.")
 
 
 def _check_shares(select: str | None, offset: float, epsilon: float | None, problems: Problems) -> None:
