@@ -47,7 +47,7 @@ def test_the_page_shows_quality_by_class(runs: dict[str, Path], kind: str) -> No
 @both
 def test_the_card_and_the_plans(runs: dict[str, Path], kind: str) -> None:
     card = (runs[kind] / "model" / "README.md").read_text(encoding="utf-8")
-    assert f"tags: [datadiet, {kind}]" in card
+    assert f"tags:\n- datadiet\n- {kind}\n" in card
     assert [len(rows) for rows in plans_of(runs[kind]).values()] == [48, 24, 24, 24]
     scores = scores_of(runs[kind])
     assert np.isfinite(scores[["el2n", "gold_probability", "margin", "loss", "correct"]]).all(axis=None)

@@ -44,7 +44,8 @@ def guard_of(aside=ASIDE, reviews=2) -> NoiseGuard:
 def plain(tmp_path_factory) -> Path:
     """A finished run without a guard, on hostile data."""
     folder = tmp_path_factory.mktemp("guard")
-    config = toy_config(folder, data=str(hostile_folder(folder)), model=str(tiny_model_folder(folder)), epochs=2)
+    model = str(tiny_model_folder(folder))
+    config = toy_config(folder, data=str(hostile_folder(folder)), model=model, epochs=2, offset=0.0)
     finetune(config)
     return Path(config.output)
 
