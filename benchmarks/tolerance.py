@@ -49,6 +49,7 @@ SETTINGS: dict[str, Any] = {
 ARMS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
     "tolerance-0.5": {"tolerance": 0.5},
+    "keep-0.9": {"keep": 0.9, "offset": 0.0},
     "keep-0.7": {"keep": 0.7, "offset": 0.0},
     "keep-0.5": {"keep": 0.5, "offset": 0.0},
 }
