@@ -17,7 +17,7 @@ from datadiet.first_sights import known_evidence
 from datadiet.lapses import STILL_SEEN, Curve, Evidence, evidence, fit_curve, fit_level, normal_scores
 from datadiet.noise import LEAST_RATE, LEAST_ROWS, MOST_OF_CLASS, NoiseGuard, set_aside
 from datadiet.records import HeadSignals, Scores, Signals
-from datadiet.scores.free import free_signals, label_signals
+from datadiet.scores.free import free_signals
 from datadiet.watching import Watch
 from planted_noise import planted
 
@@ -407,7 +407,7 @@ def test_it_goes_by_the_label_whatever_is_tagged_beside_it():
     intent = HeadSignals(torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([1, 1]))
     slots = HeadSignals(torch.zeros(2, 4, 3), torch.zeros(2, 4, dtype=torch.long))
     alone = free_signals(Signals({"intent": intent}))
-    joint = label_signals(Signals({"slots": slots, "intent": intent}))
+    joint = free_signals(Signals({"slots": slots, "intent": intent}), of_label=True)
     assert torch.equal(joint["label_loss"], alone["loss"])
     assert torch.equal(joint["label_margin"], alone["margin"])
-    assert label_signals(Signals({"slots": slots}))["label_loss"].isnan().all()
+    assert free_signals(Signals({"slots": slots}), of_label=True)["label_loss"].isnan().all()

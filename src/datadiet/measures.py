@@ -18,7 +18,7 @@ from datadiet.history import HISTORIES, History
 from datadiet.records import Signals
 from datadiet.score_options import score_option_problems
 from datadiet.scores import EL2N_MAX, EMBEDDING_SCORES, SCORES, TEXT_SCORES, el2n, example_values
-from datadiet.scores.free import FREE, free_signals
+from datadiet.scores.free import FREE, OF_LABEL, free_signals
 
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
@@ -62,13 +62,13 @@ class Measure:
         own = (self.name,) if self.kind == "forward" else ()
         return tuple(dict.fromkeys((*own, *FREE)))
 
-    def recorded(self, signals: Signals) -> Tensor:
-        """Float32 `(columns, batch)`, in the order of `columns`."""
-        values = free_signals(signals)
+    def recorded(self, signals: Signals, *, of_label: bool = False) -> Tensor:
+        """Float32 `(columns, batch)`, in the order of `columns`, with those of `OF_LABEL` after them if asked."""
+        values = free_signals(signals, of_label=of_label)
         if self.score is not None and not self._is_free:
             # `margin` may be both: then it is the score
             values[self.name] = example_values(self.score, signals, combine=self.combine)
-        return torch.stack([values[name] for name in self.columns])
+        return torch.stack([values[name] for name in (*self.columns, *(OF_LABEL if of_label else ()))])
 
     def read(self, columns: Mapping[str, Values]) -> Values | None:
         """What feeds the history, float32 `(m,)`, of recorded columns; None where training changes nothing."""

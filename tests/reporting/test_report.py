@@ -25,6 +25,7 @@ from datadiet.records import EpochPlan, Scores
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import KEEPING, Dynamics, Kept, read_dynamics, read_plans
 from datadiet.reporting.examples import MOST_CHARACTERS, candidates, embedded, example_table
+from datadiet.reporting.figures.drawing import epoch_axis
 from datadiet.reporting.report import report
 from datadiet.run_folder import read_result
 from datadiet.store import PartedTable, ScoreStore, append_plan
@@ -206,7 +207,8 @@ def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
     monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 2500)
     monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 5)
     monkeypatch.setattr("datadiet.reporting.examples.MOST_EXTREME", 2)
-    monkeypatch.setattr("datadiet.reporting.figures.MOST_POINTS", 20)
+    monkeypatch.setattr("datadiet.reporting.figures.run.MOST_POINTS", 20)
+    monkeypatch.setattr("datadiet.reporting.run_page.MOST_POINTS", 20)
     dynamics = read_dynamics(run, read_result(run))
     chosen = candidates(dynamics)
     table = example_table(dynamics, chosen, (["long " * 100] * len(chosen.rows), ["a"] * len(chosen.rows)))
@@ -365,6 +367,6 @@ def test_the_axis_of_a_single_epoch_has_whole_numbers():
     figure = Figure()
     axes = figure.add_subplot()
     axes.plot([4], [0.5], marker="o")
-    figures._epoch_axis(axes, "epoch")
+    epoch_axis(axes, "epoch")
     low, high = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [4]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +14,6 @@ from datadiet.config import FinetuneConfig
 if TYPE_CHECKING:
     from datadiet.data import Dataset
     from datadiet.diet import Diet
-
-# options that say what the data are; runs that share them see the same
-_READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
-_READING += ("label_separator",)
-_READING += tuple(field.name for field in fields(FinetuneConfig) if field.name.endswith("_column"))
 
 
 def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], object]) -> dict[str, list[str]]:
@@ -86,9 +81,9 @@ class _Shared:
         self._read: dict[tuple[Any, ...], Dataset | UserError] = {}
 
     def of(self, config: FinetuneConfig) -> Dataset:
-        from datadiet.data.configured import load_configured
+        from datadiet.data.configured import READING, load_configured
 
-        key = tuple(getattr(config, name) for name in _READING)
+        key = tuple(getattr(config, name) for name in READING)
         if key not in self._read:
             try:
                 self._read[key] = load_configured(config)

@@ -8,6 +8,10 @@ from datadiet.config import FinetuneConfig
 from datadiet.data.loading import load_data
 from datadiet.data.records import Columns, Dataset
 
+# options of a config that say what its data are: configs that share them see the same
+READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
+READING += ("label_separator", *(f"{field.name}_column" for field in fields(Columns)))
+
 
 def columns_of(config: FinetuneConfig) -> Columns:
     """The columns that the config names."""

@@ -29,11 +29,11 @@ from datadiet.diet.options import DietOptions
 from datadiet.diet.state import joined, part, plan_of, plan_state
 from datadiet.records import EpochPlan, Json, Scores, Signals, Source
 from datadiet.schedules import BaseSchedule
-from datadiet.scores.free import label_signals
+from datadiet.scores.free import OF_LABEL
 from datadiet.store import RunTables, ScoreStore, append_plan, last_values
 from datadiet.tolerance import Tolerance
 from datadiet.training_values import MOMENT, TrainingValues
-from datadiet.watching import LABEL_COLUMNS, Watch
+from datadiet.watching import Watch
 
 
 class Diet(DietOptions):
@@ -206,8 +206,7 @@ class Diet(DietOptions):
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        labels = LABEL_COLUMNS.values() if self._guarded else ()
-        return (*self.measure.columns, *labels, MOMENT)
+        return (*self.measure.columns, *(OF_LABEL if self._guarded else ()), MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -311,11 +310,7 @@ class Diet(DietOptions):
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        found = self.measure.recorded(signals)
-        if not self._guarded:
-            return found
-        labels = label_signals(signals)
-        return torch.cat([found, torch.stack([labels[name] for name in LABEL_COLUMNS.values()])])
+        return self.measure.recorded(signals, of_label=self._guarded)
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)

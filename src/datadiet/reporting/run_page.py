@@ -18,6 +18,7 @@ from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Dynamics, read_dynamics
 from datadiet.reporting.examples import candidates, example_table, training_texts
+from datadiet.reporting.figures.run import MOST_POINTS
 from datadiet.reporting.guard import guard_section, guard_sentence, read_guard, suspected_rows
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
@@ -201,9 +202,9 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
 def _points(dynamics: Dynamics) -> str:
     """What of a data map is shown, where it is not everything."""
     known = int(pd.notna(dynamics.confidence).sum())
-    if known <= figures.MOST_POINTS:
+    if known <= MOST_POINTS:
         return ""
-    return f" Shown are {figures.MOST_POINTS:,} of {known:,} rows, drawn at random (seed 0); the counts are of all."
+    return f" Shown are {MOST_POINTS:,} of {known:,} rows, drawn at random (seed 0); the counts are of all."
 
 
 def _shown(table: Json) -> str:

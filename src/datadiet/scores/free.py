@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_mul
 from datadiet.scores.logits import margin as logit_margin
 
 FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
+OF_LABEL = ("label_loss", "label_margin")  # of the one label that an example has, for the noise guard
 
 
 class _Head(NamedTuple):
@@ -26,7 +28,7 @@ class _Head(NamedTuple):
     positions: Tensor
 
 
-def free_signals(signals: Signals) -> dict[str, Tensor]:
+def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tensor]:
     """What is recorded of each example at every forward pass.
 
     Over the positions of a head and over the heads, the probability and the margin are means (free of length), the
@@ -38,6 +40,8 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
 
     Args:
         signals: The heads of one forward pass.
+        of_label: Whether `OF_LABEL` is wanted too: loss and margin of the first head with one class per example,
+            whatever is tagged beside it; nan where there is none (regression, token classification).
 
     Returns:
         float32 `(batch,)` each. `gold_probability` in [0, 1], larger = easier; `margin` is the largest other logit
@@ -57,7 +61,7 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
     probability, margin, loss, errors, correct, hidden, positions = (
         torch.stack(values) for values in zip(*heads, strict=True)
     )  # (heads, batch) each
-    return {
+    found = {
         "gold_probability": probability.mean(0),
         "margin": margin.mean(0),
         "loss": loss.sum(0),
@@ -65,30 +69,17 @@ def free_signals(signals: Signals) -> dict[str, Tensor]:
         "correct": correct.amin(0),
         "hidden_norm": (hidden.sum(0) / positions.sum(0).clamp_min(1)).sqrt(),
     }
+    if of_label:
+        found |= dict(zip(OF_LABEL, _of_label(signals, heads), strict=True))
+    return found
 
 
-def label_signals(signals: Signals) -> dict[str, Tensor]:
-    """Loss and margin of the one label that each example has, whatever is tagged beside it: for the noise guard.
-
-    Args:
-        signals: The heads of one forward pass.
-
-    Returns:
-        float32 `(batch,)` each: `label_loss` and `label_margin`, as in `free_signals`, of the first head with one class
-        per example; nan where there is none (regression, token classification).
-
-    Example:
-        >>> found = label_signals(Signals({"label": HeadSignals(torch.tensor([[2.0, 0.0]]), torch.tensor([1]))}))
-        >>> {name: round(values.item(), 4) for name, values in found.items()}
-        {'label_loss': 2.1269, 'label_margin': 2.0}
-    """
-    heads = list(signals.heads.values())
-    for head in heads:
+def _of_label(signals: Signals, parts: Sequence[_Head]) -> tuple[Tensor, Tensor]:
+    for head, found in zip(signals.heads.values(), parts, strict=True):
         if head.labels.dim() == 1 and not head.labels.is_floating_point():
-            found = _of_head(head)
-            return {"label_loss": found.loss, "label_margin": found.margin}
-    unknown = torch.full((len(heads[0].labels),), torch.nan, device=heads[0].logits.device)
-    return {"label_loss": unknown, "label_margin": unknown}
+            return found.loss, found.margin
+    unknown = torch.full_like(parts[0].loss, torch.nan)
+    return unknown, unknown
 
 
 def _of_head(head: HeadSignals) -> _Head:
