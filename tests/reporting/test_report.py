@@ -25,7 +25,7 @@ from datadiet.records import EpochPlan, Scores
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import KEEPING, Dynamics, Kept, read_dynamics, read_plans
 from datadiet.reporting.examples import MOST_CHARACTERS, candidates, embedded, example_table
-from datadiet.reporting.figures.drawing import epoch_axis
+from datadiet.reporting.figures.drawing import epoch_axis, new_axes, svg
 from datadiet.reporting.report import report
 from datadiet.run_folder import read_result
 from datadiet.store import PartedTable, ScoreStore, append_plan
@@ -370,3 +370,12 @@ def test_the_axis_of_a_single_epoch_has_whole_numbers():
     epoch_axis(axes, "epoch")
     low, high = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [4]
+
+
+def test_a_figure_shortens_its_coordinates_and_not_its_numbers():
+    figure, axes = new_axes()
+    axes.plot([0.001, 0.002], [1, 2])
+    axes.set_xticks([0.0015], ["0.0015"])
+    text = svg(figure)
+    assert ">0.0015</text>" in text
+    assert not re.search(r'd="[^"]*\d\.\d{3}', text)

@@ -59,7 +59,8 @@ def svg(figure: Figure) -> str:
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1, flags=re.DOTALL
     )
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    text = re.sub(r"(\d+\.\d\d)\d+", r"\1", text)
+    # coordinates, not the numbers that are read: those stand between the tags
+    text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), text)
     text = text.replace("sans-serif", "inherit")
     return text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
 
