@@ -15,6 +15,8 @@ import yaml
 
 from datadiet.checks import ArgumentError, Problems, unknown
 
+DATA_HELP = "A folder, a saved datasets folder, a hub name such as glue/sst2, or snips (packaged)."
+
 
 @dataclass(frozen=True)
 class FinetuneConfig:
@@ -134,6 +136,19 @@ class FinetuneConfig:
     def to_yaml(self) -> str:
         """The file that runs it again: `datadiet finetune --config FILE`."""
         return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+
+
+COLUMNS = tuple(field.name for field in fields(FinetuneConfig) if field.name.endswith("_column"))
+
+
+def flag_name(field: str) -> str:
+    """The flag of a field.
+
+    Example:
+        >>> flag_name("batch_size")
+        '--batch-size'
+    """
+    return f"--{field.replace('_', '-')}"
 
 
 def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:

@@ -21,6 +21,7 @@ from datadiet.data.columns import check_columns
 from datadiet.data.configured import columns_of
 from datadiet.data.hub import hub_name
 from datadiet.data.label_lists import SEPARATORS
+from datadiet.data.records import JOINT, MULTI_LABEL, TAGGER
 from datadiet.data.sources import find
 from datadiet.device import best_device, resolve_precision
 from datadiet.diet import Diet
@@ -47,7 +48,6 @@ LR_SCHEDULES = (
 )
 TRACKERS = ("tensorboard", "wandb", "trackio", "mlflow")  # whose packages have their names
 CHOICES = ("score", "select", "keep", "tolerance", "combine", "rescore", "offset", "floor", "scores_from", "seed")
-JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 Found = TypeVar("Found")
 
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datadiet import history as histories
 from datadiet.checks import ArgumentError
-from datadiet.history import History, burnt_out, forgetting, mean, std
+from datadiet.history import History, burnt_out
 
 Values = NDArray[np.float32]
 
@@ -91,16 +92,16 @@ def _rest(values: Values) -> Values:
 
 
 def _all() -> History:
-    return mean(window=None)
+    return histories.mean(window=None)
 
 
 # names of the functions in `datadiet.scores.dynamics`
 DYNAMIC_SCORES: dict[str, DynamicScore] = {
     "confidence": DynamicScore(("gold_probability",), _same, _all, _rest),
-    "variability": DynamicScore(("gold_probability",), _same, std, _same),
+    "variability": DynamicScore(("gold_probability",), _same, histories.std, _same),
     "correctness": DynamicScore(("correct",), _same, _all, _rest),
     "threshold_closeness": DynamicScore(("gold_probability",), _same, _all, lambda values: values * (1 - values)),
-    "forgetting": DynamicScore(("correct",), _same, forgetting, _same),
+    "forgetting": DynamicScore(("correct",), _same, histories.forgetting, _same),
     "aum": DynamicScore(("margin",), _same, _all, _same),  # the column is the other logit minus the gold one
     "tracin_self_influence": DynamicScore(
         ("el2n", "hidden_norm"), lambda el2n, hidden: el2n**2 * (1 + hidden**2), _all, _same

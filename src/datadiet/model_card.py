@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from datadiet.display.words import escaped
 from datadiet.records import Json
 
 # a joint model of intents and slots is none of these
@@ -101,16 +102,6 @@ def _plain_name(name: object) -> str:
         ('glue/sst2', 'b-mine')
     """
     return re.sub(r"[^\w./-]+", "-", str(name)).strip("-") or "unnamed"
-
-
-def escaped(value: object) -> str:
-    r"""Text that Markdown shows as it is: no headings, links, tables or HTML can come out of a folder's name.
-
-    Example:
-        >>> print(escaped("a|b <b>*_`"))
-        a\|b \<b\>\*\_\`
-    """
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", " ".join(str(value).split()))
 
 
 def _tested(metrics: Json, name: str) -> str:

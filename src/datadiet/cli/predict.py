@@ -8,9 +8,10 @@ from typing import Annotated, Any
 import typer
 
 from datadiet.cli.call import AsJson, Debug
-from datadiet.commands.options import COLUMNS, with_flags
+from datadiet.commands.options import with_flags
 from datadiet.commands.predict import STDOUT, Request, check_request
 from datadiet.commands.predict import predict as run_predict
+from datadiet.config import COLUMNS
 from datadiet.display import display_for
 from datadiet.display.console import quiet_stdout, stdout
 from datadiet.display.errors import reported

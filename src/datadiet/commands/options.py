@@ -14,12 +14,11 @@ import typer
 from rich.markup import escape
 
 from datadiet.checks import Problems
-from datadiet.config import FinetuneConfig, config_from
+from datadiet.config import DATA_HELP, FinetuneConfig, config_from, flag_name
 from datadiet.data.records import TASKS
 
 DATA, DIET, TRAINING, RUN = "Data", "Diet", "Training", "Run"
 TASK_MISSING = f"--task is missing: {', '.join(TASKS[:-1])} or {TASKS[-1]}."
-DATA_HELP = "A folder, a saved datasets folder, a hub name such as glue/sst2, or snips (packaged)."
 
 
 class Flag(NamedTuple):
@@ -107,19 +106,8 @@ FLAGS: tuple[Flag, ...] = (
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 OFF = "no_"
-COLUMNS = tuple(flag.field for flag in FLAGS if flag.field.endswith("_column"))
 _TYPES = get_type_hints(FinetuneConfig)
 _DEFAULTS = {field.name: field.default for field in fields(FinetuneConfig)}
-
-
-def flag_name(field: str) -> str:
-    """The flag of a field.
-
-    Example:
-        >>> flag_name("batch_size")
-        '--batch-size'
-    """
-    return f"--{field.replace('_', '-')}"
 
 
 def with_flags(chosen: Iterable[str] | None = None) -> Callable[[Command], Command]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datadiet.checks import DataError, Problems, UserError
-from datadiet.commands.options import COLUMNS
+from datadiet.config import COLUMNS
 from datadiet.progress import Listener, Silent
 from datadiet.records import Json
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from datadiet import run_folder
 from datadiet.comparison.results import RUNS
-from datadiet.model_card import escaped
+from datadiet.display.words import escaped
 from datadiet.records import Json
 from datadiet.store import write_atomically
 

@@ -10,7 +10,8 @@ from datadiet.catalogue.geometry import GEOMETRY_SCORES, GEOMETRY_SELECTORS
 from datadiet.catalogue.gradients import GRADIENT_SCORES
 from datadiet.catalogue.logits import LOGIT_SCORES
 from datadiet.catalogue.method import Method
-from datadiet.catalogue.selectors import IN_BATCH, SELECTORS
+from datadiet.catalogue.selectors import IN_BATCH as IN_BATCH_METHODS
+from datadiet.catalogue.selectors import SELECTORS
 from datadiet.config import FinetuneConfig
 
 FULL, SHORT, RANDOM, DIET = "full", "short", "random", "diet"
@@ -51,7 +52,7 @@ _BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
     (GEOMETRY_SCORES, {**_HARDEST, **_ONCE}),
     (SELECTORS, {"score": "el2n"}),
     (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
-    (IN_BATCH, {"score": "cross_entropy"}),
+    (IN_BATCH_METHODS, {"score": "cross_entropy"}),
 )
 # `drop_quota` and `directed` need an option for each class, `top_reducible` a file of `datadiet score`
 _UNFINISHED = ("drop_quota", "directed", "top_reducible")

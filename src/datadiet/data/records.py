@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from datadiet.checks import DataError
 
+JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
 TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 
@@ -69,3 +70,13 @@ def shown(text: object, most: int = 200) -> str:
     line = " ".join(str(text).split())
     cut = line if len(line) <= most else f"{line[: most - 1].rstrip()} …"
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
+
+
+def escaped(value: object) -> str:
+    r"""Text that Markdown shows as it is: no headings, links, tables or HTML can come out of a folder's name.
+
+    Example:
+        >>> print(escaped("a|b <b>*_`"))
+        a\|b \<b\>\*\_\`
+    """
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", " ".join(str(value).split()))

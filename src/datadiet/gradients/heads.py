@@ -14,7 +14,8 @@ from datadiet.gradients.parameters import last_layers
 from datadiet.ledger import Ledger
 from datadiet.models.heads import Heads, head_layers
 from datadiet.records import HeadSignals, Signals
-from datadiet.scoring import Batch, Collate, forward_pass
+from datadiet.scoring import Batch as PassBatch
+from datadiet.scoring import Collate, forward_pass
 from datadiet.tasks.infer import signals_of
 
 
@@ -37,7 +38,7 @@ def last_layer_pass(
     bias = all(layer.bias is not None for layer in last_layers(model))
     heads = Heads(head_layers(model))
 
-    def call(batch: Batch) -> Any:
+    def call(batch: PassBatch) -> Any:
         with heads.watching():
             return model(**batch)
 

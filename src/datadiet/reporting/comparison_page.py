@@ -15,13 +15,14 @@ from datadiet import run_folder
 from datadiet.checks import DataError
 from datadiet.comparison.results import RUNS, read_comparison
 from datadiet.comparison.words import three_digits
+from datadiet.display.words import percent
 from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Kept, read_plans
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
 from datadiet.reporting.run_page import dev_curve, footer, recalls, tested_predictions
-from datadiet.reporting.words import percent, seconds
+from datadiet.reporting.words import seconds
 
 LEFT_OUT = ("nll", "mse", "macro_f1")
 SPENT = {"price": ("price of a run", "money saved"), "energy": ("kWh of a run", "energy saved")}

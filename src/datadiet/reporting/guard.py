@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from datadiet.checks import DataError
+from datadiet.display.words import percent
 from datadiet.noise import LEAST_RATE
 from datadiet.noise_files import NOISE, SUSPECTS
 from datadiet.records import Json
@@ -21,7 +22,6 @@ from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Rows
 from datadiet.reporting.examples import cut
 from datadiet.reporting.page import Drawing, Section, Table
-from datadiet.reporting.words import percent
 
 MOST_SUSPECTS = 50  # shown: enough to see what they are; the file has all
 MOST_NAMES = 20  # labels shown

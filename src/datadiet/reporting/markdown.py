@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from datadiet.model_card import escaped
+from datadiet.display.words import escaped
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -14,6 +14,7 @@ import yaml
 from datadiet import run_folder
 from datadiet.comparison.row_kinds import label_sets, several_labels, tags_words
 from datadiet.comparison.words import energy_words
+from datadiet.display.words import percent
 from datadiet.records import Json
 from datadiet.reporting import figures
 from datadiet.reporting.dynamics import Dynamics, read_dynamics
@@ -22,7 +23,7 @@ from datadiet.reporting.figures.run import MOST_POINTS
 from datadiet.reporting.guard import guard_section, guard_sentence, read_guard, suspected_rows
 from datadiet.reporting.markdown import markdown_table
 from datadiet.reporting.page import Drawing, Page, Table
-from datadiet.reporting.words import percent, seconds
+from datadiet.reporting.words import seconds
 
 
 def run_page(folder: Path) -> Page:

@@ -14,13 +14,3 @@ def seconds(value: float) -> str:
         return f"{value:.1f} s"
     whole = round(value)
     return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
-def percent(share: float) -> str:
-    """A share in percent.
-
-    Example:
-        >>> percent(0.4181)
-        '41.8 %'
-    """
-    return f"{100 * share:.1f} %"
