@@ -52,9 +52,9 @@ def load_bench(set_name: str, root: Path | None, *, rows: int | None = None, mod
     """The training rows of one set of `grid.SETS`; `rows` takes another share than the set's own."""
     from transformers import set_seed
 
-    from datadiet.data import load_data
-    from datadiet.models import load_tokenizer
+    from datadiet.data.load import load_data
     from datadiet.tasks import task_for
+    from datadiet.tasks.loading import load_tokenizer
 
     options = SETS[set_name]
     source = options["data"] if options["data"] == "snips" else str((root or Path("data")) / options["data"])
@@ -73,7 +73,7 @@ def training_arguments(folder: Path, precision: str, **changes: Any) -> Any:
     """The Trainer's arguments of the one setting that all figures share; nothing is evaluated, logged or saved."""
     from transformers import TrainingArguments
 
-    from datadiet.device import best_device
+    from datadiet.training.machine import best_device
 
     on_gpu = best_device().type != "cpu"
     settings: dict[str, Any] = {
@@ -108,7 +108,7 @@ def silence(trainer: Any) -> Any:
 
 def precision_here(wanted: str) -> str:
     """`auto` as on the command line: bf16 where the machine is fast at it."""
-    from datadiet.device import best_device, resolve_precision
+    from datadiet.training.machine import best_device, resolve_precision
 
     return resolve_precision(wanted, best_device())
 
@@ -136,9 +136,9 @@ def peak_bytes() -> int:
 
 def environment(precision: str | None = None) -> dict[str, Any]:
     """Machine and versions."""
-    from datadiet import device
+    from datadiet.training import machine
 
-    found = device.environment(device.best_device(), precision or "none")
+    found = machine.environment(machine.best_device(), precision or "none")
     return {**found, "cores": os.cpu_count()}
 
 

@@ -83,7 +83,7 @@ def cached(options: argparse.Namespace) -> dict[str, Any]:
 def _finished_runs(folder: Path, test_rows: int) -> dict[str, Any]:
     """Write the run folders of every cell; returns the settings of the comparison."""
     from benchmarks.made_up import write_data, write_run
-    from datadiet.commands.compare import request_from
+    from datadiet.cli.compare import request_from
 
     data = write_data(folder / "data", TRAIN_ROWS, test_rows)
     settings = {"data": str(data), "task": "classification", "methods": list(METHODS), "seeds": SEEDS, "epochs": 10}

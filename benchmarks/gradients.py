@@ -62,10 +62,11 @@ def in_turns(first: Callable[[], Any], second: Callable[[], Any], repeats: int) 
 
 def last_layer(bench: Bench, repeats: int, precision: str) -> dict[str, Any]:
     """A pass of EL2N, then one of last-layer GraNd."""
-    from datadiet.gradients import grand
-    from datadiet.scores import el2n, example_values
-    from datadiet.scoring import forward_pass
-    from datadiet.tasks.infer import signals_of
+    from datadiet.scores.logits import el2n
+    from datadiet.scores.reduce import example_values
+    from datadiet.scoring.forward import forward_pass
+    from datadiet.scoring.grand import grand
+    from datadiet.tasks.base import signals_of
 
     model = bench.new_model()
 
@@ -85,7 +86,7 @@ def exact(bench: Bench, rows: int, repeats: int) -> dict[str, Any]:
     import numpy as np
     import torch
 
-    from datadiet.gradients import grand
+    from datadiet.scoring.grand import grand
 
     model, kept = bench.new_model().eval(), np.arange(rows)
     parameters = list(model.parameters())
@@ -121,7 +122,7 @@ def save_checkpoints(bench: Bench, folder: Path, number: int) -> None:
 
 def measure_here(folder: Path, number: int, options: Any) -> dict[str, Any]:
     """VoG of the first checkpoints in this process, and what it held at most."""
-    from datadiet.gradients import vog
+    from datadiet.scoring.vog import vog
 
     bench = load_bench("snips4000", None, rows=options.rows, model=options.model)
     checkpoints = [folder / str(place) for place in range(number)]

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet import run_folder
 from datadiet.config import FinetuneConfig
-from datadiet.data import Dataset, Examples
-from datadiet.data.configured import load_configured
-from datadiet.records import CostLedger, EpochPlan, EpochResult, Json, Scores
-from datadiet.store import PartedTable, ScoreStore, append_plan
-from datadiet.tasks import Prediction
+from datadiet.data.load import load_configured
+from datadiet.data.schema import Dataset, Examples
+from datadiet.store import run_folder
+from datadiet.store.tables import PartedTable, ScoreStore, append_plan
+from datadiet.tasks.base import Prediction
+from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Scores
 
 CLASSES = 20
 LABELS = tuple(f"class-{number}" for number in range(CLASSES))

@@ -46,7 +46,7 @@ def synthetic(examples: int) -> Bench:
     import torch
     from transformers import BertConfig, BertForSequenceClassification, set_seed
 
-    from datadiet.tasks.collate import Collator
+    from datadiet.tasks.base import Collator
 
     generator = np.random.default_rng(0)
     lengths = generator.integers(6, 13, examples)

@@ -30,7 +30,7 @@ import yaml
 
 from benchmarks.cells import keep
 from benchmarks.grid import COMMON, RESULTS
-from datadiet.run_folder import PREDICTIONS
+from datadiet.store.run_folder import PREDICTIONS
 
 METHODS = (
     "el2n",
@@ -103,7 +103,7 @@ CHANGES: dict[str, Callable[[list[str], np.random.Generator], tuple[list[int], l
 
 def changed(change: str, rows: int, folder: Path) -> Path:
     """A copy of SNIPS whose training rows are changed; dev and test stay as they are."""
-    from datadiet.data import load_data
+    from datadiet.data.load import load_data
 
     if (folder / "test.jsonl").is_file():
         return folder

@@ -66,7 +66,7 @@ def cells(kind: str, sets: list[str], shares: list[float], seeds: list[int], met
 
 def planted(cell: Cell, root: Path, rows: int | None, folder: Path) -> set[str]:
     """Write a copy of a set with wrong labels; the ids of the rows that have one."""
-    from datadiet.data import load_data
+    from datadiet.data.load import load_data
 
     source, task, count = SETS[cell.set]
     data = load_data(source if source == "snips" else str(root / source), task)

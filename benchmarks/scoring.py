@@ -36,7 +36,7 @@ from benchmarks.common import (
     synchronize,
     training_arguments,
 )
-from datadiet.integrations.passes import score_rows
+from datadiet.training.epochs import score_rows
 
 
 class PassAfterEpoch(TrainerCallback):

@@ -29,24 +29,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.history import ema
-from datadiet.records import Selection
-from datadiet.selectors import (
-    balanced,
-    both_ends,
-    ccs,
-    easiest,
-    epsilon,
-    hardest,
-    infobatch,
-    proportional,
-    random,
-    seta,
-    stratified,
-    uncertain,
-    window,
-    with_floor,
-)
+from datadiet.scores.history import ema
+from datadiet.selectors.quotas import balanced, with_floor
+from datadiet.selectors.ranked import easiest, hardest, window
+from datadiet.selectors.sampled import epsilon, infobatch, proportional, random, uncertain
+from datadiet.selectors.strata import both_ends, ccs, seta, stratified
+from datadiet.types import Selection
 
 RESULTS = Path(__file__).parent / "results" / "selectors.json"
 FLOOR = 10

@@ -30,9 +30,8 @@ import pandas as pd
 
 from benchmarks.cells import RUN, each_once, finetuned, keep
 from benchmarks.grid import COMMON, RESULTS
-from datadiet.comparison.row_sums import row_sums
-from datadiet.comparison.statistics import resampled
-from datadiet.run_folder import MAIN_METRIC, PREDICTIONS
+from datadiet.compare.statistics import resampled, row_sums
+from datadiet.store.run_folder import MAIN_METRIC, PREDICTIONS
 
 SETS = {
     "snips": ("snips", "intent-slot"),

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
 import datadiet as dd
-from datadiet.models import resolve_model
+from datadiet.tasks.loading import resolve_model
 
 ROWS = 192
 

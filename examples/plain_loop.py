@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 import datadiet as dd
-from datadiet.records import HeadSignals, Signals
+from datadiet.types import HeadSignals, Signals
 
 ROWS, BATCH, EPOCHS = 2048, 32, 8
 

@@ -15,10 +15,11 @@ from pathlib import Path
 import torch
 
 import datadiet as dd
-from datadiet.models import load_saved, load_tokenizer
-from datadiet.records import Signals
-from datadiet.scores import el2n, example_values, mask_tokens, with_tokens
+from datadiet.scores.logits import el2n
+from datadiet.scores.reduce import example_values, mask_tokens, with_tokens
 from datadiet.tasks import task_of_saved_model
+from datadiet.tasks.loading import load_saved, load_tokenizer
+from datadiet.types import Signals
 
 ROWS = {"train": 240, "dev": 60, "test": 60}
 

@@ -12,7 +12,7 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, DataCollatorWithPadding, TrainingArguments
 
 import datadiet as dd
-from datadiet.models import resolve_model
+from datadiet.tasks.loading import resolve_model
 
 MODEL = resolve_model("minilm")  # a folder; any hub name goes as well
 

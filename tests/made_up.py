@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from datadiet.comparison.plan import Plan, methods_from
+from datadiet.compare.plan import Plan, methods_from
 from datadiet.config import read_config
 
 if TYPE_CHECKING:
@@ -73,10 +73,10 @@ def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     What a cell leaves is written here, beside its folder, and its process moves it there.
     """
-    from datadiet.comparison import running
+    from datadiet.compare import run
 
     failing: set[str] = set()
-    real = running._Runner._command
+    real = run._Runner._command
 
     def command(self: Any, cell: Any, rows: int | None) -> list[str]:
         made = real(self, cell, rows)
@@ -87,8 +87,8 @@ def pretend_runs(monkeypatch: pytest.MonkeyPatch) -> set[str]:
         pretend(made[-1], written)
         return [sys.executable, "-I", "-S", "-c", MOVE, str(written), str(folder)]
 
-    monkeypatch.setattr(running._Runner, "_command", command)
-    monkeypatch.setattr("datadiet.config_checks.check_config", lambda config, **_: None)
-    monkeypatch.setattr("datadiet.data.configured.load_configured", lambda config: None)
-    monkeypatch.setattr("datadiet.data_checks.check_with_data", lambda *_: None)
+    monkeypatch.setattr(run._Runner, "_command", command)
+    monkeypatch.setattr("datadiet.jobs.validate.check_config", lambda config, **_: None)
+    monkeypatch.setattr("datadiet.data.load.load_configured", lambda config: None)
+    monkeypatch.setattr("datadiet.jobs.validate.check_with_data", lambda *_: None)
     return failing

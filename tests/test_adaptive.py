@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from datadiet.adaptive import AdaptiveSchedule
-from datadiet.checks import ArgumentError
+from datadiet.diet.schedule import AdaptiveSchedule
+from datadiet.errors import ArgumentError
 
 
 def schedule(**options):

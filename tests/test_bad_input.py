@@ -13,11 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from datadiet.checks import UserError
-from datadiet.cli import Call, app
+from datadiet.cli import app
+from datadiet.cli.options import Call
 from datadiet.config import FinetuneConfig, config_from
-from datadiet.config_checks import check_config
-from datadiet.finetuning import finetune
+from datadiet.errors import UserError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.validate import check_config
 from tiny import TOYS, tiny_model_folder, write_toy_folder
 from toyrun import rewrite
 
@@ -375,7 +376,7 @@ def test_hub_data_without_a_network(tmp_path: Path, model: str) -> None:
 def test_hub_data_are_not_asked_for_while_the_arguments_are_wrong(
     tmp_path: Path, model: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("datadiet.data.hub.open_hub", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr("datadiet.data.sources.open_hub", lambda *_: pytest.fail("asked"))
     assert refused(config_for(tmp_path, model, data="glue/sst2", keep=70)) == (
         "keep must be in (0, 1], got 70. Did you mean 0.7?",
     )

@@ -505,9 +505,8 @@ def test_memory_in_a_process_of_its_own() -> None:
 def test_made_up_runs_are_finished_runs(tmp_path: Path) -> None:
     from benchmarks.report_scale import write_folder
 
-    from datadiet.reporting.dynamics import read_dynamics
-    from datadiet.reporting.examples import training_texts
-    from datadiet.run_folder import read_result
+    from datadiet.reporting.rows import read_dynamics, training_texts
+    from datadiet.store.run_folder import read_result
 
     run = write_folder(tmp_path, examples=400, rounds=4)
     result = read_result(run)
@@ -553,7 +552,8 @@ def commands_here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     from benchmarks import comparing
     from typer.testing import CliRunner
 
-    from datadiet.cli import Call, app
+    from datadiet.cli import app
+    from datadiet.cli.options import Call
 
     said: list[tuple[str, ...]] = []
 

@@ -7,14 +7,17 @@ from dataclasses import asdict
 import pytest
 
 from datadiet.catalogue import KINDS, METHODS, as_json
-from datadiet.diet import RESCORE
-from datadiet.dynamic_scores import DYNAMIC_SCORES
-from datadiet.gradients import GRADIENT_SCORES
-from datadiet.history import HISTORIES
-from datadiet.scores import COMBINATIONS, EMBEDDING_SCORES, SCORES, TEXT_SCORES
+from datadiet.diet.options import RESCORE
+from datadiet.noise.rankings import NAMES
+from datadiet.scores import SCORES
+from datadiet.scores.dynamics import DYNAMIC_SCORES
+from datadiet.scores.embeddings import EMBEDDING_SCORES
+from datadiet.scores.history import HISTORIES
+from datadiet.scores.reduce import COMBINATIONS
+from datadiet.scores.text import TEXT_SCORES
 from datadiet.scores.two_models import TWO_MODEL_SCORES
+from datadiet.scoring import GRADIENT_SCORES
 from datadiet.selectors import IN_BATCH, SELECTORS
-from datadiet.suspects import NAMES
 
 
 @pytest.mark.parametrize(

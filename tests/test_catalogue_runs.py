@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.config_checks import check_config
-from datadiet.finetuning import finetune
-from datadiet.run_folder import read_result
-from datadiet.store import read_table
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.validate import check_config
+from datadiet.store.run_folder import read_result
+from datadiet.store.tables import read_table
 from toyrun import toy_config
 
 ROWS = 48

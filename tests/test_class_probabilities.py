@@ -11,8 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 import datadiet as dd
-from datadiet.checks import DataError
-from datadiet.class_probabilities import (
+from datadiet.errors import DataError
+from datadiet.noise.rankings import (
     FILE,
     ClassProbabilities,
     MeanProbabilities,

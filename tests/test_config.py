@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
-from datadiet.checks import ArgumentError
 from datadiet.config import FinetuneConfig, config_from, read_config, type_problem, well_typed
+from datadiet.errors import ArgumentError
 
 NEEDED: dict[str, Any] = {"data": "snips", "task": "intent-slot", "output": "runs/a"}
 OTHER: dict[type, Any] = {bool: True, int: 7, float: 0.25, str: "other"}

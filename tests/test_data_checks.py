@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from datadiet.config_checks import check_config
-from datadiet.data.configured import load_configured
-from datadiet.data_checks import check_with_data
+from datadiet.data.load import load_configured
+from datadiet.jobs.validate import check_config, check_with_data
 from datadiet.selectors import IN_BATCH, SELECTORS
 from datadiet.suitable import selector_problems
 from tiny import TOYS

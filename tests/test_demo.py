@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from datadiet.checks import ArgumentError
-from datadiet.demo import RECORD, DemoOptions, compare, demo_configs, run_demo
-from datadiet.progress import Listener, Silent
+from datadiet.errors import ArgumentError
+from datadiet.jobs.demo import RECORD, DemoOptions, compare, demo_configs, run_demo
+from datadiet.types import Listener, Silent
 
 
 def factory(_title: str) -> AbstractContextManager[Listener]:
@@ -29,7 +29,7 @@ def result(seconds: float) -> dict[str, Any]:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """Stands for `datadiet.finetuning`; the configs it was given."""
+    """Stands for `datadiet.jobs.finetune`; the configs it was given."""
     seen: list[Any] = []
 
     def finetune(config: Any, *, listener: Listener) -> dict[str, Any]:
@@ -37,10 +37,10 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         Path(config.output).mkdir()
         return result(50.0 if config.keep == 1.0 else 30.0)
 
-    module = types.ModuleType("datadiet.finetuning")
+    module = types.ModuleType("datadiet.jobs.finetune")
     module.finetune = finetune  # type: ignore[attr-defined]
     module.check_config = lambda config: None  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datadiet.finetuning", module)
+    monkeypatch.setitem(sys.modules, "datadiet.jobs.finetune", module)
     return seen
 
 
@@ -102,7 +102,7 @@ def test_an_interrupted_demo_can_be_replaced(runs: list[Any], tmp_path: Path, mo
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["datadiet.finetuning"], "finetune", interrupted)
+        patch.setattr(sys.modules["datadiet.jobs.finetune"], "finetune", interrupted)
         with pytest.raises(KeyboardInterrupt):
             run_demo(tmp_path / "demo", factory)
     assert json.loads((tmp_path / "demo" / RECORD).read_text(encoding="utf-8"))["finished"] is False
@@ -113,7 +113,7 @@ def test_bad_input_leaves_nothing(runs: list[Any], tmp_path: Path, monkeypatch: 
     def refuse(config: Any) -> None:
         raise ArgumentError("the model folder nowhere does not exist.")
 
-    monkeypatch.setattr(sys.modules["datadiet.finetuning"], "check_config", refuse)
+    monkeypatch.setattr(sys.modules["datadiet.jobs.finetune"], "check_config", refuse)
     with pytest.raises(ArgumentError, match="nowhere"):
         run_demo(tmp_path / "demo", factory, options=DemoOptions(model="nowhere"))
     assert not (tmp_path / "demo").exists()

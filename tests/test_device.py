@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
-from datadiet import device
-from datadiet.checks import ArgumentError
-from datadiet.device import PRECISIONS, best_device, cpu_name, environment, fast_at_bf16, resolve_precision
+from datadiet.errors import ArgumentError
+from datadiet.training import machine
+from datadiet.training.machine import PRECISIONS, best_device, cpu_name, environment, fast_at_bf16, resolve_precision
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 
@@ -83,7 +83,7 @@ def test_cpu_name(monkeypatch: pytest.MonkeyPatch, content: str | None, name: st
 
 
 def test_environment_is_plain_and_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_REPORTED", ("torch", "no-such-package"))
+    monkeypatch.setattr(machine, "_REPORTED", ("torch", "no-such-package"))
     found = environment(CPU, "fp32")
     assert json.loads(json.dumps(found)) == found
     assert found["versions"] == {

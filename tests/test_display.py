@@ -8,19 +8,17 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from datadiet.display import (
-    LiveDisplay,
-    PlainDisplay,
+from datadiet.cli.progress import LiveDisplay, PlainDisplay, display_for
+from datadiet.cli.tables import (
+    MOST_CLASSES,
     demo_table,
-    display_for,
     forecast_table,
     prediction_table,
+    selection_table,
     summary_table,
 )
-from datadiet.display.selection import MOST_CLASSES, selection_table
-from datadiet.display.words import clock, epoch_span, metrics_text, number, percent, shown
-from datadiet.progress import StepReport
-from datadiet.records import EpochForecast, EpochResult, Forecast
+from datadiet.formatting import clock, epoch_span, metrics_text, number, percent, shown
+from datadiet.types import EpochForecast, EpochResult, Forecast, StepReport
 
 EPOCHS = tuple(
     EpochForecast(epoch, kept, 2000 - kept, steps, refresh)

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.distillation import (
+from datadiet.errors import ArgumentError, DataError
+from datadiet.store.cache import load_values, save_values
+from datadiet.training.distill import (
     distillation_loss,
     distillation_weight,
     distilled,
     load_soft_labels,
     save_soft_labels,
 )
-from datadiet.value_cache import load_values, save_values
 
 IDS = ["a", "b", "c"]
 

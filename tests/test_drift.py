@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datadiet import drift
-from datadiet.drift import to_epoch_end
+from datadiet.diet import values as drift
+from datadiet.diet.values import to_epoch_end
 
 N = 4096
 MOMENTS = (np.arange(N) // 32).astype(np.float32)

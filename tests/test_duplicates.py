@@ -7,10 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datadiet.checks import ArgumentError
-from datadiet.duplicates import Groups, overlaps, representatives
-from datadiet.near import FOUND, HASHES, near_pairs, rows_per_band
-from datadiet.same_text import normal_text
+from datadiet.data.duplicates import (
+    FOUND,
+    HASHES,
+    Groups,
+    near_pairs,
+    normal_text,
+    overlaps,
+    representatives,
+    rows_per_band,
+)
+from datadiet.errors import ArgumentError
 
 WORDS = [
     f"{one}{two}" for one in ("book", "play", "rate", "find", "show", "add") for two in ("ing", "er", "ed", "s", "")

@@ -10,10 +10,10 @@ import pytest
 from numpy.testing import assert_allclose
 
 import datadiet as dd
-from datadiet.checks import ArgumentError, DataError
-from datadiet.records import Scores
+from datadiet.errors import ArgumentError, DataError
 from datadiet.scores.dynamics import training_dynamics
-from datadiet.store import ScoreStore
+from datadiet.store.tables import ScoreStore
+from datadiet.types import Scores
 
 NAMES = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
 ROUNDS, N = 4, 6
@@ -113,7 +113,7 @@ def test_sources_are_told_apart(tmp_path):
 def test_a_large_set_in_blocks_says_the_same(tmp_path, monkeypatch):
     folder = a_run(tmp_path)
     whole = dd.dynamics(folder).to_pandas()
-    monkeypatch.setattr("datadiet.dynamics_table._BLOCK", 2)
+    monkeypatch.setattr("datadiet.store.dynamics._BLOCK", 2)
     pd.testing.assert_frame_equal(dd.dynamics(folder).to_pandas(), whole)
 
 

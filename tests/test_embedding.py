@@ -11,10 +11,10 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.embedding import embed, encoder_of, kept_embeddings, weights_digest
+from datadiet.errors import ArgumentError, DataError
 from datadiet.ledger import Ledger
-from datadiet.tasks import ClassificationTask
+from datadiet.scoring.embed import embed, encoder_of, kept_embeddings, weights_digest
+from datadiet.tasks.sequence import ClassificationTask
 from tiny import KEYWORDS, tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_classification
 
 TASK = ClassificationTask(tuple(KEYWORDS[:3]))
@@ -185,7 +185,7 @@ def pickled(place: Path) -> None:
     """An array of objects would run code when it is read."""
     np.save(place, np.array([{}]), allow_pickle=True)
     entry = place.with_suffix(".json")
-    from datadiet.embedding import _digest
+    from datadiet.scoring.embed import _digest
 
     entry.write_text(json.dumps({**json.loads(entry.read_text()), "sha256": _digest(place.read_bytes())}))
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from datadiet import energy, run_trainer
-from datadiet.checks import ArgumentError, MissingExtraError
-from datadiet.energy import CARRIED, EnergyMeter, metered
-from datadiet.finetuning import finetune, resume_run
+from datadiet.errors import ArgumentError, MissingExtraError
+from datadiet.jobs import finetune as run_trainer
+from datadiet.jobs.finetune import finetune, resume_run
+from datadiet.training import machine
+from datadiet.training.machine import CARRIED, EnergyMeter, metered
 from toyrun import Heard, Killed, toy_config
 
 
@@ -65,7 +66,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Made]:
         trackers.append(Made(told, CPU("intel_rapl"), GPU()))
         return trackers[-1]
 
-    monkeypatch.setattr(energy, "offline_tracker", offline_tracker)
+    monkeypatch.setattr(machine, "offline_tracker", offline_tracker)
     return trackers
 
 
@@ -99,7 +100,7 @@ def test_the_parts_and_how_they_are_known(made: list[Made]) -> None:
     ],
 )
 def test_an_estimate_is_called_one(hardware: list[Any], cpu: str, gpu: str | None, estimated: bool) -> None:
-    told = energy._Told()
+    told = machine._Told()
     tracker = Made(told, *hardware)
     tracker.start()
     found = EnergyMeter(tracker, told).reading()
@@ -114,9 +115,9 @@ def test_an_error_inside_still_ends_the_tracker(made: list[Made]) -> None:
 
 
 def test_a_tracker_that_failed_gives_nothing() -> None:
-    tracker = Made(energy._Told())
+    tracker = Made(machine._Told())
     tracker.start()
-    assert EnergyMeter(tracker, energy._Told()).reading() is None
+    assert EnergyMeter(tracker, machine._Told()).reading() is None
 
 
 def test_what_was_used_before_a_kill_is_added(made: list[Made], tmp_path: Path) -> None:

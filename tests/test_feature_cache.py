@@ -12,14 +12,15 @@ from typing import Any
 import datasets
 import pytest
 
-from datadiet import entries
-from datadiet.checks import ArgumentError
-from datadiet.data.loading import load_data
-from datadiet.entries import ENTRY
-from datadiet.feature_cache import Features, content_of, read_entry, write_entry
-from datadiet.finetuning import finetune, resume_run
+from datadiet.data.load import load_data
+from datadiet.errors import ArgumentError
+from datadiet.jobs.finetune import finetune, resume_run
+from datadiet.jobs.prepare import Features, content_of, read_entry, write_entry
 from datadiet.ledger import Ledger
-from datadiet.tasks import Task, task_for
+from datadiet.store import cache as entries
+from datadiet.store.cache import ENTRY
+from datadiet.tasks import task_for
+from datadiet.tasks.base import Task
 from datadiet.tasks.sequence import ClassificationTask
 from tiny import TOYS, tiny_tokenizer, write_toy_folder
 from toyrun import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, same, scores_of, toy_config, weights_of
@@ -116,7 +117,7 @@ def test_each_run_is_charged_once_for_what_it_takes(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_is_charged_as_if_it_had_tokenised_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("datadiet.run_trainer.REPORT_EVERY_S", 0.0)
+    monkeypatch.setattr("datadiet.jobs.finetune.REPORT_EVERY_S", 0.0)
     config = toy_config(tmp_path, cache=str(tmp_path / "cache"))
     finetune(config)
     slow(tmp_path / "cache", 100.0)

@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.finetuning import RunTrainer, finetune
-from datadiet.models import IntentSlotModel, load_saved
-from datadiet.progress import Silent
-from datadiet.scoring import predict_all
-from datadiet.tasks import ClassificationTask, task_of_saved_model
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.finetune import RunTrainer, finetune
+from datadiet.scoring.forward import predict_all
+from datadiet.tasks import task_of_saved_model
+from datadiet.tasks.joint_model import IntentSlotModel
+from datadiet.tasks.loading import load_saved
+from datadiet.tasks.sequence import ClassificationTask
+from datadiet.types import Silent
 from tiny import KEYWORDS, TOYS, tiny_model_folder, toy_classification, write_toy_folder
 from toyrun import Heard, plans_of, predictions_of, rewrite, scores_of, toy_config, watched
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.forecasting import cut_short
-from datadiet.records import EpochForecast, Forecast
+from datadiet.diet.forecast import cut_short
+from datadiet.types import EpochForecast, Forecast
 
 
 def test_a_plan_that_is_cut_short() -> None:

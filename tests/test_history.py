@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.history import HISTORIES, History, burnt_out, ema, forgetting, last, mean, over_rounds, std
+from datadiet.errors import ArgumentError
+from datadiet.scores.history import HISTORIES, History, burnt_out, ema, forgetting, last, mean, over_rounds, std
 
 GOLDEN = json.loads((Path(__file__).parent / "golden" / "smoothing.json").read_text())
 ROUNDS = np.array(GOLDEN["values"])

@@ -5,7 +5,7 @@ import time
 import pytest
 
 from datadiet.ledger import Ledger
-from datadiet.records import CostLedger
+from datadiet.types import CostLedger
 
 
 @pytest.fixture

@@ -11,12 +11,12 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
-from datadiet.checks import ArgumentError, DataError
 from datadiet.cli import app
-from datadiet.commands.predict import Request, predict
-from datadiet.config_checks import check_config
-from datadiet.finetuning import finetune
-from datadiet.reporting.report import report
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.predict import Request, predict
+from datadiet.jobs.validate import check_config
+from datadiet.reporting import report
 from datadiet.reporting.run_page import recalls
 from tiny import SLOTS
 from toyrun import plans_of, predictions_of, rewrite, scores_of, toy_config

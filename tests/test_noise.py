@@ -11,14 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.first_sights import known_evidence
-from datadiet.lapses import STILL_SEEN, Curve, Evidence, evidence, fit_curve, fit_level, normal_scores
-from datadiet.noise import LEAST_RATE, LEAST_ROWS, MOST_OF_CLASS, NoiseGuard, set_aside
-from datadiet.records import HeadSignals, Scores, Signals
-from datadiet.scores.free import free_signals
-from datadiet.watching import Watch
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.noise.guard import LEAST_RATE, LEAST_ROWS, MOST_OF_CLASS, NoiseGuard, Watch, set_aside
+from datadiet.noise.lapse_rate import (
+    STILL_SEEN,
+    Curve,
+    Evidence,
+    evidence,
+    fit_curve,
+    fit_level,
+    known_evidence,
+    normal_scores,
+)
+from datadiet.scores.reduce import free_signals
+from datadiet.types import HeadSignals, Scores, Signals
 from planted_noise import planted
 
 ROWS = 2000

@@ -9,9 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from datadiet.finetuning import finetune
-from datadiet.noise import NoiseGuard
-from datadiet.noise_files import NOISE, SUSPECTS, write_noise
+from datadiet.jobs.finetune import finetune
+from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, write_noise
 from planted_noise import planted
 from toyrun import scores_of, toy_config
 

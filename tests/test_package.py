@@ -6,7 +6,7 @@ import sys
 import pytest
 
 import datadiet as dd
-from datadiet.checks import ArgumentError, Problems, percent_hint, unknown
+from datadiet.errors import ArgumentError, Problems, percent_hint, unknown
 
 
 def run(code: str) -> str:
@@ -31,7 +31,8 @@ def test_unknown_public_names_are_attribute_errors():
 def test_using_the_library_draws_nothing_from_global_generators():
     code = """
 import random, numpy as np, torch
-from datadiet import Diet, selectors
+from datadiet.diet.diet import Diet
+from datadiet import selectors
 before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 diet = Diet(select="uncertain", warmup_epochs=0); diet.begin(50, epochs=4); diet.plan(0)
 for name, select in selectors.SELECTORS.items():

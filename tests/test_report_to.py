@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from transformers.integrations import integration_utils
 
-from datadiet.checks import ArgumentError
-from datadiet.config_checks import check_config
-from datadiet.finetuning import finetune
+from datadiet.errors import ArgumentError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.validate import check_config
 from toyrun import toy_config
 
 

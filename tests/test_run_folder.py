@@ -13,13 +13,13 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 
-from datadiet import run_folder
-from datadiet.checks import ArgumentError, DataError
 from datadiet.config import FinetuneConfig, read_config
-from datadiet.finetuning import finetune
-from datadiet.model_card import escaped, model_card
-from datadiet.records import CostLedger, EpochResult
-from datadiet.run_folder import check_new, check_resumable, costs_of, plain, read_result
+from datadiet.errors import ArgumentError, DataError
+from datadiet.formatting import escaped
+from datadiet.jobs.finetune import finetune
+from datadiet.store import run_folder
+from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, read_result
+from datadiet.types import CostLedger, EpochResult
 from toyrun import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}

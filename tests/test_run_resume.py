@@ -13,11 +13,10 @@ import torch
 import yaml
 from transformers import Trainer
 
-from datadiet import run_trainer
-from datadiet.checks import ArgumentError, DataError
 from datadiet.config import FinetuneConfig
-from datadiet.finetuning import RunTrainer, finetune, resume_run
-from datadiet.run_trainer import last_checkpoint
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs import finetune as run_trainer
+from datadiet.jobs.finetune import RunTrainer, finetune, last_checkpoint, resume_run
 from toyrun import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, scores_of, toy_config, weights_of
 
 

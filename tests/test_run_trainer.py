@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 import torch
 
-from datadiet import run_trainer
-from datadiet.checks import ArgumentError
-from datadiet.data import load_data
-from datadiet.finetuning import RunTrainer, finetune
-from datadiet.store import read_table
+from datadiet.data.load import load_data
+from datadiet.errors import ArgumentError
+from datadiet.jobs import finetune as run_trainer
+from datadiet.jobs.finetune import RunTrainer, finetune
+from datadiet.store.tables import read_table
 from toyrun import Heard, same, toy_config, watched, weights_of
 
 

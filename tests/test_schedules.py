@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from datadiet.checks import ArgumentError
-from datadiet.forecasting import RESCORES, forecast
-from datadiet.schedules import Schedule, parse_keep, share_of
+from datadiet.diet.forecast import RESCORES, forecast
+from datadiet.diet.schedule import Schedule, parse_keep, share_of
+from datadiet.errors import ArgumentError
 
 
 def plan(**options: Any) -> Schedule:

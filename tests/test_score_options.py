@@ -8,17 +8,18 @@ import numpy as np
 import pytest
 import yaml
 
-from datadiet.checks import ArgumentError
-from datadiet.comparison.plan import Cell, Plan, methods_from
+from datadiet.compare.plan import Cell, Plan, methods_from
 from datadiet.config import config_from
-from datadiet.config_checks import check_config
-from datadiet.diet import Diet
-from datadiet.dynamic_scores import DYNAMIC_SCORES
-from datadiet.finetuning import finetune
-from datadiet.gradients import GRADIENT_SCORES
-from datadiet.score_job.job import score_data
-from datadiet.score_options import SCORE_OPTIONS
-from datadiet.scores import EMBEDDING_SCORES, TEXT_SCORES
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.score import score_data
+from datadiet.jobs.validate import check_config
+from datadiet.scores.dynamics import DYNAMIC_SCORES
+from datadiet.scores.embeddings import EMBEDDING_SCORES
+from datadiet.scores.text import TEXT_SCORES
+from datadiet.scoring import GRADIENT_SCORES
+from datadiet.suitable import SCORE_OPTIONS
 from toyrun import Heard, plans_of, toy_config
 
 ROWS = 48

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet import scoring
 from datadiet.ledger import Ledger
-from datadiet.scoring import batches_by_length, evaluating, forward_pass, lengths_of, predict_all, token_count
-from datadiet.tasks import ClassificationTask
+from datadiet.scoring import forward
+from datadiet.scoring.forward import batches_by_length, evaluating, forward_pass, lengths_of, predict_all, token_count
+from datadiet.tasks.sequence import ClassificationTask
 from tiny import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
 
 TASK = ClassificationTask(tuple(KEYWORDS[:3]))
@@ -106,16 +106,16 @@ def test_lengths_and_tokens():
 
 @pytest.mark.parametrize("count", [0, 1, 3, 4, 9])
 def test_whole_numbers_of_a_column_are_taken_in_pieces(monkeypatch, count):
-    monkeypatch.setattr(scoring, "_AT_ONCE", 4)
+    monkeypatch.setattr(forward, "_AT_ONCE", 4)
     numbers = np.arange(count) ** 3
     column = datasets.Dataset.from_dict({"length": numbers, "text": ["a"] * count}).select(range(count))["length"]
     for given in (numbers, numbers.tolist(), column):
-        found = scoring.whole_numbers(given)
+        found = forward.whole_numbers(given)
         assert found.dtype == np.int64
         assert np.array_equal(found, numbers)
 
 
 @pytest.mark.parametrize(("tokens", "on_cpu"), [(1, 8), (1024, 8192), (1025, 8192), (8192, 8192), (9000, 9000)])
 def test_a_pass_on_a_cpu_holds_few_tokens_at_once_but_never_less_than_training(tokens, on_cpu):
-    assert scoring.pass_tokens(tokens, torch.device("cpu")) == on_cpu
-    assert scoring.pass_tokens(tokens, torch.device("meta")) == 8 * tokens
+    assert forward.pass_tokens(tokens, torch.device("cpu")) == on_cpu
+    assert forward.pass_tokens(tokens, torch.device("meta")) == 8 * tokens

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.data.records import TASKS
-from datadiet.measures import GIVEN_SCORES
+from datadiet.data.schema import TASKS
+from datadiet.diet.options import GIVEN_SCORES
 from datadiet.scores import SCORES
+from datadiet.scores.dynamics import DYNAMIC_SCORES
 from datadiet.selectors import IN_BATCH, SELECTORS
-from datadiet.suitable import DYNAMIC_SCORES, score_problems, selector_problems
+from datadiet.suitable import score_problems, selector_problems
 
 ALL_SCORES = (*SCORES, *DYNAMIC_SCORES, *GIVEN_SCORES)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datadiet import teaching
-from datadiet.comparison.plan import Plan, methods_from
-from datadiet.finetuning import finetune
+from datadiet.compare.plan import Plan, methods_from
+from datadiet.jobs import prepare
+from datadiet.jobs.finetune import finetune
 from toyrun import Heard, same, toy_config, weights_of
 
 ROWS = 48
@@ -20,7 +20,7 @@ ROWS = 48
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """The rows of every batch that a teacher reads."""
     rows: list[int] = []
-    really = teaching.load_saved
+    really = prepare.load_saved
 
     def load_saved(folder: Path):
         model = really(folder)
@@ -29,7 +29,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         )
         return model
 
-    monkeypatch.setattr(teaching, "load_saved", load_saved)
+    monkeypatch.setattr(prepare, "load_saved", load_saved)
     return rows
 
 
@@ -101,7 +101,7 @@ def test_a_folder_that_cannot_be_written_to_costs_no_run(tmp_path, monkeypatch, 
     def full(*_args, **_options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("datadiet.teacher_cache.save_values", full)
+    monkeypatch.setattr("datadiet.store.cache.save_values", full)
     listener = Heard()
     options = {"teacher": str(tmp_path / "teacher"), "cache": str(tmp_path / "cache"), "keep": 0.5, "epochs": 2}
     finetune(toy_config(tmp_path, select="random", **options), listener=listener)

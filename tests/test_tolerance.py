@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from datadiet.adaptive import AdaptiveSchedule
-from datadiet.checks import ArgumentError
-from datadiet.tolerance import LEARNED, SLACK_PER_POINT, Tolerance, advice, carrying, standard_error
+from datadiet.diet.schedule import AdaptiveSchedule
+from datadiet.diet.tolerance import LEARNED, SLACK_PER_POINT, Tolerance, advice, carrying, standard_error
+from datadiet.errors import ArgumentError
 
 ROWS = 1000
 FLAT = np.ones(ROWS, np.float32)

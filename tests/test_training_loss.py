@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet.data import Dataset
-from datadiet.training_loss import class_weights, weighted_loss
+from datadiet.data.schema import Dataset
+from datadiet.tasks.losses import class_weights, weighted_loss
 from tiny import toy_classification
 from toyrun import toy_config
 

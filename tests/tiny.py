@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-    from datadiet.data import Examples
+    from datadiet.data.schema import Examples
 
 KINDS = ("bert", "roberta", "distilbert", "deberta-v2", "electra")
 KEYWORDS = ("amber", "birch", "cobalt", "denim", "ember", "fjord", "garnet", "hazel")
@@ -184,7 +184,7 @@ def tiny_intent_slot(
     **options: Any,
 ) -> PreTrainedModel:
     """A random joint model in eval mode; `options` are those of `IntentSlotConfig` (alpha, label_smoothing, ...)."""
-    from datadiet.models import IntentSlotConfig, IntentSlotModel
+    from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
 
     config = IntentSlotConfig(
         encoder=tiny_config(kind, dropout=dropout),
@@ -223,7 +223,7 @@ def _sentence(rng: np.random.Generator, keyword: str) -> str:
 
 
 def _examples(name: str, seed: int, labels: list[Any] | None, **columns: Any) -> Examples:
-    from datadiet.data import Examples
+    from datadiet.data.schema import Examples
 
     count = len(columns["texts"])
     given = {"text_pairs": None, "tokens": None, "slots": None} | columns

@@ -12,10 +12,9 @@ from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from datadiet.config import FinetuneConfig
-from datadiet.finetuning import RunTrainer
-from datadiet.progress import Silent, StepReport
-from datadiet.records import EpochResult, Forecast
-from datadiet.store import read_table
+from datadiet.jobs.finetune import RunTrainer
+from datadiet.store.tables import read_table
+from datadiet.types import EpochResult, Forecast, Silent, StepReport
 from tiny import TOYS, tiny_model_folder, write_toy_folder
 
 SECONDS = ("load_s", "train_s", "score_s", "select_s", "eval_s", "save_s")
@@ -119,5 +118,5 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[RunTrainer]:
             self.add_callback(self.rates)
             made.append(self)
 
-    monkeypatch.setattr("datadiet.finetuning.RunTrainer", Watched)
+    monkeypatch.setattr("datadiet.jobs.finetune.RunTrainer", Watched)
     return made

@@ -9,9 +9,9 @@ import datasets
 import torch
 from transformers import TrainerCallback, TrainingArguments
 
-from datadiet.diet import Diet
-from datadiet.integrations.huggingface import DietTrainer
-from datadiet.tasks import ClassificationTask
+from datadiet.diet.diet import Diet
+from datadiet.tasks.sequence import ClassificationTask
+from datadiet.training.trainer import DietTrainer
 from tiny import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
 
 CLASSES = 3

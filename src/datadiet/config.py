@@ -13,7 +13,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
-from datadiet.checks import ArgumentError, Problems, unknown
+from datadiet.errors import ArgumentError, Problems, unknown
 
 DATA_HELP = "A folder, a saved datasets folder, a hub name such as glue/sst2, or snips (packaged)."
 
@@ -57,7 +57,7 @@ class FinetuneConfig:
             of the training rows, the more the less is kept. `teacher_temperature` softens both.
         dedupe: Keep one of the training rows that have the same text, with the label that most of them have.
         dedupe_weights: With `dedupe`: a row that is kept counts in the loss as often as its text came; see
-            `datadiet.choosing.weighed` for the scale.
+            `datadiet.diet.choose.weighed` for the scale.
         energy: Measure the energy of the run with codecarbon.
         cache: A folder that keeps tokenised data, and what a teacher says of it, for other runs on the same data. The
             time it took is charged to each.

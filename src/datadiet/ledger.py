@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal
 
-from datadiet.records import CostLedger
+from datadiet.types import CostLedger
 
 Account = Literal["load", "train", "score", "select", "eval", "save"]
 

@@ -14,10 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from datadiet import __version__
-from datadiet.checks import ArgumentError, DataError
-from datadiet.cli import Call, app
+from datadiet.cli import app
+from datadiet.cli.options import Call
 from datadiet.config import FinetuneConfig
-from datadiet.records import EpochForecast, EpochResult, Forecast
+from datadiet.errors import ArgumentError, DataError
+from datadiet.types import EpochForecast, EpochResult, Forecast
 
 COMMANDS = ("demo", "finetune", "compare", "predict", "score", "select", "methods")
 ALL = sorted([*COMMANDS, "report"])
@@ -31,7 +32,7 @@ BASICS = ["--task", "classification", "--output", "run"]
 
 
 class Library:
-    """Stands for `datadiet.finetuning`: keeps what it is called with, and does or raises what a test wants."""
+    """Stands for `datadiet.jobs.finetune`: keeps what it is called with, and does or raises what a test wants."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, Any, float | None]] = []
@@ -59,9 +60,9 @@ class Library:
 @pytest.fixture
 def library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Library:
     stand_in = Library()
-    module = types.ModuleType("datadiet.finetuning")
+    module = types.ModuleType("datadiet.jobs.finetune")
     module.finetune, module.resume_run = stand_in.finetune, stand_in.resume_run  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "datadiet.finetuning", module)
+    monkeypatch.setitem(sys.modules, "datadiet.jobs.finetune", module)
     monkeypatch.chdir(tmp_path)
     return stand_in
 
@@ -305,7 +306,7 @@ def test_methods_as_a_table_and_as_json() -> None:
 
 
 def test_demo_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    from datadiet import demo
+    from datadiet.jobs import demo
 
     seen: dict[str, Any] = {}
 

@@ -10,9 +10,10 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from datadiet.checks import ArgumentError
-from datadiet.cli import Call, app
-from datadiet.commands.compare import request_from
+from datadiet.cli import app
+from datadiet.cli.compare import request_from
+from datadiet.cli.options import Call
+from datadiet.errors import ArgumentError
 from tiny import TOYS, tiny_model_folder, write_toy_folder
 
 NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
@@ -149,7 +150,7 @@ def test_a_tolerance_is_compared_with_full_and_its_own_short(tmp_path, pretended
 def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "datadiet.config_checks.check_config", lambda config, **_: seen.append(Path(config.output).name)
+        "datadiet.jobs.validate.check_config", lambda config, **_: seen.append(Path(config.output).name)
     )
     arguments = ["made-up", "--task", "classification", "--epochs", "4", "--batch-size", "10", "--seeds", "1"]
     arguments += ["--output", str(tmp_path / "c"), "--methods"]
@@ -243,8 +244,8 @@ def test_what_a_method_learns_from_must_be_there_unless_the_comparison_makes_it(
 
 
 def test_without_statsmodels_the_install_line_is_said(tmp_path, pretended, monkeypatch):
-    monkeypatch.delitem(sys.modules, "datadiet.comparison.outcome", raising=False)
-    monkeypatch.delitem(sys.modules, "datadiet.comparison.statistics", raising=False)
+    monkeypatch.delitem(sys.modules, "datadiet.compare.outcome", raising=False)
+    monkeypatch.delitem(sys.modules, "datadiet.compare.statistics", raising=False)
     monkeypatch.setitem(sys.modules, "statsmodels.stats.power", None)
     done = run("made-up", "--task", "classification", "--methods", "el2n", "--output", str(tmp_path / "c"))
     assert done.exit_code == 2

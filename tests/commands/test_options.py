@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from datadiet.checks import ArgumentError
-from datadiet.commands.options import FLAGS, config_of, settings_given, with_flags
+from datadiet.cli.options import FLAGS, config_of, settings_given, with_flags
 from datadiet.config import COLUMNS, FinetuneConfig, flag_name
+from datadiet.errors import ArgumentError
 
 FIELDS = {field.name: field for field in fields(FinetuneConfig)}
 GIVEN = {"data": "snips", "task": "intent-slot", "output": "runs/a"}

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner, Result
 
-from datadiet.checks import ArgumentError, DataError
 from datadiet.cli import app
-from datadiet.commands import predict as module
-from datadiet.commands.predict import (
+from datadiet.cli.predict import show_predictions
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs import predict as module
+from datadiet.jobs.predict import (
     STDOUT,
     Predicted,
     Request,
@@ -24,10 +25,9 @@ from datadiet.commands.predict import (
     trained_max_length,
     write_predictions,
 )
-from datadiet.display.predictions import show_predictions
-from datadiet.progress import Silent
-from datadiet.run_folder import saved_model
-from datadiet.tasks import Prediction
+from datadiet.store.run_folder import saved_model
+from datadiet.tasks.base import Prediction
+from datadiet.types import Silent
 from tiny import (
     INTENTS,
     SLOTS,

@@ -14,20 +14,20 @@ import torch
 from numpy.testing import assert_allclose
 from typer.testing import CliRunner, Result
 
-from datadiet import dynamics
-from datadiet.checks import ArgumentError, DataError
 from datadiet.cli import app
-from datadiet.commands.score import correlations, quantiles, request_from
-from datadiet.data import load_data
-from datadiet.dynamic_scores import DYNAMIC_SCORES
-from datadiet.finetuning import finetune
+from datadiet.cli.score import correlations, quantiles, request_from
+from datadiet.data.load import load_data
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
-from datadiet.models import load_saved, load_tokenizer
-from datadiet.run_folder import read_result
-from datadiet.score_file import ScoreFile, read_scores
-from datadiet.score_job.job import score_data
-from datadiet.scoring import forward_pass
+from datadiet.scores.dynamics import DYNAMIC_SCORES
+from datadiet.scoring.forward import forward_pass
+from datadiet.store.dynamics import dynamics
+from datadiet.store.run_folder import read_result
+from datadiet.store.score_file import ScoreFile, read_scores
 from datadiet.tasks import task_for
+from datadiet.tasks.loading import load_saved, load_tokenizer
 from tiny import tiny_classifier, tiny_model_folder, tiny_tokenizer, write_toy_folder
 from toyrun import Heard, rewrite, toy_config
 

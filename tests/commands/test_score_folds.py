@@ -12,15 +12,15 @@ import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from typer.testing import CliRunner
 
-from datadiet import cleanlab_inputs
-from datadiet.checks import ArgumentError
 from datadiet.cli import app
-from datadiet.data.records import Examples
-from datadiet.finetuning import finetune
+from datadiet.data.schema import Examples
+from datadiet.errors import ArgumentError
+from datadiet.jobs.crossfit import Folds, text_folds
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
-from datadiet.score_file import ScoreFile, read_scores
-from datadiet.score_job.folds import Folds, text_folds
-from datadiet.score_job.job import score_data
+from datadiet.noise.rankings import cleanlab_inputs
+from datadiet.store.score_file import ScoreFile, read_scores
 from tiny import tiny_model_folder, write_toy_folder
 from toyrun import Heard, Killed, rewrite, toy_config
 

@@ -14,10 +14,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from datadiet.cli import app
-from datadiet.commands.select import SUFFIXES, Request, select
-from datadiet.data import Columns, load_data, writing
-from datadiet.finetuning import finetune
-from datadiet.score_file import ScoreFile, write_scores
+from datadiet.data import export
+from datadiet.data.load import load_data
+from datadiet.data.schema import Columns
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.select import SUFFIXES, Request, select
+from datadiet.store.score_file import ScoreFile, write_scores
 from tiny import TOYS, write_toy_folder
 from toyrun import Heard, toy_config
 
@@ -84,7 +86,7 @@ def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suf
 
 
 def test_formats_are_those_that_can_be_written() -> None:
-    assert SUFFIXES == writing.SUFFIXES
+    assert SUFFIXES == export.SUFFIXES
 
 
 def test_a_folder_has_the_other_splits_too(scored: tuple[Path, Path], tmp_path: Path) -> None:

@@ -8,14 +8,12 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from datadiet.checks import DataError
-from datadiet.comparison.cards import state_comparison
-from datadiet.comparison.outcome import outcome
-from datadiet.comparison.results import read_comparison, write_comparison
-from datadiet.comparison.running import CellState
-from datadiet.comparison.words import verdict
-from datadiet.display import comparison_table
-from datadiet.run_folder import read_result
+from datadiet.cli.tables import comparison_table
+from datadiet.compare.outcome import outcome
+from datadiet.compare.run import CellState, read_comparison, write_comparison
+from datadiet.compare.verdict import state_comparison, verdict
+from datadiet.errors import DataError
+from datadiet.store.run_folder import read_result
 from made_up import made_up_plan, pretend
 
 

@@ -3,11 +3,10 @@ from __future__ import annotations
 import pytest
 
 from datadiet.catalogue import METHODS
-from datadiet.checks import ArgumentError
-from datadiet.comparison.plan import PRESETS, Cell, Plan, methods_from
-from datadiet.comparison.plan_checks import check_plan
-from datadiet.config_checks import check_config
-from datadiet.schedules import Schedule
+from datadiet.compare.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet.diet.schedule import Schedule
+from datadiet.errors import ArgumentError
+from datadiet.jobs.validate import check_config
 
 OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10}
 

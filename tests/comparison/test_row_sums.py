@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadiet.comparison.row_sums import right, row_sums
+from datadiet.compare.statistics import right, row_sums
 from datadiet.tasks.base import Prediction
 from datadiet.tasks.metrics import (
     classification_metrics,

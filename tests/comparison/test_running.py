@@ -8,12 +8,10 @@ from dataclasses import replace
 
 import pytest
 
-from datadiet.checks import ArgumentError
-from datadiet.comparison import running
-from datadiet.comparison.made_with import MadeWith
-from datadiet.comparison.results import write_comparison
-from datadiet.comparison.running import run_cells
+from datadiet.compare import run
+from datadiet.compare.run import MadeWith, run_cells, write_comparison
 from datadiet.config import read_config
+from datadiet.errors import ArgumentError
 from made_up import made_up_plan
 
 
@@ -39,7 +37,7 @@ def test_every_cell_is_run_once(tmp_path, pretended):
 
 def test_short_gets_its_steps_from_the_rows_of_the_data(tmp_path, pretended):
     run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
-    config = running.read_config(tmp_path / "runs" / "short-0.5-seed0" / "config.yaml")
+    config = run.read_config(tmp_path / "runs" / "short-0.5-seed0" / "config.yaml")
     assert (config.max_steps, config.keep) == (10 + 3 * 5, 1.0)
 
 
@@ -84,14 +82,14 @@ def test_a_short_is_not_run_where_the_tolerance_failed(tmp_path, pretended):
 
 def test_several_at_a_time_divide_the_threads(tmp_path, pretended, monkeypatch):
     seen = []
-    real = running.subprocess.Popen
+    real = run.subprocess.Popen
 
     def popen(*args, **kwargs):
         seen.append(kwargs["env"].get("OMP_NUM_THREADS"))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(running.subprocess, "Popen", popen)
-    monkeypatch.setattr(running.os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(run.subprocess, "Popen", popen)
+    monkeypatch.setattr(run.os, "cpu_count", lambda: 8)
     states = run_cells(made_up_plan(), tmp_path, jobs=2, watcher=Heard())
     assert [state.status for state in states] == ["done"] * 12
     assert set(seen) == {"4"}
@@ -114,17 +112,17 @@ def test_a_resumed_run_keeps_the_worst(tmp_path, earlier, now, found):
     cell = plan.cells()[0]
     folder = tmp_path / "runs" / cell.name
     if earlier is not None:
-        running._Runner(plan, tmp_path, earlier, Heard())._command(cell, None)
+        run._Runner(plan, tmp_path, earlier, Heard())._command(cell, None)
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(plan.config(cell, str(folder)).to_yaml())
-    running._Runner(plan, tmp_path, now, Heard())._command(cell, None)
+    run._Runner(plan, tmp_path, now, Heard())._command(cell, None)
     assert MadeWith(tmp_path, 1).known(cell.name) == found
 
 
 def test_a_run_that_starts_over_forgets_how_it_was_made(tmp_path):
     plan = made_up_plan(seeds=[0])
     for jobs in (2, 1):
-        running._Runner(plan, tmp_path, jobs, Heard())._command(plan.cells()[0], None)
+        run._Runner(plan, tmp_path, jobs, Heard())._command(plan.cells()[0], None)
     assert MadeWith(tmp_path, 1).known(plan.cells()[0].name) == 1
 
 
@@ -166,13 +164,13 @@ def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
         run_cells(other, tmp_path, watcher=Heard())
 
 
-@pytest.mark.parametrize("option", running.BESIDE)
+@pytest.mark.parametrize("option", run.BESIDE)
 def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, option):
     """As they do from runs of an earlier version, and from runs whose energy was not measured."""
     plan = made_up_plan(seeds=[0])
     run_cells(plan, tmp_path, watcher=Heard())
     for file in (tmp_path / "runs").glob("*/config.yaml"):
-        config = replace(running.read_config(file), **{option: {"cache": None, "energy": True}[option]})
+        config = replace(run.read_config(file), **{option: {"cache": None, "energy": True}[option]})
         file.write_text(config.to_yaml())
     heard = Heard()
     run_cells(plan, tmp_path, watcher=heard)
@@ -181,17 +179,17 @@ def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, op
 
 def test_runs_share_a_cache(tmp_path, pretended):
     run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
-    caches = {running.read_config(file).cache for file in (tmp_path / "runs").glob("*/config.yaml")}
+    caches = {run.read_config(file).cache for file in (tmp_path / "runs").glob("*/config.yaml")}
     assert caches == {str(tmp_path / "cache")}
 
 
 def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):
-    (tmp_path / running.LOCK).write_text(str(os.getpid()))
+    (tmp_path / run.LOCK).write_text(str(os.getpid()))
     with pytest.raises(ArgumentError, match="another comparison is running"):
         run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())
-    (tmp_path / running.LOCK).write_text("999999999")  # of a process that was killed
+    (tmp_path / run.LOCK).write_text("999999999")  # of a process that was killed
     assert len(run_cells(made_up_plan(seeds=[0]), tmp_path, watcher=Heard())) == 4
-    assert not (tmp_path / running.LOCK).exists()
+    assert not (tmp_path / run.LOCK).exists()
 
 
 def test_a_run_that_had_begun_is_resumed_and_one_that_had_not_starts_over(tmp_path):
@@ -202,15 +200,15 @@ def test_a_run_that_had_begun_is_resumed_and_one_that_had_not_starts_over(tmp_pa
         folder.mkdir(parents=True)
     (begun / "config.yaml").write_text(plan.config(full, str(begun)).to_yaml())
     (crumbs / "half.part").write_text("")
-    runner = running._Runner(plan, tmp_path, 1, Heard())
+    runner = run._Runner(plan, tmp_path, 1, Heard())
     assert runner._command(full, None)[-2:] == ["--resume", str(begun)]
     assert runner._command(diet, None)[-2] == "--config"
     assert not crumbs.exists()
 
 
 def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(running._Runner, "_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
-    runner = running._Runner(made_up_plan(seeds=[0]), tmp_path, 1, Heard())
+    monkeypatch.setattr(run._Runner, "_command", lambda *_: [sys.executable, "-c", "import time; time.sleep(60)"])
+    runner = run._Runner(made_up_plan(seeds=[0]), tmp_path, 1, Heard())
     thread = threading.Thread(target=runner.run, args=(made_up_plan().cells()[0], None))
     thread.start()
     while not runner._processes:
@@ -223,22 +221,22 @@ def test_an_interruption_ends_the_processes(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_comparison_that_is_terminated_leaves_no_process_behind(tmp_path, monkeypatch, jobs):
-    processes, real = [], running.subprocess.Popen
+    processes, real = [], run.subprocess.Popen
 
     def popen(*args, **kwargs):
         processes.append(real([sys.executable, "-c", "import time; time.sleep(60)"], **kwargs))
         threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGTERM)).start()  # while it is waited for
         return processes[-1]
 
-    monkeypatch.setattr(running.subprocess, "Popen", popen)
+    monkeypatch.setattr(run.subprocess, "Popen", popen)
     before = signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt):
         run_cells(made_up_plan(seeds=[0]), tmp_path, jobs=jobs, watcher=Heard())
     assert processes
     assert all(process.wait(10) == -signal.SIGTERM for process in processes)
     assert signal.getsignal(signal.SIGTERM) is before
-    assert not (tmp_path / running.LOCK).exists()
+    assert not (tmp_path / run.LOCK).exists()
 
 
 def test_a_run_that_was_killed_says_so():
-    assert running._error_in("training ...\n", -9) == "ended by signal 9"
+    assert run._error_in("training ...\n", -9) == "ended by signal 9"

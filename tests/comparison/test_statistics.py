@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datadiet.comparison.row_sums import row_sums
-from datadiet.comparison.statistics import (
+from datadiet.compare.statistics import (
     Interval,
     difference,
     holm,
     mcnemar,
     non_inferiority,
     resampled,
+    row_sums,
     saving,
     seeds_needed,
     t_interval,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 from data_rows import commands, sentences
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data import Columns, load_data
 from datadiet.data.columns import recognise
+from datadiet.data.load import load_data
+from datadiet.data.schema import Columns
 from datadiet.data.tables import Table
+from datadiet.errors import ArgumentError, DataError
 
 # the columns of well-known sets -> text|text pair|label|id
 KNOWN = [

@@ -8,8 +8,9 @@ import datasets
 import pytest
 from data_rows import sentences
 
-from datadiet.checks import DataError
-from datadiet.data import hub, load_data, read_examples
+from datadiet.data import sources
+from datadiet.data.load import load_data, read_examples
+from datadiet.errors import DataError
 
 
 def features(*names: str) -> datasets.Features:
@@ -37,7 +38,7 @@ def glue() -> datasets.DatasetDict:
 @pytest.fixture
 def network(monkeypatch):
     """Pretend that the hub can be reached; what it gives is up to the test."""
-    monkeypatch.setattr(hub, "_may_be_reached", lambda name: True)
+    monkeypatch.setattr(sources, "_may_be_reached", lambda name: True)
 
     def serve(answer):
         asked = []
@@ -173,8 +174,8 @@ def offline(monkeypatch, tmp_path):
     for name in ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "HF_ENDPOINT", "HF_DATASETS_CACHE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    monkeypatch.setattr(hub.urllib.request, "getproxies", dict)
-    monkeypatch.setattr(hub.socket, "getaddrinfo", no_network)
+    monkeypatch.setattr(sources.urllib.request, "getproxies", dict)
+    monkeypatch.setattr(sources.socket, "getaddrinfo", no_network)
     monkeypatch.setattr(datasets, "load_dataset", lambda name, config=None: glue())
     return tmp_path
 

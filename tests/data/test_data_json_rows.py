@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.checks import DataError
-from datadiet.data.json_rows import read_json, read_jsonl
+from datadiet.data.readers import read_json, read_jsonl
+from datadiet.errors import DataError
 
 
 def test_broken_lines_are_told_together_and_the_rest_counted():

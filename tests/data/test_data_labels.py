@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from data_rows import commands, sentences
 
-from datadiet.checks import DataError
-from datadiet.data import load_data, read_examples
+from datadiet.data.load import load_data, read_examples
+from datadiet.errors import DataError
 
 
 def rows(*labels: object, start: int = 0) -> list[dict]:

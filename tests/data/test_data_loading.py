@@ -13,10 +13,9 @@ from pathlib import Path
 import pytest
 from data_rows import sentences, write_rows
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data import Examples, load_data, read_examples
-from datadiet.data.fingerprint import fingerprint
-from datadiet.data.splits import overlap, set_dev_aside
+from datadiet.data.load import load_data, overlap, read_examples, set_dev_aside
+from datadiet.data.schema import Examples, fingerprint
+from datadiet.errors import ArgumentError, DataError
 
 
 def test_snips_is_packaged_with_its_licence():
@@ -97,7 +96,7 @@ def test_a_folder_without_train_says_what_is_there(tmp_path, files, message):
 def test_a_source_that_does_not_exist_is_told(folder, tmp_path, monkeypatch, source, message):
     folder(train=sentences(4))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("datadiet.data.hub._may_be_reached", lambda name: False)
+    monkeypatch.setattr("datadiet.data.sources._may_be_reached", lambda name: False)
     with pytest.raises(DataError, match=message):
         load_data(source, "classification")
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data import load_data, read_examples
+from datadiet.data.load import load_data, read_examples
+from datadiet.errors import ArgumentError, DataError
 
 DEV = [{"text": "d", "labels": ["joy", "fear"]}, {"text": "e", "labels": []}]
 

@@ -15,11 +15,10 @@ import pyarrow.parquet as pq
 import pytest
 from data_rows import commands, sentences, write_rows
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data import load_data
-from datadiet.data.originals import Original, original_file
+from datadiet.data.export import SUFFIXES, Original, original_file, write_original, write_saved
+from datadiet.data.load import load_data
 from datadiet.data.sources import find
-from datadiet.data.writing import SUFFIXES, write_original, write_saved
+from datadiet.errors import ArgumentError, DataError
 
 Folder = Callable[..., str]
 ODD = [

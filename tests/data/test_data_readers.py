@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from data_rows import commands, sentences, write_rows
 
-from datadiet.checks import DataError
-from datadiet.data import load_data, read_examples
+from datadiet.data.load import load_data, read_examples
+from datadiet.errors import DataError
 
 FORMATS = ["jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"]
 

@@ -7,7 +7,7 @@ import io
 
 import pytest
 
-from datadiet.data.separated import read_csv, read_tsv
+from datadiet.data.readers import read_csv, read_tsv
 
 
 def test_the_line_of_a_csv_row_is_where_it_starts():

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 from seqeval.metrics.sequence_labeling import get_entities
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data import Columns, load_data, read_examples
-from datadiet.data.conll import looks_like_conll, parse_conll
-from datadiet.data.tagging import iob1_to_bio, is_iob1, span_types, usual_scheme
+from datadiet.data.load import load_data, read_examples
+from datadiet.data.schema import Columns
+from datadiet.data.tagging import iob1_to_bio, is_iob1, looks_like_conll, parse_conll, span_types, usual_scheme
+from datadiet.errors import ArgumentError, DataError
 
 TRAIN = """-DOCSTART- -X- -X- O
 

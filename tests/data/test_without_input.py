@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.checks import DataError
-from datadiet.data.records import without_input
-from datadiet.tasks import ClassificationTask
+from datadiet.data.schema import without_input
+from datadiet.errors import DataError
+from datadiet.tasks.sequence import ClassificationTask
 from tiny import KEYWORDS, tiny_tokenizer, toy_classification, toy_intent_slot, toy_pairs
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datadiet import Diet, config_checks
-from datadiet.checks import ArgumentError, Problems
 from datadiet.config import FinetuneConfig
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError, Problems
+from datadiet.jobs import validate
 
 GROUPS = np.arange(400) % 2
 
@@ -49,6 +50,6 @@ def test_a_guard_that_is_asked_for_needs_classes() -> None:
     ("task", "offset"), [("classification", "auto"), ("intent-slot", "auto"), ("multi-label", 0.0), ("regression", 0.0)]
 )
 def test_the_command_line_guards_by_the_task(task: str, offset: object) -> None:
-    diet = config_checks._diet(FinetuneConfig("data", task, "run"), Problems())
+    diet = validate._diet(FinetuneConfig("data", task, "run"), Problems())
     assert diet is not None
     assert diet.offset == offset

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet import history, selectors
-from datadiet.checks import ArgumentError, DataError
-from datadiet.diet import Diet
-from datadiet.records import HeadSignals, Selection, Signals
+from datadiet import selectors
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError, DataError
+from datadiet.scores import history
+from datadiet.types import HeadSignals, Selection, Signals
 
 N = 20
 
@@ -104,7 +105,7 @@ def turnover(n=2000):
 def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     """What rests keeps an old, higher value: unless that is brought up to date, every refresh takes the other half."""
     updated = turnover()
-    monkeypatch.setattr("datadiet.current_values.REST", 0.0)
+    monkeypatch.setattr("datadiet.diet.values.REST", 0.0)
     assert all(new > old + 0.1 for new, old in zip(updated, turnover(), strict=True))
     assert max(updated) < 1.0  # and yet what rests comes back
 
@@ -334,7 +335,7 @@ def test_recalls_give_more_places_to_the_class_that_is_missed():
 
 
 def test_values_given_beforehand_are_not_changed_by_training(monkeypatch):
-    monkeypatch.setattr("datadiet.measures.GIVEN_SCORES", ("planted",))
+    monkeypatch.setattr("datadiet.diet.options.GIVEN_SCORES", ("planted",))
     values = np.linspace(1, 0, N).astype(np.float32)
     diet = begun(Diet(score="planted", refresh_every=1, warmup_epochs=0), values=values)
     plans = [epoch_of(diet, epoch, ERRORS).rows.tolist() for epoch in range(3)]

@@ -11,10 +11,12 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.gradients import example_losses, grand
+from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
-from datadiet.tasks import ClassificationTask, IntentSlotTask, RegressionTask
+from datadiet.scoring.gradients import example_losses
+from datadiet.scoring.grand import grand
+from datadiet.tasks.intent_slot import IntentSlotTask
+from datadiet.tasks.sequence import ClassificationTask, RegressionTask
 from plain import from_x, mlp, norm_alone, only_x, rows_of, stack
 from tiny import (
     INTENTS,

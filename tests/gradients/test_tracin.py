@@ -12,10 +12,12 @@ import pytest
 import torch
 from torch import nn
 
-from datadiet.checks import ArgumentError, MissingExtraError
-from datadiet.gradients import grand, self_influence, tracin
-from datadiet.gradients.attribution import attributed, dattri_tracin
-from datadiet.tasks import ClassificationTask, IntentSlotTask
+from datadiet.errors import ArgumentError, MissingExtraError
+from datadiet.scoring.attribution import attributed, dattri_tracin
+from datadiet.scoring.grand import grand
+from datadiet.scoring.tracin import self_influence, tracin
+from datadiet.tasks.intent_slot import IntentSlotTask
+from datadiet.tasks.sequence import ClassificationTask
 from plain import from_x, mlp, only_x, rows_of, stack
 from tiny import (
     INTENTS,

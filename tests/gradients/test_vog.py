@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from datadiet.checks import ArgumentError
-from datadiet.gradients import vog
-from datadiet.gradients.vog import input_gradients
-from datadiet.tasks import ClassificationTask, IntentSlotTask, RegressionTask
+from datadiet.errors import ArgumentError
+from datadiet.scoring.vog import input_gradients, vog
+from datadiet.tasks.intent_slot import IntentSlotTask
+from datadiet.tasks.sequence import ClassificationTask, RegressionTask
 from tiny import (
     INTENTS,
     KEYWORDS,

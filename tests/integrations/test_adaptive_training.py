@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
-from datadiet import tolerance
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.arguments import check_judged
-from datadiet.integrations.callback import DietCallback
+from datadiet.diet import tolerance
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.arguments import check_judged
+from datadiet.training.loop import DietCallback
 from toytrain import toy_trainer
 
 EPOCHS = 6

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.in_batch import gradient_gram, part_of
-from datadiet.integrations.loop import epochs
-from datadiet.models.heads import Heads
-from datadiet.records import HeadSignals, Signals
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
 from datadiet.selectors import IN_BATCH
-from datadiet.store import read_table
+from datadiet.store.tables import read_table
+from datadiet.tasks.heads import Heads
+from datadiet.training.in_batch import gradient_gram, part_of
+from datadiet.training.loop import epochs
+from datadiet.types import HeadSignals, Signals
 from toytrain import toy_trainer, weights
 
 N = 48

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from transformers import Trainer
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.huggingface import DietCallback
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.loop import DietCallback
 from toytrain import toy_trainer
 
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.loop import epochs
-from datadiet.records import HeadSignals, Signals
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.loop import epochs
+from datadiet.types import HeadSignals, Signals
 
 N, BATCH = 40, 8
 
@@ -91,7 +91,7 @@ def test_tokens_are_masked_where_the_label_says_so():
 
 
 def test_batches_without_labels_say_so():
-    from datadiet.integrations.loop import RowBatch
+    from datadiet.training.loop import RowBatch
 
     with pytest.raises(ArgumentError, match="no labels; it has x"):
         _ = RowBatch({"x": torch.zeros(1)}, torch.tensor([0])).labels

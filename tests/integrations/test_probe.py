@@ -9,12 +9,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from transformers import Trainer
 
 import datadiet as dd
-from datadiet.checks import ArgumentError
-from datadiet.class_probabilities import FILE, read_probabilities
-from datadiet.diet import Diet
-from datadiet.integrations.probe import Probe, class_names, first_class_head, probed_rows
-from datadiet.records import HeadSignals, Signals
-from datadiet.store import read_table
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.noise.rankings import FILE, read_probabilities
+from datadiet.store.tables import read_table
+from datadiet.training.probe import Probe, class_names, first_class_head, probed_rows
+from datadiet.types import HeadSignals, Signals
 from tiny import tiny_classifier
 from toytrain import CLASSES, toy_features, toy_trainer, weights
 

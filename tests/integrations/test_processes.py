@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from accelerate import Accelerator
 
-from datadiet.integrations.distributed import exchange, share_of
-from datadiet.records import Scores
+from datadiet.training.state import exchange, share_of
+from datadiet.types import Scores
 
 # Imports once, which takes longer than the training, and forks the processes of every job that it is sent: a line of
 # JSON with what each is told. It answers with their exit codes. The others of one that failed would wait for it.
@@ -25,7 +25,7 @@ sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
 from toytrain import toy_trainer
-from datadiet.diet import Diet
+from datadiet.diet.diet import Diet
 
 def run(environment, folder, diet, options, resume):
     os.environ.update(environment)
@@ -108,7 +108,7 @@ def free_port() -> int:
 
 
 def history_of(folder: Path):
-    from datadiet.store import read_table
+    from datadiet.store.tables import read_table
 
     return read_table(folder / "scores").to_pandas()
 

@@ -11,18 +11,18 @@ import torch
 import yaml
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.choosing import weighed
-from datadiet.comparison.presets import compare_fields
-from datadiet.config_checks import check_config
-from datadiet.data import load_data
-from datadiet.diet import Diet
-from datadiet.finetuning import finetune
-from datadiet.integrations.loop import epochs
-from datadiet.records import EpochPlan
-from datadiet.selectors import infobatch
-from datadiet.store import read_table
-from datadiet.training_loss import class_weights
+from datadiet.compare.plan import compare_fields
+from datadiet.data.load import load_data
+from datadiet.diet.choose import weighed
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.jobs.finetune import finetune
+from datadiet.jobs.validate import check_config
+from datadiet.selectors.sampled import infobatch
+from datadiet.store.tables import read_table
+from datadiet.tasks.losses import class_weights
+from datadiet.training.loop import epochs
+from datadiet.types import EpochPlan
 from tiny import write_toy_folder
 from toyrun import toy_config
 from toytrain import toy_features, toy_trainer, weights

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader, RandomSampler, default_collate
 from transformers import BatchEncoding
 
-from datadiet.integrations.rows import ROW_KEY, RowCollator, RowDataset, carry_rows, pop_rows
+from datadiet.training.sampler import ROW_KEY, RowCollator, RowDataset, carry_rows, pop_rows
 
 N = 23
 # a test that starts two worker processes: forked ones warn from Python 3.12 on, and so does a machine with one core

@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
-from datadiet.checks import ArgumentError
-from datadiet.integrations.sampler import DietSampler, length_grouped
-from datadiet.records import EpochPlan
+from datadiet.errors import ArgumentError
+from datadiet.training.sampler import DietSampler, length_grouped
+from datadiet.types import EpochPlan
 
 ROWS = np.array([1, 3, 4, 8, 9, 11])
 LENGTHS = np.arange(12) * 10

@@ -5,9 +5,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.huggingface import DietMixin
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.trainer import DietMixin
 from tiny import tiny_model_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.teacher import HeadLogits, Teacher, teacher_of
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
-from datadiet.records import HeadSignals, Signals
+from datadiet.training.distill import HeadLogits, Teacher, teacher_of
+from datadiet.types import HeadSignals, Signals
 from tiny import tiny_classifier, tiny_tokenizer
 from toytrain import CLASSES, TASK, toy_features, toy_trainer
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from transformers import EarlyStoppingCallback, Trainer
 
-from datadiet.checks import ArgumentError
-from datadiet.diet import Diet
-from datadiet.integrations.huggingface import DietMixin, DietTrainer
-from datadiet.integrations.passes import score_rows
-from datadiet.integrations.rows import ROW_KEY
-from datadiet.records import Selection
-from datadiet.store import read_table
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.store.tables import read_table
+from datadiet.training.epochs import score_rows
+from datadiet.training.sampler import ROW_KEY
+from datadiet.training.trainer import DietMixin, DietTrainer
+from datadiet.types import Selection
 from tiny import tiny_classifier
 from toytrain import CLASSES, toy_features, toy_trainer, weights
 

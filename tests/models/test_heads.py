@@ -7,10 +7,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from datadiet.checks import ArgumentError
-from datadiet.models.heads import Heads, head_layers
-from datadiet.records import HeadSignals, Signals
-from datadiet.scores.free import free_signals
+from datadiet.errors import ArgumentError
+from datadiet.scores.reduce import free_signals
+from datadiet.tasks.heads import Heads, head_layers
+from datadiet.types import HeadSignals, Signals
 from tiny import tiny_classifier
 
 

@@ -11,9 +11,8 @@ from safetensors import safe_open
 from torch.nn.functional import log_softmax
 from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
-from datadiet.checks import ArgumentError
-from datadiet.models import IntentSlotConfig, IntentSlotModel, IntentSlotOutput
-from datadiet.models.intent_slot import mean_cross_entropy
+from datadiet.errors import ArgumentError
+from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel, IntentSlotOutput, mean_cross_entropy
 from tiny import INTENTS, KINDS, SLOTS, tiny_batch, tiny_config, tiny_intent_slot
 
 TEXTS = ["play miles davis", "the weather in lima on monday"]

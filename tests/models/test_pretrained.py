@@ -9,12 +9,8 @@ import pytest
 from transformers import AutoModel, BertForSequenceClassification
 from transformers.utils import logging as hf_logging
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.models import (
-    load_classifier,
-    load_intent_slot,
-    load_tokenizer,
-)
+from datadiet.errors import ArgumentError, DataError
+from datadiet.tasks.loading import load_classifier, load_intent_slot, load_tokenizer
 from tiny import INTENTS, SLOTS, tiny_model_folder, tiny_tokenizer
 
 NAMES = ("bad", "good", "so-so")

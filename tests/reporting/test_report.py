@@ -16,19 +16,26 @@ from hostile import HOSTILE, hostile_folder
 from matplotlib.figure import Figure
 
 import datadiet as dd
-from datadiet.checks import ArgumentError, DataError, MissingExtraError
-from datadiet.comparison.outcome import outcome
-from datadiet.comparison.results import write_comparison
-from datadiet.comparison.running import CellState
-from datadiet.finetuning import finetune
-from datadiet.records import EpochPlan, Scores
-from datadiet.reporting import figures
-from datadiet.reporting.dynamics import KEEPING, Dynamics, Kept, read_dynamics, read_plans
-from datadiet.reporting.examples import MOST_CHARACTERS, candidates, embedded, example_table
-from datadiet.reporting.figures.drawing import epoch_axis, new_axes, svg
-from datadiet.reporting.report import report
-from datadiet.run_folder import read_result
-from datadiet.store import PartedTable, ScoreStore, append_plan
+from datadiet.compare.outcome import outcome
+from datadiet.compare.run import CellState, write_comparison
+from datadiet.errors import ArgumentError, DataError, MissingExtraError
+from datadiet.jobs.finetune import finetune
+from datadiet.reporting import plot, report
+from datadiet.reporting.plot import epoch_axis, new_axes, svg
+from datadiet.reporting.rows import (
+    KEEPING,
+    MOST_CHARACTERS,
+    Dynamics,
+    Kept,
+    candidates,
+    embedded,
+    example_table,
+    read_dynamics,
+    read_plans,
+)
+from datadiet.store.run_folder import read_result
+from datadiet.store.tables import PartedTable, ScoreStore, append_plan
+from datadiet.types import EpochPlan, Scores
 from made_up import made_up_plan, pretend
 from tiny import tiny_model_folder
 from toyrun import plans_of, scores_of, toy_config
@@ -168,9 +175,9 @@ def made_up_dynamics(rows: int) -> Dynamics:
 
 
 def test_a_sample_keeps_suspects_and_extremes_and_draws_the_rest(monkeypatch):
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 10)
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_EXTREME", 5)
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 100 * 60)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_SUSPECT", 10)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_EXTREME", 5)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_BYTES", 100 * 60)
     dynamics = made_up_dynamics(1000)
     chosen = candidates(dynamics)
     known = np.arange(998)
@@ -194,7 +201,7 @@ def test_a_sample_keeps_suspects_and_extremes_and_draws_the_rest(monkeypatch):
 
 @pytest.mark.parametrize("text", ["<" * 400, "é" * 400, '"' * 400, "a" * 5000, "\u2028" * 300])
 def test_the_budget_is_that_of_the_page(text, monkeypatch):
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 20_000)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_BYTES", 20_000)
     dynamics = made_up_dynamics(500)
     chosen = candidates(dynamics)
     labels = [f"{row}{text}" for row in chosen.rows]
@@ -204,11 +211,11 @@ def test_the_budget_is_that_of_the_page(text, monkeypatch):
 
 
 def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_BYTES", 2500)
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_SUSPECT", 5)
-    monkeypatch.setattr("datadiet.reporting.examples.MOST_EXTREME", 2)
-    monkeypatch.setattr("datadiet.reporting.figures.run.MOST_POINTS", 20)
-    monkeypatch.setattr("datadiet.reporting.run_page.MOST_POINTS", 20)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_BYTES", 2500)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_SUSPECT", 5)
+    monkeypatch.setattr("datadiet.reporting.rows.MOST_EXTREME", 2)
+    monkeypatch.setattr("datadiet.reporting.plot.MOST_POINTS", 20)
+    monkeypatch.setattr("datadiet.reporting.plot.MOST_POINTS", 20)
     dynamics = read_dynamics(run, read_result(run))
     chosen = candidates(dynamics)
     table = example_table(dynamics, chosen, (["long " * 100] * len(chosen.rows), ["a"] * len(chosen.rows)))
@@ -295,11 +302,11 @@ def test_figures_for_a_notebook(run, tmp_path):
 
 
 def test_svg_takes_the_colours_of_the_page(run):
-    text = figures.svg(dd.plot.data_map(run))
+    text = plot.svg(dd.plot.data_map(run))
     assert text.startswith("<svg viewBox=")
     assert "var(--ink)" in text
-    assert figures.INK not in text
-    assert text == figures.svg(dd.plot.data_map(run))
+    assert plot.INK not in text
+    assert text == plot.svg(dd.plot.data_map(run))
 
 
 # ---- a comparison ----

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.score_file import ScoreFile, check_same_data, read_scores, write_scores
+from datadiet.errors import ArgumentError, DataError
+from datadiet.store.score_file import ScoreFile, check_same_data, read_scores, write_scores
 
 FILE = ScoreFile(
     ids=["a", "ß", "c"],

@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.dynamic_scores import DYNAMIC_SCORES
+from datadiet.errors import ArgumentError
 from datadiet.scores import dynamics
-from datadiet.scores.dynamics import training_dynamics
+from datadiet.scores.dynamics import DYNAMIC_SCORES, training_dynamics
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "training_dynamics.json").read_text())

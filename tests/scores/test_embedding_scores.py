@@ -14,9 +14,9 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from datadiet.checks import ArgumentError, DataError, MissingExtraError
+from datadiet.errors import ArgumentError, DataError, MissingExtraError
 from datadiet.geometry import k_means, nearest, nearest_centroid, usual_clusters
-from datadiet.scores import EMBEDDING_SCORES, moderate, neighbour_distance, prototypes
+from datadiet.scores.embeddings import EMBEDDING_SCORES, moderate, neighbour_distance, prototypes
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 PROTOTYPES = json.loads((GOLDEN / "prototypes.json").read_text())

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.scores.vog import RunningVariance, choose_normalisation, normalised, vog_of
+from datadiet.errors import ArgumentError
+from datadiet.scoring.vog import RunningVariance, choose_normalisation, normalised, vog_of
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "gradients.json").read_text())["vog"]
 RAW = np.array(GOLDEN["raw"])

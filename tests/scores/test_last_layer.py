@@ -10,17 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.records import HeadSignals, Signals
-from datadiet.scores import el2n
-from datadiet.scores.free import free_signals
-from datadiet.scores.gradients import (
+from datadiet.errors import ArgumentError
+from datadiet.scores.last_layer import (
     errors_of,
     last_layer_alignment,
     last_layer_gradient,
     last_layer_grand,
     signals_grand,
 )
+from datadiet.scores.logits import el2n
+from datadiet.scores.reduce import free_signals
+from datadiet.types import HeadSignals, Signals
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "gradients.json").read_text())
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.scores import EL2N_MAX, SCORES, absolute_error, cross_entropy, el2n, entropy, gold_probability, margin
+from datadiet.errors import ArgumentError
+from datadiet.scores import SCORES
+from datadiet.scores.logits import EL2N_MAX, absolute_error, cross_entropy, el2n, entropy, gold_probability, margin
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "el2n_classification.json").read_text())
 CLASS_SCORES = ["el2n", "cross_entropy", "margin", "entropy"]

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.records import HeadSignals, Signals
-from datadiet.scores import cross_entropy, el2n, entropy, example_values, gold_probability, is_multi_hot, margin
-from datadiet.scores.free import free_signals
+from datadiet.errors import ArgumentError
+from datadiet.scores.logits import cross_entropy, el2n, entropy, gold_probability, is_multi_hot, margin
+from datadiet.scores.reduce import example_values, free_signals
+from datadiet.types import HeadSignals, Signals
 
 CLASSES = 4
 SIGNALS = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from datadiet.scores import absolute_error, el2n, entropy
+from datadiet.scores.logits import absolute_error, el2n, entropy
 from datadiet.scores.text import length
 
 

@@ -9,19 +9,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.records import HeadSignals, Signals
-from datadiet.scores import (
-    COMBINATIONS,
-    SCORES,
-    Score,
-    combine_heads,
-    cross_entropy,
-    el2n,
-    example_values,
-    margin,
-    reduce_tokens,
-)
+from datadiet.errors import ArgumentError
+from datadiet.scores import SCORES
+from datadiet.scores.logits import Score, cross_entropy, el2n, margin
+from datadiet.scores.reduce import COMBINATIONS, combine_heads, example_values, reduce_tokens
+from datadiet.types import HeadSignals, Signals
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "el2n_joint.json").read_text())
 CLASS_SCORES = [SCORES[name] for name in ("el2n", "cross_entropy", "margin", "entropy")]

@@ -11,10 +11,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.scores import TEXT_SCORES, length, scdp
-from datadiet.scores.text import distances_to, geometric_median, tf_idf
-from datadiet.selectors import hardest
+from datadiet.errors import ArgumentError, DataError
+from datadiet.scores.text import TEXT_SCORES, distances_to, geometric_median, length, scdp, tf_idf
+from datadiet.selectors.ranked import hardest
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "scdp.json").read_text())
 SENTENCES = GOLDEN["sentences"]

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.records import HeadSignals, Signals
-from datadiet.scores import COMBINATIONS, SCORES, el2n, example_values, mask_tokens, with_tokens
-from datadiet.scores.free import FREE, free_signals
+from datadiet.errors import ArgumentError
+from datadiet.scores import SCORES
+from datadiet.scores.logits import el2n
+from datadiet.scores.reduce import COMBINATIONS, FREE, example_values, free_signals, mask_tokens, with_tokens
 from datadiet.tasks.losses import word_loss
+from datadiet.types import HeadSignals, Signals
 
 scores = pytest.mark.parametrize("score", [SCORES[name] for name in ("el2n", "cross_entropy", "margin", "entropy")])
 

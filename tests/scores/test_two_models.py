@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from datadiet.checks import ArgumentError
-from datadiet.scores import cross_entropy, el2n
+from datadiet.errors import ArgumentError
+from datadiet.scores.logits import cross_entropy, el2n
 from datadiet.scores.two_models import (
     cross_fit,
     largest_reducible,
@@ -23,7 +23,7 @@ from datadiet.scores.two_models import (
     teacher_divergence,
     teacher_el2n,
 )
-from datadiet.selectors import hardest
+from datadiet.selectors.ranked import hardest
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "two_models.json").read_text())
 

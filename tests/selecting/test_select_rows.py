@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.score_file import ScoreFile, write_scores
-from datadiet.selecting import REASONS, Wish, select_rows, wish_problems
-from datadiet.selectors import FEATURE_SELECTORS, NEEDS, SELECTORS, hardest
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.select import REASONS, Wish, select_rows, wish_problems
+from datadiet.selectors import FEATURE_SELECTORS, NEEDS, SELECTORS
+from datadiet.selectors.ranked import hardest
+from datadiet.store.score_file import ScoreFile, write_scores
 
 N = 100
 OPTIONS: dict[str, dict[str, Any]] = {

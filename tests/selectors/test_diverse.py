@@ -17,24 +17,13 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from datadiet.checks import ArgumentError, DataError, MissingExtraError
-from datadiet.selectors import (
-    FEATURE_SELECTORS,
-    SELECTORS,
-    by_count,
-    d2_pruning,
-    easiest,
-    facility_location,
-    graph_cut,
-    hardest,
-    herding,
-    k_center,
-    moderate,
-    with_floor,
-)
-from datadiet.selectors.middle import proportional
-from datadiet.selectors.submodular import usual_neighbours
-from datadiet.selectors.ties import row_hash
+from datadiet.errors import ArgumentError, DataError, MissingExtraError
+from datadiet.selectors import FEATURE_SELECTORS, SELECTORS
+from datadiet.selectors.base import row_hash
+from datadiet.selectors.coverage import d2_pruning, herding, k_center
+from datadiet.selectors.quotas import with_floor
+from datadiet.selectors.ranked import by_count, easiest, hardest, moderate, proportional
+from datadiet.selectors.submodular import facility_location, graph_cut, usual_neighbours
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 K_CENTER = json.loads((GOLDEN / "k_center.json").read_text())

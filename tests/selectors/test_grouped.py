@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.records import Selection
-from datadiet.selectors import balanced, easiest, hardest, partly_balanced, quota, window, with_floor
-from datadiet.selectors.grouped import ranking
+from datadiet.errors import ArgumentError
+from datadiet.selectors.groups import ranking
+from datadiet.selectors.quotas import balanced, partly_balanced, quota, with_floor
+from datadiet.selectors.ranked import easiest, hardest, window
+from datadiet.types import Selection
 
 Select = Callable[..., Selection]
 

@@ -11,20 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.selectors import (
-    IN_BATCH,
+from datadiet.errors import ArgumentError
+from datadiet.selectors import IN_BATCH
+from datadiet.selectors.in_batch import (
     BatchSignals,
     DiverseBatch,
     InBatch,
-    MultistageFilter,
     SelectiveBackprop,
     TopReducible,
     divbs,
-    hashed_bag,
     last_layer_gram,
+    percentiles,
 )
-from datadiet.selectors.in_batch import percentiles
+from datadiet.selectors.multistage import MultistageFilter, hashed_bag
 
 FEATURES = 16
 MAKE: dict[str, Callable[[], InBatch]] = {

@@ -5,7 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from datadiet.selectors import both_ends, directed, easiest, epsilon, hardest, random, window
+from datadiet.selectors.quotas import directed
+from datadiet.selectors.ranked import easiest, hardest, window
+from datadiet.selectors.sampled import epsilon, random
+from datadiet.selectors.strata import both_ends
 
 N, FLIPPED, COUNT = 1000, 100, 300
 EASY, HARD, WRONG = slice(0, 500), slice(500, 900), slice(900, 1000)

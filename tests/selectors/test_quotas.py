@@ -16,24 +16,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from datadiet import selectors
-from datadiet.checks import ArgumentError
-from datadiet.selectors import (
-    NEEDS,
-    OPTIONS,
-    SELECTORS,
-    WEIGHTED_SELECTORS,
-    balanced,
-    ccs,
-    directed,
-    drop_quota,
-    easiest,
-    hardest,
-    partly_balanced,
-    quota,
-    random,
-    with_floor,
-)
-from datadiet.selectors.parts import shared_places
+from datadiet.errors import ArgumentError
+from datadiet.selectors import NEEDS, OPTIONS, SELECTORS, WEIGHTED_SELECTORS
+from datadiet.selectors.groups import shared_places
+from datadiet.selectors.quotas import balanced, directed, drop_quota, partly_balanced, quota, with_floor
+from datadiet.selectors.ranked import easiest, hardest
+from datadiet.selectors.sampled import random
+from datadiet.selectors.strata import ccs
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ccs.json").read_text())["by_class"]
 COMMON = {"values", "count", "seed", "epoch", "groups", "ids"}

@@ -16,25 +16,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.selectors import (
-    NEEDS,
-    SELECTORS,
-    OffsetError,
-    balanced,
-    ccs,
-    easiest,
-    epsilon,
-    hardest,
-    infobatch,
-    proportional,
-    quota,
-    random,
-    seta,
-    uncertain,
-    window,
-    with_floor,
-)
+from datadiet.errors import ArgumentError
+from datadiet.selectors import NEEDS, SELECTORS
+from datadiet.selectors.quotas import balanced, quota, with_floor
+from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
+from datadiet.selectors.sampled import epsilon, infobatch, proportional, random, uncertain
+from datadiet.selectors.strata import ccs, seta
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "exact_selection.json").read_text())
 Select = Callable[..., Any]
@@ -417,7 +404,7 @@ def test_floors_hold_for_any_number_of_groups(groups: int) -> None:
 
 
 def _first_rows(values: np.ndarray, count: int, **_: Any) -> Any:
-    from datadiet.records import Selection
+    from datadiet.types import Selection
 
     return Selection(np.arange(count))
 

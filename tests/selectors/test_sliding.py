@@ -12,9 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.selectors import kmeans_groups, seta
-from datadiet.selectors.sliding import window_start
+from datadiet.errors import ArgumentError
+from datadiet.selectors.strata import kmeans_groups, seta, window_start
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "seta.json").read_text())
 

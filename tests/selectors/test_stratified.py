@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.selectors import OffsetError, both_ends, ccs, hardest, stratified
-from datadiet.selectors.parts import even_places
-from datadiet.selectors.stratified import filled_places, stratum
+from datadiet.errors import ArgumentError
+from datadiet.selectors.groups import even_places
+from datadiet.selectors.ranked import OffsetError, hardest
+from datadiet.selectors.strata import both_ends, ccs, filled_places, stratified, stratum
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ccs.json").read_text())
 

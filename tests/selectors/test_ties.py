@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from datadiet.selectors import hardest, row_hash
-from datadiet.selectors.ties import largest, mix, top_mask
+from datadiet.selectors.base import largest, mix, row_hash, top_mask
+from datadiet.selectors.ranked import hardest
 
 SHAPES = {
     "no ties": lambda n, g: g.random(n, dtype=np.float32),

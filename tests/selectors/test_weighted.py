@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from datadiet.checks import ArgumentError
-from datadiet.records import Selection
-from datadiet.selectors import balanced, infobatch, infobatch_count, proportional, with_floor
+from datadiet.errors import ArgumentError
+from datadiet.selectors.quotas import balanced, with_floor
+from datadiet.selectors.sampled import infobatch, infobatch_count, proportional
+from datadiet.types import Selection
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "infobatch.json").read_text())
 EPOCHS = [(run["ratio"], epoch) for run in GOLDEN["runs"] for epoch in run["epochs"]]

@@ -7,18 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from datadiet.checks import DataError
-from datadiet.records import EpochPlan, Scores
-from datadiet.store import (
-    MANIFEST,
-    PartedTable,
-    ScoreStore,
-    append_plan,
-    last_values,
-    read_table,
-    slices,
-    write_atomically,
-)
+from datadiet.errors import DataError
+from datadiet.files import write_atomically
+from datadiet.store import tables as slices
+from datadiet.store.tables import MANIFEST, PartedTable, ScoreStore, append_plan, last_values, read_table
+from datadiet.types import EpochPlan, Scores
 
 
 def scores(rows, values, epoch=0, source="train"):

@@ -7,11 +7,12 @@ import builtins
 import numpy as np
 import pytest
 
-from datadiet import suspects
-from datadiet.checks import ArgumentError, DataError, MissingExtraError
-from datadiet.records import Scores
-from datadiet.store import ScoreStore
-from datadiet.suspects import Ranking, from_runs, most_suspected, past_threshold, threshold_samples
+from datadiet import noise
+from datadiet.errors import ArgumentError, DataError, MissingExtraError
+from datadiet.noise.rankings import Ranking, from_runs, most_suspected
+from datadiet.noise.threshold import past_threshold, threshold_samples
+from datadiet.store.tables import ScoreStore
+from datadiet.types import Scores
 from planted_noise import planted
 
 RATE = 0.1
@@ -21,9 +22,9 @@ ROWS = 2000
 def rankings(data):
     gold = data.held_out[np.arange(ROWS), data.labels]
     return {
-        "aum": suspects.aum(data.columns["margin"]),
-        "el2n": suspects.el2n_window(data.columns["el2n"][:2]),
-        "irreducible": suspects.irreducible(-np.log(gold)),
+        "aum": noise.aum(data.columns["margin"]),
+        "el2n": noise.el2n_window(data.columns["el2n"][:2]),
+        "irreducible": noise.irreducible(-np.log(gold)),
     }
 
 
@@ -54,15 +55,15 @@ def test_on_hard_data_all_rankings_beat_chance_by_far():
 
 def test_more_seeds_do_not_rank_worse():
     one, two = planted(RATE, apart=2.5), planted(RATE, apart=2.5, epochs=6)
-    short = most_suspected(suspects.el2n_window(one.columns["el2n"][:1]), RATE)
-    long = most_suspected(suspects.el2n_window(two.columns["el2n"]), RATE)
+    short = most_suspected(noise.el2n_window(one.columns["el2n"][:1]), RATE)
+    long = most_suspected(noise.el2n_window(two.columns["el2n"]), RATE)
     assert two.flipped[long].mean() >= one.flipped[short].mean()
 
 
 def test_cleanlab_finds_them_too():
     pytest.importorskip("cleanlab")
     data = planted(RATE)
-    values = suspects.cleanlab_values(data.held_out, data.labels)
+    values = noise.cleanlab_values(data.held_out, data.labels)
     assert ((values >= 0) & (values <= 1)).all()
     assert data.flipped[most_suspected(values, RATE)].mean() > 0.95
 
@@ -77,20 +78,20 @@ def test_without_cleanlab_the_install_line_is_told(monkeypatch):
 
     monkeypatch.setattr(builtins, "__import__", missing)
     with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[cleanlab\]'"):
-        suspects.cleanlab_values(np.eye(2), [0, 1])
+        noise.cleanlab_values(np.eye(2), [0, 1])
 
 
 def test_the_reducible_loss_ranks_what_was_learned_by_heart():
     # both have an unknowable label for the other model; the trained one has memorised the first alone
-    assert suspects.irreducible([4.0, 4.0], [0.1, 3.9]).argmax() == 0
+    assert noise.irreducible([4.0, 4.0], [0.1, 3.9]).argmax() == 0
     with pytest.raises(ArgumentError, match=r"irreducible losses must be finite; rows \[1\]"):
-        suspects.irreducible([1.0, np.inf])
+        noise.irreducible([1.0, np.inf])
 
 
 def test_aum_by_hand_with_a_row_that_rested():
-    assert suspects.aum([[-1.0, 2.0], [-3.0, np.nan]]).tolist() == [-2.0, 2.0]
+    assert noise.aum([[-1.0, 2.0], [-3.0, np.nan]]).tolist() == [-2.0, 2.0]
     with pytest.raises(ArgumentError, match=r"no value in any epoch, e\.g\. \[0\]"):
-        suspects.aum([[np.nan, 1.0]])
+        noise.aum([[np.nan, 1.0]])
 
 
 # ---- threshold samples
@@ -110,7 +111,7 @@ def test_rows_past_the_threshold_are_the_flipped_ones():
     data = planted(0.3)
     wrong = np.flatnonzero(data.flipped)
     fake, flipped = wrong[: len(wrong) // 2], wrong[len(wrong) // 2 :]
-    found = past_threshold(suspects.aum(data.columns["margin"]), fake, percentile=90)
+    found = past_threshold(noise.aum(data.columns["margin"]), fake, percentile=90)
     assert not found[fake].any()
     assert found[flipped].mean() > 0.8
     assert np.isin(np.flatnonzero(found), flipped).mean() > 0.8
@@ -164,7 +165,7 @@ def test_runs_of_several_seeds_are_ranked_together(tmp_path):
     ranking = from_runs([write_run(tmp_path / "a", one), write_run(tmp_path / "b", two)])
     assert ranking.ids[:2] == ("id0", "id1")
     expected = np.concatenate([one.columns["margin"][:2], two.columns["margin"][:2]])
-    assert np.allclose(ranking.values["aum"], suspects.aum(expected))
+    assert np.allclose(ranking.values["aum"], noise.aum(expected))
     assert one.flipped[ranking.top(RATE)].mean() > 0.95
 
 

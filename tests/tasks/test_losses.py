@@ -10,9 +10,8 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from datadiet.config import FinetuneConfig
-from datadiet.data.records import Dataset
-from datadiet.tasks.losses import multi_label_loss, word_loss
-from datadiet.training_loss import class_weights, own_loss
+from datadiet.data.schema import Dataset
+from datadiet.tasks.losses import class_weights, multi_label_loss, own_loss, word_loss
 from tiny import SLOTS, toy_multi_label, toy_tags
 
 

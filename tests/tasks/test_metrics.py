@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datadiet.run_folder import MAIN_METRIC, METRICS
+from datadiet.store.run_folder import MAIN_METRIC, METRICS
 from datadiet.tasks.base import Prediction
 from datadiet.tasks.metrics import (
     classification_metrics,

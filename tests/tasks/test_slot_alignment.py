@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from datadiet.checks import ArgumentError
-from datadiet.data.records import Examples
-from datadiet.models import IntentSlotOutput
-from datadiet.tasks import IntentSlotTask
-from datadiet.tasks.words import needs_space
+from datadiet.data.schema import Examples
+from datadiet.errors import ArgumentError
+from datadiet.tasks.intent_slot import IntentSlotTask
+from datadiet.tasks.joint_model import IntentSlotOutput
+from datadiet.tasks.tagging import needs_space
 from tiny import KINDS, tiny_tokenizer
 
 TASK = IntentSlotTask(("go", "stay"), ("B-city", "I-city", "O"))

@@ -7,10 +7,12 @@ import pytest
 import torch
 from transformers import AutoModelForTokenClassification
 
-from datadiet.checks import ArgumentError
-from datadiet.data.records import Examples
-from datadiet.models import load_saved
-from datadiet.tasks import MultiLabelTask, TokenClassificationTask, task_of_saved_model
+from datadiet.data.schema import Examples
+from datadiet.errors import ArgumentError
+from datadiet.tasks import task_of_saved_model
+from datadiet.tasks.loading import load_saved
+from datadiet.tasks.sequence import MultiLabelTask
+from datadiet.tasks.tagging import TokenClassificationTask
 from tiny import SLOTS, tiny_intent_slot, tiny_model_folder, tiny_tokenizer
 
 TASK = TokenClassificationTask(SLOTS)

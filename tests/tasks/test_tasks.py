@@ -9,20 +9,14 @@ import pytest
 import torch
 from transformers import AutoConfig, Trainer, TrainingArguments
 
-from datadiet.checks import ArgumentError, DataError
-from datadiet.data.records import Dataset, Examples
-from datadiet.tasks import (
-    TASKS,
-    ClassificationTask,
-    IntentSlotTask,
-    MultiLabelTask,
-    RegressionTask,
-    TokenClassificationTask,
-    signals_of,
-    task_for,
-    task_of_saved_model,
-)
+from datadiet.data.schema import Dataset, Examples
+from datadiet.errors import ArgumentError, DataError
+from datadiet.tasks import TASKS, task_for, task_of_saved_model
+from datadiet.tasks.base import signals_of
+from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.losses import word_loss
+from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
+from datadiet.tasks.tagging import TokenClassificationTask
 from tiny import (
     INTENTS,
     KEYWORDS,

@@ -1,26 +1,83 @@
-"""The command line: thin. Arguments in, one call, a table or JSON out; heavy imports happen inside the commands."""
+"""`datadiet demo`: train the packaged model in full and on a diet.
+
+`datadiet methods`: list what there is.
+
+`datadiet report`: write the page of a run or of a comparison.
+
+The command line: thin. Arguments in, one call, a table or JSON out; heavy imports happen inside the commands.
+"""
 
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.text import Text
 
 from datadiet import __version__
-from datadiet.cli.call import Call
+from datadiet.catalogue import METHODS
+from datadiet.catalogue import as_json as methods_as_json
 from datadiet.cli.compare import compare
-from datadiet.cli.demo import demo
+from datadiet.cli.console import Command, Group, answer, quiet_stdout, reported, stderr, stdout
 from datadiet.cli.finetune import finetune
-from datadiet.cli.methods import methods
+from datadiet.cli.options import AsJson, Call, Debug
 from datadiet.cli.predict import predict
-from datadiet.cli.report import report
+from datadiet.cli.progress import display_for
 from datadiet.cli.score import score
 from datadiet.cli.select import select
-from datadiet.cli.usage import Command, Group
-from datadiet.display.console import stdout
+from datadiet.cli.tables import demo_table, methods_table
+from datadiet.jobs import demo as demo_words
 
-__all__ = ["Call", "app", "run"]
+
+def demo(
+    output: Annotated[Path, typer.Option(help="Receives full/, diet/ and demo.json.")] = Path("runs/demo"),
+    train_rows: Annotated[int, typer.Option(help="Training rows of SNIPS.")] = 2000,
+    epochs: Annotated[int, typer.Option(help="Epochs of both runs.")] = 6,
+    keep: Annotated[float, typer.Option(help="Share kept by the diet, above 0 and below 1.")] = 0.5,
+    model: Annotated[str, typer.Option(help="A hub name, a local folder, or minilm (packaged).")] = "minilm",
+    seed: Annotated[int, typer.Option(help="Seed of both runs.")] = 0,
+    precision: Annotated[str, typer.Option(help="auto, fp32, bf16, fp16.")] = "auto",
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier demo in the same folder.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Train the packaged model on the packaged data, in full and on a diet, and compare: minutes on two CPU cores."""
+    with (
+        reported(debug, lambda: f"interrupted; start again with: datadiet demo --force --output {output}"),
+        quiet_stdout(as_json),
+    ):
+        from datadiet.jobs.demo import DemoOptions, busy_note, run_demo
+
+        (stderr() if as_json else stdout()).print("importing torch and transformers ...", style="dim")
+        options = DemoOptions(train_rows, epochs, keep, model, seed=seed, precision=precision)
+        console = stdout()
+        result = run_demo(output, lambda title: display_for(console, as_json, title), options=options, force=force)
+    closing = Text(busy_note(result) + demo_words.CLOSING)
+    answer(as_json, result, demo_table(result), closing, commands=demo_words.next_commands(output))
+
+
+def methods(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Every score, selector, history and rescore mode: formula, needs, cost, paper."""
+    with reported(debug):
+        answer(as_json, methods_as_json(), methods_table(METHODS))
+
+
+def report(
+    path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder of datadiet compare.")],
+    output: Annotated[Path | None, typer.Option(help="The page; report.html in the folder by default.")] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Write one self-contained HTML page about a run or a comparison, and its table in Markdown."""
+    with reported(debug):
+        from datadiet.reporting import report as write_report
+
+        page = write_report(path, output)
+    table = page.with_suffix(".md")
+    answer(as_json, {"page": str(page), "table": str(table)}, commands=f"Wrote {page} and {table}")
+
 
 app = typer.Typer(
     name="datadiet",

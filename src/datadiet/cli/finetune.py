@@ -1,19 +1,84 @@
-"""`datadiet finetune`: fine-tune a model on a diet."""
+"""`datadiet finetune`: from flags and files to a run that is started or resumed.
+
+`datadiet finetune`: fine-tune a model on a diet.
+"""
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from datadiet.cli.call import AsJson, Debug, is_given, started
-from datadiet.commands.finetune import next_command, resume_hint, settings_of
-from datadiet.commands.finetune import run as run_finetune
-from datadiet.commands.options import DATA_HELP, settings_given, with_flags
-from datadiet.display import display_for, summary_table
-from datadiet.display.console import answer, quiet_stdout, stdout
-from datadiet.display.errors import reported
+from datadiet.cli.console import answer, quiet_stdout, reported, stdout
+from datadiet.cli.options import AsJson, Debug, config_of, is_given, settings_given, started, with_flags
+from datadiet.cli.progress import display_for
+from datadiet.cli.tables import summary_table
+from datadiet.config import DATA_HELP, FinetuneConfig, flag_name, read_config
+from datadiet.errors import Problems
+from datadiet.types import Json, Listener
+
+
+def settings_of(given: Mapping[str, Any], config: Path | None, resume: Path | None) -> FinetuneConfig | None:
+    """The run that was asked for; None where one is resumed, which has its own.
+
+    Args:
+        given: What stands on the command line.
+        config: A YAML file of options; flags win.
+        resume: The folder of an interrupted run.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    if resume is not None:
+        _refuse_beside_resume(resume, given, config)
+        return None
+    return config_of(given) if config is None else read_config(config, **given)
+
+
+def _refuse_beside_resume(resume: Path, given: Mapping[str, Any], config: Path | None) -> None:
+    """A resumed run has the options it was started with: others would have no effect."""
+    problems = Problems()
+    for field in [*given, *(["config"] if config is not None else [])]:
+        name = "DATA" if field == "data" else flag_name(field)
+        problems.add(f"{name} has no effect beside --resume, which goes on with the options in {resume}: leave it out.")
+    problems.check(resume.is_dir(), f"{resume} is no run folder: --resume needs the --output of an interrupted run.")
+    problems.raise_any()
+
+
+def run(
+    settings: FinetuneConfig | None, resume: Path | None, display: AbstractContextManager[Listener], started: float
+) -> Json:
+    """Start a run, or go on with one; torch is imported here.
+
+    Args:
+        settings: Of a new run.
+        resume: The folder of an interrupted one, where there are no settings.
+        display: Draws while it lasts.
+        started: `time.perf_counter()` from where the total time counts.
+    """
+    with display as listener:
+        listener.phase("importing torch and transformers")
+        from datadiet.jobs.finetune import finetune, resume_run
+
+        if settings is not None:
+            return finetune(settings, listener=listener, started=started)
+        return resume_run(resume or Path(), listener=listener, started=started)
+
+
+def resume_hint(folder: object) -> str:
+    """What to type after Ctrl-C; a run folder exists from the moment the training starts."""
+    if folder is not None and (Path(str(folder)) / "config.yaml").is_file():
+        return f"interrupted; go on with: datadiet finetune --resume {shlex.quote(str(folder))}"
+    return "interrupted before the training began; nothing has been written"
+
+
+def next_command(folder: object) -> str:
+    """What to type when the run is done."""
+    return f'\nPredict with: datadiet predict --model {shlex.quote(str(folder))}/model --text "..."'
 
 
 @with_flags()
@@ -35,5 +100,5 @@ def finetune(
         given |= {} if data is None else {"data": data}
         settings = settings_of(given, config, resume)  # checked before anything heavy is imported
         folder = Path(settings.output) if settings is not None else resume
-        result = run_finetune(settings, resume, display_for(stdout(), as_json, title=str(folder)), started(ctx))
+        result = run(settings, resume, display_for(stdout(), as_json, title=str(folder)), started(ctx))
     answer(as_json, result, summary_table(result, str(folder)), commands=next_command(folder))

@@ -1,21 +1,48 @@
-"""`datadiet predict`: predict new text."""
+"""What the command line says of predictions.
+
+`datadiet predict`: predict new text.
+"""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from rich.text import Text
 
-from datadiet.cli.call import AsJson, Debug
-from datadiet.commands.options import with_flags
-from datadiet.commands.predict import STDOUT, Request, check_request
-from datadiet.commands.predict import predict as run_predict
+from datadiet.cli.console import print_json, quiet_stdout, reported, show, stderr, stdout
+from datadiet.cli.options import AsJson, Debug, with_flags
+from datadiet.cli.progress import display_for
+from datadiet.cli.tables import metrics_table, prediction_table
 from datadiet.config import COLUMNS
-from datadiet.display import display_for
-from datadiet.display.console import quiet_stdout, stdout
-from datadiet.display.errors import reported
-from datadiet.display.predictions import show_predictions
+from datadiet.jobs.predict import STDOUT, Predicted, Request, check_request, write_jsonl
+from datadiet.jobs.predict import predict as run_predict
+
+
+def show_predictions(predicted: Predicted, request: Request, as_json: bool) -> None:
+    """Standard output holds either the lines, or one JSON object, or what a person wants to know.
+
+    Args:
+        predicted: What came out.
+        request: What was asked for.
+        as_json: With --json.
+    """
+    to_file = request.output != STDOUT
+    if as_json:
+        rest = {"output": request.output, "rows": len(predicted.lines)} if to_file else {"predictions": predicted.lines}
+        print_json({**rest, "metrics": predicted.metrics})
+        return
+    if to_file:
+        show(Text(f"Wrote {len(predicted.lines):,} predictions to {request.output}"))
+    elif request.text is not None and sys.stdout.isatty():
+        show(prediction_table(predicted.lines[0]))
+    else:
+        write_jsonl(predicted.lines, sys.stdout)
+    if predicted.metrics is not None:
+        (stdout() if to_file else stderr()).print(metrics_table({"value": predicted.metrics}))
+
 
 PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .conll, .txt), or a data set whose test split is predicted."
 

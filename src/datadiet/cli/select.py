@@ -7,16 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from datadiet.cli.call import AsJson, Debug, is_given
-from datadiet.commands.options import DATA_HELP, settings_given, with_flags
-from datadiet.commands.select import READING
-from datadiet.commands.select import Request as SelectRequest
-from datadiet.commands.select import checked as check_selection
-from datadiet.commands.select import select as run_select
-from datadiet.display import display_for
-from datadiet.display.console import answer, quiet_stdout, stdout
-from datadiet.display.errors import reported
-from datadiet.display.selection import selection_table
+from datadiet.cli.console import answer, quiet_stdout, reported, stdout
+from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
+from datadiet.cli.progress import display_for
+from datadiet.cli.tables import selection_table
+from datadiet.config import DATA_HELP
+from datadiet.jobs.select import READING
+from datadiet.jobs.select import Request as SelectRequest
+from datadiet.jobs.select import checked as check_selection
+from datadiet.jobs.select import select as run_select
 
 
 @with_flags(READING)

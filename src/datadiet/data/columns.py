@@ -6,9 +6,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
-from datadiet.checks import Problems, unknown
-from datadiet.data.records import Columns
+from datadiet.data.schema import Columns
 from datadiet.data.tables import Table, listed
+from datadiet.errors import Problems, unknown
 
 # compared without case and signs: "Text_A" is "texta"
 PAIRS = (

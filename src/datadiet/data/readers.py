@@ -1,21 +1,215 @@
-"""Data files to tables, by their ending; from bytes, so that packaged and compressed files read alike."""
+"""JSON to tables: an object a line, or one array of objects.
+
+Text with separators to tables: csv as the csv module reads it, tsv with quotes as ordinary characters.
+
+Parquet files to tables, with the class names that the `datasets` library writes beside.
+
+Data files to tables, by their ending; from bytes, so that packaged and compressed files read alike.
+"""
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
+import json
 import re
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datadiet.checks import DataError
-from datadiet.data.conll import looks_like_conll, parse_conll
-from datadiet.data.decoding import read_bytes, text_lines
-from datadiet.data.json_rows import read_json, read_jsonl
-from datadiet.data.parquet import read_parquet
-from datadiet.data.separated import read_csv, read_tsv
-from datadiet.data.tables import Table
+from datadiet.data.tables import Table, decoded, listed, not_utf8, numbered_problem, read_bytes, text_lines
+from datadiet.data.tagging import looks_like_conll, parse_conll
+from datadiet.errors import DataError
+
+
+def read_jsonl(data: bytes, place: str) -> Table:
+    """One JSON object a line; blank lines are skipped.
+
+    Raises:
+        DataError: For broken lines, all of them in one sentence.
+
+    Example:
+        >>> read_jsonl(b'{"text": "good"}', "train.jsonl").columns
+        {'text': ['good']}
+    """
+    columns: dict[str, list[Any]] = {}
+    lines: list[int] = []
+    broken = []
+    for number, line in _numbered_lines(data, place):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            broken.append((number, f"not valid JSON ({error})"))
+            continue
+        if not isinstance(row, dict):
+            broken.append((number, f"expected an object such as {{...}}, found {type(row).__name__}"))
+            continue
+        _add_row(columns, row, len(lines))
+        lines.append(number)
+    if broken:
+        raise DataError(numbered_problem(place, "line", broken, "mend the line or remove it"))
+    return Table(place, columns, len(lines), lines)
+
+
+def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
+    """Lines from 1, decoded one by one: a whole file decoded and split takes several times its size."""
+    # lines of bytes end at \n alone; JSON strings may hold U+2028 and its kin
+    for number, line in enumerate(io.BytesIO(data), start=1):
+        try:
+            yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n")
+        except UnicodeDecodeError as error:
+            raise DataError(not_utf8(place, number)) from error
+
+
+def _add_row(columns: dict[str, list[Any]], row: Mapping[str, Any], before: int) -> None:
+    """Add a row to columns that hold `before` rows; what it lacks is None."""
+    for name, value in row.items():
+        if name not in columns:
+            columns[name] = [None] * before
+        columns[name].append(value)
+    if len(row) < len(columns):
+        for held in columns.values():
+            held += [None] * (before + 1 - len(held))
+
+
+def read_json(data: bytes, place: str) -> Table:
+    """JSON lines, or one array of objects.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    text = decoded(data, place)
+    if not text.lstrip().startswith("["):
+        return read_jsonl(data, place)
+    try:
+        rows = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{place}: not valid JSON ({error}); mend the file.") from error
+    odd = [(number, f"expected an object, found {type(row).__name__}") for number, row in _odd_rows(rows)]
+    if odd:
+        raise DataError(numbered_problem(place, "row", odd, "mend the row or remove it"))
+    return Table(place, _columns(rows), len(rows))
+
+
+def _odd_rows(rows: Iterable[Any]) -> list[tuple[int, Any]]:
+    return [(number, row) for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]
+
+
+def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def read_csv(data: bytes, place: str, delimiter: str = ",") -> Table:
+    """A header, then rows, quoted as the csv module reads them; a row's line is the one it starts on.
+
+    Raises:
+        DataError: For rows whose number of fields differs from the header's.
+    """
+    reader = csv.reader(io.StringIO(decoded(data, place), newline=""), delimiter=delimiter)
+    rows: list[tuple[int, list[str]]] = []
+    start = 1
+    try:
+        for fields in reader:
+            rows.append((start, fields))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        remedy = "mend the quotes, or save the data as jsonl"
+        raise DataError(
+            numbered_problem(place, "line", [(start, f"cannot be read as csv ({error})")], remedy)
+        ) from error
+    return _with_header([(number, fields) for number, fields in rows if fields], place)
+
+
+def read_tsv(data: bytes, place: str) -> Table:
+    r"""A header, then rows; quotes are ordinary characters, as in GLUE's files, where they stand unpaired.
+
+    A field is taken out of its quotes only where a csv writer must have put it there: all quotes inside are doubled,
+    and there are some. A header in quotes means that everything is quoted, and the csv rules hold.
+
+    Raises:
+        DataError: For rows whose number of fields differs from the header's.
+
+    Example:
+        >>> read_tsv(b'text\tlabel\n"a stray quote\t1', "train.tsv").columns
+        {'text': ['"a stray quote'], 'label': ['1']}
+    """
+    text = decoded(data, place)
+    if text.startswith('"'):
+        return read_csv(data, place, delimiter="\t")
+    lines = ((number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1))
+    return _with_header([(number, [_unquoted(f) for f in line.split("\t")]) for number, line in lines if line], place)
+
+
+def _unquoted(field: str) -> str:
+    if len(field) < 4 or field[0] != '"' or field[-1] != '"':
+        return field
+    pairs_removed = field[1:-1].replace('""', "")
+    must_be_quoted = '"' not in pairs_removed and len(pairs_removed) < len(field) - 2
+    return field[1:-1].replace('""', '"') if must_be_quoted else field
+
+
+def _with_header(rows: Sequence[tuple[int, list[str]]], place: str) -> Table:
+    if not rows:
+        return Table(place, {}, 0, [], textual=True)
+    (_, header), *body = rows
+    names = [name.strip() for name in header]
+    repeated = sorted({name for name in names if name and names.count(name) > 1})
+    if repeated:
+        raise DataError(f"{place}, line {rows[0][0]}: the header names {listed(repeated)} twice; rename one of them.")
+    uneven = [(n, f"the header has {len(names)} columns, this row {len(f)}") for n, f in body if len(f) != len(names)]
+    if uneven:
+        remedy = "quote what holds a separator (csv) or save the data as jsonl"
+        raise DataError(numbered_problem(place, "line", uneven, remedy))
+    cells = list(zip(*(fields for _, fields in body), strict=True)) or [()] * len(names)
+    # one column without a name is the row numbers that pandas writes; of several none could be told from another
+    columns = {name: list(held) for name, held in zip(names, cells, strict=True) if name or names.count(name) == 1}
+    return Table(place, columns, len(body), [number for number, _ in body], textual=True)
+
+
+def read_parquet(data: bytes, place: str) -> Table:
+    """A Parquet file; class numbers become names where `datasets` has written them beside.
+
+    Raises:
+        DataError: If it is no Parquet file.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.ParquetFile(pa.BufferReader(data)).read()
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{place}: not a readable Parquet file ({reason}); write it again.") from error
+    named = class_names(table.schema.metadata or {})
+    columns = {name: table[name].to_pylist() for name in dict.fromkeys(table.column_names)}
+    columns |= {name: decode_classes(columns[name], names) for name, names in named.items() if name in columns}
+    return Table(place, columns, table.num_rows)
+
+
+def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
+    """Class names by column, from the schema metadata that the `datasets` library writes."""
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
+    inner = {name: held.get("feature", held) for name, held in features.items() if isinstance(held, dict)}
+    return {name: held["names"] for name, held in inner.items() if isinstance(held, dict) and held.get("names")}
+
+
+def decode_classes(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
+    """Class numbers, or lists of them, as names; a number of no class (-1) becomes None.
+
+    Example:
+        >>> decode_classes([1, -1, [0, 1]], ["no", "yes"])
+        ['yes', None, ['no', 'yes']]
+    """
+    known = dict(enumerate(names))
+    return [
+        decode_classes(v, names) if isinstance(v, list) else known.get(v) if isinstance(v, int) else v for v in values
+    ]
+
 
 _Reader = Callable[[bytes, str], Table]
 

@@ -1,4 +1,6 @@
-"""The diet: score, history, selector, schedule and store behind the one stateful object of the library.
+"""The state of a diet as arrays and plain values: the parts of it put together, and taken apart again.
+
+The diet: score, history, selector, schedule and store behind the one stateful object of the library.
 
 It knows nothing of trainers. Whoever trains calls, in this order: `begin` once; before each epoch `absorb` (what the
 last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pass saw), then `plan`; in each step
@@ -19,21 +21,48 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.adaptive import AdaptiveSchedule
-from datadiet.checks import ArgumentError
-from datadiet.choosing import Known, Rows, checked_row_weights, weighed
-from datadiet.current_values import CurrentValues
-from datadiet.deciding import Decider
-from datadiet.diet.checks import checked_values
-from datadiet.diet.options import DietOptions
-from datadiet.diet.state import joined, part, plan_of, plan_state
-from datadiet.records import EpochPlan, Json, Scores, Signals, Source
-from datadiet.schedules import BaseSchedule
-from datadiet.scores.free import OF_LABEL
-from datadiet.store import RunTables, ScoreStore, append_plan, last_values
-from datadiet.tolerance import Tolerance
-from datadiet.training_values import MOMENT, TrainingValues
-from datadiet.watching import Watch
+from datadiet.diet.choose import Known, Rows, checked_row_weights, weighed
+from datadiet.diet.options import DietOptions, checked_values
+from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
+from datadiet.diet.tolerance import Decider, Tolerance
+from datadiet.diet.values import MOMENT, CurrentValues, TrainingValues
+from datadiet.errors import ArgumentError
+from datadiet.noise.guard import Watch
+from datadiet.scores.reduce import OF_LABEL
+from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values
+from datadiet.types import EpochPlan, Json, Scores, Signals, Source
+
+_ROWS, _WEIGHTS = "plan.rows", "plan.weights"
+
+
+def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
+    """The states of several parts as one: arrays as `part.name`, plain values by part."""
+    arrays = {f"{part}.{name}": array for part, (held, _) in states.items() for name, array in held.items()}
+    return arrays, {part: numbers for part, (_, numbers) in states.items()}
+
+
+def part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
+    """The arrays of one part."""
+    start = f"{part}."
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
+
+
+def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
+    """The plan of the epoch that trains; both empty of it where there is none."""
+    if plan is None:
+        return {}, {"plan": None}
+    arrays = {_ROWS: plan.rows, _WEIGHTS: plan.weights}
+    held = {name: array for name, array in arrays.items() if array is not None}
+    return held, {"plan": [plan.epoch, plan.full, plan.round]}
+
+
+def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | None:
+    """The plan that `plan_state` was of."""
+    if numbers["plan"] is None:
+        return None
+    epoch, full, round_ = numbers["plan"]
+    weights = np.array(arrays[_WEIGHTS]) if _WEIGHTS in arrays else None
+    return EpochPlan(epoch, np.array(arrays[_ROWS]), full=full, round=round_, weights=weights)
 
 
 class Diet(DietOptions):
@@ -48,29 +77,30 @@ class Diet(DietOptions):
             `(values, count, *, seed, epoch, groups=None) -> Selection`.
         keep: Share kept, in (0, 1]; or a step-down `{epoch: share}`, in force from the first refresh at that epoch.
         tolerance: Instead of `keep`: points of the dev metric that may be lost. How many rows each cycle trains on is
-            then decided by the scores, with the dev metric as a guard (`datadiet.tolerance`); `judge` must be told
+            then decided by the scores, with the dev metric as a guard (`datadiet.diet.tolerance`); `judge` must be told
             that metric after every epoch, which `DietTrainer` and `datadiet finetune` do.
         combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
             `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
-        history: `last`, `mean`, `ema`, or one of `datadiet.history` with its options.
+        history: `last`, `mean`, `ema`, or one of `datadiet.scores.history` with its options.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
         refresh_every: Epochs from one selection to the next: 2, or 1 with a tolerance, unless said otherwise.
         anneal_epochs: Last epochs on everything.
         static: Choose once, after the warm-up.
         rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass, values come from the
-            training forward (dropout on), brought to one moment (`datadiet.drift`), and an example never seen is taken
-            first; `dropped`: those that did not train
+            training forward (dropout on), brought to one moment (`datadiet.diet.values`), and an example never seen is
+            taken first; `dropped`: those that did not train
             since the last refresh; `all`: every example, as in the paper.
         offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
-            labels contradict what the model is sure of, as many as that says (`datadiet.noise`), with any selector. By
-            default `auto` for `hardest` where each example has one class, else 0; `offset=0.0` is the published rule.
+            labels contradict what the model is sure of, as many as that says (`datadiet.noise.guard`), with any
+            selector. By default `auto` for `hardest` where each example has one class, else 0; `offset=0.0` is the
+            published rule.
         epsilon: Share drawn at random among the rest (`epsilon` only).
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
             `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
         score_options: Options of the score, by name, where it has some: `{"burn_out": 2}` of training dynamics; of a
             score of whole training sets they say how the values are made, which `datadiet finetune` does. See
-            `datadiet.score_options.SCORE_OPTIONS`.
+            `datadiet.suitable.SCORE_OPTIONS`.
         scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
             with `warmup_epochs=0`.
         signals: `(outputs, batch) -> Signals`, for models whose outputs are not recognised.
@@ -128,7 +158,7 @@ class Diet(DietOptions):
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
             row_weights: float `(num_examples,)`, above 0: what the loss of each row counts, such as how many rows it
-                stands for. A selector's own weights come on top; see `datadiet.choosing.weighed`.
+                stands for. A selector's own weights come on top; see `datadiet.diet.choose.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             state: What `state_dict` gave, to go on from there.
@@ -258,7 +288,7 @@ class Diet(DietOptions):
         return self._planned if self.decider is None else self.decider.schedule
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
-        """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.tolerance.Tolerance.judge`."""
+        """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
         if self.decider is not None:
             self.decider.judge(epoch, value, rows, correlation=correlation)
 

@@ -11,18 +11,16 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
-from datadiet import run_folder
-from datadiet.checks import DataError
-from datadiet.comparison.results import RUNS, read_comparison
-from datadiet.comparison.words import three_digits
-from datadiet.display.words import percent
-from datadiet.records import Json
-from datadiet.reporting import figures
-from datadiet.reporting.dynamics import Kept, read_plans
-from datadiet.reporting.markdown import markdown_table
+from datadiet.compare.run import RUNS, read_comparison
+from datadiet.compare.verdict import three_digits
+from datadiet.errors import DataError
+from datadiet.formatting import markdown_table, percent, seconds
+from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Table
+from datadiet.reporting.rows import Kept, read_plans
 from datadiet.reporting.run_page import dev_curve, footer, recalls, tested_predictions
-from datadiet.reporting.words import seconds
+from datadiet.store import run_folder
+from datadiet.types import Json
 
 LEFT_OUT = ("nll", "mse", "macro_f1")
 SPENT = {"price": ("price of a run", "money saved"), "energy": ("kWh of a run", "energy saved")}
@@ -163,9 +161,9 @@ def _saved(line: Json, name: str) -> str:
 def _time(found: Json) -> Table:
     rows = []
     for name, costs in _median_costs(found).items():
-        rows.append([name, *(f"{costs[key]:.1f}" for key in figures.ACCOUNTS), seconds(costs["total_s"])])
+        rows.append([name, *(f"{costs[key]:.1f}" for key in plot.ACCOUNTS), seconds(costs["total_s"])])
     return Table(
-        "Where the time went", ["method", *figures.ACCOUNTS.values(), "all"], rows, "Seconds, medians over the seeds."
+        "Where the time went", ["method", *plot.ACCOUNTS.values(), "all"], rows, "Seconds, medians over the seeds."
     )
 
 
@@ -174,7 +172,7 @@ def _median_costs(found: Json) -> dict[str, dict[str, float]]:
     for run in found["runs"]:
         if run["status"] == "done":
             by_method.setdefault(_arm(run["name"]), []).append(run["cost"])
-    keys = (*figures.ACCOUNTS, "total_s")
+    keys = (*plot.ACCOUNTS, "total_s")
     return {
         name: {key: statistics.median(cost[key] for cost in costs) for key in keys} for name, costs in by_method.items()
     }
@@ -214,14 +212,14 @@ def _worst(means: Recalls, counts: Mapping[str, int], task: str) -> list[Table]:
 def _drawings(
     folder: Path, found: Json, results: Mapping[str, Json], means: Recalls, counts: Mapping[str, int]
 ) -> list[Drawing]:
-    svg = figures.svg
+    svg = plot.svg
     drawings = []
     if any(line["saved"]["finetune_s"] and line["comparable_times"] for line in found["methods"]):
         caption = (
             "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
             "only the tokens that trained would have been paid for."
         )
-        drawings.append(Drawing("What time buys", caption, svg(figures.frontier(found))))
+        drawings.append(Drawing("What time buys", caption, svg(plot.frontier_figure(found))))
     curves: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {}
     metric = None
     for name, result in results.items():
@@ -233,15 +231,15 @@ def _drawings(
             Drawing(
                 "Time to target",
                 "After each epoch, on dev; one line per run.",
-                svg(figures.time_to_target(curves, metric)),
+                svg(plot.time_to_target(curves, metric)),
             )
         )
     drawings.append(
-        Drawing("Where the time went", "Medians over the seeds.", svg(figures.where_time_went(_median_costs(found))))
+        Drawing("Where the time went", "Medians over the seeds.", svg(plot.where_time_went(_median_costs(found))))
     )
     if means:
         drawings.append(
-            Drawing("Quality by class", "Mean over the seeds, worst first.", svg(figures.per_class(means, counts)))
+            Drawing("Quality by class", "Mean over the seeds, worst first.", svg(plot.per_class(means, counts)))
         )
     agreement = _agreement(folder, found, results)
     if agreement is not None:
@@ -270,4 +268,4 @@ def _agreement(folder: Path, found: Json, results: Mapping[str, Json]) -> Figure
     for (a, first), (b, second) in combinations(enumerate(names), 2):
         ours, theirs = chosen[first].last, chosen[second].last
         matrix[a, b] = matrix[b, a] = (ours & theirs).sum() / max(1, (ours | theirs).sum())
-    return figures.agreement(names, matrix)
+    return plot.agreement(names, matrix)

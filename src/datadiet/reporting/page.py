@@ -10,8 +10,8 @@ from typing import Any
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from datadiet.records import Json
-from datadiet.reporting.examples import embedded
+from datadiet.reporting.rows import embedded
+from datadiet.types import Json
 
 _TEMPLATES = resources.files("datadiet.reporting") / "templates"
 

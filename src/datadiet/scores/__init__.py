@@ -27,10 +27,11 @@ from datadiet.scores.reduce import (
     check_combination,
     combine_heads,
     example_values,
+    mask_tokens,
     reduce_tokens,
+    with_tokens,
 )
 from datadiet.scores.text import TEXT_SCORES, length, scdp
-from datadiet.scores.tokens import mask_tokens, with_tokens
 
 # for names on the command line only; in Python the functions are passed themselves
 SCORES: dict[str, Score] = {

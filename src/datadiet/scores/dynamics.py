@@ -1,32 +1,121 @@
-"""Scores of training dynamics: what the values of several rounds, recorded for free, say of each example.
+"""Arithmetic over rounds in which not every example was seen: float64 `(rounds, n)`, nan where not.
+
+Scores of training dynamics: what the values of several rounds, recorded for free, say of each example.
 
 Pure NumPy functions over histories `(rounds, n)`, nan where an example was not seen in a round. A round is whatever
 was recorded: an epoch's training forwards, or a pass every few steps; only their order counts. Each function is the
 *score*, larger = harder, +inf for an example that was never seen. `training_dynamics` gives all quantities as they are
 published, in one record.
+
+Scores of training dynamics while a run goes on: a column that is recorded for free, a history, a transform.
+
+What each gives after a round equals the batch form of `datadiet.scores.dynamics` over all rounds so far, and takes a
+few bytes per example however many rounds there are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
-from datadiet.scores.rounds import (
-    COLUMNS,
-    RIGHT,
-    Floats,
-    events,
-    mean,
-    or_inf,
-    rates_of,
-    std,
-    table_of,
-    tables,
-    total,
-)
+from datadiet.errors import ArgumentError, Problems
+from datadiet.scores import history as histories
+from datadiet.scores.history import History, burnt_out
+
+Floats = NDArray[np.float64]
+COLUMNS = ("gold_probability", "correct", "margin", "el2n", "hidden_norm")  # of a score history
+RIGHT = 0.5  # as in `datadiet.scores.history.forgetting`
+MOST_NAMED = 5
+
+
+def tables(columns: Mapping[str, ArrayLike], burn_out: int | None) -> dict[str, Floats]:
+    """The columns that are known, checked and cut, of one shape."""
+    problems = Problems()
+    wanted = {name: columns[name] for name in COLUMNS if name in columns}
+    problems.check(bool(wanted), f"training dynamics need one of the columns {', '.join(COLUMNS)}; none was given.")
+    shapes = {name: np.shape(values) for name, values in wanted.items()}
+    same = len(set(shapes.values())) <= 1
+    problems.check(same, f"all columns must have one shape, got {', '.join(f'{k} {v}' for k, v in shapes.items())}.")
+    problems.raise_any()
+    return {name: table_of(name, values, burn_out) for name, values in wanted.items()}
+
+
+def table_of(name: str, values: ArrayLike, burn_out: int | None) -> Floats:
+    """One history as float64 `(rounds, n)`, its first `burn_out` rounds."""
+    table = np.asarray(values, np.float64)
+    if table.ndim != 2 or not len(table):
+        raise ArgumentError(f"{name} must have the shape (rounds, n) with a round at least, got {table.shape}.")
+    if burn_out is not None:
+        problems = Problems()
+        problems.whole("burn_out", burn_out, least=1)
+        problems.raise_any()
+        problems.check(burn_out <= len(table), f"burn_out must be at most the {len(table)} rounds, got {burn_out}.")
+        problems.raise_any()
+    infinite = np.flatnonzero(np.isinf(table).any(0))
+    if infinite.size:
+        named = ", ".join(map(str, infinite[:MOST_NAMED].tolist()))
+        raise ArgumentError(
+            f"{name} is infinite in {infinite.size} rows ({named}); it must be finite, or nan = unseen."
+        )
+    return table[:burn_out]
+
+
+def rates_of(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) -> Floats:
+    """One rate per round, 1 by default."""
+    if learning_rates is None:
+        return np.ones(rounds)
+    rates = np.asarray(learning_rates, np.float64)[:burn_out]
+    if rates.shape != (rounds,) or not np.all(np.isfinite(rates) & (rates > 0)):
+        raise ArgumentError(f"learning_rates must be {rounds} finite numbers above 0, one per round, got {rates}.")
+    return rates
+
+
+def times(table: Floats) -> Floats:
+    """In how many rounds each example has a value."""
+    seen: Floats = (~np.isnan(table)).sum(0).astype(np.float64)
+    return seen
+
+
+def total(table: Floats) -> Floats:
+    """Over the rounds that have a value; nan where none has."""
+    return np.where(times(table) > 0, np.nansum(table, axis=0), np.nan)
+
+
+def mean(table: Floats) -> Floats:
+    """Over the rounds that have a value; nan where none has."""
+    return total(table) / np.maximum(times(table), 1)
+
+
+def std(table: Floats) -> Floats:
+    """Population standard deviation over the rounds that have a value; nan where none has."""
+    # a constant stays 0: its mean would be off by rounding
+    gaps = table - _first(table)
+    centred = gaps - mean(gaps)
+    return np.sqrt(mean(centred**2))
+
+
+def _first(table: Floats) -> Floats:
+    """The first value of each example; nan where none is."""
+    return np.asarray(table[np.argmax(~np.isnan(table), axis=0), np.arange(table.shape[1])])
+
+
+def events(correct: Floats) -> Floats:
+    """1 -> 0 transitions; +inf where never right, nan where never seen."""
+    counts, before = np.zeros(correct.shape[1]), np.full(correct.shape[1], np.nan)
+    for right in correct:
+        seen = ~np.isnan(right)
+        counts += seen & (before >= RIGHT) & (right < RIGHT)
+        before = np.where(seen, right, before)
+    ever = (correct >= RIGHT).any(0)  # nan is not
+    return np.where(times(correct) == 0, np.nan, np.where(ever, counts, np.inf))
+
+
+def or_inf(values: Floats) -> Floats:
+    """+inf for nan: a score's sign of what was never seen."""
+    return np.where(np.isnan(values), np.inf, values)
 
 
 @dataclass(frozen=True)
@@ -276,3 +365,99 @@ def grand_last_layer(el2n: ArrayLike, hidden_norm: ArrayLike, *, burn_out: int |
     """
     held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
     return or_inf(mean(held["el2n"] * np.sqrt(1 + held["hidden_norm"] ** 2)))
+
+
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class DynamicScore:
+    """How a score of training dynamics is kept up to date.
+
+    Attributes:
+        columns: What it reads of the score history, names of `datadiet.scores.reduce.FREE`.
+        of_round: Those columns of one round to the value that goes into the history, float32 `(m,)`.
+        history: Makes its history.
+        transform: What the history says to the score, where the example was seen; larger = harder.
+    """
+
+    columns: tuple[str, ...]
+    of_round: Callable[..., Values]
+    history: Callable[[], History]
+    transform: Callable[[Values], Values]
+
+    def read(self, columns: Mapping[str, Values]) -> Values:
+        """The values of one round.
+
+        Args:
+            columns: float32 `(m,)` by name, of the examples that were seen; others are not looked at.
+
+        Returns:
+            float32 `(m,)`, for `started().update`.
+
+        Raises:
+            ArgumentError: If a column is missing, or has no finite value for some of the examples.
+
+        Example:
+            >>> DYNAMIC_SCORES["grand_last_layer"].read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
+            array([1., 2.], dtype=float32)
+        """
+        if missing := [name for name in self.columns if name not in columns]:
+            raise ArgumentError(f"this score needs the recorded {', '.join(missing)}, which are not there.")
+        parts = [np.asarray(columns[name], np.float32) for name in self.columns]
+        for name, part in zip(self.columns, parts, strict=True):
+            if bad := int(np.count_nonzero(~np.isfinite(part))):
+                raise ArgumentError(f"this score needs {name}, which is not finite for {bad} of {len(part)} {_WHY}.")
+        return np.asarray(self.of_round(*parts), np.float32)
+
+    def started(self, *, burn_out: int | None = None) -> History:
+        """Its history, whose `value` is the score: float32 `(n,)`, larger = harder, +inf for a row never seen.
+
+        Args:
+            burn_out: Take in the first so many rounds only.
+
+        Example:
+            >>> from datadiet.scores.history import over_rounds
+            >>> over_rounds(DYNAMIC_SCORES["confidence"].started(), [[0.5, np.nan], [1.0, np.nan]])
+            array([0.25, inf], dtype=float32)
+        """
+        plain = self.history() if burn_out is None else burnt_out(self.history(), burn_out)
+
+        def value(state: dict[str, Values]) -> Values:
+            held = plain.value(state)
+            seen = np.isfinite(held)
+            return np.where(seen, self.transform(np.where(seen, held, 0)), np.float32(np.inf)).astype(np.float32)
+
+        return History(plain.init, plain.update, value)
+
+
+_WHY = "examples (a regression has no gold class, and the input of the last layer is not found in every model)"
+
+
+def _same(values: Values) -> Values:
+    return values
+
+
+def _rest(values: Values) -> Values:
+    return 1 - values
+
+
+def _all() -> History:
+    return histories.mean(window=None)
+
+
+# names of the functions in `datadiet.scores.dynamics`
+DYNAMIC_SCORES: dict[str, DynamicScore] = {
+    "confidence": DynamicScore(("gold_probability",), _same, _all, _rest),
+    "variability": DynamicScore(("gold_probability",), _same, histories.std, _same),
+    "correctness": DynamicScore(("correct",), _same, _all, _rest),
+    "threshold_closeness": DynamicScore(("gold_probability",), _same, _all, lambda values: values * (1 - values)),
+    "forgetting": DynamicScore(("correct",), _same, histories.forgetting, _same),
+    "aum": DynamicScore(("margin",), _same, _all, _same),  # the column is the other logit minus the gold one
+    "tracin_self_influence": DynamicScore(
+        ("el2n", "hidden_norm"), lambda el2n, hidden: el2n**2 * (1 + hidden**2), _all, _same
+    ),
+    "grand_last_layer": DynamicScore(
+        ("el2n", "hidden_norm"), lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2), _all, _same
+    ),
+}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.checks import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import (
     BACKENDS,
     METRICS,

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from datadiet.checks import ArgumentError
+from datadiet.errors import ArgumentError
 
 # The largest EL2N of one decision: certain and wrong
 EL2N_MAX = 2.0**0.5

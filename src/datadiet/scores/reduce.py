@@ -7,21 +7,33 @@ errors of an example put end to end, `mean` is free of length, `sum` counts ever
 `f(v) = sign(v) * v^2`. Plain squares would call a token hard that is right by a wide margin. With signs kept, a harder
 token always makes a harder example, one decision alone keeps its own value, and tokens within heads within an example
 give the same as all of them at once.
+
+The hardest tokens of each sentence, and what is left of a sentence when only they count.
+
+Masking equals removing: every score, reduction and loss of a sentence with masked tokens is that of a sentence that
+never had them, since a masked token adds nothing to a sum and is not counted in a mean.
+
+What every forward pass says for free, kept beside the score for data maps, noise checks and later selections.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
-from datadiet.checks import ArgumentError, unknown
+from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_multi_hot
+from datadiet.scores.logits import margin as logit_margin
+from datadiet.types import HeadSignals, Signals
 
 if TYPE_CHECKING:
-    from datadiet.records import HeadSignals, Signals
     from datadiet.scores.logits import Score
+
 
 COMBINATIONS = ("norm", "mean", "sum")
 
@@ -36,7 +48,7 @@ def check_combination(how: str) -> None:
         >>> check_combination("norms")
         Traceback (most recent call last):
         ...
-        datadiet.checks.ArgumentError: unknown combination 'norms'; did you mean 'norm'? Allowed: mean, norm, sum.
+        datadiet.errors.ArgumentError: unknown combination 'norms'; did you mean 'norm'? Allowed: mean, norm, sum.
     """
     if how not in COMBINATIONS:
         raise ArgumentError(unknown("combination", how, COMBINATIONS))
@@ -133,8 +145,8 @@ def example_values(
         ArgumentError: If shapes, weights or the combination do not fit.
 
     Example:
-        >>> from datadiet.records import HeadSignals, Signals
-        >>> from datadiet.scores import el2n
+        >>> from datadiet.types import HeadSignals, Signals
+        >>> from datadiet.scores.logits import el2n
         >>> intent = HeadSignals(torch.zeros(1, 2), torch.tensor([0]))
         >>> slots = HeadSignals(torch.zeros(1, 2, 2), torch.tensor([[1, -100]]), torch.tensor([[True, False]]))
         >>> example_values(el2n, Signals({"intent": intent, "slots": slots})).round(decimals=4)
@@ -176,3 +188,183 @@ def _signed_square(values: Tensor) -> Tensor:
 
 def _signed_root(values: Tensor) -> Tensor:
     return values.sign() * values.abs().sqrt()
+
+
+IGNORED = -100
+
+
+def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> Tensor:
+    """Which tokens are among the hardest of their sentence.
+
+    Of `T` tokens that count the `ceil(keep * T)` largest values are kept, so at least one; of equal values the first.
+    The rest of the batch makes no difference to a sentence.
+
+    Args:
+        values: float `(batch, positions)`, larger = harder.
+        keep: Share of each sentence's tokens kept, in (0, 1].
+        mask: bool `(batch, positions)`, True where a position counts; None where all do.
+
+    Returns:
+        bool `(batch, positions)`, True where a token is kept: a `mask` of scores, and by
+        `labels.masked_fill(~kept, -100)` labels that leave the others out of the loss.
+
+    Raises:
+        ArgumentError: If `keep` is out of range, the shapes differ, or a value that counts is nan.
+
+    Example:
+        >>> values = torch.tensor([[0.1, 0.9, 0.5, 0.7]])
+        >>> mask_tokens(values, 0.5)
+        tensor([[False,  True, False,  True]])
+        >>> torch.tensor([[3, 1, 0, 2]]).masked_fill(~mask_tokens(values, 0.5), -100)
+        tensor([[-100,    1, -100,    2]])
+
+    Source: selective language modelling (Lin et al. 2024, arXiv 2404.07965), section 2.2, takes the share over the
+    batch; here it is taken in each sentence, so that a batch of one gives the same.
+    """
+    problems = Problems()
+    problems.share("keep", keep)
+    problems.raise_any(ArgumentError)
+    counted = torch.ones_like(values, dtype=torch.bool) if mask is None else mask.bool()
+    if values.dim() != 2 or counted.shape != values.shape:
+        raise ArgumentError(
+            f"tokens need values (batch, positions) and a mask of that shape: got {tuple(values.shape)} and "
+            f"{tuple(counted.shape)}."
+        )
+    if bool((values.isnan() & counted).any()):
+        rows = (values.isnan() & counted).any(-1).nonzero().flatten().tolist()
+        raise ArgumentError(f"values must be numbers, found nan in rows {', '.join(map(str, rows[:5]))} of the batch.")
+    ordered = values.detach().float().masked_fill(~counted, -torch.inf)
+    # a value may be -inf itself: what does not count comes after everything that does
+    by_value = ordered.argsort(dim=-1, descending=True, stable=True)
+    counting_first = counted.gather(-1, by_value).int().argsort(dim=-1, descending=True, stable=True)
+    rank = by_value.gather(-1, counting_first).argsort(dim=-1)  # (batch, positions), 0 = hardest that counts
+    counts = [math.ceil(keep * tokens - 1e-9) for tokens in counted.sum(-1).tolist()]
+    return counted & (rank < torch.tensor(counts, device=values.device).unsqueeze(-1))
+
+
+def with_tokens(head: HeadSignals, kept: Tensor) -> HeadSignals:
+    """A tagger's head of which only some tokens count.
+
+    Args:
+        head: With or without a mask.
+        kept: bool `(batch, positions)`, e.g. from `mask_tokens`.
+
+    Raises:
+        ArgumentError: If the shapes differ.
+
+    Example:
+        >>> head = HeadSignals(torch.zeros(1, 2, 3), torch.tensor([[1, 2]]), torch.tensor([[True, True]]))
+        >>> with_tokens(head, torch.tensor([[False, True]])).mask
+        tensor([[False,  True]])
+    """
+    if kept.shape != head.labels.shape:
+        raise ArgumentError(
+            f"the tokens kept need the labels' shape: got {tuple(kept.shape)} for labels {tuple(head.labels.shape)}."
+        )
+    return replace(head, mask=kept.bool() if head.mask is None else head.mask & kept.bool())
+
+
+FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
+OF_LABEL = ("label_loss", "label_margin")  # of the one label that an example has, for the noise guard
+
+
+class _Head(NamedTuple):
+    """The parts of one head, float32 `(batch,)` each; squares are sums over `positions`."""
+
+    probability: Tensor
+    margin: Tensor
+    loss: Tensor
+    squared_el2n: Tensor
+    correct: Tensor
+    squared_hidden: Tensor
+    positions: Tensor
+
+
+def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tensor]:
+    """What is recorded of each example at every forward pass.
+
+    Over the positions of a head and over the heads, the probability and the margin are means (free of length), the
+    loss is the sum, i.e. the example's negative log-likelihood, EL2N is the norm of all errors, and an example is
+    correct where every decision is. The norm of the hidden vector is the root of the mean square over the decisions.
+    A regression head has a squared error for its loss, |z - y| for EL2N, and nan for probability, margin and
+    correctness. A multi-hot head has the mean over the classes of the right answer's probability, the margin of its
+    worst class and the sum of the binary cross-entropies, and is correct where every class is.
+
+    Args:
+        signals: The heads of one forward pass.
+        of_label: Whether `OF_LABEL` is wanted too: loss and margin of the first head with one class per example,
+            whatever is tagged beside it; nan where there is none (regression, token classification).
+
+    Returns:
+        float32 `(batch,)` each. `gold_probability` in [0, 1], larger = easier; `margin` is the largest other logit
+        minus the gold one, larger = harder, so AUM is minus its mean over the epochs; `loss` and `el2n` are larger =
+        harder; `correct` is 1 or 0; `hidden_norm` is the norm of what goes into the last linear layer, nan where that
+        is not known, so that `el2n * sqrt(1 + hidden_norm^2)` is the norm of the layer's gradient.
+
+    Example:
+        >>> free = free_signals(Signals({"label": HeadSignals(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))}))
+        >>> {name: round(values.item(), 4) for name, values in free.items()}
+        {'gold_probability': 0.5, 'margin': 0.0, 'loss': 0.6931, 'el2n': 0.7071, 'correct': 1.0, 'hidden_norm': nan}
+
+    Source: Swayamdipta et al. 2020 (data maps) for the gold probability; Pleiss et al. 2020 (AUM) for the margin; Paul
+    et al. 2021 for EL2N and for the gradient of the last layer.
+    """
+    heads = [_of_head(head) for head in signals.heads.values()]
+    probability, margin, loss, errors, correct, hidden, positions = (
+        torch.stack(values) for values in zip(*heads, strict=True)
+    )  # (heads, batch) each
+    found = {
+        "gold_probability": probability.mean(0),
+        "margin": margin.mean(0),
+        "loss": loss.sum(0),
+        "el2n": errors.sum(0).sqrt(),
+        "correct": correct.amin(0),
+        "hidden_norm": (hidden.sum(0) / positions.sum(0).clamp_min(1)).sqrt(),
+    }
+    if of_label:
+        found |= dict(zip(OF_LABEL, _of_label(signals, heads), strict=True))
+    return found
+
+
+def _of_label(signals: Signals, parts: Sequence[_Head]) -> tuple[Tensor, Tensor]:
+    for head, found in zip(signals.heads.values(), parts, strict=True):
+        if head.labels.dim() == 1 and not head.labels.is_floating_point():
+            return found.loss, found.margin
+    unknown = torch.full_like(parts[0].loss, torch.nan)
+    return unknown, unknown
+
+
+def _of_head(head: HeadSignals) -> _Head:
+    logits, labels = head.logits.float(), head.labels
+    errors = el2n(logits, labels, mask=head.mask).square()
+    hidden = _squared_norm(head, errors)
+    if is_multi_hot(logits, labels):
+        right = ((logits >= 0) == (labels == 1)).all(-1).float()
+        worst, loss = logit_margin(logits, labels), cross_entropy(logits, labels)
+        return _Head(gold_probability(logits, labels), worst, loss, errors, right, hidden, torch.ones_like(errors))
+    if labels.is_floating_point():
+        error = logits.reshape(len(labels)) - labels  # (batch, 1) -> (batch,)
+        unknown = torch.full_like(error, torch.nan)
+        return _Head(unknown, unknown, error.square(), errors, unknown, hidden, torch.ones_like(error))
+    gold_class = labels.clamp_min(0).unsqueeze(-1)
+    gold_logit = logits.gather(-1, gold_class).squeeze(-1)
+    log_probability = gold_logit - logits.logsumexp(-1)
+    others = logits.scatter(-1, gold_class, -torch.inf).amax(-1)
+    margin = others - gold_logit if logits.shape[-1] > 1 else torch.zeros_like(gold_logit)
+    right = (margin <= 0).float()
+    if labels.dim() == 1:
+        parts = (log_probability.exp(), margin, -log_probability, errors, right, hidden)
+        return _Head(*parts, torch.ones_like(errors))
+    counted = labels >= 0 if head.mask is None else head.mask
+    positions = counted.sum(-1).float()
+    per_word = (log_probability.exp(), margin, -log_probability, errors, hidden)
+    probability, margin, loss, errors, hidden = ((part * counted).sum(-1) for part in per_word)  # -> (batch,)
+    words = positions.clamp_min(1)
+    wrong = ((1 - right) * counted).sum(-1)
+    return _Head(probability / words, margin / words, loss, errors, (wrong == 0).float(), hidden, positions)
+
+
+def _squared_norm(head: HeadSignals, like: Tensor) -> Tensor:
+    if head.hidden is None:
+        return torch.full_like(like, torch.nan)
+    return head.hidden.float().square().sum(-1)

@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.checks import ArgumentError, DataError, Problems
-from datadiet.geometry import class_codes
-from datadiet.geometry.points import named_rows, squared_norms
+from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.geometry import class_codes, named_rows, squared_norms
 
 Values = NDArray[np.float32]
 Texts = Sequence[str] | Sequence[Sequence[str]]

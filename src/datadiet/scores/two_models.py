@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from datadiet.checks import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems
 from datadiet.scores.logits import cross_entropy
 
 FitAndScore = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]

@@ -13,22 +13,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from datadiet.selectors.balanced import floor_problems, partly_balanced, with_floor
-from datadiet.selectors.batch_diversity import divbs, last_layer_gram
-from datadiet.selectors.diverse import d2_pruning, herding, k_center
-from datadiet.selectors.in_batch import BatchSignals, DiverseBatch, InBatch, SelectiveBackprop, TopReducible
-from datadiet.selectors.inputs import Selector
-from datadiet.selectors.middle import by_count, moderate
+from datadiet.selectors.base import TIE_BREAKS, Selector, row_hash
+from datadiet.selectors.coverage import d2_pruning, herding, k_center
+from datadiet.selectors.in_batch import (
+    BatchSignals,
+    DiverseBatch,
+    InBatch,
+    SelectiveBackprop,
+    TopReducible,
+    divbs,
+    last_layer_gram,
+)
 from datadiet.selectors.multistage import MultistageFilter, hashed_bag
-from datadiet.selectors.quotas import balanced, directed, drop_quota, quota
-from datadiet.selectors.ranked import OffsetError, easiest, hardest, window
-from datadiet.selectors.sliding import kmeans_groups, seta
-from datadiet.selectors.soft import epsilon, proportional, uncertain
-from datadiet.selectors.stratified import both_ends, ccs, stratified
+from datadiet.selectors.quotas import balanced, directed, drop_quota, floor_problems, partly_balanced, quota, with_floor
+from datadiet.selectors.ranked import OffsetError, by_count, easiest, hardest, moderate, window
+from datadiet.selectors.sampled import epsilon, infobatch, infobatch_count, proportional, random, uncertain
+from datadiet.selectors.strata import both_ends, ccs, kmeans_groups, seta, stratified
 from datadiet.selectors.submodular import facility_location, graph_cut
-from datadiet.selectors.ties import TIE_BREAKS, row_hash
-from datadiet.selectors.uniform import random
-from datadiet.selectors.weighted import infobatch, infobatch_count
 
 # for names on the command line only; in Python the functions are passed themselves
 SELECTORS: dict[str, Selector] = {

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.checks import ArgumentError, Problems, percent_hint
+from datadiet.errors import ArgumentError, Problems, percent_hint
 from datadiet.selectors.in_batch import BatchSignals, Mask, State, check_state, checked_losses, needed, not_empty
 
 _STREAM = 12  # of the generator, so that no two methods share their draws

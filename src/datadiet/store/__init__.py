@@ -1,10 +1,16 @@
 """What a run records: append-only Parquet tables of its scores and plans, and JSON files that are written last."""
 
-from datadiet.store.history import ScoreStore, last_values
-from datadiet.store.json_files import read_json, write_atomically
-from datadiet.store.parted import MANIFEST, PartedTable, read_manifest, read_table
-from datadiet.store.plans import append_plan
-from datadiet.store.run_tables import RunTables
+from datadiet.files import read_json, write_atomically
+from datadiet.store.tables import (
+    MANIFEST,
+    PartedTable,
+    RunTables,
+    ScoreStore,
+    append_plan,
+    last_values,
+    read_manifest,
+    read_table,
+)
 
 __all__ = [
     "MANIFEST",

@@ -8,17 +8,13 @@ from pathlib import Path
 
 from transformers import PreTrainedConfig
 
-from datadiet.checks import ArgumentError, unknown
-from datadiet.data.records import Dataset
-from datadiet.models.intent_slot import IntentSlotConfig
-from datadiet.models.loading import is_tagger
-from datadiet.models.pretrained import load_config
-from datadiet.tasks.base import Prediction, Task
-from datadiet.tasks.collate import Collator
-from datadiet.tasks.infer import signals_of
+from datadiet.data.schema import Dataset
+from datadiet.errors import ArgumentError, unknown
+from datadiet.tasks.base import Collator, Prediction, Task, signals_of
 from datadiet.tasks.intent_slot import IntentSlotTask
-from datadiet.tasks.multi_label import MultiLabelTask
-from datadiet.tasks.sequence import ClassificationTask, RegressionTask
+from datadiet.tasks.joint_model import IntentSlotConfig
+from datadiet.tasks.loading import is_tagger, load_config
+from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
 from datadiet.tasks.tagging import TokenClassificationTask
 
 Names = Sequence[str]

@@ -1,20 +1,26 @@
-"""What a task is, and the steps that all of them share."""
+"""What a task is, and the steps that all of them share.
+
+From feature rows to one padded batch.
+
+From a model's outputs and a batch to the signals that scores work on, also for models without a task.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import datasets
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datadiet.checks import DataError
-from datadiet.data.records import Examples
-from datadiet.records import Signals
+from datadiet.data.schema import Examples
+from datadiet.errors import ArgumentError, DataError
+from datadiet.types import HeadSignals, Signals
 
 IGNORED = -100
 CHUNK = 10_000
@@ -169,3 +175,180 @@ def class_predictions(logits: Tensor, names: Sequence[str]) -> list[Prediction]:
     probabilities = logits.detach().float().softmax(-1).cpu().numpy()
     best = probabilities.argmax(-1)
     return [Prediction(names[place], float(row[place]), row) for place, row in zip(best, probabilities, strict=True)]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Pads the token columns to the longest row of the batch; columns it does not know are left out.
+
+    Attributes:
+        padding: Padding value of each column with one number per token.
+        ragged: Padding value of columns whose rows have a length of their own.
+        labels: dtype of each column with one number, or equally many, per example.
+        left: Pad before the tokens instead of after them.
+        multiple: Pad the token columns on, to a multiple of this.
+
+    Example:
+        >>> collate = Collator(padding={"input_ids": 0}, labels={"labels": torch.int64})
+        >>> collate([{"input_ids": [2, 9, 3], "labels": 1, "length": 3}, {"input_ids": [2, 3], "labels": 0}])
+        {'input_ids': tensor([[2, 9, 3],
+                [2, 3, 0]]), 'labels': tensor([1, 0])}
+    """
+
+    padding: Mapping[str, int]
+    labels: Mapping[str, torch.dtype]
+    ragged: Mapping[str, int] = field(default_factory=dict)
+    left: bool = False
+    multiple: int | None = None
+
+    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+        """One batch of tensors, int64 but for float labels."""
+        held = rows[0].keys()
+        width = self._width(max(len(row["input_ids"]) for row in rows))
+        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in held}
+        for name, fill in self.ragged.items():
+            if name in held:
+                longest = max(len(row[name]) for row in rows)
+                batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
+        for name, dtype in self.labels.items():
+            if name in held:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=dtype)
+        return batch
+
+    def _width(self, longest: int) -> int:
+        step = self.multiple or 1
+        return -(-longest // step) * step
+
+    def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, fill: int, width: int) -> Tensor:
+        padded = []
+        for row in rows:
+            gap = [fill] * (width - len(row[name]))
+            padded.append([*gap, *row[name]] if self.left else [*row[name], *gap])
+        return torch.tensor(padded)  # (batch, width)
+
+
+def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """The padding values of what a tokenizer makes.
+
+    Raises:
+        ArgumentError: If the tokenizer has no padding token.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ArgumentError("the tokenizer has no padding token, so texts cannot be batched; set tokenizer.pad_token.")
+    return {
+        "input_ids": int(tokenizer.pad_token_id),
+        "attention_mask": 0,
+        "token_type_ids": int(tokenizer.pad_token_type_id),
+    }
+
+
+ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.Signals."
+
+
+def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
+    """The signals of a stock model, recognised by names and shapes.
+
+    * `intent_logits` and `slot_logits` with `intent_labels` and `slot_labels`: heads `intent` and `slots`;
+    * logits `(batch, classes)` with class numbers `(batch,)`: head `label`;
+    * logits `(batch, labels)` with floats `(batch, labels)`, more than one: a multi-hot head `label`;
+    * logits `(batch, 1)` or `(batch,)`, or any `(batch, 1)` with labels that are floats: a regression head `label`;
+    * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
+
+    Args:
+        outputs: A `ModelOutput`, a dict with `logits`, or a tuple that holds the logits.
+        batch: Has the labels under `labels` or `label`.
+
+    Returns:
+        Detached signals; logits keep their dtype.
+
+    Raises:
+        ArgumentError: Where names or shapes fit none of these, and for causal language models, whose logits are
+            shifted against their labels.
+
+    Example:
+        >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
+        >>> {name: head.logits.shape for name, head in signals.heads.items()}
+        {'label': torch.Size([2, 3])}
+    """
+    if "CausalLM" in type(outputs).__name__:
+        raise ArgumentError(f"signals of a causal language model are not known: its labels are shifted. {ADVICE}")
+    if isinstance(outputs, Mapping) and "intent_logits" in outputs:
+        return joint_signals(outputs, batch)
+    logits, labels = _logits(outputs), _labels(batch)
+    if logits.ndim == 3 and labels.ndim == 2 and logits.shape[:2] == labels.shape and not labels.is_floating_point():
+        return Signals({"tokens": token_head(logits, labels)})
+    if logits.shape == labels.shape and logits.ndim == 2 and logits.shape[1] > 1 and labels.is_floating_point():
+        return multi_label_signals(logits, labels)
+    if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
+        if logits.ndim == 1 or logits.shape[1:] == (1,):
+            return regression_signals(logits, labels)
+        if logits.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point():
+            return class_signals(logits, labels)
+    raise ArgumentError(
+        f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known task: expected "
+        f"(batch, classes) with whole (batch,) or float (batch, classes), (batch, 1) with (batch,), or "
+        f"(batch, positions, classes) with whole (batch, positions). {ADVICE}"
+    )
+
+
+def class_signals(logits: Tensor, labels: Tensor) -> Signals:
+    """One head `label` of class logits `(batch, classes)`."""
+    return Signals({"label": HeadSignals(logits.detach(), labels.detach().long())})
+
+
+def multi_label_signals(logits: Tensor, labels: Tensor) -> Signals:
+    """One head `label`: logits `(batch, labels)`, labels float32 `(batch, labels)` of 0 and 1."""
+    return Signals({"label": HeadSignals(logits.detach(), labels.detach().float())})
+
+
+def regression_signals(logits: Tensor, labels: Tensor) -> Signals:
+    """One head `label` of numbers: logits `(batch, 1)`, labels float32 `(batch,)`."""
+    columns = logits.detach().reshape(-1, 1)  # (batch, 1)
+    return Signals({"label": HeadSignals(columns, labels.detach().float().flatten())})  # (batch,)
+
+
+def joint_signals(outputs: Any, batch: Mapping[str, Any]) -> Signals:
+    """Two heads: `intent` `(batch, intents)` and `slots` `(batch, positions, tags)`."""
+    intent = class_signals(named(outputs, "intent_logits"), named(batch, "intent_labels")).heads["label"]
+    return Signals({"intent": intent, "slots": token_head(named(outputs, "slot_logits"), named(batch, "slot_labels"))})
+
+
+def token_head(logits: Tensor, labels: Tensor) -> HeadSignals:
+    """A tagger's head; positions labelled -100 are masked, and get class 0 so that every label is a class number."""
+    mask = labels != IGNORED
+    return HeadSignals(logits.detach(), labels.detach().long().masked_fill(~mask, 0), mask)
+
+
+def named(held: Any, name: str) -> Tensor:
+    """A tensor of a batch or of outputs by its name.
+
+    Raises:
+        ArgumentError: If it is not there, with the names that are.
+    """
+    if not isinstance(held, Mapping):
+        if isinstance(tensor := getattr(held, name, None), Tensor):
+            return tensor
+        raise ArgumentError(f"expected named outputs with {name!r}, got {type(held).__name__}.")
+    if not isinstance(tensor := held.get(name), Tensor):
+        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, held)) or 'none'}.")
+    return tensor
+
+
+def _logits(outputs: Any) -> Tensor:
+    """Named `logits`, or in a tuple the first tensor that is not the loss."""
+    if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
+        found = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
+    elif isinstance(outputs, torch.Tensor):
+        found = outputs
+    else:
+        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 1), None)
+    if not isinstance(found, Tensor):
+        raise ArgumentError(f"the model's output {type(outputs).__name__} has no logits. {ADVICE}")
+    return found
+
+
+def _labels(batch: Mapping[str, Any]) -> Tensor:
+    for name in ("labels", "label"):
+        if isinstance(found := batch.get(name), Tensor):
+            return found
+    raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")

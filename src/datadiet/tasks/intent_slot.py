@@ -13,22 +13,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datadiet.data.records import Examples
-from datadiet.models.loading import load_intent_slot
-from datadiet.records import Signals
+from datadiet.data.schema import Examples
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
     IGNORED,
     Batch,
+    Collator,
     Prediction,
     Row,
     class_numbers,
     class_predictions,
     column,
+    joint_signals,
+    named,
+    token_padding,
 )
-from datadiet.tasks.collate import Collator, token_padding
-from datadiet.tasks.infer import joint_signals, named
-from datadiet.tasks.words import NO_WORD, word_features, word_labels, word_tags
+from datadiet.tasks.loading import load_intent_slot
+from datadiet.tasks.tagging import NO_WORD, word_features, word_labels, word_tags
+from datadiet.types import Signals
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,14 @@
-"""One tag for each word: named entities, parts of speech, and other token classification."""
+"""Words and their tags: what all tasks that tag words share.
+
+Only the first sub-token of a word carries its tag, in the loss, in the signals and when decoding.
+
+One tag for each word: named entities, parts of speech, and other token classification.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,15 +18,142 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from datadiet.data.records import Examples
-from datadiet.models.loading import load_tagger
-from datadiet.records import Signals
+from datadiet.data.schema import Examples
+from datadiet.errors import ArgumentError
 from datadiet.tasks import metrics
-from datadiet.tasks.base import IGNORED, Batch, Prediction, Row
-from datadiet.tasks.collate import Collator, token_padding
-from datadiet.tasks.infer import named, token_head
+from datadiet.tasks.base import (
+    IGNORED,
+    Batch,
+    Collator,
+    Prediction,
+    Row,
+    as_dataset,
+    chunks,
+    class_numbers,
+    length_limit,
+    model_inputs,
+    named,
+    token_head,
+    token_padding,
+)
+from datadiet.tasks.loading import load_tagger
 from datadiet.tasks.sequence import no_options
-from datadiet.tasks.words import NO_TOKEN, NO_WORD, word_features, word_labels, word_tags
+from datadiet.types import Signals
+
+OUTSIDE = "O"
+NO_TOKEN = -1
+NO_WORD = -2
+
+
+def word_features(
+    examples: Examples,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    labels: Any,
+    *,
+    task: str,
+) -> datasets.Dataset:
+    """Token columns, `length`, `word_positions` and label columns of words.
+
+    `word_positions` holds for each word the position of its first sub-token, -1 where it has none: cut off by
+    `max_length`, or nothing but characters that the tokenizer drops. Texts without tokens are split at spaces.
+
+    Args:
+        examples: With tokens, or texts.
+        tokenizer: A fast one.
+        max_length: Tokens; the rest is cut.
+        labels: `(part, columns) -> label columns`.
+        task: Its name, for the error.
+
+    Raises:
+        ArgumentError: If the tokenizer is a slow one.
+    """
+    if not tokenizer.is_fast:
+        raise ArgumentError(f"{task} needs a fast tokenizer: a slow one does not say which word a token is of.")
+    limit, prefix = length_limit(tokenizer, max_length), " " if needs_space(tokenizer) else ""
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for part in chunks(examples):
+            columns = _encoded(part, tokenizer, limit, prefix)
+            yield {**columns, **labels(part, columns)}
+
+    return as_dataset(parts())
+
+
+def _encoded(part: Examples, tokenizer: PreTrainedTokenizerBase, limit: int, prefix: str) -> dict[str, Any]:
+    tokens = words_of(part)
+    given = [[prefix + word for word in words] for words in tokens]
+    encoded = tokenizer(given, is_split_into_words=True, truncation=True, max_length=limit)
+    columns = model_inputs(encoded)
+    columns["word_positions"] = [first_positions(encoded.word_ids(row), len(words)) for row, words in enumerate(tokens)]
+    return columns
+
+
+def word_labels(
+    names: Sequence[str], tagged: Sequence[Sequence[str]], columns: Mapping[str, Any]
+) -> Iterator[list[int]]:
+    """Class numbers at the first sub-token of each word, -100 elsewhere and for a tag that the names do not have.
+
+    Args:
+        names: Tags by class number.
+        tagged: Tags of each example's words.
+        columns: With `word_positions` and `input_ids`.
+    """
+    for tags, positions, ids in zip(tagged, columns["word_positions"], columns["input_ids"], strict=True):
+        labels = [IGNORED] * len(ids)
+        for number, position in zip(class_numbers(names, tags), positions, strict=True):
+            if position != NO_TOKEN:
+                labels[position] = number
+        yield labels
+
+
+def word_tags(tags: NDArray[np.int64], positions: NDArray[np.int64], names: Sequence[str]) -> tuple[str, ...]:
+    """The tag of each word of one example, `O` for a word without a token.
+
+    Args:
+        tags: Class numbers `(positions,)`.
+        positions: `word_positions` of the example, padded with `NO_WORD`.
+        names: Tags by class number.
+    """
+    real = positions[positions != NO_WORD]
+    return tuple(OUTSIDE if position == NO_TOKEN else names[tags[position]] for position in real)
+
+
+def words_of(examples: Examples) -> list[Sequence[str]]:
+    """The words of each example: its tokens, or its text split at white space."""
+    return list(examples.tokens) if examples.tokens is not None else [text.split() for text in examples.texts]
+
+
+def first_positions(word_ids: Sequence[int | None], words: int) -> list[int]:
+    """Position of each word's first sub-token; -1 for a word without any.
+
+    Example:
+        >>> first_positions([None, 0, 1, 1, 3, None], 4)
+        [1, 2, -1, 4]
+    """
+    positions = [NO_TOKEN] * words
+    for position, word in enumerate(word_ids):
+        if word is not None and positions[word] == NO_TOKEN:
+            positions[word] = position
+    return positions
+
+
+def needs_space(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """True for tokenizers that tell a new word by the space before it (RoBERTa's): words given alone would look glued.
+
+    A space before each word is what `add_prefix_space=True` does, without loading the tokenizer anew.
+    """
+    step = tokenizer.backend_tokenizer.pre_tokenizer
+    if step is None:
+        return False
+    state = json.loads(step.__getstate__())
+    return any(_spaced(part) for part in state.get("pretokenizers", [state]))
+
+
+def _spaced(step: Mapping[str, Any]) -> bool:
+    if step["type"] == "ByteLevel":
+        return not step["add_prefix_space"]
+    return step["type"] == "Metaspace" and step.get("prepend_scheme") != "always"
 
 
 @dataclass(frozen=True)

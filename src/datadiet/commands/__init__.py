@@ -1,1 +1,0 @@
-"""What the commands do, without the terminal: options of `finetune`, `predict`, the table of methods."""

@@ -1,0 +1,498 @@
+"""The names of methods that can be compared, and which options a comparison shares. Imports nothing heavy.
+
+What is compared: methods, keeps and seeds, and the runs they come to. Reads no data.
+
+What is wrong with a comparison, as far as it can be told without its data and without torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from datadiet.catalogue import (
+    DYNAMIC_SCORES,
+    GEOMETRY_SCORES,
+    GEOMETRY_SELECTORS,
+    GRADIENT_SCORES,
+    LOGIT_SCORES,
+    METHODS,
+    SELECTORS,
+    Method,
+)
+from datadiet.catalogue import IN_BATCH as IN_BATCH_METHODS
+from datadiet.config import FinetuneConfig, config_from
+from datadiet.diet.forecast import schedule_problems
+from datadiet.diet.schedule import Schedule, parse_keep
+from datadiet.errors import ArgumentError, Problems, UserError, unknown
+from datadiet.selectors import IN_BATCH
+from datadiet.store import run_folder
+
+FULL, SHORT, RANDOM, DIET = "full", "short", "random", "diet"
+BASELINES = (FULL, RANDOM, SHORT)
+
+# Published methods have no guard against wrong labels, which `hardest` has by default.
+_HARDEST: dict[str, Any] = {"select": "hardest", "offset": 0.0}
+# A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
+_WRITTEN: dict[str, dict[str, Any]] = {
+    DIET: {},  # what `datadiet finetune` does by default
+    "hardest": {"score": "el2n", **_HARDEST},  # the same as `el2n`
+    "el2n_dropped": {"score": "el2n", **_HARDEST, "rescore": "dropped"},
+    "el2n_all": {"score": "el2n", **_HARDEST, "rescore": "all"},
+    "el2n_ema": {"score": "el2n", **_HARDEST, "history": "ema"},  # the same as `ucb`
+    "ucb": {"score": "el2n", **_HARDEST, "history": "ema"},
+    "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
+    "aum": {"score": "aum", **_HARDEST},
+    "ccs": {"score": "aum", "select": "ccs"},
+    "infobatch": {"score": "cross_entropy", "select": "infobatch"},
+    "seta": {"score": "cross_entropy", "select": "seta"},
+    RANDOM: {"select": "random"},
+    "window": {"score": "el2n", "select": "window", "offset": 0.05},
+    "moderate": {"score": "moderate", "select": "moderate", "static": True},  # a score and its selector
+    "longest": {"score": "length", **_HARDEST, "static": True},
+    "vog": {"score": "vog", "select": "proportional", "static": True, "scores_from": FULL},
+    "distilled": {"select": "random", "teacher": FULL},
+    "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
+    "static_el2n": {"score": "el2n", **_HARDEST, "static": True},
+}
+
+# What the options of a method follow from, by the part of the catalogue in which it stands. Not here: scores of two
+# models, which need a file of `datadiet score`.
+_ONCE = {"static": True}
+_BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
+    (LOGIT_SCORES, _HARDEST),
+    (DYNAMIC_SCORES, _HARDEST),
+    (GRADIENT_SCORES, {**_HARDEST, **_ONCE, "scores_from": FULL}),
+    (GEOMETRY_SCORES, {**_HARDEST, **_ONCE}),
+    (SELECTORS, {"score": "el2n"}),
+    (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
+    (IN_BATCH_METHODS, {"score": "cross_entropy"}),
+)
+# `drop_quota` and `directed` need an option for each class, `top_reducible` a file of `datadiet score`
+_UNFINISHED = ("drop_quota", "directed", "top_reducible")
+
+
+def _presets() -> dict[str, dict[str, Any]]:
+    """One method for every score and selector that can run by its name alone, after those that are written out."""
+    made = {
+        method.name: {method.kind if method.kind == "score" else "select": method.name, **others}
+        for family, others in _BY_FAMILY
+        for method in family
+        if method.name not in _UNFINISHED
+    }
+    return {**made, **_WRITTEN}
+
+
+PRESETS: dict[str, dict[str, Any]] = _presets()
+# methods that are no name of a score or selector
+MIXED: tuple[str, ...] = tuple(name for name in _WRITTEN if name not in {method.name for method in METHODS})
+
+OTHERS = "Any other combination is written out in YAML (--config), as mine: {score: aum, select: stratified}."
+TOLERANCE = "tolerance"  # the method that `--tolerance` adds
+
+# which the comparison sets itself
+OWN = ("output", "seed", "max_steps", "scores_from", "cache")
+# options that belong to a method, not to the comparison: they are written out in YAML
+METHOD_FIELDS: tuple[str, ...] = (
+    "score",
+    "score_options",
+    "select",
+    "select_options",
+    "offset",
+    "epsilon",
+    "static",
+    "history",
+)
+METHOD_FIELDS += ("rescore", "combine", "teacher", "teacher_temperature")
+# options of a method that may say `full`: the run on everything with the same seed
+OF_A_RUN = ("teacher", "scores_from")
+LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
+
+
+def compare_fields() -> list[str]:
+    """The options of `datadiet finetune` that all runs of a comparison share."""
+    return [name for name in FinetuneConfig.__dataclass_fields__ if name not in LEFT_OUT]
+
+
+def listed(text: str) -> list[str | float]:
+    """A comma-separated flag as a list; numbers as numbers, `none` as nothing.
+
+    Example:
+        >>> listed("0.5, 0.2"), listed("el2n,uncertain"), listed("none")
+        ([0.5, 0.2], ['el2n', 'uncertain'], [])
+    """
+    if text.strip() == "none":
+        return []
+    return [_number(part.strip()) for part in text.split(",") if part.strip()]
+
+
+def _number(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+_SCHEDULE = ("warmup_epochs", "refresh_every", "anneal_epochs", "static", "epochs")
+_REFRESHES = ("refresh_every", "static")
+_BATCH = ("batch_size", "gradient_accumulation")
+_DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of the grid.
+
+    Attributes:
+        method: `full`, `short`, or a method of the comparison.
+        keep: As on the command line; None for `full`, and where a tolerance stands instead.
+        seed: Of the run.
+        steps_of: For `short`: the method whose steps it takes.
+        tolerance: Of a method that finds its keep by itself, and of the `short` with its steps.
+        after: The baseline whose run of the same seed it learns from: it has that run's costs on top of its own.
+    """
+
+    method: str
+    keep: float | str | None
+    seed: int
+    steps_of: str | None = None
+    tolerance: float | None = None
+    after: str | None = None
+
+    @property
+    def arm(self) -> str:
+        """What the seeds of one figure have in common: the method with its keep."""
+        share = self.keep if self.tolerance is None else self.tolerance
+        return self.method if share is None else f"{self.method}-{str(share).replace(':', '~').replace(',', '+')}"
+
+    @property
+    def name(self) -> str:
+        """Of its run folder."""
+        return f"{self.arm}-seed{self.seed}"
+
+    @property
+    def follows(self) -> Cell | None:
+        """The run that must be done first: one learns from it, or takes as many steps, which are not known before."""
+        if self.after is not None:
+            return Cell(self.after, None, self.seed)
+        if self.steps_of is None or self.tolerance is None:
+            return None
+        return Cell(self.steps_of, None, self.seed, tolerance=self.tolerance)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison on one data set.
+
+    Attributes:
+        options: Of `datadiet finetune`, for every run; without `keep`, `seed` and `output`.
+        methods: Options of each method, in the order of the tables.
+        keeps: Shares kept, as on the command line.
+        seeds: Of the runs; the same for every method.
+        baselines: Which of `full`, `random` and `short` are run beside the methods.
+        margin: Points by which a method may be worse than full and still be called not worse.
+    """
+
+    options: Mapping[str, Any]
+    methods: Mapping[str, Mapping[str, Any]]
+    keeps: Sequence[float | str]
+    seeds: Sequence[int]
+    baselines: Sequence[str] = BASELINES
+    margin: float = 0.5
+
+    def options_of(self, method: str) -> dict[str, Any]:
+        """The options of a method's runs, defaults included where they matter here."""
+        found = {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        if found.get("static"):
+            found.pop("refresh_every", None)  # of the comparison's cycles, and this method has none
+        return found
+
+    def keeps_of(self, method: str) -> Sequence[float | str]:
+        """A method that names its own keep has no other, and one with a tolerance none."""
+        if self.tolerance_of(method) is not None:
+            return []
+        own = self._named(method).get("keep")
+        return self.keeps if own is None else [own]
+
+    def tolerance_of(self, method: str) -> float | None:
+        """The tolerance of a method that has one, and of the `short` with its steps."""
+        found: float | None = self._named(method.removeprefix(f"{SHORT}_")).get("tolerance")
+        return found
+
+    def after(self, method: str) -> str | None:
+        """The baseline that a method learns from, if there is one."""
+        return FULL if FULL in [self._named(method).get(option) for option in OF_A_RUN] else None
+
+    def _named(self, method: str) -> Mapping[str, Any]:
+        return self.methods.get(method) or PRESETS.get(method, {})
+
+    def cells(self) -> list[Cell]:
+        """Every run, seed by seed, so that a machine that drifts hits all methods alike."""
+        return [cell for seed in self.seeds for cell in self._seed_cells(seed)]
+
+    def _seed_cells(self, seed: int) -> list[Cell]:
+        diets = [*self.methods, *([RANDOM] if RANDOM in self.baselines and RANDOM not in self.methods else [])]
+        cells = [Cell(FULL, None, seed)] if FULL in self.baselines else []
+        for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
+            here = [method for method in diets if keep in self.keeps_of(method)]
+            cells += [Cell(method, keep, seed, after=self.after(method)) for method in here]
+            shorter = [method for method in here if not self._in_batch(method)]
+            if SHORT in self.baselines and shorter:
+                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(shorter).items()]
+        for method in diets:
+            if (tolerance := self.tolerance_of(method)) is not None:
+                cells.append(Cell(method, None, seed, tolerance=tolerance, after=self.after(method)))
+                if SHORT in self.baselines:
+                    cells.append(Cell(f"{SHORT}_{method}", None, seed, steps_of=method, tolerance=tolerance))
+        return cells
+
+    def _shorts(self, methods: Sequence[str]) -> dict[str, str]:
+        """Each different schedule gets a `short` with its steps: the name of that, and a method with the schedule."""
+        by_schedule: dict[tuple[Any, ...], str] = {}
+        for method in methods:
+            by_schedule.setdefault(self._schedule_key(method), method)
+        usual, *others = by_schedule.values()
+        return {SHORT: usual, **{f"{SHORT}_{method}": method for method in others}}
+
+    def _schedule_key(self, method: str) -> tuple[Any, ...]:
+        """What the steps of a method follow from: while `keep` is constant, not from when it is chosen anew."""
+        constant = not any(isinstance(parse_keep(keep), dict) for keep in self.keeps)
+        left_out = _REFRESHES if constant else ()
+        return tuple(value for name, value in self._schedule_options(method).items() if name not in left_out)
+
+    def _schedule_options(self, method: str) -> dict[str, Any]:
+        options = self.options_of(method)
+        return {name: options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
+
+    def _in_batch(self, method: str) -> bool:
+        """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
+        return self.options_of(method).get("select") in IN_BATCH
+
+    def short_of(self, method: str, keep: float | str | None) -> str | None:
+        """The name of the `short` that has as many steps as a method; None where there is none."""
+        if self._in_batch(method):
+            return None
+        if self.tolerance_of(method) is not None:
+            return f"{SHORT}_{method}" if SHORT in self.baselines else None
+        key = self._schedule_key(method)
+        for cell in self._seed_cells(self.seeds[0]):
+            known = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
+            if known and self._schedule_key(str(cell.steps_of)) == key:
+                return cell.method
+        return None
+
+    def config(
+        self,
+        cell: Cell,
+        output: str,
+        rows: int | None = None,
+        *,
+        steps: int | None = None,
+        cache: str | None = None,
+    ) -> FinetuneConfig:
+        """The options of one run.
+
+        Args:
+            cell: Of this plan.
+            output: Its run folder.
+            rows: Training rows of the data, which the steps of `short` follow from.
+            steps: Optimizer steps of the run that this one follows, where there is one.
+            cache: Of tokenised data.
+
+        Raises:
+            ArgumentError: If an option is wrong.
+        """
+        settings = {**self.options_of(cell.method), "seed": cell.seed, "output": output, "cache": cache}
+        if cell.after is not None:
+            source = str(Path(output).parent / Cell(cell.after, None, cell.seed).name)
+            settings |= {option: source for option in OF_A_RUN if settings.get(option) == cell.after}
+        if cell.method == FULL and any(options.get("scores_from") == FULL for options in self.methods.values()):
+            settings |= {"keep_checkpoints": True, "checkpoint_every": settings.get("checkpoint_every", 1) or 1}
+        if cell.steps_of is not None and cell.tolerance is not None:
+            if steps is None:
+                raise ValueError("this short needs the steps of the run that it follows")
+            return config_from({**on_everything(settings), "max_steps": steps})
+        if cell.tolerance is not None:
+            return config_from(settings)
+        if cell.keep is None:
+            return config_from(on_everything(settings))
+        if cell.steps_of is None:
+            return config_from({**settings, "keep": cell.keep})
+        if rows is None:
+            raise ValueError("the steps of short need the number of training rows")
+        return config_from({**on_everything(settings), "max_steps": self._schedule(cell, rows).total_steps})
+
+    def _schedule(self, cell: Cell, rows: int) -> Schedule:
+        options = self._schedule_options(str(cell.steps_of))
+        found = {
+            name: value for name, value in options.items() if value is not None
+        }  # what is None has its own default
+        batch = found.pop("batch_size") * found.pop("gradient_accumulation")
+        return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
+
+
+def on_everything(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a run that keeps everything: it has no last epochs on everything of its own.
+
+    Example:
+        >>> on_everything({"epochs": 5, "anneal_epochs": 1})
+        {'epochs': 5, 'keep': 1.0}
+    """
+    return {**{name: value for name, value in settings.items() if name != "anneal_epochs"}, "keep": 1.0}
+
+
+def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Options by method: of a preset, or written out.
+
+    Args:
+        names: Names of presets, or mappings of a name to options, as a YAML file has them.
+
+    Raises:
+        ArgumentError: For every name that is no preset, every method written out that is no mapping, and presets that
+            are the same method under two names.
+
+    Example:
+        >>> methods_from(["uncertain", {"mine": {"score": "entropy", "select": "epsilon"}}])["mine"]
+        {'score': 'entropy', 'select': 'epsilon'}
+    """
+    problems = Problems()
+    found = methods_read(names, problems)
+    problems.raise_any()
+    return found
+
+
+def methods_read(
+    names: Sequence[str | Mapping[str, Mapping[str, Any]]], problems: Problems
+) -> dict[str, dict[str, Any]]:
+    """The methods that are right; what is wrong with the others is noted."""
+    found: dict[str, dict[str, Any]] = {}
+    for entry in names:
+        written = entry if isinstance(entry, Mapping) else {entry: PRESETS.get(str(entry))}
+        for name, options in written.items():
+            if options is None and name not in PRESETS:
+                problems.add(f"{unknown('method', name, PRESETS)} {OTHERS}")
+            elif not isinstance(options, Mapping):
+                problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
+            elif name in found:
+                problems.add(f"the method {name!r} is named twice.")
+            else:
+                found[str(name)] = dict(options)
+    named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in PRESETS]
+    for one, two in combinations(dict.fromkeys(named), 2):
+        problems.check(
+            PRESETS[one] != PRESETS[two], f"{one!r} and {two!r} are the same method under two names: give one of them."
+        )
+    return found
+
+
+_OPTIONS = tuple(FinetuneConfig.__dataclass_fields__)
+
+
+def check_plan(plan: Plan, *, metric: Any = None) -> None:
+    """Refuse what no run could do, before any starts.
+
+    Args:
+        plan: Of the comparison.
+        metric: That verdicts shall be about; None for the task's main one.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    for name in OWN:
+        problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
+    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}")
+    for name, options in plan.methods.items():
+        problems.check(
+            name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
+        )
+        for option in options:
+            known = option in _OPTIONS and (option not in OWN or option in OF_A_RUN)
+            problems.check(known, unknown(f"option of {name}", option, _OPTIONS))
+        problems.check(
+            plan.after(name) is None or FULL in plan.baselines,
+            f"{name} learns from the run on everything: leave {FULL} among the baselines.",
+        )
+    for name in plan.baselines:
+        problems.choice("baseline", name, BASELINES)
+    problems.check(len(plan.seeds) > 0, "seeds must be at least 1.")
+    problems.check(len(set(plan.seeds)) == len(plan.seeds), "a seed is named twice.")
+    problems.check(plan.margin > 0, f"margin must be above 0 points, got {plan.margin}.")
+    for keep in plan.keeps:
+        _check_keep(keep, problems)
+    allowed = run_folder.METRICS.get(str(plan.options.get("task")))
+    if metric is not None and allowed is not None:
+        problems.choice("metric", metric, allowed)
+    problems.found += _arm_problems(plan)
+    problems.raise_any()
+
+
+def _check_keep(keep: Any, problems: Problems) -> None:
+    if isinstance(keep, bool) or not isinstance(keep, (int, float, str)):
+        problems.add(f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {keep!r}.")
+        return
+    try:
+        share = parse_keep(keep)
+    except ArgumentError as error:
+        problems.include(error)
+        return
+    if isinstance(share, (int, float)):
+        problems.share("keep", share)
+        problems.check(share != 1, "keep 1 is full data, which is always run: leave it out.")
+
+
+def _arm_problems(plan: Plan) -> list[str]:
+    """Options of a wrong type and schedules that cannot be, of every arm."""
+    arms = dict(_arms(plan))
+    found: dict[str, list[str]] = {}
+    for arm, settings in arms.items():
+        try:
+            found[arm] = schedule_problems(config_from({**_NEEDED, **settings}))
+        except UserError as error:
+            found[arm] = list(error.problems)
+    return told_once(found, list(arms))
+
+
+_NEEDED = {"data": "", "task": "", "output": ""}  # are looked at elsewhere
+
+
+def _arms(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The options of each arm that is no `short`, by its name; those that do not exist are left out."""
+
+    def known(method: str, **more: Any) -> dict[str, Any]:
+        return {name: value for name, value in (plan.options_of(method) | more).items() if name in _OPTIONS}
+
+    if FULL in plan.baselines:
+        yield FULL, on_everything(known(FULL))
+    for method in [*plan.methods, *([RANDOM] if RANDOM in plan.baselines else [])]:
+        if (points := plan.tolerance_of(method)) is not None:
+            yield Cell(method, None, 0, tolerance=points).arm, known(method)
+        for keep in plan.keeps_of(method):
+            if isinstance(keep, (int, float, str)):
+                yield Cell(method, keep, 0).arm, known(method, keep=keep)
+
+
+def told_once(found: Mapping[str, list[str]], arms: Sequence[str]) -> list[str]:
+    """One sentence for each problem: with the arms that have it, and without where every run does.
+
+    Args:
+        found: Problems by arm.
+        arms: All of them. What is wrong with `full`, which has no options of its own, is wrong with every run.
+
+    Example:
+        >>> found = {"full": ["no data."], "a-0.5": ["no data.", "x."], "b-0.5": ["x."]}
+        >>> told_once(found, ["full", "a-0.5", "b-0.5", "c-0.5"])
+        ['no data.', 'a-0.5, b-0.5: x.']
+    """
+    having: dict[str, list[str]] = {}
+    for arm, problems in found.items():
+        for problem in dict.fromkeys(problems):
+            having.setdefault(problem, []).append(arm)
+    diets = len([arm for arm in arms if arm != FULL])
+    return [
+        problem if FULL in held or len(held) == diets > 1 else f"{', '.join(held)}: {problem}"
+        for problem, held in having.items()
+    ]

@@ -1,0 +1,358 @@
+"""Pairs of texts that share most of their character n-grams, in time about linear in the number of texts.
+
+MinHash signatures, banded: two texts of Jaccard similarity s agree in a band of r of the hashes with probability s^r,
+and in one of b bands with 1 - (1 - s^r)^b. Candidates are checked by their true similarity.
+
+When two texts count as the same: case and spacing aside. Imports nothing heavy.
+
+Texts that occur more than once, or nearly: groups of them, one row to stand for each, and what splits share.
+
+Exact duplicates are found by the text with case and spacing aside. Near duplicates by the character n-grams that two
+texts share: candidates by MinHash and banding, in time about linear in the number of texts, and each candidate checked
+by its true Jaccard similarity, so that no pair is a hash collision.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.errors import ArgumentError
+
+HASHES = 64
+# a pair at the threshold is found with at least this probability; one above it nearly always
+FOUND = 0.99
+NGRAMS = (4, 4)
+_FEATURES = 1 << 22
+_PRIME = (1 << 61) - 1
+_CHUNK = 20_000  # texts hashed at a time
+_NEIGHBOURS = 4  # of a bucket, each member is compared with its first and with so many before it
+
+Rows = NDArray[np.int64]
+
+
+def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:
+    """Pairs of rows whose texts are nearly the same.
+
+    Args:
+        texts: One per row.
+        threshold: Least Jaccard similarity of the sets of character 4-grams inside words, in (0, 1).
+
+    Returns:
+        The lower and the higher row of each pair, int64, ascending by the higher, then the lower. In a bucket of very
+        many alike texts not all pairs are listed, so that traffic with many repeats stays linear: each member with the
+        first and with the few before it.
+
+    Example:
+        >>> near_pairs(["book a table for two", "play jazz", "book a table for two!"], 0.7)
+        (array([0]), array([2]))
+
+    Source: Broder 1997, "On the resemblance and containment of documents"; banding: Leskovec, Rajaraman and Ullman,
+    "Mining of Massive Datasets", chapter 3. There a candidate counts as found; here it is checked.
+    """
+    if len(texts) < 2:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    sets = _ngram_sets(texts)
+    low, high = _candidates(_signatures(sets), rows_per_band(threshold))
+    same = _jaccard(sets, low, high) >= threshold
+    order = np.lexsort((low[same], high[same]))
+    return low[same][order], high[same][order]
+
+
+def rows_per_band(threshold: float) -> int:
+    """The most hashes per band at which a pair at the threshold is still found.
+
+    Example:
+        >>> rows_per_band(0.8), rows_per_band(0.5)
+        (5, 2)
+    """
+    fit = [r for r in range(1, HASHES + 1) if 1 - (1 - threshold**r) ** (HASHES // r) >= FOUND]
+    return max(fit, default=1)
+
+
+def _ngram_sets(texts: Sequence[str]) -> Any:
+    """A sparse boolean matrix `(n, features)`, its indices sorted."""
+    from sklearn.feature_extraction.text import HashingVectorizer
+
+    vectorizer = HashingVectorizer(
+        analyzer="char_wb", ngram_range=NGRAMS, n_features=_FEATURES, binary=True, norm=None, alternate_sign=False,
+        dtype=np.float32,
+    )  # fmt: skip
+    sets = vectorizer.transform(texts).tocsr()
+    sets.sort_indices()
+    return sets
+
+
+def _signatures(sets: Any) -> NDArray[np.uint64]:
+    """MinHash signatures, uint64 `(n, HASHES)`; a text without n-grams has one of its own."""
+    rng = np.random.default_rng([0, HASHES])
+    factors = rng.integers(1, _PRIME, HASHES, dtype=np.uint64) | np.uint64(1)
+    shifts = rng.integers(0, _PRIME, HASHES, dtype=np.uint64)
+    found = np.empty((sets.shape[0], HASHES), np.uint64)
+    for start in range(0, sets.shape[0], _CHUNK):
+        part = sets[start : start + _CHUNK]
+        full = np.flatnonzero(np.diff(part.indptr))
+        features = part.indices.astype(np.uint64) + np.uint64(1)
+        for number, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
+            hashed = _mixed(features * factor + shift)  # modulo 2^64, as meant
+            if len(full):
+                found[start + full, number] = np.minimum.reduceat(hashed, part.indptr[full])
+        empty = np.flatnonzero(np.diff(part.indptr) == 0)
+        found[start + empty] = (start + empty).astype(np.uint64)[:, None]
+    return found
+
+
+def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """The high bits of a product depend on all its low bits, and the minimum goes by the high bits."""
+    values ^= values >> np.uint64(31)
+    values *= np.uint64(0x9E3779B97F4A7C15)
+    values ^= values >> np.uint64(29)
+    return values
+
+
+def _candidates(signatures: NDArray[np.uint64], per_band: int) -> tuple[Rows, Rows]:
+    """Pairs of rows, the lower first, that agree in some band; each once."""
+    number = len(signatures)
+    codes = [np.empty(0, np.int64)]
+    for start in range(0, HASHES - per_band + 1, per_band):
+        band = signatures[:, start : start + per_band]
+        key = np.zeros(number, np.uint64)
+        for column in band.T:
+            key = _mixed(key * np.uint64(0xD1342543DE82EF95) + column)
+        codes.append(_in_buckets(key))
+    pairs = np.unique(np.concatenate(codes))
+    return pairs // number, pairs % number
+
+
+def _in_buckets(key: NDArray[np.uint64]) -> Rows:
+    """`low * n + high` for each member of a bucket with its first, and with the few before it."""
+    number = len(key)
+    order = np.argsort(key, kind="stable")  # rows ascend inside a bucket
+    sorted_key = key[order]
+    starts = np.flatnonzero(np.r_[True, sorted_key[1:] != sorted_key[:-1]])
+    first = np.repeat(starts, np.diff(np.r_[starts, number]))  # where the bucket of each place begins
+    place = np.arange(number)
+    codes = []
+    for other in (first, *(place - step for step in range(1, _NEIGHBOURS + 1))):
+        inside = (other >= first) & (other < place)
+        codes.append(order[other[inside]] * number + order[inside])
+    return np.concatenate(codes).astype(np.int64)
+
+
+def _jaccard(sets: Any, low: Rows, high: Rows) -> NDArray[np.float64]:
+    """Similarity of pairs of rows; 0 for texts without n-grams."""
+    sizes = np.diff(sets.indptr)
+    found = np.zeros(len(low))
+    for start in range(0, len(low), _CHUNK):
+        part = slice(start, start + _CHUNK)
+        shared = np.asarray(sets[low[part]].multiply(sets[high[part]]).sum(axis=1)).ravel()
+        union = sizes[low[part]] + sizes[high[part]] - shared
+        found[part] = np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
+    return found
+
+
+def normal_text(text: str) -> str:
+    """A text as it is compared: in lower case, single spaces between words.
+
+    Example:
+        >>> normal_text(" Good \t film")
+        'good film'
+    """
+    return " ".join(text.casefold().split())
+
+
+def text_keys(texts: Iterable[str], text_pairs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
+    """What the texts of each example, both of a pair, are compared by.
+
+    Example:
+        >>> list(text_keys(["Good  film", "Bad"]))
+        [('good film', ''), ('bad', '')]
+    """
+    pairs = repeat("") if text_pairs is None else text_pairs
+    return ((normal_text(one), normal_text(two)) for one, two in zip(texts, pairs, strict=False))
+
+
+# Jaccard similarity of character n-grams from which two texts count as nearly the same
+NEAR = 0.8
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Rows that say the same, and the row that stands for each group.
+
+    Attributes:
+        of: int64 `(n,)`, for each row the row that stands for it; its own number where it stands for itself.
+        conflicts: The rows that stand for a group whose labels differ, ascending.
+
+    Example:
+        >>> groups = representatives(["Play it", "play  it", "stop", "play it"], ["a", "a", "b", "b"])
+        >>> groups.of, groups.rows, groups.weights, groups.conflicts
+        (array([0, 0, 2, 0]), array([0, 2]), array([3., 1.], dtype=float32), array([0]))
+    """
+
+    of: Rows
+    conflicts: Rows
+
+    @property
+    def rows(self) -> Rows:
+        """The rows that stand for a group, ascending."""
+        return np.flatnonzero(self.of == np.arange(len(self.of)))
+
+    @property
+    def weights(self) -> NDArray[np.float32]:
+        """How many rows each of `rows` stands for: its loss weight where every text shall count as often as it came."""
+        return np.bincount(self.of, minlength=len(self.of))[self.rows].astype(np.float32)
+
+    @property
+    def repeated(self) -> Rows:
+        """The rows that another one stands for, ascending."""
+        return np.flatnonzero(self.of != np.arange(len(self.of)))
+
+
+def representatives(
+    texts: Sequence[str],
+    labels: Sequence[Hashable] | None = None,
+    text_pairs: Sequence[str] | None = None,
+    *,
+    near: float | None = None,
+) -> Groups:
+    """Group the rows that say the same, and choose one to stand for each group.
+
+    The first row that has the group's most common label stands for it: where labels differ, the majority is believed.
+
+    Args:
+        texts: One per row.
+        labels: Anything hashable per row, e.g. the intent and the slots; None where there are none.
+        text_pairs: The second texts, of pairs.
+        near: Also group what is nearly the same: the least Jaccard similarity of the character n-grams, in (0, 1).
+            Every row is then so similar to the first row of its group; only rows with the same label are grouped.
+
+    Raises:
+        ArgumentError: If the lengths differ, or `near` is outside (0, 1).
+
+    Example:
+        >>> representatives(["book a table for two", "book a table for two!"], near=0.7).rows
+        array([0])
+    """
+    _check_lengths(len(texts), labels, text_pairs)
+    if near is not None and not 0 < near < 1:
+        raise ArgumentError(f"near must be a similarity in (0, 1), got {near}.")
+    exact = _exact(list(text_keys(texts, text_pairs)), labels)
+    return exact if near is None else _merged(exact, _joined(texts, text_pairs), labels, near)
+
+
+def _check_lengths(rows: int, labels: Sequence[Hashable] | None, text_pairs: Sequence[str] | None) -> None:
+    for name, given in (("labels", labels), ("text_pairs", text_pairs)):
+        if given is not None and len(given) != rows:
+            raise ArgumentError(f"{name} must be as many as the texts, {rows}, got {len(given)}.")
+
+
+def _exact(found: Sequence[Hashable], labels: Sequence[Hashable] | None) -> Groups:
+    members: dict[Hashable, list[int]] = {}
+    for row, key in enumerate(found):
+        members.setdefault(key, []).append(row)
+    of = np.arange(len(found))
+    conflicts = []
+    for rows in members.values():
+        if len(rows) == 1:
+            continue
+        stands, differ = _believed(rows, labels)
+        of[rows] = stands
+        conflicts += [stands] if differ else []
+    return Groups(of, np.sort(np.array(conflicts, np.int64)))
+
+
+def _believed(rows: Sequence[int], labels: Sequence[Hashable] | None) -> tuple[int, bool]:
+    """The first row that has the most common label (of equally common ones the first), and whether labels differ."""
+    if labels is None:
+        return rows[0], False
+    counts = Counter(labels[row] for row in rows)
+    best = max(counts.values())
+    return next(row for row in rows if counts[labels[row]] == best), len(counts) > 1
+
+
+def _merged(exact: Groups, texts: Sequence[str], labels: Sequence[Hashable] | None, near: float) -> Groups:
+    """Groups of which those that are nearly the same, and have the same label, are one: the first one's row stands."""
+    rows = exact.rows
+    one, two = near_pairs([texts[row] for row in rows], near)
+    merged = np.arange(len(rows))
+    for first, second in zip(one.tolist(), two.tolist(), strict=True):  # ascending by the second, then the first
+        alone = merged[first] == first and merged[second] == second  # who stands for a group, stands for itself
+        if alone and (labels is None or labels[rows[first]] == labels[rows[second]]):
+            merged[second] = first
+    place = np.searchsorted(rows, exact.of)
+    return Groups(rows[merged[place]], exact.conflicts)
+
+
+def _joined(texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[str]:
+    return [f"{one}\n{two}" if two else one for one, two in text_keys(texts, text_pairs)]
+
+
+# ---- between splits ----
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Training rows that another split has too.
+
+    Attributes:
+        split: The other one.
+        exact: Training rows whose text occurs in it, case and spacing aside, ascending.
+        near: Training rows that are nearly the same as one of it and not exactly, ascending.
+    """
+
+    split: str
+    exact: Rows
+    near: Rows
+
+    def note(self) -> str:
+        """A sentence for the user; empty where nothing is shared."""
+        if not len(self.exact) and not len(self.near):
+            return ""
+        return (
+            f"{self.split}: {len(self.exact):,} training rows have the text of one of its rows, case and spacing "
+            f"aside, and {len(self.near):,} more nearly so; its metrics are too good by what was learned by heart."
+        )
+
+
+def overlaps(splits: Mapping[str, Sequence[str]], *, near: float = NEAR) -> list[Overlap]:
+    """What train shares with the other splits.
+
+    Args:
+        splits: The texts by split, with `train`; of pairs, both texts as one.
+        near: See `representatives`.
+
+    Returns:
+        One per other split.
+
+    Raises:
+        ArgumentError: If there is no `train`.
+
+    Example:
+        >>> found = overlaps({"train": ["a good film", "bad"], "test": ["A good  film"]})
+        >>> found[0].split, found[0].exact, found[0].near
+        ('test', array([0]), array([], dtype=int64))
+    """
+    if "train" not in splits:
+        raise ArgumentError(f"overlaps are those of train; the splits are {', '.join(splits) or 'none'}.")
+    train = [normal_text(text) for text in splits["train"]]
+    return [
+        _overlap(name, train, [normal_text(text) for text in texts], near)
+        for name, texts in splits.items()
+        if name != "train"
+    ]
+
+
+def _overlap(name: str, train: Sequence[str], other: Sequence[str], near: float) -> Overlap:
+    known = set(other)
+    same = np.array([text in known for text in train], bool)
+    one, two = near_pairs([*other, *train], near)
+    across = (one < len(other)) & (two >= len(other))
+    close = np.unique(two[across] - len(other))
+    return Overlap(name, np.flatnonzero(same), close[~same[close]])

@@ -1,0 +1,278 @@
+"""A split as the user has it: every column and row, nothing interpreted, so that some rows can be written out again.
+
+Splits to files and to saved `datasets` folders, so that what was read is read again the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, TextIO
+
+from datadiet.data.readers import class_names, decode_classes, read_named, read_seq_folder, read_tsv, unpacked
+from datadiet.data.tables import Table, listed, numbered_problem, read_bytes
+from datadiet.errors import ArgumentError, DataError
+from datadiet.files import whole_file, whole_folder
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Original:
+    """A split with all its columns: as records, or as an Arrow table where its types and class names would be lost.
+
+    Attributes:
+        place: As the user knows it, for messages.
+        names: Of the columns, in order.
+        records: One mapping per row, without the columns that a row has not; None for a table.
+        table: A pyarrow table, with what the `datasets` library has written beside; None for records.
+
+    Example:
+        >>> split = Original("train.jsonl", ("text", "label"), [{"text": "good", "label": 1}, {"text": "bad"}])
+        >>> split.take([1]).with_column("el2n", [0.5]).as_records()
+        [{'text': 'bad', 'el2n': 0.5}]
+    """
+
+    place: str
+    names: tuple[str, ...]
+    records: Sequence[Record] | None = None
+    table: Any = None
+
+    def __len__(self) -> int:
+        return len(self.records) if self.records is not None else self.table.num_rows
+
+    def take(self, rows: Sequence[int]) -> Original:
+        """The given rows (positions from 0), in the given order."""
+        if self.records is not None:
+            return replace(self, records=[self.records[row] for row in rows])
+        import pyarrow as pa
+
+        return replace(self, table=self.table.take(pa.array(rows, pa.int64())))
+
+    def with_column(self, name: str, values: Sequence[float]) -> Original:
+        """With one more column of numbers, float32 in a table.
+
+        Raises:
+            ArgumentError: If there is a column of that name.
+        """
+        if name in self.names:
+            raise ArgumentError(f"{self.place} has a column {name!r} already: no other of that name can be added.")
+        names = (*self.names, name)
+        if self.records is not None:
+            added = [{**record, name: value} for record, value in zip(self.records, values, strict=True)]
+            return replace(self, names=names, records=added)
+        import pyarrow as pa
+
+        return replace(self, names=names, table=self.table.append_column(name, pa.array(values, pa.float32())))
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """Rows for formats of text; class numbers become names, since such a file cannot hold the names beside."""
+        if self.records is not None:
+            return [dict(record) for record in self.records]
+        named = class_names(self.table.schema.metadata or {})
+        columns = {
+            name: decode_classes(values, named[name]) if name in named else values
+            for name, values in ((name, self.table[name].to_pylist()) for name in self.names)
+        }
+        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+    def as_arrow(self) -> Any:
+        """A pyarrow table; what a row has not is null.
+
+        Raises:
+            DataError: For columns whose values are of several types, all at once.
+        """
+        if self.records is None:
+            return self.table
+        import pyarrow as pa
+
+        columns, mixed = {}, []
+        for name in self.names:
+            try:
+                columns[name] = pa.array([record.get(name) for record in self.records])
+            except (pa.ArrowException, OverflowError):
+                mixed.append(name)
+        if mixed:
+            raise DataError(
+                f"{self.place}: {listed(mixed)} holds values of several types, which Parquet and saved `datasets` "
+                "cannot; choose an --output that ends in .jsonl."
+            )
+        return pa.table(columns)
+
+
+# ---- reading ----
+
+
+def original_file(path: Path) -> Original:
+    """A data file by its ending.
+
+    Raises:
+        DataError: If it cannot be read.
+    """
+    return original_named(read_bytes(path), path.name, str(path))
+
+
+def original_entry(entry: Path) -> Original:
+    """A data file, or a folder with `seq.in`."""
+    return _of_table(read_seq_folder(entry)) if entry.is_dir() else original_file(entry)
+
+
+def original_named(data: bytes, file: str, place: str) -> Original:
+    """The content of a data file whose name has a known ending."""
+    plain, kind = unpacked(data, file, place)
+    if kind == "parquet":
+        return _parquet(plain, place)
+    if kind in ("jsonl", "json"):
+        return _json(plain, place)
+    return _of_table(read_named(data, file, place))
+
+
+def original_split(split: Any, place: str) -> Original:
+    """A split of the `datasets` library, with its features."""
+    table = split.with_format("arrow")[:]
+    table = table.cast(split.features.arrow_schema)
+    return Original(place, tuple(table.column_names), table=table)
+
+
+def _parquet(data: bytes, place: str) -> Original:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    return Original(place, tuple(table.column_names), table=table)
+
+
+def _json(data: bytes, place: str) -> Original:
+    """JSON lines or an array of objects, which the readers have found to be sound."""
+    text = data.decode("utf-8-sig")
+    is_array = text.lstrip().startswith("[")
+    records = json.loads(text) if is_array else [json.loads(line) for line in text.split("\n") if line.strip()]
+    return Original(place, tuple(dict.fromkeys(name for record in records for name in record)), records)
+
+
+def _of_table(table: Table) -> Original:
+    names = tuple(table.columns)
+    rows = zip(*table.columns.values(), strict=True)
+    return Original(table.place, names, [dict(zip(names, row, strict=True)) for row in rows])
+
+
+SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
+
+
+def write_original(split: Original, path: Path) -> None:
+    r"""Write a split by the ending: .jsonl, .csv, .tsv or .parquet. The file appears when it is complete.
+
+    In text with separators lists and mappings become JSON, and nothing an empty cell.
+
+    Raises:
+        DataError: If the format cannot hold what a column holds, with what can, or the file cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "kept.jsonl")
+        ...     write_original(Original("train.csv", ("text",), [{"text": "good"}]), path)
+        ...     path.read_text()
+        '{"text": "good"}\n'
+    """
+    if path.suffix == ".parquet":
+        table = split.as_arrow()
+        with whole_file(path) as part:
+            import pyarrow.parquet as pq
+
+            pq.write_table(table, part, compression="zstd")
+        return
+    records = split.as_records()
+    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+        if path.suffix == ".jsonl":
+            write_jsonl(records, stream)
+        else:
+            (write_csv if path.suffix == ".csv" else write_tsv)(records, split.names, stream)
+
+
+def write_saved(splits: Mapping[str, Original], folder: Path) -> None:
+    """Write a folder as `save_to_disk` of the `datasets` library does; it appears when it is complete.
+
+    Args:
+        splits: By the names that they shall have.
+        folder: Replaced if it is there.
+
+    Raises:
+        DataError: If a column holds values of several types, or the folder cannot be written.
+    """
+    import datasets
+    from datasets.table import InMemoryTable
+
+    tables = {name: split.as_arrow() for name, split in splits.items()}
+    with whole_folder(folder) as part:
+        found = {name: datasets.Dataset(InMemoryTable(table)) for name, table in tables.items()}
+        datasets.DatasetDict(found).save_to_disk(str(part))
+
+
+def write_jsonl(records: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
+    """One JSON object a line.
+
+    Raises:
+        DataError: For what JSON cannot hold.
+    """
+    for record in records:
+        stream.write(json.dumps(record, ensure_ascii=False, default=_in_json) + "\n")
+
+
+def write_csv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream: TextIO) -> None:
+    """A header, then rows, quoted where they must be."""
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows([_cell(record.get(name)) for name in names] for record in records)
+
+
+def write_tsv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream: TextIO) -> None:
+    """A header, then rows, in which quotes are ordinary characters; a cell is quoted only where it would be misread.
+
+    Raises:
+        DataError: For cells with a tab or a line break, with their rows.
+    """
+    rows = [[_cell(record.get(name)) for name in names] for record in records]
+    broken = [
+        (number, f"the column {name!r} holds a tab or a line break")
+        for number, row in enumerate(rows, start=1)
+        for name, cell in zip(names, row, strict=True)
+        if any(sign in cell for sign in "\t\n\r")
+    ]
+    if broken:
+        raise DataError(numbered_problem("the .tsv output", "row", broken, "choose an --output that ends in .jsonl"))
+    stream.writelines("\t".join(map(_tsv_cell, row)) + "\n" for row in [list(names), *rows])
+
+
+def _tsv_cell(cell: str) -> str:
+    """A cell as it stands, unless the reader would take it out of its quotes."""
+    if len(cell) < 4 or cell[0] != '"' or cell[-1] != '"':
+        return cell
+    read = read_tsv(f"cell\n{cell}".encode(), "").columns["cell"][0]
+    return cell if read == cell else '"' + cell.replace('"', '""') + '"'
+
+
+def _cell(value: Any) -> str:
+    """A value as the text of a cell."""
+    if value is None:
+        return ""
+    if isinstance(value, (list, tuple, dict)):  # words with spaces between could be one label
+        return json.dumps(value, ensure_ascii=False, default=_in_json)
+    return _in_json(value) if isinstance(value, (bytes, date, datetime, time)) else str(value)
+
+
+def _in_json(value: object) -> str:
+    """What JSON has no form for, as text."""
+    if isinstance(value, (date, datetime, time)):
+        return value.isoformat()
+    if isinstance(value, Decimal):
+        return str(value)
+    raise DataError(
+        f"a column holds {type(value).__name__} values, which text cannot hold; choose an --output that ends in "
+        ".parquet, or a folder."
+    )

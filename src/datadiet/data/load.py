@@ -1,0 +1,448 @@
+"""What is done to the splits: dev set aside, rows that overlap, a share of train.
+
+What a user should know of the splits once: labels out of reach, one-sided pairs, splits without labels.
+
+`load_data` and `read_examples`: from what the user typed to validated splits.
+
+The data of a config, exactly as its run saw it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from datadiet.config import FinetuneConfig
+from datadiet.data.columns import check_columns
+from datadiet.data.duplicates import text_keys
+from datadiet.data.readers import read_file
+from datadiet.data.schema import TASKS, Columns, Dataset, Examples, fingerprint
+from datadiet.data.sources import find
+from datadiet.data.tables import Table, listed, row_problem
+from datadiet.data.tagging import usual_scheme
+from datadiet.data.validation import SEPARATORS, examples_from, is_whole, sorted_names
+from datadiet.errors import ArgumentError, DataError, Problems
+
+# second number of each seed, so that one user seed gives unrelated draws
+_DEV, _TRAIN_ROWS = 1, 2
+
+
+def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tuple[dict[str, Examples], list[str]]:
+    """Give a set without a dev split one: a seeded share of train, at least one row, original order kept.
+
+    Args:
+        splits: With `train`; returned as they are where `dev` is among them.
+        share: In (0, 1).
+        seed: From 0.
+
+    Returns:
+        The splits, and a sentence that says what was done.
+
+    Raises:
+        DataError: If train has one row.
+    """
+    if "dev" in splits:
+        return dict(splits), []
+    train = splits["train"]
+    if len(train) < 2:
+        raise DataError("train has one row, so none can be set aside as dev; add rows or a dev split.")
+    count = min(max(1, round(share * len(train))), len(train) - 1)
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
+    is_dev = np.zeros(len(train), dtype=bool)
+    is_dev[np.random.default_rng([seed, _DEV]).permutation(len(train))[:count]] = True
+    kept, aside = train.take(np.flatnonzero(~is_dev)), train.take(np.flatnonzero(is_dev))
+    divided = {"train": kept, "dev": aside, **{name: split for name, split in splits.items() if name != "train"}}
+    note = f"There is no dev split: {count:,} of {len(train):,} training rows were set aside as dev (seed {seed})."
+    return divided, [note]
+
+
+def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int) -> dict[str, Examples]:
+    """Keep a seeded share of train, original order kept; None keeps all.
+
+    Raises:
+        ArgumentError: If there are fewer rows.
+    """
+    train = splits["train"]
+    if count is None:
+        return dict(splits)
+    if count > len(train):
+        raise ArgumentError(f"train_rows must be at most {len(train)}, the rows there are to train on, got {count}.")
+    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
+
+    rows = np.sort(np.random.default_rng([seed, _TRAIN_ROWS]).permutation(len(train))[:count])
+    return {**splits, "train": train.take(rows)}
+
+
+def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
+    """Training rows whose text (both texts, for pairs) also occurs in another split, case and spacing aside.
+
+    Returns:
+        The rows, ascending, and how many of them each split shares.
+
+    Example:
+        >>> one = Examples(ids=("0", "1"), texts=("Good  film", "Bad"))
+        >>> overlap({"train": one, "dev": Examples(ids=("0",), texts=("good film",))})
+        ([0], {'dev': 1})
+    """
+    seen: dict[str, set[tuple[str, str]]] = {name: set(_keys(s)) for name, s in splits.items() if name != "train"}
+    everywhere = set().union(*seen.values())
+    # train is by far the largest: its keys are never held together
+    rows = [(row, key) for row, key in enumerate(_keys(splits["train"])) if key in everywhere]
+    counts = {name: sum(key in texts for _, key in rows) for name, texts in seen.items()}
+    return [row for row, _ in rows], {name: count for name, count in counts.items() if count}
+
+
+def _keys(examples: Examples) -> Iterator[tuple[str, str]]:
+    return text_keys(examples.texts, examples.text_pairs)
+
+
+def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str, Examples], list[str]]:
+    """Count training rows whose text is in dev or test, and drop them if asked to.
+
+    Raises:
+        DataError: If nothing is left to train on.
+    """
+    rows, counts = overlap(splits)
+    if not rows:
+        return dict(splits), []
+    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    subject = f"{len(rows):,} training {'row' if len(rows) == 1 else 'rows'}"
+    found = f"The text of {subject} also occurs in another split ({told}; case and spacing aside)"
+    if not drop:
+        return dict(splits), [f"{found}; --drop-overlap drops them."]
+    train = splits["train"]
+    if len(rows) == len(train):
+        raise DataError(f"{found}: dropping them would leave nothing to train on; train without --drop-overlap.")
+    gone = set(rows)
+    kept = train.take(row for row in range(len(train)) if row not in gone)
+    return {**splits, "train": kept}, [f"{found}; they were dropped."]
+
+
+def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """One training row of each text, the first with the label that most of them have; see `datadiet.data.duplicates`.
+
+    Returns:
+        The splits, where each training row knows how many it stands for, and what was done in words.
+    """
+    from datadiet.data.duplicates import representatives  # with numpy, which the command line must not import yet
+
+    train = splits["train"]
+    given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
+    labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
+    groups = representatives(train.texts, labels, train.text_pairs)
+    gone = len(train) - len(groups.rows)
+    if not gone:
+        return dict(splits), []
+    told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
+    if len(groups.conflicts):
+        told += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
+    kept = replace(train.take(groups.rows), times=tuple(groups.weights.astype(int).tolist()))
+    return {**splits, "train": kept}, [f"{told} (--dedupe)."]
+
+
+_SHOWN = 10  # names of unknown labels in a note
+
+
+def split_notes(splits: Mapping[str, Examples], label_names: Sequence[str], slot_names: Sequence[str]) -> list[str]:
+    """Sentences on the finished splits.
+
+    Args:
+        splits: As they will be trained and tested on.
+        label_names: Of train; empty for regression.
+        slot_names: Of train; empty without slots.
+
+    Example:
+        >>> dev = Examples(ids=("0", "1"), texts=("a", "b"), labels=("neg", "odd"))
+        >>> split_notes({"dev": dev}, ["neg", "pos"], [])
+        ['dev: 1 row has a label that train does not have (odd 1); each counts as an error of the model.']
+    """
+    notes = []
+    for name, examples in splits.items():
+        notes += _unknown_labels(name, examples, label_names, slot_names)
+        notes += _one_sided(name, examples)
+        notes += [] if examples.labelled else [f"{name} is unlabelled: it gets no metrics."]
+    return notes
+
+
+def _unknown_labels(split: str, examples: Examples, label_names: Sequence[str], slot_names: Sequence[str]) -> list[str]:
+    what, tag = "an intent" if slot_names else "a label", "a slot" if label_names else "a tag"
+    labels = _unseen(_each_label(examples), label_names) if label_names else Counter()
+    slots = _unseen((slot for tags in examples.slots or () for slot in tags), slot_names)
+    found = [_unseen_note(split, "row", what, labels)] if labels else []
+    return [*found, _unseen_note(split, "word", tag, slots)] if slots else found
+
+
+def _each_label(examples: Examples) -> Iterable[str]:
+    for label in examples.labels or ():
+        yield from label if isinstance(label, tuple) else [str(label)]
+
+
+def _unseen(labels: Iterable[str], known: Sequence[str]) -> Counter[str]:
+    names = set(known)
+    return Counter(label for label in labels if label not in names)
+
+
+def _unseen_note(split: str, unit: str, what: str, counts: Counter[str]) -> str:
+    total = counts.total()
+    subject = f"{total:,} {unit} has" if total == 1 else f"{total:,} {unit}s have"
+    told = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
+    more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
+    return f"{split}: {subject} {what} that train does not have ({told}{more}); each counts as an error of the model."
+
+
+def _one_sided(split: str, examples: Examples) -> list[str]:
+    pairs = zip(examples.texts, examples.text_pairs or (), strict=False)
+    count = sum(not (one.strip() and two.strip()) for one, two in pairs)
+    return [f"{split}: in {count:,} {'row' if count == 1 else 'rows'} one text of the pair is empty."] if count else []
+
+
+_USUAL = Columns()
+
+
+def load_data(
+    source: str,
+    task: str,
+    *,
+    columns: Columns = _USUAL,
+    seed: int = 0,
+    dev_share: float = 0.1,
+    drop_overlap: bool = False,
+    dedupe: bool = False,
+    train_rows: int | None = None,
+    label_separator: str = "|",
+) -> Dataset:
+    """Load and check a whole data set.
+
+    In this order: read every split, set `dev_share` of train aside where there is no dev split, count the training
+    rows whose text is in another split (and drop them, if asked to), take `train_rows` of what is left.
+
+    Args:
+        source: A folder with train/dev/test as jsonl, json, csv, tsv, parquet or conll (the text ones also .gz) or in
+            the seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
+            which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
+        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
+        columns: Names of columns that are not called as usual.
+        seed: Of the draws, from 0.
+        dev_share: Share of train in (0, 1) that becomes dev where there is none.
+        drop_overlap: Drop training rows whose text, case and spacing aside, is in dev or test too.
+        dedupe: Keep one training row of those that have the same text, case and spacing aside.
+        train_rows: Take a seeded share of train, so many rows.
+        label_separator: Between the labels of a text, for `multi-label`: `|`, `,` or `;`.
+
+    Returns:
+        The data set, its notes included.
+
+    Raises:
+        ArgumentError: For arguments that are not allowed, together.
+        DataError: For what is wrong with the data, with file and line, together.
+
+    Example:
+        >>> data = load_data("snips", "intent-slot", train_rows=1000)
+        >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
+        ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
+    """
+    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator)
+    found = find(source)
+    if "train" not in found.splits:
+        raise DataError(f"{source}: there is no train split; found {listed(sorted(found.splits))}. Add train.")
+    splits, told = _parse(found.read(), task, columns, label_separator)
+    splits, aside = set_dev_aside(splits, dev_share, seed)
+    notes = [*found.notes, *told, *aside]
+    if drop_overlap:
+        splits, told = handle_overlap(splits, drop=True)
+        notes += told
+    if dedupe:
+        splits, told = one_of_each(splits)
+        notes += told
+    splits = take_train_rows(splits, train_rows, seed)
+    if not drop_overlap:
+        notes += handle_overlap(splits, drop=False)[1]
+    _check_variety(splits["train"], task)
+    return _dataset(found.name, task, splits, notes)
+
+
+def read_examples(
+    source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False, label_separator: str = "|"
+) -> Examples:
+    """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
+
+    Args:
+        source: A jsonl, json, csv, tsv, parquet or txt file (one text a line), or a data set as in `load_data`.
+        task: As in `load_data`; where words are tagged, text without tokens is split at spaces.
+        columns: Names of columns that are not called as usual.
+        labelled: Whether every example must have its label. Otherwise labels are used where all have one.
+        label_separator: Between the labels of a text, for `multi-label`.
+
+    Raises:
+        ArgumentError: For arguments that are not allowed, together.
+        DataError: For what is wrong with the data, with file and line, together.
+
+    Example:
+        >>> read_examples("snips", "intent-slot").tokens[0][:3]
+        ('add', 'sabrina', 'salerno')
+    """
+    _check_arguments(task, columns, separator=label_separator)
+    path = Path(source).expanduser()
+    table = read_file(path) if path.is_file() else _test_table(source)
+    needed = "required" if labelled else "optional"
+    examples, problems = examples_from(table, task, columns, needed, label_separator)
+    problems.raise_any(DataError)
+    assert examples is not None  # nothing was wrong
+    return usual_scheme(examples)[0] if task == "token-classification" else examples
+
+
+def _test_table(source: str) -> Table:
+    found = find(source)
+    if "test" not in found.splits:
+        there = listed(sorted(found.splits))
+        raise DataError(f"{source}: there is no test split; found {there}. Name one file instead.")
+    return found.splits["test"]()
+
+
+def _check_arguments(
+    task: str,
+    columns: Columns,
+    seed: int = 0,
+    dev_share: float = 0.1,
+    train_rows: int | None = None,
+    separator: str = "|",
+) -> None:
+    problems = Problems()
+    problems.choice("task", task, TASKS)
+    if task in TASKS:
+        problems.found += check_columns(columns, task).found
+    problems.whole("seed", seed)
+    problems.share("dev_share", dev_share)
+    problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
+    problems.choice("label_separator", separator, SEPARATORS)
+    if train_rows is not None:
+        problems.whole("train_rows", train_rows, least=1)
+    problems.raise_any(ArgumentError)
+
+
+def _parse(
+    tables: Mapping[str, Table], task: str, columns: Columns, separator: str
+) -> tuple[dict[str, Examples], list[str]]:
+    """Examples of every split, checked one by one and against train; and what was done to their tags."""
+    splits: dict[str, Examples] = {}
+    problems = Problems()
+    for name, table in tables.items():
+        needed = "complete" if name.startswith("test") else "required"
+        examples, wrong = examples_from(table, task, columns, needed, separator)
+        problems.found += wrong.found
+        if examples is not None:
+            splits[name] = examples
+    problems.raise_any(DataError)
+    for name in [name for name in splits if name != "train"]:
+        _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
+    problems.raise_any(DataError)
+    return _usual_schemes(splits) if task == "token-classification" else (splits, [])
+
+
+def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
+    """Tags as BIO or IOBES, and what a user should know of them."""
+    found = {name: usual_scheme(examples) for name, examples in splits.items()}
+    notes = [f"{name}: {told}." for name, (_, told) in found.items() if told]
+    tags = {tag for tags in splits["train"].slots or () for tag in tags}
+    if tags and all(map(is_whole, tags)):
+        notes.append("The tags are numbers, so that every run of equal ones counts as a span: span_f1 needs names.")
+    return {name: examples for name, (examples, _) in found.items()}, notes
+
+
+def _compare_with_train(train: Examples, other: Examples, table: Table, task: str, problems: Problems) -> None:
+    if (train.text_pairs is None) != (other.text_pairs is None):
+        one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
+        problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
+    known = sorted_names(name for names in _names_by_row(train, task) for name in names)
+    what = "tag" if task == "token-classification" else "label"
+    kinds = {is_whole(name) for name in known}
+    if len(kinds) != 1:
+        return  # train has none, or mixes `1` and `other` as text, so any name may be a class
+    found = [
+        (
+            row,
+            f"{what} {label!r} is {_kind(label)}, train's {what}s are {_kind(known[0], many=True)} "
+            f"({listed(known, 3)})",
+        )
+        for row, labels in enumerate(_names_by_row(other, task))
+        for label in [name for name in labels if name not in known and is_whole(name) not in kinds][:1]
+    ]
+    if found:
+        problems.add(row_problem(table, found, "write the labels of all splits in one way"))
+
+
+def _names_by_row(examples: Examples, task: str) -> list[Sequence[str]]:
+    """What each row is labelled with, as names; nothing for numbers and unlabelled rows."""
+    if task == "token-classification":
+        return list(examples.slots or ())
+    if task == "regression":
+        return []
+    return [label if isinstance(label, tuple) else (str(label),) for label in examples.labels or ()]
+
+
+def _kind(label: str, many: bool = False) -> str:
+    return ("numbers" if many else "a number") if is_whole(label) else "text"
+
+
+def _check_variety(train: Examples, task: str) -> None:
+    """There must be something to tell apart."""
+    if task == "multi-label":
+        _check_several_labels(train)
+    distinct: set[object] = set(train.labels or ())
+    if task == "token-classification":
+        distinct = {tag for tags in train.slots or () for tag in tags}
+    if len(distinct) == 1:
+        words = {"regression": "one number", "intent-slot": "one intent", "multi-label": "one set of labels"}
+        what = {**words, "token-classification": "one tag"}.get(task, "one class")
+        raise DataError(
+            f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
+        )
+
+
+def _check_several_labels(train: Examples) -> None:
+    names = {name for labels in _names_by_row(train, "multi-label") for name in labels}
+    if len(names) < 2:
+        told = f"one label only ({names.pop()!r})" if names else "no label at all"
+        raise DataError(f"train has {told}; the task 'multi-label' needs two or more. Use 'classification' for one.")
+
+
+def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequence[str]) -> Dataset:
+    train = splits["train"]
+    named = () if task == "token-classification" else _names_by_row(train, task)
+    label_names = sorted_names(name for names in named for name in names)
+    slot_names = tuple(sorted({slot for slots in train.slots or () for slot in slots}))
+    told = (*notes, *split_notes(splits, label_names, slot_names))
+    return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), told)
+
+
+# options of a config that say what its data are: configs that share them see the same
+READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
+READING += ("label_separator", *(f"{field.name}_column" for field in fields(Columns)))
+
+
+def columns_of(config: FinetuneConfig) -> Columns:
+    """The columns that the config names."""
+    return Columns(**{field.name: getattr(config, f"{field.name}_column") for field in fields(Columns)})
+
+
+def load_configured(config: FinetuneConfig) -> Dataset:
+    """Load what a config names.
+
+    Raises:
+        UserError: If it cannot be used; see `load_data`.
+    """
+    return load_data(
+        config.data,
+        config.task,
+        columns=columns_of(config),
+        seed=config.data_seed,
+        dev_share=config.dev_share,
+        drop_overlap=config.drop_overlap,
+        dedupe=config.dedupe,
+        train_rows=config.train_rows,
+        label_separator=config.label_separator,
+    )

@@ -1,0 +1,172 @@
+"""What the data layer hands out: column names, one split's examples, and the whole set.
+
+One short text that says whether two runs saw the same data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from datadiet.errors import DataError
+
+JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
+TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Names of columns the user has chosen; None is recognised by its usual names.
+
+    Attributes:
+        text, text_pair: The text, and the second text of a pair. Naming `text` alone means that there is no pair.
+        label: The class, the labels or the number to predict.
+        tokens, slots: The words and their tags, for `intent-slot` and `token-classification`.
+        intent: For `intent-slot`; `label` may stand for it and the other way round.
+        id: The user's own id of each example.
+    """
+
+    text: str | None = None
+    text_pair: str | None = None
+    label: str | None = None
+    tokens: str | None = None
+    slots: str | None = None
+    intent: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Examples:
+    """One split: parallel sequences, never changed.
+
+    Attributes:
+        ids: The user's own ids, or the row number in the file as text where there are none.
+        texts: For data that has words the tokens joined by spaces.
+        text_pairs: Second texts of a pair task, else None.
+        tokens, slots: Words and their tags, for data that has words; else None.
+        labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
+            example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
+        source_rows: Where each example stands in what was read, from 0, whatever has been left out since; None where
+            it was not read. No part of what an example is: two splits that differ in it only are equal.
+        times: How many rows each stands for, where one of each text was kept; None elsewhere. No part either.
+
+    Example:
+        >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
+        ('bad',)
+    """
+
+    ids: Sequence[str]
+    texts: Sequence[str]
+    text_pairs: Sequence[str] | None = None
+    tokens: Sequence[Sequence[str]] | None = None
+    slots: Sequence[Sequence[str]] | None = None
+    labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
+    source_rows: Sequence[int] | None = field(default=None, compare=False, repr=False)
+    times: Sequence[int] | None = field(default=None, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        sizes = {part.name: len(held) for part in fields(self) if (held := getattr(self, part.name)) is not None}
+        if len(set(sizes.values())) > 1:
+            raise ValueError(f"the sequences of a split must have one length, got {sizes}.")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def labelled(self) -> bool:
+        """Whether there is anything to compare predictions with."""
+        return self.labels is not None or self.slots is not None
+
+    def take(self, rows: Iterable[int]) -> Examples:
+        """The given rows (positions from 0), in the given order."""
+        chosen = [int(row) for row in rows]
+        parts = {part.name: getattr(self, part.name) for part in fields(self)}
+        return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
+
+
+def without_input(examples: Examples) -> Examples:
+    """The same labels over empty texts: what the null model of PVI trains on.
+
+    Raises:
+        DataError: For tagged words: without words there is nothing to tag.
+
+    Example:
+        >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
+        Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
+    """
+    if examples.tokens is not None or examples.slots is not None:
+        raise DataError("empty inputs are for texts with one label each: tagged words have none to leave out.")
+    blank = ("",) * len(examples)
+    return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, ready for a task.
+
+    Attributes:
+        name: `snips`, a hub name, or the folder's own name; never a path.
+        task: One of `TASKS`.
+        splits: `train` and `dev`, perhaps `test`; MNLI has `dev_mismatched` and `test_mismatched` beside them.
+        label_names: Class names of train, sorted, integers as integers; the position is the model's class number.
+            Empty for regression and `token-classification`.
+        slot_names: Tags of train, sorted as text.
+        fingerprint: 16 hex digits over the task and everything in the splits, whatever the file format.
+        notes: Sentences the user should read once.
+    """
+
+    name: str
+    task: str
+    splits: Mapping[str, Examples]
+    label_names: tuple[str, ...]
+    slot_names: tuple[str, ...]
+    fingerprint: str
+    notes: tuple[str, ...] = ()
+
+
+_ROWS = 10_000
+
+
+def fingerprint(task: str, splits: Mapping[str, Examples]) -> str:
+    """sha256 over the task and every id, text, token, slot and label, in order, independent of file format and path.
+
+    Args:
+        task: What the data is used for: it decides which columns are read.
+        splits: By name; their order does not matter, the order of their rows does.
+
+    Returns:
+        The first 16 hex digits.
+
+    Example:
+        >>> fingerprint("classification", {"train": Examples(ids=("0",), texts=("good",), labels=("1",))})
+        'fa3ce3d94f1a7ced'
+    """
+    digest = hashlib.sha256(json.dumps(["datadiet 1", task]).encode())
+    for name in sorted(splits):
+        for piece in _written(name, splits[name]):
+            digest.update(piece.encode())
+    return digest.hexdigest()[:16]
+
+
+def _written(name: str, examples: Examples) -> Iterator[str]:
+    """`json.dumps([name, fields])` in pieces: whole, that of a million rows takes hundreds of megabytes."""
+    yield f"[{json.dumps(name)}, ["
+    for place, values in enumerate(_fields(examples)):
+        yield ", " if place else ""
+        yield from ["null"] if values is None else _pieces(values)
+    yield "]]"
+
+
+def _pieces(field: Sequence[object]) -> Iterator[str]:
+    yield "["
+    # a dump per many rows, not per row: 100,000 rows in a fraction of a second
+    for begin in range(0, len(field), _ROWS):
+        yield ", " if begin else ""
+        yield json.dumps(field[begin : begin + _ROWS])[1:-1]
+    yield "]"
+
+
+def _fields(examples: Examples) -> list[Sequence[object] | None]:
+    return [getattr(examples, name) for name in ("ids", "texts", "text_pairs", "tokens", "slots", "labels")]

@@ -1,0 +1,155 @@
+"""Which rows a cycle trains on: a selector with its options, bound to a run's seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.errors import ArgumentError
+from datadiet.selectors import NEEDS, OPTIONS, SELECTORS
+from datadiet.selectors.quotas import with_floor
+from datadiet.types import EpochPlan, Selection
+
+Selector = Callable[..., Selection]
+Rows = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of the training rows beside their values; every part may be missing.
+
+    Attributes:
+        groups: int64 `(n,)`, the class of each row.
+        features: float `(n, size)`, or a SciPy CSR matrix: where each row lies, for selectors that cover a space.
+        recalls: Recall of each class on the dev split.
+        scale: The largest value the score can have.
+    """
+
+    groups: NDArray[np.int64] | None = None
+    features: Any = None
+    recalls: Mapping[int, float] | None = None
+    scale: float | None = None
+
+    def of(self, rows: Rows) -> Known:
+        """What is known of some rows, int64 `(m,)`."""
+        groups = None if self.groups is None else self.groups[rows]
+        return replace(self, groups=groups, features=None if self.features is None else self.features[rows])
+
+
+def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPlan:
+    """A plan whose rows also have loss weights of their own.
+
+    `w_i = r_i m / sum_S(r)` over the m rows S of a plan without weights: the weights of what is trained on have the
+    mean 1, so that the loss keeps its scale. Where a selector gives weights `s`, whose sums stand for all n rows:
+    `w_i = s_i r_i n / sum_all(r)`, which leaves them as unbiased as they were.
+
+    Args:
+        plan: Its `weights` are those of the selector.
+        row_weights: float `(num_rows,)`, above 0, on any scale; None where all rows are alike.
+
+    Example:
+        >>> rows = np.array([3.0, 1.0, 1.0, 1.0], np.float32)  # the first one stands for three
+        >>> weighed(EpochPlan(0, np.array([0, 1]), full=False), rows).weights
+        array([1.5, 0.5], dtype=float32)
+        >>> drawn = EpochPlan(0, np.array([0, 1]), full=False, weights=np.float32([1, 3]))
+        >>> weighed(drawn, rows).weights
+        array([2., 2.], dtype=float32)
+    """
+    if row_weights is None:
+        return plan
+    own = row_weights[plan.rows].astype(np.float64)
+    everything = row_weights.mean(dtype=np.float64)
+    found = own / own.mean() if plan.weights is None else plan.weights * own / everything
+    return replace(plan, weights=found.astype(np.float32))
+
+
+def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
+    """Loss weights of the rows; None where all are alike, so that nothing is multiplied.
+
+    Raises:
+        ArgumentError: If there is not one for each row, or one is not finite and above 0.
+    """
+    if weights is None:
+        return None
+    found = np.asarray(weights, np.float32)
+    if found.shape != (num_rows,):
+        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {found.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+    if bad.size:
+        raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
+    return None if num_rows == 0 or (found == found[0]).all() else found
+
+
+class Chooser:
+    """Chooses so many rows by their values.
+
+    Args:
+        select: A name of `datadiet.selectors.SELECTORS`, or a function of the same form.
+        options: Of the selector, by name.
+        floor: Least number of rows of each class; 0 = none.
+        seed: Of ties and random choices.
+
+    Attributes:
+        needs: What the selector cannot do without, of `groups`, `features` and `recalls`.
+    """
+
+    def __init__(self, select: str | Selector, *, options: Mapping[str, Any], floor: int, seed: int) -> None:
+        held = {name: _selector(value) if name == "select" else value for name, value in options.items()}
+        chosen: Selector = partial(SELECTORS[select], **held) if isinstance(select, str) else select
+        self._select = with_floor(chosen, floor) if floor else chosen
+        needs = set(NEEDS.get(select, ())) - set(held) if isinstance(select, str) else set()
+        self._takes = (set(OPTIONS[select]) | needs) - set(held) if isinstance(select, str) else set()
+        self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
+        self._seed = seed
+
+    def check(self, known: Known) -> None:
+        """Refuse to choose without what the selector needs.
+
+        Raises:
+            ArgumentError: Names what is missing, and where it comes from.
+        """
+        for name in self.needs:
+            if name != "recalls" and getattr(known, name) is None:
+                raise ArgumentError(_MISSING[name])
+
+    def choose(self, values: NDArray[np.float32], count: int, *, epoch: int, known: Known = Known()) -> Selection:
+        """Rows by their values.
+
+        Args:
+            values: float32 `(n,)`, larger = harder; +inf = never seen.
+            count: How many, exactly.
+            epoch: The first that trains on them.
+            known: What else there is to go by.
+
+        Returns:
+            Exactly `count` rows, with loss weights where the selector gives them.
+
+        Raises:
+            ArgumentError: If the selector needs recalls, and no dev split has been judged.
+        """
+        if "recalls" in self.needs and known.recalls is None:
+            raise ArgumentError(_MISSING["recalls"])
+        wanted = {"features": known.features, "recalls": known.recalls, "scale": known.scale}
+        options = {name: wanted[name] for name in ("features", "recalls", "scale") if name in self._takes}
+        return self._select(values, count, seed=self._seed, epoch=epoch, groups=known.groups, **options)
+
+    def draw(self, number: int, count: int, *, epoch: int) -> Rows:
+        """Rows at random, int64 `(count,)`, of so many: where nothing is known of them yet."""
+        return SELECTORS["random"](np.zeros(number), count, seed=self._seed, epoch=epoch).rows
+
+
+_MISSING = {
+    "groups": "floor and quotas need the class of each example; this data set has none (regression?).",
+    "features": "this selector needs features: an array with one line per training row, such as sentence embeddings.",
+    "recalls": "this selector needs the recall of each class on the dev split, and no dev split has been judged yet.",
+}
+
+
+def _selector(value: object) -> object:
+    """A selector inside another one may be given by its name."""
+    return SELECTORS[value] if isinstance(value, str) else value

@@ -1,0 +1,322 @@
+"""How many examples may rest without losing more than a tolerance: the scores decide, the dev metric guards.
+
+Nobody knows before a run which `keep` is too small. During it, two things are known. The scores say how little the
+easy examples still move the model: of EL2N, the error of the probabilities, the square is the squared norm of the
+gradient by the logits, so the fewest of the hardest examples that carry nearly all of that mass train, and as the
+model learns these become fewer. The dev metric says whether that can be afforded: while it rises by many points an
+epoch, every step counts, whichever examples it takes; where it falls, everything trains again.
+
+A tolerance at work in a run: the policy and the schedule that it decides, as they stand.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.diet.schedule import AdaptiveSchedule
+from datadiet.errors import ArgumentError, Problems
+from datadiet.types import Json
+
+# Share of the mass that may rest, per point of tolerance; chosen on dev splits (LOG.md)
+SLACK_PER_POINT = 0.02
+MOST_SLACK = 0.2
+# Fewer than this share of the examples carry the mass: the others are learned, and an epoch more is the last
+LEARNED = 0.01
+# What can be told from luck on a dev split: rises and falls beyond so many standard errors
+STANDARD_ERRORS = 1.0
+CORRELATIONS = ("matthews", "pearson", "spearman")
+# scores that a tolerance goes with
+ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
+
+Reason = Literal["scores", "rising", "guard", "learned"]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The dev metric after an epoch.
+
+    Attributes:
+        epoch: From 0.
+        value: Larger is better, as a share (0.9 is 90 points).
+        error: Its standard error.
+    """
+
+    epoch: int
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What a cycle trains on.
+
+    Attributes:
+        epoch: The first of the cycle.
+        kept: Rows.
+        reason: `scores`; `rising`, more than the scores say, because the dev metric rises; `guard`, everything, because
+            it fell; `learned`, the end, because nothing is left.
+    """
+
+    epoch: int
+    kept: int
+    reason: Reason
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """The policy and what it has seen; a new record for each judgement and decision.
+
+    Attributes:
+        points: Points of the dev metric that may be lost, above 0.
+        judgements, decisions: So far, in order.
+
+    Raises:
+        ArgumentError: If `points` is not above 0 and at most 100.
+
+    Source: ours. That EL2N stands for the norm of the gradient: Paul et al. 2021 (arXiv 2107.07075), section 2.
+    """
+
+    points: float
+    judgements: tuple[Judgement, ...] = ()
+    decisions: tuple[Decision, ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = Problems()
+        if not isinstance(self.points, (int, float)) or isinstance(self.points, bool) or not 0 < self.points <= 100:
+            problems.add(f"tolerance must be points of the metric, above 0 and at most 100, got {self.points!r}.")
+        problems.raise_any()
+
+    @property
+    def slack(self) -> float:
+        """The share of the mass that may rest; half as much for each time that training on everything had to help."""
+        halvings = sum(self._helped(decision) for decision in self.decisions)
+        return float(min(MOST_SLACK, SLACK_PER_POINT * self.points) * 0.5**halvings)
+
+    def _helped(self, decision: Decision) -> bool:
+        """Whether the metric rose again when the guard had everything train: then it was the diet's fault."""
+        before, after = self._value(decision.epoch - 1), self._value(decision.epoch)
+        return decision.reason == "guard" and before is not None and after is not None and after > before
+
+    def _value(self, epoch: int) -> float | None:
+        found = [judged.value for judged in self.judgements if judged.epoch == epoch]
+        return found[0] if found else None
+
+    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Tolerance:
+        """Take in the dev metric after an epoch.
+
+        Args:
+            epoch: The one that has just trained.
+            value: Larger is better, in [-1, 1].
+            rows: Of the dev split.
+            correlation: Whether it is a correlation, not a share.
+
+        Raises:
+            ArgumentError: If the metric cannot be one that points are lost of.
+        """
+        if not -1 <= value <= 1:
+            raise ArgumentError(
+                f"tolerance is in points of a metric in [-1, 1] of which larger is better, got {value:g} after epoch "
+                f"{epoch} (from 0). Judge by accuracy, F1 or a correlation."
+            )
+        judged = Judgement(epoch, value, standard_error(value, rows, correlation=correlation))
+        return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
+
+    def decide(
+        self, schedule: AdaptiveSchedule, epoch: int, values: NDArray[Any]
+    ) -> tuple[Tolerance, AdaptiveSchedule]:
+        """Decide a cycle.
+
+        Args:
+            schedule: As decided so far.
+            epoch: The first of the cycle.
+            values: float32 `(n,)`, at least 0; how hard each example is now, 0 = learned.
+
+        Returns:
+            The policy and the schedule with the decision in them.
+
+        Raises:
+            ArgumentError: If no dev metric has come in, or a value is below 0.
+        """
+        if not self.judgements:
+            raise ArgumentError("tolerance needs the dev metric after every epoch: evaluate, or call diet.judge(...).")
+        if values.min() < 0:
+            raise ArgumentError("tolerance needs scores that are never below 0, and 0 where nothing is left to learn.")
+        wanted, least = carrying(values, 1 - self.slack), math.ceil((1 - self._most_rest()) * len(values))
+        reason: Reason = "scores" if wanted >= least else "rising"
+        wanted = max(wanted, least)
+        last = None
+        if self._fallen():
+            wanted, reason = len(values), "guard"
+        elif wanted <= max(schedule.batch, LEARNED * len(values)) and epoch + 1 < schedule.last:
+            last, reason = epoch + 1, "learned"
+        decided = schedule.decide(epoch, wanted, last=last)
+        decision = Decision(epoch, decided.count(epoch), reason)
+        return replace(self, decisions=(*self.decisions, decision)), decided
+
+    def _most_rest(self) -> float:
+        """The share that may rest at most: a step fewer costs as much as the dev metric rises by a step.
+
+        Of a metric that rose by `gain` points in the last epoch, `points / gain`; 0 where only one epoch is known, 1
+        where the rise is within the standard error.
+        """
+        if len(self.judgements) < 2:
+            return 0.0
+        before = max(judged.value for judged in self.judgements[:-1])
+        gain = self.judgements[-1].value - before
+        if gain <= STANDARD_ERRORS * self.judgements[-1].error:
+            return 1.0
+        return min(1.0, self.points / 100 / gain)
+
+    def _fallen(self) -> bool:
+        """Whether the dev metric is further below its best than the tolerance and luck explain.
+
+        The best since everything trained last: what training on everything loses, by learning by heart, is not the
+        diet's fault.
+        """
+        now = self.judgements[-1]
+        since = max((made.epoch for made in self.decisions if made.reason == "guard"), default=0)
+        best = max(judged.value for judged in self.judgements if judged.epoch >= since)
+        return best - now.value > self.points / 100 + STANDARD_ERRORS * now.error
+
+    # ---- what it comes to ----
+
+    def summary(self, epochs: int, saved: float) -> Json:
+        """What was decided, and what the user should know: for `result.json`.
+
+        Args:
+            epochs: Planned.
+            saved: Share of the examples that did not train.
+        """
+        return {
+            "points": self.points,
+            "decisions": [asdict(decision) for decision in self.decisions],
+            "advice": advice(self.judgements, points=self.points, epochs=epochs, saved=saved),
+        }
+
+    def state(self) -> Json:
+        """Plain values, for a checkpoint."""
+        return {name: [asdict(entry) for entry in getattr(self, name)] for name in ("judgements", "decisions")}
+
+    def restored(self, state: Mapping[str, Any]) -> Tolerance:
+        """As it was when `state` was taken."""
+        judgements = tuple(Judgement(**entry) for entry in state["judgements"])
+        return replace(self, judgements=judgements, decisions=tuple(Decision(**entry) for entry in state["decisions"]))
+
+
+def carrying(values: NDArray[Any], share: float) -> int:
+    """The fewest of the largest values whose squares carry a share of the sum of all squares.
+
+    Args:
+        values: `(n,)`, at least 0; +inf, never seen, is carried in any case.
+        share: In [0, 1].
+
+    Returns:
+        How many; 0 where all values are 0.
+
+    Example:
+        >>> carrying(np.array([1.0, 3.0, 0.1, 2.0]), 0.9), carrying(np.array([1.0, 3.0, 0.1, 2.0]), 0.99)
+        (2, 3)
+    """
+    unseen = int(np.isinf(values).sum())
+    squares = np.sort(np.asarray(values[np.isfinite(values)], np.float64) ** 2)[::-1]
+    total = squares.sum()
+    if total == 0:
+        return unseen
+    return unseen + min(len(squares), int(np.searchsorted(np.cumsum(squares), share * total)) + 1)
+
+
+def standard_error(value: float, rows: int, *, correlation: bool = False) -> float:
+    """The standard error of a metric on so many rows.
+
+    Of a share `sqrt(p (1 - p) / n)`, of a correlation `(1 - r^2) / sqrt(n)`.
+
+    An F1 is taken for a share of the rows, which is about right where a row has one decision, and too wide where it has
+    many.
+
+    Example:
+        >>> round(standard_error(0.9, 900), 4), round(standard_error(0.9, 900, correlation=True), 4)
+        (0.01, 0.0063)
+    """
+    if correlation:
+        return (1 - value * value) / math.sqrt(rows)
+    return math.sqrt(max(0.0, value * (1 - value)) / rows)
+
+
+def advice(judgements: tuple[Judgement, ...], *, points: float, epochs: int, saved: float) -> str:
+    """What to do with these data, in a sentence; empty where the diet is the better deal as far as one run can tell.
+
+    Args:
+        judgements: The dev metric after each epoch.
+        points: The tolerance.
+        epochs: Planned.
+        saved: Share of the examples that did not train.
+
+    Example:
+        >>> curve = tuple(Judgement(epoch, value, 0.01) for epoch, value in enumerate((0.8, 0.9, 0.902, 0.901)))
+        >>> print(advice(curve, points=0.5, epochs=4, saved=0.3))
+        The dev metric was within 0.5 points of its best after epoch 2 of 4: fewer epochs may be the better deal, with
+        or without a diet. Try --epochs 2, or compare with short.
+    """
+    if not judgements:
+        return ""
+    best = max(judged.value for judged in judgements)
+    near = next(judged.epoch for judged in judgements if best - judged.value <= points / 100) + 1
+    if near < epochs and 1 - near / epochs > saved:
+        return (
+            f"The dev metric was within {points:g} points of its best after epoch {near} of {epochs}: fewer epochs may "
+            f"be the better deal, with or without a diet. Try --epochs {near}, or compare with short."
+        )
+    if saved < 0.05:
+        return (
+            f"Nearly every example still taught something: {saved:.0%} of the examples could rest. With more epochs, "
+            "or a larger tolerance, a diet may have more to save here."
+        )
+    return ""
+
+
+class Decider:
+    """Decides one cycle after the other.
+
+    Args:
+        policy: That has seen nothing yet.
+        schedule: Of which nothing is decided yet.
+
+    Attributes:
+        policy, schedule: As they stand.
+    """
+
+    def __init__(self, policy: Tolerance, schedule: AdaptiveSchedule) -> None:
+        self.policy, self.schedule = policy, schedule
+
+    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
+        """Take in the dev metric after an epoch; see `Tolerance.judge`."""
+        self.policy = self.policy.judge(epoch, value, rows, correlation=correlation)
+
+    def waits_for(self, epoch: int) -> bool:
+        """Whether the dev metric after an epoch is still missing."""
+        return epoch >= 0 and all(judged.epoch < epoch for judged in self.policy.judgements)
+
+    def decide(self, epoch: int, values: NDArray[Any]) -> None:
+        """Decide the cycle that begins at an epoch; see `Tolerance.decide`."""
+        self.policy, self.schedule = self.policy.decide(self.schedule, epoch, values)
+
+    def summary(self) -> Json:
+        """What was decided, and what it advises."""
+        everything = self.schedule.epochs * self.schedule.num_examples
+        return self.policy.summary(self.schedule.epochs, 1 - self.schedule.total_count / everything)
+
+    def state(self) -> Json:
+        """Plain values, for a checkpoint."""
+        return {**self.policy.state(), "counts": self.schedule.counts, "ending": self.schedule.ending}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Take up a state."""
+        ending = None if state["ending"] is None else tuple(state["ending"])
+        self.schedule = replace(self.schedule, counts=tuple(state["counts"]), ending=ending)
+        self.policy = self.policy.restored(state)

@@ -1,0 +1,245 @@
+"""What the training forwards of an epoch saw, until the diet asks for it.
+
+Values of one training epoch, brought to one moment.
+
+Values from the training forward are taken while the model changes: an example seen early in an epoch looks harder than
+one seen late, and one that has rested since looks harder than one that trains, only because the model was worse then.
+Left alone, the first makes a selection nearly random after a short warm-up, and the second makes the diet swap its two
+halves at every refresh (LOG.md).
+
+How hard each example is now: its last value, whatever its source and moment, and what the history makes of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+from torch import Tensor
+
+from datadiet.scores.history import History
+from datadiet.types import Scores
+
+MOMENT = "moment"  # column of the history: the batch of the epoch, from 1, in which a training value was seen
+SEEN = "seen"
+_FLUSH_EVERY = 256  # batches are kept as tensors so long, so that no step waits for a device
+
+
+class TrainingValues:
+    """The latest value of each example in the epoch that trains.
+
+    Args:
+        num_examples: Rows of the data set.
+        columns: Names of the values; the last is `MOMENT`.
+    """
+
+    def __init__(self, num_examples: int, columns: tuple[str, ...]) -> None:
+        self._num_examples, self._columns = num_examples, columns
+        self._epoch, self._moment = 0, 0
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._arrays: dict[str, NDArray[Any]] = {}  # float32 per column, nan where not seen; bool `seen`
+
+    def add(self, rows: Tensor, values: Tensor, *, epoch: int) -> None:
+        """Take the values of a batch.
+
+        Args:
+            rows: int64 `(batch,)`.
+            values: float32 `(columns without moment, batch)`.
+            epoch: The epoch that is training.
+        """
+        if self._epoch != epoch:
+            self._epoch, self._moment = epoch, 0
+        self._moment += 1
+        moment = torch.full_like(values[:1], self._moment)
+        self._pending.append((rows.detach(), torch.cat([values, moment])))
+        if len(self._pending) >= _FLUSH_EVERY:
+            self._flush()
+
+    def drain(self, round_: int) -> Scores:
+        """Hand over what was seen since the last call, ascending by row, as a record of a round."""
+        self._flush()
+        seen = self._arrays.pop(SEEN, np.zeros(0, bool))
+        rows = np.flatnonzero(seen)
+        whole = len(rows) == self._num_examples  # then the arrays are handed over as they are, else column by column
+        held = (name for name in self._columns if name in self._arrays)
+        values = {name: self._arrays.pop(name) if whole else self._arrays.pop(name)[rows] for name in held}
+        return Scores(rows, values, "train", self._epoch, round_)
+
+    def put_back(self, scores: Scores) -> None:
+        """Take back what `drain` handed over."""
+        for name, values in scores.values.items():
+            self._array(name, np.nan)[scores.rows] = values
+        self._array(SEEN, False)[scores.rows] = True
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
+        """Arrays, and plain values."""
+        self._flush()
+        return dict(self._arrays), {"epoch": self._epoch, "moment": self._moment}
+
+    def load(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, int]) -> None:
+        """Take up a state."""
+        self._arrays = {name: np.array(array) for name, array in arrays.items()}
+        self._epoch, self._moment = numbers["epoch"], numbers["moment"]
+
+    def _flush(self) -> None:
+        if not self._pending:
+            return
+        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
+        values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
+        self._pending = []
+        self.put_back(Scores(rows, dict(zip(self._columns, values, strict=True)), "train", self._epoch, 0))
+
+    def _array(self, name: str, fill: float | bool) -> NDArray[Any]:
+        if name not in self._arrays:
+            self._arrays[name] = np.full(self._num_examples, fill, bool if name == SEEN else np.float32)
+        return self._arrays[name]
+
+
+Values = NDArray[np.float32]
+
+# An example that rests becomes easier too, by what the model learns from the others, but less than one that trains: by
+# half as much, counted in factors. With 0 a diet without passes swaps its two halves at every refresh.
+REST = 0.5
+_LEAST = 64  # examples in a bin, so that one hard batch is no trend
+_MOST_BINS = 8
+_AT_ONCE = 65_536
+
+
+def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values, float]:
+    """Values of the examples of one epoch as if all had been seen at its end.
+
+    `value_i * trend(end) / trend(moment_i)`, where the trend is the ratio of the values to what the same examples had
+    before, in bins of the epoch, made to fall monotonically. For examples never seen before, the mean value itself.
+
+    Args:
+        values: float32 `(n,)`, at least 0, taken during the epoch.
+        prior: float32 `(n,)`, the values before the epoch; +inf where there was none.
+        moments: float32 `(n,)`, when in the epoch each was taken, in any unit.
+
+    Returns:
+        float32 `(n,)`, and the trend at the end: by what share values fell over the epoch (1 where it is not known).
+
+    Example:
+        >>> moments = np.arange(256, dtype=np.float32)
+        >>> values = (2 - moments / 256).astype(np.float32)  # equally hard, seen ever later
+        >>> corrected, fall = to_epoch_end(values, np.full(256, np.inf, np.float32), moments)
+        >>> bool(corrected.std() < 0.1 * values.std()), fall
+        (True, 1.0)
+    """
+    known = np.isfinite(prior)
+    paired = bool(known.sum() >= _LEAST)
+    used = known if paired else ~known
+    where: Any = slice(None) if used.all() else used  # no copies where every example counts
+    base = prior[where] if paired else np.ones(int(used.sum()), np.float32)
+    if used.sum() < _LEAST or values.min() < 0 or base.sum() <= 0 or values[where].sum() <= 0:
+        return values, 1.0
+    centres, trend = _trend(values[where], base, moments[where])
+    corrected = np.empty(len(values), np.float32)
+    for start in range(0, len(values), _AT_ONCE):  # in float64, a piece at a time
+        part = slice(start, start + _AT_ONCE)
+        corrected[part] = values[part] * (trend[-1] / np.interp(moments[part], centres, trend))
+    return corrected, float(trend[-1]) if paired else 1.0
+
+
+def _trend(values: Values, base: Values, moments: Values) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Centres of the bins, and the falling ratio of the values to their base in each."""
+    order = np.argsort(moments, kind="stable")
+    bins = np.array_split(order, min(_MOST_BINS, max(1, len(order) // _LEAST)))
+    centres = np.array([moments[part].mean(dtype=np.float64) for part in bins])
+    ratios = np.array([values[part].sum(dtype=np.float64) / base[part].sum(dtype=np.float64) for part in bins])
+    sizes = np.array([len(part) for part in bins], np.float64)
+    falling = np.asarray(isotonic_regression(ratios, weights=sizes, increasing=False).x)
+    # between the centres of two bins the trend is a line; beyond the outer ones it goes on as it was
+    first, last = float(moments.min()), float(moments.max())
+    start = falling[0] + _slope(centres[:2], falling[:2]) * (first - centres[0])
+    end = max(falling[-1] + _slope(centres[-2:], falling[-2:]) * (last - centres[-1]), 0.5 * falling[-1])
+    return np.r_[first, centres, last], np.maximum(np.r_[start, falling, end], 1e-6)
+
+
+def _slope(centres: NDArray[np.float64], values: NDArray[np.float64]) -> float:
+    """0 where all is one moment."""
+    run = centres[-1] - centres[0]
+    return float((values[-1] - values[0]) / run) if run > 0 else 0.0
+
+
+Rows = NDArray[np.int64]
+_HISTORY = "history."
+
+
+class CurrentValues:
+    """The last value of every example, comparable with one another.
+
+    Args:
+        num_examples: Rows of the data set.
+        history: What earlier rounds count for.
+        every: Whether the history takes every value as it comes, instead of the last one of each round brought to one
+            moment: for quantities over the whole training.
+
+    Attributes:
+        fresh: bool `(n,)`, has a value since the last selection.
+        known: Whether there is any value.
+    """
+
+    def __init__(self, num_examples: int, history: History, *, every: bool = False) -> None:
+        # in units of the level, which falls as the model learns; +inf = never seen
+        self._values, self._level = np.full(num_examples, np.inf, np.float32), 1.0
+        self._history, self._memory = history, history.init(num_examples)
+        self.fresh, self.known = np.zeros(num_examples, bool), False
+        self._every = every
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def take(self, rows: Rows, values: Values, *, moments: Values | None = None) -> None:
+        """Make the values the current ones.
+
+        Args:
+            rows: int64 `(n,)`.
+            values: float32 `(n,)`.
+            moments: When in the epoch each was seen, where they come from training; None for those of one moment.
+        """
+        if moments is not None and not self._every:
+            prior = self._values[rows]
+            prior *= np.float32(self._level)
+            values, fall = to_epoch_end(values, prior, moments)
+            self._level *= fall**REST  # so what rests falls with it
+        self._values[rows] = values / np.float32(self._level)
+        self.fresh[rows], self.known = True, True
+        if self._every:
+            taken = np.zeros(len(self), bool)
+            taken[rows] = True
+            self._memory = self._history.update(self._memory, self._values, taken)
+
+    def close_round(self) -> Values:
+        """What the history makes of the values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
+        if not self._every:
+            self._memory = self._history.update(self._memory, self._values, self.fresh)
+        self.fresh[:] = False
+        return self._history.value(self._memory) * np.float32(self._level)
+
+    def quantiles(self, wanted: Mapping[str, float]) -> dict[str, float]:
+        """Quantiles of the values by name; empty where there is no value."""
+        values = self._history.value(self._memory) if self._every else self._values
+        known = values[np.isfinite(values)]  # a copy
+        if not len(known):
+            return {}
+        found = np.quantile(known, list(wanted.values()), overwrite_input=True) * self._level
+        return dict(zip(wanted, map(float, found), strict=True))
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Arrays, and plain values."""
+        memory = {_HISTORY + name: np.asarray(array) for name, array in self._memory.items()}
+        arrays = {"values": self._values, "fresh": self.fresh, **memory}
+        return arrays, {"known": self.known, "level": self._level}
+
+    def load(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """Take up a state."""
+        self._values, self.fresh = np.array(arrays["values"]), np.array(arrays["fresh"])
+        self._memory = {
+            name.removeprefix(_HISTORY): np.array(array) for name, array in arrays.items() if name.startswith(_HISTORY)
+        }
+        self.known, self._level = numbers["known"], numbers["level"]

@@ -1,0 +1,95 @@
+"""Files and folders that appear whole or not at all.
+
+Small files that say that something is complete: written whole, and read with their schema checked.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from datadiet.errors import DataError
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A file beside the target to write to, which takes its place in the end, and vanishes after an error.
+
+    Args:
+        target: Replaced if it is there; its folder is made.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    part = target.with_name(f".{target.name}.part")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield part
+        part.replace(target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        if part.is_file():
+            part.unlink()
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """The same for a folder. Whether one that is there may be replaced is for the caller to check.
+
+    Raises:
+        DataError: If it cannot be written.
+    """
+    part, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
+    try:
+        for left in (part, old):  # of a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        part.mkdir(parents=True)
+        yield part
+        if target.is_dir():
+            target.replace(old)
+        part.replace(target)
+    except OSError as error:
+        raise DataError(f"cannot write {target}: {error.strerror or error}.") from error
+    finally:
+        for left in (part, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file so that a reader sees the old content or the new, never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    with part.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
+
+
+def read_json(path: Path, schema: int, what: str) -> dict[str, Any]:
+    """A JSON object that was written last and says its schema.
+
+    Args:
+        path: The file.
+        schema: The one that this version reads.
+        what: What the folder lacks if the file is missing, for the error.
+
+    Raises:
+        DataError: If the file is missing, broken, or of another schema.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path.parent} holds no {what}: {path.name} is missing.") from error
+    except ValueError as error:
+        raise DataError(f"{path} is not valid JSON: {error}.") from error
+    held = found.get("schema") if isinstance(found, dict) else None
+    if held != schema:
+        raise DataError(f"{path} has schema {held!r}; this version reads {schema}.")
+    return dict(found)

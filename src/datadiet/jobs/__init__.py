@@ -1,0 +1,1 @@
+"""One module per command: from a config to its result, without a terminal."""

@@ -1,0 +1,281 @@
+"""What models say of rows that they have not seen: K folds, one training each, shared by all scores that need it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
+
+from datadiet import __version__
+from datadiet.config import FinetuneConfig
+from datadiet.data.duplicates import representatives
+from datadiet.data.schema import Dataset, Examples, without_input
+from datadiet.errors import Problems
+from datadiet.jobs.finetune import RunTrainer, training_arguments
+from datadiet.jobs.prepare import Features, Run, joined_texts, model_options, pass_tokens
+from datadiet.jobs.validate import check_config, examples_per_step
+from datadiet.ledger import Ledger
+from datadiet.scores.two_models import stratified_folds
+from datadiet.scoring.dataset import Material, Unseen, read_model
+from datadiet.scoring.embed import kept_embeddings, weights_digest
+from datadiet.scoring.forward import lengths_of
+from datadiet.tasks.base import Task
+from datadiet.tasks.loading import load_tokenizer
+from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
+from datadiet.types import Json, Listener
+
+Rows = NDArray[np.int64]
+Scratch = Callable[[], AbstractContextManager[Path]]
+
+MOST_NAMED = 5
+
+
+@dataclass(frozen=True)
+class CrossFitted:
+    """What came of the folds.
+
+    Attributes:
+        unseen: Losses, and class log-probabilities, by models that have not seen the row.
+        null: float32 `(n, classes)`, log-probabilities by models that saw no text; None where they were not needed.
+        made: How it was made, for the score file: folds, trainings, epochs, seconds.
+    """
+
+    unseen: Unseen
+    null: torch.Tensor | None
+    made: Json
+
+
+def text_folds(
+    train: Examples, groups: Rows | None, folds: int, seed: int, names: Sequence[str] = ()
+) -> list[tuple[Rows, Rows]]:
+    """Folds with the same share of every class, in which all rows that have the same text are held out together.
+
+    Args:
+        train: The training rows. Case and spacing of their texts do not count.
+        groups: int64 `(n,)`, class of each row; None where there are none.
+        folds: At least 2.
+        seed: Of the shuffle.
+        names: Of the classes, where each must be in every fold.
+
+    Returns:
+        `(training rows, held-out rows)`, int64, ascending; every row is held out once.
+
+    Raises:
+        ArgumentError: If there are fewer texts than folds, or fewer texts of a class that is named.
+
+    Example:
+        >>> rows = Examples(ids=tuple("abcd"), texts=("up", "Up", "no", "go"))
+        >>> [held.tolist() for _, held in text_folds(rows, None, 3, seed=0)]
+        [[3], [0, 1], [2]]
+    """
+    same = representatives(train.texts, None, train.text_pairs)
+    number = np.zeros(len(train), np.int64) if groups is None else groups
+    problems = Problems()
+    problems.check(
+        len(same.rows) >= folds, f"folds must be at most the {len(same.rows)} different training texts, got {folds}."
+    )
+    texts = np.bincount(number[same.rows], minlength=len(names))
+    if few := [f"{names[place]} ({texts[place]})" for place in range(len(names)) if texts[place] < folds]:
+        more = f" and {len(few) - MOST_NAMED} more" if len(few) > MOST_NAMED else ""
+        problems.add(
+            f"every class needs a text for each of the {folds} folds, or some model would hardly know it; too few have "
+            f"{', '.join(few[:MOST_NAMED])}{more}. Use fewer folds (at least 2), or leave these classes out."
+        )
+    problems.raise_any()
+    place = np.searchsorted(same.rows, same.of)  # of each row's text among the different ones
+    found = []
+    for _, held in stratified_folds(number[same.rows], folds, seed):
+        out = np.isin(place, held)
+        found.append((np.flatnonzero(~out), np.flatnonzero(out)))
+    return found
+
+
+@dataclass(frozen=True)
+class Folds:
+    """Everything that the models of the folds train with; nothing has been trained yet.
+
+    Attributes:
+        config: Of each training; its output and cache are not read.
+        data, task, tokenizer, features, lengths: Of all training rows.
+        parts: See `text_folds`.
+        blank: Features of the same rows without their texts; None where no null model is needed.
+        classes: Whether the class probabilities are needed.
+        cache: A folder that keeps what each fold has given.
+    """
+
+    config: FinetuneConfig
+    data: Dataset
+    task: Task
+    tokenizer: Any
+    features: Any
+    lengths: Rows
+    parts: Sequence[tuple[Rows, Rows]]
+    blank: Any
+    classes: bool
+    cache: Path | None
+    ledger: Ledger
+    listener: Listener
+
+    def forecast(self) -> str:
+        """What will be trained, in words."""
+        sizes = sorted({len(training) for training, _ in self.parts})
+        rows = " to ".join(f"{size:,}" for size in (sizes if len(sizes) < 2 else (sizes[0], sizes[-1])))
+        batch, epochs, kinds = examples_per_step(self.config), self.config.epochs, 1 if self.blank is None else 2
+        steps = kinds * epochs * sum(math.ceil(len(training) / batch) for training, _ in self.parts)
+        each = "a model" if kinds == 1 else "a model with the texts and one without"
+        return (
+            f"{len(self.parts)} folds: {each} on {rows} of {len(self.features):,} rows each, {epochs} "
+            f"{'epoch' if epochs == 1 else 'epochs'}, {kinds * len(self.parts)} trainings and {steps:,} steps in all."
+        )
+
+    def run(self, scratch: Scratch) -> CrossFitted:
+        """Train and read the models of every fold.
+
+        Args:
+            scratch: Gives a folder that is removed afterwards.
+        """
+        rows, width = len(self.features), len(self.task.label_names) if self.classes else 0
+        said, null = np.empty((rows, 1 + width), np.float32), np.empty((rows, width), np.float32)
+        began = self.ledger.seconds("train") + self.ledger.seconds("score")
+        for number, (training, held) in enumerate(self.parts):
+            where = f"fold {number + 1} of {len(self.parts)}"
+            self.listener.phase(f"{where}: training on {len(training):,} rows")
+            said[held] = self._said(self.features, training, held, scratch)
+            if self.blank is not None:
+                self.listener.phase(f"{where}: training without the texts")
+                null[held] = self._said(self.blank, training, held[:1], scratch)[:, 1:]  # the same of all rows
+        spent = self.ledger.seconds("train") + self.ledger.seconds("score") - began
+        classes = torch.from_numpy(said[:, 1:]) if self.classes else None
+        kinds = 1 if self.blank is None else 2
+        made = {"folds": len(self.parts), "fold_trainings": kinds * len(self.parts), "epochs": self.config.epochs}
+        return CrossFitted(
+            Unseen(said[:, 0], classes),
+            None if self.blank is None else torch.from_numpy(null),
+            {**made, "fold_seconds": round(spent, 3)},
+        )
+
+    def _said(self, features: Any, training: Rows, held: Rows, scratch: Scratch) -> NDArray[np.float32]:
+        """The loss, and the class log-probabilities, of the held-out rows: float32 `(held, 1 + width)`."""
+        set_seed(self.config.seed)
+        model: Any = self.task.load_model(self.config.model, **model_options(self.config, self.data))
+        made: list[NDArray[np.float32]] = []
+
+        def make() -> NDArray[np.float32]:
+            with scratch() as folder:
+                self._train(model, features, training, folder)
+            made.append(self._read(model, features, held))
+            return made[0]
+
+        with self.ledger.charge("train"):
+            if self.cache is None:
+                return make()
+            origin = self._origin(model, features, training, held)
+            try:
+                return kept_embeddings(self.cache, origin, make, dtype="float32", name="fold", ledger=self.ledger)
+            except OSError as error:  # a full disk, a folder that may not be written to
+                if not made:
+                    raise
+                self.listener.note(f"what a fold said could not be kept in {self.cache}: {error.strerror or error}.")
+                return made[0]
+
+    def _train(self, model: Any, features: Any, training: Rows, folder: Path) -> None:
+        config = replace(self.config, output=str(folder / "fold"))
+        part = replace(self.data, splits={**self.data.splits, "train": self.data.splits["train"].take(training)})
+        chosen = features.select(training)
+        lengths = lengths_of(chosen)
+        assert lengths is not None  # every task gives a length
+        run = Run(
+            config, folder / "fold", self.listener, self.ledger, check_config(config, resume=True), part, self.task,
+            self.tokenizer, model, Features(part, self.task, self.tokenizer, config.max_length, self.ledger), chosen,
+            chosen,  # never read: nothing is evaluated
+            lengths, resolve_precision(config.precision, best_device()), EnergyMeter(),
+        )  # fmt: skip
+        arguments = training_arguments(run)
+        arguments.eval_strategy = IntervalStrategy.NO
+        RunTrainer(run, arguments).train()
+
+    def _read(self, model: Any, features: Any, held: Rows) -> NDArray[np.float32]:
+        train = self.data.splits["train"].take(held)
+        material = Material(
+            joined_texts(train), features.select(held), self.task.collator(self.tokenizer), self.task.signals,
+            ids=train.ids, model=model, precision=resolve_precision(self.config.precision, best_device()),
+            batch_tokens=pass_tokens(self.config, self.lengths), ledger=self.ledger,
+        )  # fmt: skip
+        with self.ledger.charge("score"):
+            values, classes = read_model(material, "model", (), classes=self.classes)
+        losses = values["loss"][:, None]  # (held,) -> (held, 1)
+        return losses if classes is None else np.concatenate([losses, classes.numpy()], axis=1)
+
+    def _origin(self, model: Any, features: Any, training: Rows, held: Rows) -> Json:
+        """Everything that a fold's answer follows from; the weights hold the base model and the seed."""
+        config = asdict(self.config)
+        for name in ("data", "output", "cache", "model"):
+            config.pop(name)
+        return {
+            "versions": {"datadiet": __version__, **{name: version(name) for name in ("torch", "transformers")}},
+            "data": self.data.fingerprint,
+            "weights": weights_digest(model),
+            "labels": [list(self.task.label_names), list(self.task.slot_names)],
+            "texts": features is self.features,
+            "tokens": int(self.lengths.sum()),
+            "training": training.tolist(),
+            "held": held.tolist(),
+            "classes": self.classes,
+            "config": config,
+        }
+
+
+def prepared(
+    config: FinetuneConfig,
+    data: Dataset,
+    task: Task,
+    folds: int,
+    listener: Listener,
+    ledger: Ledger,
+    *,
+    null: bool,
+    classes: bool,
+) -> Folds:
+    """Tokenise, and divide the rows.
+
+    Args:
+        config: Of the trainings.
+        data, task: The rows.
+        folds: How many parts.
+        listener, ledger: Are told.
+        null: Whether models without the texts are needed.
+        classes: Whether the class probabilities are needed.
+
+    Raises:
+        ArgumentError: If the rows do not allow so many folds.
+    """
+    listener.phase("tokenising for the folds")
+    tokenizer, train = load_tokenizer(config.model), data.splits["train"]
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    features = Features(data, task, tokenizer, config.max_length, ledger, cache).of("train")
+    parts = text_folds(train, task.groups(features), folds, config.seed, _must_be_everywhere(data))
+    blank = task.features(without_input(train), tokenizer, max_length=config.max_length) if null else None
+    lengths = lengths_of(features)
+    assert lengths is not None  # every task gives a length
+    plain = replace(config, keep_checkpoints=False, checkpoint_every=0)
+    found = Folds(plain, data, task, tokenizer, features, lengths, parts, blank, classes, cache, ledger, listener)
+    smallest = min(len(training) for training, _ in parts)
+    check_config(plain, resume=True).schedule_for(
+        smallest, epochs=plain.epochs, batch=examples_per_step(plain)
+    )  # raises
+    return found
+
+
+def _must_be_everywhere(data: Dataset) -> tuple[str, ...]:
+    """The classes, of tasks that have one for each row; sets of labels may well be in one fold only."""
+    return data.label_names if data.task in ("classification", "intent-slot") else ()

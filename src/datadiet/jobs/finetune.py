@@ -1,0 +1,396 @@
+"""The Trainer's arguments of a run.
+
+The Trainer of a run: it evaluates with the task's own metrics, tells the listener, and asks for checkpoints.
+
+The main job: a config in, a run folder out.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
+
+from datadiet.config import FinetuneConfig, read_config
+from datadiet.data.schema import JOINT, MULTI_LABEL, TAGGER
+from datadiet.data.sources import hub_name
+from datadiet.errors import ArgumentError
+from datadiet.jobs.prepare import Run, prepare
+from datadiet.jobs.validate import check_config, history_options
+from datadiet.ledger import Ledger
+from datadiet.noise.guard import write_noise
+from datadiet.store import run_folder as layout
+from datadiet.store.run_folder import model_card
+from datadiet.tasks.base import Prediction
+from datadiet.tasks.loading import PACKAGED
+from datadiet.tasks.losses import own_loss
+from datadiet.training.machine import best_device, environment, metered
+from datadiet.training.state import NUMBERS
+from datadiet.training.trainer import DietTrainer
+from datadiet.types import Json, Listener, Silent, StepReport
+
+
+def training_arguments(run: Run) -> TrainingArguments:
+    """The Trainer's arguments for a config."""
+    config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.early_stopping > 0
+    smooth_themselves = config.task in (JOINT, TAGGER, MULTI_LABEL) or config.class_weights is not None
+    return TrainingArguments(
+        output_dir=str(run.folder / layout.CHECKPOINTS),
+        run_name=run.folder.resolve().name,
+        num_train_epochs=config.epochs,
+        max_steps=-1 if config.max_steps is None else config.max_steps,
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.gradient_accumulation,
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_schedule,
+        warmup_steps=config.lr_warmup,
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        label_smoothing_factor=0.0 if smooth_themselves else config.label_smoothing,
+        train_sampling_strategy="group_by_length",
+        length_column_name="length",
+        remove_unused_columns=False,
+        bf16=run.precision == "bf16",
+        fp16=run.precision == "fp16",
+        activation_checkpointing=config.gradient_checkpointing,
+        use_cpu=not on_gpu,
+        torch_compile=config.torch_compile,
+        eval_strategy="epoch",
+        save_strategy="epoch" if stopping else "no",
+        # two: a run that is killed while it saves the last one goes on from the one before
+        save_total_limit=None if config.keep_checkpoints else 2,
+        load_best_model_at_end=stopping,
+        metric_for_best_model=run.task.main_metric if stopping else None,
+        greater_is_better=True if stopping else None,
+        restore_callback_states_from_checkpoint=stopping,  # how long it has been patient
+        logging_strategy="epoch",
+        report_to=config.report_to,
+        disable_tqdm=True,
+        dataloader_pin_memory=on_gpu,
+        seed=config.seed,
+        data_seed=config.seed,
+    )
+
+
+REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
+
+
+class RunTrainer(DietTrainer):
+    """A `DietTrainer` for a prepared run."""
+
+    def __init__(self, run: Run, args: TrainingArguments) -> None:
+        self.run = run
+        super().__init__(
+            model=run.model,
+            args=args,
+            train_dataset=run.train,
+            eval_dataset=run.dev,
+            data_collator=run.collate,
+            compute_loss_func=own_loss(run.config, run.data),
+            diet=run.diet,
+            ids=run.data.splits["train"].ids,
+            groups=run.task.groups(run.train),
+            teacher=run.teacher,
+            features=run.known.features,
+            values=run.known.values,
+            row_weights=row_weights_of(run),
+            run_folder=run.folder,
+            ledger=run.ledger,
+        )
+        self.remove_callback(PrinterCallback)  # the listener is told instead
+        if run.config.early_stopping:
+            self.add_callback(EarlyStoppingCallback(early_stopping_patience=run.config.early_stopping))
+        self.add_callback(_Reports(self))  # last: an epoch's line is complete when it is reported
+
+    def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        """Metrics of the dev split, as the Trainer names them."""
+        with self.ledger.charge("eval"):
+            run = self.run
+            predictions = run.predict(self.model, run.dev)
+            found = run.task.metrics(run.data.splits["dev"], predictions) or {}
+            self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
+            metrics = {f"eval_{name}": value for name, value in found.items()}
+            self.log(dict(metrics))
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    @property
+    def judged_metric(self) -> str:
+        """The task's own main metric."""
+        return self.run.task.main_metric
+
+    def _init_training_state(self, *args: Any, **kwargs: Any) -> tuple[int, int]:
+        epoch, batches = super()._init_training_state(*args, **kwargs)
+        # the state names the best checkpoint by its path, and a run folder may have moved since
+        best = self.run.folder / layout.CHECKPOINTS / f"checkpoint-{self.state.best_global_step}"
+        if best.is_dir():
+            self.state.best_model_checkpoint = str(best)
+        if self._out_of_patience():
+            return math.ceil(self.args.num_train_epochs), 0  # stopped before it was killed: nothing is left to train
+        return epoch, batches
+
+    def _out_of_patience(self) -> bool:
+        callbacks: Any = self.state.stateful_callbacks
+        kept = callbacks.get(EarlyStoppingCallback.__name__) if callbacks else None
+        if not self.run.config.early_stopping or not kept:
+            return False
+        attributes = (kept[0] if isinstance(kept, list) else kept)["attributes"]
+        return bool(attributes["early_stopping_patience_counter"] >= self.run.config.early_stopping)
+
+
+def class_recalls(
+    labels: Sequence[Any] | None, predictions: Sequence[Prediction], names: Sequence[str]
+) -> dict[int, float] | None:
+    """The share of each class's examples that is predicted right, by class number; 0.5 for a class without examples.
+
+    Args:
+        labels: Gold labels; None where there are none.
+        predictions: One each.
+        names: Class names by class number; empty for a regression.
+
+    Returns:
+        None where there is not one class per example.
+
+    Example:
+        >>> said = [Prediction("a", 1.0, None), Prediction("b", 1.0, None)]
+        >>> class_recalls(["a", "a"], said, ("a", "b"))
+        {0: 0.5, 1: 0.5}
+    """
+    if not names or labels is None or any(isinstance(label, tuple) for label in labels):
+        return None
+    right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
+    all_of = Counter(map(str, labels))
+    return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
+
+
+def row_weights_of(run: Run) -> NDArray[np.float32] | None:
+    """How many rows each training row stands for, where they shall count so often."""
+    times = run.data.splits["train"].times
+    return np.array(times, np.float32) if run.config.dedupe_weights and times is not None else None
+
+
+class _Reports(TrainerCallback):
+    """Tells the listener how training goes, and asks for checkpoints."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self._trainer, self._run = trainer, trainer.run
+        self._reported = -math.inf
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
+        now = time.perf_counter()
+        if now - self._reported >= REPORT_EVERY_S or state.global_step == state.max_steps:
+            self._reported = now
+            self._run.listener.stepped(self._report(args, state))
+
+    def _report(self, args: Any, state: Any) -> StepReport:
+        epoch, ledger = self._trainer.current_epoch, self._run.ledger
+        here = epoch.examples + epoch.unsettled
+        seconds, _ = epoch.seconds()
+        left = state.max_steps - state.global_step
+        return StepReport(
+            epoch=epoch.epoch,
+            epochs=self._run.config.epochs,
+            step=state.global_step,
+            steps=state.max_steps,
+            kept=epoch.kept,
+            dropped=epoch.dropped,
+            loss=epoch.mean_loss(args.gradient_accumulation_steps),
+            examples_per_s=here / max(seconds, 1e-9),
+            seconds_left=left * ledger.seconds("train") / max(1, state.global_step),
+            seconds_saved=self._trainer.seconds_saved(),
+        )
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
+        config = self._run.config
+        self._check_loss(config.learning_rate)
+        if config.checkpoint_every and not config.early_stopping:
+            # after the last step only to be kept: what follows is the finished run itself
+            useful = config.keep_checkpoints or state.global_step < state.max_steps
+            control.should_save = useful and (self._trainer.current_epoch.epoch + 1) % config.checkpoint_every == 0
+        return control
+
+    def _check_loss(self, rate: float) -> None:
+        """Weights that are not numbers never become numbers again, and nothing can be chosen by such scores."""
+        line = self._trainer.epoch_results[-1]
+        if line.train_loss is not None and math.isnan(line.train_loss):
+            raise ArgumentError(
+                f"training has diverged: in epoch {line.epoch} (from 0) the loss is no number any more. "
+                f"Lower the learning rate ({rate:g}), or use a longer lr_warmup or precision fp32."
+            )
+
+    def on_save(self, args: Any, state: Any, *_args: Any, **_kwargs: Any) -> None:
+        self._run.meter.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
+
+    def on_evaluate(self, *_args: Any, **_kwargs: Any) -> None:
+        if self._trainer.epoch_results:
+            self._run.listener.epoch_ended(self._trainer.epoch_results[-1])
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint of a run folder; one that a kill left half-written does not count."""
+    complete = (file.parent for file in (folder / layout.CHECKPOINTS).glob(f"checkpoint-*/{NUMBERS}"))
+    return max(complete, key=lambda checkpoint: int(checkpoint.name.partition("-")[2]), default=None)
+
+
+def finetune(config: FinetuneConfig, *, listener: Listener | None = None, started: float | None = None) -> Json:
+    """Fine-tune a model on a data diet.
+
+    Args:
+        config: See `FinetuneConfig`.
+        listener: Is told what happens.
+        started: `time.perf_counter()` from where `total_s` counts; now by default.
+
+    Returns:
+        What `result.json` in the run folder holds.
+
+    Raises:
+        UserError: If the arguments or the data cannot be used; nothing has been written then.
+    """
+    ledger = Ledger(started)
+    diet = check_config(config)
+    with metered(config.energy) as meter:
+        return _run(prepare(config, diet, ledger, listener or Silent(), meter=meter), checkpoint=None)
+
+
+def resume_run(folder: Path, *, listener: Listener | None = None, started: float | None = None) -> Json:
+    """Go on with a run that was interrupted, from its last checkpoint, or from the start where it has none.
+
+    Args:
+        folder: A run folder with a config.yaml and no result.json.
+        listener, started: See `finetune`.
+
+    Raises:
+        ArgumentError: If there is no run to resume there, or it is finished.
+        DataError: If the data has changed since.
+    """
+    ledger = Ledger(started)
+    layout.check_resumable(folder)
+    config = replace(read_config(folder / layout.CONFIG), output=str(folder))
+    diet = check_config(config, resume=True)
+    checkpoint = last_checkpoint(folder)
+    with metered(config.energy) as meter:
+        run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None, meter=meter)
+        if checkpoint is None:
+            layout.forget_progress(folder)
+        else:
+            layout.check_same_data(folder, run.data.fingerprint)
+            meter.carry(checkpoint)
+        return _run(run, checkpoint)
+
+
+def _run(run: Run, checkpoint: Path | None) -> Json:
+    run.listener.planned(run.forecast())
+    arguments = training_arguments(run)  # raises before anything is written
+    layout.begin(run.folder, run.config.to_yaml(), run.data.fingerprint)
+    with _tensorboard_in(run.folder / "logs"):
+        trainer = RunTrainer(run, arguments)
+    run.listener.phase("training")
+    trainer.train(resume_from_checkpoint=None if checkpoint is None else str(checkpoint))
+    return _finish(run, trainer)
+
+
+@contextmanager
+def _tensorboard_in(folder: Path) -> Iterator[None]:
+    """Where TensorBoard's callback, made inside, writes: by default it is in checkpoints/, which do not last."""
+    name = "TENSORBOARD_LOGGING_DIR"
+    chosen = os.environ.get(name)
+    os.environ[name] = chosen or str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(name) if chosen is None else os.environ.update({name: chosen})
+
+
+def _finish(run: Run, trainer: RunTrainer) -> Json:
+    """Test, save, and write the result last."""
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if run.config.lora:
+        model = model.merge_and_unload()  # before the test: what is saved is what was tested
+    run.listener.phase("testing")
+    with run.ledger.charge("eval"):
+        splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
+        features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
+        predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
+        metrics = {split: run.task.metrics(*found) for split, found in predicted.items()}
+    run.listener.phase("saving")
+    with run.ledger.charge("save"):
+        model.save_pretrained(run.folder / layout.MODEL)
+        run.tokenizer.save_pretrained(run.folder / layout.MODEL)
+        layout.write_predictions(run.folder, predicted)
+    if run.diet.watch is not None:
+        train = run.data.splits["train"]
+        write_noise(run.folder, run.diet.watch.guard, train.ids, train.labels or ())
+    result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
+    if run.features.problem is not None:
+        run.listener.note(run.features.problem)
+    if run.config.energy and result["energy"] is None:
+        run.listener.note("the energy of the run is not known: codecarbon could not measure all of it.")
+    card = model_card(result, base_model=_hub_model(run.config.model), dataset=_hub_data(run.config.data))
+    (run.folder / layout.MODEL / "README.md").write_text(card, encoding="utf-8")
+    written = layout.write_result(run.folder, result)
+    if not run.config.keep_checkpoints:
+        layout.remove_checkpoints(run.folder)  # after the result: a run that is killed before it can still be resumed
+    return written
+
+
+def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
+    config, data = run.config, run.data
+    stopped = len(trainer.epoch_results) if config.early_stopping else config.epochs
+    tokens = int(run.lengths.sum())
+    return {
+        "schema": layout.SCHEMA,
+        "task": config.task,
+        "data": {
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "rows": {split: len(examples) for split, examples in data.splits.items()},
+        },
+        "model": _model_name(config.model),
+        "seed": config.seed,
+        "diet": _diet(run),
+        **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
+        "metrics": dict(metrics),
+        "tolerance": run.diet.decider and run.diet.decider.summary(),
+        "noise": run.diet.watch and run.diet.watch.guard.summary(run.data.splits["train"].labels),
+        "weights_tested": "best" if config.early_stopping else "last",
+        "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
+        "energy": run.meter.reading(),
+        "environment": {
+            **environment(best_device(), run.precision),
+            "from_cache": ", ".join(run.features.taken) or None,
+        },
+    }
+
+
+def _model_name(model: str) -> str:
+    """A hub name, or a folder's own name: results never hold paths."""
+    folder = Path(model).expanduser()
+    return folder.resolve().name if folder.is_dir() else model
+
+
+def _hub_model(model: str) -> str | None:
+    """The name that the hub knows a model by."""
+    return None if model == PACKAGED or Path(model).expanduser().exists() else model
+
+
+def _hub_data(data: str) -> str | None:
+    """The name that the hub knows a data set by."""
+    found = None if Path(data).expanduser().exists() else hub_name(data)
+    return None if found is None else found[0]
+
+
+def _diet(run: Run) -> Json:
+    """Every option of the diet."""
+    history = {f"history_{name}": value for name, value in history_options(run.config).items()}
+    keep = run.config.keep if isinstance(run.diet.keep, dict) else run.diet.keep  # JSON has no epochs as keys
+    return {**run.diet.describe(), "keep": keep, **history}

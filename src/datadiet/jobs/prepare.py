@@ -1,0 +1,520 @@
+"""Tokenised data kept in a folder, for runs that would tokenise the same: each is charged as if it had done so itself.
+
+An entry (`datadiet.store.cache`) is a folder written by `datasets`: Arrow, read by memory mapping.
+
+The teacher of a run: a model that is trained already, asked once about the training rows.
+
+What a run computes before it trains: values of the whole training set, and where each example lies.
+
+From a config to everything one run trains with: data, task, model and what is known beforehand. Writes nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+from numpy.typing import NDArray
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from datadiet import __version__
+from datadiet.config import FinetuneConfig
+from datadiet.data.load import load_configured
+from datadiet.data.schema import JOINT, Dataset, Examples
+from datadiet.diet.diet import Diet
+from datadiet.diet.forecast import cut_short
+from datadiet.diet.options import by_number
+from datadiet.errors import ArgumentError, Problems, UserError
+from datadiet.jobs.validate import (
+    _is_given,
+    _source,
+    check_with_data,
+    examples_per_step,
+    lacking,
+    output_folder,
+    wanted,
+)
+from datadiet.ledger import Ledger
+from datadiet.scoring import GRADIENT_SCORES
+from datadiet.scoring.dataset import Material, embeddings_of, whole_set_values
+from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
+from datadiet.store import run_folder as layout
+from datadiet.store.cache import keep_entry, place_of, read_about
+from datadiet.store.run_folder import checkpoints_of
+from datadiet.store.score_file import check_same_data, read_scores
+from datadiet.tasks import task_for, task_of_saved_model
+from datadiet.tasks.base import Prediction, Task, length_limit
+from datadiet.tasks.loading import load_saved, load_tokenizer, with_lora
+from datadiet.tasks.losses import class_weights
+from datadiet.training.distill import Answers, HeadLogits, Teacher, kept, origin_of, read_answers, teacher_of
+from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
+from datadiet.types import Forecast, Json, Listener
+
+KIND = "features"
+SCHEMA = 1
+
+
+@dataclass
+class Features:
+    """The features of a data set's splits: made, or taken from a folder.
+
+    Attributes:
+        data, task, tokenizer, max_length: What they follow from.
+        ledger: Is charged for what others have spent on them.
+        folder: Keeps them; None keeps nothing.
+        taken: Splits that came from the folder.
+        problem: Why the folder could not be used, if it could not.
+    """
+
+    data: Dataset
+    task: Task
+    tokenizer: PreTrainedTokenizerBase
+    max_length: int
+    ledger: Ledger
+    folder: Path | None = None
+    taken: tuple[str, ...] = ()
+    problem: str | None = None
+
+    def of(self, split: str) -> datasets.Dataset:
+        """The features of a split, as `Task.features` makes them."""
+        if self.folder is None or not self.tokenizer.is_fast:  # a slow one is Python code, whose content cannot be told
+            return self._make(split)
+        origin = self._origin(split)
+        found = read_entry(self.folder, origin)
+        if found is not None:
+            features, seconds = found
+            self.ledger.charge_shared(seconds)
+            self.taken = (*self.taken, split)
+            return features
+        return self._make_and_keep(self.folder, origin, split)
+
+    @cached_property
+    def _tokenizer_content(self) -> str:
+        return content_of(self.tokenizer)
+
+    def _origin(self, split: str) -> Json:
+        """Everything that the features follow from.
+
+        Columns, and the shares of the data that were taken, are in its fingerprint, which is over what was read.
+        """
+        task = self.task
+        return {
+            "schema": SCHEMA,
+            "versions": {"datadiet": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "data": self.data.fingerprint,
+            "split": split,
+            "rows": len(self.data.splits[split]),
+            "task": [task.name, list(task.label_names), list(task.slot_names)],
+            "tokenizer": self._tokenizer_content,
+            "max_length": length_limit(self.tokenizer, self.max_length),
+        }
+
+    def _make(self, split: str) -> datasets.Dataset:
+        return self.task.features(self.data.splits[split], self.tokenizer, max_length=self.max_length)
+
+    def _make_and_keep(self, folder: Path, origin: Json, split: str) -> datasets.Dataset:
+        began = time.perf_counter()
+        features = self._make(split)
+        seconds = time.perf_counter() - began
+        try:
+            write_entry(folder, origin, features, seconds)
+        except OSError as error:  # a full disk, a folder that may not be written to
+            self.problem = f"tokenised data could not be kept in {folder}: {error.strerror or error}."
+            return features
+        # read anew: training from memory and from a mapped file are not equally fast
+        found = read_entry(folder, origin)
+        return features if found is None else found[0]
+
+
+def content_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """A digest of all that decides what a fast tokenizer answers, wherever it was loaded from."""
+    state = json.loads(tokenizer.backend_tokenizer.to_str())
+    for name in ("truncation", "padding"):  # of the last call
+        state.pop(name, None)
+    state["around"] = [
+        type(tokenizer).__name__,
+        tokenizer.truncation_side,
+        tokenizer.model_input_names,
+        tokenizer.special_tokens_map,
+    ]
+    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_entry(folder: Path, origin: Json) -> tuple[datasets.Dataset, float] | None:
+    """The features of an entry and the seconds that they took to make.
+
+    Returns:
+        None where there is no such entry, or one that is broken or was made from something else: it is to be made anew.
+    """
+    place = place_of(folder, origin, KIND)
+    about = read_about(place, origin)
+    if about is None:
+        return None
+    try:
+        features = datasets.load_from_disk(str(place))
+    except (OSError, ValueError, KeyError, TypeError):  # what Arrow raises is an OSError or a ValueError
+        return None
+    if not isinstance(features, datasets.Dataset) or len(features) != origin["rows"]:
+        return None
+    return features, float(about["seconds"])
+
+
+def write_entry(folder: Path, origin: Json, features: datasets.Dataset, seconds: float) -> None:
+    """Keep features under their origin, in place of a broken entry; one that another process has made meanwhile stays.
+
+    Raises:
+        OSError: If the folder cannot be written to.
+    """
+
+    def fill(part: Path) -> None:
+        with _no_bars():
+            features.save_to_disk(str(part))
+
+    place = place_of(folder, origin, KIND)
+    keep_entry(place, origin, {"seconds": seconds}, fill, lambda: read_entry(folder, origin) is not None)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """`save_to_disk` would draw a bar of its own."""
+    drawn: Any = not datasets.utils.are_progress_bars_disabled()
+    datasets.utils.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if drawn:
+            datasets.utils.enable_progress_bars()
+
+
+def check_teacher(folder: Path, task: Task) -> None:
+    """Refuse a teacher of other classes, before anything is loaded.
+
+    Args:
+        folder: A saved model, or a run folder.
+        task: Of the student.
+
+    Raises:
+        ArgumentError: If the model is of another task, or names other labels.
+    """
+    problems = Problems()
+    problems.found = class_problems(folder, task, "the teacher")
+    problems.raise_any()
+
+
+def class_problems(folder: Path, task: Task, what: str) -> list[str]:
+    """Why a saved model does not answer in the classes of a task; nothing where it does.
+
+    Args:
+        folder: A saved model, or a run folder.
+        task: With the labels of the data.
+        what: What the model is to the user, such as `the teacher`.
+
+    Raises:
+        DataError: If the folder holds no model.
+    """
+    taught = task_of_saved_model(layout.saved_model(folder))
+    if taught.name != task.name:
+        return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
+    found = []
+    for kind, ours, theirs in (
+        ("labels", task.label_names, taught.label_names),
+        ("slots", task.slot_names, taught.slot_names),
+    ):
+        if tuple(ours) != tuple(theirs):
+            strange = sorted(set(ours) ^ set(theirs))
+            named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
+            found.append(f"{what} in {folder} has other {kind} than this data{named}.")
+    return found
+
+
+def cost_of(folder: Path) -> float | None:
+    """Seconds that training the teacher took, `finetune_s` of its run; None where its run is not known."""
+    run = folder if (folder / layout.RESULT).is_file() else folder.parent
+    try:
+        result = layout.read_result(run)
+    except UserError:
+        return None
+    return float(result["cost"]["finetune_s"])
+
+
+def ask_teacher(folder: Path, features: Features, *, batch_tokens: int, precision: str, temperature: float) -> Teacher:
+    """A teacher's logits of the training rows, as its own tokenizer reads them: asked for, or taken from the cache.
+
+    Args:
+        folder: A saved model, or a run folder.
+        features: Of the student: the data, its task, the folder of the cache and the ledger, which takes the time as
+            scoring, also what another run has spent on asking.
+        batch_tokens, precision: Of the pass.
+        temperature: See `Teacher`.
+
+    Raises:
+        UserError: If there is no such model, or it has other classes.
+    """
+    check_teacher(folder, features.task)
+    with features.ledger.charge("score"):
+        how = {"batch_tokens": batch_tokens, "precision": precision}
+        heads = _kept_or_asked(layout.saved_model(folder), features, how)
+    return Teacher(heads, temperature, seconds=cost_of(folder))
+
+
+def _kept_or_asked(model: Path, features: Features, how: Json) -> dict[str, HeadLogits]:
+    """What the teacher says, charged in either case to the ledger's running account."""
+    cache, ids, task = features.folder, features.data.splits["train"].ids, features.task
+    if cache is None:
+        return _asked(model, features, how).heads
+    told = {**how, "max_length": features.max_length, "device": best_device().type}
+    classes = [task.name, list(task.label_names), list(task.slot_names)]
+    origin = origin_of(model, features.data.fingerprint, classes, told)
+    found = read_answers(cache, origin, ids)
+    if found is None:
+        found = _asked(model, features, how)
+        features.problem = kept(cache, origin, ids, found) or features.problem
+        return found.heads
+    features.ledger.charge_shared(found.seconds)
+    features.ledger.count_scoring(found.examples, found.tokens)
+    features.taken = (*features.taken, "teacher")
+    return found.heads
+
+
+def _asked(source: Path, features: Features, how: Json) -> Answers:
+    """One pass of the teacher over the training rows."""
+    began, ledger, task = time.perf_counter(), features.ledger, features.task
+    before = ledger.examples_forward, ledger.tokens_forward
+    model: Any = load_saved(source)
+    tokenizer = load_tokenizer(str(source))
+    rows = task.features(features.data.splits["train"], tokenizer, max_length=features.max_length)
+    teacher = teacher_of(model.to(best_device()), rows, task.collator(tokenizer), task.signals, ledger=ledger, **how)
+    seconds = time.perf_counter() - began
+    examples, tokens = ledger.examples_forward - before[0], ledger.tokens_forward - before[1]
+    return Answers(dict(teacher.heads), seconds, examples, tokens)
+
+
+@dataclass(frozen=True)
+class Beforehand:
+    """What is known of the training rows before the first step.
+
+    Attributes:
+        values: float32 `(n,)`, of a score that training does not make; None for one that it makes.
+        features: float32 `(n, size)`, for a selector that covers a space; None for any other.
+    """
+
+    values: NDArray[np.float32] | None = None
+    features: NDArray[np.float32] | None = None
+
+
+def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Beforehand:
+    """Compute, or read, what a diet cannot make while training.
+
+    Args:
+        diet: Of the run; its `scores_from` may be a file of `datadiet score`, or a run folder with checkpoints.
+        material: Of the training rows, with the model that the run starts from as `encoder`.
+        train: The training rows.
+        fingerprint: Of the data.
+
+    Raises:
+        ArgumentError: If the score needs what is not there; says what to do.
+        DataError: If the score file is of other data, or lacks rows.
+    """
+    problems = Problems()
+    problems.found += lacking(diet)
+    problems.raise_any()
+    features = embeddings_of(material) if diet.covers else None
+    name, source = wanted(diet), _source(diet)
+    is_file = source is not None and source.is_file()
+    if not _is_given(diet) and not is_file:
+        return Beforehand(None, features)
+    if source is not None and is_file:
+        return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
+    if source is not None and name in GRADIENT_SCORES:
+        return Beforehand(_from_run(source, name, material), features)
+    return Beforehand(whole_set_values([name], material)[name], features)
+
+
+def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
+    """The values of a score file, by id."""
+    file = read_scores(path, scores=[name])
+    check_same_data(file, fingerprint, "the training data")
+    known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
+    missing = [key for key in map(str, ids) if key not in known]
+    if missing:
+        raise ArgumentError(
+            f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
+        )
+    return np.array([known[str(key)] for key in ids], np.float32)
+
+
+def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
+    """The values that the checkpoints of an earlier run give."""
+    steps = checkpoints_of(run)
+    model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
+    if model is not None:
+        model.to(best_device())
+    return whole_set_values([name], replace(material, checkpoints=steps or None, model=model))[name]
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything a run needs before its first step; nothing of it has been written yet.
+
+    Attributes:
+        folder: The run folder.
+        features: Of every split; those of test are made after the training.
+        train, dev: Features of the two splits that training may see.
+        lengths: int64, tokens of each training row.
+        precision: Resolved: `fp32`, `bf16` or `fp16`.
+        meter: Of the energy.
+        teacher: What another model says of the training rows.
+        known: What was computed of the training rows before the first step.
+    """
+
+    config: FinetuneConfig
+    folder: Path
+    listener: Listener
+    ledger: Ledger
+    diet: Diet
+    data: Dataset
+    task: Task
+    tokenizer: Any
+    model: Any
+    features: Features
+    train: Any
+    dev: Any
+    lengths: NDArray[np.int64]
+    precision: str
+    meter: EnergyMeter
+    teacher: Teacher | None = None
+    known: Beforehand = field(default_factory=Beforehand)
+
+    @property
+    def collate(self) -> Any:
+        """Feature rows to one batch."""
+        return self.task.collator(self.tokenizer)
+
+    def predict(self, model: Any, features: Any) -> list[Prediction]:
+        """One prediction per row, in row order."""
+        tokens = pass_tokens(self.config, self.lengths)
+        return predict_all(
+            model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
+        )
+
+    def forecast(self) -> Forecast:
+        """What the run will do; of a run with `max_steps`, up to there."""
+        config = self.config
+        batch = examples_per_step(config)
+        planned = self.diet.forecast(len(self.train), epochs=config.epochs, batch=batch, lengths=self.lengths)
+        return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
+
+
+def prepare(
+    config: FinetuneConfig,
+    diet: Diet,
+    ledger: Ledger,
+    listener: Listener,
+    *,
+    begun: bool = False,
+    meter: EnergyMeter | None = None,
+) -> Run:
+    """Read the data, load the model, tokenise, and check what only now can be checked.
+
+    Args:
+        config: Checked.
+        diet: Of the config.
+        ledger: Whose account for loading is running.
+        listener: Is told what happens.
+        begun: Whether the run has a checkpoint, which holds the scores it began from.
+        meter: Counts the energy; by default none is counted.
+
+    Raises:
+        UserError: If the data cannot be used, or not with these options.
+    """
+    listener.phase("reading the data")
+    data = load_configured(config)
+    for note in data.notes:
+        listener.note(note)
+    check_with_data(config, diet, data)
+    listener.phase("loading the model")
+    task, tokenizer = task_for(data), load_tokenizer(config.model)
+    diet.select_options = by_number(diet.select_options, task.label_names)
+    if config.teacher is not None:
+        check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
+    set_seed(config.seed)
+    model: Any = task.load_model(config.model, **model_options(config, data))
+    model = with_lora(model, config.lora) if config.lora else model
+    if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
+    listener.phase("tokenising")
+    cache = None if config.cache is None else Path(config.cache).expanduser()
+    features = Features(data, task, tokenizer, config.max_length, ledger, cache)
+    train, dev = features.of("train"), features.of("dev")
+    if _starts_from_run(config, diet) and not begun:  # begins anew when training does; raises here what it would there
+        ids, groups = data.splits["train"].ids, task.groups(train)
+        diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
+    lengths = lengths_of(train)
+    assert lengths is not None  # every task gives a length
+    precision = resolve_precision(config.precision, best_device())
+    if config.teacher is not None:
+        listener.phase("asking the teacher")
+    teacher = _teacher(config, features, lengths, precision)
+    material = Material(
+        joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.combine,
+        groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
+        batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
+        options={diet.measure.name: diet.score_options},
+    )  # fmt: skip
+    if diet.covers or diet.measure.kind == "given":
+        listener.phase("looking at all the examples")
+        material = replace(material, encoder=model.to(best_device()))
+    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
+    return Run(
+        config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
+    )  # fmt: skip
+
+
+def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
+    """Whether the diet itself takes up the last values of a run; a score file is read beforehand."""
+    of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
+    return of_run and diet.measure.kind != "given" and not diet.in_batch
+
+
+def joined_texts(examples: Examples) -> list[str]:
+    """The texts, a pair as one."""
+    pairs = examples.text_pairs
+    if pairs is None:
+        return list(examples.texts)
+    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
+
+
+def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
+    """The most padded tokens of a batch of a pass."""
+    return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+
+
+def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int64], precision: str) -> Teacher | None:
+    if config.teacher is None:
+        return None
+    return ask_teacher(
+        Path(config.teacher).expanduser(),
+        features,
+        batch_tokens=pass_tokens(config, lengths),
+        precision=precision,
+        temperature=config.teacher_temperature,
+    )
+
+
+def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
+    """What a joint model is made with; empty for every other."""
+    if config.task != JOINT:
+        return {}
+    weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None
+    return {"alpha": config.alpha, "label_smoothing": config.label_smoothing, "class_weights": weights}

@@ -1,0 +1,417 @@
+"""What a run's scores and plans say of each example and each round: streamed, a few bytes per example.
+
+The training examples as the page's table has them: text, label, how often kept, how suspect; within a budget.
+
+Which rows are shown is decided before any text is read, so that a million rows cost no more than what is known of them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from datadiet.config import read_config
+from datadiet.data.load import load_configured
+from datadiet.data.schema import Examples
+from datadiet.data.tagging import span_types
+from datadiet.errors import UserError
+from datadiet.store import run_folder
+from datadiet.store.tables import read_manifest
+from datadiet.types import Json
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+
+QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+KEEPING = ("always", "sometimes", "never")
+
+
+@dataclass(frozen=True)
+class Round:
+    """The values of one epoch's training forwards, or of one scoring pass.
+
+    Attributes:
+        epoch: Whose training it was, or before which the pass was.
+        source: `train` or `pass`.
+        count: Examples that have a value.
+        quantiles: Of the score, at `QUANTILES`; empty where no value is finite.
+    """
+
+    epoch: int
+    source: str
+    count: int
+    quantiles: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One selection beside the one before it.
+
+    Attributes:
+        epoch: Of its first epoch.
+        count: Rows kept.
+        new: Share of them that was not kept before; nan for the first.
+        agreement: Jaccard index of the two sets; nan for the first.
+    """
+
+    epoch: int
+    count: int
+    new: float
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What a run's plans trained on.
+
+    Attributes:
+        times: In how many epochs that chose the row was kept, int32 `(rows,)`.
+        selective_epochs: Epochs that did not train on everything.
+        choices: In the order of the run.
+        last: bool `(rows,)`, the last selection; everything where nothing was ever left out.
+    """
+
+    times: NDArray[np.int32]
+    selective_epochs: int
+    choices: list[Choice]
+    last: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What is known of each training row after a run, `(rows,)` each.
+
+    Attributes:
+        ids: The user's ids, in Arrow because a million Python strings take more than everything else; null where a row
+            was never seen. See `names`.
+        confidence, variability: Mean and standard deviation of the gold probability over the training forwards (data
+            maps, Swayamdipta et al. 2020); nan where never seen, or for a regression.
+        hardness: Mean margin, minus AUM (Pleiss et al. 2020); for a regression the mean loss. Larger = harder, and at
+            the top more often mislabelled.
+        last: The last value of the score.
+        score: Name of the score.
+        rounds: In the order of the run.
+        kept: What was trained on.
+    """
+
+    ids: pa.Array | pa.ChunkedArray
+    confidence: Floats
+    variability: Floats
+    hardness: Floats
+    last: Floats
+    score: str
+    rounds: list[Round]
+    kept: Kept
+
+    def __len__(self) -> int:
+        return len(self.hardness)
+
+    @property
+    def choices(self) -> list[Choice]:
+        """The selections, in the order of the run."""
+        return self.kept.choices
+
+    @property
+    def keeping(self) -> NDArray[np.int8]:
+        """Whether each row was kept always, sometimes or never: its place in `KEEPING`."""
+        whole, some = self.kept.times >= self.kept.selective_epochs, self.kept.times > 0
+        return np.where(whole, 0, np.where(some, 1, 2)).astype(np.int8)
+
+    def names(self, rows: Rows) -> list[str]:
+        """The user's ids of some rows; the number of a row that was never seen."""
+        found = self.ids.take(pa.array(rows)).to_pylist()
+        return [str(row) if key is None else str(key) for row, key in zip(rows.tolist(), found, strict=True)]
+
+
+def read_dynamics(folder: Path, result: Json) -> Dynamics:
+    """Read a run's tables part by part.
+
+    Args:
+        folder: The run folder.
+        result: Its `result.json`.
+
+    Raises:
+        DataError: If a table is missing or unfinished.
+    """
+    rows, score = int(result["data"]["rows"]["train"]), str(result["diet"]["score"])
+    seen = _Seen(rows)
+    for file in _parts(folder / run_folder.SCORES):
+        names = ("row", "epoch", "source", "gold_probability", "margin", "loss", score)
+        seen.add(_columns(file, (*names, "id") if seen.unnamed else names), score)
+    confidence, variability = seen.spread()
+    return Dynamics(
+        ids=seen.ids, confidence=confidence, variability=variability, hardness=seen.hardness(), last=seen.last,
+        score=score, rounds=seen.rounds, kept=read_plans(folder, rows),
+    )  # fmt: skip
+
+
+def _parts(folder: Path) -> Iterator[pq.ParquetFile]:
+    for name in read_manifest(folder)["parts"]:
+        with pq.ParquetFile(folder / name) as file:
+            yield file
+
+
+def _columns(file: pq.ParquetFile, names: tuple[str, ...]) -> pa.Table:
+    return file.read(columns=[name for name in dict.fromkeys(names) if name in file.schema_arrow.names])
+
+
+class _Seen:
+    """Sums over the parts of a score history."""
+
+    def __init__(self, rows: int) -> None:
+        self._times, self._sum, self._squares = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+        self._hard, self._hard_times = np.zeros(rows), np.zeros(rows)
+        self.last = np.full(rows, np.nan)
+        self.ids: pa.Array | pa.ChunkedArray = pa.nulls(rows, pa.string())
+        self.rounds: list[Round] = []
+
+    def add(self, part: pa.Table, score: str) -> None:
+        """Take in one epoch's training values, or one pass."""
+        rows = part["row"].to_numpy()
+        values = part[score].to_numpy()
+        self.last[rows] = values
+        if "id" in part.column_names:
+            self._name(rows, part["id"])
+        source = str(part["source"][0].as_py())
+        finite = values[np.isfinite(values)]
+        quantiles = tuple(map(float, np.quantile(finite, QUANTILES))) if len(finite) else ()
+        self.rounds.append(Round(int(part["epoch"][0].as_py()), source, len(rows), quantiles))
+        if source != "train":
+            return
+        gold, margin = (part[name].to_numpy().astype(np.float64) for name in ("gold_probability", "margin"))
+        known = np.isfinite(gold)
+        self._times[rows[known]] += 1
+        self._sum[rows[known]] += gold[known]
+        self._squares[rows[known]] += gold[known] ** 2
+        hard = np.where(np.isfinite(margin), margin, part["loss"].to_numpy().astype(np.float64))
+        self._hard[rows] += hard
+        self._hard_times[rows] += 1
+
+    @property
+    def unnamed(self) -> bool:
+        """Whether there are rows whose id is not known yet."""
+        return bool(self.ids.null_count)
+
+    def _name(self, rows: Rows, ids: pa.ChunkedArray) -> None:
+        place = np.full(len(self.last), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        self.ids = pc.coalesce(self.ids, ids.take(pa.array(place, mask=place < 0)))
+
+    def spread(self) -> tuple[Floats, Floats]:
+        """Mean and standard deviation."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            mean = self._sum / self._times
+            return mean, np.sqrt(np.maximum(self._squares / self._times - mean**2, 0.0))
+
+    def hardness(self) -> Floats:
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return self._hard / self._hard_times
+
+
+def read_plans(folder: Path, rows: int) -> Kept:
+    """Read what a run trained on, part by part.
+
+    Args:
+        folder: The run folder.
+        rows: Training rows.
+
+    Raises:
+        DataError: If the table is missing or unfinished.
+    """
+    times, selective = np.zeros(rows, np.int32), 0
+    choices: list[Choice] = []
+    before = np.ones(rows, np.bool_)
+    for file in _parts(folder / run_folder.PLANS):
+        part = _columns(file, ("epoch", "row"))
+        chosen = part["row"].to_numpy()
+        if len(chosen) == rows:
+            continue
+        selective += 1
+        times[chosen] += 1
+        now = np.zeros(rows, np.bool_)
+        now[chosen] = True
+        if choices and np.array_equal(now, before):
+            continue
+        choices.append(_choice(int(part["epoch"][0].as_py()), now, before if choices else None))
+        before = now
+    return Kept(times, selective, choices, before)
+
+
+def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None) -> Choice:
+    count = int(now.sum())
+    if before is None:
+        return Choice(epoch, count, np.nan, np.nan)
+    both = int((now & before).sum())
+    return Choice(epoch, count, 1 - both / count, both / int((now | before).sum()))
+
+
+MOST_BYTES = 3_000_000
+ROW_BYTES = 45  # the least that a row takes: its numbers and signs
+MOST_CHARACTERS = 300  # of a text, a label or an id
+MOST_SUSPECT = 2000  # shown whatever else is left out
+MOST_EXTREME = 500  # of each other order of the table
+RULES = ("suspects", "extremes", "drawn")
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that the table shows as far as its budget goes, the most important first.
+
+    Attributes:
+        rows: int64.
+        rule: int8 beside them, why each is there: its place in `RULES`.
+    """
+
+    rows: Rows
+    rule: NDArray[np.int8]
+
+
+def candidates(dynamics: Dynamics, *, seed: int = SEED) -> Candidates:
+    """The most suspect rows, then both ends of the table's other orders, then others at random.
+
+    Args:
+        dynamics: Of the run.
+        seed: Of the rows that stand for the rest.
+    """
+    most = MOST_BYTES // ROW_BYTES
+    suspects = _largest(dynamics.hardness, MOST_SUSPECT)
+    orders = (-dynamics.hardness, dynamics.last, -dynamics.confidence)
+    extremes = np.concatenate([_largest(values, MOST_EXTREME) for values in orders])
+    extremes = np.setdiff1d(extremes, suspects)
+    rest = np.ones(len(dynamics), np.bool_)
+    rest[suspects] = rest[extremes] = False
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(rest))[:most]
+    parts = (suspects, extremes, drawn)
+    rule = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
+    return Candidates(np.concatenate(parts)[:most], rule[:most])
+
+
+def _largest(values: Floats, count: int) -> Rows:
+    """The rows of the largest values that are known, largest first; of equal values the first rows."""
+    known = np.flatnonzero(~np.isnan(values))
+    return known[np.argsort(-values[known], kind="stable")[:count]]
+
+
+def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], list[str]] | None:
+    """Texts and labels of some training rows, read again from where the run read them; None where that is not possible.
+
+    Args:
+        folder: The run folder.
+        result: Its `result.json`, whose fingerprint says whether the data is still the same.
+        rows: Of train.
+    """
+    try:
+        config = read_config(folder / run_folder.CONFIG)
+        data = load_configured(config)
+    except (UserError, OSError):
+        return None
+    if data.fingerprint != result["data"]["fingerprint"]:
+        return None
+    train = data.splits["train"].take(rows)
+    texts = list(train.texts)
+    if train.text_pairs is not None:
+        texts = [f"{first} ‖ {second}" for first, second in zip(texts, train.text_pairs, strict=True)]
+    return texts, _shown_labels(train)
+
+
+def _shown_labels(train: Examples) -> list[str]:
+    """A label, all labels, or the types of the spans of each row, as one text."""
+    if train.labels is None:
+        return [", ".join(span_types(tags)) for tags in train.slots or [()] * len(train)]
+    return [", ".join(label) if isinstance(label, tuple) else str(label) for label in train.labels]
+
+
+def example_table(
+    dynamics: Dynamics, chosen: Candidates, read: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
+) -> Json:
+    """The table's columns, most suspect rows first.
+
+    Args:
+        dynamics: Of the run.
+        chosen: From `candidates`.
+        read: Their texts and labels, or None.
+        seed: With which they were drawn.
+
+    Returns:
+        `rows` (how many there are), `suspects`, `extremes`, `drawn` (how many are shown by that rule) and `seed`,
+        `names` (labels), and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`),
+        `hard` (rank of the hardness, 1 = most suspect), `confidence`, `last`.
+    """
+    nothing = [""] * len(chosen.rows)
+    texts, labels = ([cut(text) for text in column] for column in read or (nothing, nothing))
+    ids = [cut(name) for name in dynamics.names(chosen.rows)]
+    count = _within_budget(ids, texts, labels)
+    rank = _ranks(dynamics.hardness)
+    shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
+    rows = chosen.rows[shown]
+    names = sorted({labels[place] for place in shown})
+    number = {name: place for place, name in enumerate(names)}
+    by_rule = np.bincount(chosen.rule[:count], minlength=len(RULES)).tolist()
+    return {
+        "rows": len(dynamics),
+        **dict(zip(RULES, by_rule, strict=True)),
+        "seed": seed,
+        "names": names,
+        "id": [ids[place] for place in shown],
+        "text": [texts[place] for place in shown],
+        "label": [number[labels[place]] for place in shown],
+        "kept": dynamics.keeping[rows].tolist(),
+        "hard": rank[rows].tolist(),
+        "confidence": [_rounded(value) for value in dynamics.confidence[rows]],
+        "last": [_rounded(value) for value in dynamics.last[rows]],
+    }
+
+
+def _ranks(hardness: Floats) -> Rows:
+    """From 1, the most suspect; rows that were never seen come last."""
+    order = np.argsort(-np.nan_to_num(hardness, nan=-np.inf), kind="stable")
+    rank = np.empty(len(order), np.int64)
+    rank[order] = np.arange(1, len(order) + 1)
+    return rank
+
+
+def _within_budget(ids: Sequence[str], texts: Sequence[str], labels: Sequence[str]) -> int:
+    """How many of the candidates fit, as they will stand in the page."""
+    left, known = MOST_BYTES, set()
+    for count, (key, text, label) in enumerate(zip(ids, texts, labels, strict=True)):
+        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in known else _bytes(label))
+        known.add(label)
+        if left < 0:
+            return count
+    return len(ids)
+
+
+def _bytes(text: str) -> int:
+    return len(embedded(text).encode())
+
+
+def cut(text: str) -> str:
+    """A text as long as a page shows it."""
+    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+
+
+def _rounded(value: Any) -> float | None:
+    return None if not np.isfinite(value) else round(float(value), 3)
+
+
+def embedded(content: Any) -> str:
+    r"""JSON that can stand inside a `<script>`: nothing in it can end the element or begin a comment.
+
+    Example:
+        >>> embedded("</script><!--")
+        '"\\u003c/script\\u003e\\u003c!--"'
+    """
+    text = json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text

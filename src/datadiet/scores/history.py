@@ -1,0 +1,374 @@
+"""What a history is, and what all of them share.
+
+Histories over all rounds, each of the same weight: mean, standard deviation, forgetting events.
+
+Histories in which late rounds count for more: the last value, a window, a moving average.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.errors import ArgumentError, Problems
+
+Values = NDArray[np.float32]
+Fresh = NDArray[np.bool_]
+State = dict[str, NDArray[np.float32]]
+
+
+class History(NamedTuple):
+    """Three pure functions; `update` returns a new state and leaves the old one as it was.
+
+    Attributes:
+        init: `(num_examples) -> state`.
+        update: `(state, values, fresh) -> state`, with float32 `values` and bool `fresh`, both `(num_examples,)`;
+            values of rows that are not fresh may be anything.
+        value: `(state) -> float32 (num_examples,)`, +inf for a row never seen.
+    """
+
+    init: Callable[[int], State]
+    update: Callable[[State, Values, Fresh], State]
+    value: Callable[[State], Values]
+
+
+def over_rounds(history: History, rounds: ArrayLike) -> Values:
+    """What a history says after several rounds.
+
+    Args:
+        history: One of `datadiet.scores.history`'s.
+        rounds: float `(rounds, num_examples)`, nan where a row was not seen.
+
+    Returns:
+        float32 `(num_examples,)`, +inf for a row never seen.
+
+    Raises:
+        ArgumentError: If `rounds` has not two axes.
+
+    Example:
+        >>> from datadiet.scores.history import last
+        >>> over_rounds(last(), [[0.1, 0.2], [0.3, np.nan]])
+        array([0.3, 0.2], dtype=float32)
+    """
+    table = np.asarray(rounds, np.float32)
+    if table.ndim != 2:
+        raise ArgumentError(f"rounds must have the shape (rounds, num_examples), got {table.shape}.")
+    state = history.init(table.shape[1])
+    for values in table:
+        state = history.update(state, values, ~np.isnan(values))
+    return history.value(state)
+
+
+def checked(like: Values, values: Values, fresh: Fresh) -> tuple[Values, Fresh]:
+    """One value and one flag per example, or an error that names the shapes."""
+    values, fresh = np.asarray(values, np.float32), np.asarray(fresh, np.bool_)
+    if not values.shape == fresh.shape == like.shape:
+        raise ArgumentError(
+            f"a history needs one value and one flag per example: got values {values.shape} and fresh {fresh.shape} "
+            f"for {like.shape}."
+        )
+    return values, fresh
+
+
+AGE = "burn_out.age"  # of a state: rounds so far
+RIGHT = 0.5  # correctness is 0 or 1; as a mean over several decisions, at least half of them
+
+
+def whole_mean() -> History:
+    """The mean over all rounds that have a value. 8 bytes per example.
+
+    `m += (v - m) / n`: no round is kept, and a constant stays exactly what it is.
+
+    Example:
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(whole_mean(), [[0.2, np.nan], [0.4, 1.0], [0.9, np.nan], [0.5, np.nan]])
+        array([0.5, 1. ], dtype=float32)
+
+    Source: the mean of data maps (Swayamdipta et al. 2020) and of AUM (Pleiss et al. 2020).
+    """
+
+    def init(num_examples: int) -> State:
+        return {"mean": np.full(num_examples, np.nan, np.float32), "times": np.zeros(num_examples, np.float32)}
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        mean, times, _ = _moved(state, values, fresh)
+        return {"mean": mean, "times": times}
+
+    return History(init, update, lambda state: _seen_or_inf(state["mean"], state["times"]))
+
+
+def std() -> History:
+    """The population standard deviation over all rounds that have a value: variability. 12 bytes per example.
+
+    `d = v - m; m += d / n; s += d * (v - m)`, and `sqrt(s / n)`: 0 for an example that was seen once.
+
+    Example:
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(std(), [[0.2, 0.7], [0.8, 0.7]])
+        array([0.3, 0. ], dtype=float32)
+
+    Source: the variability of data maps (Swayamdipta et al. 2020, arXiv 2009.10795), which divides by n; the sums are
+    Welford's (1962), exact where a mean of squares minus a squared mean cancels.
+    """
+
+    def init(num_examples: int) -> State:
+        mean = whole_mean().init(num_examples)
+        return {**mean, "squares": np.zeros(num_examples, np.float32)}
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        mean, times, gap = _moved(state, values, fresh)
+        # gap * (new value - new mean), which is 0 for rows that are not fresh and for a first value
+        rest = gap - gap / np.maximum(times, 1)
+        squares = (state["squares"] + gap * rest).astype(np.float32)
+        return {"mean": mean, "times": times, "squares": squares}
+
+    def value(state: State) -> Values:
+        times = np.maximum(state["times"], 1)
+        return _seen_or_inf(np.sqrt(np.maximum(state["squares"], 0) / times), state["times"])
+
+    return History(init, update, value)
+
+
+def forgetting() -> History:
+    """How often an example went from right to wrong; its values are correctness, 0 or 1. 8 bytes per example.
+
+    Rounds are what they are fed: epochs, or passes every few steps. An example that was never right has one more than
+    the largest count that occurred: it is the hardest, and by how much says nothing.
+
+    Example:
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(forgetting(), [[1, 0, 1, np.nan], [0, 0, 1, np.nan], [1, 0, 1, np.nan]])
+        array([ 1.,  2.,  0., inf], dtype=float32)
+
+    Source: Toneva et al. 2019 (arXiv 1812.05159), section 3, where what was never learned counts as forgotten
+    infinitely often. +inf is what was never seen here, so that the two can be told apart. Published code that gives a
+    never-learned example 0 calls the hardest the easiest.
+    """
+
+    def init(num_examples: int) -> State:
+        never = np.full(num_examples, -1, np.float32)  # events; -1 until it was right once
+        return {"last": np.full(num_examples, np.nan, np.float32), "events": never}
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        values, fresh = checked(state["last"], values, fresh)
+        fresh = fresh & np.isfinite(values)
+        right = (values >= RIGHT).astype(np.float32)
+        learned = np.where(fresh & (right == 1), np.maximum(state["events"], 0), state["events"])
+        forgot = fresh & (right == 0) & (state["last"] == 1)
+        return {"last": np.where(fresh, right, state["last"]), "events": (learned + forgot).astype(np.float32)}
+
+    def value(state: State) -> Values:
+        events = state["events"]
+        most = np.float32(max(float(events.max(initial=0)), 0.0) + 1)
+        counts = np.where(events < 0, most, events)
+        return np.where(np.isnan(state["last"]), np.float32(np.inf), counts)
+
+    return History(init, update, value)
+
+
+def burnt_out(history: History, rounds: int) -> History:
+    """A history of the first so many rounds alone: later values change nothing. 4 bytes per example more.
+
+    Args:
+        history: Any.
+        rounds: How many, at least 1. A round counts for an example whether it was seen in it or not.
+
+    Raises:
+        ArgumentError: If `rounds` is no whole number, or below 1.
+
+    Example:
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(burnt_out(whole_mean(), 2), [[0.2], [0.4], [9.0]])
+        array([0.3], dtype=float32)
+
+    Source: `burn_out` of the code of Swayamdipta et al. 2020, which keeps the first epochs.
+    """
+    problems = Problems()
+    problems.whole("burn_out", rounds, least=1)
+    problems.raise_any()
+
+    def init(num_examples: int) -> State:
+        return {**history.init(num_examples), AGE: np.zeros(num_examples, np.float32)}
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        inner, age = _inner(state), state[AGE]
+        return {**history.update(inner, values, np.asarray(fresh, np.bool_) & (age < rounds)), AGE: age + 1}
+
+    return History(init, update, lambda state: history.value(_inner(state)))
+
+
+def _inner(state: State) -> State:
+    return {name: array for name, array in state.items() if name != AGE}
+
+
+def _moved(state: State, values: Values, fresh: Fresh) -> tuple[Values, Values, Values]:
+    """Mean and number of values after one more of each fresh row, and how far that was from the mean before."""
+    values, fresh = checked(state["mean"], values, fresh)
+    fresh = fresh & np.isfinite(values)
+    known = state["times"] > 0
+    before = np.where(known, state["mean"], np.where(fresh, values, 0)).astype(np.float32)
+    gap = np.where(fresh, values, before) - before  # other rows may hold anything, also inf
+    times = state["times"] + fresh
+    moved = before + gap / np.maximum(times, 1)
+    mean = np.where(times > 0, moved, np.float32(np.nan))
+    return mean.astype(np.float32), times.astype(np.float32), gap.astype(np.float32)
+
+
+def _seen_or_inf(values: Values, times: Values) -> Values:
+    return np.where(times > 0, values, np.float32(np.inf)).astype(np.float32)
+
+
+def last() -> History:
+    """The latest value alone. 4 bytes per example.
+
+    Example:
+        >>> history = last()
+        >>> state = history.update(history.init(2), np.array([0.5, 0.7], np.float32), np.array([True, False]))
+        >>> history.value(state)
+        array([0.5, inf], dtype=float32)
+
+    Source: Attendu and Corbeil 2023 (arXiv 2306.03208), the setting of their GLUE runs.
+    """
+
+    def init(num_examples: int) -> State:
+        return {"last": np.full(num_examples, np.inf, np.float32)}
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        values, fresh = checked(state["last"], values, fresh)
+        return {"last": np.where(fresh, values, state["last"])}
+
+    return History(init, update, lambda state: state["last"])
+
+
+def mean(window: int | None = 3) -> History:
+    """The mean of an example's own latest values. 4 bytes per example and round of the window; 8 bytes for all rounds.
+
+    An example that was not seen in a round keeps its earlier values, so that the mean is always of the latest `window`
+    values that it has.
+
+    Args:
+        window: How many values, at least 1; None for all of them.
+
+    Raises:
+        ArgumentError: If the window is no whole number, or below 1.
+
+    Example:
+        >>> rounds = [[0.2, np.nan], [0.4, 1.0], [0.8, np.nan]]
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(mean(window=2), rounds)
+        array([0.6, 1. ], dtype=float32)
+
+    Source: Attendu and Corbeil 2023, `prune_avg_mode="avg"` of the published code.
+    """
+    if window is None:
+        return whole_mean()
+    return _window_mean(window)
+
+
+def _window_mean(window: int) -> History:
+    problems = Problems()
+    problems.whole("history window", window, least=1)
+    problems.raise_any()
+
+    def init(num_examples: int) -> State:
+        return {"latest": np.full((window, num_examples), np.nan, np.float32)}  # latest first
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        values, fresh = checked(state["latest"][0], values, fresh)
+        latest = np.empty_like(state["latest"])
+        latest[0] = np.where(fresh, values, state["latest"][0])
+        for past in range(1, window):
+            latest[past] = np.where(fresh, state["latest"][past - 1], state["latest"][past])
+        return {"latest": latest}
+
+    def value(state: State) -> Values:
+        seen = np.count_nonzero(~np.isnan(state["latest"]), axis=0).astype(np.float32)
+        total: Values = np.nansum(state["latest"], axis=0, dtype=np.float32)
+        average: Values = np.divide(total, seen, out=np.full_like(total, np.inf), where=seen > 0)
+        return average
+
+    return History(init, update, value)
+
+
+def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
+    """An exponential moving average, plus `c` deviations as a bonus for uncertain values. 16 bytes per example.
+
+    `m_r = (1 - alpha) m_{r-1} + alpha v_r`, and `value = m_r + c * dev_r` with the weighted and debiased standard
+    deviation or variance of the same values, from an example's second value on. A round in which an example was not
+    seen still ages its past: its next value then weighs more.
+
+    Args:
+        alpha: Weight of the new value, in (0, 1].
+        c: How many deviations are added, at least 0; 1 is the optimistic (UCB) form of the paper's joint runs.
+        deviation: `std` or `var`.
+
+    Raises:
+        ArgumentError: For every argument that is out of range, together.
+
+    Example:
+        >>> from datadiet.scores.history import over_rounds
+        >>> over_rounds(ema(alpha=0.75), [[1.0], [0.0]])
+        array([0.25], dtype=float32)
+
+    Source: Raju et al. 2021 (arXiv 2111.12621), as in Attendu and Corbeil 2023's `prune_avg_mode="ema"`. Without
+    gaps it equals pandas' `ewm(alpha=alpha, adjust=False)`, and no round is kept (West 1979 for the variance).
+    """
+    _check_ema(alpha, c, deviation)
+    keep = np.float32(1 - alpha)
+
+    def init(num_examples: int) -> State:
+        return {
+            "mean": np.full(num_examples, np.nan, np.float32),
+            "variance": np.zeros(num_examples, np.float32),  # weighted, not yet debiased
+            "squares": np.ones(num_examples, np.float32),  # sum of the squared weights, which sum to 1
+            "age": np.ones(num_examples, np.float32),  # what the past weighs: (1 - alpha) ** rounds without a value
+        }
+
+    def update(state: State, values: Values, fresh: Fresh) -> State:
+        values, fresh = checked(state["mean"], values, fresh)
+        seen = ~np.isnan(state["mean"])
+        new = {name: array.copy() for name, array in state.items()}
+        new["age"][seen] *= keep
+        first, again = fresh & ~seen, fresh & seen
+        new["mean"][first] = values[first]
+        # all of them, as with a pass over everything: without an index, in half the time
+        rows: slice | NDArray[np.int64] = slice(None) if again.all() else np.flatnonzero(again)
+        _blend(new, rows, values[rows], np.float32(alpha))
+        return new
+
+    def value(state: State) -> Values:
+        average = np.where(np.isnan(state["mean"]), np.float32(np.inf), state["mean"])
+        if c == 0:
+            return average
+        spread = 1 - state["squares"]  # 0 while there is one value: no deviation yet
+        variance = np.divide(state["variance"], spread, out=np.zeros_like(spread), where=spread > 0)
+        return average + np.float32(c) * (np.sqrt(variance) if deviation == "std" else variance)
+
+    return History(init, update, value)
+
+
+def _blend(state: State, rows: slice | NDArray[np.int64], values: Values, alpha: np.float32) -> None:
+    """Take in the new values of rows that have a past, in place."""
+    past = state["age"][rows]
+    share = alpha / (past + alpha)  # of the new value; alpha itself where no round was missed
+    rest = 1 - share
+    gap = values - state["mean"][rows]
+    state["mean"][rows] += share * gap
+    state["variance"][rows] = rest * (state["variance"][rows] + share * gap * gap)
+    state["squares"][rows] = rest * rest * state["squares"][rows] + share * share
+    state["age"][rows] = 1
+
+
+def _check_ema(alpha: float, c: float, deviation: str) -> None:
+    problems = Problems()
+    problems.share("history alpha", alpha)
+    problems.check(0 <= c < np.inf, f"history c must be at least 0, got {c}.")
+    problems.choice("deviation", deviation, ("std", "var"))
+    problems.raise_any()
+
+
+# for names on the command line only; in Python the functions are passed themselves
+HISTORIES: dict[str, Callable[..., History]] = {"last": last, "mean": mean, "ema": ema}

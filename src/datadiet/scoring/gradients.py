@@ -1,0 +1,347 @@
+"""Per-example gradients with torch.func, for models of any layers: norms by vmap, inner products by forward mode.
+
+Which parameters a gradient is taken over.
+
+The loss of each example of a batch, and the outputs that speak for its label, with their graph.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, grad, jvp, vmap
+from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from datadiet.errors import ArgumentError, unknown
+from datadiet.tasks.heads import head_layers
+
+Batch = Mapping[str, Any]
+Losses = Callable[[Any, Batch], Tensor]
+Inputs = Callable[[Batch], Mapping[str, Any] | tuple[Any, ...]]
+
+# Most bytes that the gradients of the examples taken together may need
+GRADIENT_BYTES = 512 * 2**20
+
+
+def losses_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, loss: Losses, inputs: Inputs) -> Tensor:
+    """The loss of each example `(batch,)` with these values for parameters.
+
+    Raises:
+        ArgumentError: If the loss is not one number per example.
+    """
+    given = inputs(batch)
+    arguments, named = (given, {}) if isinstance(given, tuple) else ((), dict(given))
+    losses = loss(functional_call(model, dict(parameters), arguments, named), batch)
+    return checked_losses(losses, batch)
+
+
+def checked_losses(losses: Any, batch: Batch) -> Tensor:
+    """The losses, if there is one per example.
+
+    Raises:
+        ArgumentError: If not.
+    """
+    size = batch_size(batch)
+    if not isinstance(losses, Tensor) or losses.shape != (size,):
+        found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ArgumentError(f"the loss must give one number per example, {(size,)}, not {found}: do not average it.")
+    return losses
+
+
+def batch_size(batch: Batch) -> int:
+    """Examples of a batch: the length of its tensors.
+
+    Raises:
+        ArgumentError: If it holds none.
+    """
+    for value in batch.values():
+        if isinstance(value, Tensor) and value.dim():
+            return len(value)
+    raise ArgumentError("a batch must be a mapping that holds tensors with the examples along their first axis.")
+
+
+@contextmanager
+def derivable_attention() -> Iterator[None]:
+    """Attention by its formula: the fused kernels have no rules for vmap and forward mode. The model stays as it is."""
+    with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
+        # torch's own rules for forward mode are still written in torch.jit, of which it warns
+        warnings.filterwarnings("ignore", message=r"`torch\.jit", category=DeprecationWarning)
+        yield
+
+
+def squared_norms(
+    model: nn.Module, chosen: Mapping[str, nn.Parameter], batch: Batch, loss: Losses, inputs: Inputs
+) -> Tensor:
+    """Squared norm of each example's gradient, float32 `(batch,)`, by vmap over parts of the batch.
+
+    Raises:
+        ArgumentError: If torch.func cannot follow the model, saying what to do.
+    """
+    parameters = {name: parameter.detach() for name, parameter in chosen.items()}
+    size = batch_size(batch)
+    bytes_each = 4 * sum(parameter.numel() for parameter in parameters.values())
+    together = max(1, min(size, GRADIENT_BYTES // max(1, bytes_each)))
+    reason: Exception | None = None
+    for form in (batch, with_wide_mask(batch)):
+        try:
+            with derivable_attention():
+                return _mapped(model, parameters, form, loss, inputs, together)
+        except torch.OutOfMemoryError:
+            raise  # no fault of the model's
+        except RuntimeError as error:
+            reason = reason or error
+    raise ArgumentError(
+        f"torch.func cannot map over this model ({str(reason).splitlines()[0][:200]}). Take parameters='last_layer' or "
+        f"a function of names that chooses linear layers, embeddings and layer norms only, which need no mapping; or "
+        f"rewrite what reads a tensor's value in the forward pass."
+    ) from reason
+
+
+def _mapped(
+    model: nn.Module, parameters: dict[str, Tensor], batch: Batch, loss: Losses, inputs: Inputs, together: int
+) -> Tensor:
+    rows = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
+    fixed = {name: value for name, value in batch.items() if name not in rows}
+
+    def of_one(row: dict[str, Tensor]) -> Tensor:
+        alone = {**fixed, **{name: value.unsqueeze(0) for name, value in row.items()}}
+        gradients = grad(lambda values: losses_of(model, values, alone, loss, inputs)[0])(parameters)
+        return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum()
+
+    found: Tensor = vmap(of_one, chunk_size=together, randomness="error")(rows)
+    return found.detach()
+
+
+def with_wide_mask(batch: Batch) -> dict[str, Any]:
+    """The attention mask in the additive form `(batch, 1, 1, positions)`, which transformers takes as it is."""
+    mask = batch.get("attention_mask")
+    if not isinstance(mask, Tensor) or mask.dim() != 2:
+        return dict(batch)
+    wide = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, torch.finfo(torch.float32).min)
+    return {**batch, "attention_mask": wide[:, None, None, :]}
+
+
+def alignments(
+    model: nn.Module,
+    chosen: Mapping[str, nn.Parameter],
+    direction: Mapping[str, Tensor],
+    batch: Batch,
+    loss: Losses,
+    inputs: Inputs,
+) -> Tensor:
+    """Inner product of each example's gradient with a direction, float32 `(batch,)`: one pass in forward mode.
+
+    The derivative of all losses along the direction is the product of each one's gradient with it, and no gradient of
+    an example is ever made.
+
+    Raises:
+        ArgumentError: If torch has no forward derivative of something in the model.
+    """
+    parameters = {name: parameter.detach() for name, parameter in chosen.items()}
+    try:
+        with derivable_attention():
+            found = jvp(
+                lambda values: losses_of(model, values, batch, loss, inputs), (parameters,), (dict(direction),)
+            )[1]
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        raise ArgumentError(
+            f"torch has no forward derivative of this model ({str(error).splitlines()[0][:200]}); take "
+            f"parameters='last_layer'."
+        ) from error
+    products: Tensor = found.detach().float()
+    return products
+
+
+def summed_gradient(
+    model: nn.Module, chosen: Mapping[str, nn.Parameter], batch: Batch, loss: Losses, inputs: Inputs
+) -> dict[str, Tensor]:
+    """The gradient of the summed loss of a batch, by name; 0 where a parameter plays no part."""
+    given = inputs(batch)
+    outputs = model(*given) if isinstance(given, tuple) else model(**given)
+    losses = checked_losses(loss(outputs, batch), batch)
+    found = torch.autograd.grad(losses.sum(), list(chosen.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(parameter) if gradient is None else gradient.detach()
+        for (name, parameter), gradient in zip(chosen.items(), found, strict=True)
+    }
+
+
+Parameters = str | Callable[[str], bool]
+CHOICES = ("all", "last_layer")
+
+
+def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.Parameter]:
+    """The parameters that train, and that are wanted.
+
+    Args:
+        model: The model.
+        parameters: `all`; `last_layer`: of the last linear layer of each head; or a function of a name that says
+            whether it counts.
+
+    Raises:
+        ArgumentError: If the choice is unknown or no parameter is left, with names that there are.
+
+    Example:
+        >>> list(chosen_parameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), lambda name: name[0] == "1"))
+        ['1.weight', '1.bias']
+    """
+    training = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    if callable(parameters):
+        found = {name: parameter for name, parameter in training.items() if parameters(name)}
+    elif parameters == "all":
+        found = training
+    elif parameters == "last_layer":
+        layers = {id(parameter) for layer in last_layers(model) for parameter in layer.parameters()}
+        found = {name: parameter for name, parameter in training.items() if id(parameter) in layers}
+    else:
+        raise ArgumentError(unknown("parameters", parameters, CHOICES))
+    if not found:
+        raise ArgumentError(f"no parameter that trains was chosen; there are: {_some(list(training))}.")
+    return found
+
+
+def last_layers(model: nn.Module) -> list[nn.Linear]:
+    """The last linear layer of each head.
+
+    Raises:
+        ArgumentError: If the model has none that can be told.
+    """
+    layers = list(dict.fromkeys(head_layers(model).values()))
+    if not layers:
+        raise ArgumentError(
+            "parameters='last_layer' needs a last linear layer with as many outputs as the model's config has labels; "
+            "give a function of the parameters' names, such as lambda name: name.startswith('classifier')."
+        )
+    return layers
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
+
+
+IGNORED = -100
+LABELS = ("labels", "label", "intent_labels", "slot_labels")
+ADVICE = "Pass loss=, a function of (outputs, batch) that gives one loss per example."
+
+
+def example_losses(outputs: Any, batch: Mapping[str, Any], *, alpha: float = 0.5) -> Tensor:
+    """The training loss of each example, differentiable, from named outputs and labels.
+
+    Classes: cross-entropy; one number: half the squared error (so that the error of the last layer is `z - y`); several
+    labels at once (floating-point, one per class): the sum of their binary cross-entropies; words: the sum of their
+    cross-entropies; intent and slots: `alpha * CE_intent + (1 - alpha) * sum_t CE_t`. What is labelled -100 counts 0.
+
+    Args:
+        outputs: With `logits`, or `intent_logits` and `slot_logits`; or the logits themselves.
+        batch: With `labels` (or `label`), or `intent_labels` and `slot_labels`.
+        alpha: Share of the intent; only for joint models.
+
+    Returns:
+        float32 `(batch,)`.
+
+    Raises:
+        ArgumentError: Where names or shapes fit none of these.
+
+    Example:
+        >>> example_losses(torch.zeros(2, 2), {"labels": torch.tensor([0, -100])})
+        tensor([0.6931, 0.0000])
+    """
+    if "intent_labels" in batch and "slot_labels" in batch:
+        intent = _class_losses(_named(outputs, "intent_logits"), batch["intent_labels"])
+        return alpha * intent + (1 - alpha) * _class_losses(_named(outputs, "slot_logits"), batch["slot_labels"])
+    logits, labels = _named(outputs, "logits"), _label(batch)
+    if not labels.is_floating_point():
+        if logits.shape[:-1] != labels.shape:
+            raise ArgumentError(_misfit(logits, labels))
+        return _class_losses(logits, labels)
+    if logits.shape == labels.shape and labels.dim() > 1 and labels.shape[-1] > 1:
+        return functional.binary_cross_entropy_with_logits(logits.float(), labels.float(), reduction="none").sum(-1)
+    if logits.numel() != len(labels):
+        raise ArgumentError(_misfit(logits, labels))
+    return (logits.reshape(-1) - labels.reshape(-1)).float().square() / 2  # (batch, 1) -> (batch,)
+
+
+def gold_outputs(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+    """What each head says for the label before the softmax: the gold logit, summed over words; the number itself.
+
+    Args:
+        outputs, batch: See `example_losses`.
+
+    Returns:
+        float32 `(batch,)` per head: `label`, or `intent` and `slots`.
+
+    Raises:
+        ArgumentError: Where names or shapes fit none of these.
+
+    Example:
+        >>> gold_outputs(torch.tensor([[1.0, 2.0]]), {"labels": torch.tensor([1])})
+        {'label': tensor([2.])}
+    """
+    if "intent_labels" in batch and "slot_labels" in batch:
+        return {
+            "intent": _gold(_named(outputs, "intent_logits"), batch["intent_labels"]),
+            "slots": _gold(_named(outputs, "slot_logits"), batch["slot_labels"]),
+        }
+    logits, labels = _named(outputs, "logits"), _label(batch)
+    if not labels.is_floating_point():
+        if logits.shape[:-1] != labels.shape:
+            raise ArgumentError(_misfit(logits, labels))
+        return {"label": _gold(logits, labels)}
+    if logits.shape == labels.shape and labels.dim() > 1:
+        return {"label": (logits.float() * labels).flatten(1).sum(1)}  # the labels that hold
+    return {"label": logits.float().reshape(-1)}  # (batch, 1) -> (batch,)
+
+
+def without_labels(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model needs to make its logits: some make their loss in a way that torch.func cannot follow."""
+    return {name: value for name, value in batch.items() if name not in LABELS}
+
+
+def _class_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    scaled = logits.float()
+    counted = labels != IGNORED
+    gold = labels.long().masked_fill(~counted, 0).unsqueeze(-1)
+    losses = scaled.logsumexp(-1) - scaled.gather(-1, gold).squeeze(-1)
+    return _per_example(losses * counted)
+
+
+def _gold(logits: Tensor, labels: Tensor) -> Tensor:
+    counted = labels != IGNORED
+    gold = labels.long().masked_fill(~counted, 0).unsqueeze(-1)
+    return _per_example(logits.float().gather(-1, gold).squeeze(-1) * counted)
+
+
+def _per_example(values: Tensor) -> Tensor:
+    return values if values.dim() == 1 else values.flatten(1).sum(1)  # (batch, positions) -> (batch,)
+
+
+def _named(outputs: Any, name: str) -> Tensor:
+    found = outputs if isinstance(outputs, Tensor) else _held(outputs, name)
+    if not isinstance(found, Tensor):
+        raise ArgumentError(f"the model's output {type(outputs).__name__} has no {name}. {ADVICE}")
+    return found
+
+
+def _held(outputs: Any, name: str) -> Any:
+    if isinstance(outputs, Mapping):
+        return outputs.get(name)
+    return getattr(outputs, name, None)
+
+
+def _label(batch: Mapping[str, Any]) -> Tensor:
+    for name in ("labels", "label"):
+        if isinstance(found := batch.get(name), torch.Tensor):
+            return found
+    raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")
+
+
+def _misfit(logits: Tensor, labels: Tensor) -> str:
+    return f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known loss. {ADVICE}"

@@ -1,0 +1,324 @@
+"""Forward passes that also see what goes into the last layer of each head.
+
+GraNd: the norm of each example's gradient, exactly, for whole batches at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from datadiet.errors import ArgumentError, unknown
+from datadiet.ledger import Ledger
+from datadiet.scores.last_layer import signals_grand
+from datadiet.scoring import gradients
+from datadiet.scoring.forward import Batch as PassBatch
+from datadiet.scoring.forward import (
+    Collate,
+    autocast,
+    batches_by_length,
+    fetch,
+    forward_pass,
+    in_eval_mode,
+    lengths_of,
+    to_device,
+    token_count,
+)
+from datadiet.scoring.ghost_norms import Layers, NotLayerwiseError
+from datadiet.scoring.gradients import (
+    Batch,
+    Inputs,
+    Losses,
+    Parameters,
+    chosen_parameters,
+    example_losses,
+    last_layers,
+    without_labels,
+)
+from datadiet.tasks.base import signals_of
+from datadiet.tasks.heads import Heads, head_layers
+from datadiet.types import HeadSignals, Signals
+
+
+def last_layer_pass(
+    model: nn.Module,
+    dataset: Any,
+    collate: Collate,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    batch_tokens: int = 4096,
+    batch_size: int = 64,
+    precision: str = "fp32",
+    ledger: Ledger | None = None,
+) -> Iterator[tuple[NDArray[np.int64], Signals, bool]]:
+    """One forward pass without gradients: `(rows, signals with hidden, whether the last layers have a bias)`.
+
+    Raises:
+        ArgumentError: If the model has no last linear layer that can be told.
+    """
+    bias = all(layer.bias is not None for layer in last_layers(model))
+    heads = Heads(head_layers(model))
+
+    def call(batch: PassBatch) -> Any:
+        with heads.watching():
+            return model(**batch)
+
+    found = forward_pass(
+        model,
+        dataset,
+        collate,
+        rows=rows,
+        batch_tokens=batch_tokens,
+        batch_size=batch_size,
+        precision=precision,
+        call=call,
+        ledger=ledger,
+    )
+    for part, outputs, batch in found:
+        signals = heads.signals(signals_of(outputs, batch))
+        yield part, Signals({name: _masked(head) for name, head in signals.heads.items()}), bias
+
+
+def head_weights(model: nn.Module, signals: Signals) -> dict[str, float] | None:
+    """The share of each head in the loss of a joint model; None where there is one head."""
+    if set(signals.heads) != {"intent", "slots"}:
+        return None
+    alpha = float(getattr(getattr(model, "config", None), "alpha", 0.5))
+    return {"intent": alpha, "slots": 1 - alpha}
+
+
+def _masked(head: HeadSignals) -> HeadSignals:
+    """An example without a label (-100) counts nothing."""
+    if head.mask is not None or head.labels.is_floating_point():
+        return head
+    return replace(head, mask=head.labels >= 0)
+
+
+METHODS = ("auto", "layers", "func")
+# How far a layer's squared norm may be from autograd's own for two examples, before the general way is taken
+TOLERANCE = 1e-3
+
+
+def grand(
+    model: nn.Module,
+    dataset: Any,
+    collate: Collate,
+    *,
+    rows: NDArray[np.int64] | None = None,
+    parameters: Parameters = "all",
+    loss: Losses | None = None,
+    inputs: Inputs | None = None,
+    batch_tokens: int = 2048,
+    batch_size: int = 32,
+    precision: str = "fp32",
+    method: str = "auto",
+    ledger: Ledger | None = None,
+) -> NDArray[np.float32]:
+    """Gradient norm of each example's loss, in eval mode, the same for any batch and padding.
+
+    `GraNd(x, y) = || grad_w L(f_w(x), y) ||_2` over the chosen parameters `w` that train.
+
+    `last_layer` with the loss by default is a closed form: one forward pass without gradients. Otherwise linear layers,
+    embeddings and layer norms are taken layer by layer from one backward pass per batch; two examples are checked
+    against autograd. What that cannot do goes through `torch.func`: vmap over per-example gradients, several times
+    slower.
+
+    Args:
+        model: On its device; a transformers model or any module.
+        dataset: Map-style.
+        collate: Items to a batch: a mapping of tensors with the examples along their first axis.
+        rows: int64 `(n,)`; all rows by default.
+        parameters: `all`; `last_layer` of each head; or a function of a parameter's name.
+        loss: `(outputs, batch) -> (batch,)`, one loss per example; recognised from names by default
+            (`datadiet.scoring.gradients.example_losses`).
+        inputs: `batch ->` what the model takes, a mapping of keywords or a tuple; all but the labels by default.
+        batch_tokens, batch_size: Most padded tokens of a batch; examples where lengths are not known.
+        precision: Of the autocast: `fp32`, `bf16` or `fp16`; norms are summed in float32.
+        method: `auto`, `layers` (refused where it is not exact) or `func`.
+        ledger: Counts what is passed as scoring, forward and backward.
+
+    Returns:
+        float32 `(n,)` in the order of the rows, at least 0; larger = harder.
+
+    Raises:
+        ArgumentError: If an option is unknown, no parameter is chosen, the loss is not one per example, torch.func
+            cannot follow the model, or a norm is not finite, naming rows.
+
+    Example:
+        >>> model = nn.Linear(2, 2)
+        >>> data = [{"x": torch.ones(2), "labels": torch.tensor(row)} for row in (0, 1)]
+        >>> stack = lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]}
+        >>> grand(model, data, stack, inputs=lambda batch: (batch["x"],)).shape
+        (2,)
+
+    Source: Paul, Ganguli and Dziugaite 2021 (arXiv 2107.07075), section 2.1, at one state of the model instead of a
+    mean over ten. Not to be used before training: GraNd at initialisation did not reproduce (Kirsch 2023, arXiv
+    2303.14753).
+    The code of Attendu and Corbeil 2023 leaves dropout on and takes one example at a time.
+    """
+    if method not in METHODS:
+        raise ArgumentError(unknown("method", method, METHODS))
+    every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
+    sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
+    if parameters == "last_layer" and loss is None and inputs is None and method == "auto":
+        found = _closed_form(model, dataset, collate, every, precision, ledger, sizes)
+    else:
+        names = chosen_parameters(model, parameters)
+        how = _Norms(model, names, loss or default_loss(model), inputs or without_labels, precision, method)
+        found = _batchwise(how, dataset, collate, every, ledger, sizes)
+    return in_order(found, every)
+
+
+def in_order(found: Iterator[tuple[NDArray[np.int64], Tensor]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One value per row, in the order of the rows, from values in any order.
+
+    Raises:
+        ArgumentError: If a value is not finite, naming rows.
+    """
+    parts = [(part, values.float().cpu().numpy()) for part, values in found]
+    if not parts:
+        return np.empty(0, np.float32)
+    seen, values = np.concatenate([part for part, _ in parts]), np.concatenate([held for _, held in parts])
+    if len(bad := np.sort(seen[~np.isfinite(values)])):
+        raise ArgumentError(
+            f"gradients are not finite at rows {', '.join(map(str, bad[:5]))}: check the inputs and the loss there."
+        )
+    order = np.argsort(seen, kind="stable")
+    places = order[np.searchsorted(seen, rows, sorter=order)]
+    return values[places]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where the model's parameters are."""
+    return next(model.parameters()).device
+
+
+def batches(
+    model: nn.Module, dataset: Any, collate: Collate, rows: NDArray[np.int64], sizes: dict[str, int]
+) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
+    """Rows and batches on the model's device, by length."""
+    device = device_of(model)
+    for part in batches_by_length(rows, lengths_of(dataset), **sizes):
+        yield part, to_device(collate(fetch(dataset, part)), device)
+
+
+def default_loss(model: nn.Module) -> Losses:
+    """The losses recognised from names, with the share of the intent that the model trains with."""
+    alpha = getattr(getattr(model, "config", None), "alpha", 0.5)
+    return partial(example_losses, alpha=float(alpha))
+
+
+def _closed_form(
+    model: nn.Module,
+    dataset: Any,
+    collate: Collate,
+    rows: NDArray[np.int64],
+    precision: str,
+    ledger: Ledger | None,
+    sizes: dict[str, int],
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    found = last_layer_pass(model, dataset, collate, rows=rows, precision=precision, ledger=ledger, **sizes)
+    for part, signals, bias in found:
+        yield part, signals_grand(signals, weights=head_weights(model, signals), bias=bias)
+
+
+def _batchwise(
+    how: _Norms,
+    dataset: Any,
+    collate: Collate,
+    rows: NDArray[np.int64],
+    ledger: Ledger | None,
+    sizes: dict[str, int],
+) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    if len(rows):
+        how.choose(to_device(collate(fetch(dataset, rows[:2])), device_of(how.model)))
+    for part, batch in batches(how.model, dataset, collate, rows, sizes):
+        if ledger is not None:
+            ledger.count_scoring(len(part), token_count(batch))
+        yield part, how(batch)
+
+
+class _Norms:
+    """Per-example norms of a batch, by the fastest way that is exact for the model."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        chosen: dict[str, nn.Parameter],
+        loss: Losses,
+        inputs: Inputs,
+        precision: str,
+        method: str,
+    ) -> None:
+        self.model, self.chosen, self.loss, self.inputs = model, chosen, loss, inputs
+        self.precision, self.method = precision, method
+        self._norms: Callable[[Batch], Tensor] = self._mapped
+
+    def __call__(self, batch: Batch) -> Tensor:
+        # entered per batch, so that the caller's code between two batches never runs in them
+        with in_eval_mode(self.model), torch.enable_grad(), autocast(device_of(self.model), self.precision):
+            return self._norms(batch).sqrt()
+
+    def choose(self, examples: Batch) -> None:
+        """Layer by layer if the model's layers allow it and two examples have the norms that autograd gives them."""
+        if self.method == "func":
+            return
+        try:
+            layers = Layers(self.model, self.chosen)
+            with in_eval_mode(self.model), torch.enable_grad():
+                self._check(layers, examples)
+        except NotLayerwiseError as error:
+            if self.method == "layers":
+                problem = f"method='layers' is not exact for this model: {error}. Take method='auto'."
+                raise ArgumentError(problem) from error
+        else:
+            self._norms = partial(self._by_layer, layers)
+
+    def _check(self, layers: Layers, examples: Batch) -> None:
+        """Layer by layer, since a layer that is used without being called may count little in the whole."""
+        # without hooks first: what fails here fails whatever the way
+        losses = self._losses(examples)
+        expected = [layers.by_layer(self._by_autograd(loss)) for loss in losses]
+        try:
+            with layers.watching(len(losses)):
+                watched = self._losses(examples)
+        except RuntimeError as error:
+            raise NotLayerwiseError(f"its layers do not keep the examples apart ({error})") from error
+        found = layers.squared_norms(watched)
+        for place, wanted in enumerate(expected):
+            atol = TOLERANCE * 1e-3 * float(wanted.sum().nan_to_num())
+            if bool(wanted.isfinite().all()) and not torch.allclose(found[:, place], wanted, rtol=TOLERANCE, atol=atol):
+                worst = int((found[:, place] - wanted).abs().argmax())
+                layer = type(list(layers.calls)[worst]).__name__
+                raise NotLayerwiseError(
+                    f"a {layer} has a squared norm of {float(found[worst, place]):.4g} by its calls where autograd "
+                    f"gives {float(wanted[worst]):.4g}"
+                )
+
+    def _losses(self, batch: Batch) -> Tensor:
+        given = self.inputs(batch)
+        outputs = self.model(*given) if isinstance(given, tuple) else self.model(**given)
+        return gradients.checked_losses(self.loss(outputs, batch), batch)
+
+    def _by_layer(self, layers: Layers, batch: Batch) -> Tensor:
+        with layers.watching(gradients.batch_size(batch)):
+            losses = self._losses(batch)
+        return layers.squared_norms(losses).sum(0)
+
+    def _by_autograd(self, loss: Tensor) -> dict[int, Tensor]:
+        parameters = list(self.chosen.values())
+        found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        return {
+            id(parameter): torch.zeros_like(parameter) if gradient is None else gradient
+            for parameter, gradient in zip(parameters, found, strict=True)
+        }
+
+    def _mapped(self, batch: Batch) -> Tensor:
+        return gradients.squared_norms(self.model, self.chosen, batch, self.loss, self.inputs)

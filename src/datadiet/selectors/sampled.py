@@ -1,0 +1,364 @@
+"""The baseline meant to be beaten: a new random subset at every refresh.
+
+Selectors that leave something to chance, so that no kind of example is shut out for good.
+
+Selectors with loss weights, whose weighted sums stand for the whole set.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.errors import Problems, percent_hint
+from datadiet.selectors.base import TIE_BREAKS, Floats, checked, largest, selection, top_mask, unseen
+from datadiet.types import Selection
+
+_RANDOM_STREAM = 1  # of the generator, so that no two selectors share their draws
+
+
+def random(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+) -> Selection:
+    """Every subset of this size with the same chance, drawn anew for every `(seed, epoch)`.
+
+    Args:
+        values: float `(n,)`; only their number counts, but NaN is refused here as everywhere.
+        count: How many, in [1, n].
+        seed, epoch: Of the draw.
+        groups: Taken for the sake of the common form; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> len(random([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0).rows)
+        2
+
+    Source: the dynamic random baseline of Raju et al. 2021 (arXiv 2111.12621), with exact counts.
+    """
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
+    return selection(uniform_mask(array.size, count, seed=seed, epoch=epoch, stream=_RANDOM_STREAM))
+
+
+def uniform_mask(size: int, count: int, *, seed: int, epoch: int, stream: int) -> NDArray[np.bool_]:
+    """bool `(size,)` with exactly `count` True, at random.
+
+    Keys of 24 bits are enough: where two of them tie at the cut, the hash of the row decides, which is as fair.
+    """
+    keys = np.random.default_rng([seed, epoch, stream]).random(size, dtype=np.float32)
+    return top_mask(keys, count, seed=seed, epoch=epoch)
+
+
+_EPSILON_STREAM, _UNCERTAIN_STREAM, _PROPORTIONAL_STREAM = (
+    2,
+    3,
+    4,
+)  # of the generator, so that no two selectors share their draws
+_RANKS = 4096  # that a value's rank is told by
+_FLOOR = 0.01  # weight that even a certain example keeps
+SCALINGS = ("linear", "softmax")
+
+
+def epsilon(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    epsilon: float = 0.1,
+    tie_break: str = "hash",
+) -> Selection:
+    """Most places for the hardest rows, a share of them at random among the rest.
+
+    The `floor((1 - epsilon) * count)` hardest, then a uniform draw from all others. Rows never scored (+inf) come
+    first, even where that takes places of the random share.
+
+    Args:
+        values, count, seed, epoch, groups, ids, tie_break: As for `hardest`.
+        epsilon: Share of the places given at random, in [0, 1].
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> rows = epsilon([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0, epsilon=0.5).rows
+        >>> len(rows), 1 in rows
+        (2, True)
+
+    Source: Raju et al. 2021 (arXiv 2111.12621), section 3, with exact counts.
+    """
+    problems = Problems()
+    problems.choice("tie_break", tie_break, TIE_BREAKS)
+    problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    # (1 - 0.9) * 10 is 0.9999999999999998: rounded before the floor
+    hard = math.floor(round((1 - epsilon) * count, 6))
+    hard = max(hard, min(count, int(np.count_nonzero(unseen(array)))))
+    mask = top_mask(array, hard, seed=seed, epoch=epoch, tie_break=tie_break)
+    rest = np.flatnonzero(~mask)
+    drawn = uniform_mask(rest.size, count - hard, seed=seed, epoch=epoch, stream=_EPSILON_STREAM)
+    mask[rest[drawn]] = True
+    return selection(mask)
+
+
+def uncertain(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    scale: float | None = None,
+) -> Selection:
+    """A draw that prefers rows the model is undecided about: neither learned already nor hopeless.
+
+    Without replacement, with probability proportional to `q (1 - q) + 0.01` at each draw, `q = clip(value / scale, 0,
+    1)`. Rows never scored (+inf) come first.
+
+    Args:
+        values, count, seed, epoch, groups, ids: As for `hardest`.
+        scale: The value at which the model is certain and wrong: sqrt(2) for EL2N of one decision, where two classes
+            give exactly `p (1 - p)`; 1 for `1 - p`. None takes q from the ranks, the middle rank being the most likely:
+            for scores without such a bound (`cross_entropy`, `margin`, joint scores, regression).
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> len(uncertain([0.1, 1.4, 0.7, 0.6], 2, seed=0, epoch=0, scale=2**0.5).rows)
+        2
+
+    Source: active bias by prediction variance (Chang et al. 2017, arXiv 1704.07433), section 3.2, without replacement
+    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass.
+    """
+    problems = Problems()
+    problems.check(scale is None or 0 < scale < math.inf, f"scale must be above 0 or None, got {scale}.")
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    new = unseen(array)
+    q = _rank_share(array, ~new) if scale is None else np.clip(array / array.dtype.type(scale), 0, 1)
+    generator = np.random.default_rng([seed, epoch, _UNCERTAIN_STREAM])
+    keys = -generator.standard_exponential(array.size, dtype=np.float32) / (q * (1 - q) + array.dtype.type(_FLOOR))
+    keys[new] = np.inf
+    return selection(top_mask(keys, count, seed=seed, epoch=epoch))
+
+
+def proportional(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    scaling: str = "linear",
+    least: float = 0.01,
+    temperature: float = 1.0,
+) -> Selection:
+    """A draw that prefers hard rows in proportion to their value, instead of a cut.
+
+    Without replacement, with probability proportional to a weight at each draw: `linear` has the value brought to
+    [least, 1] by the smallest and the largest one, `softmax` has `exp(value / temperature)`. Equal values weigh the
+    same. Rows never scored (+inf) come first.
+
+    Args:
+        values: float `(n,)`; larger = harder, +inf = never scored, -inf is refused.
+        count, seed, epoch, groups, ids: As for `hardest`.
+        scaling: `linear` or `softmax`; softmax is the greedier one where values spread over more than a few units.
+        least: Weight of the easiest row under `linear`, in (0, 1].
+        temperature: Above 0, in units of the values; of interest to `softmax` alone.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> len(proportional([0.1, 1.4, 0.7, 0.6], 2, seed=0, epoch=0).rows)
+        2
+
+    Source: Anand et al. 2023, Influence Scores at Scale for Efficient Language Data Sampling, section 5: softmax on
+    SNLI, linear in production, where softmax was too fond of hard and noisy rows. Drawn by exponential keys
+    (Efraimidis and Spirakis 2006).
+    """
+    problems = Problems()
+    problems.choice("scaling", scaling, SCALINGS)
+    problems.check(0 < least <= 1, f"least must be in (0, 1], got {least}.")
+    problems.check(0 < temperature < math.inf, f"temperature must be above 0, got {temperature}.")
+    array, count = checked(
+        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
+    )
+    new = unseen(array)
+    logs = _linear_logs(array, ~new, least) if scaling == "linear" else array.astype(np.float64) / temperature
+    # the largest of log(weight) + Gumbel noise: the same draw as by exponential keys, without overflow
+    noise = np.random.default_rng([seed, epoch, _PROPORTIONAL_STREAM]).standard_exponential(array.size)
+    return selection(top_mask(logs - np.log(noise), count, seed=seed, epoch=epoch))
+
+
+def _linear_logs(values: Floats, known: NDArray[np.bool_], least: float) -> Floats:
+    """The log of each value brought to [least, 1]; 0 where all are equal, +inf where a row was never scored."""
+    logs = np.full(values.size, np.inf)
+    held = values[known].astype(np.float64)
+    if held.size:
+        span = held.max() - held.min()
+        logs[known] = np.log(least + (1 - least) * (held - held.min()) / span) if span > 0 else 0.0
+    return logs
+
+
+def _rank_share(values: Floats, among: NDArray[np.bool_]) -> Floats:
+    """The share of the values that count which lie below each value, ties counted half; equal values share one rank.
+
+    Read off 4,096 evenly spaced ranks where there are more values: exact ranks would take a full argsort, which costs
+    ten times the rest of a selection, and no weight would change by more than its third digit.
+    """
+    known = np.sort(values[among])
+    if not known.size:
+        return np.zeros_like(values)
+    knots = known[:: max(1, known.size // _RANKS)]
+    below, to = np.searchsorted(knots, values), np.searchsorted(knots, values, side="right")
+    share: Floats = ((below + to) / (2 * knots.size)).astype(values.dtype)
+    return share
+
+
+_INFOBATCH_STREAM = 7  # of the generator, so that no two selectors share their draws
+
+
+def infobatch(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    reserve: float = 0.25,
+) -> Selection:
+    """Everything at or above the mean, and a draw from the rest that weighs more, so that sums stay unbiased.
+
+    Rows with `value >= mean(values)` are kept and weigh 1. The other places go to a uniform draw from the rest; each
+    row drawn weighs `rows of the rest / rows drawn`. The weights sum to n. Rows never scored (+inf) count as above.
+
+    Where the rows at or above the mean would leave less than `reserve` of the places for the rest, the threshold is
+    raised: only rows strictly above the `(1 - reserve) * count + 1`-th largest value are kept for sure, all others
+    share the draw. So sums stay unbiased at any count, and no weight exceeds `n / (reserve * count)`. Where rows
+    never scored take all places, they are drawn among themselves: of the others nothing stands for anything then.
+
+    Args:
+        values: float `(n,)`; larger = harder, usually losses; +inf = never scored, -inf is refused.
+        count: How many, in [1, n]; `infobatch_count` gives the published number.
+        seed, epoch: Of the draw.
+        groups: Taken for the sake of the common form; see `balanced`.
+        ids: The user's names of the rows, for errors.
+        reserve: Least share of the places for the rest, in [0, 1); at least one place in any case.
+
+    Returns:
+        Exactly `count` rows, ascending, and their weights; no weights where every row weighs 1.
+
+    Raises:
+        ArgumentError: If values or options do not fit.
+
+    Example:
+        >>> infobatch([1, 1, 1, 9], 2, seed=0, epoch=0).weights
+        array([3., 1.], dtype=float32)
+
+    Source: InfoBatch (Qin et al. 2024, arXiv 2303.04947), section 2.3, at an exact count. Their code rounds the number
+    of survivors down but weighs them by 1 / (1 - r), so that the weights do not sum to n; keeps weights on in the
+    last epochs, which train on everything; and prunes equal float32 losses, since their mean rounds above them: the
+    mean is taken in float64 here.
+    """
+    problems = Problems()
+    problems.check(0 <= reserve < 1, f"reserve must be in [0, 1), got {reserve}.{percent_hint(reserve)}")
+    array, count = checked(
+        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
+    )
+    if count == array.size:
+        return Selection(np.arange(count, dtype=np.int64))
+    sure = _sure(array, count, reserve)
+    rest = np.flatnonzero(~sure)
+    places = count - (array.size - rest.size)
+    if places <= 0:  # so many rows were never scored: drawn among themselves
+        rest, places = np.flatnonzero(sure), count
+        sure[:] = False
+        weight = array.size / count
+    else:
+        weight = rest.size / places
+    drawn = rest[uniform_mask(rest.size, places, seed=seed, epoch=epoch, stream=_INFOBATCH_STREAM)]
+    sure[drawn] = True
+    weights = np.ones(array.size, np.float32)
+    weights[drawn] = weight
+    rows = np.flatnonzero(sure).astype(np.int64, copy=False)
+    return Selection(rows, weights[rows])
+
+
+def infobatch_count(values: ArrayLike, ratio: float = 0.5) -> int:
+    """How many rows the published rule keeps: all at or above the mean, and `floor((1 - r) * rest)` of the rest.
+
+    At least one of the rest, so that the weights can sum to n. Where all values are equal, all rows.
+
+    Args:
+        values: float `(n,)`; +inf = never scored, which counts as above.
+        ratio: r, the share of the rest that is dropped, in [0, 1).
+
+    Returns:
+        A number in [1, n].
+
+    Raises:
+        ArgumentError: If values or ratio do not fit.
+
+    Example:
+        >>> infobatch_count([1, 1, 1, 9], 0.5)
+        2
+
+    Source: InfoBatch (Qin et al. 2024, arXiv 2303.04947), section 2.3.
+    """
+    problems = Problems()
+    problems.check(0 <= ratio < 1, f"ratio must be in [0, 1), got {ratio}.{percent_hint(ratio)}")
+    array, _ = checked(values, 1, seed=0, epoch=0, problems=problems, finite=True)
+    above = int(np.count_nonzero(_above_mean(array)))
+    rest = array.size - above
+    return above + (max(1, math.floor(round((1 - ratio) * rest, 6))) if rest else 0)
+
+
+def _above_mean(values: Floats) -> NDArray[np.bool_]:
+    """Where a value is at least the mean of those that were scored."""
+    new = unseen(values)
+    known = values[~new] if new.any() else values
+    if not known.size:
+        return new
+    mean = known.mean(dtype=np.float64)
+    above: NDArray[np.bool_] = values >= np.float64(min(mean, known.max()))  # equal values: the mean may round above
+    return above
+
+
+def _sure(values: Floats, count: int, reserve: float) -> NDArray[np.bool_]:
+    """Where a row is kept for sure: above the mean, or above the raised threshold."""
+    above = _above_mean(values)
+    room = count - max(1, round(reserve * count))
+    if np.count_nonzero(above) <= room:
+        return above
+    # strictly above: rows that tie at the threshold share the draw, so that none is kept by chance and weighs 1
+    raised: NDArray[np.bool_] = (values > largest(values, room + 1)) | unseen(values)
+    return raised

@@ -1,0 +1,338 @@
+"""The run folder: what lies in it, and how it is written so that a half-written one is never taken for a whole one.
+
+config.yaml  result.json (last)  scores/  plans/  predictions.parquet  model/  checkpoints/
+
+The README of a saved model: what it is, how to use it, the diet it was trained on, and the same for machines.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from datadiet.errors import ArgumentError, DataError
+from datadiet.files import read_json, write_atomically
+from datadiet.formatting import escaped
+from datadiet.types import CostLedger, EpochResult, Json
+
+if TYPE_CHECKING:
+    from datadiet.data.schema import Examples
+    from datadiet.tasks.base import Prediction
+
+
+SCHEMA = 1
+# of each task, the metric that a verdict or a heading is about
+MAIN_METRIC = {
+    "classification": "accuracy",
+    "multi-label": "micro_f1",
+    "regression": "spearman",
+    "intent-slot": "exact_match",
+    "token-classification": "span_f1",
+}
+# of each task, the metrics that a verdict may be about: larger is better
+METRICS = {
+    "classification": ("accuracy", "macro_f1", "matthews"),
+    "multi-label": ("micro_f1", "macro_f1", "exact_match"),
+    "regression": ("spearman", "pearson"),
+    "intent-slot": ("exact_match", "intent_accuracy", "slot_f1"),
+    "token-classification": ("span_f1", "accuracy"),
+}
+CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
+MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
+DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
+
+
+# ---- before a run ----
+
+
+def check_new(folder: Path) -> None:
+    """Refuse a folder that holds anything, or that cannot be made.
+
+    Raises:
+        ArgumentError: Saying what it holds and how to go on.
+    """
+    if (folder / RESULT).exists():
+        raise ArgumentError(f"the output folder {folder} already holds a finished run; choose another folder.")
+    if (folder / CONFIG).exists():
+        raise ArgumentError(
+            f"the output folder {folder} holds an unfinished run; go on with it by --resume {folder}, "
+            "or choose another folder."
+        )
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        raise ArgumentError(f"the output folder {folder} is not empty; choose another folder.")
+    _check_can_be_made(folder)
+
+
+def _check_can_be_made(folder: Path) -> None:
+    whole = Path(os.path.abspath(folder))
+    there = next(place for place in (whole, *whole.parents) if place.exists())
+    if not there.is_dir():
+        raise ArgumentError(f"the output folder {folder} cannot be made: {there} is a file; choose another folder.")
+    if not os.access(there, os.W_OK):
+        raise ArgumentError(f"the output folder {folder} cannot be made: {there} may not be written to.")
+
+
+def check_resumable(folder: Path) -> None:
+    """Refuse a folder that has no run to go on with.
+
+    Raises:
+        ArgumentError: If it holds no run, or a finished one.
+    """
+    if (folder / RESULT).exists():
+        raise ArgumentError(f"the run in {folder} is finished; there is nothing to resume.")
+    if not (folder / CONFIG).is_file():
+        raise ArgumentError(f"{folder} holds no run to resume: {CONFIG} is missing.")
+
+
+def check_same_data(folder: Path, fingerprint: str) -> None:
+    """Refuse to go on with a run on data that has changed since it began: scores and plans go by row.
+
+    Raises:
+        DataError: If the fingerprint is another than the one kept beside the checkpoints.
+    """
+    kept = folder / CHECKPOINTS / DATA
+    if kept.is_file() and kept.read_text(encoding="utf-8") != fingerprint:
+        raise DataError(f"the data has changed since the run in {folder} began; start a new run in another folder.")
+
+
+# ---- while it runs ----
+
+
+def begin(folder: Path, config: str, fingerprint: str) -> None:
+    """Make the folder that of an unfinished run: its options, and what data its checkpoints belong to."""
+    write_atomically(folder / CHECKPOINTS / DATA, fingerprint)
+    write_atomically(folder / CONFIG, config)
+
+
+def forget_progress(folder: Path) -> None:
+    """Start over in a run folder whose run was killed before its first checkpoint."""
+    for part in (SCORES, PLANS, CHECKPOINTS, MODEL):
+        shutil.rmtree(folder / part, ignore_errors=True)
+    (folder / PREDICTIONS).unlink(missing_ok=True)
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the resumable state of a run that is finished."""
+    shutil.rmtree(folder / CHECKPOINTS, ignore_errors=True)
+
+
+# ---- results ----
+
+
+def read_result(folder: Path) -> Json:
+    """The result of a finished run.
+
+    Raises:
+        DataError: If the folder holds none, a broken one, or one of another schema.
+    """
+    return read_json(folder / RESULT, SCHEMA, "finished run")
+
+
+def tested_metrics(result: Json) -> dict[str, float]:
+    """Metrics of the test split, or of dev where test has no labels; empty where neither has."""
+    metrics = result["metrics"]
+    return dict(metrics["test"] or metrics["dev"] or {})
+
+
+def saved_model(given: Path) -> Path:
+    """The folder of a saved model: itself, or `model/` of a run folder."""
+    inside = given / MODEL
+    return inside if not (given / "config.json").is_file() and (inside / "config.json").is_file() else given
+
+
+def write_result(folder: Path, result: Json) -> Json:
+    """Write `result.json`, which makes the run a finished one.
+
+    Returns:
+        What the file holds: see `plain`.
+    """
+    written: Json = plain(result)
+    write_atomically(folder / RESULT, json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))
+    return written
+
+
+def plain(content: Any) -> Any:
+    """Plain JSON values: text keys, lists, and null for numbers that are not finite, which JSON does not have.
+
+    Example:
+        >>> plain({"keep": {1: 0.7}, "loss": float("nan"), "tags": ("a",)})
+        {'keep': {'1': 0.7}, 'loss': None, 'tags': ['a']}
+    """
+    if isinstance(content, Mapping):
+        return {str(name): plain(value) for name, value in content.items()}
+    if isinstance(content, (list, tuple)):
+        return [plain(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int, full_tokens: int | None) -> Json:
+    """The parts of a result that say what was spent: `epochs`, `cost` and `ceiling`.
+
+    The ceiling is the share of examples and of tokens that did not train; that of the tokens is about the largest share
+    of the training time that can be saved. Padding is not in it: an order that pads less saves a little more.
+
+    Args:
+        cost: The ledger.
+        epochs: One line each.
+        full_examples, full_tokens: What the same epochs would have trained on everything.
+    """
+    saved = 1 - cost.tokens_backward / full_tokens if full_tokens else None
+    return {
+        "epochs": [asdict(epoch) for epoch in epochs],
+        "cost": asdict(cost),
+        "ceiling": {"examples_saved": 1 - cost.examples_backward / full_examples, "tokens_saved": saved},
+    }
+
+
+def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequence[Prediction]]]) -> None:
+    """Write `predictions.parquet`: split, id, gold, predicted, probability, and the tags where words have some.
+
+    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where words alone are tagged).
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns: dict[str, list[Any]] = {name: [] for name in ("split", "id", "gold", "predicted", "probability")}
+    slots: dict[str, list[Any]] = {"gold_slots": [], "predicted_slots": []}
+    for split, (examples, predictions) in splits.items():
+        columns["split"] += [split] * len(examples)
+        columns["id"] += list(examples.ids)
+        columns["gold"] += [None] * len(examples) if examples.labels is None else list(examples.labels)
+        columns["predicted"] += [prediction.label for prediction in predictions]
+        columns["probability"] += [prediction.probability for prediction in predictions]
+        slots["gold_slots"] += [None] * len(examples) if examples.slots is None else [*map(list, examples.slots)]
+        slots["predicted_slots"] += [prediction.slots and list(prediction.slots) for prediction in predictions]
+    if any(entry is not None for entry in slots["predicted_slots"]):
+        columns |= slots
+    arrays = {name: _as_array(values) for name, values in columns.items()}
+    table = pa.table({**arrays, "probability": pa.array(columns["probability"], pa.float64())})  # null for regression
+    part = folder / f"{PREDICTIONS}.part"
+    pq.write_table(table, part, compression="zstd")
+    part.replace(folder / PREDICTIONS)
+
+
+def _as_array(values: Sequence[Any]) -> Any:
+    """An Arrow column; of nothing but nulls one of text, of nothing but empty lists one of lists of text."""
+    import pyarrow as pa
+
+    if all(value is None for value in values):
+        return pa.array(values, pa.string())
+    lists = any(isinstance(value, (list, tuple)) for value in values)
+    return pa.array(values, pa.list_(pa.string()) if lists else None)
+
+
+# a joint model of intents and slots is none of these
+PIPELINES = {
+    "classification": "text-classification",
+    "multi-label": "text-classification",
+    "regression": "text-classification",
+    "token-classification": "token-classification",
+}
+# our names -> those of the hub, where they differ
+_HUB_METRICS = {
+    "macro_f1": "f1",
+    "micro_f1": "f1",
+    "matthews": "matthews_correlation",
+    "pearson": "pearsonr",
+    "spearman": "spearmanr",
+    "intent_accuracy": "accuracy",
+    "slot_f1": "seqeval",
+    "span_f1": "seqeval",
+}
+
+
+def model_card(result: Json, *, base_model: str | None = None, dataset: str | None = None) -> str:
+    """The model card of a run, with the front matter that the hub reads.
+
+    Args:
+        result: What `result.json` holds.
+        base_model: The hub name of what the run started from; None where it was a folder.
+        dataset: The hub name of the data; None where they are the user's own.
+    """
+    cost, metrics, name = result["cost"], result["metrics"], escaped(result["data"]["name"])
+    full = round(cost["examples_backward"] / (1 - result["ceiling"]["examples_saved"]))
+    options = {name: value for name, value in result["diet"].items() if value is not None and value not in ("", {}, [])}
+    lines = [
+        "---",
+        yaml.safe_dump(front_matter(result, base_model, dataset), sort_keys=False, allow_unicode=True).rstrip(),
+        "---",
+        "",
+        f"# {result['task']} on {name}, on a data diet",
+        "",
+        f"Fine-tuned from {escaped(result['model'])} (seed {result['seed']}) with datadiet: "
+        f"{cost['examples_backward']:,} examples trained instead of {full:,}. "
+        f"These are the weights of the {result['weights_tested']} epoch.",
+        "",
+        '    datadiet predict --model FOLDER --text "..."',
+        "",
+        "| diet | |",
+        "|---|---|",
+        *(f"| {option} | {escaped(value)} |" for option, value in options.items()),
+        "",
+        "| metric | dev | test |",
+        "|---|---|---|",
+        *(f"| {metric} | {_number(value)} | {_tested(metrics, metric)} |" for metric, value in metrics["dev"].items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def front_matter(result: Json, base_model: str | None, dataset: str | None) -> Json:
+    """What the hub reads of a card, as `huggingface_hub.ModelCardData` has it; what is not known is left out.
+
+    Args:
+        result, base_model, dataset: See `model_card`.
+    """
+    split, data = ("test" if result["metrics"]["test"] else "dev"), _plain_name(result["data"]["name"])
+    found = {name: value for name, value in (result["metrics"][split] or {}).items() if value is not None}
+    task: dict[str, Any] = {"type": PIPELINES.get(result["task"], result["task"])}
+    tested = {
+        "task": task,
+        "dataset": {"type": dataset or data, "name": data, "split": split},
+        "metrics": [
+            {"type": _HUB_METRICS.get(name, name), "value": value, "name": name} for name, value in found.items()
+        ],
+    }
+    named = {
+        "library_name": "transformers",
+        "pipeline_tag": PIPELINES.get(result["task"]),
+        "base_model": base_model,
+        "datasets": dataset and [dataset],
+        "metrics": list(dict.fromkeys(_HUB_METRICS.get(name, name) for name in found)),
+        "tags": ["datadiet", result["task"]],
+        "model-index": [{"name": f"{_plain_name(result['model'])}-{data}", "results": [tested]}] if found else None,
+    }
+    return {name: value for name, value in named.items() if value}
+
+
+def _plain_name(name: object) -> str:
+    """A name of letters, digits and signs that mean nothing.
+
+    Example:
+        >>> _plain_name("glue/sst2"), _plain_name("<b> mine")
+        ('glue/sst2', 'b-mine')
+    """
+    return re.sub(r"[^\w./-]+", "-", str(name)).strip("-") or "unnamed"
+
+
+def _tested(metrics: Json, name: str) -> str:
+    return _number((metrics["test"] or {}).get(name))
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def checkpoints_of(run: Path) -> list[Path]:
+    """The kept checkpoints of a run, in order; empty where it has none."""
+    found = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
+    return sorted((place.parent for place in found), key=lambda folder: int(folder.name.partition("-")[2]))

@@ -1,0 +1,352 @@
+"""The score file: what `datadiet score` writes and `datadiet select` reads, values of one whole training split.
+
+Layout, one Parquet file, one line per training row, ascending by row:
+
+    row            int64, 0 to n - 1
+    id             text, the user's own
+    label          text, where the split has one label per row
+    SCORE          float32, one column per score; larger = harder
+    probabilities  fixed-size list<float32>, one number per class, where they were kept
+
+and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a name, never a path), `fingerprint`,
+`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (how it was read),
+`cost` (of everything that the file took) and `probabilities_with` (of models that have not seen the row: the folds).
+
+Reading a score file, and refusing data that it is not of.
+
+Writing a score file: Parquet to be read back, JSON lines or CSV for people.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.data.export import write_csv, write_jsonl
+from datadiet.errors import ArgumentError, DataError, Problems, unknown
+from datadiet.files import whole_file
+
+SCHEMA = 1
+FIXED = ("row", "id", "label", "probabilities")
+MOST_NAMED = 5
+KEY = b"datadiet"  # of the metadata
+
+
+@dataclass(frozen=True)
+class ScoreFile:
+    """Values of a whole training split.
+
+    Attributes:
+        ids: The user's ids, `(n,)`.
+        rows: int64 `(n,)`, 0 to n - 1: positions in the training split.
+        values: float32 `(n,)` by the score's name; larger = harder.
+        labels: Class names `(n,)`; None where the split has not one label per row.
+        fingerprint: Of the data set; see `datadiet.data.schema.Dataset`.
+        data: Name of the data set; never a path.
+        task: `classification`, `regression`, `intent-slot`, ...
+        made_with: What each score was made with, by its name: `model` (a name, never a path), `epochs`, `seconds`, ...
+        label_names: Class names in the order of `probabilities`.
+        probabilities: float32 `(n, classes)`, or None.
+        read_with: Options of `datadiet.load_data` by which the split is read again: `train_rows`, `dev_share`, `seed`,
+            `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.schema.Columns`. Those
+            left out have their defaults.
+        cost: What everything took, by the fields of `datadiet.types.CostLedger`; empty where it is not known.
+        probabilities_with: `{"folds": K}` where the probabilities are out of sample; else empty.
+    """
+
+    ids: Sequence[str]
+    rows: NDArray[np.int64]
+    values: Mapping[str, NDArray[np.float32]]
+    labels: Sequence[str] | None
+    fingerprint: str
+    data: str
+    task: str
+    made_with: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    label_names: tuple[str, ...] = ()
+    probabilities: NDArray[np.float32] | None = None
+    read_with: Mapping[str, Any] = field(default_factory=dict)
+    cost: Mapping[str, Any] = field(default_factory=dict)
+    probabilities_with: Mapping[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+def problems_of(file: ScoreFile) -> Problems:
+    """What is wrong with the content; nothing where it can be written, and could have been read."""
+    problems = Problems()
+    problems.check(bool(file.values), "a score file needs at least one score, got none.")
+    problems.check(len(file) > 0, "a score file needs at least one row, got none.")
+    taken = sorted(set(file.values) & set(FIXED))
+    problems.check(not taken, f"a score cannot be called {', '.join(taken)}: the score file has a column of that name.")
+    alien = sorted(file.made_with.keys() - file.values.keys())
+    problems.check(not alien, f"made_with names {', '.join(alien)}, which is no score of the file.")
+    in_order = np.array_equal(file.rows, np.arange(len(file)))
+    problems.check(in_order, f"the rows of a score file must be 0 to {len(file) - 1}: the whole training split.")
+    problems.found += _wrong_lengths(file)
+    if not problems.found:
+        for name, values in file.values.items():
+            problems.found += not_finite(name, values, file.ids)
+    return problems
+
+
+def _wrong_lengths(file: ScoreFile) -> list[str]:
+    given: dict[str, Any] = {"ids": file.ids, "labels": file.labels, **file.values}
+    found = [
+        f"{name} must have one entry per row, {len(file)}, got {len(held)}."
+        for name, held in given.items()
+        if held is not None and len(held) != len(file)
+    ]
+    shape = (len(file), len(file.label_names))
+    if file.probabilities is not None and file.probabilities.shape != shape:
+        found.append(
+            f"probabilities must have the shape {shape}, rows and label names, got {file.probabilities.shape}."
+        )
+    return found
+
+
+def not_finite(name: str, values: NDArray[np.float32], ids: Sequence[str]) -> list[str]:
+    """A sentence on NaN and infinite values, with the ids; nothing where all are finite.
+
+    Example:
+        >>> not_finite("el2n", np.float32([0.5, np.nan]), ["a", "b"])
+        ["the values of el2n must be finite numbers; 1 of 2 are not: nan (id 'b'). Score again, or leave el2n out."]
+    """
+    bad = np.flatnonzero(~np.isfinite(values))
+    if not bad.size:
+        return []
+    named = ", ".join(f"{values[row]} (id {ids[row]!r})" for row in bad[:MOST_NAMED])
+    more = f" and {bad.size - MOST_NAMED} more" if bad.size > MOST_NAMED else ""
+    return [
+        f"the values of {name} must be finite numbers; {bad.size} of {len(values)} are not: {named}{more}. "
+        f"Score again, or leave {name} out."
+    ]
+
+
+_NEEDED = ("data", "fingerprint", "task", "rows", "label_names", "made_with")
+
+
+def read_scores(path: str | Path, *, scores: Iterable[str] | None = None) -> ScoreFile:
+    """Read a score file.
+
+    Args:
+        path: A `.parquet` file that `write_scores` wrote.
+        scores: Names of the scores that are wanted; all by default.
+
+    Raises:
+        DataError: If there is no such file, it is no score file or of another schema, it has no score of a name, or
+            its values are not finite.
+    """
+    import pyarrow as pa
+
+    source = Path(path)
+    if not source.is_file():
+        raise DataError(f"there is no score file {source}; datadiet score writes one.")
+    if source.suffix in (".jsonl", ".csv"):
+        raise DataError(f"{source} is a score file for people; read the .parquet file that datadiet score writes.")
+    try:
+        table, meta = _opened(source, scores)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{source} is not a readable Parquet file ({_first_line(error)}); score again.") from error
+    return _file(source, table, meta)
+
+
+def _opened(source: Path, scores: Iterable[str] | None) -> tuple[Any, dict[str, Any]]:
+    """The columns that are wanted, and the metadata."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(source) as parquet:
+        schema = parquet.schema_arrow
+        meta = _metadata_of(source, schema)
+        there = [name for name in schema.names if name not in FIXED]
+        wanted = there if scores is None else list(dict.fromkeys(scores))
+        problems = Problems()
+        for name in wanted:
+            problems.check(name in there, f"{source}: {unknown('score', name, there)}")
+        problems.raise_any(DataError)
+        return parquet.read([name for name in schema.names if name in FIXED or name in wanted]), meta
+
+
+def _metadata_of(source: Path, schema: Any) -> dict[str, Any]:
+    told = (schema.metadata or {}).get(KEY)
+    if told is None:
+        raise DataError(f"{source} is not a score file: it says nothing of datadiet. datadiet score writes one.")
+    try:
+        meta = json.loads(told)
+    except ValueError as error:
+        raise DataError(
+            f"{source} is a damaged score file: its metadata are no JSON ({error}); score again."
+        ) from error
+    found = meta.get("schema") if isinstance(meta, dict) else None
+    if found != SCHEMA:
+        raise DataError(f"{source} has the schema {found!r}, this version reads {SCHEMA}; score again.")
+    missing = [name for name in _NEEDED if name not in meta] + [n for n in ("row", "id") if n not in schema.names]
+    if missing:
+        raise DataError(f"{source} is a damaged score file: it lacks {', '.join(missing)}; score again.")
+    return dict(meta)
+
+
+def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
+    names = [name for name in table.column_names if name not in FIXED]
+    labels = table["label"].to_pylist() if "label" in table.column_names else None
+    label_names = tuple(map(str, meta["label_names"]))
+    file = ScoreFile(
+        ids=table["id"].to_pylist(),
+        rows=_numbers(table["row"], np.int64),
+        values={name: _numbers(table[name], np.float32) for name in names},
+        labels=labels,
+        fingerprint=str(meta["fingerprint"]),
+        data=str(meta["data"]),
+        task=str(meta["task"]),
+        made_with={name: made for name, made in meta["made_with"].items() if name in names},
+        label_names=label_names,
+        probabilities=_matrix(table, len(label_names)),
+        read_with=meta.get("read_with", {}),
+        cost=meta.get("cost", {}),
+        probabilities_with=meta.get("probabilities_with", {}),
+    )
+    problems = problems_of(file)
+    problems.check(meta["rows"] == len(file), f"it has {len(file)} rows, its metadata say {meta['rows']}.")
+    if problems.found:
+        raise DataError(*(f"{source}: {problem}" for problem in problems.found))
+    return file
+
+
+def _numbers(column: Any, kind: Any) -> NDArray[Any]:
+    """A column as an array; null is nan, which the checks refuse."""
+    found: NDArray[Any] = np.asarray(column.to_numpy())
+    whole = np.issubdtype(kind, np.integer)
+    return np.full(len(found), -1, kind) if whole and column.null_count else found.astype(kind)
+
+
+def _matrix(table: Any, classes: int) -> NDArray[np.float32] | None:
+    """The class probabilities as float32 `(n, classes)`, or None."""
+    if "probabilities" not in table.column_names:
+        return None
+    flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)  # (n * classes,) -> (n, classes)
+    return matrix
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def check_same_data(file: ScoreFile, fingerprint: str, where: str) -> None:
+    """Refuse data that the scores are not of: they go by row, so they would be of other examples.
+
+    Args:
+        file: As read.
+        fingerprint: Of the data at hand.
+        where: The data at hand, as the user calls it.
+
+    Raises:
+        DataError: If the fingerprint is another one.
+    """
+    if file.fingerprint == fingerprint:
+        return
+    read = ", ".join(f"{name} {value}" for name, value in file.read_with.items() if value is not None)
+    raise DataError(
+        f"the scores are of other data: of {file.data!r} for the task {file.task!r}, {len(file):,} training rows, "
+        f"fingerprint {file.fingerprint}; {where} has the fingerprint {fingerprint}. Give the data that was scored"
+        f"{f', read in the same way ({read})' if read else ''}, or score again."
+    )
+
+
+SUFFIXES = (".parquet", ".jsonl", ".csv")
+
+
+def write_scores(path: str | Path, file: ScoreFile, *, force: bool = False) -> None:
+    """Write a score file by its ending: `.parquet`, which is read back, or `.jsonl` and `.csv` for people.
+
+    A reader never sees half a file, and nothing is written where something is wrong.
+
+    Args:
+        path: The file.
+        file: What it holds.
+        force: Replace a file that is there.
+
+    Raises:
+        ArgumentError: For an ending that is not known, or a file that is there.
+        DataError: For values that are not finite (with the ids), and lengths or names that do not fit, together; or
+            if the file cannot be written.
+    """
+    target = Path(path)
+    check_target(target, force=force)
+    problems_of(file).raise_any(DataError)
+    with whole_file(target) as part:
+        if target.suffix == ".parquet":
+            _write_parquet(part, file)
+        else:
+            _write_text(part, file, target.suffix)
+
+
+def check_target(path: Path, *, force: bool = False) -> None:
+    """Refuse a path that no score file can be written to; to be called before the scores are computed.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    known = ", ".join(SUFFIXES)
+    problems.check(path.suffix in SUFFIXES, f"a score file must end in {known}, got {path}.")
+    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
+    problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
+    problems.raise_any(ArgumentError)
+
+
+def _write_parquet(path: Path, file: ScoreFile) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"row": pa.array(file.rows, pa.int64()), "id": pa.array(list(map(str, file.ids)), pa.string())}
+    if file.labels is not None:
+        columns["label"] = pa.array(list(map(str, file.labels)), pa.string())
+    columns |= {name: pa.array(np.asarray(values, np.float32)) for name, values in file.values.items()}
+    if file.probabilities is not None:
+        flat = pa.array(np.asarray(file.probabilities, np.float32).reshape(-1))  # (n, classes) -> (n * classes,)
+        columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(file.label_names))
+    meta = {KEY: json.dumps(_metadata(file), ensure_ascii=False)}
+    pq.write_table(pa.table(columns).replace_schema_metadata(meta), path, compression="zstd")
+
+
+def _metadata(file: ScoreFile) -> dict[str, Any]:
+    return {
+        "schema": SCHEMA,
+        "data": file.data,
+        "fingerprint": file.fingerprint,
+        "task": file.task,
+        "rows": len(file),
+        "label_names": list(file.label_names),
+        "made_with": {name: dict(made) for name, made in file.made_with.items()},
+        "read_with": dict(file.read_with),
+        "cost": dict(file.cost),
+        "probabilities_with": dict(file.probabilities_with),
+    }
+
+
+def _write_text(path: Path, file: ScoreFile, suffix: str) -> None:
+    names = ["row", "id", *(["label"] if file.labels is not None else []), *file.values]
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        if suffix == ".jsonl":
+            write_jsonl(_lines(file), stream)
+        else:
+            write_csv(list(_lines(file)), names, stream)
+
+
+def _lines(file: ScoreFile) -> Iterator[dict[str, Any]]:
+    """One line per row, for people: the shortest numbers that are the same float32."""
+    for row in range(len(file)):
+        line: dict[str, Any] = {"row": row, "id": str(file.ids[row])}
+        if file.labels is not None:
+            line["label"] = str(file.labels[row])
+        line |= {name: float(str(np.float32(values[row]))) for name, values in file.values.items()}
+        if file.probabilities is not None:
+            line["probabilities"] = dict(zip(file.label_names, map(float, file.probabilities[row]), strict=True))
+        yield line

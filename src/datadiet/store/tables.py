@@ -1,0 +1,296 @@
+"""Append-only Parquet tables whose manifest is written last: a part that the manifest does not name does not exist.
+
+The score history and the plans of a run are such tables. A write that is killed leaves a file nobody reads; two runs
+cannot mix, since a manifest names its run; a resumed run cuts the table back to what its checkpoint had seen.
+
+A part of a table in pieces, so that it is never in memory as a whole.
+
+The score history of a run.
+
+What each epoch of a run trains on.
+
+The two tables of a run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from datadiet.errors import DataError
+from datadiet.files import read_json, write_atomically
+from datadiet.types import EpochPlan, Scores
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+
+MANIFEST = "_manifest.json"
+SCHEMA = 1
+
+
+class PartedTable:
+    """A table that grows by parts, on disk under `folder` or in memory without one.
+
+    Args:
+        folder: Where the parts and the manifest lie; made at the first append.
+        run: Names the run that owns the table.
+
+    Raises:
+        DataError: If the folder already belongs to another run.
+    """
+
+    def __init__(self, folder: Path | None, run: str) -> None:
+        self.folder, self.run = folder, run
+        self._parts: list[Any] = []  # file names, or tables where there is no folder
+        if folder is not None and (folder / MANIFEST).exists():
+            manifest = read_manifest(folder)
+            if manifest["run"] != run:
+                raise DataError(
+                    f"{folder.name}/ in {folder.parent.name}/ belongs to another run; choose another folder."
+                )
+            self._parts = list(manifest["parts"])
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    def append(self, pieces: Iterable[pa.Table]) -> None:
+        """Add a part; it exists from the moment the manifest names it.
+
+        Args:
+            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next is asked
+                for.
+        """
+        if self.folder is None:
+            import pyarrow as pa
+
+            self._parts.append(pa.concat_tables(pieces))
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        name = f"part-{len(self._parts):05d}.parquet"
+        part = self.folder / f"{name}.part"
+        _write_parquet(part, pieces)
+        part.replace(self.folder / name)
+        self._parts.append(name)
+        self._write_manifest()
+
+    def truncate(self, parts: int) -> None:
+        """Forget all but the first `parts` parts: what a resumed run's checkpoint had seen."""
+        if parts < len(self._parts):
+            self._parts = self._parts[:parts]
+            if self.folder is not None:
+                self._write_manifest()
+
+    def read(self) -> pa.Table | None:
+        """Everything appended so far, in order; None if nothing was."""
+        import pyarrow as pa
+
+        if not self._parts:
+            return None
+        return read_table(self.folder) if self.folder is not None else pa.concat_tables(self._parts)
+
+    def _write_manifest(self) -> None:
+        assert self.folder is not None
+        content = {"schema": SCHEMA, "run": self.run, "parts": self._parts}
+        write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+
+
+def _encodings(table: pa.Table) -> dict[str, str]:
+    """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
+    import pyarrow.types as kinds
+
+    found = {}
+    for field in table.schema:
+        if kinds.is_integer(field.type):
+            found[field.name] = "DELTA_BINARY_PACKED"
+        elif kinds.is_floating(field.type):
+            found[field.name] = "BYTE_STREAM_SPLIT"
+        elif kinds.is_string(field.type):
+            found[field.name] = "DELTA_BYTE_ARRAY"
+    return found
+
+
+def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
+    """One row group for each piece."""
+    import pyarrow.parquet as pq
+
+    with _plain_memory():
+        rest = iter(pieces)
+        first = next(rest)
+        how = {"use_dictionary": False, "column_encoding": _encodings(first)}
+        with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
+            writer.write_table(first)
+            for piece in rest:
+                writer.write_table(piece)
+
+
+@contextmanager
+def _plain_memory() -> Iterator[None]:
+    """Arrow's buffers from the system's allocator: its own keeps several times what a part needs, for ever."""
+    import pyarrow as pa
+
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a table.
+
+    Raises:
+        DataError: If there is none, or one that this version cannot read.
+    """
+    return read_json(folder / MANIFEST, SCHEMA, "finished table")
+
+
+def read_table(folder: Path) -> pa.Table:
+    """All parts that the manifest names, in order.
+
+    Raises:
+        DataError: See `read_manifest`; also if the table is empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [pq.read_table(folder / name) for name in read_manifest(folder)["parts"]]
+    if not parts:
+        raise DataError(f"{folder} holds an empty table.")
+    return pa.concat_tables(parts)
+
+
+SLICE_ROWS = 16_384  # rows that are turned into Arrow and written at once
+
+
+def slices(count: int) -> Iterator[slice]:
+    """So many rows in pieces; of no rows, one empty piece."""
+    return (slice(start, min(start + SLICE_ROWS, count)) for start in range(0, max(count, 1), SLICE_ROWS))
+
+
+def text_array(keys: Iterable[object]) -> pa.Array:
+    """Keys as an Arrow array of text, without a list of all of them."""
+    import pyarrow as pa
+
+    rest = iter(keys)
+    pieces = [pa.array([], pa.string())]
+    while piece := [str(key) for key in islice(rest, SLICE_ROWS)]:
+        pieces.append(pa.array(piece, pa.string()))
+    return pa.concat_arrays(pieces)
+
+
+class ScoreStore:
+    """The score history of a run: one part per epoch of training values and per scoring pass.
+
+    Columns: `row`, `id`, `epoch`, `round`, `source` (train | pass), and one column per score.
+
+    Args:
+        folder: `RUN/scores`, or None to keep the history in memory.
+        run: Names the run.
+        ids: The user's id of each row; the row number as text where there is none.
+    """
+
+    def __init__(self, folder: Path | None, run: str, ids: Sequence[str] | None = None) -> None:
+        self.table = PartedTable(folder, run)
+        self._ids = None if ids is None else text_array(ids)
+
+    def append(self, scores: Scores) -> None:
+        """Add the values of some rows."""
+        self.table.append(self._piece(scores, part) for part in slices(len(scores.rows)))
+
+    def _piece(self, scores: Scores, part: slice) -> pa.Table:
+        import pyarrow as pa
+
+        rows = pa.array(scores.rows[part], pa.int64())
+        count = len(rows)
+        return pa.table(
+            {
+                "row": rows,
+                "id": rows.cast(pa.string()) if self._ids is None else self._ids.take(rows),
+                "epoch": pa.array(np.full(count, scores.epoch, np.int32)),
+                "round": pa.array(np.full(count, scores.round, np.int32)),
+                "source": pa.repeat(pa.scalar(scores.source), count),
+                **{name: pa.array(values[part], pa.float32()) for name, values in scores.values.items()},
+            }
+        )
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Every value of every example, one line per (row, epoch, source)."""
+        import pandas as pd
+
+        table = self.table.read()
+        return pd.DataFrame() if table is None else table.to_pandas()
+
+
+def last_values(folder: Path, column: str) -> dict[str, float]:
+    """The last value of each id in a run's score history.
+
+    Args:
+        folder: `RUN/scores`.
+        column: A score's name.
+
+    Raises:
+        DataError: If the history is missing or does not hold that score.
+    """
+    table = read_table(folder)
+    if column not in table.column_names:
+        fixed = {"row", "id", "epoch", "round", "source"}
+        held = ", ".join(name for name in table.column_names if name not in fixed)
+        raise DataError(f"{folder} holds no values of {column!r}; it holds: {held}.")
+    ids, values = table["id"].to_pylist(), table[column].to_numpy()
+    return {key: value for key, value in zip(ids, values.tolist(), strict=True) if value == value}
+
+
+def append_plan(table: PartedTable, plan: EpochPlan) -> None:
+    """Record what one epoch trains on: `epoch`, `row`, `weight`."""
+    table.append(_piece_of_plan(plan, part) for part in slices(len(plan.rows)))
+
+
+def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
+    import pyarrow as pa
+
+    rows = plan.rows[part]
+    weights = np.ones(len(rows), np.float32) if plan.weights is None else plan.weights[part]
+    return pa.table(
+        {
+            "epoch": pa.array(np.full(len(rows), plan.epoch, np.int32)),
+            "row": pa.array(rows, pa.int64()),
+            "weight": pa.array(weights, pa.float32()),
+        }
+    )
+
+
+class RunTables:
+    """The two tables that a run writes: scores/ and plans/.
+
+    Args:
+        folder: The run folder; None keeps them in memory.
+        run: Of whom: two runs cannot share a folder.
+        ids: The user's id of each row.
+        parts: How many parts of each count, of a run that goes on: later ones belong to steps that will be done again.
+
+    Attributes:
+        scores, plans: The tables.
+
+    Raises:
+        DataError: If the folder belongs to another run.
+    """
+
+    def __init__(self, folder: Path | None, run: str, ids: Sequence[str] | None, parts: Sequence[int]) -> None:
+        self.scores = ScoreStore(folder and folder / "scores", run, ids)
+        self.plans = PartedTable(folder and folder / "plans", run)
+        self.scores.table.truncate(parts[0])
+        self.plans.truncate(parts[1])
+
+    @property
+    def parts(self) -> tuple[int, int]:
+        """How many parts each has, for a checkpoint."""
+        return len(self.scores.table), len(self.plans)

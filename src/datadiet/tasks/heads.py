@@ -1,0 +1,146 @@
+"""The last linear layer of each head: what goes into it, and a weight per example on what comes back through it.
+
+An example's gradient at such a layer is its error times the layer's input, so the input says how large the gradient is
+without a backward pass. And as an example's loss depends on its own logits alone, its gradient there, times a weight,
+is the gradient of its weighted loss: whatever computed the loss, wherever that was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from datadiet.errors import ArgumentError
+from datadiet.types import Signals
+
+Layers = Mapping[str, nn.Linear]
+
+_JOINT = {"intent": "intent_head", "slots": "slot_head"}
+
+
+def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """The last linear layer of each head by the name of the head in the signals.
+
+    Of a joint model `intent` and `slots`; of any other the last linear layer with as many outputs as the config has
+    labels, as `label` and `tokens`, whichever the task calls it.
+
+    Args:
+        model: Not wrapped for several processes; adapters may be in it.
+
+    Returns:
+        Empty where the model has no such layer, or no config.
+
+    Example:
+        >>> from transformers import BertConfig, BertForSequenceClassification
+        >>> sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
+        >>> model = BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3))
+        >>> head_layers(model)["label"]
+        Linear(in_features=8, out_features=3, bias=True)
+    """
+    linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    joint = {head: _last(linear, part) for head, part in _JOINT.items()}
+    if all(joint.values()):
+        return {head: layer for head, layer in joint.items() if layer is not None}
+    outputs = getattr(getattr(model, "config", None), "num_labels", None)
+    found = [layer for layer in linear.values() if layer.out_features == outputs]
+    return {"label": found[-1], "tokens": found[-1]} if found else {}
+
+
+def head_weights(model: nn.Module) -> dict[str, float]:
+    """What each head of a joint model counts in its loss, `alpha` and the rest; empty for a model with one head."""
+    alpha = getattr(getattr(model, "config", None), "alpha", None)
+    return {} if alpha is None else {"intent": float(alpha), "slots": 1 - float(alpha)}
+
+
+def _last(linear: Mapping[str, nn.Linear], part: str) -> nn.Linear | None:
+    """The last of the layers whose name has this part: of a head that an adapter copies, the copy that trains."""
+    return next((layer for name, layer in reversed(list(linear.items())) if part in name.split(".")), None)
+
+
+class Heads:
+    """Sees what goes into the heads of a model during a forward pass.
+
+    Args:
+        layers: Of `head_layers`.
+
+    Attributes:
+        inputs: What went into each head in the last forward pass, detached.
+        outputs: What came out, with its gradient, where `watching` was asked to keep it.
+
+    Example:
+        >>> import torch
+        >>> layer = nn.Linear(2, 3)
+        >>> heads = Heads({"label": layer})
+        >>> with heads.watching():
+        ...     logits = layer(torch.ones(1, 2))
+        >>> heads.inputs["label"].tolist()
+        [[1.0, 1.0]]
+    """
+
+    def __init__(self, layers: Layers) -> None:
+        self.layers = dict(layers)
+        self.inputs: dict[str, Tensor] = {}
+        self.outputs: dict[str, Tensor] = {}
+
+    @contextmanager
+    def watching(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
+        """Note the inputs of the forward passes inside; give each example a weight in their backward.
+
+        Args:
+            weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th.
+            outputs: Whether to keep what comes out of the heads.
+
+        Raises:
+            ArgumentError: If there are weights, and no layer that they could act on.
+        """
+        if weights is not None and not self.layers:
+            raise ArgumentError(
+                "there are loss weights, of a selector or of the rows, and this model has no linear layer with as many "
+                "outputs as labels on which they could act; use a selector without weights, and no dedupe_weights."
+            )
+        self.inputs, self.outputs = {}, {}
+        hooks = [
+            layer.register_forward_hook(self._hook(heads, weights, outputs))
+            for layer, heads in _by_layer(self.layers).items()
+        ]
+        try:
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _hook(self, heads: tuple[str, ...], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
+        def seen(_layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+            for head in heads:
+                self.inputs[head] = given[0].detach()
+                if outputs:
+                    self.outputs[head] = output
+            if weights is not None and output.requires_grad:
+                factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
+                output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+
+        return seen
+
+    def signals(self, signals: Signals) -> Signals:
+        """The signals with the inputs of their heads, where the shapes show that they belong together.
+
+        Args:
+            signals: Of the last forward pass.
+        """
+        heads = {}
+        for name, head in signals.heads.items():
+            hidden = self.inputs.get(name)
+            fits = hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]
+            heads[name] = replace(head, hidden=hidden) if fits else head
+        return Signals(heads)
+
+
+def _by_layer(layers: Layers) -> dict[nn.Linear, tuple[str, ...]]:
+    """Each layer once, with the heads that it may be of."""
+    found: dict[nn.Linear, tuple[str, ...]] = {}
+    for head, layer in layers.items():
+        found[layer] = (*found.get(layer, ()), head)
+    return found

@@ -1,0 +1,221 @@
+"""The one mutable sampler of a run: the current plan's rows, in the order of the Trainer's own strategy.
+
+It is built once, beside the data loader, and reads a new plan every epoch; no loader is rebuilt and no training is
+restarted. The order is a pure function of (seed, epoch), so a resumed or a second process draws the same.
+
+Rows travel inside the batch: loaders fetch ahead, so "the batch fetched last" is not the batch that trains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+from transformers.trainer_pt_utils import LengthGroupedSampler
+
+from datadiet.errors import ArgumentError
+from datadiet.scoring.forward import whole_numbers
+from datadiet.types import EpochPlan
+
+STRATEGIES = ("random", "sequential", "group_by_length")
+
+# Upstream sorts at most so many batches together, and fewer of a small data set: of the few batches that a diet keeps
+# so few that every fifth position of a batch is padding (LOG.md). Here it is always so many.
+BATCHES_PER_GROUP = 50
+_AT_ONCE = 4096
+
+
+class DietSampler(Sampler[int]):
+    """Yields the rows of the plan set last.
+
+    Args:
+        num_rows: Rows it answers with for its length before the first plan is set: the longest epoch, because trainers
+            read the length once, at the start.
+        strategy: `random`, `sequential` or `group_by_length`.
+        seed: Of the order.
+        lengths: Tokens of each row of the data set (`group_by_length`).
+        batch_size: Examples of one optimizer step of all processes together: these are near in length
+            (`group_by_length`).
+    """
+
+    def __init__(
+        self,
+        num_rows: int,
+        *,
+        strategy: str = "random",
+        seed: int = 0,
+        lengths: NDArray[np.int64] | None = None,
+        batch_size: int = 1,
+    ) -> None:
+        self._num_rows, self._strategy, self._seed = num_rows, strategy, seed
+        self._lengths, self._batch_size = lengths, batch_size
+        self._plan: EpochPlan | None = None
+
+    @classmethod
+    def like(
+        cls,
+        sampler: Any,
+        num_rows: int,
+        seed: int,
+        *,
+        processes: int = 1,
+        lengths: NDArray[np.int64] | None = None,
+    ) -> DietSampler:
+        """A sampler that keeps the strategy of the one a Trainer has built, for so many processes.
+
+        `lengths` may be at hand already: where they are the sampler's own, it takes them and makes no second array.
+
+        Raises:
+            ArgumentError: If the strategy is not one that an order of chosen rows can keep.
+        """
+        if isinstance(sampler, LengthGroupedSampler):
+            own = whole_numbers(sampler.lengths)
+            batch = sampler.batch_size * processes
+            same = lengths is not None and np.array_equal(lengths, own)
+            return cls(
+                num_rows,
+                strategy="group_by_length",
+                seed=seed,
+                lengths=lengths if same else own,
+                batch_size=batch,
+            )
+        if isinstance(sampler, RandomSampler):
+            return cls(num_rows, seed=seed)
+        if isinstance(sampler, SequentialSampler):
+            return cls(num_rows, strategy="sequential", seed=seed)
+        raise ArgumentError(
+            f"a diet cannot keep the order of {type(sampler).__name__}; use a random, sequential or group_by_length "
+            "sampling strategy (for sentence-transformers: BatchSamplers.BATCH_SAMPLER)."
+        )
+
+    def set_plan(self, plan: EpochPlan) -> None:
+        """Train on these rows from the next iterator on."""
+        self._plan = plan
+
+    def __len__(self) -> int:
+        return self._num_rows if self._plan is None else len(self._plan.rows)
+
+    def __iter__(self) -> Iterator[int]:
+        if self._plan is None:
+            raise RuntimeError("no plan has been set for this epoch")
+        return _in_pieces(self._order(self._plan))
+
+    def _order(self, plan: EpochPlan) -> NDArray[np.int64]:
+        if self._strategy == "sequential":
+            return plan.rows
+        generator = np.random.default_rng([self._seed, plan.epoch])
+        if self._strategy == "random":
+            return generator.permutation(plan.rows)
+        assert self._lengths is not None
+        return plan.rows[length_grouped(self._lengths[plan.rows], self._batch_size, generator)]
+
+
+def _in_pieces(order: NDArray[np.int64]) -> Iterator[int]:
+    """The numbers of an array, without a list of all of them: as Python's, each takes 40 bytes."""
+    for start in range(0, len(order), _AT_ONCE):
+        yield from order[start : start + _AT_ONCE].tolist()
+
+
+def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
+    """A random order whose batches hold examples of nearly the same length.
+
+    A permutation is cut into groups of 50 batches, each group is sorted by length and cut into batches, and the batches
+    are shuffled; the one with the longest example comes first, so that memory is known from the first step on.
+
+    Args:
+        lengths: `(n,)`, of each example.
+        batch_size: Examples per batch; the last batch of the order may be smaller.
+        generator: Of the permutation and of the order of the batches.
+
+    Returns:
+        int64 `(n,)`, places in `lengths`.
+
+    Example:
+        >>> length_grouped(np.array([5, 2, 9, 5, 2]), 2, np.random.default_rng(0)).tolist()
+        [2, 3, 0, 4, 1]
+    """
+    by_length = generator.permutation(len(lengths))
+    group = BATCHES_PER_GROUP * batch_size
+    for start in range(0, len(by_length), group):
+        part = by_length[start : start + group]  # sorted in place
+        part[:] = part[np.argsort(-lengths[part], kind="stable")]
+    whole = len(lengths) // batch_size
+    batches = by_length[: whole * batch_size].reshape(whole, batch_size)
+    longest = [int(lengths[batches[:, 0]].argmax())] if whole else []
+    others = generator.permutation(np.setdiff1d(np.arange(whole), longest))
+    return np.concatenate([batches[longest].ravel(), batches[others].ravel(), by_length[whole * batch_size :]])
+
+
+ROW_KEY = "datadiet_row"
+
+
+class RowDataset(Dataset[tuple[int, Any]]):
+    """Gives each item together with its row."""
+
+    def __init__(self, dataset: Any) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, row: int) -> tuple[int, Any]:
+        return row, self.dataset[row]
+
+    def __getitems__(self, rows: Sequence[int]) -> list[tuple[int, Any]]:
+        """Several items in one call, where the data set can give them."""
+        several = getattr(self.dataset, "__getitems__", None)
+        items = several(rows) if several is not None else [self.dataset[row] for row in rows]
+        return list(zip(rows, items, strict=True))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "dataset":  # not there yet while a worker process unpickles it
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+@dataclass(frozen=True)
+class RowCollator:
+    """Collates the items as before and puts their rows into the batch, which must be a dict."""
+
+    collate: Callable[[list[Any]], Any]
+
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
+        """A batch with its rows."""
+        rows, features = zip(*items, strict=True)
+        batch = self.collate(list(features))
+        return {**batch, ROW_KEY: torch.tensor(rows, dtype=torch.int64)}
+
+
+def carry_rows(loader: DataLoader[Any]) -> None:
+    """Make a loader that is already built put the rows into its batches.
+
+    The loader comes from the Trainer's own method, whatever subclass that is, so that every sampling, sharding and
+    worker setting stays upstream's; only what fetches and collates is wrapped.
+    """
+    inner: Any = getattr(loader, "base_dataloader", loader)  # accelerate wraps the torch loader
+    if isinstance(inner.dataset, RowDataset):
+        return
+    # DataLoader refuses a new data set after construction because its samplers would keep the old length; the wrapper
+    # has the same length
+    object.__setattr__(inner, "dataset", RowDataset(inner.dataset))
+    inner.collate_fn = RowCollator(inner.collate_fn)
+
+
+def pop_rows(batch: dict[str, Any]) -> torch.Tensor | None:
+    """Take the rows out of a batch, before the model sees it."""
+    rows: torch.Tensor | None = batch.pop(ROW_KEY, None)
+    return rows
+
+
+def row_weights(plan: EpochPlan, num_rows: int) -> torch.Tensor | None:
+    """The loss weight of each training row, float32 `(num_rows,)`; None where every row of the plan weighs 1."""
+    if plan.weights is None:
+        return None
+    weights = torch.zeros(num_rows)
+    weights[torch.from_numpy(plan.rows)] = torch.from_numpy(plan.weights)
+    return weights

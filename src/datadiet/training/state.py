@@ -1,0 +1,90 @@
+"""The diet's part of a Trainer checkpoint: arrays in safetensors, plain values in JSON, no pickle.
+
+Exchange values between processes, at epoch ends and refreshes only, never per step.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+from transformers.trainer_utils import get_last_checkpoint
+
+from datadiet.errors import ArgumentError
+from datadiet.files import write_atomically
+from datadiet.types import Json, Scores
+
+ARRAYS, NUMBERS = "diet_state.safetensors", "diet_state.json"
+
+
+def save_diet(folder: Path, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
+    """Write a diet's state into a checkpoint; the JSON is written last and makes it complete."""
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS)
+    write_atomically(folder / NUMBERS, json.dumps(numbers, indent=1))
+
+
+def load_diet(folder: Path) -> tuple[dict[str, NDArray[Any]], Json]:
+    """Read what `save_diet` wrote.
+
+    Raises:
+        ArgumentError: If the checkpoint has no complete diet state.
+    """
+    if not (folder / NUMBERS).is_file():
+        raise ArgumentError(
+            f"{folder} holds no diet state ({NUMBERS}); resume from a checkpoint that a DietTrainer has saved, "
+            "or train with the plain Trainer."
+        )
+    return load_file(folder / ARRAYS), json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint in a folder; None where there is none, or no folder."""
+    if not folder.is_dir():
+        return None
+    found: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
+    return found
+
+
+def share_of(rows: NDArray[np.int64], accelerator: Any) -> NDArray[np.int64]:
+    """The rows that this process is to score: every num_processes-th."""
+    return rows[accelerator.process_index :: accelerator.num_processes]
+
+
+def exchange(scores: Scores, columns: tuple[str, ...], accelerator: Any) -> Scores:
+    """The values of all processes, the same on each, ascending by row, each row once.
+
+    Rows are gathered as int64 and values as float32, apart: a row that travels through a float is wrong from 2^24 on.
+    A row that several processes have (samplers repeat examples to fill the last global batch) keeps the value of the
+    lowest rank.
+
+    Args:
+        scores: Of this process; may be empty.
+        columns: Names of the values, in an order that all processes share.
+        accelerator: `accelerate.Accelerator`.
+    """
+    if accelerator.num_processes == 1:
+        return scores
+    device = accelerator.device
+    counts = accelerator.gather(torch.tensor([len(scores.rows)], device=device)).tolist()
+    longest = max(counts)
+    if longest == 0:
+        return scores
+    rows = torch.zeros(longest, dtype=torch.int64)
+    values = torch.zeros(longest, len(columns), dtype=torch.float32)
+    rows[: len(scores.rows)] = torch.from_numpy(scores.rows)
+    for place, name in enumerate(columns):
+        if len(scores.rows):
+            values[: len(scores.rows), place] = torch.from_numpy(scores.values[name])
+    all_rows = accelerator.gather(rows.to(device)).cpu().numpy().reshape(-1, longest)  # (processes, longest)
+    all_values = accelerator.gather(values.to(device)).cpu().numpy().reshape(-1, longest, len(columns))
+    real = np.arange(longest) < np.asarray(counts)[:, None]  # (processes, longest)
+    merged, first = np.unique(all_rows[real], return_index=True)
+    kept = all_values[real][first]
+    return replace(scores, rows=merged, values={name: kept[:, place] for place, name in enumerate(columns)})

@@ -1,0 +1,244 @@
+"""The records that travel between the parts: frozen, small, and nothing else.
+
+Words (used everywhere): `row` is an int64 position in the training split, `values` are the numbers a score gives
+(larger = harder), `count` is how many examples are kept, `epoch` counts from 0, `round` is one refresh of the scores.
+
+What a run tells whoever watches it. The training code calls a listener; only the command line draws.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+
+Source = Literal["train", "pass"]
+
+
+@dataclass(frozen=True)
+class HeadSignals:
+    """What one head of a model says of a batch, before any score.
+
+    Attributes:
+        logits: `(batch, classes)`, or `(batch, positions, classes)` for a tagger; `(batch, 1)` for regression. Any
+            float dtype, detached.
+        labels: Class numbers int64 `(batch,)` or `(batch, positions)`; float32 `(batch,)` for regression; for any
+            number of labels per example float32 `(batch, classes)`, 0 or 1.
+        mask: bool `(batch, positions)`, True where a position counts (any may be left out: masking one is the same as
+            removing it); None for a head with one decision per example.
+        hidden: What went into the head's last linear layer, `(batch, size)` or `(batch, positions, size)`, any float
+            dtype; None where it is not known.
+    """
+
+    logits: Tensor
+    labels: Tensor
+    mask: Tensor | None = None
+    hidden: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Signals:
+    """The heads of one forward pass by name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`."""
+
+    heads: Mapping[str, HeadSignals]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Values of some training rows at one moment.
+
+    Attributes:
+        rows: int64 `(n,)`.
+        values: float32 `(n,)` per column: the score's own name, and for free `gold_probability`, `margin`, `loss`.
+        source: `train` (seen in the training forward, dropout on) or `pass` (an extra pass in eval mode).
+        epoch: The epoch during which (train) or before which (pass) the values were taken.
+        round: The refresh they feed, from 0.
+    """
+
+    rows: NDArray[np.int64]
+    values: Mapping[str, NDArray[np.float32]]
+    source: Source
+    epoch: int
+    round: int
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The rows a selector keeps.
+
+    Attributes:
+        rows: int64 `(count,)`, ascending, no repeats.
+        weights: float32 `(count,)` loss weights, or None where every kept row weighs 1.
+    """
+
+    rows: NDArray[np.int64]
+    weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class EpochPlan:
+    """What one epoch trains on.
+
+    Attributes:
+        epoch: From 0.
+        rows: int64, ascending.
+        full: True when every training row is in.
+        round: The refresh that chose the rows; -1 where no score was used.
+        weights: float32 beside `rows`, or None.
+    """
+
+    epoch: int
+    rows: NDArray[np.int64]
+    full: bool
+    round: int = -1
+    weights: NDArray[np.float32] | None = None
+
+
+@dataclass(frozen=True)
+class CostLedger:
+    """Everything a run has spent. The `_s` keys but the last three partition `total_s`.
+
+    `finetune_s = train_s + score_s + select_s`. `shared_s` is the part of `total_s` that an earlier run has spent, on
+    tokenised data that this one took from a cache: the clock on the wall went `total_s - shared_s`. Tokens are real
+    tokens (attention mask 1), not padding. Forward counts are training and scoring, not evaluation.
+    """
+
+    load_s: float = 0.0
+    train_s: float = 0.0
+    score_s: float = 0.0
+    select_s: float = 0.0
+    eval_s: float = 0.0
+    save_s: float = 0.0
+    total_s: float = 0.0
+    finetune_s: float = 0.0
+    examples_forward: int = 0
+    examples_backward: int = 0
+    tokens_forward: int = 0
+    tokens_backward: int = 0
+    shared_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class EpochForecast:
+    """One epoch of a plan that has not run yet: `kept + dropped` is the training split's size."""
+
+    epoch: int
+    kept: int
+    dropped: int
+    steps: int
+    refresh: bool
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """What a schedule will do, known before anything runs.
+
+    Attributes:
+        epochs: One line each.
+        steps, examples_backward, tokens_backward: Totals of the diet. Tokens are kept rows times the mean length
+            (which rows are kept is not known yet); None where lengths are not known.
+        full_steps, full_examples, full_tokens: The same for training on everything.
+        examples_scored: Most examples that scoring passes can forward (0 for `rescore="none"`).
+        examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; the share of the
+            tokens is about the largest share of the training time that can be saved.
+        bound: Whether steps, examples and tokens are the most there can be, because counts are decided as it runs.
+    """
+
+    epochs: tuple[EpochForecast, ...]
+    steps: int
+    examples_backward: int
+    full_steps: int
+    full_examples: int
+    examples_scored: int
+    examples_saved: float
+    tokens_backward: int | None = None
+    full_tokens: int | None = None
+    bound: bool = False
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """One line of `result.json`'s `epochs`: seconds are this epoch's training alone, `score_s` its refresh."""
+
+    epoch: int
+    kept: int
+    dropped: int
+    steps: int
+    seconds: float
+    score_s: float
+    tokens: int
+    train_loss: float | None
+    dev: Mapping[str, float] = field(default_factory=dict)
+
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A moment inside an epoch.
+
+    Attributes:
+        epoch, epochs: Current (from 0) and planned.
+        step, steps: Optimizer steps done and planned for the whole run.
+        kept, dropped: Rows of this epoch's plan.
+        loss: Mean training loss since the epoch began; None before the first step.
+        examples_per_s: Training throughput of this epoch.
+        seconds_left: Estimated from the steps that remain.
+        seconds_saved: What the dropped examples would have cost so far, less the time spent on scoring and selecting.
+    """
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    kept: int
+    dropped: int
+    loss: float | None
+    examples_per_s: float
+    seconds_left: float
+    seconds_saved: float
+
+
+class Listener(Protocol):
+    """Receives what happens, in order: notes and phases at any time, then forecast, steps and epochs."""
+
+    def note(self, text: str) -> None:
+        """One fact about the data or the run that the user should know."""
+
+    def phase(self, text: str) -> None:
+        """What is being done now, e.g. `tokenising`, `scoring`, `testing`."""
+
+    def planned(self, forecast: Forecast) -> None:
+        """What the run will do, before it does anything."""
+
+    def stepped(self, report: StepReport) -> None:
+        """An optimizer step has been made (at most a few times a second)."""
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        """An epoch is over and the dev split has been evaluated."""
+
+
+class Silent:
+    """Listens and says nothing."""
+
+    def note(self, text: str) -> None:
+        """Ignored."""
+
+    def phase(self, text: str) -> None:
+        """Ignored."""
+
+    def planned(self, forecast: Forecast) -> None:
+        """Ignored."""
+
+    def stepped(self, report: StepReport) -> None:
+        """Ignored."""
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        """Ignored."""
