@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from hostile import HOSTILE, hostile_folder
 
 from datadiet.jobs.finetune import finetune
 from datadiet.reporting import report
+from hostile import HOSTILE, hostile_folder
 from tiny import tiny_model_folder
 from toyrun import toy_config
 

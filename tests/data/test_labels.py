@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from data_rows import commands, sentences
 
+from data_rows import commands, sentences
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError
 

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from benchmarks.report import noise
 
 from benchmarks import noise as measured
-from benchmarks.report import noise
 
 ENVIRONMENT = {"cpu": "a", "threads": 1, "versions": {"python": "3"}, "precision": "bf16"}
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import datasets
 import pytest
-from data_rows import sentences
 
+from data_rows import sentences
 from datadiet.data import sources
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from data_rows import commands, sentences
 
+from data_rows import commands, sentences
 from datadiet.data.columns import recognise
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns

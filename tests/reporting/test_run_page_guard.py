@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hostile import HOSTILE, hostile_folder
 
 from datadiet.errors import DataError
 from datadiet.jobs.finetune import finetune
@@ -16,6 +15,7 @@ from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, Review, write_nois
 from datadiet.reporting import report
 from datadiet.reporting import run_page as reporting_guard
 from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
+from hostile import HOSTILE, hostile_folder
 from tiny import tiny_model_folder
 from toyrun import toy_config
 

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 import pytest
-from data_rows import commands, sentences, write_rows
 
+from data_rows import commands, sentences, write_rows
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError
 

@@ -12,10 +12,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent.parent))  # the benchmarks are run from the repository and not installed
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are run from the repository and not installed
+
+from benchmarks.report.methods import head_to_head, stress
 
 from benchmarks import methods
-from benchmarks.report.methods import head_to_head, stress
 
 ENVIRONMENT = {"cpu": "A CPU", "threads": 1, "device": "cpu", "precision": "bf16", "versions": {"torch": "2.9"}}
 

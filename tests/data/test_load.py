@@ -11,8 +11,8 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
-from data_rows import sentences, write_rows
 
+from data_rows import sentences, write_rows
 from datadiet.data.load import load_data, overlap, read_examples, set_dev_aside
 from datadiet.data.schema import Examples, fingerprint
 from datadiet.errors import ArgumentError, DataError

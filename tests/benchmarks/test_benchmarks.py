@@ -13,11 +13,9 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the repository and not installed
 
-from benchmarks import grid, imports, tables  # noqa: E402
-from benchmarks import tolerance as measured  # noqa: E402
 from benchmarks.all import QUICK  # noqa: E402
 from benchmarks.all import main as run_all  # noqa: E402
 from benchmarks.cells import each_once  # noqa: E402
@@ -25,6 +23,9 @@ from benchmarks.common import keep_figures, quartiles  # noqa: E402
 from benchmarks.report import tolerance  # noqa: E402
 from benchmarks.report.markdown import NOT_YET  # noqa: E402
 from benchmarks.report.numbers import Spread, saving, spread, verdict  # noqa: E402
+
+from benchmarks import grid, imports, tables  # noqa: E402
+from benchmarks import tolerance as measured  # noqa: E402
 
 ENVIRONMENT = {"cpu": "A CPU", "threads": 2, "device": "cpu", "precision": "bf16", "versions": {"torch": "2.9"}}
 ONE_THREAD = ENVIRONMENT | {"threads": 1}
@@ -549,9 +550,9 @@ def test_the_report_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
 @pytest.fixture
 def commands_here(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
     """The benchmark's commands run in this process, and take a second each."""
-    from benchmarks import comparing
     from typer.testing import CliRunner
 
+    from benchmarks import comparing
     from datadiet.cli import app
     from datadiet.cli.options import Call
 

@@ -17,7 +17,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from datadiet.errors import ArgumentError
 from datadiet.scores.history import HISTORIES, History, burnt_out, ema, forgetting, last, mean, over_rounds, std
 
-GOLDEN = json.loads((Path(__file__).parent / "golden" / "smoothing.json").read_text())
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "smoothing.json").read_text())
 ROUNDS = np.array(GOLDEN["values"])
 MEMBERS = {"last": last(), "mean": mean(3), "ema": ema(0.8, 1.0), "ema var": ema(0.3, 0.5, "var"), "all new": ema(1.0)}
 MEMBERS |= {"mean of all": mean(None), "burnt out": burnt_out(mean(None), 3)}
