@@ -5,7 +5,7 @@
     python -m benchmarks.comparing --rows 64 --epochs 2 --seeds 1 --output build/comparing.json   # a quick look
 
 Two cases. `cached`: ten methods and the three baselines with three seeds, whose run folders are made up and finished
-(`benchmarks/made_up.py`): `datadiet compare`, which then only reads, computes and says, and `datadiet report` after it,
+(`benchmarks/toys.py`): `datadiet compare`, which then only reads, computes and says, and `datadiet report` after it,
 each a process whose imports count. The target: at most 10 s together. `overhead`: a real grid of short runs on a
 share of SNIPS with a packaged model, from nothing to verdicts: the wall-clock time of the whole command above the sum
 of its processes' as the comparison sees them (`process_s`). The target: at most 3 %; runs of minutes hide more of it.

@@ -3,7 +3,7 @@
     python -m benchmarks.report_scale                                                        # a few minutes
     python -m benchmarks.report_scale --examples 2000 --rounds 3 --output build/report.json   # a quick look
 
-The run folder is made up (`benchmarks/made_up.py`), by the code that writes real ones: texts of 6 to 30 words in JSON
+The run folder is made up (`benchmarks/toys.py`), by the code that writes real ones: texts of 6 to 30 words in JSON
 lines, an epoch per round, the training values of what was kept, and from the second round on a scoring pass over
 everything. The report is made in a process of its own: seconds are wall-clock and include its imports, the peak is its
 high-water mark of resident memory. The targets: of 100,000 examples a page under 5 MB; of a million and 10 rounds at

@@ -1,4 +1,4 @@
-"""Makes `from tiny import ...` work from every test folder and keeps the tests off the network."""
+"""Makes `from toys import ...` work from every test folder and keeps the tests off the network."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
 
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """The cells of a comparison are pretended (see `made_up.py`); put a method's name in to let its cells fail."""
-    from made_up import pretend_runs
+    """The cells of a comparison are pretended (see `toys.py`); put a method's name in to let its cells fail."""
+    from toys import pretend_runs
 
     return pretend_runs(monkeypatch)

@@ -381,7 +381,7 @@ def test_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def small(tmp_path: Path, name: str, *more: str) -> list[str]:
-    from tiny import tiny_model_folder
+    from toys import tiny_model_folder
 
     options = ["--rows", "64", "--precision", "fp32", "--output", str(tmp_path / f"{name}.json"), *more]
     return [*options, "--model", str(tiny_model_folder(tmp_path))]

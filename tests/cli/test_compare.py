@@ -14,7 +14,7 @@ from datadiet.cli import app
 from datadiet.cli.compare import request_from
 from datadiet.cli.options import Call
 from datadiet.errors import ArgumentError
-from tiny import TOYS, tiny_model_folder, write_toy_folder
+from toys import TOYS, tiny_model_folder, write_toy_folder
 
 NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
 

@@ -14,7 +14,7 @@ from datadiet.compare.run import CellState, read_comparison, write_comparison
 from datadiet.compare.verdict import state_comparison, verdict
 from datadiet.errors import DataError
 from datadiet.store.run_folder import read_result
-from made_up import made_up_plan, pretend
+from toys import made_up_plan, pretend
 
 
 def made_up(plan, folder):

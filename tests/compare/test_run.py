@@ -12,7 +12,7 @@ from datadiet.compare import run
 from datadiet.compare.run import MadeWith, run_cells, write_comparison
 from datadiet.config import read_config
 from datadiet.errors import ArgumentError
-from made_up import made_up_plan
+from toys import made_up_plan
 
 
 class Heard:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from data_rows import Rows, write_rows
+from toys import Rows, write_rows
 
 
 @pytest.fixture

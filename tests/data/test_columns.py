@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from data_rows import commands, sentences
 from datadiet.data.columns import recognise
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns
 from datadiet.data.tables import Table
 from datadiet.errors import ArgumentError, DataError
+from toys import commands, sentences
 
 # the columns of well-known sets -> text|text pair|label|id
 KNOWN = [

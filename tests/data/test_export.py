@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data_rows import commands, sentences, write_rows
 from datadiet.data.export import SUFFIXES, Original, original_file, write_original, write_saved
 from datadiet.data.load import load_data
 from datadiet.data.sources import find
 from datadiet.errors import ArgumentError, DataError
+from toys import commands, sentences, write_rows
 
 Folder = Callable[..., str]
 ODD = [

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from data_rows import commands, sentences
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError
+from toys import commands, sentences
 
 
 def rows(*labels: object, start: int = 0) -> list[dict]:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from data_rows import sentences, write_rows
 from datadiet.data.load import load_data, overlap, read_examples, set_dev_aside
 from datadiet.data.schema import Examples, fingerprint
 from datadiet.errors import ArgumentError, DataError
+from toys import sentences, write_rows
 
 
 def test_snips_is_packaged_with_its_licence():

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from data_rows import commands, sentences, write_rows
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError
+from toys import commands, sentences, write_rows
 
 FORMATS = ["jsonl", "jsonl.gz", "json", "json.gz", "csv", "csv.gz", "tsv", "tsv.gz", "parquet"]
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import datasets
 import pytest
 
-from data_rows import sentences
 from datadiet.data import sources
 from datadiet.data.load import load_data, read_examples
 from datadiet.errors import DataError
+from toys import sentences
 
 
 def features(*names: str) -> datasets.Features:

@@ -7,7 +7,7 @@ import pytest
 from datadiet.data.schema import without_input
 from datadiet.errors import DataError
 from datadiet.tasks.sequence import ClassificationTask
-from tiny import KEYWORDS, tiny_tokenizer, toy_classification, toy_intent_slot, toy_pairs
+from toys import KEYWORDS, tiny_tokenizer, toy_classification, toy_intent_slot, toy_pairs
 
 
 @pytest.mark.parametrize("make", [toy_classification, toy_pairs])

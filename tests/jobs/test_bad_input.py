@@ -19,8 +19,7 @@ from datadiet.config import FinetuneConfig, config_from
 from datadiet.errors import UserError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
-from tiny import TOYS, tiny_model_folder, write_toy_folder
-from toyrun import rewrite
+from toys import TOYS, rewrite, tiny_model_folder, write_toy_folder
 
 Change = Callable[[Path], object]
 

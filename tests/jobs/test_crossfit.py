@@ -21,8 +21,7 @@ from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
 from datadiet.noise.rankings import cleanlab_inputs
 from datadiet.store.score_file import ScoreFile, read_scores
-from tiny import tiny_model_folder, write_toy_folder
-from toyrun import Heard, Killed, rewrite, toy_config
+from toys import Heard, Killed, rewrite, tiny_model_folder, toy_config, write_toy_folder
 
 N = 48
 TASK = "classification"

@@ -140,7 +140,7 @@ def test_bad_options_are_refused_before_anything_runs(
 
 @pytest.mark.slow
 def test_the_real_thing_with_a_tiny_model(tmp_path: Path) -> None:
-    from tiny import tiny_model_folder
+    from toys import tiny_model_folder
 
     options = DemoOptions(train_rows=64, epochs=2, model=str(tiny_model_folder(tmp_path)), batch_size=16)
     demo = run_demo(tmp_path / "demo", factory, options=replace(options, precision="fp32"))

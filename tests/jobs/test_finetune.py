@@ -21,8 +21,20 @@ from datadiet.tasks.joint_model import IntentSlotModel
 from datadiet.tasks.loading import load_saved
 from datadiet.tasks.sequence import ClassificationTask
 from datadiet.types import Silent
-from tiny import KEYWORDS, TOYS, tiny_model_folder, toy_classification, write_toy_folder
-from toyrun import Heard, plans_of, predictions_of, rewrite, scores_of, toy_config, watched
+from toys import (
+    KEYWORDS,
+    TOYS,
+    Heard,
+    plans_of,
+    predictions_of,
+    rewrite,
+    scores_of,
+    tiny_model_folder,
+    toy_classification,
+    toy_config,
+    watched,
+    write_toy_folder,
+)
 
 
 @pytest.fixture

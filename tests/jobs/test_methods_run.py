@@ -12,7 +12,7 @@ from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
 from datadiet.store.run_folder import read_result
 from datadiet.store.tables import read_table
-from toyrun import toy_config
+from toys import toy_config
 
 ROWS = 48
 

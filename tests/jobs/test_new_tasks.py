@@ -18,8 +18,7 @@ from datadiet.jobs.predict import Request, predict
 from datadiet.jobs.validate import check_config
 from datadiet.reporting import report
 from datadiet.reporting.run_page import recalls
-from tiny import SLOTS
-from toyrun import plans_of, predictions_of, rewrite, scores_of, toy_config
+from toys import SLOTS, plans_of, predictions_of, rewrite, scores_of, toy_config
 
 RUNS = ("multi-label", "token-classification")
 both = pytest.mark.parametrize("kind", RUNS)

@@ -28,7 +28,7 @@ from datadiet.jobs.predict import (
 from datadiet.store.run_folder import saved_model
 from datadiet.tasks.base import Prediction
 from datadiet.types import Silent
-from tiny import (
+from toys import (
     INTENTS,
     SLOTS,
     tiny_classifier,

@@ -19,8 +19,7 @@ from datadiet.jobs.validate import LR_SCHEDULES, examples_per_step
 from datadiet.scoring.forward import predict_all
 from datadiet.tasks import task_of_saved_model
 from datadiet.tasks.loading import load_saved
-from tiny import TOYS, tiny_model_folder
-from toyrun import Heard, predictions_of, rewrite, same, toy_config, watched, weights_of
+from toys import TOYS, Heard, predictions_of, rewrite, same, tiny_model_folder, toy_config, watched, weights_of
 
 
 @pytest.fixture

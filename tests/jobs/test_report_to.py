@@ -10,7 +10,7 @@ from transformers.integrations import integration_utils
 from datadiet.errors import ArgumentError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
-from toyrun import toy_config
+from toys import toy_config
 
 
 def test_tensorboard_has_what_the_diet_does(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from datadiet.config import FinetuneConfig
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs import finetune as run_trainer
 from datadiet.jobs.finetune import RunTrainer, finetune, last_checkpoint, resume_run
-from toyrun import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, scores_of, toy_config, weights_of
+from toys import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, scores_of, toy_config, weights_of
 
 
 @pytest.fixture(autouse=True)

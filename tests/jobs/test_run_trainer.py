@@ -14,7 +14,7 @@ from datadiet.errors import ArgumentError
 from datadiet.jobs import finetune as run_trainer
 from datadiet.jobs.finetune import RunTrainer, finetune
 from datadiet.store.tables import read_table
-from toyrun import Heard, same, toy_config, watched, weights_of
+from toys import Heard, same, toy_config, watched, weights_of
 
 
 @pytest.fixture

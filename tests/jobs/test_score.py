@@ -28,8 +28,7 @@ from datadiet.store.run_folder import read_result
 from datadiet.store.score_file import ScoreFile, read_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.loading import load_saved, load_tokenizer
-from tiny import tiny_classifier, tiny_model_folder, tiny_tokenizer, write_toy_folder
-from toyrun import Heard, rewrite, toy_config
+from toys import Heard, rewrite, tiny_classifier, tiny_model_folder, tiny_tokenizer, toy_config, write_toy_folder
 
 N = 48
 TASK = "classification"

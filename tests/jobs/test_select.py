@@ -20,8 +20,7 @@ from datadiet.data.schema import Columns
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.select import SUFFIXES, Request, select
 from datadiet.store.score_file import ScoreFile, write_scores
-from tiny import TOYS, write_toy_folder
-from toyrun import Heard, toy_config
+from toys import TOYS, Heard, toy_config, write_toy_folder
 
 TASKS = {kind: toy.task for kind, toy in TOYS.items()}
 LABELLED = ("classification", "intent-slot")  # one class per row

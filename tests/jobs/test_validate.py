@@ -9,8 +9,7 @@ from datadiet.data.load import load_configured
 from datadiet.jobs.validate import check_config, check_with_data
 from datadiet.selectors import IN_BATCH, SELECTORS
 from datadiet.suitable import selector_problems
-from tiny import TOYS
-from toyrun import toy_config
+from toys import TOYS, toy_config
 
 OPTIONS: dict[str, dict[str, Any]] = {"window": {"offset": 0.1}, "top_reducible": {"scores_from": "file"}}
 

@@ -26,7 +26,7 @@ from datadiet.noise.lapse_rate import (
 )
 from datadiet.scores.reduce import free_signals
 from datadiet.types import HeadSignals, Scores, Signals
-from planted_noise import planted
+from toys import planted
 
 ROWS = 2000
 ALL = np.ones(ROWS, bool)

@@ -11,8 +11,7 @@ import pytest
 
 from datadiet.jobs.finetune import finetune
 from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, write_noise
-from planted_noise import planted
-from toyrun import scores_of, toy_config
+from toys import planted, scores_of, toy_config
 
 ROWS = 2000
 

@@ -13,7 +13,7 @@ from datadiet.noise.rankings import Ranking, from_runs, most_suspected
 from datadiet.noise.threshold import past_threshold, threshold_samples
 from datadiet.store.tables import ScoreStore
 from datadiet.types import Scores
-from planted_noise import planted
+from toys import planted
 
 RATE = 0.1
 ROWS = 2000

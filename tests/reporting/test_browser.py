@@ -10,9 +10,7 @@ import pytest
 
 from datadiet.jobs.finetune import finetune
 from datadiet.reporting import report
-from hostile import HOSTILE, hostile_folder
-from tiny import tiny_model_folder
-from toyrun import toy_config
+from toys import HOSTILE, hostile_folder, tiny_model_folder, toy_config
 
 selenium = pytest.importorskip("selenium.webdriver")
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")

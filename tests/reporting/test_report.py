@@ -35,10 +35,7 @@ from datadiet.reporting.rows import (
 from datadiet.store.run_folder import read_result
 from datadiet.store.tables import PartedTable, ScoreStore, append_plan
 from datadiet.types import EpochPlan, Scores
-from hostile import HOSTILE, hostile_folder
-from made_up import made_up_plan, pretend
-from tiny import tiny_model_folder
-from toyrun import plans_of, scores_of, toy_config
+from toys import HOSTILE, hostile_folder, made_up_plan, plans_of, pretend, scores_of, tiny_model_folder, toy_config
 
 
 @pytest.fixture(scope="module")

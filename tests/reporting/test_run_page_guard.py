@@ -15,9 +15,7 @@ from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, Review, write_nois
 from datadiet.reporting import report
 from datadiet.reporting import run_page as reporting_guard
 from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
-from hostile import HOSTILE, hostile_folder
-from tiny import tiny_model_folder
-from toyrun import toy_config
+from toys import HOSTILE, hostile_folder, tiny_model_folder, toy_config
 
 ROWS, ASIDE = 24, (1, 0, 4, 5)  # most suspected first; of the hostile texts
 IDS = [f"train-{row}" for row in range(ROWS)]

@@ -20,7 +20,7 @@ from datadiet.scores.embeddings import EMBEDDING_SCORES
 from datadiet.scores.text import TEXT_SCORES
 from datadiet.scoring import GRADIENT_SCORES
 from datadiet.suitable import SCORE_OPTIONS
-from toyrun import Heard, plans_of, toy_config
+from toys import Heard, plans_of, toy_config
 
 ROWS = 48
 

@@ -15,7 +15,7 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.ledger import Ledger
 from datadiet.scoring.embed import embed, encoder_of, kept_embeddings, weights_digest
 from datadiet.tasks.sequence import ClassificationTask
-from tiny import KEYWORDS, tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_classification
+from toys import KEYWORDS, tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_classification
 
 TASK = ClassificationTask(tuple(KEYWORDS[:3]))
 DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)

@@ -9,7 +9,7 @@ from datadiet.ledger import Ledger
 from datadiet.scoring import forward
 from datadiet.scoring.forward import batches_by_length, evaluating, forward_pass, lengths_of, predict_all, token_count
 from datadiet.tasks.sequence import ClassificationTask
-from tiny import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
+from toys import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
 
 TASK = ClassificationTask(tuple(KEYWORDS[:3]))
 DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)

@@ -17,12 +17,17 @@ from datadiet.scoring.gradients import example_losses
 from datadiet.scoring.grand import grand
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.sequence import ClassificationTask, RegressionTask
-from plain import from_x, mlp, norm_alone, only_x, rows_of, stack
-from tiny import (
+from toys import (
     INTENTS,
     KEYWORDS,
     KINDS,
     SLOTS,
+    from_x,
+    mlp,
+    norm_alone,
+    only_x,
+    rows_of,
+    stack,
     tiny_classifier,
     tiny_intent_slot,
     tiny_tokenizer,

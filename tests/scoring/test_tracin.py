@@ -18,12 +18,16 @@ from datadiet.scoring.grand import grand
 from datadiet.scoring.tracin import self_influence, tracin
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.sequence import ClassificationTask
-from plain import from_x, mlp, only_x, rows_of, stack
-from tiny import (
+from toys import (
     INTENTS,
     KEYWORDS,
     KINDS,
     SLOTS,
+    from_x,
+    mlp,
+    only_x,
+    rows_of,
+    stack,
     tiny_classifier,
     tiny_intent_slot,
     tiny_tokenizer,

@@ -11,7 +11,7 @@ from datadiet.errors import ArgumentError
 from datadiet.scoring.vog import input_gradients, vog
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.sequence import ClassificationTask, RegressionTask
-from tiny import (
+from toys import (
     INTENTS,
     KEYWORDS,
     KINDS,

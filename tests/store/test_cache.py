@@ -22,8 +22,21 @@ from datadiet.store.cache import ENTRY
 from datadiet.tasks import task_for
 from datadiet.tasks.base import Task
 from datadiet.tasks.sequence import ClassificationTask
-from tiny import TOYS, tiny_tokenizer, write_toy_folder
-from toyrun import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, same, scores_of, toy_config, weights_of
+from toys import (
+    SECONDS,
+    TOYS,
+    Heard,
+    Killed,
+    plans_of,
+    predictions_of,
+    rewrite,
+    same,
+    scores_of,
+    tiny_tokenizer,
+    toy_config,
+    weights_of,
+    write_toy_folder,
+)
 
 
 def features_for(home: Path, kind: str = "classification", folder: Path | None = None, **changes: Any) -> Features:

@@ -20,7 +20,7 @@ from datadiet.jobs.finetune import finetune
 from datadiet.store import run_folder
 from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, read_result
 from datadiet.types import CostLedger, EpochResult
-from toyrun import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
+from toys import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}
 FINISHED |= {"noise.json", "suspects.parquet"}  # of the guard, which `hardest` has by default

@@ -11,7 +11,7 @@ from datadiet.errors import ArgumentError
 from datadiet.scores.reduce import free_signals
 from datadiet.tasks.heads import Heads, head_layers
 from datadiet.types import HeadSignals, Signals
-from tiny import tiny_classifier
+from toys import tiny_classifier
 
 
 def test_the_input_of_the_head_gives_the_norm_of_its_gradient():

@@ -9,7 +9,7 @@ from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutp
 
 from datadiet.errors import ArgumentError
 from datadiet.tasks.base import signals_of
-from tiny import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
+from toys import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
 
 CLASSES, WHOLE, NUMBERS = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0])
 ONE = torch.randn(2, 1)

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassificati
 
 from datadiet.errors import ArgumentError
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel, IntentSlotOutput, mean_cross_entropy
-from tiny import INTENTS, KINDS, SLOTS, tiny_batch, tiny_config, tiny_intent_slot
+from toys import INTENTS, KINDS, SLOTS, tiny_batch, tiny_config, tiny_intent_slot
 
 TEXTS = ["play miles davis", "the weather in lima on monday"]
 INTENT_LABELS = torch.tensor([2, 1])

@@ -10,7 +10,7 @@ from transformers import AutoModel
 
 from datadiet.errors import ArgumentError, DataError
 from datadiet.tasks.loading import load_classifier, load_intent_slot, load_saved, load_tokenizer
-from tiny import INTENTS, KINDS, SLOTS, tiny_batch, tiny_intent_slot, tiny_model_folder, tiny_tokenizer
+from toys import INTENTS, KINDS, SLOTS, tiny_batch, tiny_intent_slot, tiny_model_folder, tiny_tokenizer
 
 NAMES = ("bad", "good", "so-so")
 

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from datadiet.config import FinetuneConfig
 from datadiet.data.schema import Dataset
 from datadiet.tasks.losses import class_weights, multi_label_loss, own_loss, word_loss
-from tiny import SLOTS, toy_multi_label, toy_tags
+from toys import SLOTS, toy_multi_label, toy_tags
 
 
 def words() -> tuple[dict, torch.Tensor]:

@@ -10,7 +10,7 @@ import pytest
 from datadiet.errors import DataError, MissingExtraError
 from datadiet.tasks import loading
 from datadiet.tasks.loading import resolve_model
-from tiny import INTENTS, SLOTS, tiny_intent_slot, tiny_model_folder
+from toys import INTENTS, SLOTS, tiny_intent_slot, tiny_model_folder
 
 
 @pytest.fixture

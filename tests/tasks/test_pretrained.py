@@ -11,7 +11,7 @@ from transformers.utils import logging as hf_logging
 
 from datadiet.errors import ArgumentError, DataError
 from datadiet.tasks.loading import load_classifier, load_intent_slot, load_tokenizer
-from tiny import INTENTS, SLOTS, tiny_model_folder, tiny_tokenizer
+from toys import INTENTS, SLOTS, tiny_model_folder, tiny_tokenizer
 
 NAMES = ("bad", "good", "so-so")
 

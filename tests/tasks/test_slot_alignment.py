@@ -12,7 +12,7 @@ from datadiet.errors import ArgumentError
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.joint_model import IntentSlotOutput
 from datadiet.tasks.tagging import needs_space
-from tiny import KINDS, tiny_tokenizer
+from toys import KINDS, tiny_tokenizer
 
 TASK = IntentSlotTask(("go", "stay"), ("B-city", "I-city", "O"))
 WORDS = ("zyxwv", "in", "new", "yorkshire", "?")

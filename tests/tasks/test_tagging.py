@@ -13,7 +13,7 @@ from datadiet.tasks import task_of_saved_model
 from datadiet.tasks.loading import load_saved
 from datadiet.tasks.sequence import MultiLabelTask
 from datadiet.tasks.tagging import TokenClassificationTask
-from tiny import SLOTS, tiny_intent_slot, tiny_model_folder, tiny_tokenizer
+from toys import SLOTS, tiny_intent_slot, tiny_model_folder, tiny_tokenizer
 
 TASK = TokenClassificationTask(SLOTS)
 

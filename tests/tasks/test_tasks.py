@@ -17,7 +17,7 @@ from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.losses import word_loss
 from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
 from datadiet.tasks.tagging import TokenClassificationTask
-from tiny import (
+from toys import (
     INTENTS,
     KEYWORDS,
     KINDS,

@@ -12,8 +12,7 @@ import torch
 
 from datadiet.data.schema import Dataset
 from datadiet.tasks.losses import class_weights, weighted_loss
-from tiny import toy_classification
-from toyrun import toy_config
+from toys import toy_classification, toy_config
 
 
 def test_class_weights_are_those_of_scikit_learn() -> None:

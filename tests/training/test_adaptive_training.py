@@ -11,7 +11,7 @@ from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.arguments import check_judged
 from datadiet.training.loop import DietCallback
-from toytrain import toy_trainer
+from toys import toy_trainer
 
 EPOCHS = 6
 

@@ -15,7 +15,7 @@ from datadiet.tasks.heads import Heads
 from datadiet.training.in_batch import gradient_gram, part_of
 from datadiet.training.loop import epochs
 from datadiet.types import HeadSignals, Signals
-from toytrain import toy_trainer, weights
+from toys import toy_trainer, weights
 
 N = 48
 

@@ -7,7 +7,7 @@ from transformers import Trainer
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.loop import DietCallback
-from toytrain import toy_trainer
+from toys import toy_trainer
 
 
 def with_callback(tmp_path, diet, **changes):

@@ -18,7 +18,7 @@ from datadiet.jobs import finetune as run_trainer
 from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.training import machine
 from datadiet.training.machine import CARRIED, EnergyMeter, metered
-from toyrun import Heard, Killed, toy_config
+from toys import Heard, Killed, toy_config
 
 
 class CPU:

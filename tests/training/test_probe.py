@@ -15,8 +15,7 @@ from datadiet.noise.rankings import FILE, read_probabilities
 from datadiet.store.tables import read_table
 from datadiet.training.probe import Probe, class_names, first_class_head, probed_rows
 from datadiet.types import HeadSignals, Signals
-from tiny import tiny_classifier
-from toytrain import CLASSES, toy_features, toy_trainer, weights
+from toys import CLASSES, tiny_classifier, toy_features, toy_trainer, weights
 
 OPTIONS = {"learning_rate": 3e-3, "num_train_epochs": 4, "dropout": 0.1}
 

@@ -24,7 +24,7 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from toytrain import toy_trainer
+from toys import toy_trainer
 from datadiet.diet.diet import Diet
 
 def run(environment, folder, diet, options, resume):

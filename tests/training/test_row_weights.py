@@ -23,9 +23,7 @@ from datadiet.store.tables import read_table
 from datadiet.tasks.losses import class_weights
 from datadiet.training.loop import epochs
 from datadiet.types import EpochPlan
-from tiny import write_toy_folder
-from toyrun import toy_config
-from toytrain import toy_features, toy_trainer, weights
+from toys import toy_config, toy_features, toy_trainer, weights, write_toy_folder
 
 TIMES = np.array([1, 3, 1, 2, 5, 1, 1, 2, 1, 1, 4, 2], np.float32)
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0, "learning_rate": 0.5}

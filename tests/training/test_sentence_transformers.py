@@ -8,7 +8,7 @@ from datasets import Dataset
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.trainer import DietMixin
-from tiny import tiny_model_folder
+from toys import tiny_model_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 st = pytest.importorskip("sentence_transformers")

@@ -12,8 +12,7 @@ from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.training.distill import HeadLogits, Teacher, teacher_of
 from datadiet.types import HeadSignals, Signals
-from tiny import tiny_classifier, tiny_tokenizer
-from toytrain import CLASSES, TASK, toy_features, toy_trainer
+from toys import CLASSES, TASK, tiny_classifier, tiny_tokenizer, toy_features, toy_trainer
 
 N = 48
 

@@ -11,7 +11,7 @@ import pytest
 from datadiet.compare.plan import Plan, methods_from
 from datadiet.jobs import prepare
 from datadiet.jobs.finetune import finetune
-from toyrun import Heard, same, toy_config, weights_of
+from toys import Heard, same, toy_config, weights_of
 
 ROWS = 48
 

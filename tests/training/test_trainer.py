@@ -17,8 +17,7 @@ from datadiet.training.epochs import score_rows
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.trainer import DietMixin, DietTrainer
 from datadiet.types import Selection
-from tiny import tiny_classifier
-from toytrain import CLASSES, toy_features, toy_trainer, weights
+from toys import CLASSES, tiny_classifier, toy_features, toy_trainer, weights
 
 
 def plans_of(folder):
