@@ -412,7 +412,8 @@ def spoken(file: str, work: str) -> Any:
     lines = [" ".join(FRAMES.sub(" ", line).split()) for line in without_times(text).splitlines()]
     exact = file.startswith(("select.", "select-", "predict")) or file.endswith("err")
     kept = (line if exact else re.sub(r"(?<![A-Za-z])-?\d[\d.,:]*(e-?\d+)?", "#", line) for line in lines)
-    return list(dict.fromkeys(line for line in kept if line and not NOISE.search(line)))
+    told = list(dict.fromkeys(line for line in kept if line and not NOISE.search(line)))
+    return sorted(told) if file.startswith("compare") else told  # two runs at a time end in any order
 
 
 def cleaned(value: Any, work: str) -> Any:
@@ -579,7 +580,8 @@ def messages_part(folder: Path) -> None:
         suite = [sys.executable, "-m", "pytest", *options, "-p", "benchmarks.snapshot", "--basetemp", f"{work}/tests"]
         subprocess.run(suite, cwd=ROOT, env=environment, check=False)
         heard = [line for file in Path(work, "heard").glob("*.json") for line in json.loads(file.read_text())]
-        write(folder / "messages.json", sorted({message(line, work) for line in heard}))
+        told = {message(line, work) for line in heard if not re.search(r"\.py\", line \d+", line)}  # no tracebacks
+        write(folder / "messages.json", sorted(told))
 
 
 def message(text: str, work: str) -> str:

@@ -1,154 +1,426 @@
-"""Everything one fine-tuning run needs, as one flat record that YAML can hold and a run folder keeps."""
+"""The options of a diet and of a fine-tuning run: each declared once, with its help, panel, bounds and tasks.
+
+Everything else is read off these fields: the flags of the command line, YAML files, checks, docs/cli.md, what a
+comparison shares.
+"""
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
 from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.registry import (
+    AtLeast,
+    Bound,
+    NotNegative,
+    Positive,
+    ShareBelowOne,
+    UnitShare,
+    find,
+    format_call,
+    lacks,
+    names,
+    parse_options,
+)
 
+DATA, DIET, TRAINING, RUN = "Data", "Diet", "Training", "Run"
+PANELS = (DATA, DIET, TRAINING, RUN)
 DATA_HELP = "A folder, a saved datasets folder, a hub name such as glue/sst2, or snips (packaged)."
+# those of transformers that need no options of their own
+LR_SCHEDULES = (
+    "linear",
+    "cosine",
+    "cosine_with_restarts",
+    "constant",
+    "constant_with_warmup",
+    "polynomial",
+    "inverse_sqrt",
+)
+Rescore = Literal["all", "dropped", "none"]
+
+
+class Declared(NamedTuple):
+    """What an option says of itself.
+
+    Attributes:
+        help: One line for the command line and the docs.
+        panel: One of `PANELS`; None for an option of the Python API alone.
+        bound: Of numbers.
+        choices: The only values allowed; a callable is asked when it is needed.
+        method: Whether it belongs to a method of a comparison, not to the comparison.
+        tasks: A trait that the task must have for the option to have an effect; a key of `registry.TASK_TRAITS`.
+    """
+
+    help: str
+    panel: str | None
+    bound: Bound | None = None
+    choices: tuple[str, ...] | Callable[[], tuple[str, ...]] = ()
+    method: bool = False
+    tasks: str = ""
+
+
+def option(default: Any, help: str, panel: str | None, **more: Any) -> Any:
+    """A field of a config; see `Declared`."""
+    return field(default=default, metadata={"option": Declared(help, panel, **more)})
+
+
+def _tasks() -> tuple[str, ...]:
+    return names("task")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DietConfig:
+    """The options of a diet, the same on every data set; `datadiet.Diet` takes them as keywords.
+
+    A method is a name, or a name with options: `"ccs(beta=0.2)"`; in Python also a function.
+
+    Attributes:
+        keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` or `{1: 0.7, 4: 0.5}` (from epoch 1, from
+            epoch 4), in force from the first refresh at that epoch.
+        tolerance: Instead of `keep`: points of the main dev metric that may be lost. How many rows each cycle trains on
+            follows from the scores, with the dev metric as a guard (`datadiet.diet.tolerance`).
+        score: How hard an example is; a function is `(logits, labels, *, mask=None) -> values`.
+        combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
+            `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
+        select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`.
+        offset: Share of the very hardest that is excluded as suspected noise (`hardest`, `window`); or `auto`: the rows
+            whose labels contradict a confident model (`datadiet.noise.guard`), with any selector. By default `auto` for
+            `hardest` where each example has one class, else 0; `offset=0.0` is the published rule.
+        floor: Least number of examples kept of each class; a class that has fewer is refused.
+        history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
+        warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
+        refresh_every: Epochs from one selection to the next: 2 by default, 1 with a tolerance.
+        anneal_epochs: Last epochs on everything.
+        static: Choose once, after the warm-up.
+        rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass; values come from the
+            training forward (dropout on), corrected for age (`datadiet.diet.values`), and an example never seen is
+            taken first. `dropped`: those that did not train since the last refresh. `all`: every example, as in the
+            paper.
+        scores_from: A run folder whose last scores start this run, matched by id; or a file of `datadiet score`.
+        seed: Of ties, random choices and the order of examples; of a run also of new weights.
+    """
+
+    keep: float | str | Mapping[int, float] = option(
+        0.5, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5.", DIET
+    )
+    tolerance: float | None = option(
+        None, "Instead of --keep: points of the dev metric that may be lost; finds the share itself.", DIET
+    )
+    score: str | Callable[..., Any] = option(
+        "el2n",
+        'How hard an example is: el2n, margin, aum, "prototypes(clusters=500)", ...; see datadiet methods.',
+        DIET,
+        method=True,
+    )
+    combine: str | None = option(
+        None,
+        "How words, or intent and slots, become one score: norm, mean, sum.",
+        DIET,
+        choices=lambda: names("combine"),
+        method=True,
+        tasks="heads",
+    )
+    select: str | Callable[..., Any] = option(
+        "hardest",
+        'Which are kept: hardest, uncertain, random, "ccs(beta=0.2)", ...; see datadiet methods.',
+        DIET,
+        method=True,
+    )
+    offset: float | str | None = option(
+        None,
+        "Share of the hardest excluded as noise; auto, the default of hardest, finds wrong labels.",
+        DIET,
+        method=True,
+    )
+    floor: int = option(
+        0, "Keep at least so many examples of each class; 0 = no floor.", DIET, bound=AtLeast(0), tasks="groups"
+    )
+    history: str | Any = option(
+        "last", 'How values of several rounds become one: last, mean, "ema(alpha=0.8, c=1)".', DIET, method=True
+    )
+    warmup_epochs: int = option(
+        1, "Epochs on everything at the start; 0 = the first cycle is random.", DIET, bound=AtLeast(0)
+    )
+    refresh_every: int | None = option(None, "Epochs between two choices of what is kept.", DIET, bound=AtLeast(1))
+    anneal_epochs: int = option(0, "Epochs on everything at the end.", DIET, bound=AtLeast(0))
+    static: bool = option(False, "Choose once, after the warm-up.", DIET, method=True)
+    rescore: str = option(
+        "none",
+        "Extra forward passes at a refresh: all, dropped, or none.",
+        DIET,
+        choices=lambda: names("rescore"),
+        method=True,
+    )
+    scores_from: str | os.PathLike[str] | None = option(
+        None, "A run folder whose last scores start this run, matched by id; or a file of datadiet score.", DIET
+    )
+    seed: int = option(
+        0, "Of new weights, the order of examples and the diet.", RUN, bound=Bound(0, 2**32 - 1, whole=True)
+    )
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            if isinstance(value := getattr(self, item.name), os.PathLike):
+                object.__setattr__(self, item.name, os.fspath(value))  # YAML and JSON hold text
 
 
 @dataclass(frozen=True)
-class FinetuneConfig:
+class FinetuneConfig(DietConfig):
     """The options of `datadiet finetune`; the flags have the same names with dashes. Paths may be `Path` objects.
 
     Attributes:
         data: A folder, a saved `datasets` folder, a hub name (`glue/sst2`), or `snips`, which is packaged.
-        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
+        task: A name of `datadiet methods`, kind task.
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
-        keep: Share kept, in (0, 1]; or a step-down such as `"1:0.7,4:0.5"` (from epoch 1, from epoch 4).
-        tolerance: Instead of `keep`: points of the main dev metric that may be lost; the diet finds the share itself.
-        score, combine: What is measured, and how the words and heads of an example are combined: `norm` (the
-            default), `mean` (the default of `uncertain`, which needs bounded values) or `sum`.
-        select: Name of a selector; `epsilon` and `floor` are its options.
-        offset: Share of the very hardest set aside, or `auto`: what the noise guard suspects. By default `auto` for
-            `hardest` where each example has one class, else 0.
-        select_options: Others of its options, as `beta=0.2,strata=20`; of one that has an entry per class
-            `directions.rude=easy,directions.polite=hard`; or in braces, as `{beta: 0.2}`.
-        score_options: Options of the score, in the same form: `clusters=500,metric=cosine` of `prototypes`.
-        history: `last`, `mean` (over `history_window` rounds) or `ema` (`history_alpha` on the new value, plus
-            `history_c` standard deviations).
-        rescore: Which examples get a forward pass at a refresh: `all`, `dropped` or `none`.
-        scores_from: A run folder whose last scores start this run, matched by id; or a file of `datadiet score`.
-        refresh_every: Epochs from one choice to the next; 2 by default, with a tolerance 1.
         max_steps: Stop after so many optimizer steps, with the LR schedule planned for them (only with `keep` 1).
-        seed: Of the model's new weights, the order of examples and the diet. `data_seed`: of the shares of the data
-            that are set aside or taken, so that runs with several seeds see the same data.
-        alpha: Weight of the intent loss in joint tasks.
-        label_separator: Between the labels of a text in multi-label data: `|`, `,` or `;`.
-        class_weights: `balanced` weighs each class by the inverse of its frequency.
-        lora: Rank of a LoRA adapter; 0 trains all weights.
+        data_seed: Of the shares of the data that are set apart or taken, so that runs with several seeds see the same
+            data.
         early_stopping: Stop after so many epochs without a better dev metric; 0 never stops. The best weights are
             then the ones that are tested and saved.
-        checkpoint_every: Epochs from one resumable checkpoint to the next; 0 writes none.
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
-        teacher: A saved model or run folder of the same classes: the loss takes a part of it from what that model says
-            of the training rows, the more the less is kept. `teacher_temperature` softens both.
-        dedupe: Keep one of the training rows that have the same text, with the label that most of them have.
-        dedupe_weights: With `dedupe`: a row that is kept counts in the loss as often as its text came; see
+        teacher: A saved model or run folder of the same classes: a part of the loss follows that model's
+            probabilities, the more the less is kept.
+        dedupe_weights: With `dedupe`: a kept row counts in the loss as often as its text occurred; see
             `datadiet.diet.choose.weighed` for the scale.
-        energy: Measure the energy of the run with codecarbon.
-        cache: A folder that keeps tokenised data, and what a teacher says of it, for other runs on the same data. The
-            time it took is charged to each.
+        cache: A folder that keeps tokenised data and teacher logits for other runs on the same data. A run that
+            reuses an entry is still charged the time that it took to build.
+        ...: Those of `DietConfig`; `datadiet finetune --help` has a line for each.
     """
 
     data: str
-    task: str
-    output: str
-    model: str = "minilm"
-    keep: float | str = 0.5
-    tolerance: float | None = None
-    score: str = "el2n"
-    score_options: str | None = None
-    combine: str | None = None
-    select: str = "hardest"
-    offset: float | str | None = None
-    epsilon: float = 0.1
-    floor: int = 0
-    select_options: str | None = None
-    history: str = "last"
-    history_window: int = 3
-    history_alpha: float = 0.8
-    history_c: float = 1.0
-    warmup_epochs: int = 1
-    refresh_every: int | None = None
-    anneal_epochs: int = 0
-    static: bool = False
-    rescore: str = "none"
-    scores_from: str | None = None
-    epochs: int = 5
-    max_steps: int | None = None
-    batch_size: int = 32
-    gradient_accumulation: int = 1
-    learning_rate: float = 5e-5
-    lr_schedule: str = "linear"
-    lr_warmup: float = 0.06
-    weight_decay: float = 0.01
-    max_grad_norm: float = 1.0
-    max_length: int = 128
-    label_smoothing: float = 0.0
-    class_weights: str | None = None
-    alpha: float = 0.5
-    gradient_checkpointing: bool = False
-    torch_compile: bool = False
-    lora: int = 0
-    early_stopping: int = 0
-    teacher: str | None = None
-    teacher_temperature: float = 2.0
-    precision: str = "auto"
-    seed: int = 0
-    data_seed: int = 0
-    train_rows: int | None = None
-    dev_share: float = 0.1
-    drop_overlap: bool = False
-    dedupe: bool = False
-    dedupe_weights: bool = False
-    text_column: str | None = None
-    text_pair_column: str | None = None
-    label_column: str | None = None
-    tokens_column: str | None = None
-    slots_column: str | None = None
-    intent_column: str | None = None
-    id_column: str | None = None
-    label_separator: str = "|"
-    report_to: str = "none"
-    checkpoint_every: int = 1
-    keep_checkpoints: bool = False
-    energy: bool = False
-    cache: str | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            if isinstance(value := getattr(self, field.name), os.PathLike):
-                object.__setattr__(self, field.name, os.fspath(value))  # YAML and JSON hold text
+    task: str = field(metadata={"option": Declared("What is predicted. Required.", DATA, choices=_tasks)})
+    output: str = field(metadata={"option": Declared("The run folder; must not hold another run. Required.", RUN)})
+    train_rows: int | None = option(None, "Take a fixed random share of so many training rows.", DATA, bound=AtLeast(1))
+    dev_share: float = option(
+        0.1, "Share of train set apart where there is no dev split.", DATA, bound=Bound(0, 1, True, True)
+    )
+    drop_overlap: bool = option(False, "Drop training rows whose text is also in dev or test.", DATA)
+    dedupe: bool = option(
+        False, "Keep one of the training rows that have the same text, with the label most of them have.", DATA
+    )
+    dedupe_weights: bool = option(
+        False, "With --dedupe: let a kept row count in the loss as often as its text occurred.", DATA
+    )
+    text_column: str | None = option(None, "Column with the text; usual names are found without this.", DATA)
+    text_pair_column: str | None = option(None, "Column with the second text.", DATA)
+    label_column: str | None = option(None, "Column with the label or labels.", DATA)
+    label_separator: str = option(
+        "|", "Between the labels of a text (multi-label): | , or ;.", DATA, choices=("|", ",", ";"), tasks="label_sets"
+    )
+    tokens_column: str | None = option(None, "Column with the tokens.", DATA)
+    slots_column: str | None = option(None, "Column with the slots or tags.", DATA)
+    intent_column: str | None = option(None, "Column with the intent.", DATA)
+    id_column: str | None = option(None, "Column with your own ids.", DATA)
+    model: str = option("minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING)
+    epochs: int = option(5, "Times through the data, or what is kept of it.", TRAINING, bound=AtLeast(1))
+    max_steps: int | None = option(
+        None, "Stop after so many steps, the LR planned for them (only with --keep 1).", TRAINING, bound=AtLeast(1)
+    )
+    batch_size: int = option(32, "Examples per device and batch.", TRAINING, bound=AtLeast(1))
+    gradient_accumulation: int = option(1, "Batches per optimizer step.", TRAINING, bound=AtLeast(1))
+    learning_rate: float = option(5e-5, "Peak learning rate of AdamW.", TRAINING, bound=Positive)
+    lr_schedule: str = option(
+        "linear",
+        "linear, cosine, constant, polynomial, inverse_sqrt, ... (an error names all).",
+        TRAINING,
+        choices=LR_SCHEDULES,
+    )
+    lr_warmup: float = option(
+        0.06, "Share of the steps over which the learning rate rises.", TRAINING, bound=ShareBelowOne
+    )
+    weight_decay: float = option(0.01, "Weight decay of AdamW.", TRAINING, bound=NotNegative)
+    max_grad_norm: float = option(1.0, "Largest gradient norm; 0 = no clipping.", TRAINING, bound=NotNegative)
+    # with less, the special tokens alone would be left
+    max_length: int = option(128, "Tokens per example; longer ones are cut.", TRAINING, bound=AtLeast(3))
+    label_smoothing: float = option(
+        0.0, "Share of the label spread over all classes.", TRAINING, bound=ShareBelowOne, tasks="classes"
+    )
+    class_weights: str | None = option(
+        None,
+        "balanced: weigh each class by the inverse of its frequency.",
+        TRAINING,
+        choices=("balanced",),
+        tasks="classes",
+    )
+    alpha: float = option(
+        0.5,
+        "Weight of the intent loss in joint tasks; the slots have the rest.",
+        TRAINING,
+        bound=UnitShare,
+        tasks="joint",
+    )
+    gradient_checkpointing: bool = option(False, "Less memory for more time.", TRAINING)
+    torch_compile: bool = option(False, "Compile the model.", TRAINING)
+    lora: int = option(
+        0, "Rank of a LoRA adapter; 0 = train all weights (needs datadiet[peft]).", TRAINING, bound=AtLeast(0)
+    )
+    early_stopping: int = option(
+        0, "Stop after so many epochs without a better dev metric; 0 = never.", TRAINING, bound=AtLeast(0)
+    )
+    teacher: str | None = option(
+        None,
+        "A saved model or run folder that the loss follows in part: distillation.",
+        TRAINING,
+        method=True,
+        tasks="classes",
+    )
+    teacher_temperature: float = option(
+        2.0, "Softens the probabilities of the teacher and the model.", TRAINING, bound=Positive, method=True
+    )
+    precision: str = option("auto", "auto (bf16 where the device is fast at it), fp32, bf16, fp16.", TRAINING)
+    data_seed: int = option(0, "Of the shares of the data that are set apart or taken.", RUN, bound=AtLeast(0))
+    report_to: str = option(
+        "none", "none, or a tracker that is installed: tensorboard, wandb, trackio (pip install tensorboard).", RUN
+    )
+    checkpoint_every: int = option(1, "Epochs between two checkpoints to resume from; 0 = none.", RUN, bound=AtLeast(0))
+    keep_checkpoints: bool = option(False, "Keep the checkpoints of a finished run.", RUN)
+    cache: str | None = option(
+        None, "A folder that keeps tokens and teacher logits for other runs; the time is charged to each.", RUN
+    )
+    energy: bool = option(False, "Measure the energy of the run (needs datadiet[energy]).", RUN)
 
     def to_yaml(self) -> str:
         """The file that runs it again: `datadiet finetune --config FILE`."""
-        return yaml.safe_dump(asdict(self), sort_keys=False, allow_unicode=True)
+        values = asdict(self)
+        first = ("data", "task", "model", "output")
+        ordered = {name: values[name] for name in (*first, *(name for name in OPTIONS if name not in first))}
+        return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 
-COLUMNS = tuple(field.name for field in fields(FinetuneConfig) if field.name.endswith("_column"))
+def declared(config: type = FinetuneConfig) -> dict[str, Declared]:
+    """The options of a config by name, panel by panel, each panel in the order of the source."""
+    own = {item.name: item.metadata["option"] for item in _fields(config) if "option" in item.metadata}
+    shown = [name for panel in PANELS for name, one in own.items() if one.panel == panel]
+    return {name: own[name] for name in shown}
 
 
-def flag_name(field: str) -> str:
-    """The flag of a field.
+def _fields(config: type) -> Iterator[Field[Any]]:
+    """Those of the config itself before those that it takes from `DietConfig`, `seed` aside, which is of a run."""
+    own = fields(config)
+    taken = {item.name for item in fields(DietConfig)}
+    yield from (item for item in own if item.name not in taken or item.name == "seed")
+    yield from (item for item in own if item.name in taken and item.name != "seed")
+
+
+OPTIONS: Mapping[str, Declared] = declared()
+DIET_OPTIONS = tuple(item.name for item in fields(DietConfig))
+COLUMNS = tuple(name for name in OPTIONS if name.endswith("_column"))
+DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(FinetuneConfig)}
+
+
+def task_missing() -> str:
+    """The sentence for a task that was not given."""
+    *some, last = names("task")
+    return f"--task is missing: {', '.join(some)} or {last}."
+
+
+def diet_config(config: DietConfig, **changes: Any) -> DietConfig:
+    """The options of the diet alone."""
+    return DietConfig(**{**{name: getattr(config, name) for name in DIET_OPTIONS}, **changes})
+
+
+def flag_name(name: str) -> str:
+    """The flag of an option.
 
     Example:
         >>> flag_name("batch_size")
         '--batch-size'
     """
-    return f"--{field.replace('_', '-')}"
+    return f"--{name.replace('_', '-')}"
+
+
+# ---- checks
+
+
+def option_problems(config: DietConfig, skip: tuple[str, ...] = ()) -> list[str]:
+    """Values out of their declared bounds and choices.
+
+    Example:
+        >>> option_problems(FinetuneConfig("snips", "intent-slot", "runs/a", epochs=0, lr_warmup=6))
+        ['epochs must be a whole number, at least 1, got 0.', 'lr_warmup must be in [0, 1), got 6. Did you mean 0.06?']
+    """
+    problems = Problems()
+    for item in fields(config):
+        one: Declared | None = item.metadata.get("option")
+        value = getattr(config, item.name)
+        if one is None or item.name in skip or (value is None and item.default is None):
+            continue
+        if one.bound is not None and (problem := one.bound.problem(item.name, value)):
+            problems.add(problem)
+        allowed = one.choices() if callable(one.choices) else one.choices
+        if allowed:
+            problems.choice(item.name, value, allowed)
+    return problems.found
+
+
+def task_problems(config: FinetuneConfig) -> list[str]:
+    """Options that have no effect with the task.
+
+    Example:
+        >>> task_problems(FinetuneConfig("snips", "classification", "runs/a", alpha=0.3))
+        ['alpha is for joint tasks (intent-slot), not for classification.']
+    """
+    if find("task", config.task) is None:
+        return []
+    given = [name for name, one in OPTIONS.items() if one.tasks and getattr(config, name) != DEFAULTS[name]]
+    return [problem for name in given for problem in lacks(name, OPTIONS[name].tasks, config.task)]
+
+
+def type_problem(name: str, value: object) -> list[str]:
+    """A sentence on an option whose value is of another type than it takes; nothing where it fits.
+
+    Example:
+        >>> type_problem("epochs", 2.5), type_problem("keep", "1:0.7,4:0.5"), type_problem("learning_rate", 1)
+        (['epochs must be a whole number, got 2.5.'], [], [])
+    """
+    kinds = plain_types(name)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if type(value) in kinds or (isinstance(value, float) and float in kinds) or (whole and float in kinds):
+        return []
+    allowed = " or ".join(_KIND_WORDS[kind] for kind in kinds if kind is not NoneType)
+    return [f"{name} must be {allowed}, got {_described(value)}."]
+
+
+def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
+    """The config with defaults in place of values of a wrong type, so that the others can still be checked.
+
+    Example:
+        >>> config, problems = well_typed(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="many"))
+        >>> config.epochs, problems
+        (5, ["epochs must be a whole number, got 'many'."])
+    """
+    problems = {name: type_problem(name, getattr(config, name)) for name in DEFAULTS}
+    wrong: dict[str, Any] = {
+        name: "" if DEFAULTS[name] is MISSING else DEFAULTS[name] for name, problem in problems.items() if problem
+    }
+    return replace(config, **wrong), [sentence for problem in problems.values() for sentence in problem]
+
+
+_KIND_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+
+
+def plain_types(name: str) -> tuple[type, ...]:
+    """The types that an option takes in a file and on the command line."""
+    kind = _hints()[name]
+    members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
+    return tuple(member for member in members if member in (*_KIND_WORDS, NoneType))
+
+
+@cache
+def _hints() -> dict[str, Any]:
+    return get_type_hints(FinetuneConfig)
+
+
+# ---- files
 
 
 def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
@@ -162,13 +434,13 @@ def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
         >>> config_from({**needed, "learning_rate": "1e-4"}).learning_rate
         0.0001
     """
+    settings = migrated(settings)
     problems = Problems()
-    known = [field.name for field in fields(FinetuneConfig)]
-    for name in sorted(settings.keys() - known, key=str):
-        problems.add(unknown("option", name, known))
-    for name in _needed():
+    for name in sorted(settings.keys() - DEFAULTS.keys(), key=str):
+        problems.add(unknown("option", name, DEFAULTS))
+    for name in (name for name, default in DEFAULTS.items() if default is MISSING):
         problems.check(name in settings, f"the option {name!r} is missing.")
-    given: dict[str, Any] = {name: _as_held(name, value) for name, value in settings.items() if name in known}
+    given: dict[str, Any] = {name: _plain(name, value) for name, value in settings.items() if name in DEFAULTS}
     for name, value in given.items():
         problems.found += type_problem(name, value)
     problems.raise_any()
@@ -176,16 +448,16 @@ def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
 
 
 def read_config(path: Path, **overrides: Any) -> FinetuneConfig:
-    """Read a YAML file of options; `overrides` win over what it says.
+    """Read a YAML file of options; `overrides` win over it.
 
     Raises:
         ArgumentError: If the file is missing, is no YAML mapping, or has options that do not exist.
     """
-    return config_from({**read_settings(path), **overrides})
+    return config_from({**migrated(read_settings(path)), **overrides})
 
 
 def read_settings(path: Path) -> dict[Any, Any]:
-    """The mapping that a YAML file holds.
+    """The mapping in a YAML file.
 
     Raises:
         ArgumentError: If the file is missing, or holds no YAML mapping.
@@ -201,54 +473,51 @@ def read_settings(path: Path) -> dict[Any, Any]:
     return settings
 
 
-def type_problem(name: str, value: object) -> list[str]:
-    """A sentence on an option whose value is of another type than it takes; nothing where it fits.
+# options that belonged to one method, and where they stand now: (option of the method, method or None, the old default)
+MOVED: Mapping[str, tuple[str, str, str | None]] = {
+    "epsilon": ("select", "epsilon", "epsilon"),
+    "select_options": ("select", "", None),
+    "score_options": ("score", "", None),
+    "history_window": ("history", "window", "mean"),
+    "history_alpha": ("history", "alpha", "ema"),
+    "history_c": ("history", "c", "ema"),
+}
+
+
+def migrated(settings: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Settings of an older run folder in today's form: options of one method stand in its brackets.
 
     Example:
-        >>> type_problem("epochs", 2.5), type_problem("keep", "1:0.7,4:0.5"), type_problem("learning_rate", 1)
-        (['epochs must be a whole number, got 2.5.'], [], [])
+        >>> migrated({"select": "epsilon", "epsilon": 0.3, "history_window": 3})
+        {'select': 'epsilon(epsilon=0.3)'}
     """
-    kinds = _kinds()[name]
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if type(value) in kinds or (isinstance(value, float) and float in kinds) or (whole and float in kinds):
-        return []
-    wanted = " or ".join(_KIND_WORDS[kind] for kind in kinds if kind is not NoneType)
-    return [f"{name} must be {wanted}, got {_described(value)}."]
+    current = {name: value for name, value in settings.items() if name not in MOVED}
+    for name, (owner, own, method) in MOVED.items():
+        value = settings.get(name)
+        chosen = str(current.get(owner, DEFAULTS[owner]))
+        if value is None or (method is not None and chosen.partition("(")[0] != method):
+            continue
+        options = {own: value} if own else value if isinstance(value, Mapping) else parse_options(str(value), name)
+        inside = chosen.partition("(")[2].rpartition(")")[0]
+        before = parse_options(inside, chosen) if inside else {}
+        current[owner] = format_call(chosen.partition("(")[0], {**before, **options})
+    return current
 
 
-def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
-    """The config with defaults in place of values of a wrong type, so that the others can still be checked.
+def moved_hint(name: str, value: object = "...") -> str:
+    """What to write instead of an option that belonged to one method.
 
     Example:
-        >>> config, problems = well_typed(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="many"))
-        >>> config.epochs, problems
-        (5, ["epochs must be a whole number, got 'many'."])
+        >>> moved_hint("select_options", "beta=0.2"), moved_hint("history_alpha", 0.8)
+        ('select "NAME(beta=0.2)"', 'history "ema(alpha=0.8)"')
     """
-    defaults = {field.name: "" if field.default is MISSING else field.default for field in fields(config)}
-    found = {name: type_problem(name, getattr(config, name)) for name in defaults}
-    wrong: dict[str, Any] = {name: defaults[name] for name, problem in found.items() if problem}
-    return replace(config, **wrong), [sentence for problem in found.values() for sentence in problem]
+    owner, own, method = MOVED[name]
+    return f'{owner} "{method or "NAME"}({f"{own}={value}" if own else value})"'
 
 
-_KIND_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
-
-
-@cache
-def _kinds() -> dict[str, tuple[type, ...]]:
-    """The types that each option takes."""
-    hints = get_type_hints(FinetuneConfig)
-    return {name: get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,) for name, kind in hints.items()}
-
-
-def _needed() -> list[str]:
-    return [field.name for field in fields(FinetuneConfig) if field.default is MISSING]
-
-
-def _as_held(name: str, value: object) -> object:
-    """As the config has it: YAML reads `1e-4`, which has no point, as text, and may hold options as a mapping."""
-    if name in ("select_options", "score_options") and isinstance(value, Mapping):
-        return json.dumps(value)
-    if not isinstance(value, str) or float not in _kinds()[name] or str in _kinds()[name]:
+def _plain(name: str, value: object) -> object:
+    """As the config holds it: YAML reads `1e-4`, which has no point, as text."""
+    if not isinstance(value, str) or float not in plain_types(name) or str in plain_types(name):
         return value
     try:
         return float(value)

@@ -16,9 +16,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from datadiet import __version__
-from datadiet.catalogue import METHODS
-from datadiet.catalogue import as_json as methods_as_json
+from datadiet import __version__, registry
 from datadiet.cli.compare import compare
 from datadiet.cli.console import Command, Group, answer, quiet_stdout, reported, stderr, stdout
 from datadiet.cli.finetune import finetune
@@ -59,9 +57,9 @@ def demo(
 
 
 def methods(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Every score, selector, history and rescore mode: formula, needs, cost, paper."""
+    """Every score, selector, preset, history and task: formula, needs, cost, paper, and where it was measured."""
     with reported(debug):
-        answer(as_json, methods_as_json(), methods_table(METHODS))
+        answer(as_json, registry.as_json(), methods_table(registry.methods()))
 
 
 def report(

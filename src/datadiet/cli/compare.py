@@ -18,14 +18,12 @@ import typer
 from rich.console import Console
 
 from datadiet.cli.console import answer, quiet_stdout, reported, stderr, stdout
-from datadiet.cli.options import TASK_MISSING, AsJson, Debug, is_given, settings_given, with_flags
+from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
 from datadiet.cli.tables import ComparisonDisplay, comparison_table
 from datadiet.compare.plan import (
     BASELINES,
     METHOD_FIELDS,
-    MIXED,
     OF_A_RUN,
-    PRESETS,
     RANDOM,
     TOLERANCE,
     Cell,
@@ -34,12 +32,14 @@ from datadiet.compare.plan import (
     compare_fields,
     listed,
     methods_read,
+    presets,
     told_once,
 )
 from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
-from datadiet.config import DATA_HELP, FinetuneConfig, read_settings
+from datadiet.config import DATA_HELP, DEFAULTS, FinetuneConfig, migrated, read_settings, task_missing
 from datadiet.errors import MissingExtraError, Problems, UserError, unknown
+from datadiet.registry import names
 from datadiet.store import run_folder
 from datadiet.types import Json
 
@@ -54,7 +54,7 @@ def compare(
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Comma-separated: scores and selectors of datadiet methods, {', '.join(MIXED)}."),
+        typer.Option(help=f"Comma-separated: scores and selectors of datadiet methods, {', '.join(names('preset'))}."),
     ] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
     points: Annotated[
@@ -79,10 +79,6 @@ def compare(
     Start the same command again to go on with a comparison that was interrupted, or to add seeds and methods.
     """
     with reported(debug, lambda: "interrupted; start the same command again to go on"), quiet_stdout(as_json):
-        # FIXME drop
-        # FIXME drop
-        # FIXME drop
-
         given = settings_given(options, lambda name: is_given(ctx, name))
         own = {"data": data, "tolerance": points, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
@@ -157,7 +153,7 @@ def request_from(given: Mapping[str, Any], config: Path | None, output: Path | N
     problems = Problems()
     problems.check(output is not None, "--output is missing: the comparison's folder, such as runs/compare.")
     problems.check("data" in settings, "DATA is missing: a folder, a saved datasets folder, a hub name, or snips.")
-    problems.check("task" in settings, TASK_MISSING)
+    problems.check("task" in settings, task_missing())
     jobs = settings.get("jobs", 1)
     problems.whole("jobs", jobs, least=1)
     price = _price(settings.get("price_per_hour"), problems)
@@ -185,7 +181,7 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
     if settings.get("tolerance") is not None:
         methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
     if not methods and len(problems.found) > before:
-        methods = {RANDOM: PRESETS[RANDOM]}  # the names are told
+        methods = {RANDOM: presets()[RANDOM]}  # the names are told
     needs_keep = any("tolerance" not in options for options in methods.values())
     plan = Plan(
         options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
@@ -224,8 +220,8 @@ def _margin(value: Any, problems: Problems) -> float:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    settings = read_settings(path)
-    known = [*PLAN_FIELDS, *FinetuneConfig.__dataclass_fields__]
+    settings = migrated(read_settings(path))
+    known = [*PLAN_FIELDS, *DEFAULTS]
     problems = Problems()
     for name in sorted(settings.keys() - set(known), key=str):
         problems.add(unknown("option", name, known))

@@ -20,6 +20,7 @@ from datadiet.config import DATA_HELP, flag_name
 from datadiet.errors import ArgumentError
 from datadiet.jobs.score_config import BASE_MODEL, PASSES, TRAINING, ScoreConfig
 from datadiet.jobs.select import READING
+from datadiet.registry import split_calls
 from datadiet.types import Json, Listener, Silent
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def request_from(
         >>> request_from("el2n, vog", {"data": "snips"}, {"task": "intent-slot"}, Path("scores.parquet")).scores
         ('el2n', 'vog')
     """
-    named = None if scores is None else tuple(name.strip() for name in scores.split(",") if name.strip())
+    named = None if scores is None else tuple(name.strip() for name in split_calls(scores) if name.strip())
     rest = {name: value for name, value in options.items() if name != "task"}
     return ScoreConfig(task=options.get("task"), scores=named, output=output, options=rest, **given)
 
@@ -144,7 +145,10 @@ def score(
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     scores: Annotated[
         str | None,
-        typer.Option(help="Comma-separated names of datadiet methods; by default el2n, and a run's training dynamics."),
+        typer.Option(
+            help='Comma-separated, such as el2n,"prototypes(clusters=500)"; '
+            "by default el2n, and a run's training dynamics."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option(help="A .parquet file; or .jsonl or .csv, for people. Required.")
@@ -168,10 +172,6 @@ def score(
     ] = None,
     encoder: Annotated[str | None, typer.Option(help="Embeds the texts; the model at hand by default.")] = None,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep the class probabilities.")] = False,
-    score_options: Annotated[
-        str | None,
-        typer.Option(help="Options of the scores, such as prototypes.clusters=500,length.unit=characters."),
-    ] = None,
     max_length: Annotated[int | None, typer.Option(help="Tokens per text; by default as it was trained.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
     as_json: AsJson = False,
@@ -183,7 +183,7 @@ def score(
         given = settings_given(options, lambda name: name in options and is_given(ctx, name))
         named = {"data": data, "model": model, "epochs": epochs, "base_model": base_model, "run": run}
         named |= {"folds": folds, "teacher": teacher, "holdout": holdout, "encoder": encoder}
-        named |= {"probabilities": probabilities, "score_options": score_options}
+        named |= {"probabilities": probabilities}
         request = request_from(scores, named | {"max_length": max_length, "force": force}, given, output)
         with display_for(stdout(), as_json, title="score") as listener:
             found = run_score(request, listener)

@@ -20,9 +20,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from datadiet.catalogue import KINDS, Method
 from datadiet.compare.verdict import energy_words, three_digits
 from datadiet.formatting import clock, epoch_span, number, percent, shown
+from datadiet.registry import KINDS, Method
 from datadiet.types import EpochForecast, Forecast, Json
 
 ACCOUNTS = {
@@ -192,7 +192,7 @@ def methods_table(methods: Iterable[Method]) -> RenderableType:
     """Every method under its kind: formula, needs, cost, paper.
 
     Args:
-        methods: In the order of `catalogue.METHODS`.
+        methods: In the order of the index.
     """
     table = Table.grid(padding=(0, 2))
     table.add_column(no_wrap=True)
@@ -206,11 +206,20 @@ def methods_table(methods: Iterable[Method]) -> RenderableType:
 
 
 def _method_lines(method: Method) -> Text:
-    lines = Text.assemble(method.formula, ("\nneeds ", "dim"), method.needs, ("; costs ", "dim"), method.cost)
-    for word, text in (("from", method.paper), ("known to lose", method.loses)):
+    options = ", ".join(f"{option.name}={option.default}" for option in method.options.values())
+    facts = {"reads": method.inputs, "costs": method.cost, "options": options, "from": method.paper}
+    lines = Text(method.formula)
+    for word, text in {**facts, "known to lose": method.loses, "measured": _evidence(method)}.items():
         if text:
             lines.append(f"\n{word} ", style="dim").append(text)
     return lines
+
+
+def _evidence(method: Method) -> str:
+    """Where the quality of a method stands beside random; only of what a comparison can rank."""
+    if method.kind not in ("score", "select", "in_batch", "preset", "history"):
+        return ""
+    return f"docs/benchmarks.md#{method.evidence}" if method.evidence else "not yet measured here"
 
 
 def prediction_table(line: Mapping[str, Any]) -> RenderableType:

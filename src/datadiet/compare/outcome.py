@@ -233,7 +233,7 @@ def _check_same(states: Sequence[CellState]) -> None:
 
 
 def _metric(wanted: str | None, task: str, states: Sequence[CellState]) -> str:
-    name = wanted or run_folder.MAIN_METRIC[task]
+    name = wanted or run_folder.main_metric(task)
     known = sorted(tested(states[0]))
     if name not in known or name in LOWER_IS_BETTER:
         allowed = ", ".join(other for other in known if other not in LOWER_IS_BETTER)

@@ -8,27 +8,18 @@ What is wrong with a comparison, as far as it can be told without its data and w
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from datadiet.catalogue import (
-    DYNAMIC_SCORES,
-    GEOMETRY_SCORES,
-    GEOMETRY_SELECTORS,
-    GRADIENT_SCORES,
-    LOGIT_SCORES,
-    METHODS,
-    SELECTORS,
-    Method,
-)
-from datadiet.catalogue import IN_BATCH as IN_BATCH_METHODS
-from datadiet.config import FinetuneConfig, config_from
+from datadiet import registry
+from datadiet.config import DEFAULTS, OPTIONS, FinetuneConfig, config_from, migrated
 from datadiet.diet.forecast import schedule_problems
 from datadiet.diet.schedule import Schedule, parse_keep
 from datadiet.errors import ArgumentError, Problems, UserError, unknown
-from datadiet.selectors import IN_BATCH
+from datadiet.registry import Method
 from datadiet.store import run_folder
 
 FULL, SHORT, RANDOM, DIET = "full", "short", "random", "diet"
@@ -36,59 +27,107 @@ BASELINES = (FULL, RANDOM, SHORT)
 
 # Published methods have no guard against wrong labels, which `hardest` has by default.
 _HARDEST: dict[str, Any] = {"select": "hardest", "offset": 0.0}
-# A name of `--methods` stands for these options of `datadiet finetune`; `PRESETS` adds the names of the catalogue.
-_WRITTEN: dict[str, dict[str, Any]] = {
-    DIET: {},  # what `datadiet finetune` does by default
-    "hardest": {"score": "el2n", **_HARDEST},  # the same as `el2n`
-    "el2n_dropped": {"score": "el2n", **_HARDEST, "rescore": "dropped"},
-    "el2n_all": {"score": "el2n", **_HARDEST, "rescore": "all"},
-    "el2n_ema": {"score": "el2n", **_HARDEST, "history": "ema"},  # the same as `ucb`
-    "ucb": {"score": "el2n", **_HARDEST, "history": "ema"},
-    "el2n_guarded": {"score": "el2n", "select": "hardest", "offset": "auto"},
-    "aum": {"score": "aum", **_HARDEST},
-    "ccs": {"score": "aum", "select": "ccs"},
-    "infobatch": {"score": "cross_entropy", "select": "infobatch"},
-    "seta": {"score": "cross_entropy", "select": "seta"},
-    RANDOM: {"select": "random"},
-    "window": {"score": "el2n", "select": "window", "offset": 0.05},
-    "moderate": {"score": "moderate", "select": "moderate", "static": True},  # a score and its selector
-    "longest": {"score": "length", **_HARDEST, "static": True},
-    "vog": {"score": "vog", "select": "proportional", "static": True, "scores_from": FULL},
-    "distilled": {"select": "random", "teacher": FULL},
-    "static_random": {"select": "random", "static": True, "warmup_epochs": 0},
-    "static_el2n": {"score": "el2n", **_HARDEST, "static": True},
-}
-
-# What the options of a method follow from, by the part of the catalogue in which it stands. Not here: scores of two
-# models, which need a file of `datadiet score`.
-_ONCE = {"static": True}
-_BY_FAMILY: tuple[tuple[tuple[Method, ...], dict[str, Any]], ...] = (
-    (LOGIT_SCORES, _HARDEST),
-    (DYNAMIC_SCORES, _HARDEST),
-    (GRADIENT_SCORES, {**_HARDEST, **_ONCE, "scores_from": FULL}),
-    (GEOMETRY_SCORES, {**_HARDEST, **_ONCE}),
-    (SELECTORS, {"score": "el2n"}),
-    (GEOMETRY_SELECTORS, _ONCE),  # of values they read, if any, el2n is the default
-    (IN_BATCH_METHODS, {"score": "cross_entropy"}),
+_PRESETS = (
+    Method(
+        "preset",
+        "diet",
+        "the default of datadiet finetune: hardest by el2n, with the noise guard where each example has one class",
+        preset={},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "el2n_guarded",
+        "hardest by el2n with the noise guard",
+        preset={"score": "el2n", "select": "hardest", "offset": "auto"},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "el2n_dropped",
+        "hardest by el2n; the dropped examples are scored at each refresh",
+        preset={"score": "el2n", **_HARDEST, "rescore": "dropped"},
+    ),
+    Method(
+        "preset",
+        "el2n_all",
+        "hardest by el2n; every example is scored at each refresh",
+        paper="Attendu and Corbeil 2023, arXiv 2306.03208",
+        preset={"score": "el2n", **_HARDEST, "rescore": "all"},
+    ),
+    Method(
+        "preset",
+        "ucb",
+        "hardest by the upper confidence bound of el2n: history ema",
+        paper="Raju et al. 2021, arXiv 2111.12621",
+        preset={"score": "el2n", **_HARDEST, "history": "ema"},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "el2n_ema",
+        "another name for ucb",
+        preset={"score": "el2n", **_HARDEST, "history": "ema"},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "longest",
+        "the longest texts, chosen once",
+        paper="Zhao et al. 2024, arXiv 2402.04833",
+        preset={"score": "length", **_HARDEST, "static": True},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "distilled",
+        "random rows, with a loss that follows in part the run on everything",
+        paper="Hinton et al. 2015, arXiv 1503.02531",
+        preset={"select": "random", "teacher": FULL},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "static_random",
+        "random rows, chosen once, without a warm-up",
+        preset={"select": "random", "static": True, "warmup_epochs": 0},
+        evidence="methods",
+    ),
+    Method(
+        "preset",
+        "static_el2n",
+        "hardest by el2n, chosen once after the warm-up",
+        preset={"score": "el2n", **_HARDEST, "static": True},
+    ),
 )
-# `drop_quota` and `directed` need an option for each class, `top_reducible` a file of `datadiet score`
-_UNFINISHED = ("drop_quota", "directed", "top_reducible")
 
 
-def _presets() -> dict[str, dict[str, Any]]:
-    """One method for every score and selector that can run by its name alone, after those that are written out."""
-    made = {
-        method.name: {method.kind if method.kind == "score" else "select": method.name, **others}
-        for family, others in _BY_FAMILY
-        for method in family
-        if method.name not in _UNFINISHED
+def _family(method: Method) -> dict[str, Any]:
+    """What the name of a score or selector stands for in a comparison, by what the method needs."""
+    if method.kind == "in_batch":
+        return {"score": "cross_entropy", "select": method.name}
+    if method.kind == "select":
+        return {"select": method.name, **({"static": True} if "features" in method.needs else {"score": "el2n"})}
+    once = {} if {"forward"} & set(method.traits) or "history" in method.needs else {"static": True}
+    learned = {"scores_from": FULL} if {"model", "checkpoints"} & set(method.needs) and once else {}
+    return {"score": method.name, **_HARDEST, **once, **learned}
+
+
+@cache
+def presets() -> dict[str, dict[str, Any]]:
+    """The options of `datadiet finetune` that each name of `--methods` stands for.
+
+    Example:
+        >>> presets()["ccs"]
+        {'select': 'ccs', 'score': 'aum'}
+    """
+    named = [method for kind in ("score", "select", "in_batch", "preset") for method in registry.methods(kind)]
+    return {
+        method.name: {**({} if method.kind == "preset" else _family(method)), **method.preset}
+        for method in named
+        if method.preset is not None
     }
-    return {**made, **_WRITTEN}
 
-
-PRESETS: dict[str, dict[str, Any]] = _presets()
-# methods that are no name of a score or selector
-MIXED: tuple[str, ...] = tuple(name for name in _WRITTEN if name not in {method.name for method in METHODS})
 
 OTHERS = "Any other combination is written out in YAML (--config), as mine: {score: aum, select: stratified}."
 TOLERANCE = "tolerance"  # the method that `--tolerance` adds
@@ -96,17 +135,7 @@ TOLERANCE = "tolerance"  # the method that `--tolerance` adds
 # which the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
-METHOD_FIELDS: tuple[str, ...] = (
-    "score",
-    "score_options",
-    "select",
-    "select_options",
-    "offset",
-    "epsilon",
-    "static",
-    "history",
-)
-METHOD_FIELDS += ("rescore", "combine", "teacher", "teacher_temperature")
+METHOD_FIELDS = tuple(name for name, one in OPTIONS.items() if one.method)
 # options of a method that may say `full`: the run on everything with the same seed
 OF_A_RUN = ("teacher", "scores_from")
 LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
@@ -114,7 +143,7 @@ LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
 
 def compare_fields() -> list[str]:
     """The options of `datadiet finetune` that all runs of a comparison share."""
-    return [name for name in FinetuneConfig.__dataclass_fields__ if name not in LEFT_OUT]
+    return [name for name in OPTIONS if name not in LEFT_OUT]
 
 
 def listed(text: str) -> list[str | float]:
@@ -139,7 +168,6 @@ def _number(text: str) -> str | float:
 _SCHEDULE = ("warmup_epochs", "refresh_every", "anneal_epochs", "static", "epochs")
 _REFRESHES = ("refresh_every", "static")
 _BATCH = ("batch_size", "gradient_accumulation")
-_DEFAULTS = {entry.name: entry.default for entry in fields(FinetuneConfig)}
 
 
 @dataclass(frozen=True)
@@ -227,7 +255,7 @@ class Plan:
         return FULL if FULL in [self._named(method).get(option) for option in OF_A_RUN] else None
 
     def _named(self, method: str) -> Mapping[str, Any]:
-        return self.methods.get(method) or PRESETS.get(method, {})
+        return self.methods.get(method) or presets().get(method, {})
 
     def cells(self) -> list[Cell]:
         """Every run, seed by seed, so that a machine that drifts hits all methods alike."""
@@ -265,11 +293,11 @@ class Plan:
 
     def _schedule_options(self, method: str) -> dict[str, Any]:
         options = self.options_of(method)
-        return {name: options.get(name, _DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
+        return {name: options.get(name, DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
 
     def _in_batch(self, method: str) -> bool:
         """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
-        return self.options_of(method).get("select") in IN_BATCH
+        return self.options_of(method).get("select") in registry.names("in_batch")
 
     def short_of(self, method: str, keep: float | str | None) -> str | None:
         """The name of the `short` that has as many steps as a method; None where there is none."""
@@ -370,25 +398,23 @@ def methods_read(
     """The methods that are right; what is wrong with the others is noted."""
     found: dict[str, dict[str, Any]] = {}
     for entry in names:
-        written = entry if isinstance(entry, Mapping) else {entry: PRESETS.get(str(entry))}
+        written = entry if isinstance(entry, Mapping) else {entry: presets().get(str(entry))}
         for name, options in written.items():
-            if options is None and name not in PRESETS:
-                problems.add(f"{unknown('method', name, PRESETS)} {OTHERS}")
+            if options is None and name not in presets():
+                problems.add(f"{unknown('method', name, presets())} {OTHERS}")
             elif not isinstance(options, Mapping):
                 problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
             elif name in found:
                 problems.add(f"the method {name!r} is named twice.")
             else:
-                found[str(name)] = dict(options)
-    named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in PRESETS]
+                found[str(name)] = migrated(options)
+    named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in presets()]
     for one, two in combinations(dict.fromkeys(named), 2):
         problems.check(
-            PRESETS[one] != PRESETS[two], f"{one!r} and {two!r} are the same method under two names: give one of them."
+            presets()[one] != presets()[two],
+            f"{one!r} and {two!r} are the same method under two names: give one of them.",
         )
     return found
-
-
-_OPTIONS = tuple(FinetuneConfig.__dataclass_fields__)
 
 
 def check_plan(plan: Plan, *, metric: Any = None) -> None:
@@ -404,14 +430,14 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
     problems = Problems()
     for name in OWN:
         problems.check(name not in plan.options, f"{name} is set by the comparison itself: leave it out.")
-    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(PRESETS)}. {OTHERS}")
+    problems.check(bool(plan.methods), f"no method is compared. Allowed: {', '.join(presets())}. {OTHERS}")
     for name, options in plan.methods.items():
         problems.check(
             name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
         )
         for option in options:
-            known = option in _OPTIONS and (option not in OWN or option in OF_A_RUN)
-            problems.check(known, unknown(f"option of {name}", option, _OPTIONS))
+            known = option in DEFAULTS and (option not in OWN or option in OF_A_RUN)
+            problems.check(known, unknown(f"option of {name}", option, DEFAULTS))
         problems.check(
             plan.after(name) is None or FULL in plan.baselines,
             f"{name} learns from the run on everything: leave {FULL} among the baselines.",
@@ -423,7 +449,7 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
     problems.check(plan.margin > 0, f"margin must be above 0 points, got {plan.margin}.")
     for keep in plan.keeps:
         _check_keep(keep, problems)
-    allowed = run_folder.METRICS.get(str(plan.options.get("task")))
+    allowed = run_folder.task_metrics(str(plan.options.get("task")))
     if metric is not None and allowed is not None:
         problems.choice("metric", metric, allowed)
     problems.found += _arm_problems(plan)
@@ -463,7 +489,7 @@ def _arms(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
     """The options of each arm that is no `short`, by its name; those that do not exist are left out."""
 
     def known(method: str, **more: Any) -> dict[str, Any]:
-        return {name: value for name, value in (plan.options_of(method) | more).items() if name in _OPTIONS}
+        return {name: value for name, value in (plan.options_of(method) | more).items() if name in DEFAULTS}
 
     if FULL in plan.baselines:
         yield FULL, on_everything(known(FULL))

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError
+from datadiet.registry import Method
 
 HASHES = 64
 # a pair at the threshold is found with at least this probability; one above it nearly always
@@ -35,6 +36,27 @@ _CHUNK = 20_000  # texts hashed at a time
 _NEIGHBOURS = 4  # of a bucket, each member is compared with its first and with so many before it
 
 Rows = NDArray[np.int64]
+
+_DEDUPE = (
+    Method(
+        "dedupe",
+        "exact",
+        "one row per text, case and spacing aside; the first with the most common label",
+        paper="ours",
+        inputs="texts, labels",
+        cost="O(n)",
+        loses="where the frequency of a text is information, unless it becomes a weight (--dedupe-weights)",
+    ),
+    Method(
+        "dedupe",
+        "near",
+        "one row per group of Jaccard similarity >= near of character 4-grams: MinHash, banded, each pair checked",
+        paper="Broder 1997; Lee et al. 2022, arXiv 2107.06499",
+        inputs="texts, labels",
+        cost="about O(n)",
+        loses="templates with one word changed are near repeats too",
+    ),
+)
 
 
 def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:

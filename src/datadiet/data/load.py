@@ -15,11 +15,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from datadiet import registry
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import check_columns
 from datadiet.data.duplicates import text_keys
 from datadiet.data.readers import read_file
-from datadiet.data.schema import TASKS, Columns, Dataset, Examples, fingerprint
+from datadiet.data.schema import Columns, Dataset, Examples, fingerprint
 from datadiet.data.sources import find
 from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
@@ -312,8 +313,8 @@ def _check_arguments(
     separator: str = "|",
 ) -> None:
     problems = Problems()
-    problems.choice("task", task, TASKS)
-    if task in TASKS:
+    problems.choice("task", task, registry.names("task"))
+    if registry.find("task", task) is not None:
         problems.found += check_columns(columns, task).found
     problems.whole("seed", seed)
     problems.share("dev_share", dev_share)

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field, fields, replace
 
 from datadiet.errors import DataError
 
-JOINT, TAGGER, MULTI_LABEL = "intent-slot", "token-classification", "multi-label"
-TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
-
 
 @dataclass(frozen=True)
 class Columns:
@@ -108,7 +105,7 @@ class Dataset:
 
     Attributes:
         name: `snips`, a hub name, or the folder's own name; never a path.
-        task: One of `TASKS`.
+        task: A name of `datadiet methods`, kind task.
         splits: `train` and `dev`, perhaps `test`; MNLI has `dev_mismatched` and `test_mismatched` beside them.
         label_names: Class names of train, sorted, integers as integers; the position is the model's class number.
             Empty for regression and `token-classification`.

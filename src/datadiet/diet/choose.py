@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError
-from datadiet.selectors import NEEDS, OPTIONS, SELECTORS
+from datadiet.registry import find, load, parse_call
 from datadiet.selectors.quotas import with_floor
 from datadiet.types import EpochPlan, Selection
 
@@ -20,8 +20,8 @@ Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Known:
-    """What is known of the training rows beside their values; every part may be missing.
+class SelectorContext:
+    """What a selector may go by beside the values of the rows; every part may be missing.
 
     Attributes:
         groups: int64 `(n,)`, the class of each row.
@@ -35,8 +35,8 @@ class Known:
     recalls: Mapping[int, float] | None = None
     scale: float | None = None
 
-    def of(self, rows: Rows) -> Known:
-        """What is known of some rows, int64 `(m,)`."""
+    def of(self, rows: Rows) -> SelectorContext:
+        """The same of some rows, int64 `(m,)`."""
         groups = None if self.groups is None else self.groups[rows]
         return replace(self, groups=groups, features=None if self.features is None else self.features[rows])
 
@@ -85,62 +85,66 @@ def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.
     return None if num_rows == 0 or (found == found[0]).all() else found
 
 
-class Chooser:
-    """Chooses so many rows by their values.
+class BoundSelector:
+    """A selector with its options and the seed of a run.
 
     Args:
-        select: A name of `datadiet.selectors.SELECTORS`, or a function of the same form.
-        options: Of the selector, by name.
+        select: A name, or a function of the common form of `datadiet.selectors`.
+        options: Of the selector, by name; a selector inside it by its name.
         floor: Least number of rows of each class; 0 = none.
         seed: Of ties and random choices.
 
     Attributes:
-        needs: What the selector cannot do without, of `groups`, `features` and `recalls`.
+        needs: What it cannot do without, of `groups`, `features` and `recalls`.
     """
 
     def __init__(self, select: str | Selector, *, options: Mapping[str, Any], floor: int, seed: int) -> None:
-        held = {name: _selector(value) if name == "select" else value for name, value in options.items()}
-        chosen: Selector = partial(SELECTORS[select], **held) if isinstance(select, str) else select
+        method = find("select", select) if isinstance(select, str) else None
+        given = {name: _selector(value) if name == "select" else value for name, value in options.items()}
+        chosen: Selector = select if not isinstance(select, str) else partial(load("select", select), **given)
         self._select = with_floor(chosen, floor) if floor else chosen
-        needs = set(NEEDS.get(select, ())) - set(held) if isinstance(select, str) else set()
-        self._takes = (set(OPTIONS[select]) | needs) - set(held) if isinstance(select, str) else set()
+        needs = set() if method is None else set(method.needs) - set(given)
+        self._takes = set() if method is None else (set(method.options) | needs) - set(given)
         self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
         self._seed = seed
 
-    def check(self, known: Known) -> None:
+    def check(self, context: SelectorContext) -> None:
         """Refuse to choose without what the selector needs.
 
         Raises:
             ArgumentError: Names what is missing, and where it comes from.
         """
         for name in self.needs:
-            if name != "recalls" and getattr(known, name) is None:
+            if name != "recalls" and getattr(context, name) is None:
                 raise ArgumentError(_MISSING[name])
 
-    def choose(self, values: NDArray[np.float32], count: int, *, epoch: int, known: Known = Known()) -> Selection:
+    def choose(
+        self, values: NDArray[np.float32], count: int, *, epoch: int, context: SelectorContext = SelectorContext()
+    ) -> Selection:
         """Rows by their values.
 
         Args:
             values: float32 `(n,)`, larger = harder; +inf = never seen.
             count: How many, exactly.
             epoch: The first that trains on them.
-            known: What else there is to go by.
+            context: What the selector may go by beside the values.
 
         Returns:
             Exactly `count` rows, with loss weights where the selector gives them.
 
         Raises:
-            ArgumentError: If the selector needs recalls, and no dev split has been judged.
+            ArgumentError: If the selector needs recalls, and no dev split has been evaluated.
         """
-        if "recalls" in self.needs and known.recalls is None:
+        if "recalls" in self.needs and context.recalls is None:
             raise ArgumentError(_MISSING["recalls"])
-        wanted = {"features": known.features, "recalls": known.recalls, "scale": known.scale}
-        options = {name: wanted[name] for name in ("features", "recalls", "scale") if name in self._takes}
-        return self._select(values, count, seed=self._seed, epoch=epoch, groups=known.groups, **options)
+        extra = {"features": context.features, "recalls": context.recalls, "scale": context.scale}
+        options = {name: extra[name] for name in extra if name in self._takes}
+        return self._select(values, count, seed=self._seed, epoch=epoch, groups=context.groups, **options)
 
     def draw(self, number: int, count: int, *, epoch: int) -> Rows:
-        """Rows at random, int64 `(count,)`, of so many: where nothing is known of them yet."""
-        return SELECTORS["random"](np.zeros(number), count, seed=self._seed, epoch=epoch).rows
+        """Rows at random, int64 `(count,)`, of so many: where nothing is recorded of them yet."""
+        random: Selector = load("select", "random")
+        return random(np.zeros(number), count, seed=self._seed, epoch=epoch).rows
 
 
 _MISSING = {
@@ -151,5 +155,8 @@ _MISSING = {
 
 
 def _selector(value: object) -> object:
-    """A selector inside another one may be given by its name."""
-    return SELECTORS[value] if isinstance(value, str) else value
+    """A selector inside another one may be given by its name, with options of its own."""
+    if not isinstance(value, str):
+        return value
+    name, options = parse_call(value)
+    return partial(load("select", name), **options) if options else load("select", name)

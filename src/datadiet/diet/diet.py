@@ -1,6 +1,4 @@
-"""The state of a diet as arrays and plain values: the parts of it put together, and taken apart again.
-
-The diet: score, history, selector, schedule and store behind the one stateful object of the library.
+"""The diet: score, history, selector, schedule and store behind the one stateful object of the library.
 
 It knows nothing of trainers. Whoever trains calls, in this order: `begin` once; before each epoch `absorb` (what the
 last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pass saw), then `plan`; in each step
@@ -11,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +19,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.diet.choose import Known, Rows, checked_row_weights, weighed
-from datadiet.diet.options import DietOptions, checked_values
+from datadiet.config import DietConfig
+from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, weighed
+from datadiet.diet.options import DietOptions, checked_values, config_of, resolve
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
-from datadiet.diet.tolerance import Decider, Tolerance
-from datadiet.diet.values import MOMENT, CurrentValues, TrainingValues
+from datadiet.diet.tolerance import Tolerance, ToleranceController
+from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError
-from datadiet.noise.guard import Watch
+from datadiet.noise.guard import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values
-from datadiet.types import EpochPlan, Json, Scores, Signals, Source
+from datadiet.types import EpochPlan, Forecast, Json, Scores, Signals, Source
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 
@@ -65,49 +64,23 @@ def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | No
     return EpochPlan(epoch, np.array(arrays[_ROWS]), full=full, round=round_, weights=weights)
 
 
-class Diet(DietOptions):
-    """Train on the examples that still teach something.
+class Diet:
+    """Train on the examples that are still hard for the model.
 
-    After `warmup_epochs` on everything, every `refresh_every` epochs the examples are scored and the share `keep` is
-    chosen by the selector; the others rest until a later refresh brings them back.
+    After `warmup_epochs` on everything, every `refresh_every` epochs the examples are scored and the selector keeps the
+    share `keep`; the others are skipped until a later refresh re-admits them.
 
     Args:
-        score: A name of `datadiet.scores.SCORES`, or a function `(logits, labels, *, mask=None) -> values`.
-        select: A name of `datadiet.selectors.SELECTORS`, or a function
-            `(values, count, *, seed, epoch, groups=None) -> Selection`.
-        keep: Share kept, in (0, 1]; or a step-down `{epoch: share}`, in force from the first refresh at that epoch.
-        tolerance: Instead of `keep`: points of the dev metric that may be lost. How many rows each cycle trains on is
-            then decided by the scores, with the dev metric as a guard (`datadiet.diet.tolerance`); `judge` must be told
-            that metric after every epoch, which `DietTrainer` and `datadiet finetune` do.
-        combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
-            `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
-        history: `last`, `mean`, `ema`, or one of `datadiet.scores.history` with its options.
-        warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
-        refresh_every: Epochs from one selection to the next: 2, or 1 with a tolerance, unless said otherwise.
-        anneal_epochs: Last epochs on everything.
-        static: Choose once, after the warm-up.
-        rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass, values come from the
-            training forward (dropout on), brought to one moment (`datadiet.diet.values`), and an example never seen is
-            taken first; `dropped`: those that did not train
-            since the last refresh; `all`: every example, as in the paper.
-        offset: Share of the very hardest set aside as suspected noise (`hardest`, `window`); or `auto`: the rows whose
-            labels contradict what the model is sure of, as many as that says (`datadiet.noise.guard`), with any
-            selector. By default `auto` for `hardest` where each example has one class, else 0; `offset=0.0` is the
-            published rule.
-        epsilon: Share drawn at random among the rest (`epsilon` only).
-        floor: Least number of examples kept of each class; a class that has fewer is refused.
-        select_options: Options of the selector beyond these, by name, e.g. `{"beta": 0.2}` of `ccs`; see
-            `datadiet.selectors.OPTIONS`. A selector inside another one may be given by its name.
-        score_options: Options of the score, by name, where it has some: `{"burn_out": 2}` of training dynamics; of a
-            score of whole training sets they say how the values are made, which `datadiet finetune` does. See
-            `datadiet.suitable.SCORE_OPTIONS`.
-        scores_from: A run folder whose last values choose the first cycle, matched by id, new examples first; goes
-            with `warmup_epochs=0`.
+        config: The options as a `datadiet.config.DietConfig`.
         signals: `(outputs, batch) -> Signals`, for models whose outputs are not recognised.
-        seed: Of ties, random choices and the order of examples.
+        options: Or the options as keywords; see `datadiet.config.DietConfig` for each.
+
+    Attributes:
+        options: The options, checked, with the defaults that depend on other options. They never change.
+        recalls: Recall of each class on the dev split, by class number, set by whoever evaluates it.
 
     Raises:
-        ArgumentError: All problems with the arguments at once.
+        ArgumentError: All problems with the options at once.
 
     Example:
         >>> diet = Diet(score="el2n", select="hardest", keep=0.5, warmup_epochs=1, refresh_every=2, seed=13)
@@ -119,15 +92,45 @@ class Diet(DietOptions):
     learning rate; the values without a pass are ours.
     """
 
-    recalls: Mapping[int, float] | None = None  # of each class on the dev split, where somebody judges it
-    watch: Watch | None = None  # with offset="auto", while a run goes on
-    decider: Decider | None = None  # with a tolerance, while a run goes on
+    recalls: Mapping[int, float] | None = None
+    noise_monitor: NoiseMonitor | None = None  # with offset="auto", while a run goes on
+    tolerance_controller: ToleranceController | None = None  # with a tolerance, while a run goes on
     _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
+    _guarded: bool | None = None  # whether the guard is on, once the data are known
+
+    def __init__(
+        self,
+        config: DietConfig | DietOptions | None = None,
+        *,
+        signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
+        **options: Any,
+    ) -> None:
+        if config is not None and options:
+            raise ArgumentError(f"give a config or options, not both; got both: {', '.join(options)}.")
+        given = config_of(options) if config is None else config
+        self.options = given if isinstance(given, DietOptions) else resolve(given)
+        self.signals = signals
+
+    def forecast(
+        self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
+    ) -> Forecast:
+        """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
+        return self.options.forecast(num_examples, epochs=epochs, batch=batch, lengths=lengths)
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
-        return {**super().describe(), "row_weights": self._row_weights is not None}
+        offset = {} if self._guarded is None else {"offset": "auto" if self._guarded else self._share_excluded}
+        return {**self.options.describe(), **offset, "row_weights": self._row_weights is not None}
+
+    @property
+    def guarded(self) -> bool:
+        """Whether the label-noise guard is on; before a run, whether it will be where each example has one class."""
+        return self.options.offset == "auto" if self._guarded is None else self._guarded
+
+    @property
+    def _share_excluded(self) -> float:
+        return self.options.offset if isinstance(self.options.offset, float) else 0.0
 
     # ---- a run ----
 
@@ -169,54 +172,60 @@ class Diet(DietOptions):
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
         self._row_weights = checked_row_weights(row_weights, num_examples)
-        self._known = Known(groups, features)
-        self._chooser = self._new_chooser()
-        self._chooser.check(self._known)
-        if self._guard_where_possible:
-            self.offset = 0.0 if groups is None else "auto"
+        options = self.options
+        self._context = SelectorContext(groups, features)
+        self._selector = options.selector()
+        self._selector.check(self._context)
+        self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
         if self._guarded and groups is None:
             raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
-        self.watch = Watch(groups) if self._guarded and groups is not None else None
-        planned = self.schedule_for(num_examples, epochs=epochs, batch=batch)
+        self.noise_monitor = NoiseMonitor(groups) if self._guarded and groups is not None else None
+        planned = options.schedule(num_examples, epochs=epochs, batch=batch)
         sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
-        self.check_floor(sizes, planned)
+        options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):
-            planned = replace(planned, least=self.floor * len(sizes))
+            planned = replace(planned, least=options.config.floor * len(sizes))
         self._planned: BaseSchedule = planned
-        self.decider = None
-        if self.tolerance is not None and isinstance(planned, AdaptiveSchedule):
-            self.decider = Decider(Tolerance(self.tolerance), planned)
+        self.tolerance_controller = None
+        if options.config.tolerance is not None and isinstance(planned, AdaptiveSchedule):
+            self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), planned)
         self._regression = False
-        self._training = TrainingValues(num_examples, self.columns)
-        self._current = CurrentValues(num_examples, self.measure.history, every=self.measure.kind == "dynamics")
+        self._training = EpochBuffer(num_examples, self.columns)
+        self._current = LatestValues(num_examples, options.score.history, every=options.score.kind == "dynamics")
         self.round = 0
         self._plan: EpochPlan | None = None
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
             self.load_state_dict(*state)
-        elif self.scores_from is not None and values is None:
-            self._start_from(Path(self.scores_from), ids)
-        elif values is not None and not self.in_batch:
+        elif options.config.scores_from is not None and values is None:
+            self._start_from(Path(options.config.scores_from), ids)
+        elif values is not None and not options.in_batch:
             self._current.take(np.arange(num_examples), checked_values(values, num_examples))
-        elif self.measure.kind == "given" and not self.in_batch:
+        elif options.score.kind == "given" and not options.in_batch:
             raise ArgumentError(
-                f"the score {self.measure.name!r} is not made while training: give its values, or scores_from."
+                f"the score {options.score.name!r} is not made while training: give its values, or scores_from."
             )
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
 
     def lacks_recalls(self, epoch: int) -> bool:
         """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
-        return "recalls" in self._chooser.needs and self.recalls is None and self.schedule.is_refresh(epoch)
+        return "recalls" in self._selector.needs and self.recalls is None and self.schedule.is_refresh(epoch)
 
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
         # not before epoch 0: a head that has not trained knows nothing
         if epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
-        if self.rescore == "none":  # what rests as suspected noise is looked at again, so that it can come back
-            return np.empty(0, np.int64) if self.watch is None else self.watch.unheard()
-        return np.flatnonzero(~self._current.fresh) if self.rescore == "dropped" else np.arange(len(self._current))
+        if (
+            self.options.config.rescore == "none"
+        ):  # what rests as suspected noise is looked at again, so that it can come back
+            return np.empty(0, np.int64) if self.noise_monitor is None else self.noise_monitor.rows_to_recheck()
+        return (
+            np.flatnonzero(~self._current.fresh)
+            if self.options.config.rescore == "dropped"
+            else np.arange(len(self._current))
+        )
 
     def observe(self, rows: Tensor, signals: Signals, *, epoch: int) -> None:
         """Take the values of a training batch from its own forward pass.
@@ -236,7 +245,7 @@ class Diet(DietOptions):
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*self.measure.columns, *(OF_LABEL if self._guarded else ()), MOMENT)
+        return (*self.options.score.columns, *(OF_LABEL if self.guarded else ()), MOMENT)
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -250,12 +259,12 @@ class Diet(DietOptions):
         """Take in values: of this process' `drain`, gathered from all processes, or of a scoring pass."""
         if not len(scores.rows):
             return
-        if scores.source == "pass" or self.rescore != "all":
+        if scores.source == "pass" or self.options.config.rescore != "all":
             moments = scores.values[MOMENT] if scores.source == "train" else None
-            if (values := self.measure.read(scores.values)) is not None:
+            if (values := self.options.score.read(scores.values)) is not None:
                 self._current.take(scores.rows, values, moments=moments)
-        if self.watch is not None:
-            self.watch.take(scores)
+        if self.noise_monitor is not None:
+            self.noise_monitor.take(scores)
         if self._tables is not None:
             self._tables.scores.append(scores)
 
@@ -267,10 +276,10 @@ class Diet(DietOptions):
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
-        if self.watch is not None:
-            self.watch.review(epoch)
-        if self.decider is not None and self.decider.schedule.is_refresh(epoch):
-            plan = weighed(self._decide(epoch, self.decider), self._row_weights)
+        if self.noise_monitor is not None:
+            self.noise_monitor.review(epoch)
+        if self.tolerance_controller is not None and self.tolerance_controller.schedule.is_refresh(epoch):
+            plan = weighed(self._decide(epoch, self.tolerance_controller), self._row_weights)
         elif self.schedule.is_full(epoch):
             plan = weighed(self._everything(epoch), self._row_weights)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
@@ -285,12 +294,12 @@ class Diet(DietOptions):
     @property
     def schedule(self) -> BaseSchedule:
         """Of the run that has begun; with a tolerance, as it is decided so far."""
-        return self._planned if self.decider is None else self.decider.schedule
+        return self._planned if self.tolerance_controller is None else self.tolerance_controller.schedule
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
         """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
-        if self.decider is not None:
-            self.decider.judge(epoch, value, rows, correlation=correlation)
+        if self.tolerance_controller is not None:
+            self.tolerance_controller.judge(epoch, value, rows, correlation=correlation)
 
     def score_quantiles(self) -> dict[str, float]:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""
@@ -300,7 +309,7 @@ class Diet(DietOptions):
     def history(self) -> ScoreStore:
         """The score history: `diet.history.to_pandas()` has every value of every example."""
         if self._tables is None:
-            raise ArgumentError("the diet has no score history on this process: train with it first.")
+            raise ArgumentError("no score history yet: call train() first; only the main process keeps it.")
         return self._tables.scores
 
     # ---- state ----
@@ -308,14 +317,15 @@ class Diet(DietOptions):
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
         parts_of = {"current": self._current.state(), "training": self._training.state()}
-        arrays, numbers = joined(parts_of if self.watch is None else {**parts_of, "watch": self.watch.state()})
+        arrays, numbers = joined(
+            parts_of if self.noise_monitor is None else {**parts_of, "watch": self.noise_monitor.state()}
+        )
         planned, plan = plan_state(self._plan)
         arrays |= planned
         parts = (0, 0) if self._tables is None else self._tables.parts
-        return arrays, {
-            **numbers, "round": self.round, "run": self._run, **plan, "parts": parts,
-            "regression": self._regression, "decider": None if self.decider is None else self.decider.state(),
-        }  # fmt: skip
+        controller = self.tolerance_controller and self.tolerance_controller.state()
+        own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
+        return arrays, {**numbers, **plan, **own, "decider": controller}
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
         """Take up a state; the diet must have the same options and data.
@@ -329,10 +339,10 @@ class Diet(DietOptions):
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
-        if self.decider is not None:
-            self.decider.load(numbers["decider"])
-        if self.watch is not None:
-            self.watch.load(part(arrays, "watch"), numbers["watch"])
+        if self.tolerance_controller is not None:
+            self.tolerance_controller.load(numbers["decider"])
+        if self.noise_monitor is not None:
+            self.noise_monitor.load(part(arrays, "watch"), numbers["watch"])
         self._plan = plan_of(arrays, numbers)
 
     # ---- inside ----
@@ -340,15 +350,15 @@ class Diet(DietOptions):
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
         self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
-        return self.measure.recorded(signals, of_label=self._guarded)
+        return self.options.score.recorded(signals, of_label=self.guarded)
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
 
-    def _decide(self, epoch: int, decider: Decider) -> EpochPlan:
+    def _decide(self, epoch: int, controller: ToleranceController) -> EpochPlan:
         """How many rows, by the tolerance, and which."""
         values = self._current.close_round()
-        decider.decide(epoch, values)
+        controller.decide(epoch, values)
         full = self.schedule.is_full(epoch)
         plan = self._everything(epoch) if full else self._chosen(values, self.schedule.count(epoch), epoch)
         self.round += 1
@@ -357,23 +367,25 @@ class Diet(DietOptions):
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
-            return EpochPlan(epoch, self._chooser.draw(len(self._current), count, epoch=epoch), full=False)
+            return EpochPlan(epoch, self._selector.draw(len(self._current), count, epoch=epoch), full=False)
         plan = self._chosen(self._current.close_round(), count, epoch)
         self.round += 1
         return plan
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        known = replace(self._known, recalls=self.recalls, scale=self.measure.scale(regression=self._regression))
-        if self.watch is None:
-            chosen = self._chooser.choose(values, count, epoch=epoch, known=known)
+        context = replace(
+            self._context, recalls=self.recalls, scale=self.options.score.scale(regression=self._regression)
+        )
+        if self.noise_monitor is None:
+            chosen = self._selector.choose(values, count, epoch=epoch, context=context)
             return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
-        free = self.watch.free(count)
-        chosen = self._chooser.choose(values[free], count, epoch=epoch, known=known.of(free))
+        free = self.noise_monitor.candidates(count)
+        chosen = self._selector.choose(values[free], count, epoch=epoch, context=context.of(free))
         return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        known = last_values(run / "scores", self.measure.name)
+        known = last_values(run / "scores", self.options.score.name)
         keys = range(len(self._current)) if ids is None else ids
         found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
         rows = np.flatnonzero(np.isfinite(found))

@@ -132,7 +132,7 @@ def schedule_problems(config: FinetuneConfig) -> list[str]:
         ['the warm-up is longer than the training: warmup_epochs 9, epochs 5.']
     """
     try:
-        keep = parse_keep(config.keep)
+        keep = parse_keep(config.keep) if isinstance(config.keep, (str, int, float)) else dict(config.keep)
     except UserError:
         keep = 0.5
     shares = keep.values() if isinstance(keep, dict) else [keep]

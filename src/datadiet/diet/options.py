@@ -1,298 +1,72 @@
-"""Options of a selector or a score: from text, with class names, and into a method that chooses within each batch.
+"""The options of a diet, resolved: everything that follows from a `DietConfig` without data.
 
-The arguments of a diet, checked together.
-
-What a diet ranks by: a score of each forward pass, a quantity over all of them, or values given beforehand.
-
-What a diet is told, checked together, and what follows from that alone: its schedule, forecast and description.
+`resolve` checks a config and fills in the defaults that depend on other options. `DietOptions` never changes.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import yaml
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.diet.choose import Chooser, Known, Selector
+from datadiet.config import MOVED, DietConfig, moved_hint, option_problems
+from datadiet.diet.choose import BoundSelector, Selector, SelectorContext
 from datadiet.diet.forecast import forecast
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
-from datadiet.diet.tolerance import ZERO_WHEN_LEARNED, Tolerance
-from datadiet.errors import ArgumentError, Problems, percent_hint, unknown
-from datadiet.scores import SCORES
-from datadiet.scores.dynamics import DYNAMIC_SCORES, DynamicScore
-from datadiet.scores.embeddings import EMBEDDING_SCORES
-from datadiet.scores.history import HISTORIES, History
+from datadiet.diet.tolerance import Tolerance
+from datadiet.errors import ArgumentError, Problems, percent_hint
+from datadiet.registry import Method, find, format_call, load, names, parse_call, problems_of
+from datadiet.scores.dynamics import DynamicScore
+from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
-from datadiet.scores.reduce import COMBINATIONS, FREE, OF_LABEL, example_values, free_signals
-from datadiet.scores.text import TEXT_SCORES
-from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS
-from datadiet.selectors.in_batch import InBatch
+from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
 from datadiet.selectors.quotas import floor_problems
-from datadiet.suitable import score_option_problems
 from datadiet.types import Forecast, Json, Signals
 
-
-def parse_options(text: str, what: str = "select_options") -> dict[str, Any]:
-    """Options as one text: `name=value` with commas between, `name.key=value` for a mapping; or in braces as in YAML.
-
-    Args:
-        text: The options.
-        what: Whose they are, for errors.
-
-    Raises:
-        ArgumentError: For every part that is none.
-
-    Example:
-        >>> parse_options("beta=0.2,strata=20,directions.rude=easy,directions.polite=hard")
-        {'beta': 0.2, 'strata': 20, 'directions': {'rude': 'easy', 'polite': 'hard'}}
-        >>> parse_options("{clusters: 500, metric: cosine}")
-        {'clusters': 500, 'metric': 'cosine'}
-    """
-    if text.strip().startswith("{"):
-        return _from_yaml(text, what)
-    problems = Problems()
-    found: dict[str, Any] = {}
-    for part in text.split(","):
-        name, equals, value = (piece.strip() for piece in part.partition("="))
-        if not (name and equals and value):
-            problems.add(f"{what} needs name=value with commas between, got {part.strip()!r}.")
-            continue
-        outer, dot, key = name.partition(".")
-        if not dot:
-            found[outer] = _value(value)
-        elif isinstance(held := found.setdefault(outer, {}), dict):
-            held[key] = _value(value)
-        else:
-            problems.add(f"{what} gives {outer!r} a value and entries: give one of the two.")
-    problems.raise_any()
-    return found
-
-
-def _from_yaml(text: str, what: str) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(text)
-    except yaml.YAMLError:
-        found = None
-    if not isinstance(found, dict) or None in found.values():  # `{clusters=500}` is a name without a value
-        raise ArgumentError(f"{what} in braces must be {{name: value, ...}}, got {text.strip()!r}.")
-    return {str(name): value for name, value in found.items()}
-
-
-def _value(text: str) -> Any:
-    for kind in (int, float):
-        with suppress(ValueError):
-            return kind(text)
-    return {"true": True, "false": False}.get(text, text)
-
-
-def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """The options with class numbers in place of class names, where an option has an entry per class.
-
-    Raises:
-        ArgumentError: For a name that is no class.
-
-    Example:
-        >>> by_number({"directions": {"rude": "easy"}, "default": "hard"}, ["polite", "rude"])
-        {'directions': {1: 'easy'}, 'default': 'hard'}
-    """
-    numbers = {name: number for number, name in enumerate(names)}
-    problems = Problems()
-    found = dict(options)
-    for option, held in options.items():
-        if isinstance(held, Mapping):
-            for name in held:
-                problems.choice(f"class in {option}", str(name), numbers)
-            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
-    problems.raise_any()
-    return found
-
-
-def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> InBatch:
-    """A method that chooses within each batch.
-
-    Args:
-        select: A name of `datadiet.selectors.IN_BATCH`.
-        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share. Of
-            `multistage`, which finds the share itself, it is not asked.
-        options: Of the method, by name; they win over `keep`.
-
-    Raises:
-        ArgumentError: For options that it does not have, or that are out of range.
-    """
-    kind = IN_BATCH[select]
-    known = {name: held.default for name, held in inspect.signature(kind).parameters.items()}
-    problems = Problems()
-    for name in options:
-        if name not in known:
-            problems.add(unknown(f"option of {select}", name, known))
-    problems.raise_any()
-    share = float(keep) if isinstance(keep, (int, float)) else 1.0
-    usual = {"keep": share, "beta": max(0.0, 1 / share - 1) if share > 0 else 0.0}
-    given = {name: usual[name] for name in usual if name in known}
-    made: InBatch = kind(**{**given, **options})
-    return made
-
-
-TOLERANCE_SELECTORS = ("hardest", "epsilon")
-OFFSET_SELECTORS = ("hardest", "window")  # to another selector an offset would do nothing, and is refused
-
-
-def checked_keep(keep: float | str | Mapping[int, float], problems: Problems) -> float | dict[int, float]:
-    """A share, or a step-down of shares by epoch."""
-    try:
-        found = parse_keep(keep) if isinstance(keep, (str, int, float)) else dict(keep)
-    except ArgumentError as error:
-        problems.include(error)
-        return 1.0
-    for share in [found] if isinstance(found, (int, float)) else found.values():
-        problems.share("keep", share)
-    return found
-
-
-def check_tolerance(points: float, score: str, named: bool, select: str, problems: Problems) -> None:
-    """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
-    problems.check(
-        not named or score in ZERO_WHEN_LEARNED,
-        f"tolerance has no meaning for the score {score!r}; it goes with {', '.join(ZERO_WHEN_LEARNED)}.",
-    )
-    problems.check(
-        select not in SELECTORS or select in TOLERANCE_SELECTORS,
-        f"tolerance has no meaning for {select!r}; it goes with {' and '.join(TOLERANCE_SELECTORS)}.",
-    )
-    try:
-        Tolerance(points)
-    except ArgumentError as error:
-        problems.include(error)
-
-
-def check_alone(given: Mapping[str, object], problems: Problems) -> None:
-    """Note options that would do nothing beside a tolerance.
-
-    Args:
-        given: Their values by name.
-    """
-    usual = {"keep": 0.5}
-    for name, value in given.items():
-        problems.check(value == usual.get(name, 0), f"{name} has no effect with a tolerance: give one of the two.")
-
-
-def check_selector(
-    select: str | None,
-    keep: float | Mapping[int, float] | None,
-    options: Mapping[str, Any],
-    offset: float | str,
-    epsilon: float | None,
-    floor: int,
-    problems: Problems,
-) -> None:
-    """Note everything that is wrong with a selector and its options.
-
-    Args:
-        select: Its name; None for a function of the user's, which says itself what it takes.
-        keep, options, offset, epsilon, floor: As a diet takes them.
-    """
-    if select is not None:
-        problems.choice("selector", select, (*SELECTORS, *IN_BATCH))
-    problems.whole("floor", floor)
-    if isinstance(offset, str):
-        problems.check(offset == "auto", f"offset must be a share or 'auto', got {offset!r}.")
-    _check_shares(select, 0.0 if isinstance(offset, str) else offset, epsilon, problems)
-    check_select_options(select, options, floor, problems)
-    if select in IN_BATCH:
-        check_in_batch(str(select), keep, options, problems)
-        problems.check(not floor, f"floor has no effect on {select!r}, which chooses within each batch.")
-
-
-def _check_shares(select: str | None, offset: float, epsilon: float | None, problems: Problems) -> None:
-    """Note shares out of range, and shares that would do nothing with this selector."""
-    problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
-    if select is not None and offset:
-        problems.check(
-            select in OFFSET_SELECTORS, f"offset has no effect on {select!r}; it belongs to hardest and window."
-        )
-    problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to set aside.")
-    if epsilon is not None:
-        problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
-        own = select or "a selector of your own"
-        problems.check(select == "epsilon", f"epsilon has no effect on {own!r}; it belongs to 'epsilon'.")
-
-
-def check_select_options(select: str | None, given: Mapping[str, object], floor: int, problems: Problems) -> None:
-    """Note options that the selector does not have, and a floor under classes that have quotas.
-
-    Args:
-        select: Its name; None for a function of the user's, which says itself what it takes.
-        given: Its options by name.
-        floor: Rows per class.
-    """
-    if select is None or select not in OPTIONS:  # a method within batches checks its own
-        return
-    known = OPTIONS[select]
-    inner = given.get("select", known.get("select"))
-    allowed = {**known, **(OPTIONS.get(str(inner), {}) if isinstance(inner, str) else {})}
-    if floor and "groups" in NEEDS.get(select, ()):
-        problems.add(f"floor has no effect on {select!r}, which gives every class its places itself.")
-    for name in given:
-        if name not in allowed:
-            problems.add(unknown(f"option of {select}", name, allowed))
-    if isinstance(given.get("select"), str):
-        problems.choice("select", given["select"], SELECTORS)
-
-
-def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
-    """One number per training row.
-
-    Raises:
-        ArgumentError: If there are more or fewer, or some are not finite: names the first.
-    """
-    found = np.asarray(values, np.float32)
-    if found.shape != (num_examples,):
-        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
-    bad = np.flatnonzero(~np.isfinite(found))
-    if bad.size:
-        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
-    return found
-
-
-def check_in_batch(
-    select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any], problems: Problems
-) -> None:
-    """Note what cannot go with a method that chooses within each batch; see `batch_method`."""
-    problems.check(
-        not isinstance(keep, Mapping), f"keep must be one share for {select!r}: it has no cycles to step down with."
-    )
-    try:
-        batch_method(select, keep, options)
-    except ArgumentError as error:
-        problems.include(error)
-
+_RESCORE = (
+    Method(
+        "rescore",
+        "none",
+        "no extra pass: values seen while training, dropout on; an example never seen comes first",
+        paper="in the manner of Qin et al. 2024 (InfoBatch), arXiv 2303.04947",
+        inputs="the training forward",
+        cost="nothing",
+        loses="values have dropout and different ages; what has become of an example at rest is estimated",
+    ),
+    Method(
+        "rescore",
+        "dropped",
+        "score the dropped examples; kept ones have the value seen while training",
+        paper="ours",
+        inputs="one forward of the dropped",
+        cost="(1 - keep) * n forwards per refresh",
+        loses="values of two kinds in one ranking: with dropout of what trained, without of what rested",
+    ),
+    Method(
+        "rescore",
+        "all",
+        "score every example in eval mode",
+        paper="Attendu and Corbeil 2023, arXiv 2306.03208",
+        inputs="one forward of n",
+        cost="n forwards per refresh",
+        loses="in time, with a refresh every epoch: the passes eat much of what was saved",
+    ),
+)
 
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
 Values = NDArray[np.float32]
 
-# scores of a whole training set: their values are there before the training, or come from a file
-GIVEN_SCORES: tuple[str, ...] = (
-    *EMBEDDING_SCORES,
-    *TEXT_SCORES,
-    *("grand", "vog", "self_influence", "tracin"),  # of `datadiet.scoring`
-    *("negative_pvi", "reducible_loss", "teacher_el2n", "teacher_divergence"),  # of `datadiet.scores.two_models`
-)
-
 
 @dataclass(frozen=True)
-class Measure:
-    """How the values of a diet come about.
+class ScoreSpec:
+    """What a diet ranks by: how its values come about.
 
     Attributes:
         name: Of the score.
@@ -344,155 +118,70 @@ class Measure:
         return self.score is el2n and self.combine == "norm"
 
 
-def checked_measure(
-    score: str | ScoreFunction,
-    combine: str,
-    history: str | History,
-    problems: Problems,
-    options: Mapping[str, Any] = MappingProxyType({}),
-) -> Measure:
-    """The measure of a diet's options; what does not fit is noted.
-
-    Args:
-        score: A name, or a function of the form of `datadiet.scores.logits.Score`.
-        combine: A name of `datadiet.scores.reduce.COMBINATIONS`.
-        history: A name, or one of `datadiet.scores.history`.
-        problems: Takes what is wrong.
-        options: Of the score, by name.
-    """
-    history_name, chosen = _history(history, problems)
-    if not isinstance(score, str):
-        problems.check(not options, "score_options are for scores by name; a function has its own.")
-        name = getattr(score, "__name__", type(score).__name__)
-        needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
-        problems.check(
-            not needs, f"the score {name} needs {', '.join(sorted(needs))}, which training does not give it."
-        )
-        return Measure(name, "forward", combine, history_name, chosen, score)
-    if score in DYNAMIC_SCORES or score in GIVEN_SCORES:
-        problems.check(
-            history == "last", f"history has no effect with the score {score!r}, which has all rounds in it: leave it."
-        )
-    wrong = score_option_problems(score, options) if score in (*SCORES, *DYNAMIC_SCORES, *GIVEN_SCORES) else []
-    problems.found += wrong
-    if score in DYNAMIC_SCORES:
-        dynamic = DYNAMIC_SCORES[score]
-        started = dynamic.started(**({} if wrong else options))
-        return Measure(score, "dynamics", combine, "last", started, dynamic=dynamic)
-    if score in GIVEN_SCORES:
-        return Measure(score, "given", combine, "last", chosen)
-    problems.choice("score", score, (*SCORES, *DYNAMIC_SCORES, *GIVEN_SCORES))
-    return Measure(score, "forward", combine, history_name, chosen, SCORES.get(score, el2n))
-
-
-def _history(history: str | History, problems: Problems) -> tuple[str, History]:
-    """A history and its name."""
-    if not isinstance(history, str):
-        return "custom", history
-    problems.choice("history", history, HISTORIES)
-    return history, HISTORIES.get(history, HISTORIES["last"])()
-
-
-Rescore = Literal["all", "dropped", "none"]
-RESCORE: tuple[Rescore, ...] = ("all", "dropped", "none")
-
-_PLAIN: tuple[str, ...] = ("keep", "combine", "warmup_epochs", "refresh_every", "anneal_epochs", "static", "rescore")
-_PLAIN += ("offset", "epsilon", "floor", "select_options", "score_options", "seed")
-
-
+@dataclass(frozen=True)
 class DietOptions:
-    """The options of a diet, the same on every data set.
-
-    Args:
-        score, ...: Those of `datadiet.Diet`, which says what each means.
+    """What a diet does, on any data set.
 
     Attributes:
-        score, ...: As given, with the defaults that depend on other options filled in.
-        measure: What is ranked by: the score, the history and how heads are combined.
-        select_name: Of the selector, also where it is a function.
-
-    Raises:
-        ArgumentError: All problems with the arguments at once.
+        config: As it was given.
+        keep: Share kept, or shares by epoch; None with a tolerance.
+        combine: How the positions and heads of joint tasks become one value.
+        score: What is ranked by.
+        score_options: Of the score, by name.
+        select: Name of the selector, or a function.
+        select_options: Of the selector, by name.
+        offset: Share of the hardest that is excluded; `auto`: the label-noise guard excludes rows.
+        guard_by_default: Whether `auto` is a default, in force only where each example has one class.
+        refresh_every: Epochs from one selection to the next.
     """
 
-    def __init__(
-        self,
-        score: str | ScoreFunction = "el2n",
-        select: str | Selector = "hardest",
-        keep: float | str | Mapping[int, float] = 0.5,
-        *,
-        tolerance: float | None = None,
-        combine: str | None = None,
-        history: str | History = "last",
-        warmup_epochs: int = 1,
-        refresh_every: int | None = None,
-        anneal_epochs: int = 0,
-        static: bool = False,
-        rescore: Rescore = "none",
-        offset: float | Literal["auto"] | None = None,
-        epsilon: float | None = None,
-        floor: int = 0,
-        select_options: Mapping[str, Any] | None = None,
-        score_options: Mapping[str, Any] | None = None,
-        scores_from: str | Path | None = None,
-        signals: Callable[[Any, Mapping[str, Any]], Signals] | None = None,
-        seed: int = 0,
-    ) -> None:
-        problems = Problems()
-        self.keep = None if tolerance is not None else checked_keep(keep, problems)
-        self.combine = combine or ("mean" if select == "uncertain" else "norm")
-        self.select = select
-        self.select_name = select if isinstance(select, str) else getattr(select, "__name__", "selector")
-        problems.choice("combine", self.combine, COMBINATIONS)
-        self.score_options = dict(score_options or {})
-        self.measure = checked_measure(score, self.combine, history, problems, self.score_options)
-        problems.choice("rescore", rescore, RESCORE)
-        self.select_options = dict(select_options or {})
-        named = select if isinstance(select, str) else None
-        problems.whole("seed", seed)
-        # of nothing that trains on everything, and not of values that say nothing of what a model has learned
-        ranks = select == "hardest" and self.keep != 1.0 and self.measure.kind != "given"
-        self._guard_where_possible = offset is None and tolerance is None and ranks
-        self.offset: float | str = ("auto" if self._guard_where_possible else 0.0) if offset is None else offset
-        check_selector(named, self.keep, self.select_options, self.offset, epsilon, floor, problems)
-        problems.check(
-            scores_from is None or warmup_epochs == 0 or self.measure.kind == "given" or select in IN_BATCH,
-            "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
-        )
-        self.tolerance = tolerance
-        if tolerance is not None:
-            check_tolerance(tolerance, self.measure.name, isinstance(score, str), self.select_name, problems)
-            others = {"anneal_epochs": anneal_epochs, "static": static, "offset": self.offset}
-            check_alone({"keep": keep, **others}, problems)
-        problems.raise_any()
-        self.rescore, self.floor, self.seed = rescore, floor, seed
-        self.epsilon = 0.1 if epsilon is None and select == "epsilon" else epsilon
-        usual = REFRESH_EVERY if tolerance is None else AdaptiveSchedule.refresh_every
-        self.refresh_every = usual if refresh_every is None else refresh_every
-        self.warmup_epochs, self.anneal_epochs = warmup_epochs, anneal_epochs
-        self.static, self.scores_from, self.signals = static, scores_from, signals
+    config: DietConfig
+    keep: float | Mapping[int, float] | None
+    combine: str
+    score: ScoreSpec
+    score_options: Mapping[str, Any]
+    select: str | Selector
+    select_options: Mapping[str, Any]
+    offset: float | str
+    guard_by_default: bool
+    refresh_every: int
 
     @property
-    def _guarded(self) -> bool:
-        """Whether wrong labels are looked for."""
-        return self.offset == "auto"
+    def select_name(self) -> str:
+        """The name of the selector, also where it is a function."""
+        return self.select if isinstance(self.select, str) else getattr(self.select, "__name__", "selector")
 
-    def schedule_for(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
+    @property
+    def in_batch(self) -> bool:
+        """Whether examples are chosen within each batch, not for whole epochs."""
+        return isinstance(self.select, str) and self.select in names("in_batch")
+
+    @property
+    def plans(self) -> bool:
+        """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
+        return self.keep != 1.0 and not self.in_batch
+
+    @property
+    def covers(self) -> bool:
+        """Whether the selector covers a space, and needs to know where each example lies."""
+        return "features" in self.selector().needs
+
+    def schedule(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
-        warmup, every = self.warmup_epochs, self.refresh_every
+        config, every = self.config, self.refresh_every
         if self.in_batch:  # every epoch goes through everything
-            return Schedule(num_examples, epochs, 1.0, min(warmup, epochs), every, batch=batch)
+            return Schedule(num_examples, epochs, 1.0, min(config.warmup_epochs, epochs), every, batch=batch)
         if self.keep is None:
-            return AdaptiveSchedule(num_examples, epochs, warmup, every, batch)
-        return Schedule(num_examples, epochs, self.keep, warmup, every, self.anneal_epochs, self.static, batch)
+            return AdaptiveSchedule(num_examples, epochs, config.warmup_epochs, every, batch)
+        phases = (config.warmup_epochs, every, config.anneal_epochs, config.static)
+        return Schedule(num_examples, epochs, self.keep, *phases, batch)
 
     def forecast(
         self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
     ) -> Forecast:
         """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
-        return forecast(
-            self.schedule_for(num_examples, epochs=epochs, batch=batch), rescore=self.rescore, lengths=lengths
-        )
+        schedule = self.schedule(num_examples, epochs=epochs, batch=batch)
+        return forecast(schedule, rescore=self.config.rescore, lengths=lengths)
 
     def check_floor(self, sizes: Mapping[str, int], schedule: BaseSchedule) -> None:
         """Refuse a floor that cannot hold.
@@ -504,17 +193,18 @@ class DietOptions:
         Raises:
             ArgumentError: If a class has fewer rows than the floor, or all floors together more than are kept.
         """
-        if not (self.floor and sizes and self.plans):
+        if not (self.config.floor and sizes and self.plans):
             return
         kept = [schedule.count(epoch) for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
         problems = Problems()
-        problems.found += floor_problems(self.floor, sizes, min(kept, default=schedule.num_examples))
+        problems.found += floor_problems(self.config.floor, sizes, min(kept, default=schedule.num_examples))
         problems.raise_any()
 
     def rehearse(self, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:
-        """Choose once by made-up values: options that cannot be are refused before anything has been trained.
+        """Choose once by made-up values: what depends on the data is refused before anything has been trained.
 
-        Selectors that cover a space are left out, since they take long and need to know where each example lies.
+        The declared options are checked by then; this finds an offset that leaves too few rows, shares that do not
+        sum to 1, or classes that do not exist. Selectors that cover a space are left out, since they take long.
 
         Args:
             num_examples: Training rows.
@@ -522,55 +212,260 @@ class DietOptions:
             groups: int64 `(num_examples,)`, the class of each row; None where there are no classes.
 
         Raises:
-            ArgumentError: What the selector says of its options.
+            ArgumentError: By the selector, about its options.
         """
-        chooser = self._new_chooser()
-        if not self.plans or "features" in chooser.needs or not isinstance(self.select, str):
+        selector = self.selector()
+        if not self.plans or "features" in selector.needs or not isinstance(self.select, str):
             return
         epochs = [epoch for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
         count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
         recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
         values = np.linspace(0, 1, num_examples, dtype=np.float32)
-        chooser.choose(values, count, epoch=0, known=Known(groups, recalls=recalls))
+        selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls))
+
+    def numbered(self, class_names: Sequence[str]) -> DietOptions:
+        """The same options, with class numbers for the class names in those of the selector."""
+        return replace(self, select_options=by_number(self.select_options, class_names))
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards."""
-        scores_from = None if self.scores_from is None else Path(self.scores_from).name
-        chosen = {"score": self.measure.name, "select": self.select_name, "history": self.measure.history_name}
+        config = self.config
+        scores_from = None if config.scores_from is None else Path(config.scores_from).name
         return {
-            **chosen,
-            "tolerance": self.tolerance,
-            **{name: getattr(self, name) for name in _PLAIN},
+            "score": format_call(self.score.name, self.score_options),
+            "select": format_call(self.select_name, self.select_options),
+            "history": self.score.history_name,
+            "tolerance": config.tolerance,
+            "keep": self.keep if not isinstance(self.keep, Mapping) else dict(self.keep),
+            "combine": self.combine,
+            "warmup_epochs": config.warmup_epochs,
+            "refresh_every": self.refresh_every,
+            "anneal_epochs": config.anneal_epochs,
+            "static": config.static,
+            "rescore": config.rescore,
+            "offset": self.offset,
+            "floor": config.floor,
+            "seed": config.seed,
             "scores_from": scores_from,
         }
 
-    @property
-    def in_batch(self) -> bool:
-        """Whether examples are chosen within each batch, not for whole epochs."""
-        return isinstance(self.select, str) and self.select in IN_BATCH
-
-    @property
-    def plans(self) -> bool:
-        """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
-        return self.keep != 1.0 and not self.in_batch
-
-    @property
-    def covers(self) -> bool:
-        """Whether the selector covers a space, and needs to know where each example lies."""
-        return "features" in self._new_chooser().needs
-
-    def batch_method(self) -> InBatch | None:
+    def batch_method(self) -> Any:
         """The method that chooses within each batch, anew; None where there is none."""
-        if not isinstance(self.select, str) or self.select not in IN_BATCH:
+        if not self.in_batch:
             return None
-        return batch_method(self.select, self.keep, self.select_options)
+        method = find("in_batch", str(self.select))
+        assert method is not None
+        share = float(self.keep) if isinstance(self.keep, (int, float)) else 1.0
+        usual = {"keep": share, "beta": max(0.0, 1 / share - 1)}
+        return method.load()(
+            **{**{name: usual[name] for name in usual if name in method.options}, **self.select_options}
+        )
 
-    def _new_chooser(self) -> Chooser:
+    def selector(self) -> BoundSelector:
+        """The selector with its options and the seed."""
         options = {} if self.in_batch else dict(self.select_options)
-        if self.offset and not self._guarded:
+        if isinstance(self.offset, float) and self.offset:
             options["offset"] = self.offset
-        if self.select == "epsilon":
-            options["epsilon"] = float(self.epsilon or 0.0)
         if self.select == "seta":  # its window moves on with every choice
             options.setdefault("every", self.refresh_every)
-        return Chooser("random" if self.in_batch else self.select, options=options, floor=self.floor, seed=self.seed)
+        select = "random" if self.in_batch else self.select
+        return BoundSelector(select, options=options, floor=self.config.floor, seed=self.config.seed)
+
+
+def resolve(config: DietConfig) -> DietOptions:
+    """Check the options of a diet, and fill in the defaults that depend on other options.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    problems.found += option_problems(config)
+    keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
+    select, select_options = _method("select", config.select, problems)
+    combine = config.combine or ("mean" if select in names("select", trait="needs_bounded") else "norm")
+    score, score_options = _checked_score(config, combine, problems)
+    # not where everything is kept, nor for values that are independent of what a model has learned
+    guards = select in names("select", trait="guarded") and "offset" not in select_options
+    guards = guards and config.offset is None and config.tolerance is None and keep != 1.0 and score.kind != "given"
+    offset = _checked_offset(config, select, select_options, problems) if not guards else "auto"
+    options = DietOptions(
+        config,
+        keep,
+        combine,
+        score,
+        score_options,
+        select,
+        {name: value for name, value in select_options.items() if name != "offset"},
+        offset,
+        guards,
+        config.refresh_every or (REFRESH_EVERY if config.tolerance is None else AdaptiveSchedule.refresh_every),
+    )
+    _check_together(options, problems)
+    problems.raise_any()
+    return options
+
+
+def config_of(options: Mapping[str, Any]) -> DietConfig:
+    """A config from keywords of `datadiet.Diet`; an option that moved into the brackets of its method says so.
+
+    Raises:
+        ArgumentError: For an option that does not exist.
+    """
+    problems = Problems()
+    for name in options:
+        if name in MOVED:
+            problems.add(f"{name} is written with the method it belongs to now: {moved_hint(name, options[name])}.")
+    problems.raise_any()
+    return DietConfig(**options)
+
+
+def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> tuple[Any, dict[str, Any]]:
+    """The name of a method and its options, checked; a function is passed as it is."""
+    if not isinstance(value, str):
+        return value, {}
+    try:
+        name, options = parse_call(value)
+    except ArgumentError as error:
+        problems.include(error)
+        return {"select": "hardest", "score": "el2n", "history": "last"}[kind], {}
+    problems.found += problems_of(kind, name, options)
+    return name, options
+
+
+def _checked_keep(keep: float | str | Mapping[int, float], problems: Problems) -> float | dict[int, float]:
+    """A share, or a step-down of shares by epoch."""
+    try:
+        shares = parse_keep(keep) if isinstance(keep, (str, int, float)) else dict(keep)
+    except ArgumentError as error:
+        problems.include(error)
+        return 1.0
+    for share in [shares] if isinstance(shares, (int, float)) else shares.values():
+        problems.share("keep", share)
+    return shares
+
+
+def _checked_score(config: DietConfig, combine: str, problems: Problems) -> tuple[ScoreSpec, dict[str, Any]]:
+    history, name = _checked_history(config.history, problems)
+    score, options = _method("score", config.score, problems)
+    if not isinstance(score, str):
+        own = getattr(score, "__name__", type(score).__name__)
+        needs = set(getattr(score, "needs", ())) - {"logits", "labels"}
+        problems.check(not needs, f"the score {own} needs {', '.join(sorted(needs))}, which training does not give it.")
+        return ScoreSpec(own, "forward", combine, name, history, score), options
+    method = find("score", score)
+    if method is None:
+        return ScoreSpec(score, "forward", combine, name, history, el2n), options
+    if "forward" in method.traits:
+        return ScoreSpec(score, "forward", combine, name, history, method.load()), options
+    problems.check(
+        name == "last", f"history has no effect with the score {score!r}, which has all rounds in it: leave it out."
+    )
+    if "history" in method.needs:
+        dynamic = method.load().streaming
+        started = dynamic.started(**({} if problems.found else options))
+        return ScoreSpec(score, "dynamics", combine, "last", started, dynamic=dynamic), options
+    return ScoreSpec(score, "given", combine, "last", history), options
+
+
+def _checked_history(history: str | History, problems: Problems) -> tuple[History, str]:
+    """A history and its name."""
+    if not isinstance(history, str):
+        return history, "custom"
+    before = len(problems.found)
+    name, options = _method("history", history, problems)
+    made = load("history", name)(**options) if len(problems.found) == before else last()
+    return made, format_call(name, options)
+
+
+def _checked_offset(config: DietConfig, select: Any, options: Mapping[str, Any], problems: Problems) -> float | str:
+    """The share of the hardest that is excluded, or `auto`; it may stand in the brackets of the selector."""
+    offset = config.offset if config.offset is not None else options.get("offset", 0.0)
+    if config.offset is not None and "offset" in options:
+        problems.add(f"offset is given twice, {config.offset} and {options['offset']}: give one of the two.")
+    if isinstance(offset, str):
+        problems.check(offset == "auto", f"offset must be a share or 'auto', got {offset!r}.")
+        return offset
+    problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
+    takers = names("select", trait="takes_offset")
+    if isinstance(select, str) and offset:
+        problems.check(select in takers, f"offset has no effect on {select!r}; it belongs to {' and '.join(takers)}.")
+    problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to exclude.")
+    return float(offset)
+
+
+def _check_together(options: DietOptions, problems: Problems) -> None:
+    """Note options that exclude one another, or that have no effect beside others."""
+    config, select = options.config, options.select
+    problems.check(
+        config.scores_from is None or config.warmup_epochs == 0 or options.score.kind == "given" or options.in_batch,
+        "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",
+    )
+    if config.floor and isinstance(select, str):
+        fills = select in names("select", trait="fills_classes")
+        problems.check(not fills, f"floor has no effect on {select!r}, which gives every class its places itself.")
+        problems.check(not options.in_batch, f"floor has no effect on {select!r}, which chooses within each batch.")
+    if options.in_batch:
+        problems.check(
+            not isinstance(options.keep, Mapping),
+            f"keep must be one share for {select!r}: it has no cycles to step down with.",
+        )
+    if config.tolerance is not None:
+        _check_tolerance(options, problems)
+
+
+def _check_tolerance(options: DietOptions, problems: Problems) -> None:
+    """Note what a tolerance cannot go with: it takes the hardest, by scores that are 0 where all is learned."""
+    config = options.config
+    scores, selectors = names("score", trait="zero_when_learned"), names("select", trait="takes_tolerance")
+    problems.check(
+        not isinstance(config.score, str) or options.score.name in scores,
+        f"tolerance has no meaning for the score {options.score.name!r}; it goes with {', '.join(scores)}.",
+    )
+    problems.check(
+        not isinstance(options.select, str) or find("select", options.select) is None or options.select in selectors,
+        f"tolerance has no meaning for {options.select_name!r}; it goes with {' and '.join(selectors)}.",
+    )
+    try:
+        Tolerance(config.tolerance or 0.0)
+    except ArgumentError as error:
+        problems.include(error)
+    alone = {"keep": (config.keep, 0.5), "anneal_epochs": (config.anneal_epochs, 0), "static": (config.static, False)}
+    for name, (value, usual) in {**alone, "offset": (options.offset, 0.0)}.items():
+        problems.check(value == usual, f"{name} has no effect with a tolerance: give one of the two.")
+
+
+def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """The options with class numbers in place of class names, where an option has an entry per class.
+
+    Raises:
+        ArgumentError: For a name that is no class.
+
+    Example:
+        >>> by_number({"directions": {"rude": "easy"}, "default": "hard"}, ["polite", "rude"])
+        {'directions': {1: 'easy'}, 'default': 'hard'}
+    """
+    numbers = {name: number for number, name in enumerate(names)}
+    problems = Problems()
+    found = dict(options)
+    for option, held in options.items():
+        if isinstance(held, Mapping):
+            for name in held:
+                problems.choice(f"class in {option}", str(name), numbers)
+            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
+    problems.raise_any()
+    return found
+
+
+def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
+    """One number per training row.
+
+    Raises:
+        ArgumentError: If there are more or fewer, or some are not finite: names the first.
+    """
+    found = np.asarray(values, np.float32)
+    if found.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
+    bad = np.flatnonzero(~np.isfinite(found))
+    if bad.size:
+        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
+    return found

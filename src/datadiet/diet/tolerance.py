@@ -280,7 +280,7 @@ def advice(judgements: tuple[Judgement, ...], *, points: float, epochs: int, sav
     return ""
 
 
-class Decider:
+class ToleranceController:
     """Decides one cycle after the other.
 
     Args:

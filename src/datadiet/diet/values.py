@@ -29,7 +29,7 @@ SEEN = "seen"
 _FLUSH_EVERY = 256  # batches are kept as tensors so long, so that no step waits for a device
 
 
-class TrainingValues:
+class EpochBuffer:
     """The latest value of each example in the epoch that trains.
 
     Args:
@@ -170,7 +170,7 @@ Rows = NDArray[np.int64]
 _HISTORY = "history."
 
 
-class CurrentValues:
+class LatestValues:
     """The last value of every example, comparable with one another.
 
     Args:

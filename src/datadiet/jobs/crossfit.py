@@ -270,7 +270,7 @@ def prepared(
     plain = replace(config, keep_checkpoints=False, checkpoint_every=0)
     found = Folds(plain, data, task, tokenizer, features, lengths, parts, blank, classes, cache, ledger, listener)
     smallest = min(len(training) for training, _ in parts)
-    check_config(plain, resume=True).schedule_for(
+    check_config(plain, resume=True).options.schedule(
         smallest, epochs=plain.epochs, batch=examples_per_step(plain)
     )  # raises
     return found

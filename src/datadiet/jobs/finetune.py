@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from datadiet.config import FinetuneConfig, read_config
-from datadiet.data.schema import JOINT, MULTI_LABEL, TAGGER
 from datadiet.data.sources import hub_name
 from datadiet.errors import ArgumentError
 from datadiet.jobs.prepare import Run, prepare
-from datadiet.jobs.validate import check_config, history_options
+from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
 from datadiet.noise.guard import write_noise
+from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card
 from datadiet.tasks.base import Prediction
@@ -43,7 +43,7 @@ from datadiet.types import Json, Listener, Silent, StepReport
 def training_arguments(run: Run) -> TrainingArguments:
     """The Trainer's arguments for a config."""
     config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.early_stopping > 0
-    smooth_themselves = config.task in (JOINT, TAGGER, MULTI_LABEL) or config.class_weights is not None
+    smooth_themselves = has(config.task, "heads") or has(config.task, "label_sets") or config.class_weights is not None
     return TrainingArguments(
         output_dir=str(run.folder / layout.CHECKPOINTS),
         run_name=run.folder.resolve().name,
@@ -327,9 +327,9 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         model.save_pretrained(run.folder / layout.MODEL)
         run.tokenizer.save_pretrained(run.folder / layout.MODEL)
         layout.write_predictions(run.folder, predicted)
-    if run.diet.watch is not None:
+    if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
-        write_noise(run.folder, run.diet.watch.guard, train.ids, train.labels or ())
+        write_noise(run.folder, run.diet.noise_monitor.guard, train.ids, train.labels or ())
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)
@@ -360,8 +360,8 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "diet": _diet(run),
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
-        "tolerance": run.diet.decider and run.diet.decider.summary(),
-        "noise": run.diet.watch and run.diet.watch.guard.summary(run.data.splits["train"].labels),
+        "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
+        "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
         "energy": run.meter.reading(),
@@ -391,6 +391,5 @@ def _hub_data(data: str) -> str | None:
 
 def _diet(run: Run) -> Json:
     """Every option of the diet."""
-    history = {f"history_{name}": value for name, value in history_options(run.config).items()}
-    keep = run.config.keep if isinstance(run.diet.keep, dict) else run.diet.keep  # JSON has no epochs as keys
-    return {**run.diet.describe(), "keep": keep, **history}
+    keep = run.config.keep if isinstance(run.diet.options.keep, dict) else run.diet.options.keep
+    return {**run.diet.describe(), "keep": keep}  # JSON has no epochs as keys

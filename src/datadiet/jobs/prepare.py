@@ -30,22 +30,22 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
-from datadiet.data.schema import JOINT, Dataset, Examples
+from datadiet.data.schema import Dataset, Examples
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
-from datadiet.diet.options import by_number
 from datadiet.errors import ArgumentError, Problems, UserError
 from datadiet.jobs.validate import (
-    _is_given,
-    _source,
     check_with_data,
     examples_per_step,
+    given_score,
+    is_given,
+    is_of_gradients,
     lacking,
     output_folder,
-    wanted,
+    source_of,
 )
 from datadiet.ledger import Ledger
-from datadiet.scoring import GRADIENT_SCORES
+from datadiet.registry import has
 from datadiet.scoring.dataset import Material, embeddings_of, whole_set_values
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.store import run_folder as layout
@@ -328,14 +328,14 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     problems = Problems()
     problems.found += lacking(diet)
     problems.raise_any()
-    features = embeddings_of(material) if diet.covers else None
-    name, source = wanted(diet), _source(diet)
+    features = embeddings_of(material) if diet.options.covers else None
+    name, source = given_score(diet), source_of(diet)
     is_file = source is not None and source.is_file()
-    if not _is_given(diet) and not is_file:
+    if not is_given(diet) and not is_file:
         return Beforehand(None, features)
     if source is not None and is_file:
         return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
-    if source is not None and name in GRADIENT_SCORES:
+    if source is not None and is_of_gradients(name):
         return Beforehand(_from_run(source, name, material), features)
     return Beforehand(whole_set_values([name], material)[name], features)
 
@@ -444,7 +444,7 @@ def prepare(
     check_with_data(config, diet, data)
     listener.phase("loading the model")
     task, tokenizer = task_for(data), load_tokenizer(config.model)
-    diet.select_options = by_number(diet.select_options, task.label_names)
+    diet = Diet(diet.options.numbered(task.label_names))
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
     set_seed(config.seed)
@@ -466,12 +466,12 @@ def prepare(
         listener.phase("asking the teacher")
     teacher = _teacher(config, features, lengths, precision)
     material = Material(
-        joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.combine,
+        joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
-        options={diet.measure.name: diet.score_options},
+        options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
-    if diet.covers or diet.measure.kind == "given":
+    if diet.options.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
         material = replace(material, encoder=model.to(best_device()))
     known = beforehand(diet, material, data.splits["train"], data.fingerprint)
@@ -484,7 +484,7 @@ def prepare(
 def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
     """Whether the diet itself takes up the last values of a run; a score file is read beforehand."""
     of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
-    return of_run and diet.measure.kind != "given" and not diet.in_batch
+    return of_run and diet.options.score.kind != "given" and not diet.options.in_batch
 
 
 def joined_texts(examples: Examples) -> list[str]:
@@ -514,7 +514,7 @@ def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int
 
 def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:
     """What a joint model is made with; empty for every other."""
-    if config.task != JOINT:
+    if not has(config.task, "joint"):
         return {}
     weights = class_weights(data, repeats=config.dedupe_weights) if config.class_weights else None
     return {"alpha": config.alpha, "label_smoothing": config.label_smoothing, "class_weights": weights}

@@ -42,11 +42,11 @@ from datadiet.jobs.score_config import (
     trains_on_everything,
 )
 from datadiet.ledger import Ledger
-from datadiet.scoring.dataset import NEEDS, Inputs, Material, WholeSet, whole_set
+from datadiet.registry import check_rows, has
+from datadiet.scoring.dataset import Inputs, Material, WholeSet, needs_of, whole_set
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
-from datadiet.suitable import ONE_CLASS, check_counts
 from datadiet.tasks import task_for
 from datadiet.tasks.base import Task
 from datadiet.tasks.loading import load_encoder, load_saved, load_tokenizer
@@ -92,7 +92,7 @@ def file_of(
 
 def _labels(task: str, train: Examples) -> list[str] | None:
     """The class of each row, of tasks that have one."""
-    return [str(label) for label in train.labels] if task in ONE_CLASS and train.labels is not None else None
+    return [str(label) for label in train.labels] if has(task, "one_class") and train.labels is not None else None
 
 
 def _read_with(reading: FinetuneConfig) -> Json:
@@ -111,7 +111,7 @@ def made_with_of(
     name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material, folds: Json
 ) -> Json:
     """What a score was made with: models by name, checkpoints, rounds, folds and seconds."""
-    needs = NEEDS[name]
+    needs = needs_of(name)
     made: Json = {}
     own = {"model", "history", "checkpoints"} & set(needs) or ("encoder" in needs and config.encoder is None)
     if model is not None and own:
@@ -156,7 +156,6 @@ def score_data(
     holdout: str | Path | None = None,
     encoder: str | None = None,
     probabilities: bool = False,
-    score_options: str | Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     force: bool = False,
     max_length: int | None = None,
@@ -168,7 +167,7 @@ def score_data(
 
     Args:
         data, task, scores, model, epochs, folds, base_model, run, teacher, holdout, encoder: See `ScoreConfig`.
-        probabilities, score_options, output, force, max_length: See there too.
+        probabilities, output, force, max_length: See there too.
         listener: Hears what is being done.
         ledger: Counts everything, trainings included; the file's `cost` is what it says in the end.
         options: Of `FinetuneConfig`: `train_rows`, `text_column`, `batch_size`, `precision`, `seed`, ...
@@ -189,7 +188,7 @@ def score_data(
     paths: dict[str, Any] = {name: None if path is None else Path(path).expanduser() for name, path in folders.items()}
     config = ScoreConfig(
         str(data), task, scores=scores, epochs=epochs, folds=folds, base_model=base_model, encoder=encoder,
-        force=force, probabilities=probabilities, max_length=max_length, score_options=score_options,
+        force=force, probabilities=probabilities, max_length=max_length,
         options=options, **paths,
     )  # fmt: skip
     return score(config, listener or Silent(), ledger)
@@ -204,7 +203,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
     data = load_configured(reading)
     for note in data.notes:
         listener.note(note)
-    check_counts(options_of(config), len(data.splits["train"]))
+    check_rows("score", options_of(config), len(data.splits["train"]))
     task = task_for(data)
     _check_classes(config, task)
     if config.model is not None and config.scores is not None:
@@ -303,7 +302,7 @@ def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener
     Raises:
         DataError: If it is of other data, or lacks what a score reads, and a score was asked for that needs it.
     """
-    names = [name for name in asked(config) if "history" in NEEDS[name]]
+    names = [name for name in asked(config) if "history" in needs_of(name)]
     if not has_history(model) or (config.scores is not None and not names):
         return None
     try:
@@ -343,7 +342,7 @@ class _Loader:
 
     def others(self, names: Sequence[str]) -> dict[str, Any]:
         """Fields of `Material` for the models beside the one at hand, of those that a score needs."""
-        needed = {need for name in names for need in NEEDS[name]}
+        needed = {need for name in names for need in needs_of(name)}
         found: dict[str, Any] = {"inputs": {}}
         for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
             if folder is not None and role in needed:

@@ -15,30 +15,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.config import FinetuneConfig, read_config
-from datadiet.data.schema import TASKS
-from datadiet.diet.options import parse_options
-from datadiet.errors import DataError, Problems, UserError
+from datadiet.config import COLUMNS, FinetuneConfig, read_config, task_missing
+from datadiet.errors import ArgumentError, DataError, Problems, UserError
 from datadiet.jobs.validate import check_config
-from datadiet.scores.dynamics import DYNAMIC_SCORES
-from datadiet.scoring.dataset import NEEDS, check_needs
+from datadiet.registry import find, lacks, load, names, parse_call, problems_of
+from datadiet.scoring.dataset import check_needs, needs_of
 from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import recorded_rounds
 from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import check_target
 from datadiet.store.tables import MANIFEST
-from datadiet.suitable import by_score, one_class_problems, score_problems
 from datadiet.tasks.loading import resolve_model
 from datadiet.types import Json
 
 BASE_MODEL = "minilm"
 # scores that come from models that have not seen the row; of the first also from such that have seen no text
-CROSS_FITTED = ("negative_pvi", "irreducible_loss", "reducible_loss")
+CROSS_FITTED = tuple(dict.fromkeys((*names("score", need="null"), *names("score", need="holdout"))))
 # of `FinetuneConfig`: how the data are read ...
 READING = (
     *("train_rows", "dev_share", "drop_overlap", "data_seed", "label_separator"),
-    *("text_column", "text_pair_column", "label_column", "tokens_column", "slots_column", "intent_column"),
-    "id_column",
+    *COLUMNS,
 )
 # ... how models are trained and passes made
 PASSES = ("batch_size", "precision", "seed", "cache")
@@ -52,7 +48,8 @@ class ScoreConfig:
     Attributes:
         data, task: See `datadiet.load_data`.
         output: A score file, .parquet, or .jsonl and .csv for people; None writes nothing.
-        scores: Names of `datadiet.scoring.dataset.NEEDS`; by default el2n, and with a run its training dynamics.
+        scores: Names of scores, with options in brackets: `"prototypes(clusters=500)"`; by default el2n, and with a run
+            its training dynamics.
         model: A run folder, its model/, or any saved model of the same classes. Of a run its score history gives the
             training dynamics, its kept checkpoints vog, self_influence and tracin.
         epochs: Instead of `model`: train so many epochs on everything first, from `base_model`. With `folds` also how
@@ -66,8 +63,6 @@ class ScoreConfig:
         probabilities: Also keep the class probabilities.
         force: Replace the output.
         max_length: Tokens per text; by default as the model was trained.
-        score_options: Of the scores: a mapping of each to its options, or text as of `datadiet finetune`, with the
-            score before each option: `prototypes.clusters=500`; of one score alone also without it.
         options: Others, by the fields of `FinetuneConfig`: those of `READING`, `PASSES` and `TRAINING`.
     """
 
@@ -86,7 +81,6 @@ class ScoreConfig:
     probabilities: bool = False
     force: bool = False
     max_length: int | None = None
-    score_options: str | Mapping[str, Any] | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def training(self, run: Path, model: str, max_length: int) -> FinetuneConfig:
@@ -207,8 +201,8 @@ def readable(columns: Columns) -> list[str]:
     """
     return [
         name
-        for name, score in DYNAMIC_SCORES.items()
-        if all(column in columns and _complete(columns[column]) for column in score.columns)
+        for name in names("score", need="history")
+        if all(column in columns and _complete(columns[column]) for column in load("score", name).streaming.columns)
     ]
 
 
@@ -230,15 +224,17 @@ def check_job(config: ScoreConfig) -> None:
     _check_output(config, problems)
     _check_models(config, problems)
     _check_options(config, problems)
-    names = asked(config)
+    try:
+        calls = options_of(config)
+    except UserError as error:
+        raise ArgumentError(*problems.found, *error.problems) from None
+    names = list(calls)
     _check_folds(config, names, problems)
     problems.check(bool(names), "--scores is empty: name at least one score, such as el2n.")
+    for name, options in calls.items():
+        problems.found += problems_of("score", name, options, config.task)
     try:
-        check_needs(dict.fromkeys(names), there(config))
-    except UserError as error:
-        problems.include(error)
-    try:
-        options_of(config)
+        check_needs(names, there(config))
     except UserError as error:
         problems.include(error)
     _check_task(config, names, problems)
@@ -247,30 +243,24 @@ def check_job(config: ScoreConfig) -> None:
 
 
 def asked(config: ScoreConfig) -> Sequence[str]:
-    """The scores that were asked for; a run's dynamics, which are looked up later, are not among the default ones."""
-    return ("el2n",) if config.scores is None else tuple(dict.fromkeys(config.scores))
+    """The names of the requested scores; by default without a run's dynamics, which are looked up later."""
+    return tuple(options_of(config))
 
 
 def options_of(config: ScoreConfig) -> dict[str, dict[str, Any]]:
-    """The options of the scores, by score.
+    """The requested scores, each with its options.
 
     Raises:
-        ArgumentError: For all that a score does not have, or that is out of range.
+        ArgumentError: For text of another form.
     """
-    given = config.score_options or {}
-    read = parse_options(given, "score_options") if isinstance(given, str) else given
-    problems = Problems()
-    names = [*asked(config), *(DYNAMIC_SCORES if config.scores is None else ())]
-    found, problems.found = by_score(read, names)
-    problems.raise_any()
-    return found
+    return dict(map(parse_call, ("el2n",) if config.scores is None else config.scores))
 
 
 def trains_on_everything(config: ScoreConfig) -> bool:
     """Whether `epochs` train a model on everything first; not where what is asked for needs the folds alone."""
     if config.epochs is None or config.model is not None:
         return False
-    needed = {need for name in asked(config) for need in NEEDS.get(name, ())}
+    needed = {need for name in asked(config) for need in needs_of(name)}
     embeds = "encoder" in needed and config.encoder is None
     return config.folds is None or embeds or bool(needed & {"model", "history", "checkpoints"})
 
@@ -344,7 +334,7 @@ def _check_folds(config: ScoreConfig, names: Sequence[str], problems: Problems) 
 def _check_options(config: ScoreConfig, problems: Problems) -> None:
     """What a training run would check: the data, the columns, numbers, and the folder of the run."""
     problems.check(bool(config.data), "DATA is missing: a folder, a saved datasets folder, a hub name, or snips.")
-    problems.check(bool(config.task), f"--task is missing: {', '.join(TASKS[:-1])} or {TASKS[-1]}.")
+    problems.check(bool(config.task), task_missing())
     allowed = (*READING, *PASSES, *TRAINING)
     for name in config.options:
         problems.choice("option", name, allowed)
@@ -368,11 +358,8 @@ def max_length(config: ScoreConfig) -> int:
 def _check_task(config: ScoreConfig, names: Sequence[str], problems: Problems) -> None:
     """Scores that there are not for every task, and numbers of checkpoints."""
     task = config.task
-    if task in TASKS:
-        for name in names:
-            problems.found += score_problems(name, task)
-        if config.probabilities:
-            problems.found += one_class_problems("--probabilities", task)
+    if config.probabilities and task is not None and find("task", task) is not None:
+        problems.found += lacks("--probabilities", "one_class", task)
     if config.probabilities and "model" not in there(config):
         problems.add("--probabilities needs a model that is trained: --model RUN, or --epochs E to train one first.")
     steps = config.epochs if config.model is None else len(steps_of(config.model))

@@ -21,13 +21,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datadiet import registry
 from datadiet.config import COLUMNS, flag_name
 from datadiet.data.duplicates import representatives
 from datadiet.data.schema import Examples
-from datadiet.diet.choose import Chooser, Known
+from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, unknown
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
-from datadiet.selectors import FEATURE_SELECTORS, NEEDS, OPTIONS, SELECTORS
+from datadiet.registry import find, problems_of
 from datadiet.selectors.base import top_mask
 from datadiet.selectors.quotas import floor_problems
 from datadiet.store.score_file import ScoreFile, read_scores
@@ -101,7 +102,8 @@ def _check_against(file: ScoreFile, wish: Wish, problems: Problems) -> None:
         problems.choice("score", wish.score, there)
     if wish.drop_suspects:
         problems.found += suspicion_problems(file, wish.suspects_by)
-    needs = NEEDS.get(wish.select, ()) if isinstance(wish.select, str) else ()
+    method = find("select", wish.select) if isinstance(wish.select, str) else None
+    needs = () if method is None else method.needs
     if file.labels is None and (wish.floor or "groups" in needs):
         what = "a floor" if wish.floor else f"the selector {wish.select}"
         problems.add(f"{what} needs the class of each row, and the file has none (task {file.task}).")
@@ -110,36 +112,21 @@ def _check_against(file: ScoreFile, wish: Wish, problems: Problems) -> None:
 
 
 def option_problems(select: Select, options: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a selector's name and the names of its options; their values are checked by itself.
+    """What is wrong with a selector's name and options.
 
     Example:
         >>> option_problems("ccs", {"betta": 0.1})
-        ["the selector ccs: unknown option 'betta'; did you mean 'beta'? Allowed: beta, edges, strata."]
+        ["unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata."]
     """
     if not isinstance(select, str):
         return []
-    if select not in SELECTORS:
-        return [unknown("selector", select, SELECTORS)]
-    known = options_of(select, options)
-    wrong = sorted(options.keys() - known.keys())
-    none = f"the selector {select} has no options, got {', '.join(wrong)}."
-    found = [f"the selector {select}: {unknown('option', name, known)}" for name in wrong]
-    found = [none] if found and not known else found
-    inner = options.get("select")
-    if isinstance(inner, str) and inner not in SELECTORS:
-        found.append(unknown("selector", inner, SELECTORS))
-    missing = [name for name in NEEDS.get(select, ()) if name in OPTIONS[select] and options.get(name) is None]
-    return found + [f"the selector {select} needs the option {name}." for name in missing]
-
-
-def options_of(select: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options that a selector takes, with their defaults: its own, and those of the selector inside it."""
-    own = dict(OPTIONS.get(select, {}))
-    if "select" not in own:
-        return own
-    inner = options.get("select", own["select"])
-    name = inner if isinstance(inner, str) else getattr(inner, "__name__", "")
-    return {**OPTIONS.get(name, {}), **own}
+    method = find("select", select)
+    if method is None:
+        return [unknown("selector", select, registry.names("select"))]
+    required = {name for name, option in method.options.items() if option.required} | set(method.needs)
+    missing = [name for name in method.options if name in required and options.get(name) is None]
+    problems = problems_of("select", select, options)
+    return problems + [f"the selector {select} needs the option {name}." for name in missing]
 
 
 Rows = NDArray[np.int64]
@@ -283,17 +270,19 @@ def _selected(file: ScoreFile, wish: Wish, texts: Sequence[str] | None, features
     count = _count(wish, len(file), pool.size)
     inside = None if groups is None else groups[pool]
     _check_floor(wish.floor, inside, count)
-    known = Known(groups=inside, features=_features(wish.select, texts, features, pool, file.ids))
+    known = SelectorContext(groups=inside, features=_features(wish.select, texts, features, pool, file.ids))
     chosen = _choose(wish, values[pool], count, known)
     reasons[pool] = _reasons(wish, values[pool], count, known, chosen)
     return StaticSelection(pool[chosen.rows], reasons, values, score, chosen.weights, suspicion)
 
 
-def _choose(wish: Wish, values: NDArray[np.float32], count: int, known: Known, *, floor: bool = True) -> Selection:
+def _choose(
+    wish: Wish, values: NDArray[np.float32], count: int, known: SelectorContext, *, floor: bool = True
+) -> Selection:
     select = wish.select if isinstance(wish.select, str) else partial(wish.select, **wish.options)
-    chooser = Chooser(select, options=wish.options, floor=wish.floor if floor else 0, seed=wish.seed)
+    chooser = BoundSelector(select, options=wish.options, floor=wish.floor if floor else 0, seed=wish.seed)
     chooser.check(known)
-    return chooser.choose(values, count, epoch=0, known=known)
+    return chooser.choose(values, count, epoch=0, context=known)
 
 
 def _count(wish: Wish, rows: int, left: int) -> int:
@@ -318,12 +307,16 @@ def _check_floor(floor: int, groups: NDArray[Any] | None, count: int) -> None:
     problems.raise_any()
 
 
-def _reasons(wish: Wish, values: NDArray[np.float32], count: int, known: Known, chosen: Selection) -> NDArray[np.str_]:
+def _reasons(
+    wish: Wish, values: NDArray[np.float32], count: int, known: SelectorContext, chosen: Selection
+) -> NDArray[np.str_]:
     """Why each row of those that could be chosen is kept or not."""
     found = np.full(len(values), REST, dtype="<U9")
     aside = next((wish.options[name] for name in _ASIDE if name in wish.options), None)
     if aside is None and isinstance(wish.select, str):
-        aside = next((OPTIONS[wish.select][name] for name in _ASIDE if OPTIONS[wish.select].get(name)), None)
+        method = find("select", wish.select)
+        own = {} if method is None else method.options
+        aside = next((own[name].default for name in _ASIDE if name in own and own[name].default), None)
     number = round(aside * len(values)) if isinstance(aside, (int, float)) else 0
     if number and count < len(values):
         found[top_mask(values, number, seed=wish.seed, epoch=0)] = OFFSET
@@ -340,7 +333,7 @@ def _features(select: Select, texts: Sequence[str] | None, features: Any, pool: 
     """Where each row lies, for selectors that need it."""
     if features is not None:
         return features[pool]
-    if select not in FEATURE_SELECTORS or texts is None:
+    if select not in registry.names("select", need="features") or texts is None:
         return None
     from sklearn.feature_extraction.text import TfidfVectorizer
 
@@ -420,9 +413,6 @@ def select(request: Request, listener: Listener = Silent()) -> Json:  # noqa: B0
     data = _load(request, file)
     for note in data.notes:
         listener.note(note)
-    # FIXME drop
-    # FIXME drop
-
     train = data.splits["train"]
     listener.phase("selecting")
     chosen = select_wished(file, wish, joined_texts(train), _read_features(request.features, len(file)))
@@ -441,7 +431,6 @@ def checked(request: Request) -> tuple[ScoreFile, Wish]:
         ArgumentError: Everything that can be told before the data are read, together.
     """
     from datadiet.store.score_file import read_scores
-    # FIXME drop
 
     problems = Problems()
     problems.check(request.data is not None, "--data is missing: what was scored, e.g. the same folder.")
@@ -477,8 +466,6 @@ def checked(request: Request) -> tuple[ScoreFile, Wish]:
 
 def _options(request: Request, problems: Problems) -> dict[str, Any]:
     """The options of the selector, from `--offset` and every `--option name=value`."""
-    # FIXME drop
-
     found: dict[str, Any] = {}
     for text in request.options:
         name, equals, value = text.partition("=")
@@ -491,9 +478,6 @@ def _options(request: Request, problems: Problems) -> dict[str, Any]:
     if request.offset is not None:
         problems.check("offset" not in found, "--offset and --option offset say the same thing: give one of them.")
         found["offset"] = request.offset
-    defaults = options_of(request.select, found)
-    for name, value in found.items():
-        problems.found += _type_problem(name, value, defaults.get(name))
     return found
 
 
@@ -508,15 +492,6 @@ def _value(text: str) -> Any:
         return json.loads(text)
     except ValueError:
         return text
-
-
-def _type_problem(name: str, value: Any, default: Any) -> list[str]:
-    """A sentence on a value of another type than the default's; a whole number may stand for a number."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-    wanted = type(default)
-    if wanted not in kinds or type(value) is wanted or (wanted is float and type(value) is int):
-        return []
-    return [f"the option {name} must be {kinds[wanted]}, got {value!r}."]
 
 
 def _check_output(request: Request, problems: Problems) -> None:

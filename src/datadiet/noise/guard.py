@@ -37,6 +37,7 @@ from datadiet.noise.lapse_rate import (
     unready,
     with_evidence,
 )
+from datadiet.registry import Method
 from datadiet.store.run_folder import plain
 from datadiet.types import Json, Scores
 
@@ -53,6 +54,29 @@ COLUMNS = ("loss", "margin")
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
+
+
+_OFFSET = (
+    Method(
+        "offset",
+        "SHARE",
+        "the hardest share, whatever they are",
+        paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 4",
+        inputs="values",
+        cost="nothing",
+        loses="on clean labels it takes away the most informative examples; the share must be guessed",
+    ),
+    Method(
+        "offset",
+        "auto",
+        "rows likelier mislabelled than not: P(label contradicts | confidence) falls to r, the share of wrong labels",
+        paper="ours; after Northcutt et al. 2021, arXiv 1911.00068, and Wichmann and Hill 2001 (lapse rate)",
+        inputs="loss and margin of the training forward, one class per example",
+        cost="a forward of the rows at rest per refresh",
+        loses="labels wrong by a rule; hard data with few rows, where it finds too few",
+        evidence="noise",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -289,7 +313,7 @@ MOMENT = "moment"
 _GUARD = "guard."
 
 
-class Watch:
+class NoiseMonitor:
     """Collects what is seen, and has it reviewed.
 
     Args:
@@ -321,11 +345,11 @@ class Watch:
             self.guard, self.aside = self.guard.review(self._values, self._seen, self._groups, epoch=epoch)
             self._seen = np.zeros_like(self._seen)
 
-    def unheard(self) -> NDArray[np.int64]:
+    def rows_to_recheck(self) -> NDArray[np.int64]:
         """The rows at rest that nothing has been seen of since the last review: in epochs on everything they train."""
         return np.flatnonzero(self.aside & ~self._seen)
 
-    def free(self, count: int) -> NDArray[np.int64]:
+    def candidates(self, count: int) -> NDArray[np.int64]:
         """The rows to choose `count` from, ascending: all that do not rest; where they are too few, also the least
         suspected of those that do."""
         rows = np.flatnonzero(~self.aside)

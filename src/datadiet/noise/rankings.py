@@ -34,6 +34,7 @@ from scipy.stats import rankdata
 
 from datadiet.errors import ArgumentError, DataError, MissingExtraError, Problems
 from datadiet.noise.guard import MOST_OF_CLASS
+from datadiet.registry import ranking
 from datadiet.store.score_file import ScoreFile
 from datadiet.store.tables import read_table
 
@@ -118,6 +119,13 @@ def _place_in_class(groups: NDArray[np.int64]) -> Rows:
     return place
 
 
+@ranking(
+    formula="mean over epochs of max_{c != y} z_c - z_y",
+    paper="Pleiss et al. 2020, arXiv 2001.10528",
+    inputs="a run's score history",
+    cost="nothing",
+    loses="hard classes rank as wrong ones; late epochs know wrong labels by heart",
+)
 def aum(margins: ArrayLike) -> Values:
     """Minus the area under the margin: the mean over epochs of the largest other logit minus the label's.
 
@@ -136,6 +144,14 @@ def aum(margins: ArrayLike) -> Values:
     return _mean_over_epochs(margins)
 
 
+@ranking(
+    name="el2n",
+    formula="mean over early epochs and seeds of || p - onehot(y) ||_2",
+    paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075",
+    inputs="score histories of one run or of several seeds",
+    cost="nothing beyond the runs",
+    loses="hard examples rank as wrong ones",
+)
 def el2n_window(values: ArrayLike) -> Values:
     """EL2N averaged over early epochs, and over seeds.
 
@@ -154,6 +170,13 @@ def el2n_window(values: ArrayLike) -> Values:
     return _mean_over_epochs(values)
 
 
+@ranking(
+    formula="loss of a model that has not seen the row, less the trained model's",
+    paper="Mindermann et al. 2022, arXiv 2206.07137",
+    inputs="a model trained on a holdout, or cross-fitted",
+    cost="a run and a forward of n",
+    loses="a weak holdout model finds everything irreducible",
+)
 def irreducible(losses: ArrayLike, trained: ArrayLike | None = None) -> Values:
     """The loss of a model that has never seen the row, less what the trained model's is.
 
@@ -180,6 +203,14 @@ def irreducible(losses: ArrayLike, trained: ArrayLike | None = None) -> Values:
     return found.astype(np.float32)
 
 
+@ranking(
+    name="cleanlab",
+    formula="1 - cleanlab's label quality",
+    paper="Northcutt et al. 2021, arXiv 1911.00068",
+    inputs="Python only: out-of-sample probabilities, datadiet[cleanlab]",
+    cost="cross-validation",
+    loses="with the probabilities of training itself, which know the labels",
+)
 def cleanlab_values(probabilities: ArrayLike, labels: ArrayLike) -> Values:
     """cleanlab's label quality, turned round.
 

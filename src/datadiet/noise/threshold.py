@@ -9,9 +9,22 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError
+from datadiet.registry import Method
 
 Rows = NDArray[np.int64]
 L = TypeVar("L", bound=Hashable)
+
+_THRESHOLD = (
+    Method(
+        "suspects",
+        "threshold",
+        "aum at or past the first percentile of aum of n / (C + 1) rows with a class that does not exist",
+        paper="Pleiss et al. 2020, arXiv 2001.10528, section 4",
+        inputs="Python only: a run with such rows, two to judge every row",
+        cost="a run",
+        loses="with many classes there are few threshold samples",
+    ),
+)
 
 THRESHOLD = "threshold sample"
 

@@ -198,7 +198,7 @@ def run_markdown(folder: Path) -> str:
 def _tiles(result: Json) -> dict[str, str]:
     cost, saved = result["cost"], result["ceiling"]
     tested = run_folder.tested_metrics(result)
-    metric = run_folder.MAIN_METRIC.get(result["task"] or "")
+    metric = run_folder.main_metric(result["task"])
     tiles = {metric.replace("_", " "): f"{100 * tested[metric]:.1f}"} if metric in tested and metric else {}
     tiles["fine-tuning"] = seconds(cost["finetune_s"])
     tiles["in all"] = seconds(cost["total_s"])
@@ -322,7 +322,7 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
     if not epochs:
         return None, ((), ())
     known = epochs[0]["dev"]
-    metric = run_folder.MAIN_METRIC.get(result["task"] or "")
+    metric = run_folder.main_metric(result["task"])
     metric = metric if metric in known else next(iter(known))
     spent, so_far = {}, 0.0
     for epoch in result["epochs"]:

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from typing import Annotated, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
+from datadiet.registry import AtLeast, score
 from datadiet.scores import history as histories
 from datadiet.scores.history import History, burnt_out
 
@@ -153,7 +155,10 @@ class Dynamics:
 
 
 def training_dynamics(
-    columns: Mapping[str, ArrayLike], *, learning_rates: ArrayLike | None = None, burn_out: int | None = None
+    columns: Mapping[str, ArrayLike],
+    *,
+    learning_rates: ArrayLike | None = None,
+    burn_out: Annotated[int | None, AtLeast(1)] = None,
 ) -> Dynamics:
     """All quantities as published, of the columns that are there.
 
@@ -193,181 +198,8 @@ def training_dynamics(
     )
 
 
-def confidence(gold_probability: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """One minus the mean gold probability: hard to learn, and where labels are wrong, mislabelled.
-
-    Args:
-        gold_probability: float `(rounds, n)`, nan where not seen.
-        burn_out: Use the first so many rounds only.
-
-    Returns:
-        float64 `(n,)` in [0, 1], larger = harder; +inf where never seen.
-
-    Raises:
-        ArgumentError: If the shape is another, a value is infinite, or `burn_out` is out of range.
-
-    Example:
-        >>> confidence([[0.5, 0.9], [0.25, np.nan]]).round(3).tolist()
-        [0.625, 0.1]
-
-    Source: Swayamdipta et al. 2020, "Dataset Cartography" (arXiv 2009.10795), section 2. Their code keeps all logits
-    in memory and selects one example too many.
-    """
-    return or_inf(1 - mean(table_of("gold_probability", gold_probability, burn_out)))
-
-
-def variability(gold_probability: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """The standard deviation of the gold probability: ambiguous examples.
-
-    Args:
-        gold_probability, burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)` in [0, 0.5], larger = more ambiguous, for which this score stands; +inf where never seen.
-
-    Example:
-        >>> variability([[0.5, 0.9], [0.25, 0.9]]).round(3).tolist()
-        [0.125, 0.0]
-
-    Source: Swayamdipta et al. 2020, section 2: divided by n, not by n - 1.
-    """
-    return or_inf(std(table_of("gold_probability", gold_probability, burn_out)))
-
-
-def correctness(correct: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """The share of rounds in which the example was wrong.
-
-    Args:
-        correct: 0 or 1, `(rounds, n)`, nan where not seen.
-        burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)` in [0, 1], larger = harder; +inf where never seen.
-
-    Example:
-        >>> correctness([[0, 1], [1, 1], [0, np.nan]]).round(3).tolist()
-        [0.667, 0.0]
-
-    Source: Swayamdipta et al. 2020, section 2, who count the rounds in which it was right; a share does not call an
-    example hard because it rested.
-    """
-    table = table_of("correct", correct, burn_out)
-    return or_inf(mean(np.where(np.isnan(table), np.nan, table < RIGHT)))
-
-
-def threshold_closeness(gold_probability: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """`c (1 - c)` of the mean gold probability `c`: neither learned nor hopeless.
-
-    Args:
-        gold_probability, burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)` in [0, 0.25], larger = closer to one half; +inf where never seen.
-
-    Example:
-        >>> threshold_closeness([[0.5, 0.9], [0.5, 0.9]]).round(3).tolist()
-        [0.25, 0.09]
-
-    Source: Chang et al. 2017, "Active Bias" (arXiv 1704.07433), section 3.3, as in Swayamdipta et al.'s code.
-    """
-    average = mean(table_of("gold_probability", gold_probability, burn_out))
-    return or_inf(average * (1 - average))
-
-
-def forgetting(correct: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """How often the example went from right to wrong; never right = one more than the largest count that occurred.
-
-    Args:
-        correct: 0 or 1, `(rounds, n)`, nan where not seen: consecutive means consecutive times that it was seen.
-        burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)`, larger = harder; +inf where never seen.
-
-    Example:
-        >>> forgetting([[1, 0, 1], [0, 0, 1], [1, 0, 1]]).tolist()
-        [1.0, 2.0, 0.0]
-
-    Source: Toneva et al. 2019 (arXiv 1812.05159), section 3. With few epochs nearly all counts are 0: record passes
-    every few steps (`datadiet.Probe`), as Anand et al. 2023 (EMNLP) do. DeepCore and others give a never-learned
-    example 0, i.e. call it the easiest; here it is the hardest.
-    """
-    counts = events(table_of("correct", correct, burn_out))
-    counted = counts[np.isfinite(counts)]
-    never = (counted.max() if counted.size else 0.0) + 1
-    return or_inf(np.where(np.isposinf(counts), never, counts))
-
-
-def aum(margin: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """Minus the area under the margin: the mean of the largest other logit minus the gold one.
-
-    Args:
-        margin: The largest other logit minus the gold one, `(rounds, n)`, nan where not seen.
-        burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)`, larger = harder; above 0 suspect; +inf where never seen.
-
-    Example:
-        >>> aum([[-2.0, 1.0], [-4.0, 3.0]]).tolist()
-        [-3.0, 2.0]
-
-    Source: Pleiss et al. 2020 (arXiv 2001.10528), section 3.1: a mean of *logit* margins. The code of
-    coverage-centric selection calls a sum of probability margins AUM, which ranks otherwise.
-    """
-    return or_inf(mean(table_of("margin", margin, burn_out)))
-
-
-def tracin_self_influence(
-    el2n: ArrayLike, hidden_norm: ArrayLike, *, learning_rates: ArrayLike | None = None, burn_out: int | None = None
-) -> Floats:
-    """Self-influence through the last layer: the mean of `el2n^2 (1 + ||h||^2)`, weighted by the learning rates.
-
-    Args:
-        el2n: `|| p - y ||`, `(rounds, n)`, nan where not seen.
-        hidden_norm: Norm of the input of the last linear layer, beside it; nan where not known.
-        learning_rates: `(rounds,)`, above 0; 1 by default.
-        burn_out: See `confidence`.
-
-    Returns:
-        float64 `(n,)`, larger = harder; +inf where never seen.
-
-    Example:
-        >>> tracin_self_influence([[1.0, 0.1]], [[2.0, 2.0]]).round(3).tolist()
-        [5.0, 0.05]
-
-    Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3, of a linear head with a bias under cross-entropy, where
-    the gradient's squared norm is that product. Published as the sum over checkpoints (`Dynamics.tracin`); the mean
-    ranks the same where all was seen, and does not call an example easy because it rested.
-    """
-    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
-    squared = held["el2n"] ** 2 * (1 + held["hidden_norm"] ** 2)
-    rates = rates_of(learning_rates, len(squared), burn_out)[:, None]
-    weights = np.where(np.isnan(squared), np.nan, rates)
-    return or_inf(total(rates * squared) / total(weights))
-
-
-def grand_last_layer(el2n: ArrayLike, hidden_norm: ArrayLike, *, burn_out: int | None = None) -> Floats:
-    """The norm of the last layer's gradient, `el2n sqrt(1 + ||h||^2)`, as a mean over the rounds.
-
-    Args:
-        el2n, hidden_norm, burn_out: See `tracin_self_influence`.
-
-    Returns:
-        float64 `(n,)`, larger = harder; +inf where never seen.
-
-    Example:
-        >>> grand_last_layer([[1.0, 0.1]], [[np.sqrt(3), np.sqrt(3)]]).round(3).tolist()
-        [2.0, 0.2]
-
-    Source: Paul et al. 2021 (arXiv 2107.07075), section 2.1, in closed form for a linear head with a bias; a mean over
-    rounds of one run instead of over ten. DeepCore divides it by the batch size, which inflates a short last batch.
-    """
-    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
-    return or_inf(mean(held["el2n"] * np.sqrt(1 + held["hidden_norm"] ** 2)))
-
-
 Values = NDArray[np.float32]
+Batch = TypeVar("Batch", bound=Callable[..., Floats])
 
 
 @dataclass(frozen=True)
@@ -399,7 +231,7 @@ class DynamicScore:
             ArgumentError: If a column is missing, or has no finite value for some of the examples.
 
         Example:
-            >>> DYNAMIC_SCORES["grand_last_layer"].read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
+            >>> grand_last_layer.streaming.read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
             array([1., 2.], dtype=float32)
         """
         if missing := [name for name in self.columns if name not in columns]:
@@ -418,7 +250,7 @@ class DynamicScore:
 
         Example:
             >>> from datadiet.scores.history import over_rounds
-            >>> over_rounds(DYNAMIC_SCORES["confidence"].started(), [[0.5, np.nan], [1.0, np.nan]])
+            >>> over_rounds(confidence.streaming.started(), [[0.5, np.nan], [1.0, np.nan]])
             array([0.25, inf], dtype=float32)
         """
         plain = self.history() if burn_out is None else burnt_out(self.history(), burn_out)
@@ -438,7 +270,7 @@ def _same(values: Values) -> Values:
     return values
 
 
-def _rest(values: Values) -> Values:
+def _complement(values: Values) -> Values:
     return 1 - values
 
 
@@ -446,18 +278,275 @@ def _all() -> History:
     return histories.mean(window=None)
 
 
-# names of the functions in `datadiet.scores.dynamics`
-DYNAMIC_SCORES: dict[str, DynamicScore] = {
-    "confidence": DynamicScore(("gold_probability",), _same, _all, _rest),
-    "variability": DynamicScore(("gold_probability",), _same, histories.std, _same),
-    "correctness": DynamicScore(("correct",), _same, _all, _rest),
-    "threshold_closeness": DynamicScore(("gold_probability",), _same, _all, lambda values: values * (1 - values)),
-    "forgetting": DynamicScore(("correct",), _same, histories.forgetting, _same),
-    "aum": DynamicScore(("margin",), _same, _all, _same),  # the column is the other logit minus the gold one
-    "tracin_self_influence": DynamicScore(
-        ("el2n", "hidden_norm"), lambda el2n, hidden: el2n**2 * (1 + hidden**2), _all, _same
-    ),
-    "grand_last_layer": DynamicScore(
-        ("el2n", "hidden_norm"), lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2), _all, _same
-    ),
-}
+def streaming(
+    columns: tuple[str, ...],
+    history: Callable[[], History],
+    *,
+    of_round: Callable[..., Values] = _same,
+    transform: Callable[[Values], Values] = _same,
+) -> Callable[[Batch], Batch]:
+    """Give a score over all rounds the form in which it is kept up to date: its attribute `streaming`."""
+
+    def mark(function: Batch) -> Batch:
+        function.streaming = DynamicScore(columns, of_round, history, transform)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+@score(
+    formula="1 - mean over rounds of p_y",
+    paper="Swayamdipta et al. 2020, arXiv 2009.10795, section 2",
+    inputs="p_y, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="on noisy labels, whose confidence stays low",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("gold_probability",), _all, transform=_complement)
+def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """One minus the mean gold probability: hard to learn, and where labels are wrong, mislabelled.
+
+    Args:
+        gold_probability: float `(rounds, n)`, nan where not seen.
+        burn_out: Use the first so many rounds only.
+
+    Returns:
+        float64 `(n,)` in [0, 1], larger = harder; +inf where never seen.
+
+    Raises:
+        ArgumentError: If the shape is another, a value is infinite, or `burn_out` is out of range.
+
+    Example:
+        >>> confidence([[0.5, 0.9], [0.25, np.nan]]).round(3).tolist()
+        [0.625, 0.1]
+
+    Source: Swayamdipta et al. 2020, "Dataset Cartography" (arXiv 2009.10795), section 2. Their code keeps all logits
+    in memory and selects one example too many.
+    """
+    return or_inf(1 - mean(table_of("gold_probability", gold_probability, burn_out)))
+
+
+@score(
+    formula="population standard deviation over rounds of p_y",
+    paper="Swayamdipta et al. 2020, arXiv 2009.10795, section 2",
+    inputs="p_y, all rounds",
+    cost="12 bytes per example; recorded by every run",
+    loses="when little is kept: ambiguous examples alone do not train; and in the first two rounds",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("gold_probability",), histories.std)
+def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """The standard deviation of the gold probability: ambiguous examples.
+
+    Args:
+        gold_probability, burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)` in [0, 0.5], larger = more ambiguous, for which this score stands; +inf where never seen.
+
+    Example:
+        >>> variability([[0.5, 0.9], [0.25, 0.9]]).round(3).tolist()
+        [0.125, 0.0]
+
+    Source: Swayamdipta et al. 2020, section 2: divided by n, not by n - 1.
+    """
+    return or_inf(std(table_of("gold_probability", gold_probability, burn_out)))
+
+
+@score(
+    formula="share of rounds in which the example was wrong",
+    paper="Swayamdipta et al. 2020, arXiv 2009.10795, section 2",
+    inputs="correctness, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="with few rounds: nearly all values tie",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("correct",), _all, transform=_complement)
+def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """The share of rounds in which the example was wrong.
+
+    Args:
+        correct: 0 or 1, `(rounds, n)`, nan where not seen.
+        burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)` in [0, 1], larger = harder; +inf where never seen.
+
+    Example:
+        >>> correctness([[0, 1], [1, 1], [0, np.nan]]).round(3).tolist()
+        [0.667, 0.0]
+
+    Source: Swayamdipta et al. 2020, section 2, who count the rounds in which it was right; a share does not call an
+    example hard because it rested.
+    """
+    table = table_of("correct", correct, burn_out)
+    return or_inf(mean(np.where(np.isnan(table), np.nan, table < RIGHT)))
+
+
+@score(
+    formula="c (1 - c), c = mean over rounds of p_y",
+    paper="Chang et al. 2017, arXiv 1704.07433, section 3.3; Swayamdipta et al. 2020, arXiv 2009.10795",
+    inputs="p_y, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="with few values, as after one epoch; examples that rest have old values",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("gold_probability",), _all, transform=lambda values: values * (1 - values))
+def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """`c (1 - c)` of the mean gold probability `c`: neither learned nor hopeless.
+
+    Args:
+        gold_probability, burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)` in [0, 0.25], larger = closer to one half; +inf where never seen.
+
+    Example:
+        >>> threshold_closeness([[0.5, 0.9], [0.5, 0.9]]).round(3).tolist()
+        [0.25, 0.09]
+
+    Source: Chang et al. 2017, "Active Bias" (arXiv 1704.07433), section 3.3, as in Swayamdipta et al.'s code.
+    """
+    average = mean(table_of("gold_probability", gold_probability, burn_out))
+    return or_inf(average * (1 - average))
+
+
+@score(
+    formula="times it went from right to wrong; never right = one more than the largest count",
+    paper="Toneva et al. 2019, arXiv 1812.05159, section 3",
+    inputs="correctness, all rounds",
+    cost="8 bytes per example; recorded by every run; at step cadence the passes of datadiet.Probe",
+    loses="at epoch cadence in short fine-tuning: nearly all counts are 0",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("correct",), histories.forgetting)
+def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """How often the example went from right to wrong; never right = one more than the largest count that occurred.
+
+    Args:
+        correct: 0 or 1, `(rounds, n)`, nan where not seen: consecutive means consecutive times that it was seen.
+        burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)`, larger = harder; +inf where never seen.
+
+    Example:
+        >>> forgetting([[1, 0, 1], [0, 0, 1], [1, 0, 1]]).tolist()
+        [1.0, 2.0, 0.0]
+
+    Source: Toneva et al. 2019 (arXiv 1812.05159), section 3. With few epochs nearly all counts are 0: record passes
+    every few steps (`datadiet.Probe`), as Anand et al. 2023 (EMNLP) do. DeepCore and others give a never-learned
+    example 0, i.e. call it the easiest; here it is the hardest.
+    """
+    counts = events(table_of("correct", correct, burn_out))
+    counted = counts[np.isfinite(counts)]
+    never = (counted.max() if counted.size else 0.0) + 1
+    return or_inf(np.where(np.isposinf(counts), never, counts))
+
+
+@score(
+    formula="mean over rounds of (largest logit of another class - label's logit); above 0 = suspect",
+    paper="Pleiss et al. 2020, arXiv 2001.10528, section 3.1, sign turned",
+    inputs="margin, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="with hardest on noisy labels, which it is made to find: set the top aside, or drop it",
+    needs=("history",),
+    tasks="classes",
+)
+@streaming(("margin",), _all)
+def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
+    """Minus the area under the margin: the mean of the largest other logit minus the gold one.
+
+    Args:
+        margin: The largest other logit minus the gold one, `(rounds, n)`, nan where not seen.
+        burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)`, larger = harder; above 0 suspect; +inf where never seen.
+
+    Example:
+        >>> aum([[-2.0, 1.0], [-4.0, 3.0]]).tolist()
+        [-3.0, 2.0]
+
+    Source: Pleiss et al. 2020 (arXiv 2001.10528), section 3.1: a mean of *logit* margins. The code of
+    coverage-centric selection calls a sum of probability margins AUM, which ranks otherwise.
+    """
+    return or_inf(mean(table_of("margin", margin, burn_out)))
+
+
+@score(
+    formula="mean over rounds of || p - onehot(y) ||^2 (1 + || h ||^2), h = input of the last layer",
+    paper="Pruthi et al. 2020, arXiv 2002.08484, section 3, of the last layer, without learning rates",
+    inputs="el2n, norm of h, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="beyond 30 % dropped on SNLI (Anand et al. 2023)",
+    needs=("history",),
+)
+@streaming(("el2n", "hidden_norm"), _all, of_round=lambda el2n, hidden: el2n**2 * (1 + hidden**2))
+def tracin_self_influence(
+    el2n: ArrayLike,
+    hidden_norm: ArrayLike,
+    *,
+    learning_rates: ArrayLike | None = None,
+    burn_out: Annotated[int | None, AtLeast(1)] = None,
+) -> Floats:
+    """Self-influence through the last layer: the mean of `el2n^2 (1 + ||h||^2)`, weighted by the learning rates.
+
+    Args:
+        el2n: `|| p - y ||`, `(rounds, n)`, nan where not seen.
+        hidden_norm: Norm of the input of the last linear layer, beside it; nan where not known.
+        learning_rates: `(rounds,)`, above 0; 1 by default.
+        burn_out: See `confidence`.
+
+    Returns:
+        float64 `(n,)`, larger = harder; +inf where never seen.
+
+    Example:
+        >>> tracin_self_influence([[1.0, 0.1]], [[2.0, 2.0]]).round(3).tolist()
+        [5.0, 0.05]
+
+    Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3, of a linear head with a bias under cross-entropy, where
+    the gradient's squared norm is that product. Published as the sum over checkpoints (`Dynamics.tracin`); the mean
+    ranks the same where all was seen, and does not call an example easy because it rested.
+    """
+    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
+    squared = held["el2n"] ** 2 * (1 + held["hidden_norm"] ** 2)
+    rates = rates_of(learning_rates, len(squared), burn_out)[:, None]
+    weights = np.where(np.isnan(squared), np.nan, rates)
+    return or_inf(total(rates * squared) / total(weights))
+
+
+@score(
+    formula="mean over rounds of || p - onehot(y) || sqrt(1 + || h ||^2)",
+    paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 2.1, closed form of the last layer",
+    inputs="el2n, norm of h, all rounds",
+    cost="8 bytes per example; recorded by every run",
+    loses="as el2n, on noisy labels",
+    needs=("history",),
+)
+@streaming(("el2n", "hidden_norm"), _all, of_round=lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2))
+def grand_last_layer(
+    el2n: ArrayLike, hidden_norm: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
+) -> Floats:
+    """The norm of the last layer's gradient, `el2n sqrt(1 + ||h||^2)`, as a mean over the rounds.
+
+    Args:
+        el2n, hidden_norm, burn_out: See `tracin_self_influence`.
+
+    Returns:
+        float64 `(n,)`, larger = harder; +inf where never seen.
+
+    Example:
+        >>> grand_last_layer([[1.0, 0.1]], [[np.sqrt(3), np.sqrt(3)]]).round(3).tolist()
+        [2.0, 0.2]
+
+    Source: Paul et al. 2021 (arXiv 2107.07075), section 2.1, in closed form for a linear head with a bias; a mean over
+    rounds of one run instead of over ten. DeepCore divides it by the batch size, which inflates a short last batch.
+    """
+    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
+    return or_inf(mean(held["el2n"] * np.sqrt(1 + held["hidden_norm"] ** 2)))

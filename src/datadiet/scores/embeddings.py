@@ -9,8 +9,8 @@ and a rare class looks hard without labels only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -30,18 +30,28 @@ from datadiet.geometry import (
     unit_rows,
     usual_clusters,
 )
+from datadiet.registry import Rows, score
 
 Values = NDArray[np.float32]
 _MEDIAN_BLOCK = 1 << 25  # numbers sorted at a time
 
 
+@score(
+    formula="distance to the nearest centroid of k-means, Euclidean or 1 - cos; per class with labels",
+    paper="Sorscher et al. 2022, arXiv 2206.14486, section 4",
+    inputs="embeddings",
+    cost="k-means: O(n k d)",
+    loses="embeddings that cluster by topic; with many clusters an outlier is a prototype itself and counts as easiest",
+    needs=("encoder",),
+    evidence="methods",
+)
 def prototypes(
     embeddings: ArrayLike,
     labels: ArrayLike | None = None,
     *,
     ids: Sequence[str] | None = None,
-    clusters: int | None = None,
-    metric: str = "euclidean",
+    clusters: Annotated[int | None, Rows()] = None,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
     seed: int = 0,
     backend: str = "sklearn",
 ) -> Values:
@@ -107,6 +117,15 @@ def _check_clusters(clusters: int | None, sizes: NDArray[np.int64], names: Seque
     )
 
 
+@score(
+    formula="|| x - median of the class ||_2, for the selector of that name",
+    paper="Xia et al. 2023 (Moderate Coreset), ICLR",
+    inputs="embeddings, label",
+    cost="O(n d log n)",
+    loses="classes of several kinds, whose median lies between them",
+    needs=("encoder",),
+    preset={"select": "moderate"},
+)
 def moderate(embeddings: ArrayLike, labels: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Values:
     """Distance to the median of the example's class: what the selector `moderate` takes the middle of.
 
@@ -147,13 +166,21 @@ def _median(points: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.concatenate(parts)
 
 
+@score(
+    formula="mean distance to the 10 nearest other examples; 0 among copies",
+    paper="Ramaswamy et al. 2000, SIGMOD, as a mean",
+    inputs="embeddings",
+    cost="O(n^2 d), exact",
+    loses="keeping the hardest by it keeps broken texts and outliers",
+    needs=("encoder",),
+)
 def neighbour_distance(
     embeddings: Any,
     labels: ArrayLike | None = None,
     *,
     ids: Sequence[str] | None = None,
-    neighbours: int = 10,
-    metric: str = "euclidean",
+    neighbours: Annotated[int, Rows(fewer=1)] = 10,
+    metric: Literal["euclidean", "cosine"] = "euclidean",
     search: str = "exact",
 ) -> Values:
     """Mean distance to the nearest other examples: small in crowds and among duplicates, large for what is rare.
@@ -209,11 +236,3 @@ def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | 
     points: NDArray[np.float64] = check_points(embeddings, problems, ids=ids)
     problems.raise_any()
     return points
-
-
-# for names on the command line only; in Python the functions are passed themselves
-EMBEDDING_SCORES: Mapping[str, Callable[..., Values]] = {
-    "prototypes": prototypes,
-    "moderate": moderate,
-    "neighbour_distance": neighbour_distance,
-}

@@ -8,12 +8,13 @@ Histories in which late rounds count for more: the last value, a window, a movin
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
+from datadiet.registry import AtLeast, NotNegative, Share, history
 
 Values = NDArray[np.float32]
 Fresh = NDArray[np.bool_]
@@ -221,6 +222,13 @@ def _seen_or_inf(values: Values, times: Values) -> Values:
     return np.where(times > 0, values, np.float32(np.inf)).astype(np.float32)
 
 
+@history(
+    formula="the last round's value",
+    paper="Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="1 round",
+    cost="4 bytes per example",
+    loses="one noisy value decides; with `rescore none` it has dropout in it",
+)
 def last() -> History:
     """The latest value alone. 4 bytes per example.
 
@@ -243,7 +251,14 @@ def last() -> History:
     return History(init, update, lambda state: state["last"])
 
 
-def mean(window: int | None = 3) -> History:
+@history(
+    formula="the mean of the last w rounds",
+    paper="Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="--history-window w",
+    cost="4 w bytes per example",
+    loses="it reacts late: what has just been learned still counts as hard",
+)
+def mean(window: Annotated[int | None, AtLeast(1)] = 3) -> History:
     """The mean of an example's own latest values. 4 bytes per example and round of the window; 8 bytes for all rounds.
 
     An example that was not seen in a round keeps its earlier values, so that the mean is always of the latest `window`
@@ -269,10 +284,6 @@ def mean(window: int | None = 3) -> History:
 
 
 def _window_mean(window: int) -> History:
-    problems = Problems()
-    problems.whole("history window", window, least=1)
-    problems.raise_any()
-
     def init(num_examples: int) -> State:
         return {"latest": np.full((window, num_examples), np.nan, np.float32)}  # latest first
 
@@ -293,7 +304,19 @@ def _window_mean(window: int) -> History:
     return History(init, update, value)
 
 
-def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
+@history(
+    formula="m + c * s: moving mean with weight alpha on the new value, plus c moving standard deviations",
+    paper="Raju et al. 2021, arXiv 2111.12621 (the upper confidence bound); Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="--history-alpha, --history-c",
+    cost="16 bytes per example",
+    loses="as mean, it reacts late; with few refreshes all histories say nearly the same",
+    evidence="methods",
+)
+def ema(
+    alpha: Annotated[float, Share] = 0.8,
+    c: Annotated[float, NotNegative] = 1.0,
+    deviation: Literal["std", "var"] = "std",
+) -> History:
     """An exponential moving average, plus `c` deviations as a bonus for uncertain values. 16 bytes per example.
 
     `m_r = (1 - alpha) m_{r-1} + alpha v_r`, and `value = m_r + c * dev_r` with the weighted and debiased standard
@@ -316,7 +339,6 @@ def ema(alpha: float = 0.8, c: float = 0.0, deviation: str = "std") -> History:
     Source: Raju et al. 2021 (arXiv 2111.12621), as in Attendu and Corbeil 2023's `prune_avg_mode="ema"`. Without
     gaps it equals pandas' `ewm(alpha=alpha, adjust=False)`, and no round is kept (West 1979 for the variance).
     """
-    _check_ema(alpha, c, deviation)
     keep = np.float32(1 - alpha)
 
     def init(num_examples: int) -> State:
@@ -360,15 +382,3 @@ def _blend(state: State, rows: slice | NDArray[np.int64], values: Values, alpha:
     state["variance"][rows] = rest * (state["variance"][rows] + share * gap * gap)
     state["squares"][rows] = rest * rest * state["squares"][rows] + share * share
     state["age"][rows] = 1
-
-
-def _check_ema(alpha: float, c: float, deviation: str) -> None:
-    problems = Problems()
-    problems.share("history alpha", alpha)
-    problems.check(0 <= c < np.inf, f"history c must be at least 0, got {c}.")
-    problems.choice("deviation", deviation, ("std", "var"))
-    problems.raise_any()
-
-
-# for names on the command line only; in Python the functions are passed themselves
-HISTORIES: dict[str, Callable[..., History]] = {"last": last, "mean": mean, "ema": ema}

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datadiet.errors import ArgumentError
+from datadiet.registry import score
 
 # The largest EL2N of one decision: certain and wrong
 EL2N_MAX = 2.0**0.5
@@ -42,6 +43,19 @@ class Score(Protocol):
         """Score each decision of a batch."""
 
 
+@score(
+    formula="|| p - onehot(y) ||_2, in [0, sqrt 2]; regression: |z - y|",
+    paper=(
+        "Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 2.2; joint tasks: Attendu and Corbeil 2023, "
+        "arXiv 2306.03208"
+    ),
+    inputs="logits, label",
+    cost="nothing beyond that forward pass",
+    loses="on noisy or ambiguous labels, which stay hard; below random when little is kept (Zheng et al. 2023)",
+    needs=("model",),
+    traits=("forward", "zero_when_learned"),
+    evidence="methods",
+)
 def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Error L2 norm: how far the predicted distribution lies from the label.
 
@@ -77,6 +91,16 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     return _counted((others.square().sum(-1) + missing.square()).sqrt(), mask)
 
 
+@score(
+    formula="-log p_y",
+    paper="the `loss` baseline of Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="logits, label",
+    cost="nothing beyond that forward pass",
+    loses="as el2n; it has no upper bound, so that one certain mistake outweighs all else in a sum or a mean",
+    needs=("model",),
+    tasks="classes",
+    traits=("forward", "zero_when_learned"),
+)
 def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The loss: how surprised the model is by the label, in nats.
 
@@ -104,6 +128,16 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
     return _counted(functional.softplus(_gap("cross_entropy", logits, labels, mask)), mask)
 
 
+@score(
+    formula="largest logit of another class, minus the label's; above 0 = wrong",
+    paper="Pleiss et al. 2020, arXiv 2001.10528, section 3.1, sign turned",
+    inputs="logits, label",
+    cost="nothing beyond that forward pass",
+    loses="as el2n; logits grow in training, so values of different rounds are not on one scale",
+    needs=("model",),
+    tasks="classes",
+    traits=("forward",),
+)
 def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How far the strongest other class stands above the label's own.
 
@@ -135,6 +169,16 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
     return _counted(strongest - _at(scaled, gold), mask)
 
 
+@score(
+    formula="-sum_c p_c log p_c: unsure, whatever the label",
+    paper="uncertainty sampling, Lewis and Gale 1994",
+    inputs="logits only",
+    cost="nothing beyond that forward pass",
+    loses="on clean labels: what is certain and wrong counts as easy and never trains",
+    needs=("model",),
+    tasks="classes",
+    traits=("forward",),
+)
 def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How undecided the model is, whatever the label says, in nats.
 
@@ -166,6 +210,16 @@ def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
     return _counted(torch.special.entr(_wide(logits).softmax(-1)).sum(-1), mask)
 
 
+@score(
+    formula="|z - y|, in units of the label",
+    paper="ours: EL2N of a one-dimensional output",
+    inputs="output, number",
+    cost="nothing beyond that forward pass",
+    loses="where the noise of the labels grows with the label: it prefers one end of the scale",
+    needs=("model",),
+    tasks="numbers",
+    traits=("forward", "zero_when_learned"),
+)
 def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Distance between a regression's output and its target.
 

@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.registry import Method
 from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_multi_hot
 from datadiet.scores.logits import margin as logit_margin
 from datadiet.types import HeadSignals, Signals
@@ -34,6 +35,39 @@ from datadiet.types import HeadSignals, Signals
 if TYPE_CHECKING:
     from datadiet.scores.logits import Score
 
+
+_COMBINE = (
+    Method(
+        "combine",
+        "norm",
+        "sqrt(e_intent^2 + sum_t e_t^2): the norm of all errors; favours long sentences",
+        paper="Attendu and Corbeil 2023, arXiv 2306.03208",
+        inputs="intent and slot logits",
+        cost="nothing",
+        loses="it grows with the length: fewer tokens than examples are saved, short hard requests rest",
+        where="datadiet.scores.reduce:combine_heads",
+    ),
+    Method(
+        "combine",
+        "mean",
+        "(e_intent + mean_t e_t) / 2: the same for short and long sentences",
+        paper="the released code of Attendu and Corbeil 2023, arXiv 2306.03208",
+        inputs="intent and slot logits",
+        cost="nothing",
+        loses="one wrong word of a long sentence hardly shows",
+        where="datadiet.scores.reduce:combine_heads",
+    ),
+    Method(
+        "combine",
+        "sum",
+        "e_intent + sum_t e_t; favours long sentences most",
+        paper="the released code of Attendu and Corbeil 2023, arXiv 2306.03208",
+        inputs="intent and slot logits",
+        cost="nothing",
+        loses="as norm, and more so",
+        where="datadiet.scores.reduce:combine_heads",
+    ),
+)
 
 COMBINATIONS = ("norm", "mean", "sum")
 

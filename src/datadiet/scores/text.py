@@ -5,14 +5,15 @@ score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.geometry import class_codes, named_rows, squared_norms
+from datadiet.registry import score
 
 Values = NDArray[np.float32]
 Texts = Sequence[str] | Sequence[Sequence[str]]
@@ -21,6 +22,15 @@ UNITS = ("words", "characters")
 _SAME = 1e-12  # squared distance below which a document is the median itself
 
 
+@score(
+    formula="|| x - m ||_2, x = TF-IDF of the text, m = geometric median of all; per class with labels",
+    paper="SCDP, COLING 2025 (he-y/NLP-Dataset-Pruning)",
+    inputs="text",
+    cost="O(words), no model",
+    loses="long or rare words alone make a text hard; published with one seed",
+    needs=("texts",),
+    evidence="methods",
+)
 def scdp(
     texts: Texts,
     labels: ArrayLike | None = None,
@@ -171,12 +181,21 @@ def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[n
     return np.maximum(norms - 2 * np.asarray(matrix @ point) + point @ point, 0.0)  # type: ignore[no-any-return]
 
 
+@score(
+    formula="number of words, or of characters: `hardest` of it is the baseline of the longest texts",
+    paper="Zhao et al. 2024, arXiv 2402.04833",
+    inputs="text",
+    cost="O(words), no model",
+    loses="it saves fewer tokens than examples",
+    needs=("texts",),
+    evidence="methods",
+)
 def length(
     texts: Texts,
     labels: ArrayLike | None = None,
     *,
     ids: Sequence[str] | None = None,
-    unit: str = "words",
+    unit: Literal["words", "characters"] = "words",
 ) -> Values:
     """How long a text is: the baseline "keep the longest" that several published scores lose to.
 
@@ -203,7 +222,3 @@ def length(
     problems.raise_any()
     counts = [len(text.split()) if unit == "words" else len(text) for text in joined]
     return np.asarray(counts, np.float32)
-
-
-# for names on the command line only; in Python the functions are passed themselves
-TEXT_SCORES: Mapping[str, Callable[..., Values]] = {"scdp": scdp, "length": length}

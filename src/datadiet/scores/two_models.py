@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from datadiet.errors import ArgumentError, Problems
+from datadiet.registry import Method, score
 from datadiet.scores.logits import cross_entropy
 
 FitAndScore = Callable[[NDArray[np.int64], NDArray[np.int64]], NDArray[np.floating]]
@@ -48,6 +49,31 @@ def pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     return -negative_pvi(logits, null_logits, labels)
 
 
+_IRREDUCIBLE = Method(
+    "score",
+    "irreducible_loss",
+    "loss(x, y) under a model trained on other data",
+    paper="Mindermann et al. 2022 (RHO), arXiv 2206.07137",
+    inputs="irreducible losses (computed once: datadiet score --holdout, or --folds)",
+    cost="a training on hold-out data and a forward of n, once",
+    loses="by itself: it ranks what cannot be learned first; reducible_loss and top_reducible take it off",
+    needs=("holdout",),
+    preset=None,
+)
+
+
+@score(
+    formula="log2 p_null(y) - log2 p(y), in bits; above 0 = the input misleads",
+    paper="Ethayarajh et al. 2022, arXiv 2110.08420, sign turned",
+    inputs=(
+        "logits of a model, and of one trained on empty inputs, both cross-fitted: datadiet score --folds K --epochs E"
+    ),
+    cost="two trainings per fold, one forward of n",
+    loses="not cross-fitted it says nothing after about 2 epochs; beyond 10 % removed it falls below random on SNLI",
+    needs=("null",),
+    tasks="whole_text",
+    named_alone=False,
+)
 def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     """Pointwise V-information as a score, in bits: larger = harder, above 0 = the input misleads the model.
 
@@ -70,6 +96,15 @@ def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     return (cross_entropy(logits, labels) - cross_entropy(null, labels)) / math.log(2)
 
 
+@score(
+    formula="loss(x, y) - loss under a model trained on other data",
+    paper="Mindermann et al. 2022 (RHO), arXiv 2206.07137",
+    inputs="logits, labels, irreducible losses (computed once: datadiet score --holdout, or --folds)",
+    cost="a training on hold-out data and a forward of n, once",
+    loses="its in-batch form saves steps, not time in proportion: every candidate has a forward",
+    needs=("model", "holdout"),
+    named_alone=False,
+)
 def reducible_loss(logits: Tensor, labels: Tensor, irreducible: Tensor) -> Tensor:
     """How much of an example's loss can still be learned (RHO).
 
@@ -125,6 +160,16 @@ def largest_reducible(values: Tensor, count: int) -> Tensor:
     return values.argsort(descending=True, stable=True)[:count].sort().values
 
 
+@score(
+    formula="|| p - p_teacher ||_2, in [0, sqrt 2]",
+    paper="EL2N with soft labels",
+    inputs="logits of a model and its teacher",
+    cost="one forward of n with the teacher, once",
+    loses="where the teacher is wrong as well",
+    needs=("model", "teacher"),
+    tasks="one_class",
+    named_alone=False,
+)
 def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Distance between what a model and its teacher predict: EL2N with the teacher's distribution for a label.
 
@@ -148,6 +193,16 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     return difference.square().sum(-1).sqrt()
 
 
+@score(
+    formula="KL(p_teacher || p), in nats",
+    paper="Hinton et al. 2015, arXiv 1503.02531",
+    inputs="logits of a model and its teacher",
+    cost="one forward of n with the teacher, once",
+    loses="no upper bound: a few certain disagreements outweigh everything in a mean",
+    needs=("model", "teacher"),
+    tasks="one_class",
+    named_alone=False,
+)
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """What a model still misses of its teacher, in nats: `KL(softmax(t) || softmax(z))`.
 
@@ -251,12 +306,3 @@ def cross_fit(
             )
         values[held] = found
     return values
-
-
-# names as the catalogue has them
-TWO_MODEL_SCORES = {
-    "negative_pvi": negative_pvi,
-    "reducible_loss": reducible_loss,
-    "teacher_el2n": teacher_el2n,
-    "teacher_divergence": teacher_divergence,
-}

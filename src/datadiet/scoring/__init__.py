@@ -12,7 +12,4 @@ from datadiet.scoring.grand import grand
 from datadiet.scoring.tracin import self_influence, tracin
 from datadiet.scoring.vog import Vog, vog
 
-# names as the catalogue has them
-GRADIENT_SCORES = {"grand": grand, "vog": vog, "self_influence": self_influence, "tracin": tracin}
-
-__all__ = ["GRADIENT_SCORES", "Vog", "example_losses", "grand", "self_influence", "tracin", "vog"]
+__all__ = ["Vog", "example_losses", "grand", "self_influence", "tracin", "vog"]

@@ -19,16 +19,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet import registry
 from datadiet.errors import ArgumentError, Problems
 from datadiet.ledger import Ledger
-from datadiet.scores import SCORES
-from datadiet.scores.dynamics import DYNAMIC_SCORES
-from datadiet.scores.embeddings import EMBEDDING_SCORES
+from datadiet.registry import NEEDS, find, load
 from datadiet.scores.history import over_rounds
 from datadiet.scores.reduce import FREE, example_values, free_signals
-from datadiet.scores.text import TEXT_SCORES
 from datadiet.scores.two_models import negative_pvi, teacher_divergence, teacher_el2n
-from datadiet.scoring import GRADIENT_SCORES
 from datadiet.scoring.embed import embed
 from datadiet.scoring.forward import Batch, first_alike, forward_pass
 from datadiet.scoring.grand import grand
@@ -37,34 +34,11 @@ from datadiet.scoring.vog import vog
 from datadiet.tasks.heads import Heads, head_layers
 from datadiet.types import Signals
 
-# what each score cannot do without; `Material` has a field of the same name for each
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(TEXT_SCORES, ("texts",)),
-    **dict.fromkeys(EMBEDDING_SCORES, ("encoder",)),
-    **dict.fromkeys(SCORES, ("model",)),
-    "grand": ("model",),
-    **dict.fromkeys(DYNAMIC_SCORES, ("history",)),
-    "vog": ("checkpoints",),
-    "self_influence": ("checkpoints",),
-    "tracin": ("checkpoints", "dev"),
-    "negative_pvi": ("null",),
-    "reducible_loss": ("model", "holdout"),
-    "irreducible_loss": ("holdout",),  # what `reducible_loss` takes off, and `top_reducible` reads of a score file
-    "teacher_el2n": ("model", "teacher"),
-    "teacher_divergence": ("model", "teacher"),
-}
 
-WHERE: Mapping[str, str] = {
-    "texts": "the texts of the training split",
-    "encoder": "a model to embed the texts with: --encoder MODEL, or --model RUN",
-    "model": "a model that is trained: --model RUN, or --epochs E to train one first",
-    "history": "the score history of a run: --model RUN, or --epochs E to train one first",
-    "checkpoints": "the checkpoints of a run: --model RUN, trained with --keep-checkpoints, or --epochs E from 2 on",
-    "dev": "a dev split",
-    "holdout": "a model trained on other data of the same classes: --holdout MODEL, or --folds K --epochs E",
-    "null": "models with and without the texts that have not seen the row: --folds K --epochs E",
-    "teacher": "another trained model of the same classes: --teacher MODEL",
-}
+def needs_of(score: str) -> tuple[str, ...]:
+    """What a score needs: fields of `Material`; nothing for a name that does not exist."""
+    method = find("score", score)
+    return () if method is None else method.needs
 
 
 @dataclass(frozen=True)
@@ -152,16 +126,15 @@ def check_needs(names: Iterable[str], there: Iterable[str]) -> None:
         there: The fields of `Material` that are known to be there.
 
     Raises:
-        ArgumentError: For every score that does not exist or needs what is not there, together.
+        ArgumentError: For every score that needs what is not there, together.
 
     Example:
         >>> check_needs(["scdp", "vog"], ["texts", "checkpoints"])
     """
     held, problems = set(there), Problems()
     for name in names:
-        problems.choice("score", name, NEEDS)
-        for need in NEEDS.get(name, ()):
-            problems.check(need in held, f"the score {name} needs {WHERE[need]}.")
+        for need in needs_of(name):
+            problems.check(need in held, f"the score {name} needs {NEEDS[need]}.")
     problems.raise_any()
 
 
@@ -172,15 +145,12 @@ def inputs_of(material: Material, role: str) -> Inputs:
 
 Values = NDArray[np.float32]
 
-# share forward passes
-PASSES = (*SCORES, "negative_pvi", "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence")
-
 
 def of_passes(
     names: Sequence[str], material: Material, probabilities: bool
 ) -> tuple[dict[str, Values], NDArray[np.float32] | None]:
     """All that one forward pass of each model tells, and the class probabilities."""
-    own = [name for name in names if name in SCORES]
+    own = [name for name in names if name in registry.names("score", trait="forward")]
     taught = {"teacher_el2n": teacher_el2n, "teacher_divergence": teacher_divergence}
     compared = [name for name in names if name in taught]
     found: dict[str, Values] = {}
@@ -215,7 +185,7 @@ def read_model(
     Args:
         material: The rows, and the model.
         role: Which model: `model`, `teacher` or `holdout`.
-        scores: Names of `datadiet.scores.SCORES`.
+        scores: Names of scores of one forward pass.
         classes: Also the log-probability of each class, of the head that has one decision per example.
 
     Returns:
@@ -241,7 +211,7 @@ def read_model(
     ):
         signals = heads.signals(material.signals(outputs, batch))
         values = free_signals(signals)
-        values |= {name: example_values(SCORES[name], signals, combine=material.combine) for name in scores}
+        values |= {name: example_values(load("score", name), signals, combine=material.combine) for name in scores}
         found[:, part] = torch.stack([values[name] for name in columns]).cpu().numpy()
         if classes:
             logs = _log_probabilities(signals)
@@ -284,7 +254,7 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
     """The values of every training row, by score; scores that read the same thing share one pass over it.
 
     Args:
-        names: Of `NEEDS`.
+        names: Of scores, by `datadiet methods`.
         material: What there is.
         probabilities: Also what the model gives each class; of tasks with one class per example. Where there are
             cross-fitted models it is what they give, who have not seen the row.
@@ -296,7 +266,7 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
         ArgumentError: If something is missing, see `check_needs`, or a score cannot be computed of this data.
     """
     crossed = () if material.unseen is None else ("holdout",)
-    check_needs(names, [*(name for name in WHERE if getattr(material, name) is not None), *crossed])
+    check_needs(names, [*(name for name in NEEDS if getattr(material, name, None) is not None), *crossed])
     found: dict[str, Values] = {}
     seconds: dict[str, float] = {}
     shared: dict[str, tuple[str, ...]] = {}
@@ -319,15 +289,25 @@ def whole_set(names: Sequence[str], material: Material, *, probabilities: bool =
 
 def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
     """Groups of scores that are computed together, with what computes them."""
-    together: dict[Any, Iterable[str]] = {_of_embeddings: EMBEDDING_SCORES, of_passes: PASSES}
-    for compute, family in together.items():
-        if group := [name for name in names if name in family]:
+    families: dict[Any, list[str]] = {}
+    for name in names:
+        families.setdefault(_computed_by(name), []).append(name)
+    for compute, group in families.items():
+        if compute in (_of_embeddings, of_passes):  # share one pass
             yield group, compute
-    alone: dict[Any, Iterable[str]] = {
-        _of_texts: TEXT_SCORES, _of_gradients: GRADIENT_SCORES, _of_history: DYNAMIC_SCORES
-    }  # fmt: skip
-    for compute, family in alone.items():
-        yield from (([name], compute) for name in names if name in family)
+        else:
+            yield from (([name], compute) for name in group)
+
+
+def _computed_by(name: str) -> Any:
+    method, needs = find("score", name), needs_of(name)
+    if needs == ("texts",):
+        return _of_texts
+    if needs == ("encoder",):
+        return _of_embeddings
+    if "history" in needs:
+        return _of_history
+    return _of_gradients if method and method.where.startswith("datadiet.scoring.") else of_passes
 
 
 def embeddings_of(material: Material) -> NDArray[np.float32]:
@@ -340,7 +320,7 @@ def embeddings_of(material: Material) -> NDArray[np.float32]:
 
 
 def _of_texts(names: Sequence[str], material: Material) -> dict[str, Values]:
-    return {name: TEXT_SCORES[name](material.texts, ids=material.ids, **_options(name, material)) for name in names}
+    return {name: load("score", name)(material.texts, ids=material.ids, **_options(name, material)) for name in names}
 
 
 def _of_embeddings(names: Sequence[str], material: Material) -> dict[str, Values]:
@@ -348,7 +328,7 @@ def _of_embeddings(names: Sequence[str], material: Material) -> dict[str, Values
     # published per class: the distance to a class's own median; of the others the published form knows no classes
     groups = {"moderate": material.groups}
     return {
-        name: EMBEDDING_SCORES[name](vectors, groups.get(name), ids=material.ids, **_options(name, material))
+        name: load("score", name)(vectors, groups.get(name), ids=material.ids, **_options(name, material))
         for name in names
     }
 
@@ -379,7 +359,7 @@ def _of_gradients(names: Sequence[str], material: Material) -> dict[str, Values]
 def _of_history(names: Sequence[str], material: Material) -> dict[str, Values]:
     found = {}
     for name in names:
-        score, columns = DYNAMIC_SCORES[name], material.history or {}
+        score, columns = load("score", name).streaming, material.history or {}
         table = columns[score.columns[0]]
         rounds = np.full(table.shape, np.nan, np.float32)
         for place in range(len(table)):

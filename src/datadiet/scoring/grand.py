@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError, unknown
 from datadiet.ledger import Ledger
+from datadiet.registry import score
 from datadiet.scores.last_layer import signals_grand
 from datadiet.scoring import gradients
 from datadiet.scoring.forward import Batch as PassBatch
@@ -106,19 +107,27 @@ METHODS = ("auto", "layers", "func")
 TOLERANCE = 1e-3
 
 
+@score(
+    formula="|| grad_w loss ||_2 over all or chosen weights; last layer: ||p - y|| sqrt(1 + ||h||^2)",
+    paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 2.1",
+    inputs="a model, labels",
+    cost="one forward and backward of n; last layer: one forward",
+    loses="before training, where it did not reproduce; on noisy labels, which it ranks hardest",
+    needs=("model",),
+)
 def grand(
     model: nn.Module,
     dataset: Any,
     collate: Collate,
     *,
     rows: NDArray[np.int64] | None = None,
-    parameters: Parameters = "all",
+    parameters: Annotated[Parameters, ("all", "last_layer")] = "all",
     loss: Losses | None = None,
     inputs: Inputs | None = None,
     batch_tokens: int = 2048,
     batch_size: int = 32,
     precision: str = "fp32",
-    method: str = "auto",
+    method: Literal["auto", "layers", "func"] = "auto",
     ledger: Ledger | None = None,
 ) -> NDArray[np.float32]:
     """Gradient norm of each example's loss, in eval mode, the same for any batch and padding.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError
+from datadiet.registry import score
 from datadiet.scores.last_layer import hidden_of, last_layer_alignment, last_layer_gradient
 from datadiet.scoring import gradients
 from datadiet.scoring.forward import Collate, in_eval_mode
@@ -50,6 +51,15 @@ def _load(folder: Any) -> nn.Module:
     return model
 
 
+@score(
+    formula="sum_c eta_c || grad_w loss_c ||^2 over checkpoints c",
+    paper="Pruthi et al. 2020, arXiv 2002.08484, section 4.1",
+    inputs="checkpoints and learning rates of one run, labels",
+    cost="that of grand, per checkpoint",
+    loses="beyond about 30 % removed it falls below random on SNLI",
+    options_of=grand,
+    needs=("checkpoints",),
+)
 def self_influence(
     checkpoints: Iterable[Checkpoint],
     learning_rates: Sequence[float],
@@ -87,6 +97,14 @@ def self_influence(
     return total.astype(np.float32)
 
 
+@score(
+    formula="- sum_c eta_c <grad_w loss_c, mean_dev grad_w loss_c>; above 0 = harmful to dev",
+    paper="Pruthi et al. 2020, arXiv 2002.08484, section 3, sign turned",
+    inputs="checkpoints and learning rates of one run, labels, a clean dev set",
+    cost="last layer: one forward of n and dev per checkpoint; else a pass of n in forward mode",
+    loses="a small or noisy dev set, whose mean gradient is noise",
+    needs=("checkpoints", "dev"),
+)
 def tracin(
     checkpoints: Iterable[Checkpoint],
     learning_rates: Sequence[float],
@@ -96,7 +114,7 @@ def tracin(
     *,
     rows: NDArray[np.int64] | None = None,
     dev_rows: NDArray[np.int64] | None = None,
-    parameters: Parameters = "last_layer",
+    parameters: Annotated[Parameters, ("all", "last_layer")] = "last_layer",
     loss: Losses | None = None,
     inputs: Inputs | None = None,
     batch_tokens: int = 2048,

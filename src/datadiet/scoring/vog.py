@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError, unknown
+from datadiet.registry import AtLeast, score
 from datadiet.scoring.forward import Collate, in_eval_mode
 from datadiet.scoring.gradients import batch_size, gold_outputs, without_labels
 from datadiet.scoring.grand import batches, in_order
@@ -176,17 +177,32 @@ class Vog:
     checkpoints: int
 
 
+@score(
+    formula=(
+        "mean_td sqrt(var_c dz_y / de_td) over checkpoints c, without padding; standard scores per class or data set"
+    ),
+    paper=(
+        "Agarwal et al. 2022, arXiv 2008.11600; text: Anand, Tan and Minakova 2023 (Influence Scores at Scale, EMNLP)"
+    ),
+    inputs="checkpoints of one run, labels",
+    cost="one forward and backward of n per checkpoint; 8 bytes per real token and dimension",
+    loses="it does not find mislabelled examples better than chance; cut off hard it can strip a class",
+    needs=("checkpoints",),
+    tasks="classes",
+    preset={"select": "proportional"},
+    evidence="methods",
+)
 def vog(
     checkpoints: Iterable[Checkpoint],
     dataset: Any,
     collate: Collate,
     *,
     rows: NDArray[np.int64] | None = None,
-    normalise: Normalisation = "auto",
+    normalise: Literal["auto", "class", "dataset", "none"] = "auto",
     embeddings: Callable[[nn.Module], nn.Module] | None = None,
     batch_tokens: int = 2048,
     batch_size: int = 32,
-    rows_at_once: int | None = None,
+    rows_at_once: Annotated[int | None, AtLeast(1)] = None,
     load: Callable[[Any], nn.Module] | None = None,
 ) -> Vog:
     """How much the gradient of the gold logit at the embedding output moves while a model trains.

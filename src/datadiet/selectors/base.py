@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -117,6 +117,7 @@ def selection(mask: NDArray[np.bool_]) -> Selection:
     return Selection(np.flatnonzero(mask).astype(np.int64, copy=False))
 
 
+TieBreak = Literal["hash", "row"]
 TIE_BREAKS = ("hash", "row")
 
 _MASK = (1 << 64) - 1

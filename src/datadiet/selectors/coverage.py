@@ -27,6 +27,7 @@ from datadiet.geometry import (
     squared_distances,
     squared_norms,
 )
+from datadiet.registry import selector
 from datadiet.selectors.base import Floats, checked, row_hash, unseen
 from datadiet.selectors.submodular import lazy_greedy
 from datadiet.types import Selection
@@ -109,6 +110,14 @@ class Coverage:
 _CENTRE_STREAM = 4  # of the generator, so that no two selectors share their draws
 
 
+@selector(
+    formula="the row farthest from all kept so far, again and again",
+    paper="Sener and Savarese 2018, arXiv 1708.00489; Gonzalez 1985",
+    inputs="embeddings; no values",
+    cost="O(n count d), in blocks",
+    loses="outliers and noise, which are far from everything and come first",
+    needs=("features",),
+)
 def k_center(
     values: ArrayLike,
     count: int,
@@ -172,6 +181,14 @@ def _start(start: Sequence[int] | None, size: int, count: Any, problems: Problem
     return rows.astype(np.int64)
 
 
+@selector(
+    formula="the row that brings the mean of the kept ones nearest to the mean of all, again and again",
+    paper="Welling 2009; Chen, Welling and Smola 2010, arXiv 1203.3472",
+    inputs="embeddings; no values",
+    cost="O(n count d)",
+    loses="rare kinds of examples, which hardly move a mean",
+    needs=("features",),
+)
 def herding(
     values: ArrayLike,
     count: int,
@@ -243,6 +260,14 @@ def _herd(points: Points, count: int, hashes: NDArray[np.uint64]) -> NDArray[np.
     return chosen
 
 
+@selector(
+    formula="u = v + sum of exp(-d) v over neighbours; keep the largest u, take exp(-gamma d) u from its neighbours",
+    paper="Maharana, Yadav and Bansal 2024, arXiv 2310.07931",
+    inputs="embeddings, values",
+    cost="O(n^2 d) for the neighbours, then O(n log n)",
+    loses="noisy labels, as with `hardest`; more copies of an example than neighbours are not told apart",
+    needs=("features",),
+)
 def d2_pruning(
     values: ArrayLike,
     count: int,

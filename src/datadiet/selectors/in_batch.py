@@ -31,6 +31,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
+from datadiet.registry import in_batch
 from datadiet.selectors.base import top_mask
 
 _FLAT = 1e-9  # share of a vector's squared length below which nothing of it is left
@@ -189,6 +190,14 @@ class _Stateless:
         check_state(state, {})
 
 
+@in_batch(
+    name="selective_backprop",
+    formula="backward with probability percentile(loss among recent losses) ** beta",
+    paper="Jiang et al. 2019, arXiv 1910.00762",
+    inputs="losses of the batch",
+    cost="a forward pass of everything",
+    loses="on noisy labels, as hardest; saves backward passes only",
+)
 class SelectiveBackprop(_Stateless):
     """A backward pass with a chance that rises with the loss: `percentile(loss) ** beta` among recent losses.
 
@@ -241,6 +250,14 @@ class SelectiveBackprop(_Stateless):
         return np.concatenate((self._recent, losses))[-max(self.window, losses.size) :]
 
 
+@in_batch(
+    name="divbs",
+    formula="greedily the examples whose gradients span the sum of the batch's: largest <r_i, s>^2 / |r_i|^2",
+    paper="Hong et al. 2024, DivBS, ICML",
+    inputs="Gram matrix of last-layer gradients",
+    cost="a forward pass of everything, O(batch^2 count)",
+    loses="on batches without redundancy; saves backward passes only",
+)
 class DiverseBatch(_Stateless):
     """The examples whose gradients together span the batch's mean gradient: see `divbs`.
 
@@ -268,6 +285,16 @@ class DiverseBatch(_Stateless):
         return divbs(gram, batch_count(self.keep, len(gram)), generator)
 
 
+@in_batch(
+    name="top_reducible",
+    formula="largest loss - loss of a model trained on held-out data",
+    paper="Mindermann et al. 2022, RHO-LOSS",
+    inputs="losses, irreducible losses",
+    cost="a forward pass of everything, a model on held-out data",
+    loses="where examples are few: the held-out part is missing from training",
+    needs=("holdout",),
+    named_alone=False,
+)
 class TopReducible(_Stateless):
     """The examples that can still be learned: the largest `loss - irreducible loss`.
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from numbers import Real
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems, percent_hint
+from datadiet.errors import ArgumentError, Problems
+from datadiet.registry import UnitShare, selector
 from datadiet.selectors.base import Floats, Selector, checked, checked_groups, mix, selection
 from datadiet.selectors.groups import (
     encoded,
@@ -115,6 +116,15 @@ def with_floor(select: Selector, minimum: int) -> Selector:
     return floored
 
 
+@selector(
+    formula="by score, but each class keeps at least balance * count * n_c / n",
+    paper="Sorscher et al. 2022, arXiv 2206.14486: balancing of 50 %",
+    inputs="values, classes, balance",
+    cost="O(n)",
+    loses="rare classes stay rare: it guards their proportion, not their number",
+    needs=("groups",),
+    traits=("fills_classes",),
+)
 def partly_balanced(
     values: ArrayLike,
     count: int,
@@ -123,7 +133,7 @@ def partly_balanced(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    balance: float = 0.5,
+    balance: Annotated[float, UnitShare] = 0.5,
     select: Selector = hardest,
     **options: Any,
 ) -> Selection:
@@ -151,9 +161,7 @@ def partly_balanced(
     Source: Sorscher et al. 2022 (arXiv 2206.14486), whose runs balance classes to 50 %, because every metric that they
     tried makes uneven classes more uneven.
     """
-    problems = Problems()
-    problems.check(0 <= balance <= 1, f"balance must be in [0, 1], got {balance}.{percent_hint(balance)}")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     named = checked_groups(groups, "partly_balanced")
     codes, sizes, _ = encoded(named)
     floors = np.floor(np.round(balance * count * sizes / array.size, 9)).astype(np.int64)
@@ -207,11 +215,21 @@ def _crowded(minimum: int, classes: int, needed: int, count: int) -> str:
 
 _STREAM = 9  # of the generator, so that no two selectors share their draws
 _NAMED = 10  # groups that an error names
+Direction = Literal["hard", "easy"]
 DIRECTIONS: Mapping[str, Selector] = {"hard": hardest, "easy": easiest}
 
 ByGroup = Mapping[Any, Any]
 
 
+@selector(
+    formula="the same number from every class, the hardest inside each unless told otherwise",
+    paper="balance of DeepCore, Guo et al. 2022",
+    inputs="values, classes",
+    cost="O(n)",
+    loses="where the test data is as uneven as the training data and accuracy is what counts",
+    needs=("groups",),
+    traits=("fills_classes",),
+)
 def balanced(
     values: ArrayLike,
     count: int,
@@ -251,6 +269,15 @@ def balanced(
     return _by_class(select, array, groups, codes, places, seed=seed, epoch=epoch, **options)
 
 
+@selector(
+    formula="a share of the places for every class, by default its proportion; inside by any selector",
+    paper="class-balanced coverage of He et al., SCDP, COLING 2025, with exact counts",
+    inputs="values, classes, shares",
+    cost="O(n)",
+    loses="where one class holds most of what is left to learn",
+    needs=("groups",),
+    traits=("fills_classes",),
+)
 def quota(
     values: ArrayLike,
     count: int,
@@ -298,6 +325,16 @@ def quota(
     return _by_class(select, array, groups, codes, places, seed=seed, epoch=epoch, **options)
 
 
+@selector(
+    formula="density of class k ~ 1 - recall_k on validation data, at most 1; at random inside each",
+    paper="DRoP, ICLR 2025",
+    inputs="classes, recalls",
+    cost="O(n), one evaluation",
+    loses="on average accuracy, which it trades for the worst class; a class with recall 1 vanishes without a floor",
+    needs=("groups", "recalls"),
+    traits=("fills_classes",),
+    named_alone=False,
+)
 def drop_quota(
     values: ArrayLike,
     count: int,
@@ -347,6 +384,16 @@ def drop_quota(
     return _by_class(select, array, groups, codes, places, seed=seed, epoch=epoch, **options)
 
 
+@selector(
+    formula="hardest of some classes, easiest of others, in their proportions",
+    paper="after Sexism Detection on a Data Diet, arXiv 2406.04892",
+    inputs="values, classes, directions",
+    cost="O(n)",
+    loses="where the directions are guessed: choose them on dev",
+    needs=("groups",),
+    traits=("fills_classes",),
+    named_alone=False,
+)
 def directed(
     values: ArrayLike,
     count: int,
@@ -356,7 +403,7 @@ def directed(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     directions: ByGroup | None = None,
-    default: str = "hard",
+    default: Direction = "hard",
 ) -> Selection:
     """The hardest rows of some classes and the easiest of others, the classes in their proportions.
 

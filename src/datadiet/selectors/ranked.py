@@ -6,13 +6,22 @@ The middle band of the values; and one selector for few rows, another for many.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems, percent_hint
-from datadiet.selectors.base import TIE_BREAKS, Floats, Selector, checked, row_hash, selection, top_mask, unseen
+from datadiet.errors import ArgumentError
+from datadiet.registry import ShareBelowOne, selector
+from datadiet.selectors.base import (
+    Floats,
+    TieBreak,
+    checked,
+    row_hash,
+    selection,
+    top_mask,
+    unseen,
+)
 from datadiet.types import Selection
 
 
@@ -20,6 +29,16 @@ class OffsetError(ArgumentError):
     """The offset sets aside so many rows that fewer than `count` are left."""
 
 
+@selector(
+    formula="the `count` largest values; beware of noisy or ambiguous labels",
+    paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075; refreshed: Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="values, --offset",
+    cost="O(n)",
+    loses="on noisy or ambiguous labels, which it keeps; rare classes that are easy can vanish without a floor",
+    preset={"offset": 0.0},
+    traits=("takes_offset", "takes_tolerance", "guarded"),
+    evidence="methods",
+)
 def hardest(
     values: ArrayLike,
     count: int,
@@ -28,8 +47,8 @@ def hardest(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    offset: float = 0.0,
-    tie_break: str = "hash",
+    offset: Annotated[float, ShareBelowOne] = 0.0,
+    tie_break: TieBreak = "hash",
 ) -> Selection:
     """The rows with the largest values, if wished after the very hardest have been set aside as suspected noise.
 
@@ -61,10 +80,7 @@ def hardest(
     rows where values tie. Beware: on noisy or ambiguous labels the hardest rows are mostly wrong or unanswerable
     ones; set an offset there, or use `uncertain`.
     """
-    problems = Problems()
-    problems.choice("tie_break", tie_break, TIE_BREAKS)
-    problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
     known = array.size - int(np.count_nonzero(new))
     check_room("an offset", count, offset, array.size)
@@ -77,16 +93,25 @@ def hardest(
     return selection(mask)
 
 
+@selector(
+    formula="skip the hardest share `offset` as suspected noise, then the `count` largest",
+    paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 4; Attendu and Corbeil 2023, arXiv 2306.03208",
+    inputs="values, --offset",
+    cost="O(n)",
+    loses="on clean labels, where what is set aside is what should be learned",
+    traits=("takes_offset",),
+    preset={"select": "window(offset=0.05)"},
+)
 def window(
     values: ArrayLike,
     count: int,
     *,
     seed: int,
     epoch: int,
-    offset: float,
+    offset: Annotated[float, ShareBelowOne],
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    tie_break: str = "hash",
+    tie_break: TieBreak = "hash",
 ) -> Selection:
     """The hardest rows below an offset: `hardest` with the offset spelled out, and not 0.
 
@@ -112,6 +137,13 @@ def window(
     return hardest(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, offset=offset, tie_break=tie_break)
 
 
+@selector(
+    formula="the `count` smallest values",
+    paper="Sorscher et al. 2022, arXiv 2206.14486, section 2",
+    inputs="values",
+    cost="O(n)",
+    loses="nearly always: what a model knows already teaches it nothing",
+)
 def easiest(
     values: ArrayLike,
     count: int,
@@ -120,7 +152,7 @@ def easiest(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    tie_break: str = "hash",
+    tie_break: TieBreak = "hash",
 ) -> Selection:
     """The rows with the smallest values; rows never scored (+inf) come first here too, since nothing is known of them.
 
@@ -139,9 +171,7 @@ def easiest(
 
     Source: Sorscher et al. 2022 (arXiv 2206.14486), section 2: with little data, easy examples teach more.
     """
-    problems = Problems()
-    problems.choice("tie_break", tie_break, TIE_BREAKS)
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     return selection(top_mask(easy_keys(array), count, seed=seed, epoch=epoch, tie_break=tie_break))
 
 
@@ -172,6 +202,14 @@ def check_room(what: str, count: int, offset: float, size: int) -> None:
         )
 
 
+@selector(
+    formula="the middle of the values, percentiles 0.5 - keep / 2 to 0.5 + keep / 2; per class if wished",
+    paper="Xia et al. 2023 (Moderate Coreset), ICLR",
+    inputs="values, best the score of that name",
+    cost="O(n log n)",
+    loses="clean labels, where what is far from the middle teaches most",
+    preset={"score": "moderate", "static": True},
+)
 def moderate(
     values: ArrayLike,
     count: int,
@@ -209,10 +247,9 @@ def moderate(
     Source: Xia et al. 2023 (Moderate Coreset, ICLR), section 3, with an exact count. Their code takes one band over all
     classes, where those that spread widely or hardly at all vanish: `per_group=True` keeps them.
     """
-    problems = Problems()
     if per_group and groups is None:
-        problems.add("a middle band per group needs the groups, got none.")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+        raise ArgumentError("per_group needs the groups, got none: give the class of each row.")
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
     waiting = int(np.count_nonzero(new))
     if count <= waiting:
@@ -260,40 +297,3 @@ def proportional(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
             whole = np.minimum(whole, free)
         given = given + whole
     return given
-
-
-def by_count(few: Selector, many: Selector, *, limit: int = 1500) -> Selector:
-    """A selector that is `few` up to so many rows and `many` above: SCDP takes the farthest texts of small subsets.
-
-    Args:
-        few: Selects where the count is at most `limit`.
-        many: Selects otherwise.
-        limit: A number of rows that are kept.
-
-    Returns:
-        A selector of the common form; options go to whichever is used.
-
-    Raises:
-        ArgumentError: If the limit is no whole number, or below 1.
-
-    Example:
-        >>> from datadiet.selectors.ranked import easiest, hardest
-        >>> select = by_count(hardest, easiest, limit=1)
-        >>> select([1, 2, 3], 1, seed=0, epoch=0).rows, select([1, 2, 3], 2, seed=0, epoch=0).rows
-        (array([2]), array([0, 1]))
-
-    Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning): the farthest if at most 1,500 are kept, else strata. The paper
-    speaks of the size of the data set, the code tests that of the subset, as here.
-    """
-    problems = Problems()
-    problems.whole("limit", limit, least=1)
-    problems.raise_any()
-
-    def select(values: ArrayLike, count: int, **options: Any) -> Selection:
-        try:
-            chosen = few if count <= limit else many
-        except TypeError as error:
-            raise ArgumentError(f"count must be a whole number, got {count!r}.") from error
-        return chosen(values, count, **options)
-
-    return select

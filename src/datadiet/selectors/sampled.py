@@ -9,17 +9,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import Problems, percent_hint
-from datadiet.selectors.base import TIE_BREAKS, Floats, checked, largest, selection, top_mask, unseen
+from datadiet.registry import Positive, Share, ShareBelowOne, UnitShare, selector
+from datadiet.selectors.base import Floats, TieBreak, checked, largest, selection, top_mask, unseen
 from datadiet.types import Selection
 
 _RANDOM_STREAM = 1  # of the generator, so that no two selectors share their draws
 
 
+@selector(
+    formula="`count` uniformly, drawn again at every refresh: the baseline to beat",
+    paper="Raju et al. 2021, arXiv 2111.12621",
+    inputs="nothing",
+    cost="O(n), no scoring",
+    loses="to good values, when little is kept and labels are clean",
+    evidence="methods",
+)
 def random(
     values: ArrayLike,
     count: int,
@@ -70,9 +79,18 @@ _EPSILON_STREAM, _UNCERTAIN_STREAM, _PROPORTIONAL_STREAM = (
 )  # of the generator, so that no two selectors share their draws
 _RANKS = 4096  # that a value's rank is told by
 _FLOOR = 0.01  # weight that even a certain example keeps
-SCALINGS = ("linear", "softmax")
+Scaling = Literal["linear", "softmax"]
 
 
+@selector(
+    formula="(1 - epsilon) * count hardest, epsilon * count uniformly among the rest",
+    paper="Raju et al. 2021, arXiv 2111.12621",
+    inputs="values, --epsilon",
+    cost="O(n)",
+    loses="as hardest, a little less: most places are still the hardest ones'",
+    traits=("takes_tolerance",),
+    evidence="methods",
+)
 def epsilon(
     values: ArrayLike,
     count: int,
@@ -81,8 +99,8 @@ def epsilon(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    epsilon: float = 0.1,
-    tie_break: str = "hash",
+    epsilon: Annotated[float, UnitShare] = 0.1,
+    tie_break: TieBreak = "hash",
 ) -> Selection:
     """Most places for the hardest rows, a share of them at random among the rest.
 
@@ -106,10 +124,7 @@ def epsilon(
 
     Source: Raju et al. 2021 (arXiv 2111.12621), section 3, with exact counts.
     """
-    problems = Problems()
-    problems.choice("tie_break", tie_break, TIE_BREAKS)
-    problems.check(0 <= epsilon <= 1, f"epsilon must be in [0, 1], got {epsilon}.{percent_hint(epsilon)}")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     # (1 - 0.9) * 10 is 0.9999999999999998: rounded before the floor
     hard = math.floor(round((1 - epsilon) * count, 6))
     hard = max(hard, min(count, int(np.count_nonzero(unseen(array)))))
@@ -120,6 +135,15 @@ def epsilon(
     return selection(mask)
 
 
+@selector(
+    formula="drawn without replacement, probability ~ q (1 - q) + 0.01, q = value / largest value, or rank",
+    paper="Chang et al. 2017, arXiv 1704.07433, section 3.2, with a floor",
+    inputs="values",
+    cost="O(n)",
+    loses="on clean labels when little is kept, where the hardest are worth more than a mixture",
+    traits=("needs_bounded",),
+    evidence="methods",
+)
 def uncertain(
     values: ArrayLike,
     count: int,
@@ -128,7 +152,7 @@ def uncertain(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    scale: float | None = None,
+    scale: Annotated[float | None, Positive] = None,
 ) -> Selection:
     """A draw that prefers rows the model is undecided about: neither learned already nor hopeless.
 
@@ -154,9 +178,7 @@ def uncertain(
     Source: active bias by prediction variance (Chang et al. 2017, arXiv 1704.07433), section 3.2, without replacement
     and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass.
     """
-    problems = Problems()
-    problems.check(scale is None or 0 < scale < math.inf, f"scale must be above 0 or None, got {scale}.")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
     q = _rank_share(array, ~new) if scale is None else np.clip(array / array.dtype.type(scale), 0, 1)
     generator = np.random.default_rng([seed, epoch, _UNCERTAIN_STREAM])
@@ -165,6 +187,13 @@ def uncertain(
     return selection(top_mask(keys, count, seed=seed, epoch=epoch))
 
 
+@selector(
+    formula="drawn without replacement, probability ~ value brought to [0.01, 1], or ~ exp(value / temperature)",
+    paper="Anand et al. 2023, EMNLP, section 5",
+    inputs="values",
+    cost="O(n)",
+    loses="to hardest where labels are clean and little is kept; softmax on noisy labels, as hardest",
+)
 def proportional(
     values: ArrayLike,
     count: int,
@@ -173,9 +202,9 @@ def proportional(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    scaling: str = "linear",
-    least: float = 0.01,
-    temperature: float = 1.0,
+    scaling: Scaling = "linear",
+    least: Annotated[float, Share] = 0.01,
+    temperature: Annotated[float, Positive] = 1.0,
 ) -> Selection:
     """A draw that prefers hard rows in proportion to their value, instead of a cut.
 
@@ -204,13 +233,7 @@ def proportional(
     SNLI, linear in production, where softmax was too fond of hard and noisy rows. Drawn by exponential keys
     (Efraimidis and Spirakis 2006).
     """
-    problems = Problems()
-    problems.choice("scaling", scaling, SCALINGS)
-    problems.check(0 < least <= 1, f"least must be in (0, 1], got {least}.")
-    problems.check(0 < temperature < math.inf, f"temperature must be above 0, got {temperature}.")
-    array, count = checked(
-        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
-    )
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     new = unseen(array)
     logs = _linear_logs(array, ~new, least) if scaling == "linear" else array.astype(np.float64) / temperature
     # the largest of log(weight) + Gumbel noise: the same draw as by exponential keys, without overflow
@@ -246,6 +269,16 @@ def _rank_share(values: Floats, among: NDArray[np.bool_]) -> Floats:
 _INFOBATCH_STREAM = 7  # of the generator, so that no two selectors share their draws
 
 
+@selector(
+    formula="all at or above the mean, weight 1; of the rest a uniform draw, weight rest / drawn: sums stay unbiased",
+    paper="Qin et al. 2024, InfoBatch, arXiv 2303.04947",
+    inputs="values (losses), loss weights in the trainer",
+    cost="O(n)",
+    loses="at small keeps no better than random, since few rows below the mean carry large weights",
+    traits=("weights",),
+    preset={"score": "cross_entropy"},
+    evidence="methods",
+)
 def infobatch(
     values: ArrayLike,
     count: int,
@@ -254,7 +287,7 @@ def infobatch(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    reserve: float = 0.25,
+    reserve: Annotated[float, ShareBelowOne] = 0.25,
 ) -> Selection:
     """Everything at or above the mean, and a draw from the rest that weighs more, so that sums stay unbiased.
 
@@ -289,11 +322,7 @@ def infobatch(
     last epochs, which train on everything; and prunes equal float32 losses, since their mean rounds above them: the
     mean is taken in float64 here.
     """
-    problems = Problems()
-    problems.check(0 <= reserve < 1, f"reserve must be in [0, 1), got {reserve}.{percent_hint(reserve)}")
-    array, count = checked(
-        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
-    )
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     if count == array.size:
         return Selection(np.arange(count, dtype=np.int64))
     sure = _sure(array, count, reserve)
@@ -311,35 +340,6 @@ def infobatch(
     weights[drawn] = weight
     rows = np.flatnonzero(sure).astype(np.int64, copy=False)
     return Selection(rows, weights[rows])
-
-
-def infobatch_count(values: ArrayLike, ratio: float = 0.5) -> int:
-    """How many rows the published rule keeps: all at or above the mean, and `floor((1 - r) * rest)` of the rest.
-
-    At least one of the rest, so that the weights can sum to n. Where all values are equal, all rows.
-
-    Args:
-        values: float `(n,)`; +inf = never scored, which counts as above.
-        ratio: r, the share of the rest that is dropped, in [0, 1).
-
-    Returns:
-        A number in [1, n].
-
-    Raises:
-        ArgumentError: If values or ratio do not fit.
-
-    Example:
-        >>> infobatch_count([1, 1, 1, 9], 0.5)
-        2
-
-    Source: InfoBatch (Qin et al. 2024, arXiv 2303.04947), section 2.3.
-    """
-    problems = Problems()
-    problems.check(0 <= ratio < 1, f"ratio must be in [0, 1), got {ratio}.{percent_hint(ratio)}")
-    array, _ = checked(values, 1, seed=0, epoch=0, problems=problems, finite=True)
-    above = int(np.count_nonzero(_above_mean(array)))
-    rest = array.size - above
-    return above + (max(1, math.floor(round((1 - ratio) * rest, 6))) if rest else 0)
 
 
 def _above_mean(values: Floats) -> NDArray[np.bool_]:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import Problems, percent_hint
+from datadiet.registry import AtLeast, Share, ShareBelowOne, UnitShare, selector
 from datadiet.selectors.base import Floats, checked, mix, selection, top_mask, unseen
 from datadiet.selectors.groups import even_places, inside, members, together
 from datadiet.selectors.ranked import check_room
@@ -21,9 +21,18 @@ from datadiet.types import Selection
 
 _EVEN_STREAM, _EASY_STREAM = 5, 6  # of the generator, so that no two selectors share their draws
 _CLIPPED = 0.01  # share of the values at either end that does not stretch the strata
-EDGES = ("clipped", "range")
+Edges = Literal["clipped", "range"]
 
 
+@selector(
+    formula="set the beta hardest aside, cut the rest into strata of equal width, fill from the smallest, draw inside",
+    paper="Zheng et al. 2023, ICLR, algorithm 1",
+    inputs="values, beta, strata",
+    cost="O(n)",
+    loses="to hardest where much is kept of clean data; beta must be about the share of bad labels",
+    preset={"score": "aum"},
+    evidence="methods",
+)
 def ccs(
     values: ArrayLike,
     count: int,
@@ -32,9 +41,9 @@ def ccs(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    beta: float = 0.1,
-    strata: int = 50,
-    edges: str = "clipped",
+    beta: Annotated[float, ShareBelowOne] = 0.1,
+    strata: Annotated[int, AtLeast(1)] = 50,
+    edges: Edges = "clipped",
 ) -> Selection:
     """Coverage of all difficulties: the very hardest set aside, the same number from each stratum of the others.
 
@@ -68,13 +77,7 @@ def ccs(
     hardest row where the largest value is 0 or less, selects nothing where all are 0, and class by class takes the
     last class's size for all.
     """
-    problems = Problems()
-    problems.check(0 <= beta < 1, f"beta must be in [0, 1), got {beta}.{percent_hint(beta)}")
-    problems.whole("strata", strata, least=1)
-    problems.choice("edges", edges, EDGES)
-    array, count = checked(
-        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=True
-    )
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     check_room("a beta", count, beta, array.size)
     new = unseen(array)
     fresh = int(np.count_nonzero(new))
@@ -88,6 +91,13 @@ def ccs(
     return together(array.size, [Selection(np.flatnonzero(new)), drawn])
 
 
+@selector(
+    formula="from each quantile of the values the same share, at random",
+    paper="the stratified baseline of Anand et al. 2023, EMNLP, section 5",
+    inputs="values, strata",
+    cost="O(n)",
+    loses="to whatever a good score would prefer: it only lowers the variance of random",
+)
 def stratified(
     values: ArrayLike,
     count: int,
@@ -96,7 +106,7 @@ def stratified(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    strata: int = 10,
+    strata: Annotated[int, AtLeast(1)] = 10,
 ) -> Selection:
     """A small copy of the whole: from each quantile of the values the same share, at random.
 
@@ -121,9 +131,7 @@ def stratified(
     Source: proportional stratified sampling (Neyman 1934), the baseline of Anand et al. 2023, section 5, on values
     instead of domains.
     """
-    problems = Problems()
-    problems.whole("strata", strata, least=1)
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
     rows = np.flatnonzero(~new)
     if (left := count - (array.size - rows.size)) <= 0:
@@ -138,6 +146,13 @@ def stratified(
     return together(array.size, [Selection(np.flatnonzero(new)), drawn])
 
 
+@selector(
+    formula="70 % of the places to the hardest, 30 % to the easiest",
+    paper="Swayamdipta et al. 2020, arXiv 2009.10795; --both_ends of its code",
+    inputs="values, hard",
+    cost="O(n)",
+    loses="on noisy labels, as hardest: most places are the hardest ones'",
+)
 def both_ends(
     values: ArrayLike,
     count: int,
@@ -146,7 +161,7 @@ def both_ends(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    hard: float = 0.7,
+    hard: Annotated[float, UnitShare] = 0.7,
 ) -> Selection:
     """The hardest rows and some of the easiest, nothing between.
 
@@ -170,9 +185,7 @@ def both_ends(
     Source: `--both_ends` of Dataset Cartography (Swayamdipta et al. 2020; allenai/cartography). Its code takes one row
     more than asked for at the hard end.
     """
-    problems = Problems()
-    problems.check(0 <= hard <= 1, f"hard must be in [0, 1], got {hard}.{percent_hint(hard)}")
-    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     top = max(round(hard * count), min(count, int(np.count_nonzero(unseen(array)))))
     mask = top_mask(array, top, seed=seed, epoch=epoch)
     rest = np.flatnonzero(~mask)
@@ -248,10 +261,17 @@ def _drawn(
 
 
 _STREAM = 8  # of the generator, so that no two selectors share their draws
-_STEPS = 100  # of k-means, at most; in one dimension it settles in a few
-GROUPINGS = ("quantile", "kmeans")
 
 
+@selector(
+    formula="quantile groups of the values; a window over them slides from easy to hard each epoch and wraps",
+    paper="SeTa, CVPR 2025",
+    inputs="values, num_groups, window, every",
+    cost="O(n)",
+    loses="in runs of few epochs, which end before the window has passed the hard groups",
+    preset={"score": "cross_entropy"},
+    evidence="methods",
+)
 def seta(
     values: ArrayLike,
     count: int,
@@ -260,10 +280,9 @@ def seta(
     epoch: int,
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
-    num_groups: int = 10,
-    window: float | None = None,
-    every: int = 1,
-    grouping: str = "quantile",
+    num_groups: Annotated[int, AtLeast(1)] = 10,
+    window: Annotated[float | None, Share] = None,
+    every: Annotated[int, AtLeast(1)] = 1,
 ) -> Selection:
     """A window of difficulty that slides from easy to hard and wraps, rows at random within it.
 
@@ -272,12 +291,11 @@ def seta(
     fewer rows than that is widened, towards the harder side first. Rows never scored (+inf) come first.
 
     Args:
-        values, count, seed, epoch, ids: As for `hardest`; k-means refuses -inf.
+        values, count, seed, epoch, ids: As for `hardest`.
         groups: Taken for the sake of the common form; they are classes, not the groups of rising values.
         num_groups: At least 1.
         window: Share of the groups that the window covers, in (0, 1]; None takes as few groups as hold `count` rows.
         every: Epochs from one place to the next, at least 1: set it to `refresh_every`, or places are skipped.
-        grouping: `quantile`, groups of equal size; `kmeans` of the values, as published.
 
     Returns:
         Exactly `count` rows, ascending.
@@ -290,23 +308,17 @@ def seta(
         [0, 10, 80, 0]
 
     Source: SeTa (CVPR 2025; mrazhou/SeTa), with the count in place of their random share r: their recipe without loss
-    is keep 0.72, `num_groups=5, window=0.9`. On one number per row quantiles do what k-means does at a fraction of the
-    cost. Their k-means has empty groups where fewer values than groups are distinct.
+    is keep 0.72, `num_groups=5, window=0.9`. Quantiles stand for their k-means.
     """
-    problems = Problems()
-    problems.whole("num_groups", num_groups, least=1)
-    problems.whole("every", every, least=1)
-    problems.check(window is None or 0 < window <= 1, f"window must be in (0, 1], got {window}.{percent_hint(window)}")
-    problems.choice("grouping", grouping, GROUPINGS)
-    array, count = checked(
-        values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems, finite=grouping == "kmeans"
-    )
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
     known = array.size - int(np.count_nonzero(new))
     left = count - (array.size - known)
     if left <= 0 or left == known:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    bounds = _bounds(array[~new] if known < array.size else array, num_groups, grouping)
+    bounds = (
+        np.arange(num_groups + 1, dtype=np.int64) * known // num_groups
+    )  # ranks at which groups begin, easiest first
     share = left / known if window is None else window
     low, high = _window(bounds, left, share, epoch // every, fewest=window is None)
     keys = -array
@@ -332,41 +344,6 @@ def window_start(place: int, num_groups: int, size: int) -> int:
     return place % (num_groups - size + 1)
 
 
-def kmeans_groups(values: ArrayLike, num_groups: int) -> NDArray[np.int64]:
-    """The number of each value's cluster, 0 for the easiest: k-means of single numbers.
-
-    Args:
-        values: float `(n,)`, finite.
-        num_groups: At least 1; where fewer values are distinct, each of these is a group.
-
-    Returns:
-        int64 `(n,)`, from 0 without gaps.
-
-    Raises:
-        ArgumentError: If values or num_groups do not fit.
-
-    Example:
-        >>> kmeans_groups([0.1, 5.0, 0.2, 2.4, 2.5], 3).tolist()
-        [0, 2, 0, 1, 1]
-
-    Source: SeTa (mrazhou/SeTa), which leaves groups empty where fewer values are distinct.
-    """
-    problems = Problems()
-    problems.whole("num_groups", num_groups, least=1)
-    array, _ = checked(values, 1, seed=0, epoch=0, problems=problems, finite=True)
-    problems.check(not unseen(array).any(), "k-means needs finite values, got +inf: score every row first.")
-    problems.raise_any()
-    ends = _kmeans_bounds(np.sort(array), num_groups)[1:-1]
-    return np.searchsorted(np.sort(array)[ends], array, side="right")
-
-
-def _bounds(known: Floats, num_groups: int, grouping: str) -> NDArray[np.int64]:
-    """Ranks, easiest first, at which the groups begin, and the number of values: `(groups + 1,)`."""
-    if grouping == "quantile":
-        return np.arange(num_groups + 1, dtype=np.int64) * known.size // num_groups
-    return _kmeans_bounds(np.sort(known), num_groups)
-
-
 def _window(bounds: NDArray[np.int64], count: int, share: float, place: int, *, fewest: bool) -> tuple[int, int]:
     """The ranks that the window covers, at least `count` of them."""
     number, known = len(bounds) - 1, int(bounds[-1])
@@ -377,47 +354,3 @@ def _window(bounds: NDArray[np.int64], count: int, share: float, place: int, *, 
     low, high = int(bounds[start]), int(bounds[start + size])
     high = max(high, min(known, low + count))
     return min(low, high - count), high
-
-
-def _kmeans_bounds(ascending: Floats, num_groups: int) -> NDArray[np.int64]:
-    """Ranks at which the clusters of sorted values begin, and their number: Lloyd's steps from two starts.
-
-    In one dimension a cluster is a stretch of the sorted values, so a step costs one search per centre.
-    """
-    numbers = ascending.astype(np.float64)
-    distinct = np.unique(numbers)
-    if distinct.size <= num_groups:
-        return np.append(np.searchsorted(numbers, distinct), numbers.size)
-    sums = np.concatenate(([0.0], np.cumsum(numbers)))
-    quantiles = distinct[(2 * np.arange(num_groups) + 1) * distinct.size // (2 * num_groups)]
-    found = [_lloyd(numbers, sums, centres) for centres in (quantiles, _farthest(distinct, num_groups))]
-    return min(found, key=lambda bounds: _inertia(sums, bounds))
-
-
-def _lloyd(
-    ascending: NDArray[np.float64], sums: NDArray[np.float64], centres: NDArray[np.float64]
-) -> NDArray[np.int64]:
-    bounds = np.empty(0, np.int64)
-    for _ in range(_STEPS):
-        middles = np.searchsorted(ascending, (centres[1:] + centres[:-1]) / 2, side="right")
-        before, bounds = bounds, np.concatenate(([0], middles, [ascending.size]))
-        if np.array_equal(before, bounds):
-            break
-        sizes = np.diff(bounds)
-        centres = np.where(sizes > 0, np.diff(sums[bounds]) / np.maximum(sizes, 1), centres)
-    return np.unique(bounds)  # a centre that lost all its values makes no group
-
-
-def _farthest(distinct: NDArray[np.float64], number: int) -> NDArray[np.float64]:
-    """Centres far from each other: each next one is the value farthest from those before it."""
-    centres = [distinct[0]]
-    distance = distinct - distinct[0]
-    for _ in range(number - 1):
-        centres.append(distinct[int(np.argmax(distance))])
-        distance = np.minimum(distance, np.abs(distinct - centres[-1]))
-    return np.sort(np.array(centres))
-
-
-def _inertia(sums: NDArray[np.float64], bounds: NDArray[np.int64]) -> float:
-    """Minus the sum over clusters of `size * mean ** 2`, which differs from the inertia by a constant."""
-    return -float((np.diff(sums[bounds]) ** 2 / np.diff(bounds)).sum())

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import Problems
 from datadiet.geometry import SEARCHES, Points, check_points, nearest, unit_rows
+from datadiet.registry import selector
 from datadiet.selectors.base import checked, row_hash
 from datadiet.types import Selection
 
@@ -87,6 +88,14 @@ def usual_neighbours(size: int, count: int) -> int:
     return min(max(FEWEST, math.ceil(10 * size / count)), MOST)
 
 
+@selector(
+    formula="greedy maximum of sum_i max over kept j of max(0, cos(x_i, x_j))",
+    paper="Wei, Iyer and Bilmes 2015, ICML; Minoux 1978",
+    inputs="embeddings; no values",
+    cost="O(n^2 d) for the neighbours, then lazy greedy; over 2,000 rows the nearest 32 to 512 alone count",
+    loses="rare kinds of examples, when little is kept",
+    needs=("features",),
+)
 def facility_location(
     values: ArrayLike,
     count: int,
@@ -153,6 +162,14 @@ def facility_location(
     return Selection(np.sort(lazy_greedy(bounds, count, hashes=hashes, gain=gain, take=take)))
 
 
+@selector(
+    formula="greedy maximum of likeness to all minus lambda times likeness among the kept",
+    paper="Iyer et al. 2021, arXiv 2006.15412",
+    inputs="embeddings; no values",
+    cost="as facility_location",
+    loses="a small lambda keeps copies of the most usual, a large one keeps outliers",
+    needs=("features",),
+)
 def graph_cut(
     values: ArrayLike,
     count: int,

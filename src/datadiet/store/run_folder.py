@@ -22,6 +22,7 @@ import yaml
 from datadiet.errors import ArgumentError, DataError
 from datadiet.files import read_json, write_atomically
 from datadiet.formatting import escaped
+from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
 
 if TYPE_CHECKING:
@@ -30,25 +31,20 @@ if TYPE_CHECKING:
 
 
 SCHEMA = 1
-# of each task, the metric that a verdict or a heading is about
-MAIN_METRIC = {
-    "classification": "accuracy",
-    "multi-label": "micro_f1",
-    "regression": "spearman",
-    "intent-slot": "exact_match",
-    "token-classification": "span_f1",
-}
-# of each task, the metrics that a verdict may be about: larger is better
-METRICS = {
-    "classification": ("accuracy", "macro_f1", "matthews"),
-    "multi-label": ("micro_f1", "macro_f1", "exact_match"),
-    "regression": ("spearman", "pearson"),
-    "intent-slot": ("exact_match", "intent_accuracy", "slot_f1"),
-    "token-classification": ("span_f1", "accuracy"),
-}
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
+
+
+def task_metrics(task: str | None) -> tuple[str, ...]:
+    """The metrics of a task that a verdict may be about, larger = better, the main one first."""
+    method = find("task", task or "")
+    return () if method is None else tuple(method.facts["metrics"])
+
+
+def main_metric(task: str | None) -> str | None:
+    """The metric that a verdict or a heading is about; None without a task."""
+    return next(iter(task_metrics(task)), None)
 
 
 # ---- before a run ----
@@ -230,13 +226,12 @@ def _as_array(values: Sequence[Any]) -> Any:
     return pa.array(values, pa.list_(pa.string()) if lists else None)
 
 
-# a joint model of intents and slots is none of these
-PIPELINES = {
-    "classification": "text-classification",
-    "multi-label": "text-classification",
-    "regression": "text-classification",
-    "token-classification": "token-classification",
-}
+def _pipeline(task: str | None) -> str | None:
+    """The hub's name for a task; None for a joint one, which it does not know."""
+    method = find("task", task or "")
+    return None if method is None else method.facts.get("pipeline")
+
+
 # our names -> those of the hub, where they differ
 _HUB_METRICS = {
     "macro_f1": "f1",
@@ -294,7 +289,7 @@ def front_matter(result: Json, base_model: str | None, dataset: str | None) -> J
     """
     split, data = ("test" if result["metrics"]["test"] else "dev"), _plain_name(result["data"]["name"])
     found = {name: value for name, value in (result["metrics"][split] or {}).items() if value is not None}
-    task: dict[str, Any] = {"type": PIPELINES.get(result["task"], result["task"])}
+    task: dict[str, Any] = {"type": _pipeline(result["task"]) or result["task"]}
     tested = {
         "task": task,
         "dataset": {"type": dataset or data, "name": data, "split": split},
@@ -304,7 +299,7 @@ def front_matter(result: Json, base_model: str | None, dataset: str | None) -> J
     }
     named = {
         "library_name": "transformers",
-        "pipeline_tag": PIPELINES.get(result["task"]),
+        "pipeline_tag": _pipeline(result["task"]),
         "base_model": base_model,
         "datasets": dataset and [dataset],
         "metrics": list(dict.fromkeys(_HUB_METRICS.get(name, name) for name in found)),

@@ -3,29 +3,29 @@ signals, predictions and metrics."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from transformers import PreTrainedConfig
 
 from datadiet.data.schema import Dataset
-from datadiet.errors import ArgumentError, unknown
+from datadiet.registry import has, load, methods
 from datadiet.tasks.base import Collator, Prediction, Task, signals_of
 from datadiet.tasks.intent_slot import IntentSlotTask
-from datadiet.tasks.joint_model import IntentSlotConfig
-from datadiet.tasks.loading import is_tagger, load_config
+from datadiet.tasks.loading import load_config
 from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
 from datadiet.tasks.tagging import TokenClassificationTask
 
 Names = Sequence[str]
 
-TASKS: dict[str, Callable[[Names, Names], Task]] = {
-    "classification": lambda labels, slots: ClassificationTask(tuple(labels)),
-    "multi-label": lambda labels, slots: MultiLabelTask(tuple(labels)),
-    "regression": lambda labels, slots: RegressionTask(),
-    "intent-slot": lambda labels, slots: IntentSlotTask(tuple(labels), tuple(slots)),
-    "token-classification": lambda labels, slots: TokenClassificationTask(tuple(slots)),
-}
+
+def make(name: str, label_names: Names, slot_names: Names) -> Task:
+    """A task by its name, with the label names that it takes."""
+    kind = load("task", name)
+    names_of = {"label_names": tuple(label_names), "slot_names": tuple(slot_names)}
+    made: Task = kind(**{field.name: names_of[field.name] for field in fields(kind) if field.name in names_of})
+    return made
 
 
 def task_for(dataset: Dataset) -> Task:
@@ -39,9 +39,7 @@ def task_for(dataset: Dataset) -> Task:
         >>> task_for(Dataset("toy", "classification", splits, ("bad", "good"), (), "0")).main_metric
         'accuracy'
     """
-    if dataset.task not in TASKS:
-        raise ArgumentError(unknown("task", dataset.task, TASKS))
-    return TASKS[dataset.task](dataset.label_names, dataset.slot_names)
+    return make(dataset.task, dataset.label_names, dataset.slot_names)
 
 
 def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
@@ -59,21 +57,16 @@ def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
         ('bad', 'good')
     """
     config = source if isinstance(source, PreTrainedConfig) else load_config(str(source))
-    if isinstance(config, IntentSlotConfig):
-        return TASKS["intent-slot"](config.intent_names, config.slot_names)
+    own = getattr(config, "intent_names", None)
     by_number = {int(number): str(name) for number, name in (config.id2label or {}).items()}
-    names = [by_number[number] for number in sorted(by_number)]
-    if is_tagger(config):
-        return TASKS["token-classification"]((), names)
-    if config.problem_type == "multi_label_classification":
-        return TASKS["multi-label"](names, ())
-    if config.problem_type == "regression" or config.num_labels == 1:
-        return TASKS["regression"]((), ())
-    return TASKS["classification"](names, ())
+    labels = [by_number[number] for number in sorted(by_number)] if own is None else own
+    owners = [method.name for method in methods("task") if method.load().owns(config)]
+    # the most special one: whatever nobody else owns is a classifier of texts
+    name = next((one for one in owners if not has(one, "whole_text")), owners[-1])
+    return make(name, labels, getattr(config, "slot_names", labels))
 
 
 __all__ = [
-    "TASKS",
     "ClassificationTask",
     "Collator",
     "IntentSlotTask",
@@ -82,6 +75,7 @@ __all__ = [
     "RegressionTask",
     "Task",
     "TokenClassificationTask",
+    "make",
     "signals_of",
     "task_for",
     "task_of_saved_model",

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datadiet.data.schema import Examples
+from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
     IGNORED,
@@ -28,11 +29,19 @@ from datadiet.tasks.base import (
     named,
     token_padding,
 )
+from datadiet.tasks.joint_model import IntentSlotConfig
 from datadiet.tasks.loading import load_intent_slot
 from datadiet.tasks.tagging import NO_WORD, word_features, word_labels, word_tags
 from datadiet.types import Signals
 
 
+@task(
+    name="intent-slot",
+    formula="an intent per request and a slot tag per word",
+    traits=("classes", "one_class", "groups", "joint", "heads", "words"),
+    metrics=("exact_match", "intent_accuracy", "slot_f1"),
+    label="one intent",
+)
 @dataclass(frozen=True)
 class IntentSlotTask:
     """An intent per request and a slot tag per word.
@@ -44,9 +53,14 @@ class IntentSlotTask:
 
     label_names: tuple[str, ...]
     slot_names: tuple[str, ...]
-    name: ClassVar[str] = "intent-slot"
-    main_metric: ClassVar[str] = "exact_match"
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("intent_labels", "slot_labels")
+
+    @staticmethod
+    def owns(config: Any) -> bool:
+        """Whether a saved model is the joint one."""
+        return isinstance(config, IntentSlotConfig)
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """The joint model; options are `alpha`, `label_smoothing` and `class_weights` (of the intents)."""

@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from datadiet.config import FinetuneConfig
-from datadiet.data.schema import JOINT, MULTI_LABEL, TAGGER, Dataset
+from datadiet.data.schema import Dataset
+from datadiet.registry import has
 
 IGNORED = -100
 
@@ -98,11 +99,11 @@ def class_weights(data: Dataset, *, repeats: bool = False) -> list[float]:
     train = data.splits["train"]
     times = train.times if repeats and train.times is not None else (1,) * len(train)
     counts: Counter[str] = Counter()
-    if data.task == TAGGER:
+    if has(data.task, "tags_only"):
         for tags, often in zip(train.slots or (), times, strict=False):
             counts.update({tag: often * number for tag, number in Counter(tags).items()})
         return [counts.total() / (len(data.slot_names) * counts[name]) for name in data.slot_names]
-    if data.task == MULTI_LABEL:
+    if has(data.task, "label_sets"):
         for labels, often in zip(train.labels or (), times, strict=False):
             counts.update(dict.fromkeys(labels if isinstance(labels, tuple) else (), often))
         return [max(1, sum(times) - counts[name]) / counts[name] for name in data.label_names]
@@ -116,11 +117,11 @@ def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
 
     A joint model has weights and smoothing itself, and the Trainer smooths classes but not several labels.
     """
-    balanced = config.class_weights and config.task != JOINT
+    balanced = config.class_weights and not has(config.task, "joint")
     weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights)) if balanced else None
-    if config.task == TAGGER:
+    if has(config.task, "tags_only"):
         return partial(word_loss, weights=weights, label_smoothing=config.label_smoothing)
-    if config.task == MULTI_LABEL and (weights is not None or config.label_smoothing):
+    if has(config.task, "label_sets") and (weights is not None or config.label_smoothing):
         return partial(multi_label_loss, weights=weights, label_smoothing=config.label_smoothing)
     return weighted_loss(config, data)
 
@@ -131,7 +132,7 @@ def weighted_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
     The weighted cross-entropies of a step's examples are summed and divided by their number, so that accumulated
     batches give the step of one large batch.
     """
-    if not config.class_weights or config.task == JOINT:
+    if not config.class_weights or has(config.task, "joint"):
         return None
     weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights))
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError
+from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
     Batch,
@@ -41,6 +42,14 @@ from datadiet.tasks.loading import load_classifier
 from datadiet.types import Signals
 
 
+@task(
+    name="classification",
+    formula="one class per sentence or pair",
+    traits=("classes", "one_class", "groups", "whole_text"),
+    metrics=("accuracy", "macro_f1", "matthews"),
+    label="one class",
+    pipeline="text-classification",
+)
 @dataclass(frozen=True)
 class ClassificationTask:
     """One class per sentence or pair.
@@ -50,10 +59,15 @@ class ClassificationTask:
     """
 
     label_names: tuple[str, ...]
-    name: ClassVar[str] = "classification"
-    main_metric: ClassVar[str] = "accuracy"
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     slot_names: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def owns(config: Any) -> bool:
+        """Whether a saved model has one class per text; asked last."""
+        return True
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock sequence classifier that knows the label names."""
@@ -89,15 +103,28 @@ class ClassificationTask:
         return column(features, "labels")
 
 
+@task(
+    name="regression",
+    formula="one number per sentence or pair; larger metrics are better",
+    traits=("numbers",),
+    metrics=("spearman", "pearson"),
+    label="one number",
+    pipeline="text-classification",
+)
 @dataclass(frozen=True)
 class RegressionTask:
     """One number per sentence or pair, trained with the mean squared error on the number as it is."""
 
-    name: ClassVar[str] = "regression"
-    main_metric: ClassVar[str] = "spearman"
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     label_names: ClassVar[tuple[str, ...]] = ()
     slot_names: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def owns(config: Any) -> bool:
+        """Whether a saved model has one output."""
+        return bool(config.problem_type == "regression" or config.num_labels == 1)
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock sequence classifier with one output."""
@@ -173,6 +200,14 @@ def text_collator(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, multip
 THRESHOLD = 0.5  # a label is predicted from this probability on
 
 
+@task(
+    name="multi-label",
+    formula="any number of labels per sentence or pair, none included",
+    traits=("classes", "groups", "label_sets"),
+    metrics=("micro_f1", "macro_f1", "exact_match"),
+    label="one set of labels",
+    pipeline="text-classification",
+)
 @dataclass(frozen=True)
 class MultiLabelTask:
     """Any number of labels per sentence or pair, none included; each is decided by a sigmoid of its own.
@@ -182,10 +217,15 @@ class MultiLabelTask:
     """
 
     label_names: tuple[str, ...]
-    name: ClassVar[str] = "multi-label"
-    main_metric: ClassVar[str] = "micro_f1"
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     slot_names: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def owns(config: Any) -> bool:
+        """Whether a saved model decides each label by a sigmoid of its own."""
+        return bool(config.problem_type == "multi_label_classification")
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock sequence classifier that is trained with binary cross-entropy."""

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError
+from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
     IGNORED,
@@ -36,7 +37,7 @@ from datadiet.tasks.base import (
     token_head,
     token_padding,
 )
-from datadiet.tasks.loading import load_tagger
+from datadiet.tasks.loading import is_tagger, load_tagger
 from datadiet.tasks.sequence import no_options
 from datadiet.types import Signals
 
@@ -156,6 +157,14 @@ def _spaced(step: Mapping[str, Any]) -> bool:
     return step["type"] == "Metaspace" and step.get("prepend_scheme") != "always"
 
 
+@task(
+    name="token-classification",
+    formula="a tag per word",
+    traits=("classes", "heads", "words", "tags_only"),
+    metrics=("span_f1", "accuracy"),
+    label="one tag",
+    pipeline="token-classification",
+)
 @dataclass(frozen=True)
 class TokenClassificationTask:
     """A tag per word.
@@ -165,10 +174,15 @@ class TokenClassificationTask:
     """
 
     slot_names: tuple[str, ...]
-    name: ClassVar[str] = "token-classification"
-    main_metric: ClassVar[str] = "span_f1"
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     label_names: ClassVar[tuple[str, ...]] = ()
+
+    @staticmethod
+    def owns(config: Any) -> bool:
+        """Whether a saved model has a token classification head."""
+        return is_tagger(config)
 
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A stock token classifier that knows the tags."""

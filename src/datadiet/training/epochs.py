@@ -187,7 +187,7 @@ class BetweenEpochs:
 
     def __init__(self, trainer: DietMixin) -> None:
         self._trainer, self._ledger, self._diet = trainer, trainer.ledger, trainer.diet
-        self._dieting = trainer.diet.plans
+        self._dieting = trainer.diet.options.plans
         self.current = EpochTotals(0, self._ledger)
         self.results: list[EpochResult] = []
         self.sampler: DietSampler | None = None
@@ -202,7 +202,7 @@ class BetweenEpochs:
         epoch, begun = self._position()
         if so_far is not None:
             self._carry_epoch(so_far["epoch"])
-            decider = self._diet.decider
+            decider = self._diet.tolerance_controller
             if not begun and decider is not None and decider.waits_for(epoch - 1):
                 self._trainer.evaluate()  # killed between a checkpoint and its evaluation
             if not begun and self._diet.lacks_recalls(epoch):
@@ -265,7 +265,7 @@ class BetweenEpochs:
         else:
             self.current.dev = dev
         judged = self._trainer.judged_metric
-        if self._diet.tolerance is not None and judged in dev:
+        if self._diet.options.config.tolerance is not None and judged in dev:
             data: Any = self._trainer.eval_dataset
             self._diet.judge(self.current.epoch, dev[judged], len(data), correlation=judged in CORRELATIONS)
 
@@ -351,7 +351,7 @@ def result_of(trainer: DietMixin) -> Json:
         "diet": trainer.diet.describe(),
         **layout.costs_of(trainer.ledger.snapshot(), trainer.epoch_results, rows["train"] * epochs, tokens),
         "metrics": {"dev": dict(trainer.epoch_results[-1].dev) if trainer.epoch_results else {}, "test": None},
-        "tolerance": trainer.diet.decider and trainer.diet.decider.summary(),
+        "tolerance": trainer.diet.tolerance_controller and trainer.diet.tolerance_controller.summary(),
         "weights_tested": None,
         "energy": None,
         "environment": environment(trainer.args.device, precision),

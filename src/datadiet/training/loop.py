@@ -59,7 +59,7 @@ class DietCallback(TrainerCallback):
         count = len(loader.dataset)
         self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
         carry_rows(loader)
-        if self.diet.plans:
+        if self.diet.options.plans:
             seed = args.data_seed or args.seed
             self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
             loader.set_sampler(self._sampler)
@@ -111,18 +111,27 @@ def _signals(outputs: Any, labels: Mapping[str, Any]) -> Any:
 
 def _check(diet: Diet, args: Any, state: Any) -> None:
     problems = Problems()
-    dieting = diet.plans
+    dieting = diet.options.plans
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     problems.check(
         not dieting or schedule in CONSTANT,
         f"DietCallback cannot make the {schedule!r} learning rate end where it should, because the Trainer has planned "
         f"its steps already; use DietMixin, or lr_scheduler_type one of {', '.join(CONSTANT)}.",
     )
-    problems.check(diet.tolerance is None, "DietCallback cannot decide steps as it goes: a tolerance needs DietMixin.")
+    problems.check(
+        diet.options.config.tolerance is None,
+        "DietCallback cannot decide steps as it goes: a tolerance needs DietMixin.",
+    )
     problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
     problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
-    problems.check(not diet.in_batch, f"DietCallback cannot choose within batches ({diet.select!r}); use DietMixin.")
-    problems.check(diet.rescore == "none", f"DietCallback cannot rescore {diet.rescore!r} examples; use DietMixin.")
+    problems.check(
+        not diet.options.in_batch,
+        f"DietCallback cannot choose within batches ({diet.options.select!r}); use DietMixin.",
+    )
+    problems.check(
+        diet.options.config.rescore == "none",
+        f"DietCallback cannot rescore {diet.options.config.rescore!r} examples; use DietMixin.",
+    )
     problems.check(state.global_step == 0, "DietCallback cannot resume: it is not told from where; use DietMixin.")
     problems.raise_any()
 
@@ -181,7 +190,7 @@ class Epoch:
             collate_fn: Items to a dict of tensors.
             **options: Of `torch.utils.data.DataLoader`, e.g. `num_workers`.
         """
-        sampler = DietSampler(len(self.plan.rows), seed=self._diet.seed)
+        sampler = DietSampler(len(self.plan.rows), seed=self._diet.options.config.seed)
         sampler.set_plan(self.plan)
         loader = DataLoader(
             RowDataset(dataset), batch_size=batch_size, sampler=sampler, collate_fn=RowCollator(collate_fn), **options
@@ -264,10 +273,14 @@ def epochs(
         >>> sizes
         [32, 16, 16]
     """
-    if diet.in_batch:
-        raise ArgumentError(f"{diet.select!r} chooses within batches, which DietTrainer does; call it in your loop.")
-    if diet.rescore != "none" and signals is None:
-        raise ArgumentError(f"rescore={diet.rescore!r} needs signals=function of rows; or use rescore='none'.")
+    if diet.options.in_batch:
+        raise ArgumentError(
+            f"{diet.options.select!r} chooses within batches, which DietTrainer does; call it in your loop."
+        )
+    if diet.options.config.rescore != "none" and signals is None:
+        raise ArgumentError(
+            f"rescore={diet.options.config.rescore!r} needs signals=function of rows; or use rescore='none'."
+        )
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
         folder=folder, state=state,

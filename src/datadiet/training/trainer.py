@@ -161,14 +161,14 @@ class DietMixin(_Base):
         self.teacher = teacher
         self.diet, self.ledger, self._records = diet, ledger or Ledger(), ledger is None
         self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
-        self._dieting = diet.plans
+        self._dieting = diet.options.plans
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
         self._row_weights = row_weights
         self._batch_chooser: BatchChooser | None = None
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(self)
         check_arguments(self.args, self.train_dataset, self._dieting)
-        if diet.tolerance is not None:
+        if diet.options.config.tolerance is not None:
             check_judged(self.args, self.eval_dataset, self.judged_metric)
 
     # ---- the Trainer's own methods, each extended ----
@@ -214,7 +214,7 @@ class DietMixin(_Base):
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
         """As the Trainer's; of a diet with a tolerance it follows the position in the planned maximum."""
         scheduler = super().create_scheduler(num_training_steps, optimizer)
-        if self.diet.tolerance is not None:
+        if self.diet.options.config.tolerance is not None:
             follow(scheduler, lambda step: self.diet.schedule.position(step))
         return scheduler
 
@@ -239,7 +239,7 @@ class DietMixin(_Base):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.warmup_epochs:
+        if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
             rows, inputs = self._batch_chooser.choose(self, rows, inputs)
         batch = dict(inputs)  # some losses pop the labels
         none: list[Any] = []
@@ -317,9 +317,9 @@ class DietMixin(_Base):
             write=self.is_world_process_zero(),
             state=self._resumed,
         )
-        method = self.diet.batch_method()
+        method = self.diet.options.batch_method()
         if method is not None:
-            self._batch_chooser = BatchChooser(method, seed=self.diet.seed, irreducible=self._values)
+            self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
         if self._resumed is not None:
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
