@@ -98,9 +98,9 @@ class Bound:
     def __str__(self) -> str:
         if self.low is not None and self.high is not None and not self.whole:
             left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-            return f"in {left}{self.low:g}, {self.high:g}{right}"
-        low = "" if self.low is None else f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
-        high = "" if self.high is None else f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
+            return f"in {left}{self.low:.10g}, {self.high:.10g}{right}"
+        low = "" if self.low is None else f"above {self.low:.10g}" if self.open_low else f"at least {self.low:.10g}"
+        high = "" if self.high is None else f"below {self.high:.10g}" if self.open_high else f"at most {self.high:.10g}"
         ends = " and ".join(end for end in (low, high) if end)
         return f"a whole number, {ends}" if self.whole else f"{ends} and finite"
 
@@ -427,7 +427,7 @@ def names(*kinds: str, trait: str | None = None, need: str | None = None) -> tup
 
     Example:
         >>> names("history")
-        ('last', 'mean', 'ema')
+        ('ema', 'last', 'mean')
     """
     return tuple(
         method.name
@@ -588,7 +588,7 @@ def _pairs(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _written(value: Any) -> str:
-    return {True: "true", False: "false", None: "none"}[value] if value in (None, True, False) else str(value)
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else "none" if value is None else str(value)
 
 
 # ---- checks
@@ -672,7 +672,7 @@ def lacks(what: str, trait: str, task: str) -> list[str]:
 
     Example:
         >>> lacks("offset auto", "one_class", "regression")
-        ['offset auto is for examples with one class each (classification and intent-slot), not for regression.']
+        ['offset auto is for examples with one class each (intent-slot and classification), not for regression.']
     """
     if has(task, trait):
         return []
@@ -689,7 +689,7 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
     if problems:
         return problems
     if options.get("per_group") and not has(task, "groups"):
-        return lacks(f"per_group of {what[4:]}", "groups", task)
+        return lacks(f"per_group of {what}", "groups", task)
     # where an example has a set of labels, no recall and no option has an entry for each set
     if "recalls" in method.needs:
         return lacks(what, "one_class", task)
@@ -723,4 +723,5 @@ def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -
 
 
 if __name__ == "__main__":
-    write_index()
+    # not the copy of this module that runs as __main__: the decorators belong to the imported one
+    importlib.import_module("datadiet.registry").write_index()

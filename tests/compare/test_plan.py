@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import pytest
-
 from datadiet.catalogue import METHODS
+
 from datadiet.compare.plan import PRESETS, Cell, Plan, check_plan, methods_from
 from datadiet.diet.schedule import Schedule
 from datadiet.errors import ArgumentError

@@ -32,14 +32,15 @@ def test_using_the_library_draws_nothing_from_global_generators():
     code = """
 import random, numpy as np, torch
 from datadiet.diet.diet import Diet
-from datadiet import selectors
+from datadiet import registry
 before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 diet = Diet(select="uncertain", warmup_epochs=0); diet.begin(50, epochs=4); diet.plan(0)
-for name, select in selectors.SELECTORS.items():
+for name in registry.names("select"):
     options = {"window": {"offset": 0.1}, "drop_quota": {"recalls": {0: 0.5, 1: 0.9}}}.get(name, {})
-    if "features" in selectors.NEEDS.get(name, ()):
+    if "features" in registry.find("select", name).needs:
         options["features"] = np.cos(np.arange(150.0)).reshape(50, 3)
-    select(np.linspace(0, 1, 50, dtype=np.float32), 20, seed=1, epoch=1, groups=np.arange(50) % 2, **options)
+    values, groups = np.linspace(0, 1, 50, dtype=np.float32), np.arange(50) % 2
+    registry.load("select", name)(values, 20, seed=1, epoch=1, groups=groups, **options)
 assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 """
     run(code)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from datadiet.config import DietConfig
 from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, weighed
-from datadiet.diet.options import DietOptions, checked_values, config_of, resolve
+from datadiet.diet.options import DietOptions, checked_values, resolve
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
@@ -108,7 +108,7 @@ class Diet:
     ) -> None:
         if config is not None and options:
             raise ArgumentError(f"give a config or options, not both; got both: {', '.join(options)}.")
-        given = config_of(options) if config is None else config
+        given = DietConfig(**options) if config is None else config
         self.options = given if isinstance(given, DietOptions) else resolve(given)
         self.signals = signals
 

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.config import MOVED, DietConfig, moved_hint, option_problems
+from datadiet.config import DietConfig, option_problems
 from datadiet.diet.choose import BoundSelector, Selector, SelectorContext
 from datadiet.diet.forecast import forecast
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
@@ -303,20 +303,6 @@ def resolve(config: DietConfig) -> DietOptions:
     _check_together(options, problems)
     problems.raise_any()
     return options
-
-
-def config_of(options: Mapping[str, Any]) -> DietConfig:
-    """A config from keywords of `datadiet.Diet`; an option that moved into the brackets of its method says so.
-
-    Raises:
-        ArgumentError: For an option that does not exist.
-    """
-    problems = Problems()
-    for name in options:
-        if name in MOVED:
-            problems.add(f"{name} is written with the method it belongs to now: {moved_hint(name, options[name])}.")
-    problems.raise_any()
-    return DietConfig(**options)
 
 
 def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> tuple[Any, dict[str, Any]]:
