@@ -100,7 +100,7 @@ def hardest(
     cost="O(n)",
     loses="on clean labels, where what is set aside is what should be learned",
     traits=("takes_offset",),
-    preset={"select": "window(offset=0.05)"},
+    preset={"offset": 0.05},
 )
 def window(
     values: ArrayLike,
