@@ -432,14 +432,14 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     """
     numbers = {name: number for number, name in enumerate(names)}
     problems = Problems()
-    found = dict(options)
-    for option, held in options.items():
-        if isinstance(held, Mapping):
-            for name in held:
+    numbered = dict(options)
+    for option, entries in options.items():
+        if isinstance(entries, Mapping):
+            for name in entries:
                 problems.choice(f"class in {option}", str(name), numbers)
-            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
+            numbered[option] = {numbers[str(name)]: value for name, value in entries.items() if str(name) in numbers}
     problems.raise_any()
-    return found
+    return numbered
 
 
 def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
@@ -448,10 +448,10 @@ def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np
     Raises:
         ArgumentError: If there are more or fewer, or some are not finite: names the first.
     """
-    found = np.asarray(values, np.float32)
-    if found.shape != (num_examples,):
-        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
-    bad = np.flatnonzero(~np.isfinite(found))
+    array = np.asarray(values, np.float32)
+    if array.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {array.shape}.")
+    bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
-    return found
+    return array

@@ -117,9 +117,9 @@ class RunTrainer(DietTrainer):
         with self.ledger.charge("eval"):
             run = self.run
             predictions = run.predict(self.model, run.dev)
-            found = run.task.metrics(run.data.splits["dev"], predictions) or {}
+            by_name = run.task.metrics(run.data.splits["dev"], predictions) or {}
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
-            metrics = {f"eval_{name}": value for name, value in found.items()}
+            metrics = {f"eval_{name}": value for name, value in by_name.items()}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -168,7 +168,9 @@ def class_recalls(
     """
     if not names or labels is None or any(isinstance(label, tuple) for label in labels):
         return None
-    right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
+    right = Counter(
+        str(label) for label, prediction in zip(labels, predictions, strict=True) if str(label) == prediction.label
+    )
     all_of = Counter(map(str, labels))
     return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
 
@@ -321,7 +323,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
         features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
         predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
-        metrics = {split: run.task.metrics(*found) for split, found in predicted.items()}
+        metrics = {split: run.task.metrics(*pair) for split, pair in predicted.items()}
     run.listener.phase("saving")
     with run.ledger.charge("save"):
         model.save_pretrained(run.folder / layout.MODEL)
@@ -385,8 +387,8 @@ def _hub_model(model: str) -> str | None:
 
 def _hub_data(data: str) -> str | None:
     """The name that the hub knows a data set by."""
-    found = None if Path(data).expanduser().exists() else hub_name(data)
-    return None if found is None else found[0]
+    parts = None if Path(data).expanduser().exists() else hub_name(data)
+    return None if parts is None else parts[0]
 
 
 def _diet(run: Run) -> Json:

@@ -203,15 +203,15 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """One batch of tensors, int64 but for float labels."""
-        held = rows[0].keys()
+        columns = rows[0].keys()
         width = self._width(max(len(row["input_ids"]) for row in rows))
-        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in held}
+        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in columns}
         for name, fill in self.ragged.items():
-            if name in held:
+            if name in columns:
                 longest = max(len(row[name]) for row in rows)
                 batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
         for name, dtype in self.labels.items():
-            if name in held:
+            if name in columns:
                 batch[name] = torch.tensor([row[name] for row in rows], dtype=dtype)
         return batch
 
@@ -319,36 +319,36 @@ def token_head(logits: Tensor, labels: Tensor) -> HeadSignals:
     return HeadSignals(logits.detach(), labels.detach().long().masked_fill(~mask, 0), mask)
 
 
-def named(held: Any, name: str) -> Tensor:
+def named(tensors: Any, name: str) -> Tensor:
     """A tensor of a batch or of outputs by its name.
 
     Raises:
         ArgumentError: If it is not there, with the names that are.
     """
-    if not isinstance(held, Mapping):
-        if isinstance(tensor := getattr(held, name, None), Tensor):
+    if not isinstance(tensors, Mapping):
+        if isinstance(tensor := getattr(tensors, name, None), Tensor):
             return tensor
-        raise ArgumentError(f"expected named outputs with {name!r}, got {type(held).__name__}.")
-    if not isinstance(tensor := held.get(name), Tensor):
-        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, held)) or 'none'}.")
+        raise ArgumentError(f"expected named outputs with {name!r}, got {type(tensors).__name__}.")
+    if not isinstance(tensor := tensors.get(name), Tensor):
+        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, tensors)) or 'none'}.")
     return tensor
 
 
 def _logits(outputs: Any) -> Tensor:
     """Named `logits`, or in a tuple the first tensor that is not the loss."""
     if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
-        found = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
+        logits = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
     elif isinstance(outputs, torch.Tensor):
-        found = outputs
+        logits = outputs
     else:
-        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 1), None)
-    if not isinstance(found, Tensor):
+        logits = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 1), None)
+    if not isinstance(logits, Tensor):
         raise ArgumentError(f"the model's output {type(outputs).__name__} has no logits. {ADVICE}")
-    return found
+    return logits
 
 
 def _labels(batch: Mapping[str, Any]) -> Tensor:
     for name in ("labels", "label"):
-        if isinstance(found := batch.get(name), Tensor):
-            return found
+        if isinstance(labels := batch.get(name), Tensor):
+            return labels
     raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")
