@@ -109,6 +109,10 @@ class Diet:
         if config is not None and options:
             raise ArgumentError(f"give a config or options, not both; got both: {', '.join(options)}.")
         given = DietConfig(**options) if config is None else config
+        if not isinstance(given, (DietConfig, DietOptions)):
+            raise ArgumentError(
+                f"config must be a DietConfig, got {given!r}. Give options by name: Diet(score={given!r})."
+            )
         self.options = given if isinstance(given, DietOptions) else resolve(given)
         self.signals = signals
 
