@@ -712,15 +712,6 @@ IN_BATCH: tuple[Method, ...] = (
         "Mindermann et al. 2022, RHO-LOSS",
         "where examples are few: the held-out part is missing from training",
     ),
-    Method(
-        "in_batch",
-        "multistage",
-        "loss >= mean of the last batches gets a backward; then a predictor of that saves forwards too",
-        "losses, features of the input",
-        "a linear predictor on hashed words",
-        "Hu et al. 2023, IJCAI",
-        "in longer runs, where it sees what it skips too seldom; on noisy labels, as hardest",
-    ),
 )
 
 
@@ -767,7 +758,7 @@ TWO_MODEL_SCORES: tuple[Method, ...] = (
 KINDS: Mapping[str, str] = {
     "score": "--score, and --scores of datadiet score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
-    "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
+    "in_batch": "--select: which examples of each batch get a backward pass",
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",

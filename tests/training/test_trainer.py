@@ -138,7 +138,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
     for rows, ids in seen:
         for row, tokens in zip(rows.tolist(), ids.tolist(), strict=True):
             assert tokens[: data[row]["length"]] == data[row]["input_ids"]
-    _, expected = score_rows(trainer, np.arange(48))
+    _, expected = score_rows(trainer.context, np.arange(48))
     history = history_of(trainer)
     assert np.allclose(history["el2n"], expected["el2n"][history["row"]], atol=1e-5)
     assert np.allclose(history["loss"], expected["loss"][history["row"]], atol=1e-5)
@@ -153,9 +153,9 @@ def test_scoring_pass_is_in_eval_mode_and_training_mode_comes_back(tmp_path):
     passes = [mode for mode in modes if not mode[0]]
     assert passes
     assert set(passes) == {(False, False)}
-    first, second = score_rows(trainer, np.arange(48))[1], score_rows(trainer, np.arange(48))[1]
+    first, second = score_rows(trainer.context, np.arange(48))[1], score_rows(trainer.context, np.arange(48))[1]
     assert np.array_equal(first["el2n"], second["el2n"])  # no dropout
-    assert np.allclose(score_rows(trainer, np.arange(5, 9))[1]["el2n"], first["el2n"][5:9], atol=1e-5)  # any batching
+    assert np.allclose(score_rows(trainer.context, np.arange(5, 9))[1]["el2n"], first["el2n"][5:9], atol=1e-5)  # any batching
 
 
 @pytest.mark.parametrize(
@@ -303,7 +303,7 @@ def test_subclass_that_overrides_compute_loss(tmp_path):
 def test_label_smoothing(tmp_path):
     trainer = toy_trainer(tmp_path, Diet(keep=0.5), label_smoothing_factor=0.2, learning_rate=0.0)
     trainer.train()
-    _, expected = score_rows(trainer, np.arange(48))
+    _, expected = score_rows(trainer.context, np.arange(48))
     history = history_of(trainer)
     assert np.allclose(history["el2n"], expected["el2n"][history["row"]], atol=1e-5)  # against the hard labels
 

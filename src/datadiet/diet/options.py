@@ -36,7 +36,7 @@ from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import COMBINATIONS, FREE, OF_LABEL, example_values, free_signals
 from datadiet.scores.text import TEXT_SCORES
 from datadiet.selectors import IN_BATCH, NEEDS, OPTIONS, SELECTORS
-from datadiet.selectors.in_batch import InBatch
+from datadiet.selectors.in_batch import BatchSelector
 from datadiet.selectors.quotas import floor_problems
 from datadiet.suitable import score_option_problems
 from datadiet.types import Forecast, Json, Signals
@@ -117,13 +117,12 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     return found
 
 
-def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> InBatch:
+def batch_method(select: str, keep: float | Mapping[int, float] | None, options: Mapping[str, Any]) -> BatchSelector:
     """A method that chooses within each batch.
 
     Args:
         select: A name of `datadiet.selectors.IN_BATCH`.
-        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share. Of
-            `multistage`, which finds the share itself, it is not asked.
+        keep: Share of each batch that gets a backward pass; of `selective_backprop`, which draws, the mean share.
         options: Of the method, by name; they win over `keep`.
 
     Raises:
@@ -139,7 +138,7 @@ def batch_method(select: str, keep: float | Mapping[int, float] | None, options:
     share = float(keep) if isinstance(keep, (int, float)) else 1.0
     usual = {"keep": share, "beta": max(0.0, 1 / share - 1) if share > 0 else 0.0}
     given = {name: usual[name] for name in usual if name in known}
-    made: InBatch = kind(**{**given, **options})
+    made: BatchSelector = kind(**{**given, **options})
     return made
 
 
@@ -559,7 +558,7 @@ class DietOptions:
         """Whether the selector covers a space, and needs to know where each example lies."""
         return "features" in self._new_chooser().needs
 
-    def batch_method(self) -> InBatch | None:
+    def batch_method(self) -> BatchSelector | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not isinstance(self.select, str) or self.select not in IN_BATCH:
             return None

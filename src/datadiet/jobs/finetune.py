@@ -1,8 +1,7 @@
-"""The Trainer's arguments of a run.
+"""One run of `datadiet finetune`: a config in, a run folder out; `resume_run` continues an interrupted one.
 
-The Trainer of a run: it evaluates with the task's own metrics, tells the listener, and asks for checkpoints.
-
-The main job: a config in, a run folder out.
+`RunTrainer` is the Trainer of a prepared run: it evaluates with the task's own metrics, reports to the listener, and
+requests checkpoints.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from datadiet.tasks.base import Prediction
 from datadiet.tasks.loading import PACKAGED
 from datadiet.tasks.losses import own_loss
 from datadiet.training.machine import best_device, environment, metered
-from datadiet.training.state import NUMBERS
+from datadiet.training.state import last_checkpoint
 from datadiet.training.trainer import DietTrainer
 from datadiet.types import Json, Listener, Silent, StepReport
 
@@ -98,6 +97,7 @@ class RunTrainer(DietTrainer):
             data_collator=run.collate,
             compute_loss_func=own_loss(run.config, run.data),
             diet=run.diet,
+            signals=run.task.signals,
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
             teacher=run.teacher,
@@ -236,12 +236,6 @@ class _Reports(TrainerCallback):
             self._run.listener.epoch_ended(self._trainer.epoch_results[-1])
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint of a run folder; one that a kill left half-written does not count."""
-    complete = (file.parent for file in (folder / layout.CHECKPOINTS).glob(f"checkpoint-*/{NUMBERS}"))
-    return max(complete, key=lambda checkpoint: int(checkpoint.name.partition("-")[2]), default=None)
-
-
 def finetune(config: FinetuneConfig, *, listener: Listener | None = None, started: float | None = None) -> Json:
     """Fine-tune a model on a data diet.
 
@@ -277,7 +271,7 @@ def resume_run(folder: Path, *, listener: Listener | None = None, started: float
     layout.check_resumable(folder)
     config = replace(read_config(folder / layout.CONFIG), output=str(folder))
     diet = check_config(config, resume=True)
-    checkpoint = last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder / layout.CHECKPOINTS)
     with metered(config.energy) as meter:
         run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None, meter=meter)
         if checkpoint is None:
@@ -364,7 +358,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "noise": run.diet.watch and run.diet.watch.guard.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
-        "energy": run.meter.reading(),
+        "energy": run.meter.stop(),
         "environment": {
             **environment(best_device(), run.precision),
             "from_cache": ", ".join(run.features.taken) or None,

@@ -16,15 +16,14 @@ from typing import Any
 from datadiet.selectors.base import TIE_BREAKS, Selector, row_hash
 from datadiet.selectors.coverage import d2_pruning, herding, k_center
 from datadiet.selectors.in_batch import (
+    BatchSelector,
     BatchSignals,
     DiverseBatch,
-    InBatch,
     SelectiveBackprop,
     TopReducible,
     divbs,
     last_layer_gram,
 )
-from datadiet.selectors.multistage import MultistageFilter, hashed_bag
 from datadiet.selectors.quotas import balanced, directed, drop_quota, floor_problems, partly_balanced, quota, with_floor
 from datadiet.selectors.ranked import OffsetError, by_count, easiest, hardest, moderate, window
 from datadiet.selectors.sampled import epsilon, infobatch, infobatch_count, proportional, random, uncertain
@@ -103,11 +102,10 @@ NEEDS: Mapping[str, tuple[str, ...]] = {
 }
 
 # methods that choose within one batch, by name; their form stands at the top of in_batch.py
-IN_BATCH: Mapping[str, type[InBatch]] = {
+IN_BATCH: Mapping[str, type[BatchSelector]] = {
     "selective_backprop": SelectiveBackprop,
     "divbs": DiverseBatch,
     "top_reducible": TopReducible,
-    "multistage": MultistageFilter,
 }
 
 __all__ = [
@@ -118,10 +116,9 @@ __all__ = [
     "SELECTORS",
     "TIE_BREAKS",
     "WEIGHTED_SELECTORS",
+    "BatchSelector",
     "BatchSignals",
     "DiverseBatch",
-    "InBatch",
-    "MultistageFilter",
     "OffsetError",
     "SelectiveBackprop",
     "Selector",
@@ -140,7 +137,6 @@ __all__ = [
     "floor_problems",
     "graph_cut",
     "hardest",
-    "hashed_bag",
     "herding",
     "infobatch",
     "infobatch_count",
