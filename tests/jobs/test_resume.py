@@ -20,6 +20,8 @@ from datadiet.jobs.finetune import RunTrainer, finetune, resume_run
 from datadiet.training.state import last_checkpoint
 from toys import SECONDS, Heard, Killed, plans_of, predictions_of, rewrite, scores_of, toy_config, weights_of
 
+pytestmark = pytest.mark.cpu  # bit-identical only there
+
 
 @pytest.fixture(autouse=True)
 def _report_every_step(monkeypatch: pytest.MonkeyPatch) -> None:

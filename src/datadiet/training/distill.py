@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from datadiet import __version__
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, forward_pass
@@ -309,7 +308,7 @@ def origin_of(model: Path, data: str, task: Sequence[object], how: Json) -> Json
         task: Its name and classes.
         how: Plain values: tokenisation and settings of the pass.
     """
-    versions = {"datadiet": __version__, **{name: version(name) for name in ("torch", "transformers")}}
+    versions = {name: version(name) for name in ("datadiet", "torch", "transformers")}
     return {"versions": versions, "data": data, "task": list(task), "model": checksum(model), **how}
 
 
