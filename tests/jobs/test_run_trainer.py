@@ -106,27 +106,28 @@ def test_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("keep", [0.5, 1.0])
 def test_a_run_that_diverges_says_so(tmp_path: Path, keep: float) -> None:
-    with pytest.raises(ArgumentError, match=r"training has diverged: in epoch 0 .* Lower the learning rate \(1e\+30\)"):
+    message = r"training diverged: the loss is NaN in epoch 0 .* Lower the learning rate \(1e\+30\)"
+    with pytest.raises(ArgumentError, match=message):
         finetune(toy_config(tmp_path, keep=keep, learning_rate=1e30, max_grad_norm=0.0))
 
 
 def test_recalls_of_the_dev_split_choose_the_classes(tmp_path, monkeypatch):
-    """DRoP through the whole job: what the dev split says after an epoch decides over the classes of the next."""
-    asked = []
+    """DRoP through the whole job: the recalls of the dev split after an epoch set the classes of the next."""
+    calls = []
 
-    def said(labels, predictions, names):
-        asked.append((len(labels), len(predictions), len(names)))
+    def recalls(labels, predictions, names):
+        calls.append((len(labels), len(predictions), len(names)))
         return {number: 0.9 if number == 0 else 0.1 for number in range(len(names))}
 
-    monkeypatch.setattr(run_trainer, "class_recalls", said)
+    monkeypatch.setattr(run_trainer, "class_recalls", recalls)
     config = toy_config(tmp_path, select="drop_quota", keep=0.5, epochs=3, refresh_every=1)
     finetune(config)
     plans = read_table(tmp_path / "run" / "plans").to_pandas()
     labels = load_data(config.data, config.task).splits["train"].labels
     first = plans["row"].map(lambda row: labels[row] == sorted(set(labels))[0]).groupby(plans["epoch"]).mean()
     assert first[1] < 0.5 * first[0]  # of the class that is known a ninth of the others' density
-    assert len(asked) == 3
-    assert asked[0][0] == asked[0][1] > 0
+    assert len(calls) == 3
+    assert calls[0][0] == calls[0][1] > 0
 
 
 # ---- --dedupe --dedupe-weights
