@@ -173,7 +173,6 @@ vog             classification        --score vog --scores-from full --static
 scores-from     classification        --scores-from full --warmup-epochs 0 --rescore all
 selective       classification        --select selective_backprop --keep 0.4
 divbs           classification        --select divbs
-multistage      intent-slot           --select multistage(warmup_steps=3)
 short           classification        --keep 1 --max-steps 10 --lr-schedule constant_with_warmup
 alone           alone                 --dev-share 0.2 --train-rows 40 --drop-overlap --data-seed 3 --checkpoint-every 0
 from-file       classification        --scores-from scores.parquet --score scdp

@@ -351,20 +351,22 @@ _DECLARING = ("compare", "data", "diet", "noise", "scores", "scoring", "selector
 
 def collect() -> list[Method]:
     """Every declaration of the package, in the order of `KINDS` and of the source; imports all of it."""
-    import datadiet
-
     methods: dict[tuple[str, str], tuple[tuple[Any, ...], Method]] = {}
-    for info in pkgutil.walk_packages(datadiet.__path__, "datadiet."):
-        if info.name.split(".")[1] not in _DECLARING:
-            continue
-        module = importlib.import_module(info.name)
+    for name in _declaring_modules():
+        module = importlib.import_module(name)
         for place, value in enumerate(vars(module).values()):
             for method in _declared(value):
-                own = method.where.partition(":")[0] or info.name
-                if own == info.name and (method.kind, method.name) not in methods:
-                    order = (list(KINDS).index(method.kind), method.evidence is None, info.name, place)
+                own = method.where.partition(":")[0] or name
+                if own == name and (method.kind, method.name) not in methods:
+                    order = (list(KINDS).index(method.kind), method.evidence is None, name, place)
                     methods[method.kind, method.name] = (order, replace(method, options=_signature(value, method)))
     return [method for _, method in sorted(methods.values(), key=lambda entry: entry[0])]
+
+
+def _declaring_modules() -> Iterator[str]:
+    for package in _DECLARING:
+        folder = Path(__file__).parent / package
+        yield from (f"datadiet.{package}.{info.name}" for info in pkgutil.iter_modules([str(folder)]))
 
 
 def _declared(value: Any) -> Iterator[Method]:

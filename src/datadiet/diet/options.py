@@ -26,6 +26,7 @@ from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
+from datadiet.selectors.in_batch import BatchSelector
 from datadiet.selectors.quotas import floor_problems
 from datadiet.types import Forecast, Json, Signals
 
@@ -249,7 +250,7 @@ class DietOptions:
             "scores_from": scores_from,
         }
 
-    def batch_method(self) -> Any:
+    def batch_method(self) -> BatchSelector | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not self.in_batch:
             return None
@@ -257,9 +258,10 @@ class DietOptions:
         assert method is not None
         share = float(self.keep) if isinstance(self.keep, (int, float)) else 1.0
         usual = {"keep": share, "beta": max(0.0, 1 / share - 1)}
-        return method.load()(
+        made: BatchSelector = method.load()(
             **{**{name: usual[name] for name in usual if name in method.options}, **self.select_options}
         )
+        return made
 
     def selector(self) -> BoundSelector:
         """The selector with its options and the seed."""

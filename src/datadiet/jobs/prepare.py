@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples
@@ -110,7 +109,7 @@ class Features:
         task = self.task
         return {
             "schema": SCHEMA,
-            "versions": {"datadiet": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "versions": {name: version(name) for name in ("datadiet", "tokenizers", "transformers")},
             "data": self.data.fingerprint,
             "split": split,
             "rows": len(self.data.splits[split]),
