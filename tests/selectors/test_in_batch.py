@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
+from datadiet import registry
 from datadiet.errors import ArgumentError
-from datadiet.selectors import IN_BATCH
 from datadiet.selectors.in_batch import (
     BatchSelector,
     BatchSignals,
@@ -25,7 +25,7 @@ from datadiet.selectors.in_batch import (
     percentiles,
 )
 
-battery = pytest.mark.parametrize("make", IN_BATCH.values(), ids=IN_BATCH)
+battery = pytest.mark.parametrize("make", [one.load() for one in registry.methods("in_batch")])
 
 
 def batch(step: int, size: int = 12) -> BatchSignals:

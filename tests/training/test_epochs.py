@@ -200,7 +200,7 @@ def test_when_the_dev_metric_falls_everything_trains_again(tmp_path):
     trainer = tolerant(tmp_path, [0.9, 0.9, 0.2, 0.9, 0.9, 0.9])
     trainer.train()
     assert counts(trainer)[3] == 48
-    assert trainer.diet.decider.summary()["decisions"][2] == {"epoch": 3, "kept": 48, "reason": "guard"}
+    assert trainer.diet.tolerance_controller.summary()["decisions"][2] == {"epoch": 3, "kept": 48, "reason": "guard"}
 
 
 def test_training_ends_when_nothing_is_left_to_learn(tmp_path, monkeypatch):
@@ -223,7 +223,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path):
         assert step < whole.state.global_step
         resumed.train(str(tmp_path / "whole" / f"checkpoint-{step}"))
         assert counts(resumed) == counts(whole)
-        assert resumed.diet.decider.policy == whole.diet.decider.policy
+        assert resumed.diet.tolerance_controller.policy == whole.diet.tolerance_controller.policy
         assert resumed.seen.rates == whole.seen.rates[step:]
         assert resumed.seen.losses == whole.seen.losses[step:]
 
@@ -232,7 +232,7 @@ def test_a_diet_that_is_used_twice_starts_anew(tmp_path):
     diet = Diet(tolerance=5.0)
     for name in ("one", "two"):
         tolerant(tmp_path / name, [0.5] * EPOCHS, diet=diet).train()
-        assert len(diet.decider.policy.judgements) == EPOCHS
+        assert len(diet.tolerance_controller.policy.judgements) == EPOCHS
 
 
 def test_a_rate_that_is_no_function_of_the_step_is_refused(tmp_path):

@@ -9,7 +9,7 @@ from torch import nn
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.selectors import IN_BATCH
+from datadiet.registry import names
 from datadiet.tasks.heads import Heads
 from datadiet.training.in_batch import gradient_gram, part_of
 from datadiet.types import HeadSignals, Signals
@@ -27,7 +27,7 @@ def trained(folder, select, resume=None, **options):
     return trainer
 
 
-@pytest.mark.parametrize("select", IN_BATCH)
+@pytest.mark.parametrize("select", names("in_batch"))
 def test_a_part_of_every_batch_is_trained_on_after_the_warm_up(tmp_path, select):
     values = np.zeros(N, np.float32) if select == "top_reducible" else None
     trainer = trained(tmp_path, select, values=values)
@@ -107,8 +107,8 @@ def test_padding_goes_with_the_examples_that_needed_it():
     ("options", "message"),
     [
         ({"select": "divbs", "keep": "1:0.5"}, "keep must be one share for 'divbs'"),
-        ({"select": "divbs", "select_options": {"kep": 0.1}}, "unknown option of divbs 'kep'; did you mean 'keep'"),
-        ({"select": "selective_backprop", "select_options": {"window": 0}}, "window must be"),
+        ({"select": "divbs(kep=0.1)"}, "unknown option of divbs 'kep'; did you mean 'keep'"),
+        ({"select": "selective_backprop(window=0)"}, "window of selective_backprop must be"),
     ],
 )
 def test_options_that_do_not_fit(options, message):
