@@ -412,7 +412,7 @@ def spoken(file: str, work: str) -> Any:
     exact = file.startswith(("select.", "select-", "predict")) or file.endswith("err")
     kept = (line if exact else re.sub(r"(?<![A-Za-z])-?\d[\d.,:]*(e-?\d+)?", "#", line) for line in lines)
     told = list(dict.fromkeys(line for line in kept if line and not NOISE.search(line)))
-    return sorted(told) if file.startswith("compare") else told  # two runs at a time end in any order
+    return sorted(told) if file.startswith("compare.") else told  # two runs at a time end in any order
 
 
 def cleaned(value: Any, work: str) -> Any:
