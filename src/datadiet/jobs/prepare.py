@@ -299,7 +299,7 @@ def _asked(source: Path, features: Features, how: Json) -> Answers:
 
 
 @dataclass(frozen=True)
-class Beforehand:
+class Precomputed:
     """What is known of the training rows before the first step.
 
     Attributes:
@@ -311,7 +311,7 @@ class Beforehand:
     features: NDArray[np.float32] | None = None
 
 
-def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Beforehand:
+def precompute(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Precomputed:
     """Compute, or read, what a diet cannot make while training.
 
     Args:
@@ -327,16 +327,16 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     problems = Problems()
     problems.found += lacking(diet)
     problems.raise_any()
-    features = embeddings_of(material) if diet.options.covers else None
+    features = embeddings_of(material) if diet.covers else None
     name, source = given_score(diet), source_of(diet)
     is_file = source is not None and source.is_file()
     if not is_given(diet) and not is_file:
-        return Beforehand(None, features)
+        return Precomputed(None, features)
     if source is not None and is_file:
-        return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
+        return Precomputed(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and is_of_gradients(name):
-        return Beforehand(_from_run(source, name, material), features)
-    return Beforehand(whole_set_values([name], material)[name], features)
+        return Precomputed(_from_run(source, name, material), features)
+    return Precomputed(whole_set_values([name], material)[name], features)
 
 
 def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
@@ -392,7 +392,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
-    known: Beforehand = field(default_factory=Beforehand)
+    precomputed: Precomputed = field(default_factory=Precomputed)
 
     @property
     def collate(self) -> Any:
@@ -470,10 +470,10 @@ def prepare(
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
         options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
-    if diet.options.covers or diet.options.score.kind == "given":
+    if diet.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
         material = replace(material, encoder=model.to(best_device()))
-    precomputed = beforehand(diet, material, data.splits["train"], data.fingerprint)
+    precomputed = precompute(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
         dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed,

@@ -170,7 +170,15 @@ class DietMixin(_Base):
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
-            rows, inputs = self._batch_chooser.choose(self.context, rows, inputs)
+            context = self.context
+            rows, inputs = self._batch_chooser.choose(
+                rows,
+                inputs,
+                model=context.model,
+                signals=lambda batch: context.signals(context.forward(batch), batch),
+                ledger=context.ledger,
+                process=context.accelerator.process_index,
+            )
         batch = dict(inputs)  # some losses pop the labels
         none: list[Any] = []
         capture: AbstractContextManager[list[Any]] = (
