@@ -8,12 +8,15 @@ import torch
 from torch.testing import assert_close
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.store.cache import load_values, save_values
+from datadiet.store.cache import save_values
 from datadiet.training.distill import (
+    Answers,
+    HeadLogits,
     distillation_loss,
     distillation_weight,
     distilled,
     load_soft_labels,
+    save_answers,
     save_soft_labels,
 )
 
@@ -98,52 +101,24 @@ def test_soft_labels_come_back_by_id_in_two_bytes_each(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["soft.parquet"]
 
 
-def test_irreducible_losses_come_back_as_they_were(tmp_path):
-    path, values = tmp_path / "il.parquet", np.array([0.1, 2.0, 3.0], np.float32)
-    save_values(path, IDS, values, what="irreducible_loss", fingerprint="f")
-    found = load_values(path, ["b", "a"], what="irreducible_loss", fingerprint="f")
-    assert (found.dtype, found.tolist()) == (np.float32, values[[1, 0]].tolist())
-    assert len(load_values(path, [], what="irreducible_loss")) == 0
-
-
-def test_a_cache_that_does_not_fit_is_refused(tmp_path):
-    path = tmp_path / "il.parquet"
-    save_values(path, IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
-    with pytest.raises(DataError, match="computed on other data \\(fingerprint f, here g\\): compute it again"):
-        load_values(path, IDS, what="irreducible_loss", fingerprint="g")
-    with pytest.raises(DataError, match="holds 'irreducible_loss', not 'teacher_logits'"):
-        load_soft_labels(path, IDS)
-    with pytest.raises(DataError, match="lacks 2 ids, among them 'x', 'y'"):
-        load_values(path, ["a", "x", "y"], what="irreducible_loss")
-    with pytest.raises(DataError, match="does not exist"):
-        load_values(tmp_path / "no.parquet", IDS, what="irreducible_loss")
-    (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        load_values(tmp_path / "text.parquet", IDS, what="irreducible_loss")
-    save_soft_labels(path, IDS, np.zeros((3, 2)), fingerprint="f")
-    with pytest.raises(DataError, match="has 2 classes, 3 are needed"):
-        load_soft_labels(path, IDS, classes=3)
-
-
-def test_a_table_of_another_program_is_refused(tmp_path):
-    import pandas as pd
-
-    pd.DataFrame({"id": IDS, "values": [1.0, 2.0, 3.0]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="was not written by datadiet"):
-        load_values(tmp_path / "other.parquet", IDS, what="irreducible_loss")
-
-
-def test_what_cannot_be_kept_is_not_written(tmp_path):
-    path = tmp_path / "il.parquet"
-    with pytest.raises(ArgumentError, match="ids must be different, 'a' is there more than once"):
-        save_values(path, ["a", "b", "a"], np.zeros(3), what="x")
-    with pytest.raises(ArgumentError, match="must be finite; they are not for 'b'"):
-        save_values(path, IDS, np.array([0.0, np.nan, 0.0]), what="x")
-    with pytest.raises(ArgumentError, match=r"one value or one row of values per id is needed: got \(2,\) for 3 ids"):
-        save_values(path, IDS, np.zeros(2), what="x")
+def test_soft_labels_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "soft.parquet"
     with pytest.raises(ArgumentError, match=r"need logits \(n, classes\), got shape \(3,\)"):
         save_soft_labels(path, IDS, np.zeros(3), fingerprint="f")
     assert not path.exists()
+    save_soft_labels(path, IDS, np.zeros((3, 2)), fingerprint="f")
+    with pytest.raises(DataError, match="has 2 classes, 3 are needed"):
+        load_soft_labels(path, IDS, classes=3)
+    save_values(path, IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
+    with pytest.raises(DataError, match="holds 'irreducible_loss', not 'teacher_logits'"):
+        load_soft_labels(path, IDS)
+
+
+def test_answers_of_a_teacher_that_are_not_finite_are_not_kept(tmp_path):
+    head = HeadLogits(np.array([[0.0, np.nan]], np.float16), np.array([0, 1]))
+    with pytest.raises(ArgumentError, match="logits must be finite; some of the head 'label' are not"):
+        save_answers(tmp_path / "a", Answers({"label": head}, 1, 3))
+    assert not (tmp_path / "a").exists()
 
 
 def test_bad_arguments():
