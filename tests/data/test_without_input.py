@@ -20,5 +20,5 @@ def test_every_row_becomes_the_same_features_with_its_own_label(make):
 
 
 def test_tagged_words_are_refused():
-    with pytest.raises(DataError, match="tagged words have none to leave out"):
+    with pytest.raises(DataError, match="for tagged words there is no input to leave out"):
         without_input(toy_intent_slot(3))

@@ -19,10 +19,10 @@ from transformers.trainer_utils import IntervalStrategy
 from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.duplicates import representatives
-from datadiet.data.schema import Dataset, Examples, without_input
+from datadiet.data.schema import Dataset, Examples, joined_texts, without_input
 from datadiet.errors import Problems
 from datadiet.jobs.finetune import RunTrainer, training_arguments
-from datadiet.jobs.prepare import Features, Run, joined_texts, model_options, pass_tokens
+from datadiet.jobs.prepare import Features, Run, model_options, pass_tokens
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
 from datadiet.scores.two_models import stratified_folds

@@ -25,7 +25,7 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
-from datadiet.data.schema import JOINT, Dataset, Examples
+from datadiet.data.schema import JOINT, Dataset, Examples, joined_texts
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
 from datadiet.diet.options import by_number
@@ -459,14 +459,6 @@ def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
     """Whether the diet itself takes up the last values of a run; a score file is read beforehand."""
     of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
     return of_run and diet.measure.kind != "given" and not diet.in_batch
-
-
-def joined_texts(examples: Examples) -> list[str]:
-    """The texts, a pair as one."""
-    pairs = examples.text_pairs
-    if pairs is None:
-        return list(examples.texts)
-    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
 def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:

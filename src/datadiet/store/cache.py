@@ -131,7 +131,7 @@ def _place(folder: Path, kind: str, origin: Json) -> Path:
 def _read(place: Path, origin: Json, load: Callable[[Path], T]) -> tuple[T, float] | None:
     """The result and its seconds; None where the entry cannot be used."""
     try:
-        about = read_json(place / ENTRY, ENTRY_SCHEMA, "an entry")
+        about = read_json(place / ENTRY, "an entry", ENTRY_SCHEMA)
         seconds = float(about["seconds"])
         if about["origin"] != origin or about["files"] != sizes(place) or not 0 <= seconds < float("inf"):
             return None

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction
 
 
-SCHEMA = 1
 # of each task, the metric that a verdict or a heading is about
 MAIN_METRIC = {
     "classification": "accuracy",
@@ -134,7 +133,7 @@ def read_result(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    return read_json(folder / RESULT, SCHEMA, "finished run")
+    return read_json(folder / RESULT, "finished run")
 
 
 def tested_metrics(result: Json) -> dict[str, float]:

@@ -30,9 +30,8 @@ from numpy.typing import NDArray
 
 from datadiet.data.export import write_csv, write_jsonl
 from datadiet.errors import ArgumentError, DataError, Problems, unknown
-from datadiet.files import whole_file
+from datadiet.files import SCHEMA, whole_file
 
-SCHEMA = 1
 FIXED = ("row", "id", "label", "probabilities")
 MOST_NAMED = 5
 KEY = b"datadiet"  # of the metadata

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from datadiet.errors import DataError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_manifest.json"
-SCHEMA = 1
 
 
 class PartedTable:
@@ -150,7 +149,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    return read_json(folder / MANIFEST, SCHEMA, "finished table")
+    return read_json(folder / MANIFEST, "finished table")
 
 
 def read_table(folder: Path) -> pa.Table:

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from datadiet.data.schema import Examples
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
-    IGNORED,
     Batch,
     Collator,
     Prediction,
@@ -30,7 +29,7 @@ from datadiet.tasks.base import (
 )
 from datadiet.tasks.loading import load_intent_slot
 from datadiet.tasks.tagging import NO_WORD, word_features, word_labels, word_tags
-from datadiet.types import Signals
+from datadiet.types import IGNORED, Signals
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from torch.nn import functional
 
 from datadiet.config import FinetuneConfig
 from datadiet.data.schema import JOINT, MULTI_LABEL, TAGGER, Dataset
-
-IGNORED = -100
+from datadiet.types import IGNORED
 
 
 def word_loss(

@@ -22,7 +22,6 @@ from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
-    IGNORED,
     Batch,
     Collator,
     Prediction,
@@ -38,7 +37,7 @@ from datadiet.tasks.base import (
 )
 from datadiet.tasks.loading import load_tagger
 from datadiet.tasks.sequence import no_options
-from datadiet.types import Signals
+from datadiet.types import IGNORED, Signals
 
 OUTSIDE = "O"
 NO_TOKEN = -1

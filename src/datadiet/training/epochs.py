@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from transformers import TrainerCallback
 
 from datadiet.diet.tolerance import CORRELATIONS
+from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens, token_count
 from datadiet.store import run_folder as layout
@@ -343,7 +344,7 @@ def result_of(trainer: DietMixin) -> Json:
     rows |= {"dev": len(dev)} if hasattr(dev, "__len__") and not isinstance(dev, dict) else {}
     precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
     return {
-        "schema": layout.SCHEMA,
+        "schema": SCHEMA,
         "task": None,
         "data": {"name": None, "fingerprint": getattr(trainer.train_dataset, "_fingerprint", None), "rows": rows},
         "model": Path(getattr(getattr(trainer.model, "config", None), "_name_or_path", "") or "").name or None,
