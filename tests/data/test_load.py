@@ -41,7 +41,7 @@ def test_a_folder_named_snips_does_not_hide_the_packaged_data_silently(tmp_path,
 
 def test_importing_the_data_layer_imports_nothing_heavy():
     heavy = ("torch", "transformers", "datasets", "pyarrow", "pandas")
-    code = f"import sys, datadiet.data; print([name for name in {heavy!r} if name in sys.modules])"
+    code = f"import sys, datadiet.data.load; print([name for name in {heavy!r} if name in sys.modules])"
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env)
     assert done.stdout.strip() == "[]"

@@ -1,7 +1,7 @@
 """`load_data` and `read_examples`: from the name that the user gives to validated splits.
 
-The steps on finished splits are here too: a dev split taken from train, rows that overlap other splits, deduplication, a
-share of train, and the notes that the user should read once.
+The steps on finished splits are here too: a dev split taken from train, rows that overlap other splits,
+deduplication, a share of train, and the notes that the user should read once.
 """
 
 from __future__ import annotations
