@@ -7,13 +7,12 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
 
 from datadiet.data.load import load_data, overlap, read_examples, set_dev_aside
-from datadiet.data.schema import Examples, fingerprint
+from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError, DataError
 from toys import sentences, write_rows
 
@@ -205,37 +204,6 @@ def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(folder):
     assert one.fingerprint == two.fingerprint
     assert len(one.fingerprint) == 16
     assert one.name != two.name
-
-
-@pytest.mark.parametrize("field", ["ids", "texts", "text_pairs", "tokens", "slots", "labels"])
-def test_every_field_changes_the_fingerprint(field):
-    base = Examples(("0",), ("a b",), ("c",), (("a", "b"),), (("O", "O"),), ("x",))
-    new = (("a", "B-x"),) if field in ("tokens", "slots") else ("other",)
-    changed = replace(base, **{field: new})
-    assert fingerprint("intent-slot", {"train": changed}) != fingerprint("intent-slot", {"train": base})
-
-
-def test_task_and_split_change_the_fingerprint_but_not_the_order_of_splits():
-    one, two = Examples(("0",), ("a",)), Examples(("0",), ("b",))
-    prints = [
-        fingerprint("classification", {"train": one, "dev": two}),
-        fingerprint("regression", {"train": one, "dev": two}),
-        fingerprint("classification", {"train": two, "dev": one}),
-    ]
-    assert len(set(prints)) == 3
-    assert fingerprint("classification", {"dev": two, "train": one}) == prints[0]
-
-
-def test_examples_are_parallel_and_fixed():
-    examples = Examples(("0", "1", "2"), ("a", "b", "c"), labels=(1.0, 2.0, 3.0))
-    assert len(examples) == 3
-    taken = examples.take(iter([2, 0]))
-    assert (taken.ids, taken.texts, taken.labels, taken.tokens) == (("2", "0"), ("c", "a"), (3.0, 1.0), None)
-    assert len(examples.take([])) == 0
-    with pytest.raises(FrozenInstanceError, match="cannot assign"):
-        examples.ids = ()
-    with pytest.raises(ValueError, match=r"must have one length, got \{'ids': 1, 'texts': 2\}"):
-        Examples(("0",), ("a", "b"))
 
 
 def test_new_examples_come_from_a_file_or_a_test_split(folder):
