@@ -143,11 +143,6 @@ def test_dev_and_train_both_get_a_row(share, dev):
     assert (len(splits["dev"]), len(splits["train"])) == (dev, 20 - dev)
 
 
-def test_one_row_cannot_be_divided(folder):
-    with pytest.raises(DataError, match="train has one row, so none can be set aside"):
-        load_data(folder(train=sentences(1)), "classification")
-
-
 def test_train_rows_takes_a_seeded_share_in_order(folder):
     home = folder(train=sentences(60), dev=sentences(4, 100))
     one = load_data(home, "classification", train_rows=20)
@@ -193,9 +188,16 @@ def test_overlap_of_pairs_needs_both_texts():
     assert overlap(splits) == ([0], {"dev": 1})
 
 
-def test_dropping_all_of_train_is_refused(folder):
-    with pytest.raises(DataError, match="dropping them would leave nothing to train on"):
-        load_data(folder(train=sentences(2), dev=sentences(2)), "classification", drop_overlap=True)
+@pytest.mark.parametrize(
+    ("splits", "options", "message"),
+    [
+        ({"train": 2, "dev": 2}, {"drop_overlap": True}, "dropping them would leave nothing to train on"),
+        ({"train": 1}, {}, "train has one row, so none can be set aside"),
+    ],
+)
+def test_no_train_split_is_left_empty(folder, splits, options, message):
+    with pytest.raises(DataError, match=message):
+        load_data(folder(**{name: sentences(count) for name, count in splits.items()}), "classification", **options)
 
 
 def test_the_same_content_has_the_same_fingerprint_wherever_it_lies(folder):
@@ -214,13 +216,7 @@ def test_new_examples_come_from_a_file_or_a_test_split(folder):
     assert len(read_examples("snips", "classification")) == 700
     with pytest.raises(DataError, match=r"there is no test split; found 'train'\. Name one file instead"):
         read_examples(folder(name="other", train=sentences(4)), "classification")
-
-
-def test_a_test_split_is_read_even_where_train_is_broken(folder):
-    assert len(read_examples(folder(train="{", test=sentences(3)), "classification")) == 3
-
-
-def test_the_task_of_new_examples_is_checked():
+    assert len(read_examples(folder(name="broken", train="{", test=sentences(3)), "classification")) == 3
     with pytest.raises(ArgumentError, match="unknown task 'ner'"):
         read_examples("snips", "ner")
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datadiet.data.tables import Table, decoded, listed, not_utf8, numbered_problem, read_bytes, text_lines
+from datadiet.data.tables import Table, decoded, first_line, listed, not_utf8, numbered_problem, read_bytes, text_lines
 from datadiet.data.tagging import looks_like_conll, parse_conll
 from datadiet.errors import DataError
 
@@ -177,8 +177,7 @@ def read_parquet(data: bytes, place: str) -> Table:
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{place}: not a readable Parquet file ({reason}); write it again.") from error
+        raise DataError(f"{place}: not a readable Parquet file ({first_line(error)}); write it again.") from error
     named = class_names(table.schema.metadata or {})
     columns = {name: table[name].to_pylist() for name in dict.fromkeys(table.column_names)}
     columns |= {name: decode_classes(columns[name], names) for name, names in named.items() if name in columns}

@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from datadiet.data.export import Original, original_entry, original_file, original_named, original_split
 from datadiet.data.readers import FORMATS, decode_classes, read_file, read_named, read_seq_folder, split_name
-from datadiet.data.tables import Table, listed, read_bytes, text_lines
+from datadiet.data.tables import Table, first_line, listed, read_bytes, text_lines
 from datadiet.data.tagging import looks_like_conll
 from datadiet.errors import DataError, Problems, unknown
 
@@ -52,7 +52,7 @@ def open_saved(folder: Path) -> Mapping[str, Any]:
         splits = datasets.load_from_disk(str(folder))
     except Exception as error:  # the library raises errors of many types; the cause stays in the chain
         raise DataError(
-            f"{folder}: not a complete saved `datasets` folder ({_first_line(error)}); save it again."
+            f"{folder}: not a complete saved `datasets` folder ({first_line(error)}); save it again."
         ) from error
     return splits if isinstance(splits, Mapping) else {"train": splits}
 
@@ -95,7 +95,7 @@ def open_hub(name: str, config: str | None) -> Mapping[str, Any]:
         splits = datasets.load_dataset(name, config)
     except Exception as error:  # as above
         raise DataError(
-            f"no folder {full_name!r} here, and the hub gives no such data ({_first_line(error)}); {_LOCAL}."
+            f"no folder {full_name!r} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
         ) from error
     return dict(splits)
 
@@ -117,10 +117,6 @@ def _is_cached(name: str) -> bool:
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(hub_home) / "datasets")
     cached_name = name.lower().replace("/", "___")
     return cache.is_dir() and any(entry.name.lower().endswith(cached_name) for entry in cache.iterdir())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def split_table(split: Any, place: str) -> Table:

@@ -79,6 +79,11 @@ def listed(names: Sequence[str], shown: int = 10) -> str:
     return ", ".join(repr(name) for name in names[:shown]) + more
 
 
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, or its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def read_bytes(path: Path) -> bytes:
     """A file's content.
 

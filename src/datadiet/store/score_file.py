@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.data.export import write_csv, write_jsonl
+from datadiet.data.tables import first_line
 from datadiet.errors import ArgumentError, DataError, Problems, unknown
 from datadiet.files import SCHEMA, whole_file
 
@@ -150,7 +151,7 @@ def read_scores(path: str | Path, *, scores: Iterable[str] | None = None) -> Sco
     try:
         table, meta = _opened(source, scores)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{source} is not a readable Parquet file ({_first_line(error)}); score again.") from error
+        raise DataError(f"{source} is not a readable Parquet file ({first_line(error)}); score again.") from error
     return _file(source, table, meta)
 
 
@@ -229,10 +230,6 @@ def _matrix(table: Any, classes: int) -> NDArray[np.float32] | None:
     flat = table["probabilities"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     matrix: NDArray[np.float32] = flat.astype(np.float32).reshape(table.num_rows, -1)  # (n * classes,) -> (n, classes)
     return matrix
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def check_same_data(file: ScoreFile, fingerprint: str, where: str) -> None:
