@@ -14,6 +14,7 @@ import yaml
 
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import WORDS
+from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import whole_file
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction, Task
 
 STDOUT = "-"
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 Line = dict[str, Any]
 

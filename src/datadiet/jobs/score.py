@@ -18,11 +18,11 @@ import numpy as np
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Columns as ColumnNames
-from datadiet.data.schema import Dataset, Examples
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, Problems
 from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.prepare import Features, class_problems, joined_texts, pass_tokens
+from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_config import (
     BASE_MODEL,
     CROSS_FITTED,
