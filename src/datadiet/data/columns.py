@@ -9,6 +9,7 @@ from dataclasses import fields, replace
 from datadiet.data.schema import Columns
 from datadiet.data.tables import Table, listed
 from datadiet.errors import Problems, unknown
+from datadiet.registry import has
 
 # compared without case and punctuation: "Text_A" is "texta"
 PAIRS = (
@@ -36,17 +37,23 @@ LABELS = ("labels", "label", "tags", "categories", "category", "topics", "classe
 NUMBERS = ("label", "score", "similarity", "similarityscore", "relatednessscore", "labels", "rating", "target", "value")
 IDS = ("id", "idx", "guid", "index", "uid", "exampleid")
 
-# by task, the options that have no effect
-IDLE = {
-    "classification": ("slots",),
-    "multi-label": ("slots", "intent"),
-    "regression": ("slots", "intent"),
-    "intent-slot": ("text_pair",),
-    "token-classification": ("text_pair", "label", "intent"),
-}
-WORDS = ("intent-slot", "token-classification")  # tasks that tag words
-
 FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fields(Columns)}
+
+
+def idle(task: str) -> tuple[str, ...]:
+    """The columns that have no effect for a task.
+
+    Example:
+        >>> idle("regression"), idle("token-classification")
+        (('slots', 'intent'), ('text_pair', 'label', 'intent'))
+    """
+    without = {
+        "slots": not has(task, "words"),
+        "text_pair": has(task, "words"),
+        "label": has(task, "tags_only"),
+        "intent": not has(task, "one_class"),
+    }
+    return tuple(name for name, unused in without.items() if unused)
 
 
 def check_columns(columns: Columns, task: str) -> Problems:
@@ -57,10 +64,10 @@ def check_columns(columns: Columns, task: str) -> Problems:
         ["--slots-column has no effect for the task 'regression'; leave it out."]
     """
     problems = Problems()
-    for name in IDLE[task]:
+    for name in idle(task):
         message = f"{FLAGS[name]} has no effect for the task {task!r}; leave it out."
         problems.check(getattr(columns, name) is None, message)
-    both = columns.label is not None and columns.intent is not None and "intent" not in IDLE[task]
+    both = columns.label is not None and columns.intent is not None and "intent" not in idle(task)
     problems.check(not both, "--label-column and --intent-column name the same thing here; give one of them.")
     return problems
 
@@ -72,7 +79,7 @@ def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -
 
     Args:
         table: Any format.
-        task: One of `TASKS`.
+        task: Its name.
         wanted: The user's names, without problems of `check_columns`.
         labelled: Whether the targets must be there: the label, the slots, or both.
 
@@ -99,7 +106,7 @@ def _usual(table: Table, task: str, wanted: Columns) -> Columns:
     normalised = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
     label = _present(wanted.label, table, _first(_label_names(task), normalised))
     wanted = replace(wanted, id=wanted.id or _first(IDS, normalised), label=label)
-    if task not in WORDS:
+    if not has(task, "words"):
         return _usual_texts(wanted, normalised)
     slots = _present(wanted.slots, table, _first(_slot_names(task), normalised))
     tokens = wanted.tokens or wanted.text or _first((*TOKENS, *TEXTS), normalised)
@@ -121,12 +128,12 @@ def _usual_texts(wanted: Columns, normalised: Mapping[str, str]) -> Columns:
 
 
 def _label_names(task: str) -> Sequence[str]:
-    own = {"intent-slot": INTENTS, "regression": NUMBERS, "multi-label": LABELS, "token-classification": ()}
-    return own.get(task, CLASSES)
+    own = {"joint": INTENTS, "numbers": NUMBERS, "label_sets": LABELS, "tags_only": ()}
+    return next((names for trait, names in own.items() if has(task, trait)), CLASSES)
 
 
 def _slot_names(task: str) -> Sequence[str]:
-    return SLOTS if task == "intent-slot" else TAGS
+    return SLOTS if has(task, "joint") else TAGS
 
 
 def _first(names: Sequence[str], normalised: Mapping[str, str]) -> str | None:
@@ -140,7 +147,7 @@ def _present(named: str | None, table: Table, usual: str | None) -> str | None:
 
 def _require(names: Columns, table: Table, task: str, labelled: bool, problems: Problems) -> None:
     """Report the parts that have no column."""
-    joint, tags_words = task == "intent-slot", task in WORDS
+    joint, tags_words = has(task, "joint"), has(task, "words")
     missing: list[tuple[str, Sequence[str]]]
     missing = [] if names.text or names.tokens else [("tokens", TOKENS) if tags_words else ("text", TEXTS)]
     if labelled and names.label is None and _label_names(task):

@@ -25,6 +25,7 @@ from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import SEPARATORS, examples_from, is_whole, sorted_names
 from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.registry import has
 
 _DEV, _TRAIN_ROWS = 1, 2  # second number of each seed, so that one user seed gives unrelated draws
 _SHOWN = 10  # names of unknown labels in a note
@@ -297,7 +298,7 @@ def read_examples(
     examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
     assert examples is not None  # nothing was wrong
-    return usual_scheme(examples)[0] if task == "token-classification" else examples
+    return usual_scheme(examples)[0] if has(task, "tags_only") else examples
 
 
 def _test_table(source: str) -> Table:
@@ -344,7 +345,7 @@ def _parse(
     for name in [name for name in splits if name != "train"]:
         _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
     problems.raise_any(DataError)
-    return _usual_schemes(splits) if task == "token-classification" else (splits, [])
+    return _usual_schemes(splits) if has(task, "tags_only") else (splits, [])
 
 
 def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
@@ -362,7 +363,7 @@ def _compare_with_train(train: Examples, other: Examples, table: Table, task: st
         one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
         problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
     of_train = sorted_names(name for names in _names_by_row(train, task) for name in names)
-    what = "tag" if task == "token-classification" else "label"
+    what = "tag" if has(task, "tags_only") else "label"
     kinds = {is_whole(name) for name in of_train}
     if len(kinds) != 1:
         return  # train has none, or mixes `1` and `other` as text, so any name may be a class
@@ -378,9 +379,9 @@ def _compare_with_train(train: Examples, other: Examples, table: Table, task: st
 
 def _names_by_row(examples: Examples, task: str) -> list[Sequence[str]]:
     """The label names of each row; an empty list for regression and unlabelled splits."""
-    if task == "token-classification":
+    if has(task, "tags_only"):
         return list(examples.slots or ())
-    if task == "regression":
+    if has(task, "numbers"):
         return []
     return [label if isinstance(label, tuple) else (str(label),) for label in examples.labels or ()]
 
@@ -391,29 +392,29 @@ def _kind(label: str, many: bool = False) -> str:
 
 def _check_variety(train: Examples, task: str) -> None:
     """Refuse a training split with a single class, number, tag or set of labels."""
-    if task == "multi-label":
-        _check_several_labels(train)
+    if has(task, "label_sets"):
+        _check_several_labels(train, task)
     distinct: set[object] = set(train.labels or ())
-    if task == "token-classification":
+    if has(task, "tags_only"):
         distinct = {tag for tags in train.slots or () for tag in tags}
     if len(distinct) == 1:
-        words = {"regression": "one number", "intent-slot": "one intent", "multi-label": "one set of labels"}
-        what = {**words, "token-classification": "one tag"}.get(task, "one class")
+        method = registry.find("task", task)
+        what = "one class" if method is None else method.facts["label"]
         raise DataError(
             f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
         )
 
 
-def _check_several_labels(train: Examples) -> None:
-    names = {name for labels in _names_by_row(train, "multi-label") for name in labels}
+def _check_several_labels(train: Examples, task: str) -> None:
+    names = {name for labels in _names_by_row(train, task) for name in labels}
     if len(names) < 2:
         labels = f"one label only ({names.pop()!r})" if names else "no label at all"
-        raise DataError(f"train has {labels}; the task 'multi-label' needs two or more. Use 'classification' for one.")
+        raise DataError(f"train has {labels}; the task {task!r} needs two or more. Use 'classification' for one.")
 
 
 def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequence[str]) -> Dataset:
     train = splits["train"]
-    named = () if task == "token-classification" else _names_by_row(train, task)
+    named = () if has(task, "tags_only") else _names_by_row(train, task)
     label_names = sorted_names(name for names in named for name in names)
     slot_names = tuple(sorted({slot for slots in train.slots or () for slot in slots}))
     all_notes = (*notes, *split_notes(splits, label_names, slot_names))

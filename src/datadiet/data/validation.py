@@ -11,10 +11,11 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from datadiet.data.columns import WORDS, recognise
+from datadiet.data.columns import recognise
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
 from datadiet.errors import Problems
+from datadiet.registry import has
 
 SEPARATORS = ("|", ",", ";")
 _FILL, _ONE_WAY = "fill it in or remove the row", "write all labels of a set in one way"
@@ -269,10 +270,10 @@ def examples_from(
         return None, problems
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
-    tag = "slot" if task == "intent-slot" else "tag"
-    slots = _slots(table, names.slots, tokens, labels, problems, tag) if tokens and task in WORDS else None
+    tag = "slot" if has(task, "joint") else "tag"
+    slots = _slots(table, names.slots, tokens, labels, problems, tag) if tokens and has(task, "words") else None
     values = _labels(table, names.label, task, labels, problems, separator)
-    if task == "intent-slot" and (slots is None or values is None):
+    if has(task, "joint") and (slots is None or values is None):
         slots = values = None  # a joint example has both labels or none
     return (
         Examples(
@@ -398,10 +399,10 @@ def _labels(
         return None
     before = len(problems.found)
     values: list[Any]
-    if task == "multi-label":
+    if has(task, "label_sets"):
         values = list(label_lists(table, column, separator, problems))
     else:
-        values = list((number_labels if task == "regression" else class_labels)(table, column, problems))
+        values = list((number_labels if has(task, "numbers") else class_labels)(table, column, problems))
     unlabelled = [row for row, label in enumerate(values) if label is None]
     none_labelled = len(unlabelled) == table.size
     if (unlabelled and labels == "optional") or (none_labelled and labels == "complete"):
@@ -418,7 +419,7 @@ def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequenc
     values = table.columns[column]
     # wrong values are reported already; the others are empty, -1, or NaN as a class label
     unset, hint = _is_unset, " (-1 means no label; a class of that name needs another, e.g. 'negative')"
-    if task == "regression":
+    if has(task, "numbers"):
         unset, hint = is_blank, ""
     missing = [(row, f"the label is missing (found {values[row]!r})") for row in unlabelled if unset(values[row])]
     if missing:

@@ -24,6 +24,7 @@ from datadiet.jobs.finetune import RunTrainer, training_arguments
 from datadiet.jobs.prepare import Features, Run, model_options, pass_tokens
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
+from datadiet.registry import has
 from datadiet.scores.two_models import stratified_folds
 from datadiet.scoring.dataset import Material, Unseen, read_model
 from datadiet.scoring.embed import weights_digest
@@ -275,4 +276,4 @@ def prepared(
 
 def _must_be_everywhere(data: Dataset) -> tuple[str, ...]:
     """The classes, of tasks that have one for each row; sets of labels may well be in one fold only."""
-    return data.label_names if data.task in ("classification", "intent-slot") else ()
+    return data.label_names if has(data.task, "one_class") else ()
