@@ -23,11 +23,9 @@ from datadiet.errors import DataError, Problems
 from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.prepare import Features, class_problems, pass_tokens
-from datadiet.jobs.score_config import (
-    BASE_MODEL,
+from datadiet.jobs.score_checks import (
     CROSS_FITTED,
     Columns,
-    ScoreConfig,
     asked,
     check_job,
     has_history,
@@ -41,6 +39,7 @@ from datadiet.jobs.score_config import (
     steps_of,
     trains_on_everything,
 )
+from datadiet.jobs.score_config import BASE_MODEL, ScoreConfig
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
 from datadiet.scoring.dataset import Inputs, Material, WholeSet, needs_of, whole_set
