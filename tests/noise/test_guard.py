@@ -80,6 +80,7 @@ def test_of_rows_seen_again_some_wrong_labels_may_have_been_learned_by_heart():
     assert fit_level([first, as_if_first], 2).rate < 0.18
 
 
+@pytest.mark.proves("auto")
 def test_suspicion_is_the_posterior_by_hand():
     curve = Curve(0.1, offset=1.0, slope=1.0)
     error = ndtr(-1.0)  # at score 0, of three classes
@@ -108,6 +109,7 @@ def test_only_the_order_of_the_confidences_matters():
 # ---- the estimate
 
 
+@pytest.mark.proves("auto", by="planted")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2])
 def test_planted_rates_are_recovered_within_three_points(rate, seed):
@@ -132,6 +134,7 @@ def test_labels_learned_by_heart_after_an_epoch_still_count(rate, seed):
     assert data.flipped[aside].mean() > 0.8 if rate else not aside.any()
 
 
+@pytest.mark.proves("auto", by="planted")
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])
 def test_those_set_aside_are_the_flipped_ones(rate):
     data = planted(rate)
@@ -344,6 +347,7 @@ def begun(data, **options):
     return diet
 
 
+@pytest.mark.proves("auto", by="planted")
 def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not():
     data = planted(0.1, classes=2)
     plain, guarded = (run(begun(data, offset=offset), data)[1].rows for offset in (0.0, "auto"))
@@ -352,6 +356,7 @@ def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not():
     assert data.flipped[guarded].sum() < 60
 
 
+@pytest.mark.proves("auto", by="planted")
 def test_on_clean_data_the_guard_changes_nothing():
     data = planted(0.0, classes=2)
     for plain, guarded in zip(run(begun(data), data), run(begun(data, offset="auto"), data), strict=True):

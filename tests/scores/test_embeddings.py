@@ -117,6 +117,7 @@ def test_the_global_generator_is_not_moved(name: str) -> None:
 # ---- prototypes
 
 
+@pytest.mark.proves("prototypes", by="golden")
 @pytest.mark.parametrize("metric", ["euclid", "cosine"])
 def test_golden_distances_to_fixed_centroids(metric: str) -> None:
     points, centroids = (np.array(PROTOTYPES[name]) for name in ("points", "centroids"))
@@ -132,6 +133,7 @@ def test_one_prototype_is_the_mean() -> None:
     assert_allclose(prototypes(points, clusters=1), apart, rtol=1e-5)
 
 
+@pytest.mark.proves("prototypes", by="definition")
 @pytest.mark.parametrize("backend", ["sklearn", "faiss"])
 def test_as_many_prototypes_as_centres_find_them(backend: str) -> None:
     points, groups = clustered()
@@ -147,6 +149,7 @@ def test_large_sets_are_taken_in_small_batches_and_come_out_alike() -> None:
     assert np.abs(prototypes(points, clusters=4) - expected).max() < 0.3
 
 
+@pytest.mark.proves("prototypes", by="planted")
 def test_prototypes_per_class_find_what_lies_among_another_class() -> None:
     """A mislabelled example lies on a prototype of the other class: only prototypes per class find it."""
     points, groups = clustered()
@@ -206,6 +209,7 @@ def test_usual_clusters_are_never_more_than_points() -> None:
 # ---- moderate
 
 
+@pytest.mark.proves("moderate", kind="score", by="golden")
 def test_golden_distances_to_the_class_median() -> None:
     found = moderate(MODERATE["features"], MODERATE["labels"])
     assert_allclose(found, MODERATE["distance"], atol=1e-6)
@@ -214,6 +218,7 @@ def test_golden_distances_to_the_class_median() -> None:
     assert_array_equal(moderate(MODERATE["features"], shifted), found)
 
 
+@pytest.mark.proves("moderate", kind="score", by="planted")
 def test_the_median_is_not_moved_by_outliers() -> None:
     points, _ = clustered(101)
     far = points.copy()
@@ -224,6 +229,7 @@ def test_the_median_is_not_moved_by_outliers() -> None:
 # ---- neighbours
 
 
+@pytest.mark.proves("neighbour_distance", by="brute")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("kind", ["dense", "sparse"])
 def test_neighbour_distance_is_that_of_brute_force(metric: str, kind: str) -> None:
@@ -237,6 +243,7 @@ def test_neighbour_distance_is_that_of_brute_force(metric: str, kind: str) -> No
     assert_allclose(neighbour_distance(given, neighbours=7, metric=metric), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.proves("neighbour_distance", by="planted")
 def test_copies_are_at_distance_0_and_the_lonely_are_far() -> None:
     points, _ = clustered(60)
     points[10] = points[3]

@@ -58,6 +58,7 @@ def test_the_class_axis_is_dropped_and_values_stay_in_their_range(name: str, sha
     assert bool(((values >= low) & (values <= high + 1e-6)).all())
 
 
+@pytest.mark.proves("margin", "entropy", by="definition")
 @battery
 def test_values_are_those_of_the_textbook_formula(name: str) -> None:
     logits, labels = batch(20)
@@ -135,6 +136,7 @@ def test_what_is_well_learned_still_comes_in_order(name: str) -> None:
     assert bool((SCORES[name](logits, torch.zeros(13, dtype=torch.long)).diff() < 0).all())
 
 
+@pytest.mark.proves("el2n", kind="score", by="identity")
 @scores_battery
 def test_two_classes_rank_alike_by_every_score_that_looks_at_the_label(name: str) -> None:
     logits, labels = batch(50, classes=2)
@@ -144,6 +146,7 @@ def test_two_classes_rank_alike_by_every_score_that_looks_at_the_label(name: str
         assert torch.equal(SCORES[name](logits, labels).argsort(), expected.argsort())
 
 
+@pytest.mark.proves("el2n", "cross_entropy", by="golden")
 @pytest.mark.parametrize("case", ["five_classes", "two_classes"])
 @pytest.mark.parametrize(("score", "column"), [(el2n, "el2n"), (cross_entropy, "loss")])
 def test_golden_classification(case: str, score: object, column: str) -> None:
@@ -156,6 +159,7 @@ def test_golden_classification(case: str, score: object, column: str) -> None:
     assert_close(score(logits.bfloat16(), labels), expected, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.proves("el2n", kind="score", by="golden")
 def test_golden_order_and_ties() -> None:
     data = GOLDEN["five_classes"]
     values = el2n(torch.tensor(data["logits"]), torch.tensor(data["labels"]))
@@ -163,6 +167,7 @@ def test_golden_order_and_ties() -> None:
     assert values[0] == values[12]
 
 
+@pytest.mark.proves("absolute_error", by="golden")
 def test_golden_regression_has_no_sigmoid() -> None:
     data = GOLDEN["regression"]
     outputs, targets, expected = (torch.tensor(data[key]) for key in ("outputs", "labels", "el2n"))
@@ -180,6 +185,7 @@ def test_entropy_ignores_the_label() -> None:
     assert_close(entropy(torch.zeros(1, 5), labels[:1]), torch.tensor([math.log(5)]))
 
 
+@pytest.mark.proves("margin")
 def test_margin_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]])
     assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.5, 3.0]

@@ -114,6 +114,7 @@ def test_what_is_recorded_of_an_example() -> None:
     assert_close(free["el2n"][0] * (1 + free["hidden_norm"][0] ** 2).sqrt(), norm)
 
 
+@pytest.mark.proves("el2n", "cross_entropy", "margin", by="planted")
 def test_mislabelled_rows_are_the_hardest() -> None:
     logits, labels = batch(200)
     labels = (logits > 0).float()

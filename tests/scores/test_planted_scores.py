@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from datadiet.scores.logits import absolute_error, el2n, entropy
 from datadiet.scores.text import length
 
 
+@pytest.mark.proves("entropy", by="planted")
 def test_entropy_finds_what_is_ambiguous_whatever_its_label_says() -> None:
     """A model that knows the boundary: EL2N puts the wrong labels on top, entropy the rows beside the boundary."""
     generator = torch.Generator().manual_seed(0)
@@ -24,6 +26,7 @@ def test_entropy_finds_what_is_ambiguous_whatever_its_label_says() -> None:
     assert x[by_entropy].abs().max() < x.abs().median()
 
 
+@pytest.mark.proves("absolute_error", by="planted")
 def test_absolute_error_finds_targets_that_are_off() -> None:
     generator = torch.Generator().manual_seed(0)
     truth = 5 * torch.rand(500, generator=generator)
@@ -34,6 +37,7 @@ def test_absolute_error_finds_targets_that_are_off() -> None:
     assert (top < 25).float().mean() > 0.9
 
 
+@pytest.mark.proves("length", by="planted")
 def test_length_prefers_whatever_is_long_and_nothing_else() -> None:
     """Why it is a baseline: the long rows are found, whether they teach anything or not."""
     rng = np.random.default_rng(0)

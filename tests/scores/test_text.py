@@ -47,6 +47,7 @@ def test_texts_that_are_none(name: str) -> None:
 # ---- SCDP
 
 
+@pytest.mark.proves("scdp", by="golden")
 def test_golden_distances_to_the_geometric_median() -> None:
     """With the row without words, as the published code has it; the score itself refuses that row."""
     matrix = TfidfVectorizer().fit_transform(SENTENCES)
@@ -55,6 +56,7 @@ def test_golden_distances_to_the_geometric_median() -> None:
     assert_allclose(found, GOLDEN["distance"], atol=1e-6)
 
 
+@pytest.mark.proves("scdp", by="golden")
 @pytest.mark.parametrize("keep", GOLDEN["farthest"])
 def test_golden_farthest_sets(keep: str) -> None:
     rows = hardest(GOLDEN["distance"], int(float(keep) * 30), seed=0, epoch=0, tie_break="row").rows
@@ -82,6 +84,7 @@ def test_texts_that_are_all_the_same() -> None:
     assert_allclose(scdp(["play some jazz"] * 5), 0, atol=1e-6)
 
 
+@pytest.mark.proves("scdp", by="planted")
 def test_outlying_topics_lie_farthest() -> None:
     generator = np.random.default_rng(1)
     usual = ["play", "some", "music", "song", "album", "artist", "listen", "radio"]
@@ -90,6 +93,7 @@ def test_outlying_topics_lie_farthest() -> None:
     assert set(np.argsort(-scdp(texts))[:2].tolist()) == {17, 90}
 
 
+@pytest.mark.proves("scdp", by="planted")
 def test_a_median_per_class_finds_what_is_unusual_there() -> None:
     generator = np.random.default_rng(2)
     words = {"music": ["play", "song", "album", "jazz"], "rain": ["rain", "snow", "sunny", "forecast"]}
@@ -135,6 +139,7 @@ def test_what_cannot_be_scored() -> None:
 # ---- length
 
 
+@pytest.mark.proves("length")
 def test_length_counts_words_or_characters() -> None:
     texts = ["play  some jazz", "", "stop"]
     assert length(texts).tolist() == [3, 0, 1]

@@ -18,6 +18,7 @@ RAW = np.array(GOLDEN["raw"])
 TWO, THREE = (np.array(GOLDEN[f"labels_{number}_classes"]) for number in ("two", "three"))
 
 
+@pytest.mark.proves("vog", by="golden")
 def test_golden_streaming():
     running = RunningVariance()
     for gradients in torch.tensor(GOLDEN["gradients"], dtype=torch.float64):
@@ -28,6 +29,7 @@ def test_golden_streaming():
     assert values[2] == values[8]
 
 
+@pytest.mark.proves("vog", by="golden")
 @pytest.mark.parametrize(
     ("labels", "how", "column"),
     [(TWO, "class", "class_two"), (THREE, "class", "class_three_one_singleton"), (TWO, "dataset", "dataset")],

@@ -72,6 +72,7 @@ def golden_bert():
     return model.train(), rows_of({name: torch.tensor(held[name]) for name in names})  # dropout on, as after training
 
 
+@pytest.mark.proves("grand", by="golden")
 @pytest.mark.parametrize("method", ["layers", "func"])
 @pytest.mark.parametrize(
     ("parameters", "column"),
@@ -91,6 +92,7 @@ def test_golden_bert(parameters, column, method):
     assert model.training  # eval mode was set, and restored
 
 
+@pytest.mark.proves("grand", by="golden")
 def test_golden_bert_in_closed_form():
     model, rows = golden_bert()
     np.testing.assert_allclose(
@@ -98,6 +100,7 @@ def test_golden_bert_in_closed_form():
     )
 
 
+@pytest.mark.proves("grand", by="golden")
 @pytest.mark.parametrize("method", ["layers", "func"])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_golden_mlp_by_any_batch(method, size):
@@ -113,6 +116,7 @@ def test_golden_mlp_by_any_batch(method, size):
     assert values[1] == pytest.approx(values[7])  # the same example twice
 
 
+@pytest.mark.proves("grand", by="library")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_encoder_agrees_with_one_example_at_a_time(kind):
     model, (data, collate) = tiny_classifier(3, kind), classification(kind)
@@ -287,6 +291,7 @@ def test_bf16_stays_close_and_the_ledger_counts():
     assert ledger.snapshot().examples_forward == len(data)
 
 
+@pytest.mark.proves("grand", by="planted")
 def test_mislabelled_examples_stand_out():
     """What it is for: after training, the flipped labels have the largest gradients."""
     torch.manual_seed(0)

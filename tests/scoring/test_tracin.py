@@ -70,6 +70,7 @@ def classification(kind="bert", rows=8):
     return models, data, dev, TASK.collator(tokenizer)
 
 
+@pytest.mark.proves("self_influence", "tracin", by="golden")
 @pytest.mark.parametrize("parameters", ["last_layer", "all"])
 def test_golden(parameters):
     models, rows, dev = golden()
@@ -79,6 +80,7 @@ def test_golden(parameters):
     np.testing.assert_allclose(harm, -np.array(GOLDEN["influence_of_mean_dev_gradient"]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.proves("tracin", by="library")
 @pytest.mark.parametrize("kind", KINDS)
 def test_inner_products_are_those_of_the_gradients(kind):
     models, data, dev, collate = classification(kind, rows=4)
@@ -120,6 +122,7 @@ def test_an_example_of_the_dev_set_alone_is_its_own_influence_and_helps():
     np.testing.assert_allclose(every, sum(squares), rtol=1e-4)
 
 
+@pytest.mark.proves("tracin", by="planted")
 def test_flipped_labels_are_harmful_and_clean_ones_help():
     """The sign: larger = harmful."""
     generator = torch.Generator().manual_seed(0)
@@ -139,6 +142,7 @@ def test_flipped_labels_are_harmful_and_clean_ones_help():
     assert harm[:6].mean() > 0 > harm[6:].mean()
 
 
+@pytest.mark.proves("tracin", by="library")
 @pytest.mark.parametrize("parameters", ["last_layer", lambda name: "layer.1.output" in name])
 def test_the_library_gives_the_same(parameters):
     pytest.importorskip("dattri")

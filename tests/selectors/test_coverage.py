@@ -155,6 +155,7 @@ def test_every_group_gets_its_floor(name: str) -> None:
 # ---- k-centre
 
 
+@pytest.mark.proves("k_center", by="golden")
 @pytest.mark.parametrize("case", K_CENTER["cases"], ids=lambda case: f"{case['start']}-{case['count']}")
 def test_golden_k_center(case: dict[str, Any]) -> None:
     features = np.array(K_CENTER["features"])
@@ -179,6 +180,7 @@ def plain_k_center(features: np.ndarray, count: int, start: int) -> np.ndarray:
     return np.sort(chosen)
 
 
+@pytest.mark.proves("k_center", by="brute")
 @pytest.mark.parametrize("width", [2, 40])
 def test_old_distances_as_bounds_give_what_plain_greedy_gives(width: int) -> None:
     """More rows than are kept up to date, so that others have to catch up."""
@@ -187,6 +189,7 @@ def test_old_distances_as_bounds_give_what_plain_greedy_gives(width: int) -> Non
     assert_array_equal(rows, plain_k_center(features, 900, 17))
 
 
+@pytest.mark.proves("k_center", by="planted")
 def test_k_center_covers_every_cluster_however_small() -> None:
     generator = np.random.default_rng(2)
     groups = np.repeat(np.arange(12), [900, *[5] * 11])
@@ -216,6 +219,7 @@ def plain_herding(features: np.ndarray, count: int) -> np.ndarray:
     return np.sort(chosen)
 
 
+@pytest.mark.proves("herding", by="brute")
 @pytest.mark.parametrize("shift", [0.0, 100.0])
 def test_herding_is_brute_force(shift: float) -> None:
     features = spread(300, seed=4, width=20)[1] + shift
@@ -223,6 +227,7 @@ def test_herding_is_brute_force(shift: float) -> None:
     assert_array_equal(rows, plain_herding(features, 90))
 
 
+@pytest.mark.proves("herding", by="planted")
 def test_herding_matches_the_mean_far_better_than_chance_and_than_the_largest_gap() -> None:
     features = np.random.default_rng(6).exponential(size=(500, 10))
 
@@ -256,6 +261,7 @@ def plain_d2(
     return np.sort(chosen)
 
 
+@pytest.mark.proves("d2_pruning", by="brute")
 @pytest.mark.parametrize(("neighbours", "gamma", "forward"), [(5, 0.1, 1.0), (3, 2.0, 0.0), (119, 0.5, 0.5)])
 @pytest.mark.parametrize("search", ["exact", "faiss"])
 def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float, search: str) -> None:
@@ -265,6 +271,7 @@ def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float, search
     assert_array_equal(rows, plain_d2(values, features, 40, neighbours, gamma, forward))
 
 
+@pytest.mark.proves("d2_pruning", by="planted")
 def test_d2_keeps_one_of_each_hard_example_and_hardest_keeps_the_copies() -> None:
     """Five hard examples come in four copies each, among a hundred easier ones."""
     generator = np.random.default_rng(9)
@@ -318,6 +325,7 @@ def cut(similar: np.ndarray, rows: Any, redundancy: float) -> float:
     return float(similar[:, rows].sum() - redundancy * similar[np.ix_(rows, rows)].sum())
 
 
+@pytest.mark.proves("graph_cut", by="brute")
 @pytest.mark.parametrize("redundancy", [0.2, 0.5, 1.5])
 def test_graph_cut_is_plain_greedy(redundancy: float) -> None:
     features = spread(80, seed=11)[1]
@@ -326,6 +334,7 @@ def test_graph_cut_is_plain_greedy(redundancy: float) -> None:
     assert rows.tolist() == plain_greedy(similar, 25, lambda chosen: cut(similar, chosen, redundancy))
 
 
+@pytest.mark.proves("facility_location", by="brute")
 @pytest.mark.parametrize("search", ["exact", "faiss"])
 def test_facility_location_is_plain_greedy(search: str) -> None:
     features = spread(80, seed=12)[1]
@@ -376,6 +385,7 @@ def test_graph_cut_by_neighbours_finds_the_crowds_too() -> None:
     assert found - usual > 0.5 * (best - usual)
 
 
+@pytest.mark.proves("facility_location", by="planted")
 def test_facility_location_has_one_like_each_and_no_copies() -> None:
     generator = np.random.default_rng(15)
     groups = np.repeat(np.arange(6), [100, 80, 40, 20, 10, 10])
@@ -384,6 +394,7 @@ def test_facility_location_has_one_like_each_and_no_copies() -> None:
     assert sorted(groups[rows].tolist()) == list(range(6))
 
 
+@pytest.mark.proves("graph_cut", by="planted")
 def test_graph_cut_trades_crowds_for_variety() -> None:
     generator = np.random.default_rng(16)
     groups = np.repeat(np.arange(3), [100, 30, 30])
@@ -437,6 +448,7 @@ def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.Monkey
 # ---- the middle band, and one selector for few rows and another for many
 
 
+@pytest.mark.proves("moderate", kind="select", by="golden")
 @pytest.mark.parametrize("case", MODERATE["bands"], ids=lambda case: f"keep {case['keep']}")
 def test_golden_middle_bands(case: dict[str, Any]) -> None:
     rows = moderate(MODERATE["distance"], case["count"], seed=0, epoch=0).rows
@@ -447,12 +459,14 @@ def test_golden_middle_bands(case: dict[str, Any]) -> None:
     assert rows.tolist() == case["code_rows"]
 
 
+@pytest.mark.proves("moderate", kind="select", by="golden")
 def test_golden_middle_bands_per_class() -> None:
     expected = MODERATE["per_class_half"]
     options = {"seed": 0, "epoch": 0, "groups": MODERATE["labels"], "per_group": True}
     assert moderate(MODERATE["distance"], len(expected), **options).rows.tolist() == expected
 
 
+@pytest.mark.proves("moderate", kind="select", by="planted")
 def test_a_class_that_spreads_widely_vanishes_unless_bands_are_per_class() -> None:
     values = np.concatenate([np.linspace(0, 1, 50), np.linspace(5, 9, 10)])
     groups = np.repeat(["near", "far"], [50, 10])
@@ -462,6 +476,7 @@ def test_a_class_that_spreads_widely_vanishes_unless_bands_are_per_class() -> No
     assert (groups[per_class] == "far").sum() in (3, 4)
 
 
+@pytest.mark.proves("moderate", kind="select", by="planted")
 def test_moderate_is_left_alone_by_mislabelled_outliers() -> None:
     values = np.concatenate([np.random.default_rng(0).random(90), np.full(10, 50.0)])
     assert moderate(values, 40, seed=0, epoch=0).rows.max() < 90

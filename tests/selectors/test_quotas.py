@@ -50,11 +50,13 @@ def test_places_that_a_full_group_leaves_go_to_the_others() -> None:
     assert shared_places(np.array([3, 0, 50]), np.array([1.0, 1.0, 0.0]), 13).tolist() == [3, 0, 10]
 
 
+@pytest.mark.proves("quota", by="golden")
 def test_golden_classes_in_their_proportions() -> None:
     chosen = quota(GOLDEN["values"], GOLDEN["count"], seed=0, epoch=0, groups=GOLDEN["groups"])
     assert chosen.rows.tolist() == GOLDEN["rows"]
 
 
+@pytest.mark.proves("quota", by="golden")
 @pytest.mark.parametrize("count", [5, 9, 10])
 def test_golden_coverage_class_by_class_is_exact(count: int) -> None:
     """The published code keeps 4 of 5 and 7 of 9, and loses the smallest class."""
@@ -73,6 +75,7 @@ def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return values, groups
 
 
+@pytest.mark.proves("balanced", "partly_balanced", "quota", "drop_quota", by="planted")
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> None:
     values, groups = planted()
@@ -95,6 +98,7 @@ def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> Non
     assert share == 0.4 or abs(rare["drop_quota"] - count * 40 / 170) < 1
 
 
+@pytest.mark.proves("balanced")
 def test_balanced_takes_the_best_of_each_class() -> None:
     values, groups = np.arange(12.0), np.repeat([0, 1, 2], 4)
     assert_array_equal(balanced(values, 6, seed=0, epoch=0, groups=groups).rows, [2, 3, 6, 7, 10, 11])
@@ -104,6 +108,7 @@ def test_balanced_takes_the_best_of_each_class() -> None:
     assert_array_equal(below.rows, [1, 2, 5, 6, 9, 10])
 
 
+@pytest.mark.proves("partly_balanced")
 @pytest.mark.parametrize(("balance", "first", "second"), [(0.0, 40, 0), (0.5, 30, 10), (1.0, 20, 20)])
 def test_partly_balanced_between_the_score_and_the_proportions(balance: float, first: int, second: int) -> None:
     values, groups = np.arange(100.0)[::-1], np.repeat([0, 1], 50)
@@ -111,6 +116,7 @@ def test_partly_balanced_between_the_score_and_the_proportions(balance: float, f
     assert np.bincount(groups[rows], minlength=2).tolist() == [first, second]
 
 
+@pytest.mark.proves("quota")
 def test_shares_by_class() -> None:
     values, groups = np.arange(100.0), np.repeat([0, 7], 50)
     rows = quota(values, 20, seed=0, epoch=0, groups=groups, shares={"0": 0.25, 7: 0.75}).rows
@@ -126,6 +132,7 @@ def test_drop_quota_draws_at_random_inside_a_class_unless_told_otherwise() -> No
     assert_array_equal(by_score, [*range(30, 50), *range(80, 100)])
 
 
+@pytest.mark.proves("drop_quota")
 def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_floor_is_under_it() -> None:
     values, groups = np.zeros(100), np.repeat(["a", "b"], 50)
     options: dict[str, Any] = {"groups": groups, "recalls": {"a": 1.0, "b": 0.5, "gone": 0.1}}
@@ -135,6 +142,7 @@ def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_f
     assert np.count_nonzero(floored.rows < 50) == 5
 
 
+@pytest.mark.proves("directed")
 def test_directions_by_class() -> None:
     """Shortcuts in easy positives and hard negatives: the others are what is wanted."""
     values, groups = np.tile(np.arange(50.0), 2), np.repeat(["positive", "negative"], 50)

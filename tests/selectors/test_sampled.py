@@ -26,6 +26,7 @@ def weights_of(chosen: Selection) -> np.ndarray:
     return np.ones(chosen.rows.size, np.float32) if chosen.weights is None else chosen.weights
 
 
+@pytest.mark.proves("infobatch", by="golden")
 @pytest.mark.parametrize(("ratio", "case"), EPOCHS)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_golden_count_rows_and_weights(ratio: float, case: dict[str, Any], dtype: type) -> None:
@@ -40,6 +41,7 @@ def test_golden_count_rows_and_weights(ratio: float, case: dict[str, Any], dtype
     assert weights_of(chosen).sum() == pytest.approx(values.size, rel=1e-6)
 
 
+@pytest.mark.proves("infobatch", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["single"], ids=lambda case: f"{case['values']}-{case['ratio']}")
 def test_golden_weights_sum_to_n_where_the_code_misses_it(case: dict[str, Any]) -> None:
     count = infobatch_count(case["values"], case["ratio"])
@@ -49,6 +51,7 @@ def test_golden_weights_sum_to_n_where_the_code_misses_it(case: dict[str, Any]) 
     assert weights_of(chosen).sum() == pytest.approx(case["weight_sum"])
 
 
+@pytest.mark.proves("infobatch", by="golden")
 def test_golden_equal_float32_losses_are_not_pruned() -> None:
     case = GOLDEN["equal_float32"]
     values = np.full(case["n"], case["value"], np.float32)
@@ -93,6 +96,7 @@ def test_weighted_sums_are_right_on_average(count: int) -> None:
     assert max(gradients[infobatch(losses, count, seed=3, epoch=0).rows].sum(), 0) < 0.7 * gradients.sum()
 
 
+@pytest.mark.proves("infobatch", by="planted")
 def test_the_hard_region_is_kept_and_the_easy_one_stands_for_itself() -> None:
     values = np.concatenate([np.full(80, 0.01), np.full(20, 3.0)])
     chosen = infobatch(values, 40, seed=0, epoch=0)
@@ -146,6 +150,7 @@ def inclusion(select: Callable[..., Selection], values: np.ndarray, count: int, 
     return taken / draws
 
 
+@pytest.mark.proves("proportional", by="definition")
 @pytest.mark.parametrize(
     ("options", "weights"),
     [
@@ -168,6 +173,7 @@ def test_softmax_of_large_values_overflows_nothing() -> None:
     assert_array_equal(rows, [1, 2, 3])
 
 
+@pytest.mark.proves("proportional", by="planted")
 def test_proportional_favours_the_hard_region_but_shuts_nothing_out() -> None:
     values = np.concatenate([np.full(70, 0.0), np.full(30, 1.0)])
     taken = inclusion(lambda *a, **k: proportional(*a, least=0.1, **k), values, 20, 500)

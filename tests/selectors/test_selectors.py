@@ -215,6 +215,8 @@ def test_values_of_other_types_and_counts_of_other_integers(dtype: type) -> None
 # hardest, easiest, window -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.proves("hardest", by="golden")
+@pytest.mark.proves("SHARE", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["cases"], ids=lambda case: f"{case['values']}-{case['count']}-{case['offset']}")
 def test_golden_exact_selection(case: dict[str, Any]) -> None:
     values = GOLDEN["values"][case["values"]]
@@ -222,6 +224,7 @@ def test_golden_exact_selection(case: dict[str, Any]) -> None:
     assert chosen.rows.tolist() == case["rows"]
 
 
+@pytest.mark.proves("hardest", "easiest", by="brute")
 @settings(deadline=None)
 @given(values=tied_values, share=st.floats(0, 1), seed=seeds)
 def test_nothing_left_out_is_harder_than_anything_hardest_takes(values: np.ndarray, share: float, seed: int) -> None:
@@ -234,6 +237,7 @@ def test_nothing_left_out_is_harder_than_anything_hardest_takes(values: np.ndarr
         assert_array_equal(by_row, np.sort(np.argsort(-keys, kind="stable")[:count]))
 
 
+@pytest.mark.proves("window", by="definition")
 @settings(deadline=None)
 @given(values=tied_values, offset=st.floats(0.05, 0.5), seed=seeds)
 def test_a_window_is_the_top_less_the_very_top(values: np.ndarray, offset: float, seed: int) -> None:
@@ -247,6 +251,7 @@ def test_a_window_is_the_top_less_the_very_top(values: np.ndarray, offset: float
         assert np.intersect1d(top, rows).size == 0
 
 
+@pytest.mark.proves("window")
 def test_the_offset_is_a_share_of_the_rows_that_were_scored() -> None:
     values = np.array([np.inf, np.inf, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     assert_array_equal(window(values, 4, seed=0, epoch=0, offset=0.25).rows, [0, 1, 4, 5])
@@ -289,11 +294,13 @@ def inclusion(select: Select, values: np.ndarray, count: int, draws: int = 600) 
     return taken / draws
 
 
+@pytest.mark.proves("random", by="definition")
 def test_random_gives_every_row_the_same_chance_whatever_its_value() -> None:
     share = inclusion(random, np.linspace(0, 1, 40), 10)
     assert_allclose(share, 0.25, atol=0.09)  # 5 standard deviations
 
 
+@pytest.mark.proves("epsilon", by="definition")
 @pytest.mark.parametrize(("share", "hard"), [(0.0, 10), (0.1, 9), (0.25, 7), (0.9, 1), (1.0, 0)])
 def test_epsilon_takes_the_hardest_and_draws_the_rest_evenly(share: float, hard: int) -> None:
     values = np.linspace(0, 1, 40)
@@ -308,6 +315,7 @@ def test_epsilon_does_not_draw_by_the_hash_that_broke_the_ties() -> None:
     assert_allclose(taken, 1 / 3, atol=0.1)
 
 
+@pytest.mark.proves("uncertain", by="definition")
 def test_uncertain_prefers_the_middle_in_proportion() -> None:
     """With one row drawn the chance is the weight itself: q (1 - q) + 0.01, normalised."""
     values = np.array([0.0, 0.1, 0.5, 0.8, 1.0, 7.0])

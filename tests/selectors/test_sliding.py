@@ -18,6 +18,7 @@ from datadiet.selectors.strata import kmeans_groups, seta, window_start
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "seta.json").read_text())
 
 
+@pytest.mark.proves("seta", by="golden")
 def test_golden_groups_by_k_means() -> None:
     numbers = kmeans_groups(GOLDEN["values"], GOLDEN["num_groups"])
     assert [np.flatnonzero(numbers == group).tolist() for group in range(5)] == GOLDEN["groups"]
@@ -30,6 +31,7 @@ def test_golden_fewer_distinct_values_than_groups() -> None:
     assert kmeans_groups(np.full(7, 0.3), 5).tolist() == [0] * 7
 
 
+@pytest.mark.proves("seta", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["windows"], ids=lambda c: f"{c['num_groups']}-{c['window']}-{c['place']}")
 def test_golden_windows(case: dict[str, Any]) -> None:
     number = case["num_groups"]
@@ -41,6 +43,7 @@ def test_golden_windows(case: dict[str, Any]) -> None:
     assert np.unique(rows // 10).tolist() == case["groups"]
 
 
+@pytest.mark.proves("seta", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["epochs"], ids=lambda case: str(case["epoch"]))
 def test_golden_rows_epoch_by_epoch(case: dict[str, Any]) -> None:
     options = {"num_groups": GOLDEN["num_groups"], "window": GOLDEN["window"], "grouping": "kmeans"}
@@ -60,6 +63,7 @@ def test_k_means_groups_are_stretches_of_the_sorted_values(values: list[float], 
         assert np.unique(numbers[array == value]).size == 1
 
 
+@pytest.mark.proves("seta", by="planted")
 def test_the_window_goes_from_easy_to_hard_and_wraps() -> None:
     values = np.random.default_rng(0).permutation(1000).astype(np.float32)
     means = [values[seta(values, 300, seed=0, epoch=epoch).rows].mean() for epoch in range(9)]
