@@ -20,6 +20,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.report.markdown import wrapped
+
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/methods.md", "docs/cli.md", "docs/proofs.md")
 MARKED = re.compile(r"(<!-- generated:([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
@@ -305,7 +307,7 @@ def generate(text: str) -> str:
     if len(names) != text.count("<!-- generated:"):
         raise ValueError("a generated part is opened and not closed by <!-- /generated -->")
     # blank lines: without them Markdown takes a table for a part of the comment
-    return MARKED.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n\n{part[3]}", text)
+    return MARKED.sub(lambda part: f"{part[1]}\n{wrapped(PARTS[part[2]]())}\n\n{part[3]}", text)
 
 
 def main(arguments: list[str] | None = None) -> None:
