@@ -84,7 +84,8 @@ def vog_of(variance: Tensor, mask: Tensor | None = None) -> Tensor:
         tensor([2.])
 
     Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600), equations 2 and 3, whose pixels are here the positions
-    and dimensions of the embedding output.
+    and dimensions of the embedding output. Their formula also divides by the root of the number of checkpoints, which
+    changes no rank.
     """
     spread = variance.sqrt()
     if spread.dim() < 3:

@@ -176,7 +176,8 @@ def uncertain(
         2
 
     Source: active bias by prediction variance (Chang et al. 2017, arXiv 1704.07433), section 3.2, without replacement
-    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass.
+    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass. The
+    values are those of the last training forward pass instead of a running estimate over many batches.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
@@ -231,7 +232,7 @@ def proportional(
 
     Source: Anand et al. 2023, Influence Scores at Scale for Efficient Language Data Sampling, section 5: softmax on
     SNLI, linear in production, where softmax was too fond of hard and noisy rows. Drawn by exponential keys
-    (Efraimidis and Spirakis 2006).
+    (Efraimidis and Spirakis 2006). No code was published.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     new = unseen(array)
