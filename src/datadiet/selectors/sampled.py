@@ -85,7 +85,7 @@ Scaling = Literal["linear", "softmax"]
 @selector(
     formula="(1 - epsilon) * count hardest, epsilon * count uniformly among the rest",
     paper="Raju et al. 2021, arXiv 2111.12621",
-    inputs="values, --epsilon",
+    inputs="values",
     cost="O(n)",
     loses="as hardest, a little less: most places are still the hardest ones'",
     traits=("takes_tolerance",),
