@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+import re
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # the benchmarks are run from the repository and not installed
@@ -53,3 +57,21 @@ def test_other(x): ...
 """
     monkeypatch.setattr(documents, "_test_files", lambda: (("test_made_up.py", documents.ast.parse(source)),))
     assert documents.batteries() == {"select": {"test_made_up.py"}, "in_batch": {"test_made_up.py"}}
+
+
+def test_snippets_of_extending_run():
+    """Each in the module that it is for; the rows and the option, which are parts of something else, are left out."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+    rooms = {"@score": "datadiet.scores.logits", "@selector": "datadiet.selectors.sampled", "import": None, '"""': None}
+    defined = {}
+    for block in blocks:
+        room = next((room for start, room in rooms.items() if block.startswith(start)), "")
+        if room != "":
+            names = {"__name__": "extending"} if room is None else dict(vars(import_module(room)))
+            exec(block, names)
+            defined.setdefault(block.split("\n")[0], names)
+    assert defined["import numpy as np"]["coin"]([0.1, 0.9, 0.5], 1, seed=0, epoch=0, chance=0.0).rows.tolist() == [1]
+    assert defined["@selector("]["coin"]([0.1, 0.9, 0.5], 1, seed=0, epoch=0, chance=0.0).rows.tolist() == [1]
+    logits, labels = torch.tensor([[0.0, 0.0]]), torch.tensor([1])
+    for start in ("import torch", "@score("):
+        assert defined[start]["focal"](logits, labels).item() == pytest.approx(0.25 * math.log(2))
