@@ -3,6 +3,7 @@
     python -m benchmarks.house            the table (`make house`)
     python -m benchmarks.house --check    what can be read off the source alone; exit code 1 past a bar
     python -m benchmarks.house --tree     lines per module
+    python -m benchmarks.house --write    the tree in docs/architecture.md, a line per module
 
 Nothing is run but the start-up times and the count of layers; everything else is read off the source.
 """
@@ -24,6 +25,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "datadiet"
 REPEATS = 5
+PAGE = ROOT / "docs" / "architecture.md"
+MARKS = ("<!-- generated:tree -->", "<!-- /generated -->")
 # names that say nothing about what they hold, and former modules and classes that only their author could decode
 VAGUE = {"found", "known", "held", "wanted", "told", "said"}
 CODED = {
@@ -209,7 +212,7 @@ def _bare(body: list[ast.stmt], prefix: str) -> Iterator[str]:
 
 
 def wide_lines() -> list[str]:
-    """Committed lines of code and prose over 120 characters; addresses that cannot be broken and tables are left out."""
+    """Committed lines of code and prose over 120 characters; addresses and tables are left out."""
     done = subprocess.run(["git", "ls-files", "*.py", "*.md"], capture_output=True, text=True, check=True, cwd=ROOT)
     wide = []
     for name in done.stdout.split():
@@ -217,6 +220,29 @@ def wide_lines() -> list[str]:
             if len(line) > 120 and "http" not in line and not line.lstrip().startswith("|"):
                 wide.append(f"{name}:{number}")
     return wide
+
+
+def tree() -> str:
+    """The modules, room by room, each with the first sentence of its docstring: the part of docs/architecture.md."""
+    parts = []
+    for folder in [SOURCE, *sorted(path for path in SOURCE.iterdir() if (path / "__init__.py").is_file())]:
+        name = "the package itself" if folder == SOURCE else f"`{folder.name}/`"
+        inner = [path for path in sorted(folder.glob("*.py")) if path.name != "__init__.py" or folder == SOURCE]
+        room = "" if folder == SOURCE else f": {_summary(folder / '__init__.py')}"
+        listed = "\n".join(f"- `{path.name}`: {_summary(path)}" for path in inner)
+        parts.append(f"**{name}**{room}\n\n{listed}")
+    return "\n\n".join(parts)
+
+
+def _summary(path: Path) -> str:
+    first = (ast.get_docstring(tree_of(path)) or "").split("\n\n")[0]
+    return " ".join(first.split())
+
+
+def documented(text: str) -> str:
+    """docs/architecture.md with its tree anew."""
+    before, _, rest = text.partition(MARKS[0])
+    return f"{before}{MARKS[0]}\n\n{tree()}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}"
 
 
 def walk(steps: str) -> int:
@@ -271,6 +297,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--tree", action="store_true")
+    parser.add_argument("--write", action="store_true")
     parser.add_argument("--list", choices=("names", "docstrings", "wide", "circles", "chain"))
     options = parser.parse_args()
     if options.list:
@@ -280,6 +307,9 @@ def main() -> None:
         print(
             *(chosen() if chosen else circles(edges) if options.list == "circles" else longest_chain(edges)), sep="\n"
         )
+        return
+    if options.write:
+        PAGE.write_text(documented(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
         return
     if options.tree:
         print(*(f"{lines([path]):5}  {path.relative_to(SOURCE.parent)}" for path in files()), sep="\n")

@@ -173,7 +173,6 @@ vog             classification        --score vog --scores-from full --static
 scores-from     classification        --scores-from full --warmup-epochs 0 --rescore all
 selective       classification        --select selective_backprop --keep 0.4
 divbs           classification        --select divbs
-multistage      intent-slot           --select multistage(warmup_steps=3)
 short           classification        --keep 1 --max-steps 10 --lr-schedule constant_with_warmup
 alone           alone                 --dev-share 0.2 --train-rows 40 --drop-overlap --data-seed 3 --checkpoint-every 0
 from-file       classification        --scores-from scores.parquet --score scdp
@@ -413,7 +412,7 @@ def spoken(file: str, work: str) -> Any:
     exact = file.startswith(("select.", "select-", "predict")) or file.endswith("err")
     kept = (line if exact else re.sub(r"(?<![A-Za-z])-?\d[\d.,:]*(e-?\d+)?", "#", line) for line in lines)
     told = list(dict.fromkeys(line for line in kept if line and not NOISE.search(line)))
-    return sorted(told) if file.startswith("compare") else told  # two runs at a time end in any order
+    return sorted(told) if file.startswith("compare.") else told  # two runs at a time end in any order
 
 
 def cleaned(value: Any, work: str) -> Any:

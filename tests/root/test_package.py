@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -21,6 +22,13 @@ def test_importing_the_package_loads_nothing_heavy():
 @pytest.mark.parametrize("name", sorted(set(dd.__all__) - {"__version__"}))
 def test_every_public_name_is_there(name):
     assert getattr(dd, name) is not None
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports under TYPE_CHECKING count: a circle there hides parts that only work together."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("datadiet", cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
 
 
 def test_unknown_public_names_are_attribute_errors():

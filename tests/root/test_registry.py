@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -55,8 +56,6 @@ def test_options_are_parameters_of_the_function(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", RANKED)
 def test_evidence_names_a_heading_of_the_benchmarks(kind: str) -> None:
-    from pathlib import Path
-
     text = (Path(__file__).parents[2] / "docs" / "benchmarks.md").read_text(encoding="utf-8")
     headings = {line.strip("# ").split(" {")[0].lower() for line in text.splitlines() if line.startswith("#")}
     anchors = {part.split("}")[0].strip(" #") for part in text.split("{ #")[1:]}
@@ -88,6 +87,12 @@ def test_packages_load_their_methods_on_first_use() -> None:
     assert "uncertain" in dd.selectors.__all__
     with pytest.raises(AttributeError, match="no attribute 'hardets'"):
         _ = dd.selectors.hardets
+
+
+def test_the_readme_counts_them() -> None:
+    text = " ".join((Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8").split())
+    words = {"score": "scores", "select": "selectors", "in_batch": "in-batch methods", "history": "histories"}
+    assert [word for kind, word in words.items() if f"{len(names(kind))} {word}" not in text] == []
 
 
 # ---- bounds and calls

@@ -205,10 +205,10 @@ def _margin(value: Any, problems: Problems) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     settings = migrated(read_settings(path))
-    known = [*PLAN_FIELDS, *DEFAULTS]
+    allowed = [*PLAN_FIELDS, *DEFAULTS]
     problems = Problems()
-    for name in sorted(settings.keys() - set(known), key=str):
-        problems.add(unknown("option", name, known))
+    for name in sorted(settings.keys() - set(allowed), key=str):
+        problems.add(unknown("option", name, allowed))
     problems.raise_any()
     return settings
 
@@ -285,26 +285,29 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
     note("importing torch and transformers, to check the options of every method ...")
     from datadiet.jobs.validate import check_config, source_problems
 
-    problems: dict[str, list[str]] = {}
+    problems_of: dict[str, list[str]] = {}
     diets: dict[str, Diet] = {}
     for arm, config in configs.items():
         try:
             diets[arm] = check_config(config, resume=True)
         except UserError as error:
-            problems[arm] = list(error.problems)
-        if missing := source_problems(_without_own(config), diets.get(arm)):
-            problems[arm] = [*problems.get(arm, []), *missing]
+            problems_of[arm] = list(error.problems)
+        if problems := source_problems(_without_own(config), diets.get(arm)):
+            problems_of[arm] = [*problems_of.get(arm, []), *problems]
     # nothing is fetched while options are wrong
     checked = {
-        arm: configs[arm] for arm in diets if arm not in problems and (not problems or _is_here(configs[arm].data))
+        arm: configs[arm]
+        for arm in diets
+        if arm not in problems_of and (not problems_of or _is_here(configs[arm].data))
     }
     if checked:
         note("reading the data, to check every method with them ...")
     data = _Shared()
     for arm, config in checked.items():
-        if mismatches := _data_problems(config, diets[arm], data):
-            problems[arm] = mismatches
-    return {arm: problems[arm] for arm in configs if arm in problems}
+        problems = _data_problems(config, diets[arm], data)
+        if problems:
+            problems_of[arm] = problems
+    return {arm: problems_of[arm] for arm in configs if arm in problems_of}
 
 
 def _without_own(config: FinetuneConfig) -> FinetuneConfig:
@@ -346,7 +349,7 @@ class _Shared:
                 self._read[key] = load_configured(config)
             except UserError as error:
                 self._read[key] = error
-        result = self._read[key]
-        if isinstance(result, UserError):
-            raise result
-        return result
+        data = self._read[key]
+        if isinstance(data, UserError):
+            raise data
+        return data

@@ -64,8 +64,8 @@ def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPl
         return plan
     own = row_weights[plan.rows].astype(np.float64)
     everything = row_weights.mean(dtype=np.float64)
-    found = own / own.mean() if plan.weights is None else plan.weights * own / everything
-    return replace(plan, weights=found.astype(np.float32))
+    weights = own / own.mean() if plan.weights is None else plan.weights * own / everything
+    return replace(plan, weights=weights.astype(np.float32))
 
 
 def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
@@ -76,13 +76,13 @@ def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.
     """
     if weights is None:
         return None
-    found = np.asarray(weights, np.float32)
-    if found.shape != (num_rows,):
-        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {found.shape}.")
-    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+    array = np.asarray(weights, np.float32)
+    if array.shape != (num_rows,):
+        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {array.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
     if bad.size:
         raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
-    return None if num_rows == 0 or (found == found[0]).all() else found
+    return None if num_rows == 0 or (array == array[0]).all() else array
 
 
 class BoundSelector:

@@ -36,7 +36,7 @@ _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
     """The states of several parts as one: arrays as `part.name`, plain values by part."""
-    arrays = {f"{part}.{name}": array for part, (held, _) in states.items() for name, array in held.items()}
+    arrays = {f"{part}.{name}": array for part, (parts, _) in states.items() for name, array in parts.items()}
     return arrays, {part: numbers for part, (_, numbers) in states.items()}
 
 
@@ -51,8 +51,8 @@ def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
     if plan is None:
         return {}, {"plan": None}
     arrays = {_ROWS: plan.rows, _WEIGHTS: plan.weights}
-    held = {name: array for name, array in arrays.items() if array is not None}
-    return held, {"plan": [plan.epoch, plan.full, plan.round]}
+    present = {name: array for name, array in arrays.items() if array is not None}
+    return present, {"plan": [plan.epoch, plan.full, plan.round]}
 
 
 def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | None:
@@ -109,6 +109,10 @@ class Diet:
         if config is not None and options:
             raise ArgumentError(f"give a config or options, not both; got both: {', '.join(options)}.")
         given = DietConfig(**options) if config is None else config
+        if not isinstance(given, (DietConfig, DietOptions)):
+            raise ArgumentError(
+                f"config must be a DietConfig, got {given!r}. Give options by name: Diet(score={given!r})."
+            )
         self.options = given if isinstance(given, DietOptions) else resolve(given)
         self.signals = signals
 
@@ -385,10 +389,10 @@ class Diet:
         return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        known = last_values(run / "scores", self.options.score.name)
+        earlier = last_values(run / "scores", self.options.score.name)
         keys = range(len(self._current)) if ids is None else ids
-        found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
-        rows = np.flatnonzero(np.isfinite(found))
+        values = np.array([earlier.get(str(key), np.inf) for key in keys], np.float32)
+        rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
-        self._current.take(rows, found[rows])
+        self._current.take(rows, values[rows])

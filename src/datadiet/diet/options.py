@@ -26,6 +26,7 @@ from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
+from datadiet.selectors.in_batch import BatchSelector
 from datadiet.selectors.quotas import floor_problems
 from datadiet.types import Forecast, Json, Signals
 
@@ -249,7 +250,7 @@ class DietOptions:
             "scores_from": scores_from,
         }
 
-    def batch_method(self) -> Any:
+    def batch_method(self) -> BatchSelector | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not self.in_batch:
             return None
@@ -257,9 +258,10 @@ class DietOptions:
         assert method is not None
         share = float(self.keep) if isinstance(self.keep, (int, float)) else 1.0
         usual = {"keep": share, "beta": max(0.0, 1 / share - 1)}
-        return method.load()(
+        made: BatchSelector = method.load()(
             **{**{name: usual[name] for name in usual if name in method.options}, **self.select_options}
         )
+        return made
 
     def selector(self) -> BoundSelector:
         """The selector with its options and the seed."""
@@ -432,14 +434,14 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     """
     numbers = {name: number for number, name in enumerate(names)}
     problems = Problems()
-    found = dict(options)
-    for option, held in options.items():
-        if isinstance(held, Mapping):
-            for name in held:
+    numbered = dict(options)
+    for option, entries in options.items():
+        if isinstance(entries, Mapping):
+            for name in entries:
                 problems.choice(f"class in {option}", str(name), numbers)
-            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
+            numbered[option] = {numbers[str(name)]: value for name, value in entries.items() if str(name) in numbers}
     problems.raise_any()
-    return found
+    return numbered
 
 
 def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
@@ -448,10 +450,10 @@ def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np
     Raises:
         ArgumentError: If there are more or fewer, or some are not finite: names the first.
     """
-    found = np.asarray(values, np.float32)
-    if found.shape != (num_examples,):
-        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
-    bad = np.flatnonzero(~np.isfinite(found))
+    array = np.asarray(values, np.float32)
+    if array.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {array.shape}.")
+    bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
-    return found
+    return array

@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples
@@ -110,7 +109,7 @@ class Features:
         task = self.task
         return {
             "schema": SCHEMA,
-            "versions": {"datadiet": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "versions": {name: version(name) for name in ("datadiet", "tokenizers", "transformers")},
             "data": self.data.fingerprint,
             "split": split,
             "rows": len(self.data.splits[split]),
@@ -225,7 +224,7 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
     taught = task_of_saved_model(layout.saved_model(folder))
     if taught.name != task.name:
         return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
-    found = []
+    problems = []
     for kind, ours, theirs in (
         ("labels", task.label_names, taught.label_names),
         ("slots", task.slot_names, taught.slot_names),
@@ -233,8 +232,8 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
             named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
-            found.append(f"{what} in {folder} has other {kind} than this data{named}.")
-    return found
+            problems.append(f"{what} in {folder} has other {kind} than this data{named}.")
+    return problems
 
 
 def cost_of(folder: Path) -> float | None:
@@ -344,13 +343,13 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     """The values of a score file, by id."""
     file = read_scores(path, scores=[name])
     check_same_data(file, fingerprint, "the training data")
-    known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
-    missing = [key for key in map(str, ids) if key not in known]
+    by_id: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
+    missing = [key for key in map(str, ids) if key not in by_id]
     if missing:
         raise ArgumentError(
             f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
         )
-    return np.array([known[str(key)] for key in ids], np.float32)
+    return np.array([by_id[str(key)] for key in ids], np.float32)
 
 
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
@@ -474,10 +473,10 @@ def prepare(
     if diet.options.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
         material = replace(material, encoder=model.to(best_device()))
-    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
+    precomputed = beforehand(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed,
     )  # fmt: skip
 
 
