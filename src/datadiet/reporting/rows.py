@@ -24,6 +24,7 @@ from datadiet.data.load import load_configured
 from datadiet.data.schema import Examples
 from datadiet.data.tagging import span_types
 from datadiet.errors import UserError
+from datadiet.formatting import shortened
 from datadiet.store import run_folder
 from datadiet.store.tables import read_manifest
 from datadiet.types import Json
@@ -257,7 +258,7 @@ def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None
 MOST_BYTES = 3_000_000
 ROW_BYTES = 45  # the least that a row takes: its numbers and signs
 MOST_CHARACTERS = 300  # of a text, a label or an id
-MOST_SUSPECT = 2000  # shown whatever else is left out
+MOST_SUSPECT = 2000  # shown before all others
 MOST_EXTREME = 500  # of each other order of the table
 RULES = ("suspects", "extremes", "drawn")
 SEED = 0
@@ -268,8 +269,8 @@ class Candidates:
     """The rows that the table shows as far as its budget goes, the most important first.
 
     Attributes:
-        rows: int64.
-        rule: int8 beside them, why each is there: its place in `RULES`.
+        rows: int64 `(candidates,)`.
+        rule: int8 `(candidates,)`, the rule that chose each row: its place in `RULES`.
     """
 
     rows: Rows
@@ -281,33 +282,33 @@ def candidates(dynamics: Dynamics, *, seed: int = SEED) -> Candidates:
 
     Args:
         dynamics: Of the run.
-        seed: Of the rows that stand for the rest.
+        seed: Of the rows drawn at random.
     """
     most = MOST_BYTES // ROW_BYTES
     suspects = _largest(dynamics.hardness, MOST_SUSPECT)
     orders = (-dynamics.hardness, dynamics.last, -dynamics.confidence)
     extremes = np.concatenate([_largest(values, MOST_EXTREME) for values in orders])
     extremes = np.setdiff1d(extremes, suspects)
-    rest = np.ones(len(dynamics), np.bool_)
-    rest[suspects] = rest[extremes] = False
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(rest))[:most]
+    others = np.ones(len(dynamics), np.bool_)
+    others[suspects] = others[extremes] = False
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(others))[:most]
     parts = (suspects, extremes, drawn)
     rule = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
     return Candidates(np.concatenate(parts)[:most], rule[:most])
 
 
 def _largest(values: Floats, count: int) -> Rows:
-    """The rows of the largest values that are known, largest first; of equal values the first rows."""
-    known = np.flatnonzero(~np.isnan(values))
-    return known[np.argsort(-values[known], kind="stable")[:count]]
+    """The rows of the largest values, largest first, without nan; of equal values the first rows."""
+    rows = np.flatnonzero(~np.isnan(values))
+    return rows[np.argsort(-values[rows], kind="stable")[:count]]
 
 
 def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], list[str]] | None:
-    """Texts and labels of some training rows, read again from where the run read them; None where that is not possible.
+    """Texts and labels of some training rows, read from the data of the run; None where it is gone or has changed.
 
     Args:
         folder: The run folder.
-        result: Its `result.json`, whose fingerprint says whether the data is still the same.
+        result: Its `result.json`; its fingerprint must be that of the data.
         rows: Of train.
     """
     try:
@@ -332,25 +333,25 @@ def _shown_labels(train: Examples) -> list[str]:
 
 
 def example_table(
-    dynamics: Dynamics, chosen: Candidates, read: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
+    dynamics: Dynamics, chosen: Candidates, texts: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
 ) -> Json:
     """The table's columns, most suspect rows first.
 
     Args:
         dynamics: Of the run.
         chosen: From `candidates`.
-        read: Their texts and labels, or None.
-        seed: With which they were drawn.
+        texts: Their texts and labels, from `training_texts`.
+        seed: Of the rows drawn at random.
 
     Returns:
-        `rows` (how many there are), `suspects`, `extremes`, `drawn` (how many are shown by that rule) and `seed`,
-        `names` (labels), and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`),
-        `hard` (rank of the hardness, 1 = most suspect), `confidence`, `last`.
+        `rows` (of the data), `suspects`, `extremes`, `drawn` (rows shown by that rule) and `seed`, `names` (labels),
+        and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`), `hard` (rank of the
+        hardness, 1 = most suspect), `confidence`, `last`.
     """
-    nothing = [""] * len(chosen.rows)
-    texts, labels = ([cut(text) for text in column] for column in read or (nothing, nothing))
-    ids = [cut(name) for name in dynamics.names(chosen.rows)]
-    count = _within_budget(ids, texts, labels)
+    empty = [""] * len(chosen.rows)
+    columns = [*(texts or (empty, empty)), dynamics.names(chosen.rows)]
+    texts_cut, labels, ids = ([cut(text) for text in column] for column in columns)
+    count = _within_budget(ids, texts_cut, labels)
     rank = _ranks(dynamics.hardness)
     shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
     rows = chosen.rows[shown]
@@ -363,7 +364,7 @@ def example_table(
         "seed": seed,
         "names": names,
         "id": [ids[place] for place in shown],
-        "text": [texts[place] for place in shown],
+        "text": [texts_cut[place] for place in shown],
         "label": [number[labels[place]] for place in shown],
         "kept": dynamics.keeping[rows].tolist(),
         "hard": rank[rows].tolist(),
@@ -381,11 +382,11 @@ def _ranks(hardness: Floats) -> Rows:
 
 
 def _within_budget(ids: Sequence[str], texts: Sequence[str], labels: Sequence[str]) -> int:
-    """How many of the candidates fit, as they will stand in the page."""
-    left, known = MOST_BYTES, set()
+    """The number of candidates that fit, counted in the bytes of the page."""
+    left, seen = MOST_BYTES, set()
     for count, (key, text, label) in enumerate(zip(ids, texts, labels, strict=True)):
-        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in known else _bytes(label))
-        known.add(label)
+        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in seen else _bytes(label))
+        seen.add(label)
         if left < 0:
             return count
     return len(ids)
@@ -396,8 +397,8 @@ def _bytes(text: str) -> int:
 
 
 def cut(text: str) -> str:
-    """A text as long as a page shows it."""
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+    """A text cut to the length that a page shows."""
+    return shortened(text, MOST_CHARACTERS)
 
 
 def _rounded(value: Any) -> float | None:
@@ -405,7 +406,7 @@ def _rounded(value: Any) -> float | None:
 
 
 def embedded(content: Any) -> str:
-    r"""JSON that can stand inside a `<script>`: nothing in it can end the element or begin a comment.
+    r"""JSON for a `<script>` element: no text in it can end the element or begin a comment.
 
     Example:
         >>> embedded("</script><!--")
