@@ -13,7 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadiet.compare.plan import FULL, RANDOM, SHORT, Plan
-from datadiet.compare.run import RUNS, SCHEMA, CellState
+from datadiet.compare.run import RUNS, CellState
 from datadiet.compare.statistics import (
     Difference,
     Floats,
@@ -27,6 +27,7 @@ from datadiet.compare.statistics import (
 )
 from datadiet.compare.verdict import TIMES, verdict
 from datadiet.errors import DataError
+from datadiet.files import SCHEMA
 from datadiet.store import run_folder
 from datadiet.types import Json
 

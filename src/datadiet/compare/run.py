@@ -24,14 +24,13 @@ from typing import Literal, Protocol
 from datadiet.compare.plan import Cell, Plan
 from datadiet.config import read_config
 from datadiet.errors import ArgumentError, UserError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.store import run_folder
 from datadiet.types import Json
 
 COMPARISON = "comparison.json"
 RUNS, CELLS, LOGS, CACHE = "runs", "cells", "logs", "cache"
 LOCK = "comparison.lock"
-SCHEMA = 1
 UNCHECKED = ("cache", "energy")  # options on which the outcome of a run does not depend
 _LAST_LINES = 3  # of a log that names no error
 Status = Literal["waiting", "running", "done", "failed"]
@@ -49,7 +48,7 @@ def read_comparison(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    return read_json(folder / COMPARISON, SCHEMA, "comparison")
+    return read_json(folder / COMPARISON, "comparison")
 
 
 @dataclass(frozen=True)
@@ -169,7 +168,7 @@ class _Runner:
     def _noted_jobs(self, cell: Cell) -> int | None:
         """The most runs at a time while a run was made; None without a readable note."""
         try:
-            jobs = read_json(self._note_file(cell), SCHEMA, "note on a run").get("jobs")
+            jobs = read_json(self._note_file(cell), "note on a run").get("jobs")
         except UserError:
             return None
         return jobs if isinstance(jobs, int) else None

@@ -256,7 +256,7 @@ def worst_class(recall: Mapping[str, float], counts: Mapping[str, int]) -> list[
 def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
     """Predictions of the tested split; None without a file, without classes, or without gold labels."""
     path, task = folder / run_folder.PREDICTIONS, result["task"]
-    if (task and not has(task, "classes")) or not path.is_file():
+    if has(task, "numbers") or not path.is_file():
         return None
     table = pd.read_parquet(path)
     tested = table[table["split"] == ("test" if result["metrics"]["test"] else "dev")]
