@@ -84,12 +84,12 @@ def read_json(path: Path, schema: int, what: str) -> dict[str, Any]:
         DataError: If the file is missing, broken, or of another schema.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path.parent} holds no {what}: {path.name} is missing.") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
-    held = found.get("schema") if isinstance(found, dict) else None
-    if held != schema:
-        raise DataError(f"{path} has schema {held!r}; this version reads {schema}.")
-    return dict(found)
+    written = content.get("schema") if isinstance(content, dict) else None
+    if written != schema:
+        raise DataError(f"{path} has schema {written!r}; this version reads {schema}.")
+    return dict(content)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.catalogue import METHODS
-from datadiet.compare.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet import registry
+from datadiet.compare.plan import Cell, Plan, check_plan, methods_from, presets
 from datadiet.diet.schedule import Schedule
 from datadiet.errors import ArgumentError
 from datadiet.jobs.validate import check_config
@@ -79,25 +79,28 @@ def test_a_method_may_name_its_own_keep():
 
 
 def test_every_preset_gives_options_that_exist():
-    for name in PRESETS:
+    for name in presets():
         made = plan(name)
         check_plan(made)
         assert made.config(Cell(name, 0.5, 0), "runs/x").keep == 0.5
 
 
-def test_a_name_of_the_catalogue_is_a_method_unless_it_needs_more_than_its_name():
-    of_runs = [method for method in METHODS if method.kind in ("score", "select", "in_batch")]
-    for method in of_runs:
-        options = PRESETS.get(method.name, {})
-        assert method.name in (options.get("score"), options.get("select")) or method.name in (
-            *("negative_pvi", "reducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),  # a file
-            *("drop_quota", "directed"),  # an option per class
-        ), method.name
-    assert PRESETS["stratified"] == {"score": "el2n", "select": "stratified"}
-    assert PRESETS["self_influence"]["scores_from"] == "full"
+def test_a_name_of_a_method_is_enough_unless_it_is_declared_otherwise():
+    for kind in ("score", "select", "in_batch"):
+        for method in registry.methods(kind):
+            options = presets().get(method.name)
+            assert (options is None) == (method.preset is None), method.name
+            assert options is None or method.name in (options.get("score"), options.get("select"))
+    alone = {name for kind in ("score", "select", "in_batch") for name in registry.names(kind)} - presets().keys()
+    assert alone == {
+        *("negative_pvi", "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),
+        *("drop_quota", "directed"),
+    }
+    assert presets()["stratified"] == {"score": "el2n", "select": "stratified"}
+    assert presets()["self_influence"]["scores_from"] == "full"
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", presets())
 def test_every_preset_is_accepted_by_the_checks_of_a_run(name, tmp_path):
     task = "regression" if name == "absolute_error" else OPTIONS["task"]  # the one score of numbers
     made = plan(name, options={**OPTIONS, "task": task})
@@ -138,7 +141,7 @@ def test_methods_that_do_not_exist(names, said):
 
 
 def test_no_method_is_refused():
-    with pytest.raises(ArgumentError, match=r"no method is compared\. Allowed: el2n, "):
+    with pytest.raises(ArgumentError, match=r"no method is compared\. Allowed: prototypes, el2n, "):
         check_plan(plan(methods={}))
     with pytest.raises(ArgumentError, match="full is a baseline"):
         check_plan(plan(methods={"full": {}}))

@@ -13,9 +13,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, get_scheduler
 
+from datadiet.config import LR_SCHEDULES
 from datadiet.errors import ArgumentError
 from datadiet.jobs.finetune import RunTrainer, finetune
-from datadiet.jobs.validate import LR_SCHEDULES, examples_per_step
+from datadiet.jobs.validate import examples_per_step
 from datadiet.scoring.forward import predict_all
 from datadiet.tasks import task_of_saved_model
 from datadiet.tasks.loading import load_saved
@@ -95,7 +96,7 @@ def test_accumulation_plans_in_whole_steps(tmp_path: Path) -> None:
 def test_several_gpus_of_one_process_share_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
     config = toy_config(Path(), data="d", model="m", batch_size=4, gradient_accumulation=3)
     assert examples_per_step(config) == 12
-    monkeypatch.setattr("datadiet.training.machine.best_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr("datadiet.jobs.validate.best_device", lambda: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert examples_per_step(config) == 24
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,17 @@ from typing import Any
 import pytest
 import yaml
 
-from datadiet.config import FinetuneConfig, config_from, read_config, type_problem, well_typed
+from datadiet.config import (
+    OPTIONS,
+    PANELS,
+    FinetuneConfig,
+    config_from,
+    migrated,
+    option_problems,
+    read_config,
+    type_problem,
+    well_typed,
+)
 from datadiet.errors import ArgumentError
 
 NEEDED: dict[str, Any] = {"data": "snips", "task": "intent-slot", "output": "runs/a"}
@@ -34,7 +43,7 @@ def test_every_option_survives_yaml(tmp_path: Path) -> None:
     config = changed(FinetuneConfig(**NEEDED))
     (tmp_path / "config.yaml").write_text(config.to_yaml(), encoding="utf-8")
     assert read_config(tmp_path / "config.yaml") == config
-    assert list(yaml.safe_load(config.to_yaml())) == [field.name for field in fields(FinetuneConfig)]
+    assert sorted(yaml.safe_load(config.to_yaml())) == sorted(field.name for field in fields(FinetuneConfig))
 
 
 @pytest.mark.parametrize("rate", [5e-5, 1e-4, 2.5e-07, 1.0])
@@ -47,18 +56,37 @@ def test_defaults_are_what_is_not_given() -> None:
     assert config_from(NEEDED) == FinetuneConfig(**NEEDED)
 
 
-def test_every_option_is_documented() -> None:
-    told = inspect.getdoc(FinetuneConfig) or ""
-    silent = {  # what the name says
-        "epochs", "batch_size", "gradient_accumulation", "learning_rate", "lr_schedule", "lr_warmup", "weight_decay",
-        "max_grad_norm", "max_length", "label_smoothing", "gradient_checkpointing", "torch_compile", "warmup_epochs",
-        "refresh_every", "anneal_epochs", "static", "train_rows", "dev_share", "drop_overlap", "report_to",
-        "keep_checkpoints", "text_column", "text_pair_column", "label_column", "tokens_column", "slots_column",
-        "intent_column", "id_column",
-    }  # fmt: skip
-    names = {field.name for field in fields(FinetuneConfig)}
-    assert silent < names
-    assert [name for name in names - silent if name not in told] == []
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_option_is_documented(name: str) -> None:
+    assert OPTIONS[name].help.endswith(".")
+    assert OPTIONS[name].panel in PANELS
+
+
+@pytest.mark.parametrize("name", [name for name, one in OPTIONS.items() if one.bound is not None or one.choices])
+def test_every_bound_and_choice_is_checked(name: str) -> None:
+    bound = OPTIONS[name].bound
+    below = "other" if bound is None else (bound.low if bound.open_low else (bound.low or 0) - 1)
+    wrong: dict[str, Any] = {name: below}
+    assert [problem.split()[0] for problem in option_problems(FinetuneConfig(**{**NEEDED, **wrong}))] in (
+        [name],
+        ["unknown"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"select": "epsilon", "epsilon": 0.3}, {"select": "epsilon(epsilon=0.3)"}),
+        ({"select": "hardest", "epsilon": 0.1, "history_c": 1.0, "select_options": None}, {"select": "hardest"}),
+        ({"select": "ccs", "select_options": "beta=0.2,strata=20"}, {"select": "ccs(beta=0.2, strata=20)"}),
+        ({"score": "prototypes", "score_options": {"clusters": 5}}, {"score": "prototypes(clusters=5)"}),
+        ({"history": "ema", "history_alpha": 0.5, "history_c": 0}, {"history": "ema(alpha=0.5, c=0)"}),
+        ({"history": "mean", "history_window": 4}, {"history": "mean(window=4)"}),
+    ],
+)
+def test_options_of_an_older_run_folder(old: dict[str, Any], new: dict[str, Any]) -> None:
+    assert migrated(old) == new
+    assert config_from({**NEEDED, **old}) == FinetuneConfig(**NEEDED, **new)
 
 
 def test_overrides_win_over_the_file(tmp_path: Path) -> None:
@@ -121,7 +149,7 @@ def test_values_of_a_right_type(name: str, value: Any) -> None:
 def test_well_typed_keeps_what_is_right() -> None:
     wrong: dict[str, Any] = {"epochs": "many", "seed": 3, "data": None}
     config, problems = well_typed(FinetuneConfig(**{**NEEDED, **wrong}))
-    assert problems == ["data must be text, got nothing.", "epochs must be a whole number, got 'many'."]
+    assert sorted(problems) == ["data must be text, got nothing.", "epochs must be a whole number, got 'many'."]
     assert asdict(config) == asdict(FinetuneConfig(**{**NEEDED, "data": "", "seed": 3}))
 
 

@@ -70,6 +70,9 @@ def test_joint_models() -> None:
         ({"logits": torch.randn(2, 4, 3)}, torch.zeros(2, 5, dtype=torch.int64), r"\(2, 4, 3\)"),
         ({"hidden": CLASSES}, WHOLE, "has no logits"),
         ((torch.tensor(1.0),), WHOLE, "has no logits"),
+        ({"logits": CLASSES, "topic_logits": CLASSES + 1}, WHOLE, r"several heads with logits \(2, 3\)"),
+        ((CLASSES, CLASSES + 1), WHOLE, "cannot be told apart"),
+        ({"logits": CLASSES}, torch.rand(2, 3), "other than 0 and 1 fit no known task"),
         (CausalLMOutput(logits=torch.randn(2, 4, 3)), torch.zeros(2, 4, dtype=torch.int64), "causal language model"),
     ],
 )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional
@@ -11,8 +14,8 @@ from torch.testing import assert_close
 
 from datadiet.config import FinetuneConfig
 from datadiet.data.schema import Dataset
-from datadiet.tasks.losses import class_weights, multi_label_loss, own_loss, word_loss
-from toys import SLOTS, toy_multi_label, toy_tags
+from datadiet.tasks.losses import class_loss, class_weights, multi_label_loss, own_loss, word_loss
+from toys import SLOTS, toy_classification, toy_multi_label, toy_tags
 
 
 def words() -> tuple[dict, torch.Tensor]:
@@ -54,6 +57,29 @@ def test_several_labels_by_hand() -> None:
     assert_close(multi_label_loss({"logits": logits}, labels, 4), plain / 2)
 
 
+def classes_of(*labels: str) -> Dataset:
+    train = replace(toy_classification(len(labels)), labels=list(labels))
+    return Dataset("toy", "classification", {"train": train}, tuple(sorted(set(labels))), (), "0")
+
+
+def test_class_weights_are_those_of_scikit_learn() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    labels = ["a"] * 5 + ["b"] * 2 + ["c"]
+    weights = class_weights(classes_of(*labels))
+    assert weights == pytest.approx(compute_class_weight("balanced", classes=np.array(["a", "b", "c"]), y=labels))
+    assert np.mean([weights["abc".index(label)] for label in labels]) == pytest.approx(1.0)
+
+
+def test_weighted_classes_by_hand() -> None:
+    loss = own_loss(FinetuneConfig("data", "classification", "run", class_weights="balanced"), classes_of(*"aaab"))
+    assert loss is not None
+    logits, labels = torch.tensor([[0.0, 0.0], [2.0, 0.0]]), torch.tensor([0, 1])
+    by_hand = (4 / 6 * math.log(2) + 4 / 2 * math.log(1 + math.exp(2))) / 2
+    assert float(loss({"logits": logits}, labels)) == pytest.approx(by_hand, rel=1e-5)
+    assert float(loss({"logits": logits}, labels, num_items_in_batch=8)) == pytest.approx(by_hand / 4, rel=1e-5)
+
+
 def data_of(task: str) -> Dataset:
     train = toy_tags(60) if task == "token-classification" else toy_multi_label(60)
     labels = () if task == "token-classification" else ("amber", "birch", "cobalt")
@@ -77,9 +103,12 @@ def test_balanced_weights_follow_the_counts() -> None:
         ("multi-label", {"label_smoothing": 0.1}, multi_label_loss),
         ("multi-label", {"class_weights": "balanced"}, multi_label_loss),
         ("classification", {"label_smoothing": 0.1}, None),
+        ("classification", {"class_weights": "balanced"}, class_loss),
+        ("intent-slot", {"class_weights": "balanced"}, None),  # its model has the weights itself
     ],
 )
 def test_which_loss_a_run_has(task: str, options: dict, expected) -> None:
     config = FinetuneConfig("data", task, "run", **options)
-    found = own_loss(config, data_of("token-classification" if task == "token-classification" else "multi-label"))
-    assert (found.func if isinstance(found, partial) else found) is expected
+    data = classes_of(*"aaab") if task in ("classification", "intent-slot") else data_of(task)
+    loss = own_loss(config, data)
+    assert (loss.func if isinstance(loss, partial) else loss) is expected

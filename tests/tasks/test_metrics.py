@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datadiet.store.run_folder import MAIN_METRIC, METRICS
+from datadiet.registry import methods
 from datadiet.tasks.base import Prediction
 from datadiet.tasks.metrics import (
     classification_metrics,
@@ -182,7 +182,6 @@ def test_verdicts_are_about_metrics_that_there_are() -> None:
         "intent-slot": joint_metrics(["a"], [("O",)], [said("a", 1.0, slots=("O",))], ("a",)),
         "token-classification": tag_metrics([("O",)], [tagged(("O",), [[1.0]])], ("O",)),
     }
-    assert {task: set(names) for task, names in METRICS.items()} == {
-        task: metrics.keys() - {"nll", "mse"} for task, metrics in found.items()
-    }
-    assert all(METRICS[task][0] == name for task, name in MAIN_METRIC.items())
+    declared = {task.name: set(task.facts["metrics"]) for task in methods("task")}
+    assert declared == {task: metrics.keys() - {"nll", "mse"} for task, metrics in found.items()}
+    assert all(task.load().main_metric == task.facts["metrics"][0] for task in methods("task"))

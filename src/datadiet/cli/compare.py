@@ -85,9 +85,9 @@ def compare(
         request = request_from(given | plan_given(lists, price_per_hour=price_per_hour, **own), config, folder)
         console = stderr() if as_json else stdout()
         with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
-            found = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
-    answer(as_json, found, comparison_table(found))
-    if any(run["status"] == "failed" for run in found["runs"]):
+            comparison = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
+    answer(as_json, comparison, comparison_table(comparison))
+    if any(run["status"] == "failed" for run in comparison["runs"]):
         raise typer.Exit(1)
 
 
@@ -221,10 +221,10 @@ def _margin(value: Any, problems: Problems) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     settings = migrated(read_settings(path))
-    known = [*PLAN_FIELDS, *DEFAULTS]
+    allowed = [*PLAN_FIELDS, *DEFAULTS]
     problems = Problems()
-    for name in sorted(settings.keys() - set(known), key=str):
-        problems.add(unknown("option", name, known))
+    for name in sorted(settings.keys() - set(allowed), key=str):
+        problems.add(unknown("option", name, allowed))
     problems.raise_any()
     return settings
 
@@ -246,12 +246,12 @@ def run_compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json
     outcome = _statistics()
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
-    found: Json = outcome(
+    comparison: Json = outcome(
         request.plan, request.output, states, metric=request.metric, price_per_hour=request.price_per_hour
     )
-    write_comparison(request.output, found)
-    state_comparison(request.output, found)
-    return found
+    write_comparison(request.output, comparison)
+    state_comparison(request.output, comparison)
+    return comparison
 
 
 def _statistics() -> Callable[..., Json]:
@@ -303,25 +303,29 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
     note("importing torch and transformers, to check the options of every method ...")
     from datadiet.jobs.validate import check_config, source_problems
 
-    found: dict[str, list[str]] = {}
+    problems_of: dict[str, list[str]] = {}
     diets: dict[str, Diet] = {}
     for arm, config in configs.items():
         try:
             diets[arm] = check_config(config, resume=True)
         except UserError as error:
-            found[arm] = list(error.problems)
+            problems_of[arm] = list(error.problems)
         if problems := source_problems(_without_own(config), diets.get(arm)):
-            found[arm] = [*found.get(arm, []), *problems]
+            problems_of[arm] = [*problems_of.get(arm, []), *problems]
     # nothing is fetched while options are wrong
-    checked = {arm: configs[arm] for arm in diets if arm not in found and (not found or _is_here(configs[arm].data))}
+    checked = {
+        arm: configs[arm]
+        for arm in diets
+        if arm not in problems_of and (not problems_of or _is_here(configs[arm].data))
+    }
     if checked:
         note("reading the data, to check every method with them ...")
     data = _Shared()
     for arm, config in checked.items():
         problems = _data_problems(config, diets[arm], data)
         if problems:
-            found[arm] = problems
-    return {arm: found[arm] for arm in configs if arm in found}
+            problems_of[arm] = problems
+    return {arm: problems_of[arm] for arm in configs if arm in problems_of}
 
 
 def _without_own(config: FinetuneConfig) -> FinetuneConfig:
@@ -363,7 +367,7 @@ class _Shared:
                 self._read[key] = load_configured(config)
             except UserError as error:
                 self._read[key] = error
-        held = self._read[key]
-        if isinstance(held, UserError):
-            raise held
-        return held
+        data = self._read[key]
+        if isinstance(data, UserError):
+            raise data
+        return data

@@ -148,21 +148,21 @@ def _end(error: Exception) -> NoReturn:
 
 def _problems(command: Command, ctx: Any, args: list[str]) -> list[str]:
     """Everything that is wrong with some options, one sentence each."""
-    found, left, parsed = [], args, None
+    sentences, left, parsed = [], args, None
     while parsed is None:
         try:
             parsed = command.make_parser(ctx).parse_args(args=list(left))
         except Exception as error:
             if not _is_usage(error):
                 raise
-            found.append(_sentence(error, command, ctx))
+            sentences.append(_sentence(error, command, ctx))
             name = getattr(error, "option_name", None)
             rest = [part for part in left if part.partition("=")[0] != name]
             if type(error).__name__ != "NoSuchOption" or len(rest) == len(left):
-                return found
+                return sentences
             left = rest
     options, extra, _ = parsed
-    strangers = bool(found)  # what follows an unknown option may be its value, and no argument
+    strangers = bool(sentences)  # what follows an unknown option may be its value, and no argument
     for parameter in command.get_params(ctx):
         if strangers and parameter.param_type_name == "argument":
             continue
@@ -171,16 +171,16 @@ def _problems(command: Command, ctx: Any, args: list[str]) -> list[str]:
         except Exception as error:
             if not _is_usage(error):
                 raise
-            found.append(_sentence(error, value=options.get(parameter.name)))
-    return found
+            sentences.append(_sentence(error, value=options.get(parameter.name)))
+    return sentences
 
 
 def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = None) -> str:
     """A usage error in the words of the other errors."""
     kind, name = type(error).__name__, getattr(error, "option_name", None)
     if kind == "NoSuchOption" and command is not None:
-        known = [option for parameter in command.get_params(ctx) for option in parameter.opts]
-        near = difflib.get_close_matches(str(name), known, n=1)
+        flags = [option for parameter in command.get_params(ctx) for option in parameter.opts]
+        near = difflib.get_close_matches(str(name), flags, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         return f"unknown option {name!r}{hint} {ctx.command_path} --help lists all."
     flag = getattr(getattr(error, "param", None), "opts", [None])[0]

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
-from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.duplicates import representatives
 from datadiet.data.schema import Dataset, Examples, without_input
@@ -222,7 +221,7 @@ class Folds:
         for name in ("data", "output", "cache", "model"):
             config.pop(name)
         return {
-            "versions": {"datadiet": __version__, **{name: version(name) for name in ("torch", "transformers")}},
+            "versions": {name: version(name) for name in ("datadiet", "torch", "transformers")},
             "data": self.data.fingerprint,
             "weights": weights_digest(model),
             "labels": [list(self.task.label_names), list(self.task.slot_names)],

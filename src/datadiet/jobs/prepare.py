@@ -27,7 +27,6 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples
@@ -110,7 +109,7 @@ class Features:
         task = self.task
         return {
             "schema": SCHEMA,
-            "versions": {"datadiet": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "versions": {name: version(name) for name in ("datadiet", "tokenizers", "transformers")},
             "data": self.data.fingerprint,
             "split": split,
             "rows": len(self.data.splits[split]),
@@ -225,7 +224,7 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
     taught = task_of_saved_model(layout.saved_model(folder))
     if taught.name != task.name:
         return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
-    found = []
+    problems = []
     for kind, ours, theirs in (
         ("labels", task.label_names, taught.label_names),
         ("slots", task.slot_names, taught.slot_names),
@@ -233,8 +232,8 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
             named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
-            found.append(f"{what} in {folder} has other {kind} than this data{named}.")
-    return found
+            problems.append(f"{what} in {folder} has other {kind} than this data{named}.")
+    return problems
 
 
 def cost_of(folder: Path) -> float | None:
@@ -300,7 +299,7 @@ def _asked(source: Path, features: Features, how: Json) -> Answers:
 
 
 @dataclass(frozen=True)
-class Beforehand:
+class Precomputed:
     """What is known of the training rows before the first step.
 
     Attributes:
@@ -312,7 +311,7 @@ class Beforehand:
     features: NDArray[np.float32] | None = None
 
 
-def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Beforehand:
+def precompute(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Precomputed:
     """Compute, or read, what a diet cannot make while training.
 
     Args:
@@ -328,29 +327,29 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     problems = Problems()
     problems.found += lacking(diet)
     problems.raise_any()
-    features = embeddings_of(material) if diet.options.covers else None
+    features = embeddings_of(material) if diet.covers else None
     name, source = given_score(diet), source_of(diet)
     is_file = source is not None and source.is_file()
     if not is_given(diet) and not is_file:
-        return Beforehand(None, features)
+        return Precomputed(None, features)
     if source is not None and is_file:
-        return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
+        return Precomputed(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and is_of_gradients(name):
-        return Beforehand(_from_run(source, name, material), features)
-    return Beforehand(whole_set_values([name], material)[name], features)
+        return Precomputed(_from_run(source, name, material), features)
+    return Precomputed(whole_set_values([name], material)[name], features)
 
 
 def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
     """The values of a score file, by id."""
     file = read_scores(path, scores=[name])
     check_same_data(file, fingerprint, "the training data")
-    known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
-    missing = [key for key in map(str, ids) if key not in known]
+    by_id: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
+    missing = [key for key in map(str, ids) if key not in by_id]
     if missing:
         raise ArgumentError(
             f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
         )
-    return np.array([known[str(key)] for key in ids], np.float32)
+    return np.array([by_id[str(key)] for key in ids], np.float32)
 
 
 def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
@@ -393,7 +392,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
-    known: Beforehand = field(default_factory=Beforehand)
+    precomputed: Precomputed = field(default_factory=Precomputed)
 
     @property
     def collate(self) -> Any:
@@ -471,13 +470,13 @@ def prepare(
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
         options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
-    if diet.options.covers or diet.options.score.kind == "given":
+    if diet.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
         material = replace(material, encoder=model.to(best_device()))
-    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
+    precomputed = precompute(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed,
     )  # fmt: skip
 
 

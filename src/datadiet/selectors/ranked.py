@@ -89,7 +89,7 @@ def hardest(
     cost="O(n)",
     loses="on clean labels, where the rows it skips are those to learn from",
     traits=("takes_offset",),
-    preset={"select": "window(offset=0.05)"},
+    preset={"offset": 0.05},
 )
 def window(
     values: ArrayLike,

@@ -52,7 +52,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """A key of `datadiet.tasks.TASKS`."""
+        """As `datadiet methods` lists it."""
 
     @property
     def main_metric(self) -> str:
@@ -203,15 +203,15 @@ class Collator:
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """One batch of tensors, int64 but for float labels."""
-        held = rows[0].keys()
+        columns = rows[0].keys()
         width = self._width(max(len(row["input_ids"]) for row in rows))
-        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in held}
+        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in columns}
         for name, fill in self.ragged.items():
-            if name in held:
+            if name in columns:
                 longest = max(len(row[name]) for row in rows)
                 batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
         for name, dtype in self.labels.items():
-            if name in held:
+            if name in columns:
                 batch[name] = torch.tensor([row[name] for row in rows], dtype=dtype)
         return batch
 
@@ -242,16 +242,16 @@ def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     }
 
 
-ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.Signals."
+ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.types.Signals, to the trainer or the diet."
 
 
 def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
-    """The signals of a stock model, recognised by names and shapes.
+    """The signals of a stock model, recognised by names and shapes: for scripts without a task (`Task.signals`).
 
     * `intent_logits` and `slot_logits` with `intent_labels` and `slot_labels`: heads `intent` and `slots`;
     * logits `(batch, classes)` with class numbers `(batch,)`: head `label`;
-    * logits `(batch, labels)` with floats `(batch, labels)`, more than one: a multi-hot head `label`;
-    * logits `(batch, 1)` or `(batch,)`, or any `(batch, 1)` with labels that are floats: a regression head `label`;
+    * logits `(batch, labels)` with floats 0 or 1 `(batch, labels)`, more than one: a multi-hot head `label`;
+    * logits `(batch, 1)` or `(batch,)` with numbers `(batch,)` or `(batch, 1)`: a regression head `label`;
     * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
 
     Args:
@@ -262,8 +262,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
         Detached signals; logits keep their dtype.
 
     Raises:
-        ArgumentError: Where names or shapes fit none of these, and for causal language models, whose logits are
-            shifted against their labels.
+        ArgumentError: Where names or shapes fit none of these, where there are no labels, where the outputs have two
+            heads of the same shape, and for causal language models, whose logits are shifted against their labels.
 
     Example:
         >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
@@ -271,13 +271,17 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
         {'label': torch.Size([2, 3])}
     """
     if "CausalLM" in type(outputs).__name__:
-        raise ArgumentError(f"signals of a causal language model are not known: its labels are shifted. {ADVICE}")
+        raise ArgumentError(
+            f"a causal language model shifts its labels against its logits, so its signals cannot be guessed. {ADVICE}"
+        )
     if isinstance(outputs, Mapping) and "intent_logits" in outputs:
         return joint_signals(outputs, batch)
     logits, labels = _logits(outputs), _labels(batch)
     if logits.ndim == 3 and labels.ndim == 2 and logits.shape[:2] == labels.shape and not labels.is_floating_point():
         return Signals({"tokens": token_head(logits, labels)})
     if logits.shape == labels.shape and logits.ndim == 2 and logits.shape[1] > 1 and labels.is_floating_point():
+        if bool(((labels != 0) & (labels != 1)).any()):
+            raise ArgumentError(f"float labels {tuple(labels.shape)} other than 0 and 1 fit no known task. {ADVICE}")
         return multi_label_signals(logits, labels)
     if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
         if logits.ndim == 1 or logits.shape[1:] == (1,):
@@ -319,36 +323,44 @@ def token_head(logits: Tensor, labels: Tensor) -> HeadSignals:
     return HeadSignals(logits.detach(), labels.detach().long().masked_fill(~mask, 0), mask)
 
 
-def named(held: Any, name: str) -> Tensor:
+def named(tensors: Any, name: str) -> Tensor:
     """A tensor of a batch or of outputs by its name.
 
     Raises:
         ArgumentError: If it is not there, with the names that are.
     """
-    if not isinstance(held, Mapping):
-        if isinstance(tensor := getattr(held, name, None), Tensor):
+    if not isinstance(tensors, Mapping):
+        if isinstance(tensor := getattr(tensors, name, None), Tensor):
             return tensor
-        raise ArgumentError(f"expected named outputs with {name!r}, got {type(held).__name__}.")
-    if not isinstance(tensor := held.get(name), Tensor):
-        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, held)) or 'none'}.")
+        raise ArgumentError(f"expected named outputs with {name!r}, got {type(tensors).__name__}.")
+    if not isinstance(tensor := tensors.get(name), Tensor):
+        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, tensors)) or 'none'}.")
     return tensor
 
 
 def _logits(outputs: Any) -> Tensor:
-    """Named `logits`, or in a tuple the first tensor that is not the loss."""
+    """Named `logits`, or in a tuple the first tensor that is not the loss; refused where another one has its shape."""
+    if isinstance(outputs, Tensor):
+        return outputs
     if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
-        found = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
-    elif isinstance(outputs, torch.Tensor):
-        found = outputs
+        items = dict(outputs) if isinstance(outputs, Mapping) else vars(outputs)
+        first = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
+        others = [value for name, value in items.items() if name != "logits" and str(name).endswith("logits")]
     else:
-        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 1), None)
-    if not isinstance(found, Tensor):
+        tensors = [part for part in outputs if isinstance(part, Tensor) and part.ndim > 1]
+        first, others = (tensors[0] if tensors else None), tensors[1:]
+    if not isinstance(first, Tensor):
         raise ArgumentError(f"the model's output {type(outputs).__name__} has no logits. {ADVICE}")
-    return found
+    if any(isinstance(other, Tensor) and other.shape == first.shape for other in others):
+        raise ArgumentError(
+            f"the model's output {type(outputs).__name__} has several heads with logits {tuple(first.shape)}, which "
+            f"cannot be told apart. {ADVICE}"
+        )
+    return first
 
 
 def _labels(batch: Mapping[str, Any]) -> Tensor:
     for name in ("labels", "label"):
-        if isinstance(found := batch.get(name), Tensor):
-            return found
+        if isinstance(labels := batch.get(name), Tensor):
+            return labels
     raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")

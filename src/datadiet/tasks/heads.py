@@ -45,8 +45,8 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
     if all(joint.values()):
         return {head: layer for head, layer in joint.items() if layer is not None}
     outputs = getattr(getattr(model, "config", None), "num_labels", None)
-    found = [layer for layer in linear.values() if layer.out_features == outputs]
-    return {"label": found[-1], "tokens": found[-1]} if found else {}
+    fitting = [layer for layer in linear.values() if layer.out_features == outputs]
+    return {"label": fitting[-1], "tokens": fitting[-1]} if fitting else {}
 
 
 def head_weights(model: nn.Module) -> dict[str, float]:
@@ -140,7 +140,7 @@ class Heads:
 
 def _by_layer(layers: Layers) -> dict[nn.Linear, tuple[str, ...]]:
     """Each layer once, with the heads that it may be of."""
-    found: dict[nn.Linear, tuple[str, ...]] = {}
+    heads_of: dict[nn.Linear, tuple[str, ...]] = {}
     for head, layer in layers.items():
-        found[layer] = (*found.get(layer, ()), head)
-    return found
+        heads_of[layer] = (*heads_of.get(layer, ()), head)
+    return heads_of

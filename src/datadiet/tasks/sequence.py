@@ -240,7 +240,7 @@ class MultiLabelTask:
         return text_features(examples, tokenizer, max_length, self._multi_hot)
 
     def _multi_hot(self, labels: Sequence[Sequence[str]]) -> list[list[float]]:
-        return [[float(name in wanted) for name in self.label_names] for wanted in map(set, labels)]
+        return [[float(name in present) for name in self.label_names] for present in map(set, labels)]
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None

@@ -230,6 +230,6 @@ class TokenClassificationTask:
 def _by_word(given: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Probabilities `(words, tags)` from `(positions, tags)`; nan for words without a token."""
     real = positions[positions != NO_WORD]
-    found: NDArray[np.float32] = given[real]
-    found[real == NO_TOKEN] = np.nan
-    return found
+    values: NDArray[np.float32] = given[real]
+    values[real == NO_TOKEN] = np.nan
+    return values

@@ -1,18 +1,14 @@
-"""Distillation on a pruned data set: a teacher's soft labels, computed once, make up for what is not trained on.
+"""Distillation on a pruned data set: a teacher's logits, computed once, make up for the examples that are dropped.
 
-The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is what the teacher says, softened by the
-temperature T, and the weight a rises as fewer examples are kept.
+The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is the teacher's prediction, softened by the
+temperature T, and the weight a rises as fewer examples are kept. `teacher_of` computes the logits of every training
+row, `Teacher.loss` is the loss inside the Trainer, and `read_answers` and `kept` share the logits between runs: an
+entry of the cache (`datadiet.store.cache`) holds, per head, one row of logits per decision and the number of decisions
+per example.
 
 Source: Ben-Baruch et al., "Distilling the Knowledge in Data Pruning" (ICML 2025), who find random pruning with a
 teacher at least as good as clever selections without one, and a teacher much larger than the student harmful at small
 keeps. The soft targets and T^2 are those of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
-
-A teacher inside the Trainer: its logits of every training row, taken once, and the loss that follows them.
-
-What a teacher says of the training rows, kept in a folder for the runs that would ask it the same.
-
-An entry (`datadiet.store.cache`) has of every head the logits, one row per decision, as `save_soft_labels` writes them,
-and how many decisions each example has.
 """
 
 from __future__ import annotations
@@ -30,7 +26,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from datadiet import __version__
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, forward_pass
@@ -66,12 +61,12 @@ def distillation_weight(keep: float) -> float:
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """What the student still misses of its teacher: `T^2 KL(softmax(t / T) || softmax(z / T))`, differentiable.
+    """The divergence of the student from its teacher: `T^2 KL(softmax(t / T) || softmax(z / T))`, differentiable.
 
     Args:
         logits: Of the student, `(batch, classes)`, any float dtype; computed in float32.
         teacher_logits: `(batch, classes)`, any float dtype, no gradient.
-        temperature: T, above 0; the factor T^2 keeps the size of the gradients whatever it is.
+        temperature: T, above 0; the factor T^2 keeps the size of the gradients at any T.
 
     Returns:
         float32 `(batch,)`, at least 0 but for rounding.
@@ -140,7 +135,7 @@ def save_soft_labels(path: Path, ids: Sequence[str], logits: NDArray[np.floating
     wide = np.asarray(logits, np.float32)
     if wide.ndim != 2:
         raise ArgumentError(f"soft labels need logits (n, classes), got shape {wide.shape}.")
-    # near 0 float16 is finest, and the classes that matter lie there; what is 65,000 below has no mass at all
+    # float16 is finest near 0, where the likely classes lie; a logit 65,000 below the largest has no mass
     shifted = np.maximum(wide - wide.max(1, keepdims=True), -6e4) if wide.size else wide
     save_values(path, ids, shifted.astype(np.float16), what=SOFT_LABELS, fingerprint=fingerprint)
 
@@ -153,8 +148,8 @@ def load_soft_labels(
     Args:
         path: Written by `save_soft_labels`.
         ids: Some or all of those in the file.
-        classes: How many there must be.
-        fingerprint: Of the data they must belong to; None does not ask.
+        classes: The expected number of classes; None accepts any.
+        fingerprint: Of the data; None accepts any.
 
     Returns:
         float16 `(n, classes)`; compute with them in float32.
@@ -162,15 +157,15 @@ def load_soft_labels(
     Raises:
         DataError: If the file is missing, of other data, lacks ids or has another number of classes.
     """
-    found = load_values(path, ids, what=SOFT_LABELS, fingerprint=fingerprint)
-    if classes is not None and found.shape[1] != classes:
-        raise DataError(f"{path.name} has {found.shape[1]} classes, {classes} are needed.")
-    return found.astype(np.float16, copy=False)
+    logits = load_values(path, ids, what=SOFT_LABELS, fingerprint=fingerprint)
+    if classes is not None and logits.shape[1] != classes:
+        raise DataError(f"{path.name} has {logits.shape[1]} classes, {classes} are needed.")
+    return logits.astype(np.float16, copy=False)
 
 
 @dataclass(frozen=True)
 class HeadLogits:
-    """What a teacher says at one head, decision after decision.
+    """A teacher's logits at one head, decision after decision.
 
     Attributes:
         logits: float16 `(decisions, classes)`, shifted so that the largest is 0, which softmax does not see.
@@ -188,13 +183,13 @@ class HeadLogits:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher's logits of the whole training set, and how far they count.
+    """A teacher's logits of the whole training set, and their share of the loss.
 
     Attributes:
         heads: By the name of the head in the signals.
         temperature: Softens both sides, above 0.
         weight: Share of the loss, in [0, 1]; None rises as the kept share falls (`distillation_weight`).
-        seconds: What training the teacher has cost, where it is known; not part of a run's own costs.
+        seconds: Of training the teacher, where they are known; not part of a run's own costs.
     """
 
     heads: Mapping[str, HeadLogits]
@@ -203,13 +198,13 @@ class Teacher:
     seconds: float | None = None
 
     def share(self, keep: float) -> float:
-        """The teacher's part of the loss where so much is kept."""
+        """The teacher's share of the loss at this kept share."""
         return distillation_weight(keep) if self.weight is None else self.weight
 
     def loss(
         self, logits: Mapping[str, Tensor], signals: Signals, rows: Tensor, head_weights: Mapping[str, float]
     ) -> Tensor:
-        """What the student misses of the teacher: a mean over the examples, summed over an example's decisions.
+        """The divergence of the student from the teacher: a mean over examples of the sum over their decisions.
 
         Args:
             logits: Of the student's heads, with their gradient.
@@ -225,9 +220,9 @@ class Teacher:
             if name not in self.heads or name not in logits:
                 raise ArgumentError(f"the teacher cannot teach the head {name!r}; it has {', '.join(self.heads)}.")
             student = _decisions(logits[name], head)
-            said = self.heads[name].of_rows(rows.cpu().numpy()).to(student.device)
-            missed = distillation_loss(student, said, self.temperature).sum() / len(rows)
-            total = total + head_weights.get(name, 1.0) * missed
+            teacher = self.heads[name].of_rows(rows.cpu().numpy()).to(student.device)
+            divergence = distillation_loss(student, teacher, self.temperature).sum() / len(rows)
+            total = total + head_weights.get(name, 1.0) * divergence
         return total
 
 
@@ -243,7 +238,7 @@ def teacher_of(
     ledger: Ledger | None = None,
     **how: Any,
 ) -> Teacher:
-    """Ask a teacher about every training row, once.
+    """The logits of a teacher for every training row, by one pass.
 
     Args:
         model: The teacher, with the same classes as the student.
@@ -256,7 +251,7 @@ def teacher_of(
     Raises:
         ArgumentError: If the rows have no class labels.
     """
-    said: dict[str, dict[int, NDArray[np.float16]]] = {}
+    logits: dict[str, dict[int, NDArray[np.float16]]] = {}
     for rows, outputs, batch in forward_pass(model, dataset, collate, ledger=ledger, **how):
         for name, head in signals(outputs, batch).heads.items():
             if head.labels.is_floating_point():
@@ -265,8 +260,8 @@ def teacher_of(
             shifted = (split - split.amax(-1, keepdim=True)).clamp_min(-6e4).cpu().numpy().astype(np.float16)
             ends = np.cumsum(_counts(head, len(rows)))
             parts = np.split(shifted, ends[:-1])
-            said.setdefault(name, {}).update(zip(rows.tolist(), parts, strict=True))
-    return Teacher({name: _joined(parts) for name, parts in said.items()}, temperature, weight, seconds)
+            logits.setdefault(name, {}).update(zip(rows.tolist(), parts, strict=True))
+    return Teacher({name: _joined(parts) for name, parts in logits.items()}, temperature, weight, seconds)
 
 
 def _decisions(logits: Tensor, head: HeadSignals) -> Tensor:
@@ -290,7 +285,7 @@ KIND, DECISIONS = "teacher", "decisions"
 
 @dataclass(frozen=True)
 class Answers:
-    """A teacher's logits, and what asking for them took.
+    """A teacher's logits, and the cost of computing them.
 
     Attributes:
         heads: By the name of the head.
@@ -305,15 +300,15 @@ class Answers:
 
 
 def origin_of(model: Path, data: str, task: Sequence[object], how: Json) -> Json:
-    """Everything that the answers follow from.
+    """Everything that determines the answers, as plain values.
 
     Args:
-        model: The teacher's files, which are known by their content.
+        model: Folder of the teacher, identified by the content of its files.
         data: Fingerprint of the data.
         task: Its name and classes.
-        how: Plain values: how the rows are read and the pass is made.
+        how: Plain values: tokenisation and settings of the pass.
     """
-    versions = {"datadiet": __version__, **{name: version(name) for name in ("torch", "transformers")}}
+    versions = {name: version(name) for name in ("datadiet", "torch", "transformers")}
     return {"versions": versions, "data": data, "task": list(task), "model": checksum(model), **how}
 
 
@@ -327,7 +322,7 @@ def checksum(model: Path) -> str:
 
 
 def read_answers(folder: Path, origin: Json, ids: Sequence[str]) -> Answers | None:
-    """The answers of an entry, in the order of the ids; None where they are to be asked for."""
+    """The answers of an entry, in the order of the ids; None where they have to be computed."""
     place = place_of(folder, origin, KIND)
     about = read_about(place, origin)
     if about is None:
@@ -347,7 +342,7 @@ def _read_head(place: Path, name: str, ids: Sequence[str], fingerprint: str) -> 
 
 
 def keep_answers(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> None:
-    """Keep what a teacher said of the rows with these ids.
+    """Write a teacher's answers for the rows with these ids.
 
     Raises:
         OSError: If the folder cannot be written to.
@@ -371,13 +366,13 @@ def keep_answers(folder: Path, origin: Json, ids: Sequence[str], answers: Answer
 
 
 def kept(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> str | None:
-    """Keep them if that is possible; a sentence on why it was not, else None."""
+    """Write the answers if that is possible; returns the reason where it is not, else None."""
     try:
         keep_answers(folder, origin, ids, answers)
     except OSError as error:  # a full disk, a folder that may not be written to
-        return f"what the teacher says could not be kept in {folder}: {error.strerror or error}."
+        return f"the teacher's logits could not be kept in {folder}: {error.strerror or error}."
     except ArgumentError as error:
-        return f"what the teacher says could not be kept: {error}"
+        return f"the teacher's logits could not be kept: {error}"
     return None
 
 

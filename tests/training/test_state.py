@@ -1,4 +1,4 @@
-"""One and two processes: the same plan, and values that agree."""
+"""The state of a run: its last checkpoint, and exchange between one and two processes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,19 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from accelerate import Accelerator
 
-from datadiet.training.state import exchange, share_of
+from datadiet.training.state import exchange, last_checkpoint, share_of
 from datadiet.types import Scores
+from toys import scores_of
 
-# Imports once, which takes longer than the training, and forks the processes of every job that it is sent: a line of
-# JSON with what each is told. It answers with their exit codes. The others of one that failed would wait for it.
+# Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
+# arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
 LAUNCHER = """
 import json, os, signal, sys, traceback
 from pathlib import Path
@@ -31,26 +34,26 @@ def run(environment, folder, diet, options, resume):
     os.environ.update(environment)
     trainer = toy_trainer(Path(folder), Diet(keep=0.5, refresh_every=1, **diet), **options)
     trainer.train(resume_from_checkpoint=resume)
-    told = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
+    result = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
         "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}
-    Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(told))
+    Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(result))
     torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
 
-def forked(told):
+def forked(job):
     process = os.fork()
     if process:
         return process
     signal.alarm(240)
-    os.dup2(2, 1)  # what the Trainer prints is no answer
+    os.dup2(2, 1)  # the Trainer prints, too
     try:
-        run(**told)
+        run(**job)
     except BaseException:
         traceback.print_exc()
         os._exit(1)
     os._exit(0)
 
 for line in sys.stdin:
-    running, codes = [forked(told) for told in json.loads(line)], []
+    running, codes = [forked(job) for job in json.loads(line)], []
     while len(codes) < len(running):
         process, status = os.wait()
         codes.append(os.waitstatus_to_exitcode(status))
@@ -67,7 +70,7 @@ class Launcher:
     def __init__(self, errors: Path) -> None:
         self._errors = errors
         code = LAUNCHER.format(tests=str(Path(__file__).parent.parent))
-        env = {**os.environ, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         with errors.open("w") as said:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", code], env=env, text=True, stderr=said,
@@ -76,11 +79,11 @@ class Launcher:
 
     def train(self, folder: Path, processes: int, batch: int, *, resume: Path | None = None, diet=None, **options):
         folder.mkdir(exist_ok=True)
-        told = {"folder": str(folder), "diet": diet or {}, "resume": None if resume is None else str(resume)}
-        told["options"] = {"per_device_train_batch_size": batch, **options}
+        job = {"folder": str(folder), "diet": diet or {}, "resume": None if resume is None else str(resume)}
+        job["options"] = {"per_device_train_batch_size": batch, **options}
         together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **together} for rank in range(processes)]
-        jobs = [{"environment": rank if processes > 1 else {}, **told} for rank in ranks]
+        jobs = [{"environment": rank if processes > 1 else {}, **job} for rank in ranks]
         self._process.stdin.write(json.dumps(jobs) + "\n")
         self._process.stdin.flush()
         answer = self._process.stdout.readline()
@@ -107,12 +110,6 @@ def free_port() -> int:
         return int(listening.getsockname()[1])
 
 
-def history_of(folder: Path):
-    from datadiet.store.tables import read_table
-
-    return read_table(folder / "scores").to_pandas()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "diet",
@@ -126,7 +123,7 @@ def test_two_processes_make_the_same_plan_as_one(tmp_path, launcher, diet):
     assert two[0]["steps"] == one["steps"] == 30
     assert two[0]["rate"] == one["rate"] == 0.0
     assert two[0]["forward"] + two[1]["forward"] == one["forward"]
-    ours, theirs = history_of(tmp_path / "two"), history_of(tmp_path / "one")
+    ours, theirs = scores_of(tmp_path / "two"), scores_of(tmp_path / "one")
     keys = ["epoch", "source", "row"]
     ours, theirs = ours.sort_values(keys), theirs.sort_values(keys)
     assert ours["row"].tolist() == theirs["row"].tolist()
@@ -142,6 +139,15 @@ def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path, launc
     assert resumed[0]["steps"] == whole[0]["steps"]
 
 
+def test_the_last_checkpoint_is_the_complete_one_with_the_largest_number(tmp_path):
+    assert last_checkpoint(tmp_path / "checkpoints") is None
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-best", "checkpoint-100.part", "checkpoint-11"):
+        (tmp_path / name).mkdir()
+        if name != "checkpoint-11":  # half-written
+            (tmp_path / name / "diet_state.json").touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
 class Ranks:
     """Stands for the accelerator of rank 0, with what the other rank would send."""
 
@@ -151,8 +157,6 @@ class Ranks:
         self.other = other
 
     def gather(self, tensor):
-        import torch
-
         rows = torch.from_numpy(self.other.rows)
         if tensor.dtype == torch.int64 and tensor.numel() == 1:
             return torch.tensor([int(tensor[0]), len(rows)])
@@ -174,17 +178,13 @@ def test_exchange_keeps_each_row_once_and_large_rows_exact():
     assert merged.values["el2n"].tolist() == pytest.approx([0.2, 0.3, 0.7, 0.9])
 
 
+@pytest.mark.cpu
 def test_exchange_of_one_process_is_what_it_was():
     mine = scores([1], [0.5])
     assert exchange(mine, ("el2n",), Accelerator(cpu=True)) is mine
 
 
 def test_shares_cover_all_rows_once():
-    class Rank:
-        num_processes = 3
-
-        def __init__(self, index):
-            self.process_index = index
-
-    parts = [share_of(np.arange(10), Rank(index)) for index in range(3)]
+    ranks = [SimpleNamespace(num_processes=3, process_index=index) for index in range(3)]
+    parts = [share_of(np.arange(10), rank) for rank in ranks]
     assert sorted(np.concatenate(parts)) == list(range(10))
