@@ -1,4 +1,4 @@
-"""Floors and quotas over a ranking take the rows that the rules name, whatever values and groups have in common."""
+"""Places shared out among groups; selections over a ranking are those of a call per group."""
 
 from __future__ import annotations
 
@@ -10,15 +10,62 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
-from datadiet.selectors.groups import ranking
+from datadiet.selectors.groups import even_places, ranking, shared_places
 from datadiet.selectors.quotas import balanced, partly_balanced, quota, with_floor
 from datadiet.selectors.ranked import easiest, hardest, window
 from datadiet.types import Selection
 
 Select = Callable[..., Selection]
+
+
+@settings(deadline=None)
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 1.0, 3.0])), min_size=1, max_size=8),
+    share=st.floats(0, 1),
+)
+def test_shared_places_are_exact_and_in_proportion(groups: list[tuple[int, float]], share: float) -> None:
+    sizes, shares = (np.array(column) for column in zip(*groups, strict=True))
+    count = round(share * int(sizes.sum()))
+    places = shared_places(sizes, shares.astype(np.float64), count)
+    assert places.sum() == count
+    assert bool((places <= sizes).all() and (places >= 0).all())
+    cut = (places < sizes) & (shares > 0)
+    if cut.any():  # those not taken whole are in proportion, and those without a share got nothing
+        assert np.ptp(places[cut] / shares[cut]) <= 2 / shares[cut].min()
+        assert not places[(shares == 0)].any()
+
+
+def test_places_that_a_full_group_leaves_go_to_the_others() -> None:
+    assert shared_places(np.array([3, 100, 100]), np.array([5.0, 3.0, 2.0]), 53).tolist() == [3, 30, 20]
+    assert shared_places(np.array([3, 0, 50]), np.array([1.0, 1.0, 0.0]), 13).tolist() == [3, 0, 10]
+
+
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=10).filter(any),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_even_places_are_the_proportions_rounded(sizes: list[int], share: float, seed: int) -> None:
+    total = sum(sizes)
+    count = round(share * total)
+    places = even_places(np.array(sizes), count, seed=seed, epoch=0, stream=0)
+    assert places.sum() == count
+    exact = np.array(sizes) * count / total
+    assert bool((np.abs(places - exact) < 1 + 1e-9).all())
+    assert bool((places <= sizes).all())
+
+
+def test_even_places_are_right_on_average() -> None:
+    sizes = np.array([3, 1, 5, 2])
+    mean = np.mean([even_places(sizes, 4, seed=0, epoch=epoch, stream=0) for epoch in range(3000)], axis=0)
+    assert_allclose(mean, sizes * 4 / 11, atol=0.05)  # 5 standard errors
+
+
+# ---- a ranking
 
 
 @st.composite
@@ -54,8 +101,8 @@ def by_the_rules(key: Sequence[float], count: int, groups: Sequence[int], minimu
     while True:
         given = [row for group in at_floor for row in own[group]]
         chosen = [row for row in ranked if groups[row] not in at_floor][: count - len(given)]
-        held = [groups[row] for row in chosen]
-        short = {group for group in set(groups) - at_floor if held.count(group) < len(own[group])}
+        kept = [groups[row] for row in chosen]
+        short = {group for group in set(groups) - at_floor if kept.count(group) < len(own[group])}
         if not short:
             return sorted(given + chosen)
         at_floor |= short

@@ -252,9 +252,9 @@ def moderate(
         mask[_band(ranked, count - waiting)] = True
         return selection(mask)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1][ranked]
-    quotas = proportional(np.bincount(codes), count - waiting)
-    for code, quota in enumerate(quotas.tolist()):
-        mask[_band(ranked[codes == code], quota)] = True
+    places = proportional_places(np.bincount(codes), count - waiting)
+    for code, number in enumerate(places.tolist()):
+        mask[_band(ranked[codes == code], number)] = True
     return selection(mask)
 
 
@@ -263,7 +263,7 @@ def _band(ranked: Rows, count: int) -> Rows:
     return ranked[start : start + count]
 
 
-def proportional(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def proportional_places(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     """Places for each group in proportion to its size, at least one where there are enough places.
 
     Args:
@@ -274,7 +274,7 @@ def proportional(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
         int64 `(groups,)` that sum to `count`, none above its size; the largest remainders are rounded up.
 
     Example:
-        >>> proportional(np.array([9, 7, 4, 1]), 11)
+        >>> proportional_places(np.array([9, 7, 4, 1]), 11)
         array([5, 3, 2, 1])
     """
     one_each = (sizes > 0).astype(np.int64)

@@ -337,8 +337,7 @@ def _above_mean(values: Floats) -> Mask:
     scored = values[~new] if new.any() else values
     if not scored.size:
         return new
-    mean = scored.mean(dtype=np.float64)
-    above: Mask = values >= np.float64(min(mean, scored.max()))  # equal values: the mean may round above
+    above: Mask = values >= scored.mean(dtype=np.float64)  # in float32 the mean of equal values rounds above them
     return above
 
 
