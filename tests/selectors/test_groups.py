@@ -108,40 +108,36 @@ def by_the_rules(key: Sequence[float], count: int, groups: Sequence[int], minimu
         at_floor |= short
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    case=grouped_values(), minimum=st.integers(1, 6), share=st.floats(0, 1), select=st.sampled_from(["hard", "easy"])
-)
-def test_floors_by_the_rules(case: tuple[np.ndarray, np.ndarray], minimum: int, share: float, select: str) -> None:
-    values, groups = case
-    needed = int(np.minimum(np.unique(groups, return_counts=True)[1], minimum).sum())
-    count = needed + round(share * (values.size - needed))
-    key = values if select == "hard" else np.where(values == np.inf, np.inf, -values)
-    chosen = with_floor(partial(hardest if select == "hard" else easiest, tie_break="row"), minimum)(
-        values, count, seed=0, epoch=0, groups=groups
-    )
-    assert chosen.rows.tolist() == by_the_rules(key.tolist(), count, groups.tolist(), minimum)
-
-
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=120)
 @given(
     case=grouped_values(),
     share=st.floats(0, 1),
     minimum=st.integers(1, 6),
     balance=st.sampled_from([0.0, 0.5, 1.0]),
-    select=st.sampled_from([hardest, easiest, partial(hardest, tie_break="row")]),
+    hard=st.booleans(),
+    tie_break=st.sampled_from(["hash", "row"]),
     seed=st.integers(0, 2**40),
 )
-def test_a_ranking_takes_what_calls_group_by_group_take(
-    case: tuple[np.ndarray, np.ndarray], share: float, minimum: int, balance: float, select: Select, seed: int
+def test_a_ranking_takes_what_the_rules_and_calls_group_by_group_take(
+    case: tuple[np.ndarray, np.ndarray],
+    share: float,
+    minimum: int,
+    balance: float,
+    hard: bool,
+    tie_break: str,
+    seed: int,
 ) -> None:
+    select = partial(hardest if hard else easiest, tie_break=tie_break)
     values, groups = case
     sizes = np.unique(groups, return_counts=True)[1]
     needed = int(np.minimum(sizes, minimum).sum())
     options: dict[str, Any] = {"seed": seed, "epoch": 3, "groups": groups}
     count = needed + round(share * (values.size - needed))
-    same = with_floor(opaque(select), minimum)(values, count, **options).rows
-    assert_array_equal(with_floor(select, minimum)(values, count, **options).rows, same)
+    rows = with_floor(select, minimum)(values, count, **options).rows
+    assert_array_equal(rows, with_floor(opaque(select), minimum)(values, count, **options).rows)
+    if tie_break == "row":
+        key = values if hard else np.where(values == np.inf, np.inf, -values)
+        assert rows.tolist() == by_the_rules(key.tolist(), count, groups.tolist(), minimum)
     for by_group in (balanced, quota, partial(partly_balanced, balance=balance)):
         same = by_group(values, count, select=opaque(select), **options).rows
         assert_array_equal(by_group(values, count, select=select, **options).rows, same)

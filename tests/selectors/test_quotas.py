@@ -13,7 +13,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from numpy.testing import assert_array_equal
 
 from datadiet.errors import ArgumentError
 from datadiet.selectors.quotas import balanced, directed, drop_quota, partly_balanced, quota, with_floor
@@ -76,13 +75,27 @@ def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> Non
     assert share == 0.4 or abs(rare["drop_quota"] - count * 40 / 170) < 1
 
 
-def test_balanced_takes_the_best_of_each_class() -> None:
-    values, groups = np.arange(12.0), np.repeat([0, 1, 2], 4)
-    assert_array_equal(balanced(values, 6, seed=0, epoch=0, groups=groups).rows, [2, 3, 6, 7, 10, 11])
-    easy = balanced(values, 6, seed=0, epoch=0, groups=groups, select=easiest)
-    assert_array_equal(easy.rows, [0, 1, 4, 5, 8, 9])
-    below = balanced(values, 6, seed=0, epoch=0, groups=groups, offset=0.25)  # options of what selects inside
-    assert_array_equal(below.rows, [1, 2, 5, 6, 9, 10])
+HALVES = {"values": np.arange(100.0), "groups": np.repeat([0, 7], 50)}
+THIRDS = {"values": np.arange(12.0), "groups": np.repeat([0, 1, 2], 4)}
+TWO_SIGNS = {"values": np.tile(np.arange(50.0), 2), "groups": np.repeat(["positive", "negative"], 50)}
+
+
+@pytest.mark.parametrize(
+    ("select", "data", "rows"),
+    [
+        (balanced, THIRDS, [2, 3, 6, 7, 10, 11]),
+        (partial(balanced, select=easiest), THIRDS, [0, 1, 4, 5, 8, 9]),
+        (partial(balanced, offset=0.25), THIRDS, [1, 2, 5, 6, 9, 10]),  # an option of the selector inside
+        (partial(quota, shares={"0": 0.25, 7: 0.75}), HALVES, [*range(45, 50), *range(85, 100)]),
+        (partial(drop_quota, recalls={"0": 0.5, 7: 0.5}, select=hardest), HALVES, [*range(30, 50), *range(80, 100)]),
+        # shortcuts in easy positives and hard negatives: the others are kept
+        (partial(directed, directions={"positive": "hard", "negative": "easy"}), TWO_SIGNS, [*range(40, 60)]),
+        (partial(directed, default="easy"), TWO_SIGNS, [*range(10), *range(50, 60)]),
+    ],
+)
+def test_rows_inside_each_class(select: Select, data: dict[str, Any], rows: list[int]) -> None:
+    chosen = select(data["values"], len(rows), seed=0, epoch=0, groups=data["groups"])
+    assert chosen.rows.tolist() == rows
 
 
 @pytest.mark.parametrize(("balance", "first", "second"), [(0.0, 40, 0), (0.5, 30, 10), (1.0, 20, 20)])
@@ -92,19 +105,11 @@ def test_partly_balanced_between_the_score_and_the_proportions(balance: float, f
     assert np.bincount(groups[rows], minlength=2).tolist() == [first, second]
 
 
-def test_shares_by_class() -> None:
-    values, groups = np.arange(100.0), np.repeat([0, 7], 50)
-    rows = quota(values, 20, seed=0, epoch=0, groups=groups, shares={"0": 0.25, 7: 0.75}).rows
-    assert_array_equal(rows, [*range(45, 50), *range(85, 100)])
-
-
 def test_drop_quota_draws_at_random_inside_a_class_by_default() -> None:
     values, groups = np.arange(100.0), np.repeat(["a", "b"], 50)
     options: dict[str, Any] = {"groups": groups, "recalls": {"a": 0.5, "b": 0.5}}
     first, second = (drop_quota(values, 40, seed=0, epoch=epoch, **options).rows for epoch in (0, 1))
     assert np.intersect1d(first, second).size < 30
-    by_score = drop_quota(values, 40, seed=0, epoch=0, select=hardest, **options).rows
-    assert_array_equal(by_score, [*range(30, 50), *range(80, 100)])
 
 
 def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_floor_is_under_it() -> None:
@@ -114,16 +119,6 @@ def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_f
     assert np.count_nonzero(drop_quota(values, 70, seed=0, epoch=0, **options).rows < 50) == 20
     floored = with_floor(drop_quota, 5)(values, 40, seed=0, epoch=0, **options)
     assert np.count_nonzero(floored.rows < 50) == 5
-
-
-def test_directions_by_class() -> None:
-    """Shortcuts in easy positives and hard negatives: the others are what is wanted."""
-    values, groups = np.tile(np.arange(50.0), 2), np.repeat(["positive", "negative"], 50)
-    options = {"directions": {"positive": "hard", "negative": "easy"}}
-    rows = directed(values, 20, seed=0, epoch=0, groups=groups, **options).rows
-    assert_array_equal(rows, [*range(40, 50), *range(50, 60)])
-    rows = directed(values, 20, seed=0, epoch=0, groups=groups, default="easy").rows
-    assert_array_equal(rows, [*range(10), *range(50, 60)])
 
 
 # ---- floors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -152,24 +152,20 @@ def test_weighted_sums_are_right_on_average(count: int) -> None:
     assert max(gradients[infobatch(losses, count, seed=3, epoch=0).rows].sum(), 0) < 0.7 * gradients.sum()
 
 
-def test_the_hard_region_is_kept_and_the_easy_one_stands_for_itself() -> None:
-    values = np.concatenate([np.full(80, 0.01), np.full(20, 3.0)])
-    chosen = infobatch(values, 40, seed=0, epoch=0)
-    assert set(range(80, 100)) <= set(chosen.rows.tolist())
-    assert_array_equal(chosen.weights, np.where(chosen.rows >= 80, 1.0, 4.0))
-
-
-def test_more_rows_above_the_mean_than_places_raise_the_threshold() -> None:
-    values = np.arange(100.0)
-    chosen = infobatch(values, 20, seed=0, epoch=0)
-    sure = chosen.rows[weights_of(chosen) == 1]
-    assert_array_equal(sure, np.arange(85, 100))  # 15 of 20: a quarter of the places is left for the other 85
-    assert_allclose(weights_of(chosen)[:5], 17.0)
-
-
-def test_rows_that_tie_at_the_raised_threshold_share_the_draw() -> None:
-    chosen = infobatch(np.full(50, 0.1, np.float32), 20, seed=0, epoch=0)
-    assert_allclose(chosen.weights, 2.5)
+@pytest.mark.parametrize(
+    ("values", "count", "sure", "weight"),
+    [
+        (np.repeat([0.01, 3.0], [80, 20]), 40, range(80, 100), 4.0),  # the easy region represents itself
+        (np.arange(100.0), 20, range(85, 100), 17.0),  # raised: a quarter of the places is left for the other 85
+        (np.full(50, 0.1, np.float32), 20, [], 2.5),  # rows that tie at the raised threshold share the draw
+    ],
+)
+def test_rows_kept_for_sure_and_the_weight_of_the_others(
+    values: np.ndarray, count: int, sure: Sequence[int], weight: float
+) -> None:
+    chosen = infobatch(values, count, seed=0, epoch=0)
+    assert_array_equal(chosen.rows[chosen.weights == 1], sure)
+    assert_allclose(chosen.weights[chosen.weights != 1], weight)
 
 
 def test_new_rows_weigh_1_until_they_take_all_places() -> None:

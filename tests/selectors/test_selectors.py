@@ -135,9 +135,10 @@ def test_exactly_count_rows_ascending_and_the_same_every_time(
 
 
 @battery
-def test_a_count_of_all_rows_returns_all_rows(name: str) -> None:
+def test_all_rows_and_nothing_but_new_rows_are_no_special_cases(name: str) -> None:
     values = np.random.default_rng(0).random(30, dtype=np.float32)
     assert_array_equal(MEMBERS[name](values, 30, seed=1, epoch=2).rows, np.arange(30))
+    assert MEMBERS[name](np.full(20, np.inf), 10, seed=0, epoch=0).rows.size == 10
 
 
 @battery
@@ -177,11 +178,6 @@ def test_rows_never_scored_come_first(name: str) -> None:
     assert set(new) <= set(MEMBERS[name](values, 6, seed=0, epoch=0).rows.tolist())
     assert_array_equal(MEMBERS[name](values, 5, seed=0, epoch=0).rows, new)
     assert set(MEMBERS[name](values, 3, seed=0, epoch=0).rows.tolist()) < set(new)
-
-
-@battery
-def test_nothing_but_new_rows_is_no_special_case(name: str) -> None:
-    assert MEMBERS[name](np.full(20, np.inf), 10, seed=0, epoch=0).rows.size == 10
 
 
 @battery
