@@ -23,6 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.data.sources import hub_name
 from datadiet.errors import ArgumentError
+from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
@@ -343,7 +344,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
     stopped = len(trainer.epoch_results) if config.early_stopping else config.epochs
     tokens = int(run.lengths.sum())
     return {
-        "schema": layout.SCHEMA,
+        "schema": SCHEMA,
         "task": config.task,
         "data": {
             "name": data.name,

@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.diet import Diet, part
 from datadiet.errors import ArgumentError
+from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
@@ -363,7 +364,7 @@ class DietMixin(_Base):
         rows |= {"dev": len(dev)} if hasattr(dev, "__len__") and not isinstance(dev, dict) else {}
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
         return {
-            "schema": layout.SCHEMA,
+            "schema": SCHEMA,
             "task": None,
             "data": {"name": None, "fingerprint": getattr(self.train_dataset, "_fingerprint", None), "rows": rows},
             "model": Path(getattr(getattr(self.model, "config", None), "_name_or_path", "") or "").name or None,
