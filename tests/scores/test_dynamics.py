@@ -14,7 +14,10 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
 from datadiet.scores import dynamics
-from datadiet.scores.dynamics import DYNAMIC_SCORES, training_dynamics
+from datadiet.registry import load, names
+from datadiet.scores.dynamics import training_dynamics
+
+DYNAMIC_SCORES = {name: load("score", name).streaming for name in names("score", need="history")}
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "training_dynamics.json").read_text())
