@@ -11,7 +11,7 @@ from transformers import Trainer
 import datadiet as dd
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.noise.rankings import FILE, read_probabilities
+from datadiet.noise.probabilities import FILE, read_probabilities
 from datadiet.store.tables import read_table
 from datadiet.training.probe import Probe, class_names, first_class_head, probed_rows
 from datadiet.types import HeadSignals, Signals

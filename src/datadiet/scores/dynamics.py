@@ -266,6 +266,7 @@ def _rates(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) 
     loses="on noisy labels, whose confidence stays low",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
 @streaming(("gold_probability",), _mean, transform=_complement)
 def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -327,6 +328,7 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
     loses="with few rounds: nearly all values tie",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
 @streaming(("correct",), _mean, of_round=lambda correct: correct >= RIGHT, transform=_complement)
 def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -416,6 +418,7 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     loses="with hardest on noisy labels, which it is made to find: exclude the top, or drop it",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
 @streaming(("margin",), _mean)
 def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -445,6 +448,7 @@ def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
     cost="8 bytes per example; recorded by every run",
     loses="beyond 30 % dropped on SNLI (Anand et al. 2023)",
     needs=("history",),
+    traits=("suspects",),
 )
 @streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n**2 * (1 + hidden**2))
 def tracin_self_influence(
@@ -488,6 +492,7 @@ def tracin_self_influence(
     cost="8 bytes per example; recorded by every run",
     loses="as el2n, on noisy labels",
     needs=("history",),
+    traits=("suspects",),
 )
 @streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2))
 def grand_last_layer(

@@ -165,12 +165,13 @@ class Rounds:
 
     Attributes:
         columns: float32 `(rounds, n)` by name; nan where not seen.
-        epochs: The epoch of each round, int64 `(rounds,)`.
+        epochs, counts: The epoch of each round, and how many examples were seen in it; int64 `(rounds,)`.
         ids: The user's ids, `(n,)`; None for a row that was in no round.
     """
 
     columns: Mapping[str, NDArray[np.float32]]
     epochs: NDArray[np.int64]
+    counts: NDArray[np.int64]
     ids: Sequence[str | None]
 
 
@@ -204,7 +205,8 @@ def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: s
     ids = [
         key if there else None for key, there in zip(row_ids(folder, number).to_pylist(), seen.tolist(), strict=True)
     ]
-    return Rounds(tables, np.array([scores.epoch for scores in rounds], np.int64), ids)
+    epochs, counts = np.array([(scores.epoch, len(scores.rows)) for scores in rounds], np.int64).T
+    return Rounds(tables, epochs, counts, ids)
 
 
 def _scores_folder(path: str | Path) -> Path:
