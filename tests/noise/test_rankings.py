@@ -10,7 +10,6 @@ import pytest
 from datadiet import noise
 from datadiet.errors import ArgumentError, DataError, MissingExtraError
 from datadiet.noise.rankings import Ranking, from_runs, most_suspected, past_threshold, threshold_samples
-
 from datadiet.store.tables import ScoreStore
 from datadiet.types import Scores
 from toys import planted

@@ -27,12 +27,12 @@ def guard_of(aside=ASIDE, reviews=2) -> NoiseGuard:
     for place, row in enumerate(aside):
         suspicion[row], resting[row] = 0.95 - 0.05 * place, True
     looked = (
-        Review(1, 24, 0.12, 0.08, 0.19, 12, 0.12, 1.5, 0.75, aside=3, joined=3),
-        Review(2, 23, 0.153, 0.11, 0.21, 24, 0.155, 1.5, 0.75, aside=len(aside), joined=2, returned=1),
-        Review(3, 7, 0.153, aside=len(aside), note="7 rows were seen, 200 are needed"),
+        Review(1, 24, 0.12, 0.08, 0.19, 12, 0.12, 1.5, 0.75, excluded=3, joined=3),
+        Review(2, 23, 0.153, 0.11, 0.21, 24, 0.155, 1.5, 0.75, excluded=len(aside), joined=2, returned=1),
+        Review(3, 7, 0.153, excluded=len(aside), note="7 rows were seen, 200 are needed"),
     )
     confidence, judgements = np.full(ROWS, 0.9, np.float32), np.full(ROWS, 2, np.int16)
-    arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "aside": resting}
+    arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "excluded": resting}
     return NoiseGuard(looked[:reviews], arrays)
 
 
