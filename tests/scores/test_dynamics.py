@@ -13,15 +13,14 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
-from datadiet.scores import dynamics
 from datadiet.registry import load, names
+from datadiet.scores import dynamics
 from datadiet.scores.dynamics import training_dynamics
-
-DYNAMIC_SCORES = {name: load("score", name).streaming for name in names("score", need="history")}
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "training_dynamics.json").read_text())
 TRACIN = json.loads((FOLDER / "tracin.json").read_text())
+DYNAMIC_SCORES = {name: load("score", name).streaming for name in names("score", need="history")}
 every_score = pytest.mark.parametrize("name", list(DYNAMIC_SCORES))
 
 
@@ -39,10 +38,6 @@ def golden_columns() -> dict[str, np.ndarray]:
         "el2n": np.linalg.norm(p - onehot, axis=-1),
         "hidden_norm": np.zeros(p.shape[:2]),
     }
-
-
-def numbers(values: list[object]) -> np.ndarray:
-    return np.array([float(str(value)) for value in values])
 
 
 def some_rounds(rounds: int = 7, n: int = 40, missing: float = 0.3, seed: int = 0) -> dict[str, np.ndarray]:
@@ -84,7 +79,7 @@ def test_golden_aum_forgetting_and_el2n() -> None:
     found = training_dynamics(columns)
     assert_allclose(found.aum, GOLDEN["aum"], atol=1e-8)
     assert_allclose(-columns["margin"], GOLDEN["margin"], atol=1e-9)
-    assert_array_equal(found.forgetting, numbers(GOLDEN["forgetting_never_correct_inf"]))
+    assert_array_equal(found.forgetting, np.array(GOLDEN["forgetting_never_correct_inf"], float))
     assert_allclose(found.grand, GOLDEN["el2n_mean"], atol=1e-8)  # hidden norm 0 leaves the bias: EL2N itself
     assert found.times.tolist() == [6.0] * 12
 
@@ -245,7 +240,3 @@ def test_a_dynamic_score_says_what_it_lacks() -> None:
         DYNAMIC_SCORES["grand_last_layer"].read({"el2n": np.ones(2)})
     with pytest.raises(ArgumentError, match=r"needs margin, which is not finite for 2 of 2 examples \(a regression"):
         DYNAMIC_SCORES["aum"].read({"margin": np.full(2, np.nan)})
-
-
-def test_every_dynamic_score_is_a_function_of_the_same_name() -> None:
-    assert all(callable(getattr(dynamics, name)) for name in DYNAMIC_SCORES)

@@ -199,8 +199,8 @@ class NoiseGuard:
         updated, review = _judged(state, columns, fresh, returning, classes)
         enough = review.rate >= LEAST_RATE and review.low > LEAST_RATE / 2
         now = excluded(updated["suspicion"], groups) if enough else np.zeros(len(seen), bool)
-        changed = {"joined": int((now & ~before).sum()), "returned": int((before & ~now).sum())}
-        review = replace(review, epoch=epoch, excluded=int(now.sum()), **changed)
+        joined, returned = int((now & ~before).sum()), int((before & ~now).sum())
+        review = replace(review, epoch=epoch, excluded=int(now.sum()), joined=joined, returned=returned)
         return NoiseGuard((*self.reviews, review), {**updated, "excluded": now}), now
 
     # ---- its results

@@ -337,12 +337,13 @@ def ema(
         return new
 
     def value(state: State) -> Values:
-        average = np.where(np.isnan(state["mean"]), np.inf, state["mean"])
+        average: Values = np.where(np.isnan(state["mean"]), np.inf, state["mean"])
         if c == 0:
             return average
         spread = 1 - state["squares"]  # 0 while there is one value: no deviation yet
         variance = np.divide(state["variance"], spread, out=np.zeros_like(spread), where=spread > 0)
-        return average + np.float32(c) * (np.sqrt(variance) if deviation == "std" else variance)
+        average += np.float32(c) * (np.sqrt(variance) if deviation == "std" else variance)
+        return average
 
     return History(init, update, value)
 
