@@ -42,6 +42,19 @@ def reviewed(data, epochs=1):
     return guard, out
 
 
+@pytest.fixture(scope="module")
+def tenth():
+    """A tenth of the labels flipped: the data, the guard after its first review, and the excluded rows."""
+    data = planted(0.1)
+    return data, *reviewed(data)
+
+
+@pytest.fixture(scope="module")
+def two():
+    """The same of two classes, for a diet."""
+    return planted(0.1, classes=2)
+
+
 # ---- the estimate
 
 
@@ -77,31 +90,25 @@ def test_those_set_aside_are_the_flipped_ones(rate):
     assert out[data.flipped].mean() > 0.8
 
 
-def test_hard_examples_are_not_taken_for_noise():
-    """15 % of them contradict the model, all rightly labelled: classes that overlap."""
-    data = planted(0.0, apart=2.5)
-    assert (data.columns["margin"][1] > 0).mean() > 0.1
-    guard, out = reviewed(data, epochs=2)
+@pytest.mark.parametrize(("rate", "apart", "epochs"), [(0.0, 2.5, 2), (0.01, 4.0, 1)])
+def test_hard_examples_and_very_few_flips_are_not_taken_for_noise(rate, apart, epochs):
+    """Of overlapping classes 15 % contradict the model, all rightly labelled."""
+    data = planted(rate, apart=apart)
+    assert (data.columns["margin"][1] > 0).mean() > 0.1 or rate
+    guard, out = reviewed(data, epochs)
     assert guard.rate < LEAST_RATE
-    assert not out.any()
-
-
-def test_a_rate_that_cannot_be_told_from_none_sets_nothing_aside():
-    data = planted(0.01)
-    guard, out = reviewed(data)
-    assert 0 < guard.rate < LEAST_RATE
+    assert guard.rate > 0 or not rate
     assert not out.any()
 
 
 def test_the_interval_covers_what_was_planted_and_shrinks_with_rows():
-    small, large = (reviewed_rows(rows).reviews[0] for rows in (600, 6000))
+    def review(rows):
+        data = planted(0.1, rows=rows)
+        return NoiseGuard().review(data.epoch(1), np.ones(rows, bool), data.labels, epoch=1)[0].reviews[0]
+
+    small, large = review(600), review(6000)
     assert large.low <= 0.1 <= large.high
     assert large.high - large.low < small.high - small.low
-
-
-def reviewed_rows(rows):
-    data = planted(0.1, rows=rows)
-    return NoiseGuard().review(data.epoch(1), np.ones(rows, bool), data.labels, epoch=1)[0]
 
 
 # ---- the reviews
@@ -111,9 +118,8 @@ def late_in(data):
     return data.columns["moment"][0] > np.median(data.columns["moment"][0])
 
 
-def test_rows_at_rest_that_agree_in_a_pass_come_back():
-    data = planted(0.1)
-    guard, out = reviewed(data)
+def test_rows_at_rest_that_agree_in_a_pass_come_back(tenth):
+    data, guard, out = tenth
     rest = np.flatnonzero(out)
     columns = {**data.epoch(1), "moment": np.full(ROWS, np.nan, np.float32)}  # a pass has no moment
     columns["margin"] = columns["margin"].copy()
@@ -124,9 +130,8 @@ def test_rows_at_rest_that_agree_in_a_pass_come_back():
     assert later.reviews[-1].returned == 7
 
 
-def test_each_row_counts_once_at_its_first_sight_by_a_model_that_was_ready():
-    data = planted(0.1)
-    guard, _ = reviewed(data)
+def test_each_row_counts_once_at_its_first_sight_by_a_model_that_was_ready(tenth):
+    data, guard, _ = tenth
     late = late_in(data)
     assert np.array_equal(guard.arrays["counted"], late)
     guard, _ = guard.review(data.epoch(1), ALL, data.labels, epoch=2)
@@ -140,10 +145,9 @@ def test_each_row_counts_once_at_its_first_sight_by_a_model_that_was_ready():
 
 
 @pytest.mark.parametrize("hardest", [0.3, 0.9])
-def test_rows_chosen_by_their_values_are_no_sample(hardest):
+def test_rows_chosen_by_their_values_are_no_sample(tenth, hardest):
     """Among the hardest there are more wrong labels: they say nothing of the level."""
-    data = planted(0.1)
-    guard, _ = reviewed(data)
+    data, guard, _ = tenth
     chosen = data.columns["loss"][0] > np.quantile(data.columns["loss"][0], 1 - hardest)
     later, out = guard.review(data.epoch(1), chosen, data.labels, epoch=2)
     assert later.rate == guard.rate
@@ -152,9 +156,8 @@ def test_rows_chosen_by_their_values_are_no_sample(hardest):
     assert data.flipped[out].mean() > 0.8
 
 
-def test_a_pass_over_part_of_the_rows_seen_again_is_no_evidence():
-    data = planted(0.1)
-    guard, _ = reviewed(data)
+def test_a_pass_over_part_of_the_rows_seen_again_is_no_evidence(tenth):
+    data, guard, _ = tenth
     columns = {**data.epoch(1), "moment": np.where(np.arange(ROWS) % 2, data.epoch(1)["moment"], np.float32(np.nan))}
     later, _ = guard.review(columns, ALL & ~guard.arrays["excluded"], data.labels, epoch=2)
     assert later.reviews[-1].evidence == late_in(data).sum()
@@ -179,8 +182,8 @@ def test_a_pass_does_not_replace_what_training_saw():
     assert arrays["loss"][:3].tolist() == [2.0, 1.0, 5.0]
 
 
-def test_rows_seen_late_join_at_a_later_review():
-    data = planted(0.1)
+def test_rows_seen_late_join_at_a_later_review(tenth):
+    data = tenth[0]
     half = np.arange(ROWS) < ROWS // 2
     guard, out = NoiseGuard().review(data.epoch(0), half, data.labels, epoch=1)
     assert not out[~half].any()
@@ -190,9 +193,8 @@ def test_rows_seen_late_join_at_a_later_review():
     assert guard.rate == pytest.approx(0.1, abs=0.03)
 
 
-def test_too_few_rows_change_nothing_and_say_so():
-    data = planted(0.1)
-    guard, out = reviewed(data)
+def test_too_few_rows_change_nothing_and_say_so(tenth):
+    data, guard, out = tenth
     few = np.arange(ROWS) < LEAST_ROWS - 1
     later, same = guard.review(data.epoch(1), few & ~out, data.labels, epoch=2)
     assert np.array_equal(same, out)
@@ -207,18 +209,20 @@ def test_of_a_class_at_most_half_rests_and_the_most_suspected():
     assert np.flatnonzero(out).tolist() == [0, 1, 2, 6, 7]
 
 
-def test_the_same_dynamics_give_the_same_guard_and_inputs_stay_as_they_were():
-    data = planted(0.1)
+def test_the_same_dynamics_give_the_same_guard_and_inputs_stay_as_they_were(tenth):
+    data, one, out = tenth
     before = {name: values.copy() for name, values in data.epoch(0).items()}
-    (one, out), (two, again) = reviewed(data), reviewed(data)
-    assert one.reviews == two.reviews
-    assert np.array_equal(out, again)
+    again, rows = reviewed(data)
+    assert one.reviews == again.reviews
+    assert np.array_equal(out, rows)
     assert all(np.array_equal(values, data.epoch(0)[name]) for name, values in before.items())
 
 
 def test_state_survives_json():
     guard, out = reviewed(planted(0.1), epochs=2)
     arrays, numbers = guard.state()
+    assert {"aside", "heard"} < set(arrays)  # the names in checkpoints and noise.json, whatever the code calls them
+    assert "aside" in numbers["reviews"][0]
     back = NoiseGuard().restored(arrays, json.loads(json.dumps(numbers)))
     assert back.reviews == guard.reviews
     assert np.array_equal(back.arrays["excluded"], out)
@@ -229,9 +233,8 @@ def test_missing_columns_are_named():
         NoiseGuard().review({"loss": np.zeros(3, np.float32)}, np.ones(3, bool), np.zeros(3, np.int64), epoch=1)
 
 
-def test_the_summary_tells_rate_interval_and_whom():
-    data = planted(0.1)
-    guard, out = reviewed(data)
+def test_the_summary_tells_rate_interval_and_whom(tenth):
+    data, guard, out = tenth
     names = [f"class {label}" for label in data.labels]
     summary = guard.summary(names)
     assert summary["aside"] == out.sum() == sum(summary["aside_by_label"].values())
@@ -244,11 +247,6 @@ def test_the_summary_tells_rate_interval_and_whom():
     assert set(suspects["row"]) == set(np.flatnonzero(out))
     assert len(guard.reasons()) == len(suspects["row"])
     assert guard.reasons()[0].startswith("its label contradicts what the model is sure of (probability ")
-
-
-def test_before_any_review_there_is_nothing_to_tell():
-    assert NoiseGuard().summary() == {"rate": 0.0, "aside": 0, "reviews": []}
-    assert NoiseGuard().reasons() == []
 
 
 # ---- in a diet
@@ -281,8 +279,8 @@ def begun(data, **options):
     return diet
 
 
-def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not():
-    data = planted(0.1, classes=2)
+def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not(two):
+    data = two
     plain, guarded = (run(begun(data, offset=offset), data)[1].rows for offset in (0.0, "auto"))
     assert len(plain) == len(guarded) == 600
     assert data.flipped[plain].sum() > 180
@@ -295,16 +293,16 @@ def test_on_clean_data_the_guard_changes_nothing():
         assert np.array_equal(plain.rows, guarded.rows)
 
 
-def test_rows_at_rest_get_a_pass_and_no_others():
-    data = planted(0.1, classes=2)
+def test_rows_at_rest_get_a_pass_and_no_others(two):
+    data = two
     diet = begun(data, offset="auto")
     run(diet, data, epochs=2)
     assert np.array_equal(diet.rows_to_score(2), np.flatnonzero(diet.noise_monitor.excluded))
     assert len(diet.rows_to_score(2)) > 100
 
 
-def test_rows_at_rest_that_trained_all_the_same_need_no_pass():
-    data = planted(0.1, classes=2)
+def test_rows_at_rest_that_trained_all_the_same_need_no_pass(two):
+    data = two
     diet = begun(data, offset="auto", warmup_epochs=2)
     run(diet, data, epochs=2)  # reviewed after the first epoch; the second trains on everything
     assert diet.noise_monitor.excluded.any()
@@ -325,8 +323,8 @@ def test_where_too_few_are_left_the_least_suspected_train():
     assert set(suspects) - set(plan.rows) == set(suspects[:100])
 
 
-def test_a_resumed_guard_goes_on_as_the_uninterrupted_one():
-    data = planted(0.1, classes=2)
+def test_a_resumed_guard_goes_on_as_the_uninterrupted_one(two):
+    data = two
     whole = run(begun(data, offset="auto"), data)
     half = begun(data, offset="auto")
     run(half, data, epochs=2)
@@ -369,14 +367,10 @@ def begun_by_default(groups=GROUPS, **options):
 def test_hardest_is_guarded_where_each_example_has_one_class():
     assert begun_by_default().noise_monitor is not None
     assert begun_by_default().describe()["offset"] == "auto"
-    plain = begun_by_default(groups=None)
-    assert plain.noise_monitor is None
-    assert plain.describe()["offset"] == 0.0
-
-
-def test_one_diet_on_two_data_sets_goes_by_each():
     diet = begun_by_default(groups=None)
-    diet.begin(400, epochs=5, groups=GROUPS, write=False)
+    assert diet.noise_monitor is None
+    assert diet.describe()["offset"] == 0.0
+    diet.begin(400, epochs=5, groups=GROUPS, write=False)  # each data set decides
     assert diet.noise_monitor is not None
 
 
@@ -386,11 +380,6 @@ def test_one_diet_on_two_data_sets_goes_by_each():
 )
 def test_nothing_else_is_guarded_unasked(options):
     assert begun_by_default(**options).noise_monitor is None
-
-
-def test_a_guard_that_is_asked_for_needs_classes():
-    with pytest.raises(ArgumentError, match="offset='auto' needs the class of each example"):
-        begun_by_default(groups=None, offset="auto")
 
 
 @pytest.mark.parametrize(
@@ -405,9 +394,8 @@ def test_the_command_line_guards_by_the_task(task, offset):
 # ---- its files
 
 
-def test_suspects_are_written_with_ids_labels_and_reasons(tmp_path):
-    data = planted(0.1)
-    guard, out = NoiseGuard().review(data.epoch(0), ALL, data.labels, epoch=1)
+def test_suspects_are_written_with_ids_labels_and_reasons(tenth, tmp_path):
+    data, guard, out = tenth
     ids = [f"a{row}" for row in range(ROWS)]
     write_noise(tmp_path, guard, ids, [f"<b>{label}" for label in data.labels])
     table = pq.read_table(tmp_path / SUSPECTS).to_pandas()
@@ -423,7 +411,9 @@ def test_suspects_are_written_with_ids_labels_and_reasons(tmp_path):
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_a_run_without_suspects_says_so(tmp_path):
+def test_before_any_review_the_files_are_empty(tmp_path):
+    assert NoiseGuard().summary() == {"rate": 0.0, "aside": 0, "reviews": []}
+    assert NoiseGuard().reasons() == []
     write_noise(tmp_path, NoiseGuard(), ["a"], ["x"])
     assert pq.read_table(tmp_path / SUSPECTS).num_rows == 0
     assert json.loads((tmp_path / NOISE).read_text(encoding="utf-8"))["rate"] == 0
