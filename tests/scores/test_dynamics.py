@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 
 from datadiet.errors import ArgumentError
 from datadiet.registry import load, names
@@ -27,8 +28,7 @@ every_score = pytest.mark.parametrize("name", list(DYNAMIC_SCORES))
 def golden_columns() -> dict[str, np.ndarray]:
     """From the logits themselves; `margin` has our sign, and ties go to the first class."""
     logits, gold = np.array(GOLDEN["logits"], np.float64), np.array(GOLDEN["gold"])
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    p = powers / powers.sum(-1, keepdims=True)
+    p = softmax(logits, axis=-1)
     onehot = np.eye(3)[gold]
     others = np.where(onehot == 1, -np.inf, logits).max(-1)
     return {
@@ -85,12 +85,11 @@ def test_golden_aum_forgetting_and_el2n() -> None:
 
 
 def tracin_columns() -> tuple[np.ndarray, np.ndarray, list[float]]:
-    given = {name: np.array(TRACIN["inputs"][name]) for name in ("hidden", "weights", "biases", "labels")}
-    logits = given["hidden"] @ given["weights"] + given["biases"][:, None]
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    errors = powers / powers.sum(-1, keepdims=True) - np.eye(3)[given["labels"]]
-    norms = np.linalg.norm(errors, axis=-1), np.linalg.norm(given["hidden"], axis=-1)
-    return *norms, TRACIN["inputs"]["learning_rates"]
+    hidden, weights, biases, labels = (
+        np.array(TRACIN["inputs"][name]) for name in ("hidden", "weights", "biases", "labels")
+    )
+    errors = softmax(hidden @ weights + biases[:, None], axis=-1) - np.eye(3)[labels]
+    return np.linalg.norm(errors, axis=-1), np.linalg.norm(hidden, axis=-1), TRACIN["inputs"]["learning_rates"]
 
 
 def test_golden_self_influence() -> None:
@@ -119,18 +118,13 @@ def test_finite_where_seen_and_infinite_where_not_and_inputs_as_they_were(name: 
     before = {key: table.copy() for key, table in columns.items()}
     found = batch_form(name, columns)
     assert found.shape == (40,)
+    assert found.dtype == np.float64
     assert found[0] == np.inf
     assert np.isfinite(found[1:]).all()
-    assert_array_equal(found, batch_form(name, columns))
     for key, table in columns.items():
         assert_array_equal(table, before[key])
-
-
-@every_score
-def test_values_of_an_example_do_not_hang_on_its_place(name: str) -> None:
-    columns, order = some_rounds(), np.random.default_rng(1).permutation(40)
-    mixed = {key: table[:, order] for key, table in columns.items()}
-    assert_array_equal(batch_form(name, mixed), batch_form(name, columns)[order])
+    order = np.random.default_rng(1).permutation(40)  # an example's value does not depend on its place
+    assert_array_equal(batch_form(name, {key: table[:, order] for key, table in columns.items()}), found[order])
 
 
 @every_score

@@ -78,7 +78,6 @@ def test_golden_joint_loss(alpha: float) -> None:
 def test_joint_norm_is_the_norm_of_all_errors_end_to_end() -> None:
     signals = joint()
     intent, slots = signals.heads["intent"], signals.heads["slots"]
-    assert slots.mask is not None
     e_intent = intent.logits.softmax(-1) - torch.eye(4)[intent.labels]
     e_slots = slots.logits.softmax(-1) - torch.eye(5)[slots.labels.clamp_min(0)]
     e_slots = (e_slots * slots.mask.unsqueeze(-1)).flatten(1)  # (batch, positions * classes)

@@ -264,7 +264,7 @@ def iter_rounds(folder: Path, columns: Sequence[str]) -> Iterator[Scores]:
 
 
 def row_ids(folder: Path, rows: int) -> pa.Array:
-    """The user's ids in a score history, text `(rows,)`; null for a row that was never seen.
+    """The user's ids of the first `rows` rows, from a score history: text `(rows,)`, null for a row never seen.
 
     They stay in Arrow: a million Python strings take more memory than all scores. Parts are read until every row has
     its id.
@@ -275,8 +275,9 @@ def row_ids(folder: Path, rows: int) -> pa.Array:
     ids = pa.nulls(rows, pa.string())
     for file in iter_parts(folder):
         part = file.read(columns=["row", "id"])
-        place = np.full(rows, -1, np.int64)
-        place[part["row"].to_numpy()] = np.arange(part.num_rows)
+        row, place = part["row"].to_numpy(), np.full(rows, -1, np.int64)
+        inside = np.flatnonzero(row < rows)
+        place[row[inside]] = inside
         ids = pc.coalesce(ids, part["id"].combine_chunks().take(pa.array(place, mask=place < 0)))
         if not ids.null_count:
             break
