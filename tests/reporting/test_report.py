@@ -212,7 +212,7 @@ def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
     monkeypatch.setattr("datadiet.reporting.rows.MOST_SUSPECT", 5)
     monkeypatch.setattr("datadiet.reporting.rows.MOST_EXTREME", 2)
     monkeypatch.setattr("datadiet.reporting.plot.MOST_POINTS", 20)
-    monkeypatch.setattr("datadiet.reporting.plot.MOST_POINTS", 20)
+    monkeypatch.setattr("datadiet.reporting.run_page.MOST_POINTS", 20)
     dynamics = read_dynamics(run, read_result(run))
     chosen = candidates(dynamics)
     table = example_table(dynamics, chosen, (["long " * 100] * len(chosen.rows), ["a"] * len(chosen.rows)))

@@ -205,8 +205,8 @@ def cleanlab_inputs(
         DataError: If some example has no label or was never seen, or fewer than two classes occur; with the rows named.
 
     Example:
-        >>> known = np.float32([[0.9, 0.1], [0.6, 0.4]])
-        >>> content = ClassProbabilities(["a", "b"], np.array([0, 1]), known, np.ones(2, np.int32), ("yes", "no"))
+        >>> values = np.float32([[0.9, 0.1], [0.6, 0.4]])
+        >>> content = ClassProbabilities(["a", "b"], np.array([0, 1]), values, np.ones(2, np.int32), ("yes", "no"))
         >>> labels, pred_probs = cleanlab_inputs(content)
         >>> labels.tolist(), pred_probs.round(2).tolist()
         ([0, 1], [[0.9, 0.1], [0.6, 0.4]])

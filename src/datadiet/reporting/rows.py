@@ -266,18 +266,18 @@ def candidates(dynamics: Dynamics, *, seed: int = SEED) -> Candidates:
     orders = (-dynamics.hardness, dynamics.last, -dynamics.confidence)
     extremes = np.concatenate([_largest(values, MOST_EXTREME) for values in orders])
     extremes = np.setdiff1d(extremes, suspects)
-    rest = np.ones(len(dynamics), np.bool_)
-    rest[suspects] = rest[extremes] = False
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(rest))[:most]
+    others = np.ones(len(dynamics), np.bool_)
+    others[suspects] = others[extremes] = False
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(others))[:most]
     parts = (suspects, extremes, drawn)
     rule = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
     return Candidates(np.concatenate(parts)[:most], rule[:most])
 
 
 def _largest(values: Floats, count: int) -> Rows:
-    """The rows of the largest values that are known, largest first; of equal values the first rows."""
-    known = np.flatnonzero(~np.isnan(values))
-    return known[np.argsort(-values[known], kind="stable")[:count]]
+    """The rows of the largest values, largest first; of equal values the first rows."""
+    seen = np.flatnonzero(~np.isnan(values))
+    return seen[np.argsort(-values[seen], kind="stable")[:count]]
 
 
 def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], list[str]] | None:
@@ -360,10 +360,10 @@ def _ranks(hardness: Floats) -> Rows:
 
 def _within_budget(ids: Sequence[str], texts: Sequence[str], labels: Sequence[str]) -> int:
     """How many of the candidates fit, as they will stand in the page."""
-    left, known = MOST_BYTES, set()
+    left, named = MOST_BYTES, set()
     for count, (key, text, label) in enumerate(zip(ids, texts, labels, strict=True)):
-        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in known else _bytes(label))
-        known.add(label)
+        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in named else _bytes(label))
+        named.add(label)
         if left < 0:
             return count
     return len(ids)

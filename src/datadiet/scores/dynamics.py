@@ -210,7 +210,7 @@ def training_dynamics(
         burn_out: Use the first so many rounds only.
 
     Raises:
-        ArgumentError: If no column is known, shapes differ, a value is infinite, or `burn_out` is out of range.
+        ArgumentError: If there is no such column, shapes differ, a value is infinite, or `burn_out` is out of range.
 
     Example:
         >>> maps = training_dynamics({"gold_probability": [[0.2, 0.9], [0.8, 0.9]], "correct": [[0, 1], [1, 1]]})
@@ -230,17 +230,17 @@ def training_dynamics(
 
     average, wrong = 1 - quantity(confidence), quantity(correctness)
     tracin = quantity(tracin_self_influence, learning_rates=learning_rates)
-    known = {name: ~np.isnan(table[:burn_out]) for name, table in tables.items()}
-    rates = _rates(learning_rates, len(known["el2n"]), burn_out)[:, None]
+    seen = {name: ~np.isnan(table[:burn_out]) for name, table in tables.items()}
+    rates = _rates(learning_rates, len(seen["el2n"]), burn_out)[:, None]
     return Dynamics(
-        times=np.any(list(known.values()), axis=0).sum(0).astype(np.float64),
+        times=np.any(list(seen.values()), axis=0).sum(0).astype(np.float64),
         confidence=average,
         variability=quantity(variability),
-        correctness=np.rint(known["correct"].sum(0) * (1 - wrong)),
+        correctness=np.rint(seen["correct"].sum(0) * (1 - wrong)),
         threshold_closeness=quantity(threshold_closeness),
         forgetting=np.where(wrong == 1, np.inf, quantity(forgetting)),
         aum=-quantity(aum),
-        tracin=tracin * (rates * (known["el2n"] & known["hidden_norm"])).sum(0),
+        tracin=tracin * (rates * (seen["el2n"] & seen["hidden_norm"])).sum(0),
         grand=quantity(grand_last_layer),
     )
 
@@ -462,7 +462,7 @@ def tracin_self_influence(
 
     Args:
         el2n: `|| p - y ||`, `(rounds, n)`, nan where not seen.
-        hidden_norm: Norm of the input of the last linear layer, beside it; nan where not known.
+        hidden_norm: Norm of the input of the last linear layer, beside it; nan where unknown.
         learning_rates: `(rounds,)`, above 0; 1 by default.
         burn_out: See `confidence`.
 

@@ -54,7 +54,7 @@ class DynamicsTable:
         return len(self.dynamics)
 
     def to_pandas(self) -> pd.DataFrame:
-        """`id`, `row`, `label`, `times`, and the quantities; nan where not known, inf where never learned."""
+        """`id`, `row`, `label`, `times`, and the quantities; nan where unknown, inf where never learned."""
         import pandas as pd
 
         labels = [None] * len(self) if self.labels is None else list(self.labels)

@@ -103,15 +103,15 @@ def _encodings(table: pa.Table) -> dict[str, str]:
     """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
     import pyarrow.types as kinds
 
-    found = {}
+    encodings = {}
     for field in table.schema:
         if kinds.is_integer(field.type):
-            found[field.name] = "DELTA_BINARY_PACKED"
+            encodings[field.name] = "DELTA_BINARY_PACKED"
         elif kinds.is_floating(field.type):
-            found[field.name] = "BYTE_STREAM_SPLIT"
+            encodings[field.name] = "BYTE_STREAM_SPLIT"
         elif kinds.is_string(field.type):
-            found[field.name] = "DELTA_BYTE_ARRAY"
-    return found
+            encodings[field.name] = "DELTA_BYTE_ARRAY"
+    return encodings
 
 
 def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
@@ -119,12 +119,12 @@ def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
     import pyarrow.parquet as pq
 
     with _plain_memory():
-        rest = iter(pieces)
-        first = next(rest)
+        remaining = iter(pieces)
+        first = next(remaining)
         how = {"use_dictionary": False, "column_encoding": _encodings(first)}
         with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
             writer.write_table(first)
-            for piece in rest:
+            for piece in remaining:
                 writer.write_table(piece)
 
 
@@ -190,9 +190,9 @@ def text_array(keys: Iterable[object]) -> pa.Array:
     """Keys as an Arrow array of text, without a list of all of them."""
     import pyarrow as pa
 
-    rest = iter(keys)
+    remaining = iter(keys)
     pieces = [pa.array([], pa.string())]
-    while piece := [str(key) for key in islice(rest, SLICE_ROWS)]:
+    while piece := [str(key) for key in islice(remaining, SLICE_ROWS)]:
         pieces.append(pa.array(piece, pa.string()))
     return pa.concat_arrays(pieces)
 
