@@ -208,8 +208,11 @@ def proofs(kind: str) -> str:
         )
         rows.append([f"`{name}`", matches, _listed([proof.test for proof in own if proof.by == "planted"])])
     text = pipe_table(["method", "agrees with", "finds planted data"], rows)
-    files = batteries().get(kind)
-    return text if not files else f"{text}\n\nAll of them also pass the batteries of {_listed(sorted(files))}."
+    files = batteries().get(kind, {})
+    listed = [
+        f"`{file}`" + ("" if "" in which else f" ({' or '.join(sorted(which))})") for file, which in files.items()
+    ]
+    return f"{text}\n\nBatteries over the registry: {', '.join(listed)}." if listed else text
 
 
 def _listed(tests: Iterable[str]) -> str:
@@ -254,28 +257,29 @@ def _proof(mark: ast.Call, test: str) -> Proof:
     return Proof(test, kind, names, by)
 
 
-def batteries() -> dict[str, set[str]]:
-    """Test files with tests parametrised by all methods of a kind, by that kind."""
-    files: dict[str, set[str]] = defaultdict(set)
+def batteries() -> dict[str, dict[str, set[str]]]:
+    """Test files with tests parametrised from the registry, by kind, and which methods: `""` for all of the kind."""
+    files: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
     for file, tree in _test_files():
-        named: dict[str, set[str]] = {}  # module-level names that hold all methods of some kinds
+        named: dict[str, set[tuple[str, str]]] = {}  # module-level names that hold methods of the registry
         for node in tree.body:
             if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-                named[node.targets[0].id] = _kinds_in(node.value, named)
+                named[node.targets[0].id] = _members_in(node.value, named)
             elif isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                for kind in {kind for mark in node.decorator_list for kind in _kinds_in(mark, named)}:
-                    files[kind].add(file)
+                for kind, which in {member for mark in node.decorator_list for member in _members_in(mark, named)}:
+                    files[kind][file].add(which)
     return files
 
 
-def _kinds_in(tree: ast.AST, named: dict[str, set[str]]) -> set[str]:
-    kinds: set[str] = set()
+def _members_in(tree: ast.AST, named: dict[str, set[tuple[str, str]]]) -> set[tuple[str, str]]:
+    members: set[tuple[str, str]] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Name):
-            kinds |= named.get(node.id, set())
+            members |= named.get(node.id, set())
         elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in ("names", "methods"):
-            kinds |= {str(arg.value) for arg in node.args if isinstance(arg, ast.Constant)}
-    return kinds
+            which = ", ".join(f"{item.arg} `{ast.literal_eval(item.value)}`" for item in node.keywords)
+            members |= {(str(arg.value), which) for arg in node.args if isinstance(arg, ast.Constant)}
+    return members
 
 
 # ---- pages

@@ -54,9 +54,12 @@ battery = pytest.mark.parametrize("row", ROWS)
 def test_all(row): ...
 @pytest.mark.parametrize("x", [1])
 def test_other(x): ...
+@pytest.mark.parametrize("x", names("score", trait="forward"))
+def test_some(x): ...
 """
     monkeypatch.setattr(documents, "_test_files", lambda: (("test_made_up.py", documents.ast.parse(source)),))
-    assert documents.batteries() == {"select": {"test_made_up.py"}, "in_batch": {"test_made_up.py"}}
+    everything, some = {"test_made_up.py": {""}}, {"test_made_up.py": {"trait `forward`"}}
+    assert documents.batteries() == {"select": everything, "in_batch": everything, "score": some}
 
 
 def test_snippets_of_extending_run():
