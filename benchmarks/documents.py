@@ -20,7 +20,12 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import typer
+
 from benchmarks.report.markdown import wrapped
+from datadiet import registry
+from datadiet.cli import app
+from datadiet.config import OPTIONS, PANELS, flag_name
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/methods.md", "docs/cli.md", "docs/proofs.md")
@@ -50,8 +55,6 @@ def pipe_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 def methods_of(kind: str, need: str | None = None, without: str | None = None) -> str:
     """One row per method of a kind; `need` and `without` choose by what a method needs."""
-    from datadiet import registry
-
     chosen = [
         method
         for method in registry.methods(kind)
@@ -97,8 +100,6 @@ def measured(evidence: str | None) -> str:
 
 def score_needs() -> str:
     """Which scores need what, and which flags of `datadiet score` give it."""
-    from datadiet import registry
-
     by_needs: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for method in registry.methods("score"):
         by_needs[method.needs].append(f"`{method.name}`")
@@ -109,8 +110,6 @@ def score_needs() -> str:
 
 
 def tasks() -> str:
-    from datadiet import registry
-
     rows = (
         [f"`{task.name}`", task.formula, f"`{task.facts['metrics'][0]}`", ", ".join(task.facts["metrics"][1:])]
         for task in registry.methods("task")
@@ -125,8 +124,6 @@ def flags(command: str) -> str:
     """The flags of a command that are its own, or of `finetune` panel by panel."""
     if command == "finetune":
         return "\n\n".join(f"**{panel}**\n\n{_flag_table(rows)}" for panel, rows in _finetune_flags())
-    from datadiet.config import OPTIONS, flag_name
-
     parameters = _parameters(command)
     own = [item for item in parameters if item.name not in OPTIONS or command == "predict" or _overridden(item)]
     shared = [flag_name(item.name) for item in parameters if item not in own]
@@ -137,8 +134,6 @@ def flags(command: str) -> str:
 
 
 def _finetune_flags() -> Iterator[tuple[str, list[list[str]]]]:
-    from datadiet.config import PANELS
-
     parameters = _parameters("finetune")
     for panel in PANELS:
         yield panel, [_row(item) for item in parameters if getattr(item, "rich_help_panel", None) == panel]
@@ -153,24 +148,17 @@ def _flag_table(rows: list[list[str]]) -> str:
 @cache
 def _parameters(command: str) -> list[Any]:
     """The visible options of a command, as click has them."""
-    import typer
-
-    from datadiet.cli import app
-
     group: Any = typer.main.get_command(app)
     shown = [item for item in group.commands[command].params if not getattr(item, "hidden", False)]
     return [item for item in shown if item.param_type_name == "option" and item.name not in NO_FLAGS]
 
 
 def _overridden(item: Any) -> bool:
-    from datadiet.config import OPTIONS
-
+    """Whether a command gives a flag of `finetune` a help, and so a meaning, of its own."""
     return item.help is not None and OPTIONS[item.name].help.split(".")[0] not in item.help.replace("\\", "")
 
 
 def _row(item: Any) -> list[str]:
-    from datadiet.config import OPTIONS
-
     option = OPTIONS.get(item.name)
     switch = bool(getattr(item, "is_flag", False))
     default = "off" if switch else "" if item.default is None or callable(item.default) else f"`{item.default}`"
@@ -195,8 +183,6 @@ class Proof(NamedTuple):
 
 def proofs(kind: str) -> str:
     """Which tests prove each method of a kind, and the batteries that all of them pass."""
-    from datadiet import registry
-
     collected = [proof for proof in marked_tests() if proof.kind == kind]
     rows = []
     for name in registry.names(kind):
@@ -244,8 +230,6 @@ def marked_tests() -> list[Proof]:
 
 
 def _proof(mark: ast.Call, test: str) -> Proof:
-    from datadiet import registry
-
     names = tuple(ast.literal_eval(name) for name in mark.args)
     given = {str(item.arg): ast.literal_eval(item.value) for item in mark.keywords}
     kinds = [kind for kind in registry.KINDS if all(registry.find(kind, name) for name in names)]
