@@ -420,11 +420,6 @@ def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequen
     return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), told)
 
 
-# options of a config that say what its data are: configs that share them see the same
-READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
-READING += ("label_separator", *(f"{field.name}_column" for field in fields(Columns)))
-
-
 def columns_of(config: FinetuneConfig) -> Columns:
     """The columns that the config names."""
     return Columns(**{field.name: getattr(config, f"{field.name}_column") for field in fields(Columns)})
