@@ -277,7 +277,8 @@ def score_file(home: Path, data: str, task: str, **reading: Any) -> Path:
     file = made_up({"el2n": values, "aum": -values}, labels, task)
     made = {"el2n": {"model": "tiny", "epochs": 2}}
     of_data = {"ids": train.ids, "fingerprint": loaded.fingerprint, "data": loaded.name}
-    write_scores(home / "scores.parquet", replace(file, made_with=made, read_with=read_with, **of_data))
+    file = replace(file, made_with=made, read_with=read_with, **of_data)
+    write_scores(home / "scores.parquet", file, force=True)
     return home / "scores.parquet"
 
 

@@ -412,8 +412,8 @@ def _labels(
     if (without and labels == "optional") or (nothing_at_all and labels == "complete"):
         return None
     if nothing_at_all and len(problems.found) == before:
-        told = "all labels are missing or -1"
-        problems.add(f"{table.place}: {told}; add labels to train and dev, or remove the file if it is not needed.")
+        what = f"all labels in the column {column!r} are missing or -1"
+        problems.add(f"{table.place}: {what}; add labels to train and dev, or remove the file if it is not needed.")
     elif without and not nothing_at_all:
         _report_unlabelled(table, column, task, without, problems)
     return tuple(found)
@@ -423,7 +423,11 @@ def _report_unlabelled(table: Table, column: str, task: str, without: Sequence[i
     values = table.columns[column]
     # values of a wrong kind have been reported already; what is left is empty, -1, or in a class label NaN
     unset = is_blank if task == "regression" else _is_unset
-    missing = [(row, f"the label is missing (found {values[row]!r})") for row in without if unset(values[row])]
+    missing = [
+        (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
+        for row in without
+        if unset(values[row])
+    ]
     if missing:
         hint = (
             "" if task == "regression" else " (-1 means no label; a class of that name needs another, e.g. 'negative')"
