@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @both
-def test_the_page_the_card_and_the_plans(runs: dict[str, Path], kind: str) -> None:
+def test_the_page_the_card_and_the_plans(runs, kind):
     page = report(runs[kind]).read_text(encoding="utf-8")
     for words in ("Worst class", "Quality by class", "span f1" if kind == "token-classification" else "micro f1"):
         assert words in page
@@ -45,7 +45,7 @@ def test_the_page_the_card_and_the_plans(runs: dict[str, Path], kind: str) -> No
     assert np.isfinite(scores[["el2n", "gold_probability", "margin", "loss", "correct"]]).all(axis=None)
 
 
-def test_recalls_by_label_and_by_type_of_span() -> None:
+def test_recalls_by_label_and_by_type_of_span():
     several = pd.DataFrame({"gold": [["a", "b"], ["b"], []], "predicted": [["a"], ["b"], ["a"]]})
     assert recalls(several) == ({"a": 1.0, "b": 0.5}, {"a": 1, "b": 2})
     tags = {"gold_slots": [["B-x", "I-x", "B-y"], ["B-x"]], "predicted_slots": [["B-x", "O", "B-y"], ["B-x"]]}
@@ -55,7 +55,7 @@ def test_recalls_by_label_and_by_type_of_span() -> None:
     )
 
 
-def test_a_page_without_spans(tmp_path: Path) -> None:
+def test_a_page_without_spans(tmp_path):
     config = toy_config(tmp_path, "token-classification", epochs=2)
     for split in ("dev", "test"):
         rewrite(Path(config.data), split, lambda row: {**row, "ner_tags": ["O"] * len(row["tokens"])})
@@ -65,9 +65,7 @@ def test_a_page_without_spans(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".parquet"])
 @both
-def test_a_labelled_file_gives_lines_and_the_metrics_of_the_run(
-    runs: dict[str, Path], kind: str, suffix: str, tmp_path: Path
-) -> None:
+def test_a_labelled_file_gives_lines_and_the_metrics_of_the_run(runs, kind, suffix, tmp_path):
     data = str(runs[kind].parent / f"toy-{kind}" / "test.jsonl")
     output = tmp_path / f"out{suffix}"
     predicted = predict(PredictConfig(model=runs[kind], data=data, output=str(output), precision="fp32"))
@@ -85,7 +83,7 @@ def test_a_labelled_file_gives_lines_and_the_metrics_of_the_run(
         assert [row[name] for row in rows] == [sign.join(line[name]) for line in predicted.lines]
 
 
-def test_one_text(runs: dict[str, Path]) -> None:
+def test_one_text(runs):
     tagger = runs["token-classification"]
     (line,) = predict(PredictConfig(model=tagger, text="play adele")).lines
     assert line["tokens"] == ["play", "adele"]
@@ -98,7 +96,7 @@ def test_one_text(runs: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("combine", ["mean", "sum"])
-def test_words_combine_to_sentences(tmp_path: Path, combine: str) -> None:
+def test_words_combine_to_sentences(tmp_path, combine):
     finetune(toy_config(tmp_path, "token-classification", epochs=2, combine=combine))
     assert (scores_of(tmp_path / "run")["el2n"].max() <= np.sqrt(2)) == (combine == "mean")
 
@@ -107,12 +105,12 @@ def test_words_combine_to_sentences(tmp_path: Path, combine: str) -> None:
     "options", [{"class_weights": "balanced"}, {"label_smoothing": 0.1}, {"gradient_accumulation": 2}]
 )
 @both
-def test_training_options_of_all_tasks_hold_here(tmp_path: Path, kind: str, options: dict) -> None:
+def test_training_options_of_all_tasks_hold_here(tmp_path, kind, options):
     result = finetune(toy_config(tmp_path, kind, epochs=2, **options))
     assert all(np.isfinite(line["train_loss"]) for line in result["epochs"])
 
 
-def test_a_floor_keeps_rare_sets_of_labels(tmp_path: Path) -> None:
+def test_a_floor_keeps_rare_sets_of_labels(tmp_path):
     config = toy_config(tmp_path, "multi-label", epochs=4, keep=0.5, floor=1, refresh_every=1)
     rare = ["amber", "birch"]
     rewrite(Path(config.data), "train", lambda row: {**row, "labels": rare if row["id"].endswith("-7") else []})
@@ -135,13 +133,13 @@ def test_a_floor_keeps_rare_sets_of_labels(tmp_path: Path) -> None:
         ("token-classification", {"label_column": "x"}, "--label-column has no effect for the task"),
     ],
 )
-def test_options_that_make_no_sense_are_refused(tmp_path: Path, task: str, options: dict, message: str) -> None:
+def test_options_that_make_no_sense_are_refused(tmp_path, task, options, message):
     with pytest.raises(ArgumentError, match=message):
         check_config(toy_config(tmp_path, task, **options))
 
 
 @both
-def test_hostile_names_stay_text(tmp_path: Path, kind: str) -> None:
+def test_hostile_names_stay_text(tmp_path, kind):
     evil = "</script><b>|*"
     config = toy_config(tmp_path, kind, epochs=2, label_separator=";" if kind == "multi-label" else "|")
     column = "labels" if kind == "multi-label" else "ner_tags"
@@ -158,7 +156,7 @@ def test_hostile_names_stay_text(tmp_path: Path, kind: str) -> None:
     assert "Worst class" in page
 
 
-def test_a_run_on_bad_data_writes_nothing(tmp_path: Path) -> None:
+def test_a_run_on_bad_data_writes_nothing(tmp_path):
     config = toy_config(tmp_path, "token-classification")
     rewrite(Path(config.data), "train", lambda row: {**row, "ner_tags": row["ner_tags"][1:]})
     with pytest.raises(DataError, match=r"train\.jsonl, line 1: .* tokens but .* tags; give every token one tag"):

@@ -76,9 +76,7 @@ def predicted(model: Path, **options: Any) -> Predicted:
         ("intent-slot", "intent-slot", "exact_match"),
     ],
 )
-def test_a_labelled_folder_gives_lines_and_metrics(
-    models: dict[str, Path], tmp_path: Path, task: str, toy: str, metric: str
-) -> None:
+def test_a_labelled_folder_gives_lines_and_metrics(models, tmp_path, task, toy, metric):
     data = write_toy_folder(tmp_path, toy, 40)
     result = predicted(models[task], data=data)
     assert len(result.lines) == 10
@@ -89,7 +87,7 @@ def test_a_labelled_folder_gives_lines_and_metrics(
     assert ("probability" in result.lines[0]) == (task != "regression")
 
 
-def test_one_text_is_predicted_as_in_a_file(models: dict[str, Path], tmp_path: Path) -> None:
+def test_one_text_is_predicted_as_in_a_file(models, tmp_path):
     texts = ["play the miles davis", "weather in lima on friday"]
     (tmp_path / "new.jsonl").write_text(as_jsonl([{"text": text} for text in texts]), encoding="utf-8")
     from_file = predicted(models["intent-slot"], data=tmp_path / "new.jsonl")
@@ -100,20 +98,20 @@ def test_one_text_is_predicted_as_in_a_file(models: dict[str, Path], tmp_path: P
     assert line["probability"] == pytest.approx(from_file.lines[1]["probability"], abs=1e-5)
 
 
-def test_a_pair_of_texts(models: dict[str, Path]) -> None:
+def test_a_pair_of_texts(models):
     (line,) = predicted(models["regression"], text="the amber", text_pair="a birch").lines
     assert line | {"predicted": 0} == {"id": "0", "text": "the amber", "text_pair": "a birch", "predicted": 0}
     with pytest.raises(ArgumentError, match="--text-pair has no effect with an intent-slot model"):
         predicted(models["intent-slot"], text="a", text_pair="b")
 
 
-def test_columns_can_be_named(models: dict[str, Path], tmp_path: Path) -> None:
+def test_columns_can_be_named(models, tmp_path):
     (tmp_path / "new.csv").write_text("body,key\nthe amber,k1\n")
     named = {"text": "body", "id": "key"}
     assert predicted(models["classification"], data=tmp_path / "new.csv", columns=named).lines[0]["id"] == "k1"
 
 
-def test_a_run_folder_stands_for_its_model(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_run_folder_stands_for_its_model(models, tmp_path):
     (tmp_path / "model").symlink_to(models["classification"])
     assert saved_model(tmp_path) == tmp_path / "model"
     assert saved_model(models["classification"]) == models["classification"]
@@ -122,13 +120,13 @@ def test_a_run_folder_stands_for_its_model(models: dict[str, Path], tmp_path: Pa
 @pytest.mark.parametrize(
     ("config", "length"), [("max_length: 17\n", 17), ("max_length: long\n", 128), ("[1]\n", 128), (None, 128)]
 )
-def test_the_length_is_the_runs_own(tmp_path: Path, config: str | None, length: int) -> None:
+def test_the_length_is_the_runs_own(tmp_path, config, length):
     if config is not None:
         (tmp_path / "config.yaml").write_text(config, encoding="utf-8")
     assert trained_max_length(tmp_path / "model") == length
 
 
-def test_progress_is_reported_now_and_then(models: dict[str, Path], tmp_path: Path) -> None:
+def test_progress_is_reported_now_and_then(models, tmp_path):
     heard, data = Heard(), str(write_toy_folder(tmp_path, "classification", 64))
     predict(PredictConfig(model=models["classification"], data=data, batch_size=1, max_length=16), heard)
     (report,) = [text for text in heard.phases if text.startswith("predicting")]
@@ -142,14 +140,14 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["predict", *map(str, arguments)], env={"COLUMNS": "120", "NO_COLOR": "1"})
 
 
-def test_lines_go_to_standard_output_and_the_rest_to_standard_error(models: dict[str, Path], tmp_path: Path) -> None:
+def test_lines_go_to_standard_output_and_the_rest_to_standard_error(models, tmp_path):
     done = call(write_toy_folder(tmp_path, "intent-slot", 40), "--model", models["intent-slot"])
     assert done.exit_code == 0, done.stderr
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 10
     assert "slot_f1" in done.stderr
 
 
-def test_a_file_and_json(models: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_and_json(models, tmp_path):
     output = tmp_path / "out.jsonl"
     data = write_toy_folder(tmp_path, "classification", 40)
     arguments = [data, "--model", models["classification"], "--output", output]
@@ -164,15 +162,13 @@ def test_a_file_and_json(models: dict[str, Path], tmp_path: Path) -> None:
     assert set(forced["metrics"]) >= {"accuracy", "nll"}
 
 
-def test_one_text_as_json(models: dict[str, Path]) -> None:
+def test_one_text_as_json(models):
     done = json.loads(call("--text", "play bach", "--model", models["intent-slot"], "--json").stdout)
     assert done["metrics"] is None
     assert done["predictions"][0]["tokens"] == ["play", "bach"]
 
 
-def test_one_text_on_a_terminal_is_for_reading(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_text_on_a_terminal_is_for_reading(capsys, monkeypatch):
     monkeypatch.setenv("TERM", "dumb")  # no styles
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     show_predictions(Predicted(LINES[:1], None), PredictConfig(text="x"), as_json=False)
@@ -183,7 +179,7 @@ def test_one_text_on_a_terminal_is_for_reading(
 # ---- lines and files ----
 
 
-def test_lines_have_only_the_parts_of_a_task() -> None:
+def test_lines_have_only_the_parts_of_a_task():
     examples = toy_intent_slot(1)
     joint = Prediction("play_music", 0.987654321, None, ("O",) * len(examples.tokens[0]))  # type: ignore[index]
     line = next(lines_of(examples, [joint]))
@@ -204,14 +200,14 @@ def read_back(path: Path) -> list[Line]:
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_files_read_back(tmp_path: Path, suffix: str) -> None:
+def test_files_read_back(tmp_path, suffix):
     path = tmp_path / "deep" / f"out{suffix}"
     write_predictions(LINES, path)
     assert read_back(path) == LINES
     assert [entry.name for entry in path.parent.iterdir()] == [path.name]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path):
     path = tmp_path / "out.jsonl"
     path.write_text("old", encoding="utf-8")
     with pytest.raises(TypeError, match="not JSON serializable"):
@@ -245,23 +241,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_refused_before_anything_is_loaded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any], message: str
-) -> None:
+def test_refused_before_anything_is_loaded(tmp_path, monkeypatch, change, message):
     monkeypatch.chdir(tmp_path)
     Path("old.csv").touch()
     with pytest.raises(ArgumentError, match=message):
         check_config(PredictConfig(**({"model": tmp_path, "data": "new.jsonl"} | change)))
 
 
-def test_good_options_pass(tmp_path: Path) -> None:
+def test_good_options_pass(tmp_path):
     (tmp_path / "old.csv").touch()
     check_config(PredictConfig(model=tmp_path, data="new.jsonl", output=str(tmp_path / "out.csv")))
     check_config(PredictConfig(model=tmp_path, data="new.jsonl", output=str(tmp_path / "old.csv"), force=True))
     check_config(PredictConfig(model=tmp_path, text="x"))
 
 
-def test_all_problems_at_once() -> None:
+def test_all_problems_at_once():
     with pytest.raises(ArgumentError, match="nothing to predict") as caught:
         check_config(PredictConfig(model=Path("nowhere"), precision="x", output="y.z"))
     assert len(caught.value.problems) == 4

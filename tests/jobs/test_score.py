@@ -78,7 +78,7 @@ def logits_of(folder: Path, home: Path) -> torch.Tensor:
 # ---- values, and passes that are shared ----
 
 
-def test_each_model_has_one_forward_pass_for_all_scores(home: Path) -> None:
+def test_each_model_has_one_forward_pass_for_all_scores(home):
     ledger = Ledger()
     file = scored(home, LOGITS, probabilities=True, ledger=ledger)
     assert ledger.examples_forward == N
@@ -89,7 +89,7 @@ def test_each_model_has_one_forward_pass_for_all_scores(home: Path) -> None:
     assert ledger.examples_forward == 3 * N
 
 
-def test_rows_that_a_model_cannot_tell_apart_are_passed_once(home: Path, tmp_path: Path) -> None:
+def test_rows_that_a_model_cannot_tell_apart_are_passed_once(home, tmp_path):
     """The same tokens and label; another label, or other letters, is another row."""
     data = write_toy_folder(tmp_path, TASK, N)
     rows = list(map(json.loads, (data / "train.jsonl").read_text().splitlines()))
@@ -109,7 +109,7 @@ def test_rows_that_a_model_cannot_tell_apart_are_passed_once(home: Path, tmp_pat
     assert ledger.examples_forward == N + 1
 
 
-def test_values_are_those_of_the_formulas(home: Path) -> None:
+def test_values_are_those_of_the_formulas(home):
     names = ["el2n", "reducible_loss", "irreducible_loss", "teacher_el2n"]
     file = scored(home, names, teacher=home / "holdout", holdout=home / "holdout", probabilities=True)
     ours, theirs = logits_of(home / "run" / "model", home), logits_of(home / "holdout" / "model", home)
@@ -123,7 +123,7 @@ def test_values_are_those_of_the_formulas(home: Path) -> None:
     assert_allclose(file.probabilities, ours.softmax(-1), atol=1e-5)
 
 
-def test_a_teacher_reads_with_its_own_tokenizer(home: Path, tmp_path: Path) -> None:
+def test_a_teacher_reads_with_its_own_tokenizer(home, tmp_path):
     """One with the same weights and another order of the vocabulary would see other words."""
     model: Any = load_saved(home / "run" / "model")
     order = torch.arange(model.config.vocab_size)
@@ -137,7 +137,7 @@ def test_a_teacher_reads_with_its_own_tokenizer(home: Path, tmp_path: Path) -> N
     assert_allclose(scored(home, ["teacher_el2n"], teacher=tmp_path).values["teacher_el2n"], np.zeros(N), atol=1e-5)
 
 
-def test_dynamics_are_those_of_the_run(home: Path) -> None:
+def test_dynamics_are_those_of_the_run(home):
     file = scored(home, ["aum", "forgetting", "confidence"])
     table = dynamics(home / "run").dynamics
     assert_allclose(file.values["aum"], -table.aum, atol=1e-5)
@@ -146,7 +146,7 @@ def test_dynamics_are_those_of_the_run(home: Path) -> None:
     assert list(scored(home, None).values) == ["el2n", *registry.names("score", need="history")]  # by default
 
 
-def test_checkpoints_texts_and_embeddings(home: Path) -> None:
+def test_checkpoints_texts_and_embeddings(home):
     names = ["vog", "self_influence", "tracin", "grand", "scdp", "length", "prototypes", "moderate"]
     file = scored(home, ",".join(names))
     assert list(file.values) == names
@@ -155,13 +155,13 @@ def test_checkpoints_texts_and_embeddings(home: Path) -> None:
     assert "model" not in file.made_with["scdp"]
 
 
-def test_texts_need_no_model(home: Path) -> None:
+def test_texts_need_no_model(home):
     file = scored(home, ["length"], model=None)
     texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts
     assert np.corrcoef(file.values["length"], [len(text.split()) for text in texts])[0, 1] > 0.9
 
 
-def test_an_encoder_needs_no_head(home: Path) -> None:
+def test_an_encoder_needs_no_head(home):
     encoder = next(home.glob("tiny-*"))
     file = scored(home, ["moderate", "neighbour_distance"], model=None, encoder=str(encoder))
     made = {"encoder": encoder.name, "seconds": 0, "seconds_shared_with": ["neighbour_distance"]}
@@ -170,14 +170,14 @@ def test_an_encoder_needs_no_head(home: Path) -> None:
     assert not np.allclose(own.values["neighbour_distance"], file.values["neighbour_distance"])
 
 
-def test_each_score_has_its_own_options(home: Path) -> None:
+def test_each_score_has_its_own_options(home):
     file = scored(home, "length(unit=characters),scdp", model=None)
     assert (file.values["length"] > scored(home, ["length"], model=None).values["length"]).all()
     assert file.made_with["length"]["options"] == {"unit": "characters"}
     assert "options" not in file.made_with["scdp"]
 
 
-def test_mislabelled_rows_are_hard(tmp_path: Path) -> None:
+def test_mislabelled_rows_are_hard(tmp_path):
     """The purpose of the file: wrong labels have the largest values of el2n and of the dynamics."""
     data = write_toy_folder(tmp_path, TASK, 96)
     flipped = {f"c-0-{row}" for row in range(6)}
@@ -198,7 +198,7 @@ def trained(home: Path, scores: list[str], **options: Any) -> ScoreFile:
     return scored(home, scores, model=None, base_model=str(next(home.glob("tiny-*"))), batch_size=8, **options)
 
 
-def test_epochs_train_first_and_leave_nothing(home: Path, tmp_path: Path) -> None:
+def test_epochs_train_first_and_leave_nothing(home, tmp_path):
     output, heard = tmp_path / "out" / "scores.parquet", Heard()
     file = trained(home, ["el2n", "aum", "vog"], epochs=2, output=output, listener=heard)
     assert [path.name for path in output.parent.iterdir()] == ["scores.parquet"]
@@ -208,14 +208,14 @@ def test_epochs_train_first_and_leave_nothing(home: Path, tmp_path: Path) -> Non
     assert read_scores(output).fingerprint == file.fingerprint
 
 
-def test_a_run_that_is_named_is_kept(home: Path, tmp_path: Path) -> None:
+def test_a_run_that_is_named_is_kept(home, tmp_path):
     file = trained(home, ["el2n"], epochs=1, run=tmp_path / "kept")
     assert read_result(tmp_path / "kept")["diet"]["keep"] == 1.0
     assert file.made_with["el2n"]["model"] == "kept"
     assert_allclose(scored(home, ["el2n"], model=tmp_path / "kept").values["el2n"], file.values["el2n"], atol=1e-6)
 
 
-def test_a_training_that_fails_leaves_nothing(home: Path, tmp_path: Path) -> None:
+def test_a_training_that_fails_leaves_nothing(home, tmp_path):
     class Stop(Heard):
         def phase(self, text: str) -> None:
             if text == "testing":
@@ -229,7 +229,7 @@ def test_a_training_that_fails_leaves_nothing(home: Path, tmp_path: Path) -> Non
 # ---- what follows ----
 
 
-def test_finetune_begins_from_the_file(home: Path, tmp_path: Path) -> None:
+def test_finetune_begins_from_the_file(home, tmp_path):
     path = tmp_path / "scores.parquet"
     file = scored(home, ["vog", "el2n", "irreducible_loss"], holdout=home / "holdout", output=path)
     common = {"data": str(home / "toy-classification"), "scores_from": str(path), "epochs": 2, "keep": 0.5}
@@ -242,7 +242,7 @@ def test_finetune_begins_from_the_file(home: Path, tmp_path: Path) -> None:
     assert result["diet"]["select"] == "top_reducible"
 
 
-def test_finetune_refuses_a_file_that_cannot_start_it(home: Path, tmp_path: Path) -> None:
+def test_finetune_refuses_a_file_that_cannot_start_it(home, tmp_path):
     scored(home, ["el2n", "aum"], output=tmp_path / "scores.parquet")
     config = toy_config(tmp_path, scores_from=str(tmp_path / "scores.parquet"), warmup_epochs=0)
     with pytest.raises(ArgumentError, match="unknown score 'vog'"):
@@ -260,7 +260,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, list(map(str, arguments)), env={"COLUMNS": "200", "NO_COLOR": "1"})
 
 
-def test_select_reads_it(home: Path, tmp_path: Path) -> None:
+def test_select_reads_it(home, tmp_path):
     """Also how the split was read: half of it, by ids of another column."""
     path, kept = tmp_path / "scores.parquet", tmp_path / "kept.jsonl"
     data = home / "toy-classification"
@@ -275,7 +275,7 @@ def test_select_reads_it(home: Path, tmp_path: Path) -> None:
     assert {json.loads(line)["id"] for line in kept.read_text().splitlines()} == hardest
 
 
-def test_the_command_shows_ranges_and_correlations(home: Path, tmp_path: Path) -> None:
+def test_the_command_shows_ranges_and_correlations(home, tmp_path):
     arguments = ["score", home / "toy-classification", "--task", TASK, "--model", home / "run", "--output"]
     done = call(*arguments, tmp_path / "a.parquet", "--scores", "el2n,cross_entropy,length", "--probabilities")
     assert done.exit_code == 0, done.output
@@ -289,7 +289,7 @@ def test_the_command_shows_ranges_and_correlations(home: Path, tmp_path: Path) -
     assert "/" not in json.dumps(summary["scores"])
 
 
-def test_text_for_people(home: Path, tmp_path: Path) -> None:
+def test_text_for_people(home, tmp_path):
     flags = ("--task", TASK, "--scores", "length", "--output", tmp_path / "a.csv")
     done = call("score", home / "toy-classification", *flags)
     assert done.exit_code == 0, done.output
@@ -297,7 +297,7 @@ def test_text_for_people(home: Path, tmp_path: Path) -> None:
     assert len(pd.read_csv(tmp_path / "a.csv")) == N
 
 
-def test_quantiles_and_correlations_of_few_values() -> None:
+def test_quantiles_and_correlations_of_few_values():
     assert quantiles(np.float32([1, 1, 1]))["p90"] == 1.0
     rho = correlations({"a": np.float32([1, 2, 3, 4]), "b": np.float32([1, 4, 9, 16]), "c": np.float32([5, 5, 5, 5])})
     assert (rho["a"]["b"], rho["a"]["c"]) == (1.0, None)
@@ -310,7 +310,7 @@ def test_quantiles_and_correlations_of_few_values() -> None:
 
 
 @pytest.mark.parametrize("kind", ["intent-slot", "regression", "multi-label", "token-classification"])
-def test_every_task(kind: str, tmp_path: Path) -> None:
+def test_every_task(kind, tmp_path):
     config = toy_config(tmp_path, kind, n=24, keep=1.0, epochs=2)
     finetune(config)
     path = tmp_path / "scores.parquet"
@@ -324,7 +324,7 @@ def test_every_task(kind: str, tmp_path: Path) -> None:
 # ---- what is refused ----
 
 
-def test_every_problem_at_once(tmp_path: Path) -> None:
+def test_every_problem_at_once(tmp_path):
     heard = Heard()
     names = ["el2n", "vog", "tracin", "teacher_el2n", "reducible_loss", "el2m"]
     options = {"run": tmp_path / "kept", "output": tmp_path / "scores.txt", "encoder": "./none", "batch_size": 0}
@@ -361,27 +361,27 @@ NO_MODEL = {"model": None, "base_model": "some/model"}
         ({"scores": ["length"], "score_options": "unit=words"}, r'belongs to now: scores="length\(unit=words\)"\.'),
     ],
 )
-def test_bad_arguments(home: Path, options: dict[str, Any], message: str) -> None:
+def test_bad_arguments(home, options, message):
     heard = Heard()
     with pytest.raises(ArgumentError, match=message):
         scored(home, **{"scores": ["el2n"], "listener": heard, **options})
     assert heard.phases in ([], ["reading the data"])
 
 
-def test_a_regression_has_no_dynamics_of_classes(tmp_path: Path) -> None:
+def test_a_regression_has_no_dynamics_of_classes(tmp_path):
     data = write_toy_folder(tmp_path, "regression", 24)
     with pytest.raises(ArgumentError, match="the score aum is for classes; a regression has none"):
         score_data(data, "regression", epochs=1, scores=["aum"])
 
 
-def test_the_old_flag_names_the_new_form(home: Path) -> None:
+def test_the_old_flag_names_the_new_form(home):
     flags = ("--task", TASK, "--scores", "prototypes", "--score-options", "clusters=500")
     done = call("score", home / "toy-classification", *flags)
     hint = '--score-options is written with the score it belongs to now: --scores "prototypes(clusters=500)".'
     assert (done.exit_code, done.stderr) == (2, f"error: {hint}\n")
 
 
-def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -> None:
+def test_a_model_without_a_trained_head_is_refused(home, tmp_path):
     with pytest.raises(ArgumentError, match=r"other labels than this data.*\n.*--epochs E trains one first"):
         scored(home, ["el2n"], model=next(home.glob("tiny-*")))
     stranger: Any = tiny_classifier(2)
@@ -391,7 +391,7 @@ def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -
         scored(home, ["teacher_el2n"], teacher=tmp_path)
 
 
-def test_a_head_that_is_missing_from_the_weights_is_refused(home: Path, tmp_path: Path) -> None:
+def test_a_head_that_is_missing_from_the_weights_is_refused(home, tmp_path):
     """The labels are those of the data, but only the encoder was saved."""
     model: Any = load_saved(home / "run" / "model")
     model.bert.save_pretrained(tmp_path)
@@ -401,7 +401,7 @@ def test_a_head_that_is_missing_from_the_weights_is_refused(home: Path, tmp_path
         scored(home, ["el2n"], model=tmp_path)
 
 
-def test_the_history_of_other_data_is_refused(home: Path, tmp_path: Path) -> None:
+def test_the_history_of_other_data_is_refused(home, tmp_path):
     data, heard = write_toy_folder(tmp_path, TASK, N, seed=5), Heard()
     with pytest.raises(DataError, match="was trained on other data"):
         scored(home, ["aum"], data=data)
@@ -409,13 +409,13 @@ def test_the_history_of_other_data_is_refused(home: Path, tmp_path: Path) -> Non
     assert any("without training dynamics" in note for note in heard.notes)
 
 
-def test_rows_that_were_never_seen_have_no_dynamics(tmp_path: Path) -> None:
+def test_rows_that_were_never_seen_have_no_dynamics(tmp_path):
     config = toy_config(tmp_path, keep=0.5, static=True, warmup_epochs=0, epochs=1)
     finetune(config)
     with pytest.raises(DataError, match=r"has never seen 24 of 48 training rows.*train it with --keep 1"):
         score_data(config.data, TASK, scores=["aum"], model=tmp_path / "run")
 
 
-def test_commas_and_spaces() -> None:
+def test_commas_and_spaces():
     assert list(ScoreConfig(scores=" el2n,, vog ").calls()) == ["el2n", "vog"]
     assert list(ScoreConfig().calls()) == ["el2n"]

@@ -65,7 +65,7 @@ def where(selection: StaticSelection, reason: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", registry.names("select"))
-def test_every_selector_by_name(name: str) -> None:
+def test_every_selector_by_name(name):
     options = {"select": name, "keep": 0.3, "seed": 3, "texts": texts(), **REQUIRED.get(name, {})}
     selection = chosen(**options)
     assert len(selection.rows) == 30
@@ -76,12 +76,12 @@ def test_every_selector_by_name(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NEEDY)
-def test_missing_needs_of_a_selector_are_named(name: str) -> None:
+def test_missing_needs_of_a_selector_are_named(name):
     with pytest.raises(ArgumentError, match=r"needs the (option|class)"):
         select_rows(made_up(labels=None), score="el2n", select=name, keep=0.3)
 
 
-def test_features_come_from_the_texts_or_from_the_caller() -> None:
+def test_features_come_from_the_texts_or_from_the_caller():
     near = np.zeros((N, 2))
     near[:, 0] = 1
     near[7] = near[70] = (-5, 5)
@@ -102,11 +102,11 @@ def test_features_come_from_the_texts_or_from_the_caller() -> None:
         ("quota(shares.a=0.5, shares.b=0.5, shares.rare=0)", {}, 100),
     ],
 )
-def test_a_function_and_options_in_brackets(select: Any, options: dict[str, Any], last: int) -> None:
+def test_a_function_and_options_in_brackets(select, options, last):
     assert chosen(keep=0.1, select=select, **options).rows.tolist() == list(range(last - 10, last))
 
 
-def test_weights_go_with_the_rows() -> None:
+def test_weights_go_with_the_rows():
     selection = chosen(select="infobatch", keep=0.6)
     assert selection.weights is not None
     assert selection.weights.shape == selection.rows.shape
@@ -116,21 +116,21 @@ def test_weights_go_with_the_rows() -> None:
 # ---- why ----
 
 
-def test_excluded_rows_have_their_own_reason() -> None:
+def test_excluded_rows_have_their_own_reason():
     selection = chosen(keep=0.1, offset=0.05)
     assert selection.counts() == {"chosen": 10, "offset": 5, "rest": 85}
     assert where(selection, "offset") == list(range(95, 100))
     assert where(chosen(select="ccs", keep=0.1), "offset") == list(range(90, 100))  # its beta
 
 
-def test_a_floor_keeps_a_rare_easy_class() -> None:
+def test_a_floor_keeps_a_rare_easy_class():
     assert not chosen(keep=0.2).kept[:4].any()
     selection = chosen(keep=0.2, floor=3)
     assert selection.counts() == {"chosen": 17, "floor": 3, "rest": 80}
     assert selection.reasons[:4].tolist() == ["rest", "floor", "floor", "floor"]
 
 
-def test_duplicates_go_first_and_the_most_common_label_stands() -> None:
+def test_duplicates_go_first_and_the_most_common_label_stands():
     words = texts()
     words[10], words[12], words[15] = "Play  it", "play it", "PLAY IT "  # of the classes a, a, b
     words[51], words[50] = "stop", "stop"  # of one row each: the first stands
@@ -141,14 +141,14 @@ def test_duplicates_go_first_and_the_most_common_label_stands() -> None:
     assert where(chosen(dedupe=True, texts=words), "duplicate") == [10, 12, 15, 51]
 
 
-def test_near_duplicates_beside_exact_ones() -> None:
+def test_near_duplicates_beside_exact_ones():
     file = made_up({"el2n": [4, 3, 2, 1]}, ["x"] * 4)
     words = ["book a table for two", "book a table for two!", "Book a table  for two", "play jazz"]
     assert select_rows(file, texts=words, dedupe=True).rows.tolist() == [0, 1, 3]
     assert select_rows(file, texts=words, dedupe=True, near=0.7).rows.tolist() == [0, 3]
 
 
-def test_suspects_are_those_whose_labels_were_flipped() -> None:
+def test_suspects_are_those_whose_labels_were_flipped():
     rng = np.random.default_rng(0)
     wrong = rng.permutation(N)[:10]
     aum = rng.normal(-3, 1, N).astype(np.float32)
@@ -163,7 +163,7 @@ def test_suspects_are_those_whose_labels_were_flipped() -> None:
 
 
 @pytest.mark.parametrize(("by", "suspect"), [(None, 9), ("el2n", 9), ("confidence", 0), ("irreducible", 0)])
-def test_suspects_by_a_named_ranking(by: str | None, suspect: int) -> None:
+def test_suspects_by_a_named_ranking(by, suspect):
     rising = np.arange(10)
     file = made_up({"el2n": rising, "aum": rising, "confidence": -rising, "reducible_loss": rising}, None, "regression")
     selection = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by=by)
@@ -172,14 +172,14 @@ def test_suspects_by_a_named_ranking(by: str | None, suspect: int) -> None:
     assert selection.suspicion[0] == (by or "aum")
 
 
-def test_suspects_without_aum_or_reducible_loss() -> None:
+def test_suspects_without_aum_or_reducible_loss():
     assert where(chosen(score="other", select="random", keep=0.5, drop_suspects=0.1), "suspect") == list(range(90, 100))
     file = made_up({"el2n": np.arange(10), "irreducible_loss": np.arange(10)}, None, "regression")
     selection = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by="irreducible")
     assert where(selection, "suspect") == [9]
 
 
-def test_every_reason_in_turn() -> None:
+def test_every_reason_in_turn():
     words = texts()
     words[99] = words[98]
     counts = chosen(keep=0.5, dedupe=True, texts=words, drop_suspects=0.1, offset=0.1, floor=2).counts()
@@ -191,14 +191,14 @@ def test_every_reason_in_turn() -> None:
 # ---- how many ----
 
 
-def test_the_share_is_of_all_rows() -> None:
+def test_the_share_is_of_all_rows():
     words = ["same"] * 50 + texts()[50:]
     assert len(chosen(keep=0.5, dedupe=True, texts=words).rows) == 50
     with pytest.raises(ArgumentError, match=r"60 of 100 .* only 51 are left without duplicates: keep at most 0.51"):
         chosen(keep=0.6, dedupe=True, texts=words)
 
 
-def test_the_only_score_is_the_default(tmp_path: Path) -> None:
+def test_the_only_score_is_the_default(tmp_path):
     file = made_up({"el2n": np.linspace(0, 1, N)})
     write_scores(tmp_path / "s.parquet", file)
     selection = select_rows(tmp_path / "s.parquet", count=5)
@@ -248,12 +248,12 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_refused(change: dict[str, Any], message: str) -> None:
+def test_refused(change, message):
     with pytest.raises(ArgumentError, match=message):
         chosen(**({"keep": 0.5} | change))
 
 
-def test_what_the_file_lacks(tmp_path: Path) -> None:
+def test_what_the_file_lacks(tmp_path):
     bare = made_up({"other": np.zeros(N)}, None, "regression")
     with pytest.raises(ArgumentError, match="suspects are ranked by aum or el2n or negative_pvi") as caught:
         select_rows(bare, keep=0.5, drop_suspects=0.1, floor=2)
@@ -311,7 +311,7 @@ def config(data: object, output: Path, **options: Any) -> SelectConfig:
     return SelectConfig(**{"data": str(data), "output": output, "score": "el2n", "keep": 0.5, **options})
 
 
-def test_the_kept_lines_are_those_of_the_data(run: Run, data: Path, tmp_path: Path) -> None:
+def test_the_kept_lines_are_those_of_the_data(run, data, tmp_path):
     done = run("--keep", 0.25, "--output", tmp_path / "kept.jsonl")
     assert done.exit_code == 0, done.stderr
     whole = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
@@ -325,7 +325,7 @@ def test_the_kept_lines_are_those_of_the_data(run: Run, data: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("kind", TOYS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_every_task_in_every_format_is_read_again(tmp_path, kind, suffix):
     data = str(write_toy_folder(tmp_path, kind, 24))
     summary = select(config(data, tmp_path / f"kept{suffix}"), score_file(tmp_path, data, TASKS[kind]))
     assert (summary["kept"], summary["dropped"], bool(summary["classes"])) == (12, 12, TASKS[kind] in LABELLED)
@@ -335,7 +335,7 @@ def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suf
     assert SUFFIXES == export.SUFFIXES
 
 
-def test_a_folder_has_the_other_splits_too(run: Run, data: Path, tmp_path: Path) -> None:
+def test_a_folder_has_the_other_splits_too(run, data, tmp_path):
     done = run("--keep", 0.5, "--output", tmp_path / "kept")
     assert done.exit_code == 0, done.stderr
     whole, kept = load_data(str(data), "classification"), load_data(str(tmp_path / "kept"), "classification")
@@ -343,7 +343,7 @@ def test_a_folder_has_the_other_splits_too(run: Run, data: Path, tmp_path: Path)
     assert all(kept.splits[name] == whole.splits[name] for name in ("dev", "test"))
 
 
-def test_a_dev_split_from_train_stays_the_same(data: Path, tmp_path: Path) -> None:
+def test_a_dev_split_from_train_stays_the_same(data, tmp_path):
     (data / "dev.jsonl").unlink()
     reading = {"dev_share": 0.25, "seed": 7, "train_rows": 20}
     select(config(data, tmp_path / "kept"), score_file(tmp_path, str(data), "classification", **reading))
@@ -352,7 +352,7 @@ def test_a_dev_split_from_train_stays_the_same(data: Path, tmp_path: Path) -> No
     assert kept.splits["train"] == whole.splits["train"].take(range(10, 20))
 
 
-def test_names_and_reading_come_from_the_score_file(tmp_path: Path) -> None:
+def test_names_and_reading_come_from_the_score_file(tmp_path):
     data = tmp_path / "reviews"
     data.mkdir()
     for split, first in (("train", 0), ("dev", 50)):
@@ -369,7 +369,7 @@ def test_names_and_reading_come_from_the_score_file(tmp_path: Path) -> None:
     assert "read in the same way (train_rows 10" in wrong.stderr
 
 
-def test_saved_sets_keep_their_features(tmp_path: Path) -> None:
+def test_saved_sets_keep_their_features(tmp_path):
     names = datasets.ClassLabel(names=["neg", "pos"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     rows = {"text": [f"text {i}" for i in range(12)], "label": [0, 1] * 6}
@@ -385,7 +385,7 @@ def test_saved_sets_keep_their_features(tmp_path: Path) -> None:
     assert kept["train"]["el2n"][:] == pytest.approx([9 / 11, 10 / 11, 1])
 
 
-def test_the_values_and_weights_as_columns(run: Run, scores: Path, data: Path, tmp_path: Path) -> None:
+def test_the_values_and_weights_as_columns(run, scores, data, tmp_path):
     options = {"select": "infobatch(reserve=0.5)", "keep": 0.6, "with_score": True}
     summary = select(config(data, tmp_path / "kept.parquet", **options), scores)
     table = pq.read_table(tmp_path / "kept.parquet")
@@ -396,7 +396,7 @@ def test_the_values_and_weights_as_columns(run: Run, scores: Path, data: Path, t
     assert "--with-score writes them" in done.stdout
 
 
-def test_features_from_a_file(run: Run, data: Path, tmp_path: Path) -> None:
+def test_features_from_a_file(run, data, tmp_path):
     apart = np.ones((40, 2))
     apart[17] = (-9, 9)
     flags = ("--select", "k_center", "--count", 2, "--features", tmp_path / "features.npy", "--output")
@@ -413,7 +413,7 @@ def test_features_from_a_file(run: Run, data: Path, tmp_path: Path) -> None:
 # ---- the command: what is shown ----
 
 
-def test_json_says_what_and_why(run: Run, data: Path, tmp_path: Path) -> None:
+def test_json_says_what_and_why(run, data, tmp_path):
     done = run(
         *("--keep", 0.5, "--output", tmp_path / "k.tsv", "--offset", 0.1, "--drop-suspects", 0.05, "--suspects-by"),
         *("el2n", "--dedupe", "--near", 0.9, "--floor", 3, "--seed", 4, "--json"),
@@ -434,15 +434,13 @@ def test_json_says_what_and_why(run: Run, data: Path, tmp_path: Path) -> None:
     ("selector", "kept", "dropped"),
     [("hardest", [39, 38, 37], [0, 1, 2]), ("easiest", [0, 1, 2], [39, 38, 37])],
 )
-def test_examples_are_the_extreme_ones(
-    scores: Path, data: Path, tmp_path: Path, selector: str, kept: list[int], dropped: list[int]
-) -> None:
+def test_examples_are_the_extreme_ones(scores, data, tmp_path, selector, kept, dropped):
     examples = select(config(data, tmp_path / "k.jsonl", select=selector), scores)["examples"]
     rows = [(line["reason"], line["row"]) for line in examples]
     assert rows == [*(("chosen", row) for row in kept), *(("rest", row) for row in dropped)]
 
 
-def test_text_from_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
+def test_text_from_data_cannot_steer_the_terminal(tmp_path):
     data = tmp_path / "hostile"
     data.mkdir()
     for split in ("train", "dev"):
@@ -457,7 +455,7 @@ def test_text_from_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("output", ["kept.jsonl", "kept"])
-def test_select_then_finetune(run: Run, tmp_path: Path, output: str) -> None:
+def test_select_then_finetune(run, tmp_path, output):
     done = run("--keep", 0.5, "--output", tmp_path / output)
     assert done.exit_code == 0, done.stderr
     result = finetune(toy_config(tmp_path, data=str(tmp_path / output), keep=1.0, epochs=2), listener=Heard())
@@ -486,7 +484,7 @@ def refused(tmp_path: Path, data: Path, scores: Path) -> Refused:
     return problems
 
 
-def test_everything_at_once(scores: Path, tmp_path: Path) -> None:
+def test_everything_at_once(scores, tmp_path):
     done = call(
         *(scores, "--score", "el2m", "--select", "ccs(strata=many, betta=1)", "--keep", 30),
         *("--output", tmp_path / "k.xlsx", "--features", tmp_path / "no.npy"),
@@ -522,23 +520,23 @@ def test_everything_at_once(scores: Path, tmp_path: Path) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_bad_arguments(refused: Refused, tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_bad_arguments(refused, tmp_path, arguments, message):
     assert message in "\n".join(refused("--keep", 0.3, "--output", tmp_path / "k.jsonl", *arguments))
 
 
-def test_no_output_and_no_score_file(refused: Refused, tmp_path: Path) -> None:
+def test_no_output_and_no_score_file(refused, tmp_path):
     problems = refused("--keep", 0.3, file=tmp_path / "none.parquet")
     assert "no score file" in problems[1]
     assert "--output is missing" in problems[2]
 
 
-def test_scores_of_other_data(refused: Refused, data: Path, tmp_path: Path) -> None:
+def test_scores_of_other_data(refused, data, tmp_path):
     with (data / "train.jsonl").open("a", encoding="utf-8") as stream:
         stream.write(as_jsonl([{"id": "new", "text": "one more", "label": "0"}]))
     assert "the scores are of other data" in refused("--keep", 0.3, "--output", tmp_path / "k.jsonl")[0]
 
 
-def test_outputs_are_replaced_with_force_only(run: Run, refused: Refused, tmp_path: Path) -> None:
+def test_outputs_are_replaced_with_force_only(run, refused, tmp_path):
     (tmp_path / "k.jsonl").write_text("old", encoding="utf-8")
     assert run("--keep", 0.5, "--output", tmp_path / "kept").exit_code == 0
     for name in ("k.jsonl", "kept"):
@@ -559,7 +557,7 @@ def test_outputs_are_replaced_with_force_only(run: Run, refused: Refused, tmp_pa
         ("folder.csv", "is a folder"),
     ],
 )
-def test_force_replaces_outputs_alone(refused: Refused, tmp_path: Path, name: str, message: str) -> None:
+def test_force_replaces_outputs_alone(refused, tmp_path, name, message):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     (tmp_path / "file").touch()
@@ -567,7 +565,7 @@ def test_force_replaces_outputs_alone(refused: Refused, tmp_path: Path, name: st
     assert message in "\n".join(refused("--keep", 0.5, "--force", "--output", tmp_path / name))
 
 
-def test_a_column_of_that_name(refused: Refused, data: Path, tmp_path: Path) -> None:
+def test_a_column_of_that_name(refused, data, tmp_path):
     rewrite(data, "train", lambda row: {**row, "el2n": 1})
     scores = score_file(tmp_path, str(data), "classification")
     flags = ("--keep", 0.5, "--with-score", "--output", tmp_path / "k.jsonl")
