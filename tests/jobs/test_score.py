@@ -388,6 +388,12 @@ def test_bad_arguments(home: Path, options: dict[str, Any], words: str) -> None:
         scored(home, **{"scores": ["el2n"], **options})
 
 
+def test_the_flag_of_score_options_names_its_new_form(home: Path) -> None:
+    done = call("score", "nowhere", "--scores", "prototypes", "--score-options", "clusters=5", "--output", home / "s.parquet")
+    assert done.exit_code == 2
+    assert '--score-options is written with the score now: --scores "NAME(clusters=5)"' in done.stderr
+
+
 def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match=r"other labels than this data.*\n.*--epochs E trains one first"):
         scored(home, ["el2n"], model=next(home.glob("tiny-*")))

@@ -18,8 +18,7 @@ from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, Problems, unknown
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.registry import find, parse_call, problems_of
-from datadiet.selectors.base import top_mask
-from datadiet.selectors.quotas import floor_problems
+from datadiet.selectors.base import floor_problems, top_mask
 from datadiet.store.score_file import ScoreFile, read_scores
 from datadiet.types import Selection
 
