@@ -17,9 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import (
-    BACKENDS,
     METRICS,
-    SEARCHES,
     check_points,
     class_codes,
     is_sparse,
@@ -53,7 +51,6 @@ def prototypes(
     clusters: Annotated[int | None, Rows()] = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     seed: int = 0,
-    backend: str = "sklearn",
 ) -> Values:
     """Distance to the nearest centroid of k-means: how far an example lies from every usual kind of example.
 
@@ -67,7 +64,6 @@ def prototypes(
             being the rows of the set or of the class.
         metric: `euclidean` or `cosine`.
         seed: Of the start of k-means.
-        backend: `sklearn`, or `faiss` (an extra).
 
     Returns:
         float32 `(n,)`, at least 0; 0 = a prototype, larger = harder.
@@ -75,7 +71,6 @@ def prototypes(
     Raises:
         ArgumentError: If embeddings or options do not fit, or there are more clusters than examples.
         DataError: If a cosine is asked of embeddings that are 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
@@ -86,7 +81,6 @@ def prototypes(
     """
     problems = Problems()
     problems.choice("metric", metric, METRICS)
-    problems.choice("backend", backend, BACKENDS)
     problems.whole("seed", seed)
     if clusters is not None:
         problems.whole("clusters", clusters, least=1)
@@ -98,7 +92,7 @@ def prototypes(
     values = np.empty(len(points))
     for code in range(len(names)):
         rows = np.flatnonzero(codes == code)
-        centroids = k_means(points[rows], clusters or usual_clusters(rows.size), seed=seed, backend=backend)
+        centroids = k_means(points[rows], clusters or usual_clusters(rows.size), seed=seed)
         values[rows] = nearest_centroid(points[rows], centroids, metric=metric)[1]
     return values.astype(np.float32)
 
@@ -181,7 +175,6 @@ def neighbour_distance(
     ids: Sequence[str] | None = None,
     neighbours: Annotated[int, Rows(fewer=1)] = 10,
     metric: Literal["euclidean", "cosine"] = "euclidean",
-    search: str = "exact",
 ) -> Values:
     """Mean distance to the nearest other examples: small in crowds and among duplicates, large for what is rare.
 
@@ -193,7 +186,6 @@ def neighbour_distance(
         ids: The user's names of the rows, for errors.
         neighbours: How many; where a group has fewer others, all of them.
         metric: `euclidean` or `cosine`.
-        search: `exact`, or `faiss` (an extra, dense embeddings only).
 
     Returns:
         float32 `(n,)`, at least 0; larger = lonelier = harder. An example without any other in its group has 0.
@@ -201,7 +193,6 @@ def neighbour_distance(
     Raises:
         ArgumentError: If embeddings or options do not fit.
         DataError: If a cosine is asked of embeddings that are 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
@@ -212,7 +203,6 @@ def neighbour_distance(
     """
     problems = Problems()
     problems.choice("metric", metric, METRICS)
-    problems.choice("search", search, SEARCHES)
     problems.whole("neighbours", neighbours, least=1)
     points = check_points(embeddings, problems, ids=ids)
     problems.raise_any()
@@ -223,7 +213,7 @@ def neighbour_distance(
     for code in range(len(names)):
         rows = np.flatnonzero(codes == code)
         if rows.size > 1:
-            apart = nearest(points[rows], min(neighbours, rows.size - 1), search=search)[1]
+            apart = nearest(points[rows], min(neighbours, rows.size - 1))[1]
             values[rows] = (apart**2 / 2 if metric == "cosine" else apart).mean(1)
     return values.astype(np.float32)
 
