@@ -379,7 +379,7 @@ def _material(
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,
-        options=options_of(config),
+        options={name: own for name, own in options_of(config).items() if own},
         **others,
     )
     if model is None:
