@@ -1,7 +1,8 @@
 """Points and the distances between them: checks, exact nearest neighbours, k-means, nearest centroids.
 
 Points are the rows of a float array `(n, d)` or of a SciPy CSR matrix. All searches are exact and go block by block, so
-that no matrix of `n x n` is ever in memory. scikit-learn computes the distances; it is imported at the first use.
+that no matrix of `n x n` is ever in memory. k-means and nearest centroids are those of scikit-learn, which is imported
+at the first use.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.errors import ArgumentError, DataError, Problems
 
 Points = Any  # a float array (n, d), or a SciPy CSR matrix or array of that shape
-METRICS = ("euclidean", "cosine")
 
 _NAMED = 10  # rows that an error names
 # The squared distance of equal rows comes out as rounding error of this share of their squared lengths.
 _ROUNDING = 1e-13
-_WORKING_MEMORY = 256  # MiB of distances at a time
-_WIDTH = 64  # columns of which only the smallest is compared first
+_BLOCK = 1 << 24  # pairs compared at a time
+_GATHERED = 1 << 18  # numbers of the candidates' points in memory at a time
+_SLACK = 8  # candidates beyond those requested: float32 may swap neighbours that are almost equally far
+_WIDTH = 64  # columns of which only the largest is compared first
 _WHOLE = 10_000  # points up to which every step of k-means sees all of them
 _MOST_CLUSTERS = 100  # unless more are requested
 
@@ -149,8 +151,8 @@ def unit_rows(points: Points, *, name: str = "embeddings", ids: Sequence[str] | 
 def nearest(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The nearest other rows of each row and their Euclidean distances, `|| x - y ||_2`, by comparing all pairs.
 
-    For points of length 1 the order is that of the cosine, which is `1 - d^2 / 2`. Equal rows are exactly 0 apart. The
-    result does not depend on the number of threads, which rules out scikit-learn's `NearestNeighbors`.
+    For points of length 1 the order is that of the cosine, which is `1 - d^2 / 2`. Equal rows are exactly 0 apart, and
+    the result does not depend on the number of threads.
 
     Args:
         points: float64 `(n, d)` or CSR, finite.
@@ -170,51 +172,64 @@ def nearest(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.f
     size = points.shape[0]
     if not 1 <= count < size:
         raise ArgumentError(f"neighbours must be from 1 to {size - 1}, one less than the number of rows, got {count}.")
-    import sklearn
-    from sklearn.metrics import pairwise_distances_chunked
-
     points = centred(points)
     norms = squared_norms(points)
+    # dense points are compared in float32, twice as fast; the distances of the candidates are then exact
+    compared = points if is_sparse(points) else points.astype(np.float32)
+    candidates = min(size - 1, count + _SLACK)
     rows, distances = np.empty((size, count), np.int64), np.empty((size, count))
-
-    def reduce_block(squared: NDArray[np.float64], start: int) -> NDArray[np.float64]:
-        block = np.arange(start, start + len(squared))
-        squared[np.arange(len(block)), block] = np.inf  # a row is not its own neighbour
-        columns = np.sort(smallest_columns(squared, count), 1)
-        apart = np.take_along_axis(squared, columns, 1)
-        apart[apart < _ROUNDING * (norms[block, None] + norms[columns])] = 0.0
-        order = np.argsort(apart, 1, kind="stable")
+    step = max(1, _BLOCK // size)
+    for start in range(0, size, step):
+        block = np.arange(start, min(size, start + step))
+        keys = inner(compared[block], compared)  # x.y - ||y||^2 / 2 decreases with the distance of x and y
+        keys -= (norms / 2).astype(keys.dtype)
+        keys[np.arange(len(block)), block] = -np.inf  # a row is not its own neighbour
+        columns = np.sort(largest_columns(keys, candidates), 1)
+        if is_sparse(points):
+            squared = norms[block, None] - 2 * np.take_along_axis(keys, columns, 1)
+            squared[squared < _ROUNDING * (norms[block, None] + norms[columns])] = 0.0
+        else:
+            squared = _squared_gaps(points, block, columns)
+        order = np.argsort(squared, 1, kind="stable")[:, :count]
         rows[block] = np.take_along_axis(columns, order, 1)
-        distances[block] = np.sqrt(np.take_along_axis(apart, order, 1))
-        return squared[:, 0]  # scikit-learn requires one result per row
-
-    with sklearn.config_context(working_memory=_WORKING_MEMORY):
-        for _ in pairwise_distances_chunked(points, reduce_func=reduce_block, squared=True):
-            pass
+        distances[block] = np.sqrt(np.take_along_axis(squared, order, 1))
     return rows, distances
 
 
-def smallest_columns(keys: NDArray[Any], count: int) -> NDArray[np.int64]:
-    """Columns of the `count` smallest keys of each row, in no order.
+def _squared_gaps(
+    points: NDArray[np.float64], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Squared distances of each row to the rows in its line of `columns`, from differences in float64."""
+    squared = np.empty(columns.shape)
+    step = max(1, _GATHERED // (columns.shape[1] * points.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        gaps = points[columns[part]] - points[rows[part], None]  # (part, candidates, d)
+        squared[part] = np.einsum("pcd,pcd->pc", gaps, gaps)
+    return squared
 
-    Of many columns, only the smallest of each group of 64 is compared first: the `count` smallest keys lie in the
-    `count` groups with the smallest ones. A partition of whole rows takes longer than computing the distances.
+
+def largest_columns(keys: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Columns of the `count` largest keys of each row, in no order.
+
+    Of many columns, only the largest of each group of 64 is compared first: the `count` largest keys lie in the
+    `count` groups with the largest ones. A partition of whole rows takes longer than computing the keys.
 
     Example:
-        >>> smallest_columns(np.array([[4.0, 1.0, 3.0, 2.0]]), 1)
+        >>> largest_columns(np.array([[1.0, 5.0, 3.0, 2.0]]), 1)
         array([[1]])
     """
     rows, columns = keys.shape
     groups = columns // _WIDTH
     if groups <= 2 * count:
-        return np.argpartition(keys, count - 1, 1)[:, :count]
+        return np.argpartition(keys, columns - count, 1)[:, columns - count :]
     grouped = keys[:, : groups * _WIDTH].reshape(rows, _WIDTH, groups)  # column = place * groups + group
-    best = np.argpartition(grouped.min(1), count - 1, 1)[:, :count]  # (rows, count)
+    best = np.argpartition(grouped.max(1), groups - count, 1)[:, groups - count :]  # (rows, count)
     members = best[:, :, None] + groups * np.arange(_WIDTH)  # (rows, count, width)
     ungrouped = np.broadcast_to(np.arange(groups * _WIDTH, columns), (rows, columns - groups * _WIDTH))
-    candidates = np.concatenate([members.reshape(rows, -1), ungrouped], 1)  # (rows, count * width + ungrouped)
-    chosen = np.argpartition(np.take_along_axis(keys, candidates, 1), count - 1, 1)[:, :count]
-    return np.take_along_axis(candidates, chosen, 1)
+    places = np.concatenate([members.reshape(rows, -1), ungrouped], 1)  # (rows, count * width + ungrouped)
+    chosen = np.argpartition(np.take_along_axis(keys, places, 1), places.shape[1] - count, 1)
+    return np.take_along_axis(places, chosen[:, places.shape[1] - count :], 1)
 
 
 def usual_clusters(size: int) -> int:

@@ -17,7 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import (
-    METRICS,
     check_points,
     class_codes,
     is_sparse,
@@ -80,10 +79,7 @@ def prototypes(
     the cosine form, without labels: `metric="cosine"`.
     """
     problems = Problems()
-    problems.choice("metric", metric, METRICS)
     problems.whole("seed", seed)
-    if clusters is not None:
-        problems.whole("clusters", clusters, least=1)
     points = _dense("prototypes", embeddings, problems, ids)
     codes, names = class_codes(labels, len(points))
     _check_clusters(clusters, np.bincount(codes), names)
@@ -202,8 +198,6 @@ def neighbour_distance(
     mean.
     """
     problems = Problems()
-    problems.choice("metric", metric, METRICS)
-    problems.whole("neighbours", neighbours, least=1)
     points = check_points(embeddings, problems, ids=ids)
     problems.raise_any()
     codes, names = class_codes(labels, points.shape[0])

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datadiet.errors import ArgumentError, unknown
+from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.registry import score
 from datadiet.scores.last_layer import signals_grand
@@ -102,7 +102,6 @@ def _masked(head: HeadSignals) -> HeadSignals:
     return replace(head, mask=head.labels >= 0)
 
 
-METHODS = ("auto", "layers", "func")
 # How far a layer's squared norm may be from autograd's own for two examples, before the general way is taken
 TOLERANCE = 1e-3
 
@@ -172,8 +171,6 @@ def grand(
     2303.14753).
     The code of Attendu and Corbeil 2023 leaves dropout on and takes one example at a time.
     """
-    if method not in METHODS:
-        raise ArgumentError(unknown("method", method, METHODS))
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
     if parameters == "last_layer" and loss is None and inputs is None and method == "auto":

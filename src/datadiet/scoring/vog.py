@@ -239,8 +239,6 @@ def vog(
     easy. The reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the
     number of some.
     """
-    if normalise not in NORMALISATIONS:
-        raise ArgumentError(unknown("normalisation", normalise, NORMALISATIONS))
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     if isinstance(checkpoints, Sequence):
         _check_number(len(checkpoints))
