@@ -24,6 +24,7 @@ _IRREDUCIBLE = Method(
     cost="a training on hold-out data and a forward of n, once",
     loses="by itself: it ranks what cannot be learned first; reducible_loss and top_reducible take it off",
     needs=("holdout",),
+    traits=("suspects",),
     preset=None,
 )
 
@@ -39,6 +40,7 @@ _IRREDUCIBLE = Method(
     needs=("null",),
     tasks="whole_text",
     named_alone=False,
+    traits=("suspects",),
 )
 def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     """Pointwise V-information as a score, in bits: how little the input helps a model of this family to the label.
@@ -119,6 +121,7 @@ def reducible_loss(logits: Tensor, labels: Tensor, irreducible: Tensor) -> Tenso
     needs=("model", "teacher"),
     tasks="one_class",
     named_alone=False,
+    traits=("suspects",),
 )
 def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Distance between the predictions of a model and its teacher: EL2N with the teacher's distribution as the label.
@@ -152,6 +155,7 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     needs=("model", "teacher"),
     tasks="one_class",
     named_alone=False,
+    traits=("suspects",),
 )
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Divergence of a model from its teacher, in nats: `KL(softmax(t) || softmax(z))`.
