@@ -226,8 +226,8 @@ def test_any_module_agrees_with_one_example_at_a_time(kind):
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Scaled, "Scaled is no layer of a known kind"),
-        (Conv, "Conv1d is no layer"),
+        (Scaled, "Scaled is not a supported layer"),
+        (Conv, "Conv1d is not a supported"),
         (Hidden, "where autograd gives"),
         (InPlace, "changed in place"),
     ],

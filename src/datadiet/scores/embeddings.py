@@ -1,10 +1,10 @@
-"""Scores of a whole set by where its examples lie: larger = farther from what is usual = harder.
+"""Scores of a whole set from the embeddings of its examples: larger = farther from the usual = harder.
 
     score(embeddings, labels=None, *, ids=None, ...) -> float32 (n,)
 
-No model's answer is needed. Without labels the whole set is one group; with labels every class is one by itself. Raw
-sentence embeddings cluster by topic and not by label, so that a rare topic of a large class looks hard either way,
-and a rare class looks hard without labels only.
+No trained classifier is needed. Without labels the whole set is one group; with labels each class is a group. Raw
+sentence embeddings cluster by topic, not by label: a rare topic of a large class looks hard either way, a rare class
+only without labels.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def prototypes(
     metric: Literal["euclidean", "cosine"] = "euclidean",
     seed: int = 0,
 ) -> Values:
-    """Distance to the nearest centroid of k-means: how far an example lies from every usual kind of example.
+    """Distance to the nearest centroid of k-means: how unlike an example is to every usual kind of example.
 
     `min_k || x - c_k ||_2`, or `min_k 1 - cos(x, c_k)` with `metric="cosine"`
 
@@ -69,7 +69,7 @@ def prototypes(
 
     Raises:
         ArgumentError: If embeddings or options do not fit, or there are more clusters than examples.
-        DataError: If a cosine is asked of embeddings that are 0 everywhere.
+        DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
     Example:
         >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
@@ -188,7 +188,7 @@ def neighbour_distance(
 
     Raises:
         ArgumentError: If embeddings or options do not fit.
-        DataError: If a cosine is asked of embeddings that are 0 everywhere.
+        DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
     Example:
         >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
@@ -213,7 +213,7 @@ def neighbour_distance(
 
 
 def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | None) -> NDArray[np.float64]:
-    """Checked embeddings; everything found so far is raised."""
+    """Checked embeddings; raises all problems so far."""
     if is_sparse(embeddings):
         problems.add(f"{name} needs dense embeddings, got a sparse matrix.")
         problems.raise_any()

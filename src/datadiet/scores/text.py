@@ -1,4 +1,4 @@
-"""Scores of a whole set by its words alone: no model and no embeddings.
+"""Scores of a whole set from its words, without a model or embeddings.
 
 score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 """

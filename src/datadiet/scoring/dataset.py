@@ -221,10 +221,12 @@ def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def _computed_by(name: str) -> Any:
-    needs = needs_of(name)
     if name in _GRADIENT_SCORES:
         return _of_gradients
-    return {("texts",): _of_texts, ("encoder",): _of_embeddings, ("history",): _of_history}.get(needs, _of_passes)
+    by_needs: dict[tuple[str, ...], Any] = {
+        ("texts",): _of_texts, ("encoder",): _of_embeddings, ("history",): _of_history
+    }  # fmt: skip
+    return by_needs.get(needs_of(name), _of_passes)
 
 
 # ---- scores of forward passes ----
