@@ -389,7 +389,9 @@ def test_bad_arguments(home: Path, options: dict[str, Any], words: str) -> None:
 
 
 def test_the_flag_of_score_options_names_its_new_form(home: Path) -> None:
-    done = call("score", "nowhere", "--scores", "prototypes", "--score-options", "clusters=5", "--output", home / "s.parquet")
+    done = call(
+        "score", "nowhere", "--scores", "prototypes", "--score-options", "clusters=5", "--output", home / "s.parquet"
+    )
     assert done.exit_code == 2
     assert '--score-options is written with the score now: --scores "NAME(clusters=5)"' in done.stderr
 
