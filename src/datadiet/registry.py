@@ -629,7 +629,7 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     if "select" in allowed and isinstance(inner, str):
         name, more = parse_call(inner)
         if find("select", name) is None:
-            return [unknown("select", name, names("select"))]
+            return [unknown("selector", name, names("select"))]
         allowed = {**find("select", name).options, **allowed}  # type: ignore[union-attr]
         del more
     if options and not allowed:

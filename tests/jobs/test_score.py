@@ -21,7 +21,7 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
-from datadiet.scores.dynamics import DYNAMIC_SCORES
+from datadiet.registry import names
 from datadiet.scoring.forward import forward_pass
 from datadiet.store.dynamics import dynamics
 from datadiet.store.run_folder import read_result
@@ -150,7 +150,7 @@ def test_dynamics_are_those_of_the_run(home: Path) -> None:
 
 
 def test_a_run_gives_its_dynamics_by_default(home: Path) -> None:
-    assert list(scored(home, None).values) == ["el2n", *DYNAMIC_SCORES]
+    assert list(scored(home, None).values) == ["el2n", *names("score", need="history")]
 
 
 def test_checkpoints_texts_and_embeddings(home: Path) -> None:

@@ -14,11 +14,11 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from datadiet.cli import app
-from datadiet.data import export
+from datadiet.data.export import SUFFIXES
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.select import SUFFIXES, Request, select
+from datadiet.jobs.select import Request, select
 from datadiet.store.score_file import ScoreFile, write_scores
 from toys import TOYS, Heard, toy_config, write_toy_folder
 
@@ -82,10 +82,6 @@ def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suf
     again = load_data(str(tmp_path / f"kept{suffix}"), TASKS[kind], dev_share=0.1)
     train, kept = load_data(data, TASKS[kind]).splits["train"], again.splits["train"]
     assert kept == train.take(row + 12 for row in kept.source_rows or ())
-
-
-def test_formats_are_those_that_can_be_written() -> None:
-    assert SUFFIXES == export.SUFFIXES
 
 
 def test_a_folder_has_the_other_splits_too(scored: tuple[Path, Path], tmp_path: Path) -> None:

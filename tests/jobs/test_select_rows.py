@@ -11,7 +11,7 @@ import pytest
 
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.select import REASONS, Wish, select_rows, wish_problems
-from datadiet.selectors import FEATURE_SELECTORS, NEEDS, SELECTORS
+from datadiet.registry import names
 from datadiet.selectors.ranked import hardest
 from datadiet.store.score_file import ScoreFile, write_scores
 
@@ -39,7 +39,7 @@ def texts() -> list[str]:
 # ---- every selector ----
 
 
-@pytest.mark.parametrize("name", sorted(SELECTORS))
+@pytest.mark.parametrize("name", sorted(names("select")))
 def test_every_selector_by_name(name: str) -> None:
     wish: dict[str, Any] = {"select": name, "score": "el2n", "keep": 0.3, "seed": 3, **OPTIONS.get(name, {})}
     found = select_rows(made_up(), texts=texts(), **wish)
@@ -50,7 +50,7 @@ def test_every_selector_by_name(name: str) -> None:
     assert sum(found.counts().values()) == N
 
 
-@pytest.mark.parametrize("name", sorted(set(NEEDS) - set(FEATURE_SELECTORS)))
+@pytest.mark.parametrize("name", sorted({*names("select", need="groups"), *names("select", need="recalls"), "window"}))
 def test_what_a_selector_needs_is_asked_for(name: str) -> None:
     file = made_up(labels=None)
     with pytest.raises(ArgumentError, match=r"needs the (option|class)"):
@@ -223,11 +223,11 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
         ({"floor": 5}, r"floor of 5 rows per class is more than there are of 'rare' \(4\); lower it to 4"),
         ({"drop_suspects": 1.0}, r"drop_suspects must be a share in \[0, 1\)"),
         ({"select": "hardst"}, "unknown selector 'hardst'; did you mean 'hardest'"),
-        ({"betta": 1}, "the selector hardest: unknown option 'betta'"),
+        ({"betta": 1}, "unknown option of hardest 'betta'"),
         ({"select": "random", "x": 1}, "the selector random has no options, got x"),
-        ({"select": "quota", "inner": 1}, "the selector quota: unknown option 'inner'"),
+        ({"select": "quota", "inner": 1}, "unknown option of quota 'inner'"),
         ({"select": "window"}, "the selector window needs the option offset"),
-        ({"offset": 2.0}, "offset must be in"),
+        ({"offset": 2.0}, "offset of hardest must be in"),
         ({"offset": 0.99}, "offset"),
         ({"score": "el2m"}, "unknown score 'el2m'; did you mean 'el2n'"),
         ({"score": None}, r"several scores \(el2n, other\)"),

@@ -186,7 +186,7 @@ def test_selectors_by_task() -> None:
         ("score", "el2n(unit=words)", "the score el2n has no options, got unit."),
         ("select", "ccs(beta=70)", "beta of ccs must be in [0, 1), got 70. Did you mean 0.7?"),
         ("select", "moderate(per_group=1)", "per_group of moderate must be true or false, got 1."),
-        ("select", "quota(select=hardets)", "unknown select 'hardets'"),
+        ("select", "quota(select=hardets)", "unknown selector 'hardets'"),
         ("history", "ema(alpha=8)", "alpha of ema must be in (0, 1], got 8. Did you mean 0.08?"),
         ("history", "mean(window=0)", "window of mean must be a whole number, at least 1, got 0."),
     ],

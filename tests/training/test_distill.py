@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from datadiet.compare.plan import Plan, methods_from
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
-from datadiet.jobs import prepare
-from datadiet.jobs.finetune import finetune
 from datadiet.ledger import Ledger
-from datadiet.store.cache import load_values, save_values
+from datadiet.store.cache import save_values
 from datadiet.training.distill import (
+    Answers,
     HeadLogits,
     Teacher,
     distillation_loss,
     distillation_weight,
     distilled,
     load_soft_labels,
+    save_answers,
     save_soft_labels,
     teacher_of,
 )
@@ -32,14 +28,10 @@ from datadiet.types import HeadSignals, Signals
 from toys import (
     CLASSES,
     TASK,
-    Heard,
-    same,
     tiny_classifier,
     tiny_tokenizer,
-    toy_config,
     toy_features,
     toy_trainer,
-    weights_of,
 )
 
 IDS = ["a", "b", "c"]
@@ -122,50 +114,24 @@ def test_soft_labels_come_back_by_id_in_two_bytes_each(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["soft.parquet"]
 
 
-def test_irreducible_losses_come_back_as_they_were(tmp_path):
-    path, values = tmp_path / "il.parquet", np.array([0.1, 2.0, 3.0], np.float32)
-    save_values(path, IDS, values, what="irreducible_loss", fingerprint="f")
-    loaded = load_values(path, ["b", "a"], what="irreducible_loss", fingerprint="f")
-    assert (loaded.dtype, loaded.tolist()) == (np.float32, values[[1, 0]].tolist())
-    assert len(load_values(path, [], what="irreducible_loss")) == 0
-
-
-@pytest.mark.parametrize(
-    ("file", "ids", "options", "message"),
-    [
-        ("il", IDS, {"fingerprint": "g"}, r"computed on other data \(fingerprint f, here g\): compute it again"),
-        ("il", IDS, {"what": "teacher_logits"}, "holds 'irreducible_loss', not 'teacher_logits'"),
-        ("il", ["a", "x", "y"], {}, "lacks 2 ids, among them 'x', 'y'"),
-        ("no", IDS, {}, "does not exist"),
-        ("text", IDS, {}, "cannot be read as Parquet"),
-        ("other", IDS, {}, "was not written by datadiet"),
-    ],
-)
-def test_values_that_do_not_fit_are_refused(tmp_path, file, ids, options, message):
-    import pandas as pd
-
-    save_values(tmp_path / "il.parquet", IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
-    (tmp_path / "text.parquet").write_text("no table")
-    pd.DataFrame({"id": IDS, "values": [1.0, 2.0, 3.0]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(DataError, match=message):
-        load_values(tmp_path / f"{file}.parquet", ids, **{"what": "irreducible_loss", **options})
-
-
-def test_values_that_cannot_be_kept_are_not_written(tmp_path):
-    path = tmp_path / "il.parquet"
-    for ids, values, message in (
-        (["a", "b", "a"], np.zeros(3), "ids must be different, 'a' is there more than once"),
-        (IDS, np.array([0.0, np.nan, 0.0]), "must be finite; they are not for 'b'"),
-        (IDS, np.zeros(2), r"one value or one row of values per id is needed: got \(2,\) for 3 ids"),
-    ):
-        with pytest.raises(ArgumentError, match=message):
-            save_values(path, ids, values, what="x")
+def test_soft_labels_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "soft.parquet"
     with pytest.raises(ArgumentError, match=r"need logits \(n, classes\), got shape \(3,\)"):
         save_soft_labels(path, IDS, np.zeros(3), fingerprint="f")
     assert not path.exists()
     save_soft_labels(path, IDS, np.zeros((3, 2)), fingerprint="f")
     with pytest.raises(DataError, match="has 2 classes, 3 are needed"):
         load_soft_labels(path, IDS, classes=3)
+    save_values(path, IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
+    with pytest.raises(DataError, match="holds 'irreducible_loss', not 'teacher_logits'"):
+        load_soft_labels(path, IDS)
+
+
+def test_answers_of_a_teacher_that_are_not_finite_are_not_kept(tmp_path):
+    head = HeadLogits(np.array([[0.0, np.nan]], np.float16), np.array([0, 1]))
+    with pytest.raises(ArgumentError, match="logits must be finite; some of the head 'label' are not"):
+        save_answers(tmp_path / "a", Answers({"label": head}, 1, 3))
+    assert not (tmp_path / "a").exists()
 
 
 def test_bad_arguments():
@@ -244,117 +210,3 @@ def test_heads_that_the_teacher_does_not_have():
     signals = Signals({"label": HeadSignals(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))})
     with pytest.raises(ArgumentError, match="cannot teach the head 'label'; it has intent"):
         teacher.loss({"label": torch.zeros(1, 2)}, signals, torch.tensor([0]), {})
-
-
-# ---- shared between runs, and charged to each
-
-
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of every batch that a teacher reads."""
-    rows: list[int] = []
-    original = prepare.load_saved
-
-    def load_saved(folder: Path):
-        model = original(folder)
-        model.register_forward_pre_hook(
-            lambda _model, _args, batch: rows.append(len(batch["input_ids"])), with_kwargs=True
-        )
-        return model
-
-    monkeypatch.setattr(prepare, "load_saved", load_saved)
-    return rows
-
-
-def train_teacher(tmp_path: Path, kind: str = "classification", name: str = "teacher", seed: int = 0) -> None:
-    finetune(toy_config(tmp_path, kind, keep=1.0, epochs=1, seed=seed, output=str(tmp_path / name)))
-
-
-def teach(tmp_path: Path, name: str, kind: str = "classification", **options):
-    usual = {"select": "random", "keep": 0.5, "epochs": 2, "teacher": str(tmp_path / "teacher")}
-    return finetune(toy_config(tmp_path, kind, output=str(tmp_path / name), **{**usual, **options}))
-
-
-@pytest.mark.cpu
-def test_the_teacher_is_asked_once_and_each_run_is_charged(tmp_path, asked):
-    train_teacher(tmp_path)
-    cache = str(tmp_path / "cache")
-    plain, first = teach(tmp_path, "plain"), teach(tmp_path, "first", cache=cache)
-    assert sum(asked) == 2 * N
-    (entry,) = (tmp_path / "cache").glob("teacher-*/entry.json")
-    about = json.loads(entry.read_text())
-    assert about["examples"] == N
-    entry.write_text(json.dumps({**about, "seconds": 1000.0}))
-    second = teach(tmp_path, "second", cache=cache, teacher_temperature=3.0)
-    assert sum(asked) == 2 * N
-    assert (first["cost"]["shared_s"] > 0, second["cost"]["shared_s"]) == (False, pytest.approx(1000, abs=20))
-    assert second["cost"]["score_s"] > 1000
-    for count in ("examples_forward", "tokens_forward"):
-        assert plain["cost"][count] == first["cost"][count] == second["cost"][count]
-    taken = [result["environment"]["from_cache"] for result in (plain, first, second)]
-    assert taken == [None, None, "train, dev, teacher, test"]
-    again = teach(tmp_path, "again", cache=cache)
-    assert again["teacher"] == plain["teacher"]
-    assert same(weights_of(tmp_path / "plain"), weights_of(tmp_path / "again"))
-
-
-@pytest.mark.cpu
-def test_every_word_of_a_joint_task_is_kept(tmp_path, asked):
-    train_teacher(tmp_path, "intent-slot")
-    for name in ("one", "two"):
-        teach(tmp_path, name, "intent-slot", cache=str(tmp_path / "cache"))
-    assert sum(asked) == N
-    assert same(weights_of(tmp_path / "one"), weights_of(tmp_path / "two"))
-
-
-def test_another_teacher_and_other_ways_to_ask_it_have_an_entry_of_their_own(tmp_path, asked):
-    for name, seed in (("teacher", 0), ("other", 1)):
-        train_teacher(tmp_path, name=name, seed=seed)
-    cache = str(tmp_path / "cache")
-    teach(tmp_path, "one", cache=cache)
-    card = tmp_path / "teacher" / "model" / "README.md"
-    card.write_text(card.read_text() + "\nA verdict.\n")
-    teach(tmp_path, "same", cache=cache)
-    assert sum(asked) == N  # the card is no part of what it says
-    teach(tmp_path, "two", cache=cache, teacher=str(tmp_path / "other"))
-    teach(tmp_path, "three", cache=cache, max_length=8)
-    assert sum(asked) == 3 * N
-    assert len(list((tmp_path / "cache").glob("teacher-*"))) == 3
-
-
-def test_a_broken_entry_is_asked_for_anew(tmp_path, asked):
-    train_teacher(tmp_path)
-    teach(tmp_path, "one", cache=str(tmp_path / "cache"))
-    (place,) = (tmp_path / "cache").glob("teacher-*")
-    for file in place.glob("*.parquet"):
-        file.write_bytes(b"x" * file.stat().st_size)
-    teach(tmp_path, "two", cache=str(tmp_path / "cache"))
-    assert sum(asked) == 2 * N
-    teach(tmp_path, "three", cache=str(tmp_path / "cache"))
-    assert sum(asked) == 2 * N
-
-
-def test_a_folder_that_cannot_be_written_to_costs_no_run(tmp_path, monkeypatch, asked):
-    train_teacher(tmp_path)
-
-    def full(*_args, **_options):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("datadiet.training.distill.save_values", full)
-    listener = Heard()
-    options = {"teacher": str(tmp_path / "teacher"), "cache": str(tmp_path / "cache"), "keep": 0.5, "epochs": 2}
-    finetune(toy_config(tmp_path, select="random", **options), listener=listener)
-    problem = f"the teacher's logits could not be kept in {tmp_path / 'cache'}: No space left on device."
-    assert problem in listener.notes
-    assert sum(asked) == N
-
-
-def test_a_comparison_asks_each_teacher_once():
-    """Its runs share one folder: the teacher of a seed is the run on everything with that seed."""
-    plan = Plan({"data": "snips", "task": "intent-slot"}, methods_from(["distilled"]), keeps=[0.5, 0.2], seeds=[0])
-    taught = [cell for cell in plan.cells() if cell.method == "distilled"]
-    configs = [plan.config(cell, f"runs/{cell.name}", cache="cache") for cell in taught]
-    assert [config.keep for config in configs] == [0.5, 0.2]
-    assert {(config.teacher, config.cache, config.max_length) for config in configs} == {
-        (str(Path("runs/full-seed0")), "cache", 128)
-    }

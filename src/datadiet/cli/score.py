@@ -18,8 +18,7 @@ from datadiet.cli.progress import display_for
 from datadiet.cli.tables import scores_table
 from datadiet.config import DATA_HELP, flag_name
 from datadiet.errors import ArgumentError
-from datadiet.jobs.score_config import BASE_MODEL, PASSES, TRAINING, ScoreConfig
-from datadiet.jobs.select import READING
+from datadiet.jobs.score_config import BASE_MODEL, PASSES, READING, TRAINING, ScoreConfig
 from datadiet.registry import split_calls
 from datadiet.types import Json, Listener, Silent
 
@@ -68,7 +67,7 @@ def run_score(config: ScoreConfig, listener: Listener = Silent()) -> Json:  # no
     """
     listener.phase("importing torch and transformers")
     from datadiet.jobs.score import score as run
-    from datadiet.jobs.score_config import check_job
+    from datadiet.jobs.score_checks import check_job
 
     if config.output is None:
         missing = "--output is missing: a .parquet file, or .jsonl or .csv for people."

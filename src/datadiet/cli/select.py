@@ -12,10 +12,7 @@ from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_f
 from datadiet.cli.progress import display_for
 from datadiet.cli.tables import selection_table
 from datadiet.config import DATA_HELP
-from datadiet.jobs.select import READING
-from datadiet.jobs.select import Request as SelectRequest
-from datadiet.jobs.select import checked as check_selection
-from datadiet.jobs.select import select as run_select
+from datadiet.jobs.score_config import READING
 
 
 @with_flags(READING)
@@ -53,12 +50,14 @@ def select(
 ) -> None:
     """Choose once what to train on, from a score file: writes what is kept, says why, class by class."""
     with reported(debug), quiet_stdout(as_json):
+        from datadiet.jobs import select as job
+
         given = settings_given(reading, lambda name: name in reading and is_given(ctx, name))
-        request = SelectRequest(
+        request = job.Request(
             scores, data, output, score, selector, keep, count, offset, floor, seed, drop_suspects, dedupe,
             option or [], features, given, with_score, force, suspects_by, near,
         )  # fmt: skip
-        check_selection(request)  # before the display begins
+        job.checked(request)  # before the display begins
         with display_for(stdout(), as_json, title="select") as listener:
-            found = run_select(request, listener)
+            found = job.select(request, listener)
     answer(as_json, found, selection_table(found), commands=f"Train on it with: {found['next']}")

@@ -19,7 +19,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from datadiet.compare.plan import FULL, RANDOM, Plan
-from datadiet.compare.run import RUNS, SCHEMA, CellState
+from datadiet.compare.run import RUNS, CellState
 from datadiet.compare.statistics import (
     Difference,
     Floats,
@@ -33,6 +33,7 @@ from datadiet.compare.statistics import (
 )
 from datadiet.compare.verdict import verdict
 from datadiet.errors import DataError
+from datadiet.files import SCHEMA
 from datadiet.store import run_folder
 from datadiet.types import Json
 

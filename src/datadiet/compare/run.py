@@ -25,13 +25,12 @@ from typing import Any, Literal, Protocol
 from datadiet.compare.plan import Cell, Plan
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.errors import ArgumentError, UserError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.store import run_folder
 from datadiet.types import Json
 
 COMPARISON = "comparison.json"
 RUNS, CELLS = "runs", "cells"
-SCHEMA = 1
 
 
 def write_comparison(folder: Path, found: Json) -> None:
@@ -46,7 +45,7 @@ def read_comparison(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    found = read_json(folder / COMPARISON, SCHEMA, "comparison")
+    found = read_json(folder / COMPARISON, "comparison")
     for line in found["methods"]:  # a file from before money and energy has neither
         for name, value in (("comparable_times", found["comparable_times"]), ("price", None), ("energy", None)):
             line.setdefault(name, value)
@@ -81,7 +80,7 @@ class MadeWith:
     def known(self, run: str) -> int | None:
         """The most runs there were at a time while a run was made; None where that is not known."""
         try:
-            jobs = read_json(self._file(run), SCHEMA, "note on a run").get("jobs")
+            jobs = read_json(self._file(run), "note on a run").get("jobs")
         except UserError:
             return 1 if run in self._alone else None
         return jobs if isinstance(jobs, int) else None

@@ -1,6 +1,4 @@
-"""Data in: folders, files, saved and hub sets as validated, immutable splits. Imports neither torch nor pyarrow."""
+"""Data in and out: files, saved and hub sets as validated, immutable splits; duplicates; rows written again.
 
-from datadiet.data.load import load_data, read_examples
-from datadiet.data.schema import Columns, Dataset, Examples
-
-__all__ = ["Columns", "Dataset", "Examples", "load_data", "read_examples"]
+`datadiet.data.load.load_data` is the way in. No module here imports torch, pyarrow or `datasets` before it needs them.
+"""

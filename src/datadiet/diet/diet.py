@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.config import DietConfig
-from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, weighed
+from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
 from datadiet.diet.options import DietOptions, checked_values, resolve
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
@@ -128,6 +128,11 @@ class Diet:
         return {**self.options.describe(), **offset, "row_weights": self._row_weights is not None}
 
     @property
+    def covers(self) -> bool:
+        """Whether the selector covers a space, and needs to know where each example lies."""
+        return "features" in selector_of(self.options).needs
+
+    @property
     def guarded(self) -> bool:
         """Whether the label-noise guard is on; before a run, whether it will be where each example has one class."""
         return self.options.offset == "auto" if self._guarded is None else self._guarded
@@ -178,7 +183,7 @@ class Diet:
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
         self._context = SelectorContext(groups, features)
-        self._selector = options.selector()
+        self._selector = selector_of(options)
         self._selector.check(self._context)
         self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
         if self._guarded and groups is None:

@@ -6,15 +6,16 @@ What is wrong with the schedule of a config, whatever the number of examples. Im
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
-
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from typing import TYPE_CHECKING, Any
 
 from datadiet.config import FinetuneConfig
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.errors import Problems, UserError
 from datadiet.types import EpochForecast, Forecast
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
 
 RESCORES = ("all", "dropped", "none")
 
@@ -46,6 +47,8 @@ def forecast(
 
     Source: the cost model of Attendu and Corbeil 2023 (arXiv 2306.03208), with warm-up, rounding and scoring counted.
     """
+    import numpy as np  # not for --help
+
     tokens = None if lengths is None else np.asarray(lengths)
     _check_forecast(schedule, rescore, tokens, full_epochs)
     epochs = tuple(_epoch_forecast(schedule, epoch) for epoch in range(schedule.epochs))

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.config import DietConfig, option_problems
-from datadiet.diet.choose import BoundSelector, Selector, SelectorContext
 from datadiet.diet.forecast import forecast
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
@@ -28,7 +27,7 @@ from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
 from datadiet.selectors.in_batch import BatchSelector
 from datadiet.selectors.quotas import floor_problems
-from datadiet.types import Forecast, Json, Signals
+from datadiet.types import Forecast, Json, Selection, Signals
 
 _RESCORE = (
     Method(
@@ -62,6 +61,7 @@ _RESCORE = (
 
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
+Selector = Callable[..., Selection]
 Values = NDArray[np.float32]
 
 
@@ -162,11 +162,6 @@ class DietOptions:
         """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
         return self.keep != 1.0 and not self.in_batch
 
-    @property
-    def covers(self) -> bool:
-        """Whether the selector covers a space, and needs to know where each example lies."""
-        return "features" in self.selector().needs
-
     def schedule(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
         config, every = self.config, self.refresh_every
@@ -200,29 +195,6 @@ class DietOptions:
         problems = Problems()
         problems.found += floor_problems(self.config.floor, sizes, min(kept, default=schedule.num_examples))
         problems.raise_any()
-
-    def rehearse(self, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:
-        """Choose once by made-up values: what depends on the data is refused before anything has been trained.
-
-        The declared options are checked by then; this finds an offset that leaves too few rows, shares that do not
-        sum to 1, or classes that do not exist. Selectors that cover a space are left out, since they take long.
-
-        Args:
-            num_examples: Training rows.
-            schedule: Of the run.
-            groups: int64 `(num_examples,)`, the class of each row; None where there are no classes.
-
-        Raises:
-            ArgumentError: By the selector, about its options.
-        """
-        selector = self.selector()
-        if not self.plans or "features" in selector.needs or not isinstance(self.select, str):
-            return
-        epochs = [epoch for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
-        count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
-        recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
-        values = np.linspace(0, 1, num_examples, dtype=np.float32)
-        selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls))
 
     def numbered(self, class_names: Sequence[str]) -> DietOptions:
         """The same options, with class numbers for the class names in those of the selector."""
@@ -262,16 +234,6 @@ class DietOptions:
             **{**{name: usual[name] for name in usual if name in method.options}, **self.select_options}
         )
         return made
-
-    def selector(self) -> BoundSelector:
-        """The selector with its options and the seed."""
-        options = {} if self.in_batch else dict(self.select_options)
-        if isinstance(self.offset, float) and self.offset:
-            options["offset"] = self.offset
-        if self.select == "seta":  # its window moves on with every choice
-            options.setdefault("every", self.refresh_every)
-        select = "random" if self.in_batch else self.select
-        return BoundSelector(select, options=options, floor=self.config.floor, seed=self.config.seed)
 
 
 def resolve(config: DietConfig) -> DietOptions:

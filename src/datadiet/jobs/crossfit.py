@@ -18,16 +18,18 @@ from transformers.trainer_utils import IntervalStrategy
 
 from datadiet.config import FinetuneConfig
 from datadiet.data.duplicates import representatives
-from datadiet.data.schema import Dataset, Examples, without_input
+from datadiet.data.schema import Dataset, Examples, joined_texts, without_input
 from datadiet.errors import Problems
 from datadiet.jobs.finetune import RunTrainer, training_arguments
-from datadiet.jobs.prepare import Features, Run, joined_texts, model_options, pass_tokens
+from datadiet.jobs.prepare import Features, Run, model_options, pass_tokens
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
+from datadiet.registry import has
 from datadiet.scores.two_models import stratified_folds
 from datadiet.scoring.dataset import Material, Unseen, read_model
-from datadiet.scoring.embed import kept_embeddings, weights_digest
+from datadiet.scoring.embed import weights_digest
 from datadiet.scoring.forward import lengths_of
+from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.tasks.base import Task
 from datadiet.tasks.loading import load_tokenizer
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
@@ -167,25 +169,22 @@ class Folds:
         """The loss, and the class log-probabilities, of the held-out rows: float32 `(held, 1 + width)`."""
         set_seed(self.config.seed)
         model: Any = self.task.load_model(self.config.model, **model_options(self.config, self.data))
-        made: list[NDArray[np.float32]] = []
 
-        def make() -> NDArray[np.float32]:
+        def compute() -> dict[str, NDArray[np.float32]]:
             with scratch() as folder:
                 self._train(model, features, training, folder)
-            made.append(self._read(model, features, held))
-            return made[0]
+            return {"said": self._read(model, features, held)}
 
         with self.ledger.charge("train"):
             if self.cache is None:
-                return make()
+                return compute()["said"]
             origin = self._origin(model, features, training, held)
-            try:
-                return kept_embeddings(self.cache, origin, make, dtype="float32", name="fold", ledger=self.ledger)
-            except OSError as error:  # a full disk, a folder that may not be written to
-                if not made:
-                    raise
-                self.listener.note(f"what a fold said could not be kept in {self.cache}: {error.strerror or error}.")
-                return made[0]
+            storage: Any = {"save": save_arrays, "load": load_arrays}
+            stored = entry(self.cache, "fold", origin, compute, ledger=self.ledger, **storage)
+        if stored.problem is not None:
+            self.listener.note(f"the values of a fold could not be kept in {self.cache}: {stored.problem}.")
+        said: NDArray[np.float32] = stored.value["said"]
+        return said
 
     def _train(self, model: Any, features: Any, training: Rows, folder: Path) -> None:
         config = replace(self.config, output=str(folder / "fold"))
@@ -277,4 +276,4 @@ def prepared(
 
 def _must_be_everywhere(data: Dataset) -> tuple[str, ...]:
     """The classes, of tasks that have one for each row; sets of labels may well be in one fold only."""
-    return data.label_names if data.task in ("classification", "intent-slot") else ()
+    return data.label_names if has(data.task, "one_class") else ()

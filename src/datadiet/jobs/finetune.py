@@ -23,6 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.data.sources import hub_name
 from datadiet.errors import ArgumentError
+from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
@@ -101,8 +102,8 @@ class RunTrainer(DietTrainer):
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
             teacher=run.teacher,
-            features=run.known.features,
-            values=run.known.values,
+            features=run.precomputed.features,
+            values=run.precomputed.values,
             row_weights=row_weights_of(run),
             run_folder=run.folder,
             ledger=run.ledger,
@@ -343,7 +344,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
     stopped = len(trainer.epoch_results) if config.early_stopping else config.epochs
     tokens = int(run.lengths.sum())
     return {
-        "schema": layout.SCHEMA,
+        "schema": SCHEMA,
         "task": config.task,
         "data": {
             "name": data.name,

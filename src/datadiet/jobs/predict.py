@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from datadiet.config import FinetuneConfig
-from datadiet.data.columns import WORDS
+from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import whole_file
+from datadiet.registry import has
 from datadiet.types import Listener, Silent
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction, Task
 
 STDOUT = "-"
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 Line = dict[str, Any]
 
@@ -159,11 +159,11 @@ def _examples(request: Request, task: str) -> Examples:
     if request.text is None:
         columns, separator = Columns(**request.columns), request.label_separator
         return read_examples(str(request.data), task, columns=columns, label_separator=separator)
-    if request.text_pair is not None and task in WORDS:
+    if request.text_pair is not None and has(task, "words"):
         article = "an" if task[0] in "aeiou" else "a"
         raise ArgumentError(f"--text-pair has no effect with {article} {task} model: leave it out.")
     pairs = None if request.text_pair is None else (request.text_pair,)
-    tokens = (tuple(request.text.split()),) if task in WORDS else None
+    tokens = (tuple(request.text.split()),) if has(task, "words") else None
     return Examples(ids=("0",), texts=(request.text,), text_pairs=pairs, tokens=tokens)
 
 

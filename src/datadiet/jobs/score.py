@@ -18,16 +18,14 @@ import numpy as np
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Columns as ColumnNames
-from datadiet.data.schema import Dataset, Examples
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, Problems
 from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.prepare import Features, class_problems, joined_texts, pass_tokens
-from datadiet.jobs.score_config import (
-    BASE_MODEL,
+from datadiet.jobs.prepare import Features, class_problems, pass_tokens
+from datadiet.jobs.score_checks import (
     CROSS_FITTED,
     Columns,
-    ScoreConfig,
     asked,
     check_job,
     has_history,
@@ -41,6 +39,7 @@ from datadiet.jobs.score_config import (
     steps_of,
     trains_on_everything,
 )
+from datadiet.jobs.score_config import BASE_MODEL, ScoreConfig
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
 from datadiet.scoring.dataset import Inputs, Material, WholeSet, needs_of, whole_set
@@ -380,7 +379,7 @@ def _material(
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,
-        options=options_of(config),
+        options={name: own for name, own in options_of(config).items() if own},
         **others,
     )
     if model is None:

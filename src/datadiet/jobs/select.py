@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from datadiet import registry
 from datadiet.config import COLUMNS, flag_name
 from datadiet.data.duplicates import representatives
-from datadiet.data.schema import Examples
+from datadiet.data.export import SUFFIXES
+from datadiet.data.schema import Examples, joined_texts
 from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, unknown
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
@@ -344,7 +345,6 @@ def _features(select: Select, texts: Sequence[str] | None, features: Any, pool: 
     return tf_idf([texts[row] for row in pool], ids=names, vectorizer=TfidfVectorizer(token_pattern=r"\S+"))
 
 
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")  # those of data.writing, which the command line must not import yet
 # settings of the command line -> arguments of load_data
 _READING = {
     "train_rows": "train_rows",
@@ -415,7 +415,7 @@ def select(request: Request, listener: Listener = Silent()) -> Json:  # noqa: B0
         listener.note(note)
     train = data.splits["train"]
     listener.phase("selecting")
-    chosen = select_wished(file, wish, joined_texts(train), _read_features(request.features, len(file)))
+    chosen = select_wished(file, wish, joined_texts(train, "\n"), _read_features(request.features, len(file)))
     listener.phase(f"writing {request.output}")
     _write(request, data, chosen)
     return told(request, wish, file, train, chosen)
@@ -607,13 +607,6 @@ def _write(request: Request, data: Dataset, chosen: StaticSelection) -> None:
 PER_REASON = 3  # examples of each
 
 
-def joined_texts(examples: Examples) -> list[str]:
-    """One text per example; both of a pair, one below the other."""
-    if examples.text_pairs is None:
-        return list(examples.texts)
-    return [f"{one}\n{two}" for one, two in zip(examples.texts, examples.text_pairs, strict=True)]
-
-
 def told(request: Request, wish: Wish, file: ScoreFile, train: Examples, chosen: StaticSelection) -> Json:
     """The outcome in plain values."""
     kept = chosen.kept
@@ -677,7 +670,7 @@ def _examples(train: Examples, chosen: StaticSelection) -> Iterator[Json]:
                 "id": str(train.ids[row]),
                 "label": None if train.labels is None else str(train.labels[row]),
                 "value": float(chosen.values[row]),
-                "text": joined_texts(train.take([row]))[0],
+                "text": joined_texts(train.take([row]), "\n")[0],
             }
 
 

@@ -26,6 +26,7 @@ from datadiet.data.load import columns_of
 from datadiet.data.schema import Dataset, Examples
 from datadiet.data.sources import find as find_data
 from datadiet.data.sources import hub_name
+from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
 from datadiet.errors import Problems, UserError
@@ -229,7 +230,7 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
         schedule = options.schedule(rows, epochs=config.epochs, batch=batch)
         options.check_floor(class_sizes(train), schedule)
         if numbered is not None:
-            numbered.rehearse(rows, schedule, _groups(train, data.label_names))
+            choose_once(numbered, rows, schedule, _groups(train, data.label_names))
 
     _collect(rehearse, problems)
     _collect(lambda: check_rows("score", {options.score.name: options.score_options}, rows), problems)

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError
-from datadiet.files import write_atomically
+from datadiet.files import SCHEMA, write_atomically
 from datadiet.noise.lapse_rate import (
     evidence,
     fit_curve,
@@ -373,7 +373,6 @@ class NoiseMonitor:
 
 
 NOISE, SUSPECTS = "noise.json", "suspects.parquet"
-SCHEMA = 1
 
 
 def write_noise(folder: Path, guard: NoiseGuard, ids: Sequence[str], labels: Sequence[object]) -> None:

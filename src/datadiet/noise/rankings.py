@@ -33,6 +33,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from datadiet.errors import ArgumentError, DataError, MissingExtraError, Problems
+from datadiet.files import SCHEMA
 from datadiet.noise.guard import MOST_OF_CLASS
 from datadiet.registry import ranking
 from datadiet.store.score_file import ScoreFile
@@ -373,7 +374,6 @@ def _missing(file: ScoreFile, by: str | None) -> str:
 
 
 FILE = "probabilities.parquet"  # in a run folder
-SCHEMA = "1"
 UNLABELLED = -1
 COLUMNS = ("row", "id", "label", "times", "probabilities")
 MOST_NAMED = 5
@@ -474,7 +474,7 @@ def write_probabilities(path: str | Path, found: ClassProbabilities) -> None:
         "times": pa.array(found.times, pa.int32()),
         "probabilities": lists,
     }
-    meta = {"datadiet.classes": json.dumps(list(found.names), ensure_ascii=False), "datadiet.schema": SCHEMA}
+    meta = {"datadiet.classes": json.dumps(list(found.names), ensure_ascii=False), "datadiet.schema": str(SCHEMA)}
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
@@ -501,7 +501,7 @@ def read_probabilities(path: str | Path) -> ClassProbabilities:
     except (OSError, ValueError) as error:
         raise DataError(f"{file} is not a Parquet file: {error}.") from error
     meta = table.schema.metadata or {}
-    if meta.get(b"datadiet.schema") != SCHEMA.encode() or not set(COLUMNS) <= set(table.column_names):
+    if meta.get(b"datadiet.schema") != str(SCHEMA).encode() or not set(COLUMNS) <= set(table.column_names):
         raise DataError(f"{file} has another layout; its columns must be {', '.join(COLUMNS)}, schema {SCHEMA}.")
     names = tuple(json.loads(meta[b"datadiet.classes"]))
     return ClassProbabilities(

@@ -15,6 +15,7 @@ from datadiet.compare.run import RUNS, read_comparison
 from datadiet.compare.verdict import three_digits
 from datadiet.errors import DataError
 from datadiet.formatting import markdown_table, percent, seconds
+from datadiet.registry import has
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Table
 from datadiet.reporting.rows import Kept, read_plans
@@ -205,7 +206,7 @@ def _worst(means: Recalls, counts: Mapping[str, int], task: str) -> list[Table]:
     for method, recall in means.items():
         worst = min(recall, key=lambda name: (recall[name], name))
         rows.append([method, worst, percent(recall[worst]), f"{counts[worst]:,}"])
-    unit = "spans" if task == "token-classification" else "rows"
+    unit = "spans" if has(task, "tags_only") else "rows"
     return [Table("Worst class", ["method", "class", "recall", unit], rows)] if rows else []
 
 

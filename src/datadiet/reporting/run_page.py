@@ -24,6 +24,7 @@ from datadiet.compare.verdict import energy_words
 from datadiet.errors import DataError
 from datadiet.formatting import markdown_table, percent, seconds
 from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
+from datadiet.registry import has
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Section, Table
 from datadiet.reporting.plot import MOST_POINTS
@@ -266,7 +267,7 @@ def _recalls_of(
 def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
     """Predictions of the tested split; None where a run has none, predicts numbers, or there is nothing to find."""
     path = folder / run_folder.PREDICTIONS
-    if result["task"] == "regression" or not path.is_file():
+    if has(result["task"], "numbers") or not path.is_file():
         return None
     table = pd.read_parquet(path)
     found = table[table["split"] == ("test" if result["metrics"]["test"] else "dev")]

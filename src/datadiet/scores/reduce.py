@@ -224,9 +224,6 @@ def _signed_root(values: Tensor) -> Tensor:
     return values.sign() * values.abs().sqrt()
 
 
-IGNORED = -100
-
-
 def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> Tensor:
     """Which tokens are among the hardest of their sentence.
 

@@ -70,7 +70,7 @@ def scdp(
     """
     problems = Problems()
     problems.check(tolerance > 0, f"tolerance must be above 0, got {tolerance}.")
-    joined = joined_texts(texts, problems)
+    joined = plain_texts(texts, problems)
     problems.raise_any()
     codes, names = class_codes(labels, len(joined))
     matrix = tf_idf(joined, ids=ids, vectorizer=vectorizer)
@@ -82,7 +82,7 @@ def scdp(
     return values.astype(np.float32)
 
 
-def joined_texts(texts: Texts, problems: Problems) -> list[str]:
+def plain_texts(texts: Texts, problems: Problems) -> list[str]:
     """One string per example; what is no text is noted."""
     if isinstance(texts, str):
         problems.add("texts need one entry per example, got a single string.")
@@ -218,7 +218,7 @@ def length(
     """
     problems = Problems()
     problems.choice("unit", unit, UNITS)
-    joined = joined_texts(texts, problems)
+    joined = plain_texts(texts, problems)
     problems.raise_any()
     counts = [len(text.split()) if unit == "words" else len(text) for text in joined]
     return np.asarray(counts, np.float32)

@@ -1,17 +1,13 @@
-"""Embeddings of examples by a model at hand, in one forward pass; and a folder that keeps them."""
+"""Embeddings of examples by a model at hand, in one forward pass; and a cache folder for them."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import json
-import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.errors import ArgumentError, DataError, Problems
-from datadiet.files import read_json, write_atomically
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, Collate, forward_pass
+from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.types import Json
 
 POOLINGS = ("mean", "cls")
 PRECISIONS = ("float16", "float32")
-SCHEMA = 1
 
 
 def embed(
@@ -156,13 +151,11 @@ def kept_embeddings(
     make: Callable[[], NDArray[np.float32]],
     *,
     dtype: str = "float16",
-    name: str = "embeddings",
     ledger: Ledger | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings, or other arrays that took a model to compute, from a folder, or made and kept there.
+    """Embeddings from a cache folder, or computed and stored there; see `datadiet.store.cache.entry`.
 
-    An entry is a `.npy` file and a `.json` file beside it, written last, which says what the embeddings were made from,
-    the file's digest and the seconds that they took. A broken or foreign entry is made anew.
+    A folder that cannot be written to gives a warning.
 
     Args:
         folder: Keeps entries; each origin has its own.
@@ -170,65 +163,29 @@ def kept_embeddings(
             `weights_digest`, the tokenizer, the maximal length and the pooling.
         make: Computes them, float32 `(n, d)`.
         dtype: Of the file: `float16`, half the size, each number exact to about 3 digits, or `float32`.
-        name: What the file's name begins with.
-        ledger: Is charged for the seconds that an earlier run has spent on what is taken from the folder.
+        ledger: Is charged the seconds that an earlier run has spent on reused embeddings.
 
     Returns:
-        float32 `(n, d)`, the same whether made or taken: both are rounded to `dtype`.
+        float32 `(n, d)`, the same whether computed or reused: both are rounded to `dtype`.
 
     Raises:
         ArgumentError: If the type is unknown.
         DataError: If the embeddings do not fit `float16`.
-        OSError: If the folder cannot be written to.
     """
     problems = Problems()
     problems.choice("dtype", dtype, PRECISIONS)
     problems.raise_any()
-    named = {"origin": dict(origin), "dtype": dtype}
-    place = folder / f"{name}-{_digest(json.dumps(named, sort_keys=True).encode())[:32]}.npy"
-    if (found := _read(place, named)) is not None:
-        if ledger is not None:
-            ledger.charge_shared(found[1])
-        return found[0].astype(np.float32)
-    began = time.perf_counter()
-    made = make()
-    seconds = time.perf_counter() - began
-    with np.errstate(over="ignore"):  # it is refused below
-        rounded = np.ascontiguousarray(made, dtype)
-    if np.isinf(rounded).any():
-        raise DataError("the embeddings hold numbers above 65,504, which float16 cannot hold; use dtype='float32'.")
-    _write(place, rounded, named, seconds)
-    return rounded.astype(np.float32)
 
+    def compute() -> dict[str, NDArray[Any]]:
+        with np.errstate(over="ignore"):  # the overflow is refused below
+            rounded = np.ascontiguousarray(make(), dtype)
+        if np.isinf(rounded).any():
+            raise DataError("the embeddings hold numbers above 65,504, which float16 cannot hold; use dtype='float32'.")
+        return {"embeddings": rounded}
 
-def _read(place: Path, named: Mapping[str, Any]) -> tuple[NDArray[Any], float] | None:
-    """The array of an entry and its seconds; None where there is none, or one that is broken or of something else."""
-    try:
-        entry = read_json(place.with_suffix(".json"), SCHEMA, "embeddings")
-        seconds = float(entry["seconds"])
-        if {name: entry[name] for name in named} != named or not 0 <= seconds < float("inf"):
-            return None
-        if entry["sha256"] != _digest(place.read_bytes()):
-            return None
-        return np.load(place, allow_pickle=False), seconds
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(place: Path, array: NDArray[Any], named: Mapping[str, Any], seconds: float) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".part-{os.getpid()}-{uuid4().hex}")
-    try:
-        with part.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-        digest = _digest(part.read_bytes())
-        part.replace(place)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
-    entry = {"schema": SCHEMA, **named, "sha256": digest, "seconds": seconds}
-    write_atomically(place.with_suffix(".json"), json.dumps(entry))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    stored = entry(
+        folder, "embeddings", {**origin, "dtype": dtype}, compute, save=save_arrays, load=load_arrays, ledger=ledger
+    )
+    if stored.problem is not None:
+        warnings.warn(f"embeddings could not be kept in {folder}: {stored.problem}.", stacklevel=2)
+    return stored.value["embeddings"].astype(np.float32)

@@ -20,6 +20,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datadiet.errors import ArgumentError, unknown
 from datadiet.tasks.heads import head_layers
+from datadiet.types import IGNORED
 
 Batch = Mapping[str, Any]
 Losses = Callable[[Any, Batch], Tensor]
@@ -227,7 +228,6 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
-IGNORED = -100
 LABELS = ("labels", "label", "intent_labels", "slot_labels")
 ADVICE = "Pass loss=, a function of (outputs, batch) that gives one loss per example."
 

@@ -1,15 +1,8 @@
-"""Append-only Parquet tables whose manifest is written last: a part that the manifest does not name does not exist.
+"""Append-only Parquet tables of a run: its score history (scores/) and the rows of each epoch (plans/).
 
-The score history and the plans of a run are such tables. A write that is killed leaves a file nobody reads; two runs
-cannot mix, since a manifest names its run; a resumed run cuts the table back to what its checkpoint had seen.
-
-A part of a table in pieces, so that it is never in memory as a whole.
-
-The score history of a run.
-
-What each epoch of a run trains on.
-
-The two tables of a run.
+A table grows by parts; its manifest is written last, and a part that the manifest does not name does not exist. So a
+killed write leaves a file that is never read, two runs cannot mix (the manifest names the run), and a resumed run cuts
+a table back to the parts that its checkpoint counts. A part is converted and written in slices, to bound the memory.
 """
 
 from __future__ import annotations
@@ -17,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datadiet.errors import DataError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -33,7 +26,7 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_manifest.json"
-SCHEMA = 1
+SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 
 
 class PartedTable:
@@ -65,8 +58,8 @@ class PartedTable:
         """Add a part; it exists from the moment the manifest names it.
 
         Args:
-            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next is asked
-                for.
+            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next one is
+                made.
         """
         if self.folder is None:
             import pyarrow as pa
@@ -82,7 +75,7 @@ class PartedTable:
         self._write_manifest()
 
     def truncate(self, parts: int) -> None:
-        """Forget all but the first `parts` parts: what a resumed run's checkpoint had seen."""
+        """Drop all but the first `parts` parts, for a resumed run: its checkpoint counts no more."""
         if parts < len(self._parts):
             self._parts = self._parts[:parts]
             if self.folder is not None:
@@ -103,37 +96,33 @@ class PartedTable:
 
 
 def _encodings(table: pa.Table) -> dict[str, str]:
-    """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
+    """The smallest encoding of each column: few values occur twice, so dictionaries would only add bytes."""
     import pyarrow.types as kinds
 
-    found = {}
-    for field in table.schema:
-        if kinds.is_integer(field.type):
-            found[field.name] = "DELTA_BINARY_PACKED"
-        elif kinds.is_floating(field.type):
-            found[field.name] = "BYTE_STREAM_SPLIT"
-        elif kinds.is_string(field.type):
-            found[field.name] = "DELTA_BYTE_ARRAY"
-    return found
+    encodings = (
+        (kinds.is_integer, "DELTA_BINARY_PACKED"),
+        (kinds.is_floating, "BYTE_STREAM_SPLIT"),
+        (kinds.is_string, "DELTA_BYTE_ARRAY"),
+    )
+    return {field.name: name for field in table.schema for fits, name in encodings if fits(field.type)}
 
 
 def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
     """One row group for each piece."""
     import pyarrow.parquet as pq
 
-    with _plain_memory():
-        rest = iter(pieces)
-        first = next(rest)
-        how = {"use_dictionary": False, "column_encoding": _encodings(first)}
-        with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
-            writer.write_table(first)
-            for piece in rest:
+    with _system_memory():
+        pieces = iter(pieces)
+        first = next(pieces)
+        options = {"use_dictionary": False, "column_encoding": _encodings(first)}
+        with pq.ParquetWriter(path, first.schema, compression="zstd", **options) as writer:
+            for piece in chain([first], pieces):
                 writer.write_table(piece)
 
 
 @contextmanager
-def _plain_memory() -> Iterator[None]:
-    """Arrow's buffers from the system's allocator: its own keeps several times what a part needs, for ever."""
+def _system_memory() -> Iterator[None]:
+    """Arrow's buffers from the system's allocator: Arrow's own never returns several times the memory of a part."""
     import pyarrow as pa
 
     before = pa.default_memory_pool()
@@ -144,13 +133,16 @@ def _plain_memory() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
+# ---- reading, and writing in slices ----
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a table.
 
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    return read_json(folder / MANIFEST, SCHEMA, "finished table")
+    return read_json(folder / MANIFEST, "finished table")
 
 
 def read_table(folder: Path) -> pa.Table:
@@ -168,11 +160,8 @@ def read_table(folder: Path) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-SLICE_ROWS = 16_384  # rows that are turned into Arrow and written at once
-
-
 def slices(count: int) -> Iterator[slice]:
-    """So many rows in pieces; of no rows, one empty piece."""
+    """Slices of so many rows; one empty slice for no rows."""
     return (slice(start, min(start + SLICE_ROWS, count)) for start in range(0, max(count, 1), SLICE_ROWS))
 
 
@@ -180,11 +169,14 @@ def text_array(keys: Iterable[object]) -> pa.Array:
     """Keys as an Arrow array of text, without a list of all of them."""
     import pyarrow as pa
 
-    rest = iter(keys)
+    keys = iter(keys)
     pieces = [pa.array([], pa.string())]
-    while piece := [str(key) for key in islice(rest, SLICE_ROWS)]:
+    while piece := [str(key) for key in islice(keys, SLICE_ROWS)]:
         pieces.append(pa.array(piece, pa.string()))
     return pa.concat_arrays(pieces)
+
+
+# ---- the score history ----
 
 
 class ScoreStore:
@@ -243,14 +235,17 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
     table = read_table(folder)
     if column not in table.column_names:
         fixed = {"row", "id", "epoch", "round", "source"}
-        held = ", ".join(name for name in table.column_names if name not in fixed)
-        raise DataError(f"{folder} holds no values of {column!r}; it holds: {held}.")
+        columns = ", ".join(name for name in table.column_names if name not in fixed)
+        raise DataError(f"{folder} holds no values of {column!r}; it holds: {columns}.")
     ids, values = table["id"].to_pylist(), table[column].to_numpy()
     return {key: value for key, value in zip(ids, values.tolist(), strict=True) if value == value}
 
 
+# ---- plans, and the two tables of a run ----
+
+
 def append_plan(table: PartedTable, plan: EpochPlan) -> None:
-    """Record what one epoch trains on: `epoch`, `row`, `weight`."""
+    """Record the rows of one epoch: `epoch`, `row`, `weight`."""
     table.append(_piece_of_plan(plan, part) for part in slices(len(plan.rows)))
 
 
@@ -269,13 +264,13 @@ def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
 
 
 class RunTables:
-    """The two tables that a run writes: scores/ and plans/.
+    """The two tables of a run: scores/ and plans/.
 
     Args:
         folder: The run folder; None keeps them in memory.
-        run: Of whom: two runs cannot share a folder.
+        run: Names the run: two runs cannot share a folder.
         ids: The user's id of each row.
-        parts: How many parts of each count, of a run that goes on: later ones belong to steps that will be done again.
+        parts: Number of parts of each that count. Later parts belong to steps that a resumed run repeats.
 
     Attributes:
         scores, plans: The tables.
@@ -292,5 +287,5 @@ class RunTables:
 
     @property
     def parts(self) -> tuple[int, int]:
-        """How many parts each has, for a checkpoint."""
+        """Number of parts of each, for a checkpoint."""
         return len(self.scores.table), len(self.plans)

@@ -20,9 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError, DataError
-from datadiet.types import HeadSignals, Signals
+from datadiet.types import IGNORED, HeadSignals, Signals
 
-IGNORED = -100
 CHUNK = 10_000
 Batch = dict[str, Tensor]
 Row = Mapping[str, Any]

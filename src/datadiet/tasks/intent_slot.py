@@ -17,7 +17,6 @@ from datadiet.data.schema import Examples
 from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
-    IGNORED,
     Batch,
     Collator,
     Prediction,
@@ -32,7 +31,7 @@ from datadiet.tasks.base import (
 from datadiet.tasks.joint_model import IntentSlotConfig
 from datadiet.tasks.loading import load_intent_slot
 from datadiet.tasks.tagging import NO_WORD, word_features, word_labels, word_tags
-from datadiet.types import Signals
+from datadiet.types import IGNORED, Signals
 
 
 @task(

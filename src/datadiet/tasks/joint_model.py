@@ -28,8 +28,7 @@ from transformers import (
 from transformers.utils.generic import ModelOutput
 
 from datadiet.errors import Problems
-
-IGNORED = -100
+from datadiet.types import IGNORED
 
 
 class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]

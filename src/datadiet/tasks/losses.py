@@ -19,8 +19,8 @@ from torch.nn import functional
 from datadiet.config import FinetuneConfig
 from datadiet.data.schema import Dataset
 from datadiet.registry import has
+from datadiet.types import IGNORED
 
-IGNORED = -100
 Loss = Callable[..., Tensor]
 
 

@@ -23,7 +23,6 @@ from datadiet.errors import ArgumentError
 from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
-    IGNORED,
     Batch,
     Collator,
     Prediction,
@@ -39,7 +38,7 @@ from datadiet.tasks.base import (
 )
 from datadiet.tasks.loading import is_tagger, load_tagger
 from datadiet.tasks.sequence import no_options
-from datadiet.types import Signals
+from datadiet.types import IGNORED, Signals
 
 OUTSIDE = "O"
 NO_TOKEN = -1

@@ -2,9 +2,7 @@
 
 The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is the teacher's prediction, softened by the
 temperature T, and the weight a rises as fewer examples are kept. `teacher_of` computes the logits of every training
-row, `Teacher.loss` is the loss inside the Trainer, and `read_answers` and `kept` share the logits between runs: an
-entry of the cache (`datadiet.store.cache`) holds, per head, one row of logits per decision and the number of decisions
-per example.
+row (`Answers`, which a cache folder keeps for other runs); `Teacher.loss` is the loss inside the Trainer.
 
 Source: Ben-Baruch et al., "Distilling the Knowledge in Data Pruning" (ICML 2025), who find random pruning with a
 teacher at least as good as clever selections without one, and a teacher much larger than the student harmful at small
@@ -29,7 +27,7 @@ from torch.nn import functional
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, forward_pass
-from datadiet.store.cache import keep_entry, load_values, place_of, read_about, save_values
+from datadiet.store.cache import load_arrays, load_values, save_arrays, save_values
 from datadiet.types import HeadSignals, Json, Signals
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.1, 0.95
@@ -280,27 +278,25 @@ def _joined(parts: Mapping[int, NDArray[np.float16]]) -> HeadLogits:
     return HeadLogits(np.concatenate(ordered), starts)
 
 
-KIND, DECISIONS = "teacher", "decisions"
+TEACHER = "teacher"  # kind of entry in a cache
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A teacher's logits, and the cost of computing them.
+    """A teacher's logits of the training rows, and the size of the pass that computed them.
 
     Attributes:
         heads: By the name of the head.
-        seconds: Of loading, tokenising and the pass.
         examples, tokens: Of the pass.
     """
 
     heads: dict[str, HeadLogits]
-    seconds: float
     examples: int
     tokens: int
 
 
 def origin_of(model: Path, data: str, task: Sequence[object], how: Json) -> Json:
-    """Everything that determines the answers, as plain values.
+    """Everything that the answers follow from: the origin of their entry in `datadiet.store.cache`.
 
     Args:
         model: Folder of the teacher, identified by the content of its files.
@@ -321,61 +317,25 @@ def checksum(model: Path) -> str:
     return digest.hexdigest()
 
 
-def read_answers(folder: Path, origin: Json, ids: Sequence[str]) -> Answers | None:
-    """The answers of an entry, in the order of the ids; None where they have to be computed."""
-    place = place_of(folder, origin, KIND)
-    about = read_about(place, origin)
-    if about is None:
-        return None
-    try:
-        heads = {name: _read_head(place, name, ids, origin["data"]) for name in about["heads"]}
-        return Answers(heads, float(about["seconds"]), int(about["examples"]), int(about["tokens"]))
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_head(place: Path, name: str, ids: Sequence[str], fingerprint: str) -> HeadLogits:
-    counts = load_values(place / f"{name}-{DECISIONS}.parquet", ids, what=DECISIONS, fingerprint=fingerprint)
-    starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    logits = load_soft_labels(place / f"{name}.parquet", _numbers(int(starts[-1])), fingerprint=fingerprint)
-    return HeadLogits(logits, starts)
-
-
-def keep_answers(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> None:
-    """Write a teacher's answers for the rows with these ids.
+def save_answers(folder: Path, answers: Answers) -> None:
+    """Write answers as arrays: of every head its logits (float16) and where each row begins.
 
     Raises:
         OSError: If the folder cannot be written to.
         ArgumentError: If a logit is not finite.
     """
-    about = {"seconds": answers.seconds, "examples": answers.examples, "tokens": answers.tokens}
-
-    def fill(part: Path) -> None:
-        for name, head in answers.heads.items():
-            counts, file = np.diff(head.starts).astype(np.float32), part / f"{name}-{DECISIONS}.parquet"
-            save_values(file, ids, counts, what=DECISIONS, fingerprint=origin["data"])
-            save_soft_labels(
-                part / f"{name}.parquet", _numbers(len(head.logits)), head.logits, fingerprint=origin["data"]
-            )
-
-    place = place_of(folder, origin, KIND)
-    keep_entry(
-        place, origin, {**about, "heads": list(answers.heads)}, fill,
-        lambda: read_answers(folder, origin, ids) is not None,
-    )  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {"size": np.array([answers.examples, answers.tokens])}
+    for name, head in answers.heads.items():
+        if not np.isfinite(head.logits).all():
+            raise ArgumentError(f"logits must be finite; some of the head {name!r} are not.")
+        arrays |= {f"logits {name}": head.logits, f"starts {name}": head.starts}
+    save_arrays(folder, arrays)
 
 
-def kept(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> str | None:
-    """Write the answers if that is possible; returns the reason where it is not, else None."""
-    try:
-        keep_answers(folder, origin, ids, answers)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        return f"the teacher's logits could not be kept in {folder}: {error.strerror or error}."
-    except ArgumentError as error:
-        return f"the teacher's logits could not be kept: {error}"
-    return None
-
-
-def _numbers(count: int) -> list[str]:
-    """Names of decisions, which have none of their own."""
-    return [str(number) for number in range(count)]
+def load_answers(folder: Path) -> Answers:
+    """The answers that `save_answers` wrote."""
+    arrays = load_arrays(folder)
+    names = [key.removeprefix("logits ") for key in arrays if key.startswith("logits ")]
+    heads = {name: HeadLogits(arrays[f"logits {name}"], arrays[f"starts {name}"]) for name in names}
+    examples, tokens = arrays["size"].tolist()
+    return Answers(heads, examples, tokens)

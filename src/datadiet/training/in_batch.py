@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError
+from datadiet.ledger import Ledger
 from datadiet.scores.last_layer import errors_of
 from datadiet.scores.reduce import free_signals
 from datadiet.scoring.forward import evaluating, token_count
 from datadiet.selectors.base import mix
 from datadiet.selectors.in_batch import BatchSelector, BatchSignals
-from datadiet.training.epochs import EpochContext
 from datadiet.types import HeadSignals, Json, Signals
 
 Inputs = dict[str, Any]
@@ -26,7 +26,7 @@ class BatchChooser:
     """One in-batch selector at work in one run.
 
     Args:
-        method: Of `datadiet.selectors.IN_BATCH`.
+        method: One of `datadiet methods`, kind in_batch.
         seed: Of its draws; each process has its own.
         irreducible: float32 `(num_rows,)`, losses of a model trained on other data, for a method that needs them.
 
@@ -40,21 +40,35 @@ class BatchChooser:
         self._method, self._seed, self._irreducible = method, seed, irreducible
         self._step = 0
 
-    def choose(self, context: EpochContext, rows: Tensor, inputs: Inputs) -> tuple[Tensor, Inputs]:
+    def choose(
+        self,
+        rows: Tensor,
+        inputs: Inputs,
+        *,
+        model: nn.Module,
+        signals: Callable[[Inputs], Signals],
+        ledger: Ledger,
+        process: int = 0,
+    ) -> tuple[Tensor, Inputs]:
         """The part of a batch that is trained on.
 
         Args:
-            context: Of the Trainer.
             rows: int64 `(batch,)`.
             inputs: Of the model, one entry per example.
+            model: The network.
+            signals: Inputs to signals, by a forward pass.
+            ledger: Counts that pass as scoring.
+            process: Number of this process.
 
         Returns:
             Rows and inputs of the chosen examples, at least one, padded to their longest.
         """
-        signals = self._signals(context, rows, inputs)
-        seed = mix(self._seed, context.accelerator.process_index)
-        chosen = torch.from_numpy(np.flatnonzero(self._method.choose(signals, seed=seed, step=self._step)))
-        self._method.learn(signals)
+        with ledger.charge("score"), evaluating(model):
+            batch = self._batch_signals(rows, signals(inputs))
+            ledger.count_scoring(len(rows), token_count(inputs))
+        mask = self._method.choose(batch, seed=mix(self._seed, process), step=self._step)
+        chosen = torch.from_numpy(np.flatnonzero(mask))
+        self._method.learn(batch)
         self._step += 1
         return rows[chosen.to(rows.device)], part_of(inputs, chosen)
 
@@ -69,13 +83,9 @@ class BatchChooser:
         self._step = numbers["step"]
         self._method.load({**arrays, **{name: value for name, value in numbers.items() if name != "step"}})
 
-    def _signals(self, context: EpochContext, rows: Tensor, inputs: Inputs) -> BatchSignals:
-        """The results of a forward pass without gradients, which the ledger counts as scoring."""
-        with context.ledger.charge("score"), evaluating(context.model):
-            signals = context.signals(context.forward(inputs), inputs)
-            context.ledger.count_scoring(len(rows), token_count(inputs))
-            losses = free_signals(signals)["loss"].cpu().numpy()
-            gram = gradient_gram(signals).cpu().numpy() if "gram" in self._method.needs else None
+    def _batch_signals(self, rows: Tensor, signals: Signals) -> BatchSignals:
+        losses = free_signals(signals)["loss"].cpu().numpy()
+        gram = gradient_gram(signals).cpu().numpy() if "gram" in self._method.needs else None
         irreducible = None if self._irreducible is None else self._irreducible[rows.cpu().numpy()]
         return BatchSignals(losses, gram=gram, irreducible=irreducible)
 

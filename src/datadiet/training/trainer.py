@@ -22,6 +22,7 @@ from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.diet import Diet, part
 from datadiet.errors import ArgumentError
+from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
@@ -170,7 +171,15 @@ class DietMixin(_Base):
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
-            rows, inputs = self._batch_chooser.choose(self.context, rows, inputs)
+            context = self.context
+            rows, inputs = self._batch_chooser.choose(
+                rows,
+                inputs,
+                model=context.model,
+                signals=lambda batch: context.signals(context.forward(batch), batch),
+                ledger=context.ledger,
+                process=context.accelerator.process_index,
+            )
         batch = dict(inputs)  # some losses pop the labels
         none: list[Any] = []
         capture: AbstractContextManager[list[Any]] = (
@@ -355,7 +364,7 @@ class DietMixin(_Base):
         rows |= {"dev": len(dev)} if hasattr(dev, "__len__") and not isinstance(dev, dict) else {}
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
         return {
-            "schema": layout.SCHEMA,
+            "schema": SCHEMA,
             "task": None,
             "data": {"name": None, "fingerprint": getattr(self.train_dataset, "_fingerprint", None), "rows": rows},
             "model": Path(getattr(getattr(self.model, "config", None), "_name_or_path", "") or "").name or None,
