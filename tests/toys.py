@@ -141,6 +141,11 @@ def tiny_model_folder(tmp_path: Path, kind: str = "bert", *, dropout: float = 0.
     return folder
 
 
+def tiny_batch(texts: list[str], kind: str = "bert") -> dict[str, Tensor]:
+    """The texts as one padded batch of tensors, as a model takes it."""
+    return dict(tiny_tokenizer(kind)(texts, padding=True, return_tensors="pt"))
+
+
 # ---- data sets
 
 INTENTS = ("book_table", "get_weather", "play_music")
