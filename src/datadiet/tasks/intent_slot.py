@@ -60,12 +60,9 @@ class IntentSlotTask(WordTask):
         return load_intent_slot(source, self.label_names, self.slot_names, **options)
 
     def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
-        labels: dict[str, list[Any]] = {}
-        if part.labels is not None:
-            labels["intent_labels"] = class_numbers(self.label_names, part.labels)
-        if part.slots is not None:
-            labels["slot_labels"] = list(word_labels(self.slot_names, part.slots, columns))
-        return labels
+        intents = {} if part.labels is None else {"intent_labels": class_numbers(self.label_names, part.labels)}
+        slots = {} if part.slots is None else {"slot_labels": [*word_labels(self.slot_names, part.slots, columns)]}
+        return {**intents, **slots}
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """Two heads, `intent` and `slots`; the mask of the latter is True on first sub-tokens."""

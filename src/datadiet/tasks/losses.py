@@ -1,8 +1,8 @@
 """The loss of a run where the model's own does not do: losses of taggers, class weights, smoothed sets of labels.
 
 Each loss is a sum over the examples, words or decisions that count, divided by their number in the whole optimizer
-step. So accumulated batches give the step of one large batch; a stock
-tagger's mean over each batch would give the words of a batch with few of them a larger weight.
+step. So accumulated batches give the step of one large batch; a stock tagger's mean over each batch would give the
+words of a batch with few of them a larger weight.
 """
 
 from __future__ import annotations
