@@ -29,6 +29,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 from torch import Tensor, nn
 
 from datadiet.compare.plan import Plan, methods_from
+from datadiet.compare.run import CellState
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.data.schema import Examples
 from datadiet.diet.diet import Diet
@@ -607,6 +608,17 @@ def pretend(config_file: str, folder: Path | None = None) -> None:
         "environment": {"cpu": "a CPU"},
     }  # fmt: skip
     (folder / "result.json").write_text(json.dumps(result))
+
+
+def pretended_states(plan: Plan, folder: Path) -> list[CellState]:
+    """The finished runs of a plan, each written under `folder/runs`."""
+    states = []
+    for cell in plan.cells():
+        config, run = folder / f"{cell.name}.yaml", folder / "runs" / cell.name
+        config.write_text(plan.config(cell, str(run), rows=100, steps=40).to_yaml())
+        pretend(str(config))
+        states.append(CellState(cell, "done", jobs=1, result=json.loads((run / "result.json").read_text())))
+    return states
 
 
 # the processes of pretended runs import next to nothing: there are hundreds of them

@@ -174,9 +174,9 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass) and `zero_when_learned`; of selectors `weights`,
-            `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`; of tasks
-            the keys of `TASK_TRAITS` and others.
+        traits: Of scores `forward` (made of one forward pass), `zero_when_learned` and `suspects` (ranks wrong labels
+            high); of selectors `weights`, `fills_classes` (gives every class its places), `takes_offset`,
+            `takes_tolerance`, `needs_bounded`; of tasks the keys of `TASK_TRAITS` and others.
         options: Its own options by name.
         preset: The options of `datadiet finetune` that `datadiet compare --methods NAME` stands for, beyond those of
             its family; None where the name alone is not enough.

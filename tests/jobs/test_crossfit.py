@@ -19,7 +19,7 @@ from datadiet.jobs.crossfit import Folds, text_folds
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
-from datadiet.noise.rankings import cleanlab_inputs
+from datadiet.noise.probabilities import cleanlab_inputs
 from datadiet.store.score_file import ScoreFile, read_scores
 from toys import Heard, Killed, rewrite, tiny_model_folder, toy_config, write_toy_folder
 

@@ -291,7 +291,7 @@ def test_everything_at_once(scored: tuple[Path, Path], tmp_path: Path) -> None:
         (["--select", "drop_quota"], "needs the option recalls"),
         (["--count", "3"], "keep and count say the same thing"),
         (["--floor", "99"], "a floor of 99 rows per class is more than there are"),
-        (["--offset", "0.9"], "an offset of 0.9 sets 36 of 40 rows aside"),
+        (["--offset", "0.9"], "an offset of 0.9 excludes 36 of 40 rows"),
         (["--data", "nowhere"], "no file or folder 'nowhere'"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",

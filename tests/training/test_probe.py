@@ -13,7 +13,7 @@ from transformers import Trainer
 import datadiet as dd
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.noise.rankings import FILE, read_probabilities
+from datadiet.noise.probabilities import FILE, read_probabilities
 from datadiet.training.probe import Probe, class_names, first_class_head, probed_rows
 from datadiet.types import HeadSignals, Signals
 from toys import CLASSES, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights

@@ -58,6 +58,7 @@ _IRREDUCIBLE = Method(
     cost="a training on hold-out data and a forward of n, once",
     loses="by itself: it ranks what cannot be learned first; reducible_loss and top_reducible take it off",
     needs=("holdout",),
+    traits=("suspects",),
     preset=None,
 )
 
@@ -73,6 +74,7 @@ _IRREDUCIBLE = Method(
     needs=("null",),
     tasks="whole_text",
     named_alone=False,
+    traits=("suspects",),
 )
 def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     """Pointwise V-information as a score, in bits: larger = harder, above 0 = the input misleads the model.
@@ -169,6 +171,7 @@ def largest_reducible(values: Tensor, count: int) -> Tensor:
     needs=("model", "teacher"),
     tasks="one_class",
     named_alone=False,
+    traits=("suspects",),
 )
 def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Distance between what a model and its teacher predict: EL2N with the teacher's distribution for a label.
@@ -202,6 +205,7 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     needs=("model", "teacher"),
     tasks="one_class",
     named_alone=False,
+    traits=("suspects",),
 )
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """What a model still misses of its teacher, in nats: `KL(softmax(t) || softmax(z))`.

@@ -114,6 +114,7 @@ TOLERANCE = 1e-3
     cost="one forward and backward of n; last layer: one forward",
     loses="before training, where it did not reproduce; on noisy labels, which it ranks hardest",
     needs=("model",),
+    traits=("suspects",),
 )
 def grand(
     model: nn.Module,

@@ -59,6 +59,7 @@ def _load(folder: Any) -> nn.Module:
     loses="beyond about 30 % removed it falls below random on SNLI",
     options_of=grand,
     needs=("checkpoints",),
+    traits=("suspects",),
 )
 def self_influence(
     checkpoints: Iterable[Checkpoint],

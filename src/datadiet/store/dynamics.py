@@ -1,10 +1,13 @@
-"""Training dynamics of a run: one line per example, computed from its score history."""
+"""Training dynamics of a run: `dynamics` reads its score history into one line per example.
+
+`read_rounds` gives the recorded columns themselves, `(rounds, n)`, for scores and rankings over rounds.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,18 +21,17 @@ from datadiet.errors import ArgumentError, DataError, Problems, UserError
 from datadiet.files import whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
-from datadiet.store.tables import MANIFEST, read_manifest
+from datadiet.store.tables import MANIFEST, iter_rounds, row_ids
+from datadiet.types import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 SOURCES = ("train", "pass", "probe")
 SUFFIXES = (".parquet", ".jsonl")
 NEVER_LEARNED = 1000  # as in cartography
 _BLOCK = 100_000  # examples at a time: float64 copies of all rounds are made of one block only
-_MOMENT = "moment"  # a pass has none, except one of `datadiet.Probe`
-_NO_RUN = "holds no score history"
+_MOMENT = "moment"
 
 
 @dataclass(frozen=True)
@@ -143,15 +145,15 @@ def dynamics(
     problems = Problems()
     problems.choice("source", source, SOURCES)
     problems.raise_any()
-    scores, parts, number = _history(Path(path), source)
+    recorded = read_rounds(path, source=source)
+    number = len(recorded.ids)
     if labels is not None and len(labels) != number:
         raise ArgumentError(f"labels must be one per training row: got {len(labels)} for {number} rows.")
-    tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
     return DynamicsTable(
-        ids=_ids(parts, number),
-        labels=labels if labels is not None else _labels(scores.parent),
-        dynamics=_in_blocks(tables, number, learning_rates, burn_out),
-        rounds=len(parts) if burn_out is None else burn_out,
+        ids=[str(row) if key is None else key for row, key in enumerate(recorded.ids)],
+        labels=labels if labels is not None else _labels(_scores_folder(path).parent),
+        dynamics=_in_blocks(recorded.columns, number, learning_rates, burn_out),
+        rounds=len(recorded.epochs) if burn_out is None else burn_out,
     )
 
 
@@ -160,94 +162,73 @@ class Rounds:
     """The recorded values of each training example, round by round.
 
     Attributes:
-        columns: float32 `(rounds, n)` by name, of `datadiet.scores.dynamics.COLUMNS`; nan where unseen.
-        ids: The user's ids, `(n,)`; None for a row that was never seen.
+        columns: float32 `(rounds, n)` by name; nan where not seen.
+        epochs, counts: The epoch of each round, and how many examples were seen in it; int64 `(rounds,)`.
+        ids: The user's ids, `(n,)`; None for a row that was in no round.
     """
 
     columns: Mapping[str, NDArray[np.float32]]
+    epochs: NDArray[np.int64]
+    counts: NDArray[np.int64]
     ids: Sequence[str | None]
 
 
-def recorded_rounds(path: str | Path, *, source: str = "train") -> Rounds:
-    """The score history of a run as tables, one round per line.
+def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: str = "train") -> Rounds:
+    """The score history of a run as tables, a round each line.
 
     Args:
         path: A run folder, or its scores/.
+        columns: Of the history; those that it lacks are left out.
         source: See `dynamics`.
 
     Raises:
         DataError: If there is no score history, or none of that source.
     """
-    _, parts, number = _history(Path(path), source)
-    names = _ids(parts, number)
+    folder = _scores_folder(path)
+    rounds, sources = [], set()
+    for scores in iter_rounds(folder, (*columns, _MOMENT)):
+        sources.add(_source(scores))
+        if _source(scores) == source:
+            rounds.append(scores)
+    if not rounds:
+        others = f"there are {', '.join(sorted(sources))}" if sources else "it is empty so far"
+        raise DataError(f"{path} has no values of source {source!r}; {others}.")
+    number = max(_training_rows(folder.parent), 1 + max(int(scores.rows.max()) for scores in rounds))
+    tables = {name: np.full((len(rounds), number), np.nan, np.float32) for name in columns if name in rounds[0].values}
     seen = np.zeros(number, np.bool_)
-    for part in parts:
-        seen[part["row"].to_numpy()] = True
-    tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
-    return Rounds(tables, [name if was_seen else None for name, was_seen in zip(names, seen.tolist(), strict=True)])
+    for place, scores in enumerate(rounds):
+        seen[scores.rows] = True
+        for name in tables.keys() & scores.values.keys():
+            tables[name][place, scores.rows] = scores.values[name]
+    ids = [
+        key if there else None for key, there in zip(row_ids(folder, number).to_pylist(), seen.tolist(), strict=True)
+    ]
+    epochs, counts = np.array([(scores.epoch, len(scores.rows)) for scores in rounds], np.int64).T
+    return Rounds(tables, epochs, counts, ids)
 
 
-def _history(folder: Path, source: str) -> tuple[Path, list[pa.Table], int]:
-    """The folder of a score history, its parts of one source, and the number of training rows."""
+def _scores_folder(path: str | Path) -> Path:
+    """The folder of a score history, from that of its run or its own."""
+    folder = Path(path)
     scores = folder if (folder / MANIFEST).is_file() else folder / run_folder.SCORES
     if not (scores / MANIFEST).is_file():
-        raise DataError(f"{folder} {_NO_RUN}: {run_folder.SCORES}/{MANIFEST} is missing.")
-    parts = [part for part in _parts(scores) if part.num_rows and _source(part) == source]
-    if not parts:
-        raise DataError(f"{folder} has no values of source {source!r}; {_others(scores)}.")
-    number = max(_known_rows(scores.parent), 1 + max(int(np.max(part["row"].to_numpy())) for part in parts))
-    return scores, parts, number
+        raise DataError(f"{folder} holds no score history: {run_folder.SCORES}/{MANIFEST} is missing.")
+    return scores
 
 
-def _parts(scores: Path) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    columns = ("row", "id", "source", _MOMENT, *COLUMNS)
-    for name in read_manifest(scores)["parts"]:
-        with pq.ParquetFile(scores / name) as file:
-            available = file.schema_arrow.names
-            yield file.read(columns=[column for column in columns if column in available])
+def _source(scores: Scores) -> str:
+    """`train`, `pass`, or `probe`: a pass of `datadiet.Probe`, which alone records the moment."""
+    moment = scores.values.get(_MOMENT)
+    probed = scores.source == "pass" and moment is not None and not math.isnan(moment[0])
+    return "probe" if probed else scores.source
 
 
-def _source(part: pa.Table) -> str:
-    """The source of a part; all lines of a part have the same."""
-    source = str(part["source"][0].as_py())
-    probed = source == "pass" and _MOMENT in part.column_names and not math.isnan(part[_MOMENT][0].as_py())
-    return "probe" if probed else source
-
-
-def _others(scores: Path) -> str:
-    sources = sorted({_source(part) for part in _parts(scores) if part.num_rows})
-    return f"there are {', '.join(sources)}" if sources else "it is empty so far"
-
-
-def _known_rows(folder: Path) -> int:
-    """Number of training rows in the run's result; 0 without a result."""
+def _training_rows(folder: Path) -> int:
+    """Training rows by the run's result; 0 where there is none."""
     try:
         return int(run_folder.read_result(folder)["data"]["rows"]["train"])
     except (UserError, KeyError, TypeError):
         return 0
-
-
-def _rounds(parts: Sequence[pa.Table], name: str, number: int) -> NDArray[np.float32]:
-    """One column as `(rounds, n)`, nan where unseen."""
-    table = np.full((len(parts), number), np.nan, np.float32)
-    for values, part in zip(table, parts, strict=True):
-        if name in part.column_names:
-            values[part["row"].to_numpy()] = part[name].to_numpy()
-    return table
-
-
-def _ids(parts: Sequence[pa.Table], number: int) -> list[str]:
-    ids = [str(row) for row in range(number)]
-    missing = np.ones(number, np.bool_)
-    for part in parts:
-        rows = part["row"].to_numpy()
-        new = np.flatnonzero(missing[rows])
-        for place, key in zip(rows[new].tolist(), part["id"].take(new).to_pylist(), strict=True):
-            ids[place] = str(key)
-        missing[rows] = False
-    return ids
 
 
 def _labels(folder: Path) -> list[Any] | None:
@@ -262,7 +243,7 @@ def _labels(folder: Path) -> list[Any] | None:
 
 
 def _in_blocks(
-    tables: dict[str, NDArray[np.float32]], number: int, learning_rates: ArrayLike | None, burn_out: int | None
+    tables: Mapping[str, NDArray[np.float32]], number: int, learning_rates: ArrayLike | None, burn_out: int | None
 ) -> Dynamics:
     """The quantities, in blocks of examples to bound the memory."""
     blocks = [

@@ -23,10 +23,12 @@ from datadiet.types import EpochPlan, Scores
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 MANIFEST = "_manifest.json"
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
+_FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
 
 
 class PartedTable:
@@ -145,6 +147,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     return read_json(folder / MANIFEST, "finished table")
 
 
+def iter_parts(folder: Path) -> Iterator[pq.ParquetFile]:
+    """The parts that the manifest names, in order, each open while it is looked at.
+
+    Raises:
+        DataError: See `read_manifest`.
+    """
+    import pyarrow.parquet as pq
+
+    for name in read_manifest(folder)["parts"]:
+        with pq.ParquetFile(folder / name) as file:
+            yield file
+
+
 def read_table(folder: Path) -> pa.Table:
     """All parts that the manifest names, in order.
 
@@ -169,9 +184,9 @@ def text_array(keys: Iterable[object]) -> pa.Array:
     """Keys as an Arrow array of text, without a list of all of them."""
     import pyarrow as pa
 
-    keys = iter(keys)
+    remaining = iter(keys)
     pieces = [pa.array([], pa.string())]
-    while piece := [str(key) for key in islice(keys, SLICE_ROWS)]:
+    while piece := [str(key) for key in islice(remaining, SLICE_ROWS)]:
         pieces.append(pa.array(piece, pa.string()))
     return pa.concat_arrays(pieces)
 
@@ -222,8 +237,52 @@ class ScoreStore:
         return pd.DataFrame() if table is None else table.to_pandas()
 
 
+def iter_rounds(folder: Path, columns: Sequence[str]) -> Iterator[Scores]:
+    """The score history of a run, part by part, as it was appended.
+
+    Args:
+        folder: `RUN/scores`.
+        columns: Names of scores; those that a part lacks are left out of it.
+
+    Yields:
+        One record per epoch of training values and per scoring pass; parts without rows are skipped.
+
+    Raises:
+        DataError: If the history is missing or unfinished.
+    """
+    for file in iter_parts(folder):
+        names = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+        table = file.read(columns=["row", "epoch", "round", "source", *names])
+        if not table.num_rows:
+            continue
+        source, epoch, round_ = (table[name][0].as_py() for name in ("source", "epoch", "round"))
+        values = {name: table[name].to_numpy() for name in names}
+        yield Scores(table["row"].to_numpy(), values, source, epoch, round_)
+
+
+def row_ids(folder: Path, rows: int) -> pa.Array:
+    """The user's ids of the first `rows` rows, from a score history: text `(rows,)`, null for a row never seen.
+
+    They stay in Arrow: a million Python strings take more memory than all scores. Parts are read until every row has
+    its id.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.nulls(rows, pa.string())
+    for file in iter_parts(folder):
+        part = file.read(columns=["row", "id"])
+        row, place = part["row"].to_numpy(), np.full(rows, -1, np.int64)
+        inside = np.flatnonzero(row < rows)
+        place[row[inside]] = inside
+        ids = pc.coalesce(ids, part["id"].combine_chunks().take(pa.array(place, mask=place < 0)))
+        if not ids.null_count:
+            break
+    return ids
+
+
 def last_values(folder: Path, column: str) -> dict[str, float]:
-    """The last value of each id in a run's score history.
+    """The last value of each id in a run's score history that is not nan.
 
     Args:
         folder: `RUN/scores`.
@@ -232,13 +291,19 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
     Raises:
         DataError: If the history is missing or does not hold that score.
     """
-    table = read_table(folder)
-    if column not in table.column_names:
-        fixed = {"row", "id", "epoch", "round", "source"}
-        columns = ", ".join(name for name in table.column_names if name not in fixed)
-        raise DataError(f"{folder} holds no values of {column!r}; it holds: {columns}.")
-    ids, values = table["id"].to_pylist(), table[column].to_numpy()
-    return {key: value for key, value in zip(ids, values.tolist(), strict=True) if value == value}
+    last = np.empty(0, np.float32)
+    for scores in iter_rounds(folder, [column]):
+        if column not in scores.values:
+            names = ", ".join(name for name in next(iter_parts(folder)).schema_arrow.names if name not in _FIXED)
+            raise DataError(f"{folder} holds no values of {column!r}; it holds: {names}.")
+        more = max(0, int(scores.rows.max()) + 1 - len(last))
+        last = np.r_[last, np.full(more, np.nan, np.float32)]
+        finite = ~np.isnan(scores.values[column])
+        last[scores.rows[finite]] = scores.values[column][finite]
+    if not len(last):
+        raise DataError(f"{folder} holds an empty table.")
+    pairs = zip(row_ids(folder, len(last)).to_pylist(), last.tolist(), strict=True)
+    return {key: value for key, value in pairs if value == value}
 
 
 # ---- plans, and the two tables of a run ----

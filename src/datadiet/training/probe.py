@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 
 from datadiet.diet.values import MOMENT
 from datadiet.errors import ArgumentError, Problems
-from datadiet.noise.rankings import FILE, MeanProbabilities, read_probabilities, write_probabilities
+from datadiet.noise.probabilities import FILE, MeanProbabilities, read_probabilities, write_probabilities
 from datadiet.training.epochs import EpochContext, score_rows
 from datadiet.training.state import exchange, share_of
 from datadiet.types import HeadSignals, Scores, Signals

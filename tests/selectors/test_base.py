@@ -1,4 +1,4 @@
-"""The exact cut, the hash, and that both are quick where half of the values tie."""
+"""The exact cut, the hash, and their speed and memory where half of the values tie."""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the benchmarks are run from the repository and not installed
-
 from benchmarks.report.methods import head_to_head, stress
 
 from benchmarks import methods

@@ -12,7 +12,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import datadiet as dd
 from datadiet.errors import DataError
-from datadiet.noise.rankings import (
+from datadiet.noise.probabilities import (
     FILE,
     ClassProbabilities,
     MeanProbabilities,
