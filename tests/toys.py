@@ -567,12 +567,12 @@ def toy_trainer(
 # ---- comparisons without training
 
 ROWS = 200
+OPTIONS = {"data": "made-up", "task": "classification", "epochs": 4, "batch_size": 10}
 SKILL = {"full": 0.9, "el2n": 0.89, "random": 0.8, "short": 0.88}
 
 
 def made_up_plan(*methods: Any, **changes: Any) -> Plan:
-    options = {"data": "made-up", "task": "classification", "epochs": 4, "batch_size": 10}
-    usual = {"options": options, "methods": methods_from(methods or ["el2n"]), "keeps": [0.5], "seeds": [0, 1, 2]}
+    usual = {"options": OPTIONS, "methods": methods_from(methods or ["el2n"]), "keeps": [0.5], "seeds": [0, 1, 2]}
     return Plan(**{**usual, **changes})
 
 
