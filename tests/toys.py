@@ -38,7 +38,7 @@ from datadiet.store.tables import read_table
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
 from datadiet.tasks.sequence import ClassificationTask
 from datadiet.training.trainer import DietTrainer
-from datadiet.types import Silent, StepReport
+from datadiet.types import EpochResult, Forecast, Silent, StepReport
 
 # ---- tokenizers and models
 
@@ -468,8 +468,18 @@ class Heard(Silent):
     def __init__(self, die_at: int | None = None) -> None:
         self.notes, self.phases, self.forecasts, self.steps, self.epochs = [], [], [], [], []
         self.die_at = die_at
-        self.note, self.phase = self.notes.append, self.phases.append
-        self.planned, self.epoch_ended = self.forecasts.append, self.epochs.append
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def phase(self, text: str) -> None:
+        self.phases.append(text)
+
+    def planned(self, forecast: Forecast) -> None:
+        self.forecasts.append(forecast)
+
+    def epoch_ended(self, result: EpochResult) -> None:
+        self.epochs.append(result)
 
     def stepped(self, report: StepReport) -> None:
         self.steps.append(report)
