@@ -57,17 +57,8 @@ NAMES = [word for entry in (*ARTISTS, *CITIES) for word in entry]
 WORDS = [word for word in dict.fromkeys((*KEYWORDS, *FILLERS, *NAMES, *DAYS, *CUES)) if len(word) > 1]
 
 
-@functools.cache
-def _byte_pairs() -> tuple[dict[str, int], list[tuple[str, str]]]:
-    pieces = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet())]
-    merges = []
-    for word in WORDS:
-        for end in range(1, len(word) + 1):  # "\u0120" stands for the space before a word
-            left, right = "\u0120" + word[: end - 1], word[end - 1]
-            if left + right not in pieces:
-                merges.append((left, right))
-                pieces.append(left + right)
-    return {piece: number for number, piece in enumerate(pieces)}, merges
+def _numbered(pieces: Sequence[str]) -> dict[str, int]:
+    return {piece: number for number, piece in enumerate(pieces)}
 
 
 def tiny_tokenizer(kind: str = "bert") -> hf.PreTrainedTokenizerBase:
@@ -77,15 +68,18 @@ def tiny_tokenizer(kind: str = "bert") -> hf.PreTrainedTokenizerBase:
     `add_prefix_space`; `deberta-v2` is a Unigram. `distilbert` makes no token types.
     """
     if kind == "roberta":
-        vocab, merges = _byte_pairs()
-        return hf.RobertaTokenizer(vocab=dict(vocab), merges=list(merges), model_max_length=60)
+        # "\u0120" stands for the space before a word
+        steps = ((f"\u0120{word[:end]}", word[end]) for word in WORDS for end in range(len(word)))
+        merges = list(dict.fromkeys(steps))
+        pieces = ("<s>", "<pad>", "</s>", "<unk>", "<mask>", *sorted(ByteLevel.alphabet()), *map("".join, merges))
+        return hf.RobertaTokenizer(vocab=_numbered(pieces), merges=merges, model_max_length=60)
     if kind == "deberta-v2":
         costs = {0.0: SPECIAL, -9.0: ("▁", *LETTERS), -1.0: [f"▁{word}" for word in WORDS]}
         unigrams = [(piece, cost) for cost, pieces in costs.items() for piece in pieces]
         return hf.DebertaV2Tokenizer(vocab=unigrams, model_max_length=64)
     pieces = (*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS)
     tokenizer = hf.DistilBertTokenizer if kind == "distilbert" else hf.BertTokenizer
-    return tokenizer(vocab={piece: number for number, piece in enumerate(pieces)}, model_max_length=64)
+    return tokenizer(vocab=_numbered(pieces), model_max_length=64)
 
 
 def tiny_config(kind: str = "bert", *, hidden: int = 16, layers: int = 2, dropout: float = 0.0) -> hf.PreTrainedConfig:

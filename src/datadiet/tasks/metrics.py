@@ -68,29 +68,21 @@ def multi_label_metrics(
     """
     predicted = [set(one.label if isinstance(one.label, tuple) else ()) for one in predictions]
     correct = [set(labels) for labels in gold]
-    names_seen = sorted(set().union(*correct, *predicted))
-    counts = np.array([_label_counts(name, correct, predicted) for name in names_seen], np.float64).reshape(-1, 3)
-    each = _f1(counts)
-    on = np.array([[name in labels for name in names] for labels in correct])  # (examples, labels)
+    occurring = sorted(set().union(*correct, *predicted))
+    a, b = _multi_hot(correct, occurring), _multi_hot(predicted, occurring)
+    right, total = (a & b).sum(0), a.sum(0) + b.sum(0)  # (labels,)
     p = np.array([prediction.probabilities for prediction in predictions], np.float64)  # (examples, labels)
     return {
-        "micro_f1": float(_f1(counts.sum(0))),
-        "macro_f1": float(each.mean()) if len(each) else 0.0,
+        "micro_f1": float(2 * right.sum() / total.sum()) if occurring else 0.0,
+        "macro_f1": float((2 * right / total).mean()) if occurring else 0.0,
         "exact_match": _share(a == b for a, b in zip(correct, predicted, strict=True)),
-        "nll": float(_surprise(np.where(on, p, 1 - p)).sum(1).mean()),
+        "nll": float(_surprise(np.where(_multi_hot(correct, names), p, 1 - p)).sum(1).mean()),
     }
 
 
-def _label_counts(name: str, correct: Sequence[set[str]], predicted: Sequence[set[str]]) -> tuple[int, int, int]:
-    """How often a label is right, predicted, and gold."""
-    pairs = [(name in a, name in b) for a, b in zip(correct, predicted, strict=True)]
-    return sum(a and b for a, b in pairs), sum(b for _, b in pairs), sum(a for a, _ in pairs)
-
-
-def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From `(..., 3)` counts of right, predicted and gold; 0 where there is neither."""
-    below = counts[..., 1] + counts[..., 2]
-    return np.asarray(np.divide(2 * counts[..., 0], below, out=np.zeros_like(below), where=below > 0))
+def _multi_hot(sets: Sequence[set[str]], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether each set `(sets, names)` has each name."""
+    return np.array([[name in labels for name in names] for labels in sets], bool)
 
 
 def tag_metrics(
