@@ -65,6 +65,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 # ---- what it is for ----
 
 
+@pytest.mark.proves("negative_pvi", by="planted")
 def test_flipped_labels_are_hard_for_models_that_have_not_seen_them(home: Path, tmp_path: Path) -> None:
     """Through the command, with the file and what follows: dropped as suspects."""
     rows, wrong_ids = 160, {f"c-0-{row}" for row in range(12)}

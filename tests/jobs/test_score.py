@@ -178,6 +178,7 @@ def test_an_encoder_needs_no_head(home: Path) -> None:
     assert not np.allclose(own.values["neighbour_distance"], found.values["neighbour_distance"])
 
 
+@pytest.mark.proves("el2n", "aum", kind="score", by="planted")
 def test_mislabelled_rows_are_hard(home: Path, tmp_path: Path) -> None:
     """What the file is for: wrong labels stand at the top of el2n and of the dynamics."""
     data = write_toy_folder(tmp_path, TASK, 96)

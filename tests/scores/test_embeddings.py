@@ -100,6 +100,7 @@ def test_a_class_of_one_is_no_special_case(name: str) -> None:
 # ---- prototypes
 
 
+@pytest.mark.proves("prototypes", by="definition")
 def test_one_prototype_is_the_mean_and_four_find_the_four_centres() -> None:
     points, groups = clustered()
     apart = np.linalg.norm(points - points.mean(0, dtype=np.float64), axis=1)
@@ -112,6 +113,7 @@ def test_large_sets_are_taken_in_small_batches_and_come_out_alike() -> None:
     assert np.abs(prototypes(points, clusters=4) - to_own_centre(points, groups)).max() < 0.3
 
 
+@pytest.mark.proves("prototypes", by="planted")
 def test_prototypes_per_class_find_what_lies_among_another_class() -> None:
     """A mislabelled example lies on a prototype of the other class: only prototypes per class find it."""
     points, groups = clustered()
@@ -170,6 +172,7 @@ def test_options_that_are_not_allowed_come_at_once() -> None:
 # ---- moderate
 
 
+@pytest.mark.proves("moderate", kind="score", by="golden")
 def test_golden_distances_to_the_class_median() -> None:
     values = moderate(MODERATE["features"], MODERATE["labels"])
     assert_allclose(values, MODERATE["distance"], atol=1e-6)
@@ -178,6 +181,7 @@ def test_golden_distances_to_the_class_median() -> None:
     assert_array_equal(moderate(MODERATE["features"], shifted), values)
 
 
+@pytest.mark.proves("moderate", kind="score", by="planted")
 def test_the_median_is_not_moved_by_outliers() -> None:
     points, _ = clustered(101)
     far = points.copy()
@@ -188,6 +192,7 @@ def test_the_median_is_not_moved_by_outliers() -> None:
 # ---- neighbours
 
 
+@pytest.mark.proves("neighbour_distance", by="brute")
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("kind", [np.asarray, csr_array], ids=["dense", "sparse"])
 def test_neighbour_distance_is_that_of_brute_force(metric: str, kind: Any) -> None:
@@ -200,6 +205,7 @@ def test_neighbour_distance_is_that_of_brute_force(metric: str, kind: Any) -> No
     assert_allclose(neighbour_distance(kind(points), neighbours=7, metric=metric), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.proves("neighbour_distance", by="planted")
 def test_copies_are_at_distance_0_and_the_lonely_are_far() -> None:
     points, _ = clustered(60)
     points[10] = points[3]

@@ -43,6 +43,7 @@ def gradients_by_autograd(hidden: Tensor, labels: Tensor, layer: nn.Linear, mask
     return torch.stack(found)
 
 
+@pytest.mark.proves("grand_last_layer", by="golden")
 def test_golden_and_no_trace_of_the_batch() -> None:
     case, expected = GOLDEN["grand_mlp"], torch.tensor(GOLDEN["grand_last_layer"]["expected"])
     logits, labels, hidden = (torch.tensor(case[name]) for name in ("logits", "labels", "hidden"))
@@ -53,6 +54,7 @@ def test_golden_and_no_trace_of_the_batch() -> None:
     assert not torch.allclose(values, torch.tensor(GOLDEN["grand_last_layer"]["published_batch_of_3"]))  # its defect
 
 
+@pytest.mark.proves("grand_last_layer", by="identity")
 def test_it_is_el2n_times_the_norm_of_what_went_in() -> None:
     logits, labels, hidden = drawn(20)
     norm = hidden.norm(dim=-1)
@@ -63,6 +65,7 @@ def test_it_is_el2n_times_the_norm_of_what_went_in() -> None:
     assert_close(last_layer_grand(logits, labels, hidden), recorded)
 
 
+@pytest.mark.proves("grand_last_layer", by="library")
 @pytest.mark.parametrize("shape", [(6,), (6, 5)])
 def test_it_is_the_norm_that_autograd_gives(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)

@@ -49,6 +49,7 @@ def test_texts_that_are_none(name: str) -> None:
 # ---- SCDP
 
 
+@pytest.mark.proves("scdp", by="golden")
 def test_golden_distances_to_the_geometric_median() -> None:
     """With the row without words, as the published code has it; the score itself refuses that row."""
     matrix = TfidfVectorizer().fit_transform(SENTENCES)
@@ -56,6 +57,7 @@ def test_golden_distances_to_the_geometric_median() -> None:
     assert_allclose(distances_to(matrix, geometric_median(matrix)), GOLDEN["distance"], atol=1e-6)
 
 
+@pytest.mark.proves("scdp", by="golden")
 @pytest.mark.parametrize("keep", GOLDEN["farthest"])
 def test_golden_farthest_sets(keep: str) -> None:
     rows = hardest(GOLDEN["distance"], int(float(keep) * 30), seed=0, epoch=0, tie_break="row").rows
@@ -80,6 +82,7 @@ def test_medians_that_fall_on_a_row() -> None:
     assert_allclose(scdp(["play some jazz"] * 5), 0, atol=1e-6)
 
 
+@pytest.mark.proves("scdp", by="planted")
 def test_outlying_topics_lie_farthest() -> None:
     generator = np.random.default_rng(1)
     usual = ["play", "some", "music", "song", "album", "artist", "listen", "radio"]
@@ -88,6 +91,7 @@ def test_outlying_topics_lie_farthest() -> None:
     assert set(np.argsort(-scdp(texts))[:2].tolist()) == {17, 90}
 
 
+@pytest.mark.proves("scdp", by="planted")
 def test_a_median_per_class_finds_what_is_unusual_there() -> None:
     generator = np.random.default_rng(2)
     words = {"music": ["play", "song", "album", "jazz"], "rain": ["rain", "snow", "sunny", "forecast"]}
@@ -133,6 +137,7 @@ def test_what_cannot_be_scored() -> None:
 # ---- length
 
 
+@pytest.mark.proves("length")
 def test_length_counts_words_or_characters() -> None:
     texts = ["play  some jazz", "", "stop"]
     assert length(texts).tolist() == [3, 0, 1]

@@ -20,6 +20,7 @@ from datadiet.selectors.ranked import hardest
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "two_models.json").read_text())
 
 
+@pytest.mark.proves("negative_pvi", by="golden")
 def test_golden_pvi_is_finite_where_the_probability_underflows():
     case = GOLDEN["pvi"]
     logits, null, labels = (torch.tensor(case[name]) for name in ("logits_input", "logits_null", "labels"))
@@ -27,6 +28,7 @@ def test_golden_pvi_is_finite_where_the_probability_underflows():
     assert torch.equal(negative_pvi(logits, null[0], labels), negative_pvi(logits, null, labels))
 
 
+@pytest.mark.proves("reducible_loss", by="golden")
 def test_golden_reducible_loss_and_its_choice():
     case = GOLDEN["rho"]
     index = torch.tensor(case["global_index"])
@@ -58,6 +60,7 @@ def fit(x: torch.Tensor, labels: torch.Tensor, steps: int = 200) -> nn.Linear:
     return model
 
 
+@pytest.mark.proves("negative_pvi", by="planted")
 def test_cross_fitted_pvi_finds_the_flipped_labels():
     x, labels = noisy()
     values = torch.empty(len(x))
@@ -70,6 +73,7 @@ def test_cross_fitted_pvi_finds_the_flipped_labels():
     assert values[:20].median() > 0 > values[20:].median()  # the input misleads, the input helps
 
 
+@pytest.mark.proves("reducible_loss", by="planted")
 def test_reducible_loss_leaves_noise_and_what_is_learned_alone():
     """A model that has yet to learn class 2: plain loss prefers the flipped labels, reducible loss does not."""
     x, labels = noisy()
@@ -83,6 +87,8 @@ def test_reducible_loss_leaves_noise_and_what_is_learned_alone():
     assert len(by_loss & set(range(20))) > 2
 
 
+@pytest.mark.proves("teacher_el2n")
+@pytest.mark.proves("teacher_divergence", by="library")
 def test_disagreement_with_a_teacher_by_hand():
     logits, teacher = torch.randn(6, 4, generator=torch.Generator().manual_seed(0)), torch.zeros(6, 4)
     labels = torch.arange(6) % 4
@@ -96,6 +102,7 @@ def test_disagreement_with_a_teacher_by_hand():
     assert_close(teacher_divergence(logits, teacher), expected)
 
 
+@pytest.mark.proves("teacher_el2n", "teacher_divergence", by="planted")
 def test_what_a_clean_teacher_disagrees_with_is_the_noise_a_student_has_learned():
     x, labels = noisy()
     clean = x.argmax(1)

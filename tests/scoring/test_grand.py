@@ -59,6 +59,7 @@ def golden_bert():
     return model.train(), rows_of({name: torch.tensor(held[name]) for name in names})  # dropout on, as after training
 
 
+@pytest.mark.proves("grand", by="golden")
 @pytest.mark.parametrize("method", ["auto", "layers", "func"])
 @pytest.mark.parametrize(
     ("parameters", "column"),
@@ -78,6 +79,7 @@ def test_golden_bert(parameters, column, method):
     assert model.training  # eval mode was set, and restored
 
 
+@pytest.mark.proves("grand", by="golden")
 @pytest.mark.parametrize("method", ["layers", "func"])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_golden_mlp_by_any_batch(method, size):
@@ -93,6 +95,7 @@ def test_golden_mlp_by_any_batch(method, size):
     assert values[1] == pytest.approx(values[7])  # the same example twice
 
 
+@pytest.mark.proves("grand", by="library")
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_encoder_agrees_with_one_example_at_a_time(kind):
     model, (data, collate) = tiny_classifier(3, kind), toy_rows(9, kind=kind)
@@ -264,6 +267,7 @@ def test_bf16_stays_close_and_the_ledger_counts():
     assert ledger.snapshot().examples_forward == len(data)
 
 
+@pytest.mark.proves("grand", by="planted")
 def test_mislabelled_examples_stand_out():
     """What it is for: after training, the flipped labels have the largest gradients."""
     torch.manual_seed(0)

@@ -62,6 +62,7 @@ def classification(kind="bert", rows=8):
     return models, data, dev, collate
 
 
+@pytest.mark.proves("self_influence", "tracin", by="golden")
 @pytest.mark.parametrize("parameters", ["last_layer", "all"])
 def test_golden(parameters):
     models, rows, dev = golden()
@@ -71,6 +72,7 @@ def test_golden(parameters):
     np.testing.assert_allclose(harm, -np.array(GOLDEN["influence_of_mean_dev_gradient"]), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.proves("tracin", by="library")
 @pytest.mark.parametrize("kind", KINDS)
 def test_inner_products_are_those_of_the_gradients(kind):
     models, data, dev, collate = classification(kind, rows=4)
@@ -112,6 +114,7 @@ def test_an_example_of_the_dev_set_alone_is_its_own_influence_and_helps():
     np.testing.assert_allclose(every, sum(squares), rtol=1e-4)
 
 
+@pytest.mark.proves("tracin", by="planted")
 def test_flipped_labels_are_harmful_and_clean_ones_help():
     """The sign: larger = harmful."""
     generator = torch.Generator().manual_seed(0)

@@ -97,6 +97,7 @@ def by_hand(models, item, collate):
     return float(torch.stack(gradients).std(0, correction=0).mean())
 
 
+@pytest.mark.proves("vog", by="brute")
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_deviation_of_the_gradients_whatever_the_padding(kind):
     models, data, collate = classification(kind)
@@ -188,6 +189,7 @@ class Tagger(nn.Module):
         return {"logits": torch.einsum("btd,btcd->bc", states, self.weights[input_ids])}
 
 
+@pytest.mark.proves("vog", by="planted")
 def test_easy_examples_that_repeat_are_the_ones_to_drop():
     """What it is for: easy repeated rows, learned at once, move less than rare ones, and are the first to go."""
     moving = torch.zeros(6, 2, 2)

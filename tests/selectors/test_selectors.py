@@ -349,6 +349,8 @@ def shares(rows: np.ndarray) -> tuple[float, float, float]:
     return tuple(float(kept[part].sum() / len(rows)) for part in (EASY, HARD, WRONG))
 
 
+@pytest.mark.proves("hardest", "easiest", "window", "both_ends", by="planted")
+@pytest.mark.proves("SHARE", by="planted")
 @pytest.mark.parametrize(
     ("name", "options", "expected"),
     [
@@ -366,6 +368,7 @@ def test_shares_of_easy_hard_and_wrong_rows(
     assert shares(rows) == pytest.approx(expected)
 
 
+@pytest.mark.proves("epsilon", by="planted")
 def test_epsilon_looks_at_easy_rows_too(planted: np.ndarray) -> None:
     """A row whose value is out of date is seen again sooner or later."""
     epsilon = partial(registry.load("select", "epsilon"), epsilon=0.3, seed=0)
@@ -376,12 +379,14 @@ def test_epsilon_looks_at_easy_rows_too(planted: np.ndarray) -> None:
     assert wrong == pytest.approx(1 / 3)
 
 
+@pytest.mark.proves("random", by="planted")
 def test_random_has_the_noise_of_the_data_and_sees_everything_in_time(planted: np.ndarray) -> None:
     chosen = [random(planted, COUNT, seed=0, epoch=epoch).rows for epoch in range(40)]
     assert np.mean([shares(rows)[2] for rows in chosen]) == pytest.approx(FLIPPED / N, abs=0.01)
     assert len(np.unique(np.concatenate(chosen))) == N
 
 
+@pytest.mark.proves("directed", by="planted")
 def test_directed_excludes_a_shortcut_of_one_class_and_keeps_the_hard_rows_of_the_other(planted: np.ndarray) -> None:
     """The hard rows of one class are its shortcut, those of the other what is to be learned."""
     groups = np.array(["shortcut", "plain"])[np.arange(N) % 2]

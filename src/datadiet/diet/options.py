@@ -37,7 +37,7 @@ _RESCORE = (
         paper="in the manner of Qin et al. 2024 (InfoBatch), arXiv 2303.04947",
         inputs="the training forward",
         cost="nothing",
-        loses="values have dropout and different ages; what has become of an example at rest is estimated",
+        loses="values have dropout and different ages; those of dropped examples are estimated",
     ),
     Method(
         "rescore",
@@ -46,7 +46,7 @@ _RESCORE = (
         paper="ours",
         inputs="one forward of the dropped",
         cost="(1 - keep) * n forwards per refresh",
-        loses="values of two kinds in one ranking: with dropout of what trained, without of what rested",
+        loses="values of two kinds in one ranking: with dropout for kept examples, without for dropped ones",
     ),
     Method(
         "rescore",

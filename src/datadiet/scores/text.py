@@ -65,7 +65,8 @@ def scdp(
     Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning). Their code holds the TF-IDF matrix dense, which takes tens
     of GB for a hundred thousand texts; here it stays sparse, since `||x - m||^2 = ||x||^2 - 2 x.m + ||m||^2` needs only
     `x.m`. There a text without a word that counts is taken for the most usual one, and texts that are all the same
-    fail.
+    fail. They keep the farthest where at most 1,500 rows are kept, and strata of the distance (`ccs`, 100 strata,
+    beta 0) where more are.
     """
     problems = Problems()
     problems.check(tolerance > 0, f"tolerance must be above 0, got {tolerance}.")

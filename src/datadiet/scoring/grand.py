@@ -159,7 +159,8 @@ def grand(
     Source: Paul, Ganguli and Dziugaite 2021 (arXiv 2107.07075), section 2.1, at one state of the model instead of a
     mean over ten. Not to be used before training: GraNd at initialisation did not reproduce (Kirsch 2023, arXiv
     2303.14753).
-    The code of Attendu and Corbeil 2023 leaves dropout on and takes one example at a time.
+    DeepCore divides each value by the size of its batch, which inflates a short last batch. The code of Attendu and
+    Corbeil 2023 leaves dropout on and takes one example at a time.
     """
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
