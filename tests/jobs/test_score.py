@@ -21,14 +21,14 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.ledger import Ledger
-from datadiet.registry import names
+from datadiet.registry import has, names
 from datadiet.scoring.forward import forward_pass
 from datadiet.store.dynamics import dynamics
 from datadiet.store.run_folder import read_result
 from datadiet.store.score_file import ScoreFile, read_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.loading import load_saved, load_tokenizer
-from toys import Heard, rewrite, tiny_classifier, tiny_model_folder, tiny_tokenizer, toy_config, write_toy_folder
+from toys import TOYS, Heard, rewrite, tiny_classifier, tiny_model_folder, tiny_tokenizer, toy_config, write_toy_folder
 
 N = 48
 TASK = "classification"
@@ -326,15 +326,15 @@ def test_ties_share_their_rank() -> None:
 # ---- other tasks ----
 
 
-@pytest.mark.parametrize("kind", ["intent-slot", "regression", "multi-label", "token-classification"])
+@pytest.mark.parametrize("kind", [kind for kind in TOYS if kind not in ("classification", "pairs")])
 def test_every_task(kind: str, tmp_path: Path) -> None:
     config = toy_config(tmp_path, kind, n=24, keep=1.0, epochs=2)
     finetune(config)
     file = tmp_path / "scores.parquet"
     found = score_data(config.data, config.task, model=tmp_path / "run", output=file, force=True)
     assert "el2n" in found.values
-    assert ("aum" in found.values) == (kind != "regression")
-    assert (found.labels is not None) == (kind == "intent-slot")
+    assert ("aum" in found.values) == has(config.task, "classes")
+    assert (found.labels is not None) == has(config.task, "one_class")
     assert read_scores(file).task == config.task
 
 
@@ -386,6 +386,14 @@ def test_everything_that_is_missing_is_told_at_once(home: Path, tmp_path: Path) 
 def test_bad_arguments(home: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         scored(home, **{"scores": ["el2n"], **options})
+
+
+def test_the_flag_of_score_options_names_its_new_form(home: Path) -> None:
+    done = call(
+        "score", "nowhere", "--scores", "prototypes", "--score-options", "clusters=5", "--output", home / "s.parquet"
+    )
+    assert done.exit_code == 2
+    assert '--score-options is written with the score now: --scores "NAME(clusters=5)"' in done.stderr
 
 
 def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -> None:

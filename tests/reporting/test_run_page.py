@@ -84,17 +84,17 @@ SENTENCE = (
 )
 
 
-def guard_of(aside=ASIDE, reviews=2) -> NoiseGuard:
+def guard_of(excluded_rows=ASIDE, reviews=2) -> NoiseGuard:
     suspicion, excluded = np.full(ROWS, 0.01, np.float32), np.zeros(ROWS, bool)
-    for place, row in enumerate(aside):
+    for place, row in enumerate(excluded_rows):
         suspicion[row], excluded[row] = 0.95 - 0.05 * place, True
     looked = (
-        Review(1, 24, 0.12, 0.08, 0.19, 12, 0.12, 1.5, 0.75, aside=3, joined=3),
-        Review(2, 23, 0.153, 0.11, 0.21, 24, 0.155, 1.5, 0.75, aside=len(aside), joined=2, returned=1),
-        Review(3, 7, 0.153, aside=len(aside), note="7 rows were seen, 200 are needed"),
+        Review(1, 24, 0.12, 0.08, 0.19, 12, 0.12, 1.5, 0.75, excluded=3, joined=3),
+        Review(2, 23, 0.153, 0.11, 0.21, 24, 0.155, 1.5, 0.75, excluded=len(excluded_rows), joined=2, returned=1),
+        Review(3, 7, 0.153, excluded=len(excluded_rows), note="7 rows were seen, 200 are needed"),
     )
     confidence, judgements = np.full(ROWS, 0.9, np.float32), np.full(ROWS, 2, np.int16)
-    arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "aside": excluded}
+    arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "excluded": excluded}
     return NoiseGuard(looked[:reviews], arrays)
 
 
@@ -163,7 +163,7 @@ def test_a_review_that_judged_nothing_says_why_and_is_not_drawn(guarded):
 
 
 def test_no_row_is_excluded_or_the_guard_never_looked(guarded):
-    write_noise(guarded, guard_of(aside=()), IDS, LABELS)
+    write_noise(guarded, guard_of(excluded_rows=()), IDS, LABELS)
     record = read_guard(guarded)
     assert guard_sentence(record).endswith("At the end no row was set aside.")
     assert len(guard_section(record, []).tables) == 1

@@ -74,7 +74,8 @@ def test_ema_equals_its_definition_whatever_is_missing(rounds: np.ndarray, alpha
     expected = np.array([weighted(column, alpha) for column in rounds.T])
     assert_allclose(over_rounds(ema(alpha, 0.0), rounds), expected[:, 0], atol=2e-6, rtol=2e-6)
     variance = expected[:, 0] + 0.5 * expected[:, 1]
-    assert_allclose(over_rounds(ema(alpha, 0.5, "var"), rounds), variance, atol=1e-5, rtol=1e-5)
+    # after long gaps the debiasing divides by 1 - squares, down to 6e-4, of which float32 keeps 4 digits
+    assert_allclose(over_rounds(ema(alpha, 0.5, "var"), rounds), variance, atol=2e-4, rtol=1e-5)
 
 
 @settings(deadline=None)

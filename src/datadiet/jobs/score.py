@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from datadiet.data.load import load_configured
 from datadiet.data.schema import Columns as ColumnNames
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, Problems
-from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_checks import (
@@ -51,6 +50,9 @@ from datadiet.tasks.base import Task
 from datadiet.tasks.loading import load_encoder, load_saved, load_tokenizer
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
+
+if TYPE_CHECKING:
+    from datadiet.jobs.crossfit import CrossFitted, Folds
 
 _READ_WITH = {
     **{name: name for name in ("train_rows", "dev_share", "drop_overlap", "label_separator")},
@@ -281,6 +283,8 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     """What will be cross-fitted; None where nothing is."""
     if config.folds is None:
         return None
+    from datadiet.jobs.crossfit import prepared
+
     names, settings = asked(config), _settings(config, Path("run"))
     null, classes = "negative_pvi" in names, "negative_pvi" in names or config.probabilities
     found = prepared(settings, data, task, config.folds, listener, ledger, null=null, classes=classes)
