@@ -72,10 +72,7 @@ def test_the_choice_goes_by_how_uneven_the_classes_are():
     assert choose_normalisation(None) == "dataset"
     assert np.array_equal(normalised(RAW, None), normalised(RAW, TWO, "dataset"))
     assert_close(normalised(RAW, TWO, "none"), RAW.astype(np.float32))
-
-
-def test_equal_values_are_not_blown_up_by_rounding():
-    assert normalised(np.full(7, 0.1 + 0.2), None, "dataset").tolist() == [0.0] * 7
+    assert normalised(np.full(7, 0.1 + 0.2), None, "dataset").tolist() == [0.0] * 7  # not blown up by rounding
 
 
 # ---- over checkpoints
@@ -101,12 +98,12 @@ def by_hand(models, item, collate):
 @pytest.mark.parametrize("kind", KINDS)
 def test_it_is_the_deviation_of_the_gradients_whatever_the_padding(kind):
     models, data, collate = classification(kind)
-    found = vog(models, data, collate, normalise="none")
+    result = vog(models, data, collate, normalise="none")
     assert all(model.training for model in models)
     expected = [by_hand(models, data[row], collate) for row in range(len(data))]
-    np.testing.assert_allclose(found.raw["label"], expected, rtol=1e-3)
-    np.testing.assert_allclose(found.values, expected, rtol=1e-3)
-    assert (found.checkpoints, found.normalisation, found.values.dtype) == (3, "none", np.float32)
+    np.testing.assert_allclose(result.raw["label"], expected, rtol=1e-3)
+    np.testing.assert_allclose(result.values, expected, rtol=1e-3)
+    assert (result.checkpoints, result.normalisation, result.values.dtype) == (3, "none", np.float32)
 
 
 def test_values_do_not_depend_on_batch_parts_or_where_checkpoints_come_from(tmp_path):
@@ -121,17 +118,12 @@ def test_values_do_not_depend_on_batch_parts_or_where_checkpoints_come_from(tmp_
         np.testing.assert_allclose(vog(checkpoints, data, collate).values, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_some_rows_in_their_own_order():
-    models, data, collate = classification()
-    every = vog(models, data, collate, normalise="none").values
-    rows = np.array([7, 2, 5])
-    np.testing.assert_allclose(vog(models, data, collate, rows=rows, normalise="none").values, every[rows], rtol=1e-4)
-
-
-def test_labels_stay_with_their_rows():
+def test_rows_and_labels_stay_together_in_any_order():
     """Per class each class has mean 0: it would not if labels were mixed up with rows."""
     models, data, collate = classification(rows=12)
     rows = np.random.default_rng(0).permutation(12)
+    every = vog(models, data, collate, normalise="none").values
+    np.testing.assert_allclose(vog(models, data, collate, rows=rows, normalise="none").values, every[rows], rtol=1e-4)
     values = vog(models, data, collate, rows=rows, normalise="class", batch_tokens=30).values
     labels = np.array(data["labels"])[rows]
     for label in range(3):
@@ -147,30 +139,23 @@ def test_uneven_classes_are_normalised_over_the_data_set():
         assert vog(models, data, collate, rows=rows).normalisation == expected
 
 
-def test_each_head_of_a_joint_model_has_its_own():
+def test_each_head_of_a_joint_model_has_its_own_and_a_regression_has_no_classes():
     models = [tiny_intent_slot(INTENTS, SLOTS, seed=seed) for seed in range(3)]
     data, collate = toy_joint_rows(6)
-    found = vog(models, data, collate, normalise="none")
-    assert set(found.raw) == {"intent", "slots"}
-    np.testing.assert_allclose(found.values, (found.raw["intent"] + found.raw["slots"]) / 2, rtol=1e-5)
+    result = vog(models, data, collate, normalise="none")
+    assert set(result.raw) == {"intent", "slots"}
+    np.testing.assert_allclose(result.values, (result.raw["intent"] + result.raw["slots"]) / 2, rtol=1e-5)
     assert vog(models, data, collate).normalisation == "class"
-
-
-def test_regression_has_no_classes():
     models = [tiny_classifier(1, seed=seed) for seed in range(2)]
     assert vog(models, *toy_regression_rows(6)).normalisation == "dataset"
 
 
-def test_the_backward_pass_ends_at_the_embeddings():
+def test_the_backward_pass_ends_at_the_embeddings_and_equal_checkpoints_have_no_variance():
     models, data, collate = classification()
     batch = collate([data[0], data[1]])
-    found = input_gradients(models[0], batch, models[0].get_input_embeddings())
-    assert found["label"].shape == (*batch["input_ids"].shape, 16)
+    gradients = input_gradients(models[0], batch, models[0].get_input_embeddings())
+    assert gradients["label"].shape == (*batch["input_ids"].shape, 16)
     assert all(parameter.grad is None for parameter in models[0].parameters())
-
-
-def test_checkpoints_that_are_the_same_have_no_variance():
-    models, data, collate = classification()
     assert vog([models[0]] * 3, data, collate, normalise="none").values.max() < 1e-6
 
 

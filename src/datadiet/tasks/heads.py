@@ -68,13 +68,13 @@ class Heads:
 
     Attributes:
         inputs: The input of each head in the last forward pass, detached.
-        outputs: Its output, with its gradient, where `watching` keeps it.
+        outputs: Its output, with its gradient, where `recording` keeps it.
 
     Example:
         >>> import torch
         >>> layer = nn.Linear(2, 3)
         >>> heads = Heads({"label": layer})
-        >>> with heads.record():
+        >>> with heads.recording():
         ...     logits = layer(torch.ones(1, 2))
         >>> heads.inputs["label"].tolist()
         [[1.0, 1.0]]
@@ -86,7 +86,7 @@ class Heads:
         self.outputs: dict[str, Tensor] = {}
 
     @contextmanager
-    def record(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
+    def recording(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
         """Record the inputs of the forward passes inside, and weigh each example in their backward passes.
 
         Args:
@@ -113,7 +113,7 @@ class Heads:
                 hook.remove()
 
     def _hook(self, heads: Sequence[str], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
-        def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def recording(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
                 self.inputs[head] = inputs[0].detach()
                 if outputs:
