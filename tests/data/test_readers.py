@@ -81,6 +81,9 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
     assert "test is unlabelled: it gets no metrics." in data.notes
 
 
+CUT_GZIP = gzip.compress(b'{"text": "a", "label": 1}\n' * 100, mtime=0)[:-9]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -95,7 +98,7 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
         ("train.jsonl.gz", "no gzip", r"train\.jsonl\.gz: not a complete gzip file"),
         (
             "train.jsonl.gz",
-            gzip.compress(b'{"text": "a", "label": 1}\n' * 100, mtime=0)[:-9],
+            CUT_GZIP,
             "not a complete gzip file",
         ),
         (

@@ -113,7 +113,7 @@ class Heads:
                 hook.remove()
 
     def _hook(self, heads: Sequence[str], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
-        def recording(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
                 self.inputs[head] = inputs[0].detach()
                 if outputs:
