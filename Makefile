@@ -1,11 +1,12 @@
 # make demo   the packaged data and model: full against diet     make test   lint, types, contracts, tests
+# make index  what is declared beside the code, collected        make house  the house in figures
 # make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
 PYTHON ?= python3
 BIN := .venv/bin
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit examples docs bench bench-methods installed clean
+.PHONY: demo test lint types unit house index examples docs bench bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -18,6 +19,17 @@ lint: .venv/dev-installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+	$(BIN)/python -m benchmarks.house --check
+
+# the house in figures: files, layers, circles, walks, names, start-up times
+house: .venv/dev-installed
+	$(BIN)/python -m benchmarks.house
+
+# what is declared beside the code, collected: registry.json and the generated parts of the docs
+index: .venv/dev-installed
+	$(BIN)/python -m datadiet.registry
+	$(BIN)/python -m benchmarks.documents
+	$(BIN)/python -m benchmarks.house --write
 
 types: .venv/dev-installed
 	$(BIN)/mypy

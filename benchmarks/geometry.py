@@ -57,14 +57,14 @@ def embeddings(number: int, seed: int = 0) -> NDArray[np.float32]:
 
 def prepared(name: str, number: int, keep: float) -> Callable[[], Any]:
     """The call that is timed, its data made."""
-    from datadiet import scores, selectors
+    from datadiet import registry, scores
 
     if name == "scdp":
         return partial(scores.scdp, sentences(number))
     if name == "prototypes":
         return partial(scores.prototypes, embeddings(number))
     values, features = np.random.default_rng(1).random(number), embeddings(number)
-    select = selectors.SELECTORS[name]
+    select = registry.load("select", name)
     return partial(select, values, round(keep * number), seed=0, epoch=0, features=features)
 
 
@@ -76,17 +76,8 @@ def measure(name: str, number: int, keep: float) -> dict[str, Any]:
 
 
 def in_a_process(name: str, number: int, keep: float) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.geometry",
-        "--case",
-        name,
-        "--number",
-        str(number),
-        "--keep",
-        str(keep),
-    ]
+    options = ["--case", name, "--number", str(number), "--keep", str(keep)]
+    command = [sys.executable, "-m", "benchmarks.geometry", *options]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples
+from datadiet.files import SCHEMA
 from datadiet.store import run_folder
 from datadiet.store.tables import PartedTable, ScoreStore, append_plan
 from datadiet.tasks.base import Prediction
@@ -124,7 +125,7 @@ def _result(config: FinetuneConfig, data: Dataset, epochs: list[EpochResult], me
         examples_forward=trained, examples_backward=trained, tokens_forward=20 * trained, tokens_backward=20 * trained,
     )  # fmt: skip
     return {
-        "schema": run_folder.SCHEMA,
+        "schema": SCHEMA,
         "task": data.task,
         "data": {"name": data.name, "fingerprint": data.fingerprint, "rows": rows},
         "model": config.model,

@@ -37,7 +37,7 @@ from benchmarks.common import (
     training_arguments,
 )
 
-RECORDED = ("signals_of_batch",)  # of the trainer
+RECORDED = ("_signals_of_batch",)  # of the trainer
 KEPT = ("observe", "drain", "absorb")  # of the diet
 
 

@@ -57,7 +57,7 @@ class PassAfterEpoch(TrainerCallback):
         self.train_s.append(self.trainer.ledger.seconds("train") - self._before)
         with self.trainer.ledger.charge("score"):
             began = time.perf_counter()
-            rows, values = score_rows(self.trainer, self._rows)
+            rows, values = score_rows(self.trainer.context, self._rows)
             self.score_s.append(time.perf_counter() - began)
         assert len(rows) == len(self._rows) == len(values["el2n"])
 

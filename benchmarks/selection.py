@@ -60,7 +60,6 @@ def cases(number: int) -> Iterator[tuple[str, Callable[..., Any]]]:
     yield "infobatch", infobatch
     yield "ucb, alpha 0.8, c 1", ucb(number)
     yield "seta", seta
-    yield "seta, k-means", partial(seta, grouping="kmeans")
     yield "proportional", proportional
     yield "proportional, softmax", partial(proportional, scaling="softmax")
     yield "ccs, beta 0.1", ccs

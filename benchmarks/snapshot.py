@@ -126,7 +126,7 @@ def prepare() -> None:
     tiny_tokenizer().save_pretrained("tiny")
     Path("file.yaml").write_text(
         "data: data/classification\ntask: classification\nmodel: tiny\nepochs: 3\nbatch_size: 8\nlearning_rate: 1e-2\n"
-        "precision: fp32\nstatic: true\nselect: both_ends\nselect_options: {hard: 0.6}\n"
+        "precision: fp32\nstatic: true\nselect: both_ends(hard=0.6)\n"
     )
     Path("broken.jsonl").write_text('{"text": "a", "label": "b"}\n{"text": \n')
 
@@ -152,7 +152,7 @@ joint           intent-slot           --combine mean --select uncertain --rescor
 joint-lora      intent-slot           --lora 2 --gradient-checkpointing --keep 0.4
 steps           classification        --keep 1:0.7,2:0.4 --floor 4 --anneal-epochs 1 --select easiest \
                                       --refresh-every 1
-static          classification        --static --score aum --select ccs --select-options beta=0.1,strata=5 \
+static          classification        --static --score aum --select ccs(beta=0.1,strata=5) \
                                       --max-grad-norm 0
 weights         repeats               --dedupe --dedupe-weights --score cross_entropy --select infobatch
 tolerance       classification        --tolerance 20 --epochs 7
@@ -162,18 +162,17 @@ teacher-again   classification        --teacher full --teacher-temperature 3 --s
                                       --seed 1
 teacher-joint   intent-slot           --teacher joint --select window --offset 0.1
 k-center        pairs                 --select k_center --refresh-every 1
-d2              classification        --select d2_pruning --select-options neighbours=3 --floor 2
-balanced        classification        --select balanced --select-options select=uncertain --score forgetting
-directed        classification        --select directed --select-options directions.amber=easy,directions.birch=hard
-seta            classification        --select seta --history ema --history-alpha 0.5 --history-c 0.5
+d2              classification        --select d2_pruning(neighbours=3) --floor 2
+balanced        classification        --select balanced(select=uncertain) --score forgetting
+directed        classification        --select directed(directions.amber=easy,directions.birch=hard)
+seta            classification        --select seta --history ema(alpha=0.5,c=0.5)
 last-layer      classification        --score grand_last_layer --select drop_quota --refresh-every 1
-prototypes      classification        --score prototypes --score-options clusters=4,metric=cosine --select moderate
-length          multi-label           --score length --score-options unit=characters
+prototypes      classification        --score prototypes(clusters=4,metric=cosine) --select moderate
+length          multi-label           --score length(unit=characters)
 vog             classification        --score vog --scores-from full --static
 scores-from     classification        --scores-from full --warmup-epochs 0 --rescore all
 selective       classification        --select selective_backprop --keep 0.4
 divbs           classification        --select divbs
-multistage      intent-slot           --select multistage --select-options warmup_steps=3
 short           classification        --keep 1 --max-steps 10 --lr-schedule constant_with_warmup
 alone           alone                 --dev-share 0.2 --train-rows 40 --drop-overlap --data-seed 3 --checkpoint-every 0
 from-file       classification        --scores-from scores.parquet --score scdp
@@ -413,7 +412,7 @@ def spoken(file: str, work: str) -> Any:
     exact = file.startswith(("select.", "select-", "predict")) or file.endswith("err")
     kept = (line if exact else re.sub(r"(?<![A-Za-z])-?\d[\d.,:]*(e-?\d+)?", "#", line) for line in lines)
     told = list(dict.fromkeys(line for line in kept if line and not NOISE.search(line)))
-    return sorted(told) if file.startswith("compare") else told  # two runs at a time end in any order
+    return sorted(told) if file.startswith("compare.") else told  # two runs at a time end in any order
 
 
 def cleaned(value: Any, work: str) -> Any:

@@ -31,7 +31,7 @@ import pandas as pd
 from benchmarks.cells import RUN, each_once, finetuned, keep
 from benchmarks.grid import COMMON, RESULTS
 from datadiet.compare.statistics import resampled, row_sums
-from datadiet.store.run_folder import MAIN_METRIC, PREDICTIONS
+from datadiet.store.run_folder import PREDICTIONS, main_metric
 
 SETS = {
     "snips": ("snips", "intent-slot"),
@@ -98,7 +98,7 @@ def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> 
     with TemporaryDirectory(prefix="datadiet-bench-") as folder:
         work = Path(folder)
         result = finetuned({**settings, "data": str(prepare(cell.set, root, work / cell.set))}, work)
-        metric = MAIN_METRIC[result["task"]]
+        metric = main_metric(result["task"])
         drawn = sampled(metric, work / RUN)
     keep(results, cell.name, {"cell": cell.__dict__, "settings": settings, "metric": metric, "drawn": drawn, **result})
     saved = result["ceiling"]["tokens_saved"]

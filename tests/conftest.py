@@ -37,6 +37,20 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _no_gpu_for_cpu_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the GPU, from this process and its subprocesses, where a test is marked `cpu`."""
+    if request.node.get_closest_marker("cpu") is None:
+        return
+    import torch
+    from accelerate.state import AcceleratorState
+
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    for backend in (torch.accelerator, torch.cuda):
+        monkeypatch.setattr(backend, "is_available", lambda: False)
+    AcceleratorState._reset_state(reset_partial_state=True)  # an earlier test may have put it on the GPU
+
+
 @pytest.fixture
 def pretended(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """The cells of a comparison are pretended (see `toys.py`); put a method's name in to let its cells fail."""

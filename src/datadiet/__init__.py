@@ -25,8 +25,8 @@ _PUBLIC = {
     "Probe": "datadiet.training.probe:Probe",
     "dynamics": "datadiet.store.dynamics:dynamics",
     "score_data": "datadiet.jobs.score:score_data",
-    "cleanlab_inputs": "datadiet.noise.rankings:cleanlab_inputs",
-    "select_rows": "datadiet.jobs.select:select_rows",
+    "cleanlab_inputs": "datadiet.noise.probabilities:cleanlab_inputs",
+    "select_rows": "datadiet.jobs.select_rows:select_rows",
     "read_scores": "datadiet.store.score_file:read_scores",
     "report": "datadiet.reporting:report",
     "plot": "datadiet.reporting.plot",
@@ -58,8 +58,8 @@ if TYPE_CHECKING:
     from datadiet.diet.schedule import Schedule as Schedule
     from datadiet.jobs.finetune import finetune as finetune
     from datadiet.jobs.score import score_data as score_data
-    from datadiet.jobs.select import select_rows as select_rows
-    from datadiet.noise.rankings import cleanlab_inputs as cleanlab_inputs
+    from datadiet.jobs.select_rows import select_rows as select_rows
+    from datadiet.noise.probabilities import cleanlab_inputs as cleanlab_inputs
     from datadiet.reporting import plot as plot
     from datadiet.reporting import report as report
     from datadiet.scores import history as history

@@ -12,7 +12,7 @@ from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replac
 from functools import cache
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -165,6 +165,14 @@ class DietConfig:
     seed: int = option(
         0, "Of new weights, the order of examples and the diet.", RUN, bound=Bound(0, 2**32 - 1, whole=True)
     )
+
+    def __new__(cls, *_args: Any, **options: Any) -> Self:
+        """Refuse options that moved into the brackets of their method, with the new form."""
+        problems = Problems()
+        for name in MOVED.keys() & options.keys():
+            problems.add(f"{name} is written with the method it belongs to now: {moved_hint(name, options[name])}.")
+        problems.raise_any()
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -71,8 +71,8 @@ class Problems:
 
     def choice(self, name: str, value: object, allowed: Iterable[str]) -> None:
         """Note a name that is not among the allowed ones."""
-        if value not in (known := list(allowed)):
-            self.add(unknown(name, value, known))
+        if value not in (names := list(allowed)):
+            self.add(unknown(name, value, names))
 
     def raise_any(self, kind: type[UserError] = ArgumentError) -> None:
         """Raise everything found, if anything was."""
@@ -97,7 +97,7 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> str:
         >>> unknown("score", "el2m", ["el2n", "margin"])
         "unknown score 'el2m'; did you mean 'el2n'? Allowed: el2n, margin."
     """
-    known = sorted(allowed)
-    near = difflib.get_close_matches(str(value), known, n=1)
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(value), names, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {what} {value!r}{hint} Allowed: {', '.join(known)}."
+    return f"unknown {what} {value!r}{hint} Allowed: {', '.join(names)}."

@@ -1,7 +1,4 @@
-"""Files and folders that appear whole or not at all.
-
-Small files that say that something is complete: written whole, and read with their schema checked.
-"""
+"""Files and folders that appear whole or not at all, and small JSON files that carry the version of their layout."""
 
 from __future__ import annotations
 
@@ -15,10 +12,12 @@ from typing import Any
 
 from datadiet.errors import DataError
 
+SCHEMA = 1  # of result.json, manifests, comparisons, score files, ...; one that changes gets a constant of its own
+
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
-    """A file beside the target to write to, which takes its place in the end, and vanishes after an error.
+    """A path beside the target to write to. It replaces the target at the end of the block, and is removed on an error.
 
     Args:
         target: Replaced if it is there; its folder is made.
@@ -40,15 +39,15 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(target: Path) -> Iterator[Path]:
-    """The same for a folder. Whether one that is there may be replaced is for the caller to check.
+    """The same for a folder. The caller checks whether an existing folder may be replaced.
 
     Raises:
         DataError: If it cannot be written.
     """
     part, old = target.with_name(f".{target.name}.part"), target.with_name(f".{target.name}.old")
     try:
-        for left in (part, old):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in (part, old):  # of a process that was killed
+            shutil.rmtree(remains, ignore_errors=True)
         part.mkdir(parents=True)
         yield part
         if target.is_dir():
@@ -57,8 +56,8 @@ def whole_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise DataError(f"cannot write {target}: {error.strerror or error}.") from error
     finally:
-        for left in (part, old):
-            shutil.rmtree(left, ignore_errors=True)
+        for remains in (part, old):
+            shutil.rmtree(remains, ignore_errors=True)
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -72,24 +71,24 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
-def read_json(path: Path, schema: int, what: str) -> dict[str, Any]:
-    """A JSON object that was written last and says its schema.
+def read_json(path: Path, what: str, schema: int = SCHEMA) -> dict[str, Any]:
+    """A JSON object with the version of its layout in `schema`.
 
     Args:
         path: The file.
-        schema: The one that this version reads.
         what: What the folder lacks if the file is missing, for the error.
+        schema: The version that is read.
 
     Raises:
         DataError: If the file is missing, broken, or of another schema.
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path.parent} holds no {what}: {path.name} is missing.") from error
     except ValueError as error:
         raise DataError(f"{path} is not valid JSON: {error}.") from error
-    held = found.get("schema") if isinstance(found, dict) else None
-    if held != schema:
-        raise DataError(f"{path} has schema {held!r}; this version reads {schema}.")
-    return dict(found)
+    version = content.get("schema") if isinstance(content, dict) else None
+    if version != schema:
+        raise DataError(f"{path} has schema {version!r}; this version reads {schema}.")
+    return dict(content)

@@ -1,38 +1,127 @@
-"""Numbers as people read them.
+"""Numbers and texts as people read them: percentages, durations, differences in points, Markdown tables.
 
-Numbers as people read them.
-
-Markdown tables for a paper or a pull request.
+The terminal, the pages and the verdicts all format their numbers here.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+# The accounts of the cost ledger, in the order of a run.
+ACCOUNTS = {
+    "load_s": "load",
+    "train_s": "train",
+    "score_s": "score",
+    "select_s": "select",
+    "eval_s": "evaluate",
+    "save_s": "save",
+}
 
 
 def clock(seconds: float) -> str:
-    """Seconds as minutes and seconds, with hours where there are any.
+    """A duration in seconds as m:ss, or as h:mm:ss from one hour on.
 
     Example:
         >>> clock(42.4), clock(3723), clock(-3)
         ('0:42', '1:02:03', '-0:03')
     """
     whole = round(abs(seconds))
-    minutes, rest = divmod(whole, 60)
+    minutes, left = divmod(whole, 60)
     hours, minutes = divmod(minutes, 60)
     sign = "-" if seconds < 0 and whole else ""
-    return f"{sign}{hours}:{minutes:02d}:{rest:02d}" if hours else f"{sign}{minutes}:{rest:02d}"
+    return f"{sign}{hours}:{minutes:02d}:{left:02d}" if hours else f"{sign}{minutes}:{left:02d}"
 
 
-def percent(share: float) -> str:
+def duration(seconds: float) -> str:
+    """A duration in seconds with its units.
+
+    Example:
+        >>> duration(9.31), duration(75), duration(4000)
+        ('9.3 s', '1 min 15 s', '1 h 6 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def percent(share: float, decimals: int = 1) -> str:
     """A share as a percentage.
 
     Example:
-        >>> percent(0.375)
-        '37.5 %'
+        >>> percent(0.375), percent(0.387, 0)
+        ('37.5 %', '39 %')
     """
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.{decimals}f} %"
+
+
+def number(value: float | None) -> str:
+    """Four decimals, or a dash for a missing value.
+
+    Example:
+        >>> number(0.5), number(None)
+        ('0.5000', '-')
+    """
+    return "-" if value is None else f"{value:.4f}"
+
+
+def three_digits(value: float) -> str:
+    """A positive number of any size with about three significant digits, without an exponent.
+
+    Example:
+        >>> [three_digits(value) for value in (0, 0.00012345, 0.048, 1.5, 123.4)]
+        ['0', '0.000123', '0.0480', '1.50', '123']
+    """
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
+
+
+def points(value: float) -> str:
+    """A difference in points with its sign; 0 has none.
+
+    Example:
+        >>> points(0.14), points(-0.04)
+        ('+0.1', '0.0')
+    """
+    text = f"{value:+.1f}"
+    return "0.0" if text in ("+0.0", "-0.0") else text
+
+
+def mean_text(figure: Mapping[str, Any], decimals: int) -> str:
+    """The mean and the standard deviation over the seeds; the mean alone for one seed.
+
+    Example:
+        >>> mean_text({"mean": 95.123, "deviation": 0.31}, 1), mean_text({"mean": 95.123, "deviation": None}, 2)
+        ('95.1 ± 0.3', '95.12')
+    """
+    mean, deviation = figure["mean"], figure["deviation"]
+    return f"{mean:.{decimals}f}" + ("" if deviation is None else f" ± {deviation:.{decimals}f}")
+
+
+def difference_text(difference: Mapping[str, Any]) -> str:
+    """The mean difference in points and half the width of its interval.
+
+    Example:
+        >>> difference_text({"mean": 0.1, "interval": {"low": -0.2, "high": 0.4}})
+        '+0.1 ± 0.3'
+    """
+    interval = difference["interval"]
+    half = "" if interval is None else f" ± {(interval['high'] - interval['low']) / 2:.1f}"
+    return points(difference["mean"]) + half
+
+
+def energy_text(energy: Mapping[str, Any]) -> str:
+    """The energy of a run, and whether it is an estimate.
+
+    Example:
+        >>> energy_text({"kwh": 0.0123, "estimated": True})
+        '0.0123 kWh (estimated)'
+    """
+    return f"{three_digits(energy['kwh'])} kWh{' (estimated)' if energy['estimated'] else ''}"
 
 
 def metrics_text(metrics: Mapping[str, float]) -> str:
@@ -45,18 +134,28 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
 
 
-def number(value: float | None) -> str:
-    """Four decimals, or a dash where nothing was measured.
+def spaced(name: str) -> str:
+    """The name of a metric or a score, with spaces.
 
     Example:
-        >>> number(0.5), number(None)
-        ('0.5000', '-')
+        >>> spaced("slot_f1")
+        'slot f1'
     """
-    return "-" if value is None else f"{value:.4f}"
+    return name.replace("_", " ")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun, in the plural where there is not exactly one.
+
+    Example:
+        >>> counted(1, "seed"), counted(3000, "row")
+        ('1 seed', '3,000 rows')
+    """
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def epoch_span(first: int, last: int) -> str:
-    """Epochs counted from 1, as people do.
+    """A range of epochs, counted from 1.
 
     Example:
         >>> epoch_span(0, 0), epoch_span(1, 5)
@@ -65,8 +164,18 @@ def epoch_span(first: int, last: int) -> str:
     return f"{first + 1}" if first == last else f"{first + 1}-{last + 1}"
 
 
+def shortened(text: str, most: int) -> str:
+    """A text of at most so many characters.
+
+    Example:
+        >>> shortened("a long sentence", 7)
+        'a long…'
+    """
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
+
 def shown(text: object, most: int = 200) -> str:
-    r"""Text from data on one line: what is no letter or sign is escaped, so that it cannot steer the terminal.
+    r"""Text from data on one line; characters that are not printable are escaped, so that they cannot steer a terminal.
 
     Example:
         >>> shown("a\tb\x1b[2J"), shown("a long sentence", 8)
@@ -78,7 +187,7 @@ def shown(text: object, most: int = 200) -> str:
 
 
 def escaped(value: object) -> str:
-    r"""Text that Markdown shows as it is: no headings, links, tables or HTML can come out of a folder's name.
+    r"""Text that Markdown shows as it is: a folder's name cannot become a heading, a link, a table or HTML.
 
     Example:
         >>> print(escaped("a|b <b>*_`"))
@@ -87,21 +196,8 @@ def escaped(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", " ".join(str(value).split()))
 
 
-def seconds(value: float) -> str:
-    """Seconds as people read them.
-
-    Example:
-        >>> seconds(9.31), seconds(75), seconds(4000)
-        ('9.3 s', '1 min 15 s', '1 h 6 min')
-    """
-    if value < 60:
-        return f"{value:.1f} s"
-    whole = round(value)
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    r"""A table whose first column is to the left and whose others are to the right; text is escaped.
+    r"""A Markdown table: the first column to the left, the others to the right; text is escaped.
 
     Example:
         >>> print(markdown_table(["a|b", "n"], [["x", "1"]]))

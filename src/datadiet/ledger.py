@@ -22,7 +22,7 @@ class Ledger:
     Args:
         started: `time.perf_counter()` at the moment the clock is to start from; now by default. The command line
             passes a moment before its imports.
-        account: Where time goes until `charge` says otherwise.
+        account: Receives the time outside `charge`.
 
     Example:
         >>> ledger = Ledger()
@@ -53,21 +53,20 @@ class Ledger:
             self._switch(outer)
 
     def charge_shared(self, seconds: float) -> None:
-        """Charge the running account for what an earlier run has spent on something that this one takes ready-made.
+        """Charge the running account for the work of an earlier run whose results this one reuses.
 
         Args:
-            seconds: At least 0; they count in `total_s` and, so that they can be told apart, in `shared_s`.
+            seconds: At least 0; they count in `total_s` and, to be recognisable, in `shared_s`.
         """
         self._seconds[self._account] += seconds
         self._carried += seconds
         self._shared += seconds
 
     def include(self, cost: CostLedger) -> None:
-        """Take the accounts of a run that has just ended in place of the time that it took.
+        """Replace the time of a run that has just ended by its accounts.
 
         Args:
-            cost: Of a run whose whole time, but for what it was charged for and others have spent, went to the account
-                that is running here.
+            cost: Of a run whose own time (all but `shared_s`) went to the account that is running here.
         """
         self._switch(self._account)
         self._seconds[self._account] -= cost.total_s - cost.shared_s
@@ -112,7 +111,7 @@ class Ledger:
         )
 
     def carry(self, earlier: CostLedger) -> None:
-        """Add what an interrupted run had spent up to its checkpoint, so that a resumed run reports both."""
+        """Add the costs of an interrupted run up to its checkpoint, so that a resumed run reports both."""
         for account in self._seconds:
             self._seconds[account] += getattr(earlier, f"{account}_s")
         self._carried += earlier.total_s

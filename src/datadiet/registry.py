@@ -98,9 +98,9 @@ class Bound:
     def __str__(self) -> str:
         if self.low is not None and self.high is not None and not self.whole:
             left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
-            return f"in {left}{self.low:g}, {self.high:g}{right}"
-        low = "" if self.low is None else f"above {self.low:g}" if self.open_low else f"at least {self.low:g}"
-        high = "" if self.high is None else f"below {self.high:g}" if self.open_high else f"at most {self.high:g}"
+            return f"in {left}{self.low:.10g}, {self.high:.10g}{right}"
+        low = "" if self.low is None else f"above {self.low:.10g}" if self.open_low else f"at least {self.low:.10g}"
+        high = "" if self.high is None else f"below {self.high:.10g}" if self.open_high else f"at most {self.high:.10g}"
         ends = " and ".join(end for end in (low, high) if end)
         return f"a whole number, {ends}" if self.whole else f"{ends} and finite"
 
@@ -174,9 +174,9 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass) and `zero_when_learned`; of selectors `weights`,
-            `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`; of tasks
-            the keys of `TASK_TRAITS` and others.
+        traits: Of scores `forward` (made of one forward pass), `zero_when_learned` and `suspects` (ranks wrong labels
+            high); of selectors `weights`, `fills_classes` (gives every class its places), `takes_offset`,
+            `takes_tolerance`, `needs_bounded`; of tasks the keys of `TASK_TRAITS` and others.
         options: Its own options by name.
         preset: The options of `datadiet finetune` that `datadiet compare --methods NAME` stands for, beyond those of
             its family; None where the name alone is not enough.
@@ -296,9 +296,9 @@ def _checking(function: Declared, kind: str) -> Declared:
     @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
         problems = Problems()
-        known = _options_of(function, kind)
+        options = _options_of(function, kind)
         bound = signature.bind_partial(*args, **kwargs).arguments
-        given = [(known[name], value) for name, value in bound.items() if name in known]
+        given = [(options[name], value) for name, value in bound.items() if name in options]
         problems.found += [problem for option, value in given if (problem := option.problem(value))]
         problems.raise_any()
         return function(*args, **kwargs)
@@ -351,20 +351,22 @@ _DECLARING = ("compare", "data", "diet", "noise", "scores", "scoring", "selector
 
 def collect() -> list[Method]:
     """Every declaration of the package, in the order of `KINDS` and of the source; imports all of it."""
-    import datadiet
-
     methods: dict[tuple[str, str], tuple[tuple[Any, ...], Method]] = {}
-    for info in pkgutil.walk_packages(datadiet.__path__, "datadiet."):
-        if info.name.split(".")[1] not in _DECLARING:
-            continue
-        module = importlib.import_module(info.name)
+    for name in _declaring_modules():
+        module = importlib.import_module(name)
         for place, value in enumerate(vars(module).values()):
             for method in _declared(value):
-                own = method.where.partition(":")[0] or info.name
-                if own == info.name and (method.kind, method.name) not in methods:
-                    order = (list(KINDS).index(method.kind), method.evidence is None, info.name, place)
+                own = method.where.partition(":")[0] or name
+                if own == name and (method.kind, method.name) not in methods:
+                    order = (list(KINDS).index(method.kind), method.evidence is None, name, place)
                     methods[method.kind, method.name] = (order, replace(method, options=_signature(value, method)))
     return [method for _, method in sorted(methods.values(), key=lambda entry: entry[0])]
+
+
+def _declaring_modules() -> Iterator[str]:
+    for package in _DECLARING:
+        folder = Path(__file__).parent / package
+        yield from (f"datadiet.{package}.{info.name}" for info in pkgutil.iter_modules([str(folder)]))
 
 
 def _declared(value: Any) -> Iterator[Method]:
@@ -410,12 +412,12 @@ def as_json() -> list[dict[str, Any]]:
 def _from_json(entry: dict[str, Any]) -> Method:
     options = {
         name: Option(**{
-            **held,
-            "types": tuple(held["types"]),
-            "choices": tuple(held["choices"]),
-            "bound": held["bound"] and Bound(**held["bound"]),
+            **option,
+            "types": tuple(option["types"]),
+            "choices": tuple(option["choices"]),
+            "bound": option["bound"] and Bound(**option["bound"]),
         })
-        for name, held in entry["options"].items()
+        for name, option in entry["options"].items()
     }  # fmt: skip
     return Method(
         **{**entry, "options": options, "needs": tuple(entry["needs"]), "traits": tuple(entry["traits"])},
@@ -427,7 +429,7 @@ def names(*kinds: str, trait: str | None = None, need: str | None = None) -> tup
 
     Example:
         >>> names("history")
-        ('last', 'mean', 'ema')
+        ('ema', 'last', 'mean')
     """
     return tuple(
         method.name
@@ -588,7 +590,7 @@ def _pairs(options: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _written(value: Any) -> str:
-    return {True: "true", False: "false", None: "none"}[value] if value in (None, True, False) else str(value)
+    return {True: "true", False: "false"}[value] if isinstance(value, bool) else "none" if value is None else str(value)
 
 
 # ---- checks
@@ -610,7 +612,7 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
         ['the score aum is for classes; a regression has none.']
     """
     kinds = ("select", "in_batch") if kind == "select" else (kind,)
-    method = next((found for one in kinds if (found := find(one, name)) is not None), None)
+    method = next((candidate for one in kinds if (candidate := find(one, name)) is not None), None)
     if method is None:
         return [unknown(_WORDS.get(kind, kind), name, names(*kinds))]
     options = options or {}
@@ -622,22 +624,22 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
 
 def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options of a method, those of a selector inside it included."""
-    known = dict(method.options)
-    inner = options.get("select", getattr(known.get("select"), "default", None))
-    if "select" in known and isinstance(inner, str):
+    allowed = dict(method.options)
+    inner = options.get("select", getattr(allowed.get("select"), "default", None))
+    if "select" in allowed and isinstance(inner, str):
         name, more = parse_call(inner)
         if find("select", name) is None:
-            return [unknown("select", name, names("select"))]
-        known = {**find("select", name).options, **known}  # type: ignore[union-attr]
+            return [unknown("selector", name, names("select"))]
+        allowed = {**find("select", name).options, **allowed}  # type: ignore[union-attr]
         del more
-    if options and not known:
+    if options and not allowed:
         word = _WORDS.get(method.kind, method.kind)
         return [f"the {word} {method.name} has no options, got {', '.join(options)}."]
     problems: list[str] = []
     for option, value in options.items():
-        if option not in known:
-            problems.append(unknown(f"option of {method.name}", option, known))
-        elif option != "select" and (problem := known[option].problem(value, method.name)):
+        if option not in allowed:
+            problems.append(unknown(f"option of {method.name}", option, allowed))
+        elif option != "select" and (problem := allowed[option].problem(value, method.name)):
             problems.append(problem)
     return problems
 
@@ -672,7 +674,7 @@ def lacks(what: str, trait: str, task: str) -> list[str]:
 
     Example:
         >>> lacks("offset auto", "one_class", "regression")
-        ['offset auto is for examples with one class each (classification and intent-slot), not for regression.']
+        ['offset auto is for examples with one class each (intent-slot and classification), not for regression.']
     """
     if has(task, trait):
         return []
@@ -689,7 +691,7 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
     if problems:
         return problems
     if options.get("per_group") and not has(task, "groups"):
-        return lacks(f"per_group of {what[4:]}", "groups", task)
+        return lacks(f"per_group of {what}", "groups", task)
     # where an example has a set of labels, no recall and no option has an entry for each set
     if "recalls" in method.needs:
         return lacks(what, "one_class", task)
@@ -723,4 +725,5 @@ def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -
 
 
 if __name__ == "__main__":
-    write_index()
+    # not the copy of this module that runs as __main__: the decorators belong to the imported one
+    importlib.import_module("datadiet.registry").write_index()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 Source = Literal["train", "pass"]
+IGNORED = -100  # label of a position that neither a loss nor a score reads, as in torch and transformers
 
 
 @dataclass(frozen=True)

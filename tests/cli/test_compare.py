@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -14,29 +12,52 @@ from datadiet.cli import app
 from datadiet.cli.compare import request_from
 from datadiet.cli.options import Call
 from datadiet.errors import ArgumentError
-from toys import TOYS, tiny_model_folder, write_toy_folder
+from toys import tiny_model_folder, write_toy_folder
 
 NEEDED = {"data": "snips", "task": "intent-slot", "methods": ["el2n"]}
+
+
+MADE_UP = ("made-up", "--task", "classification", "--epochs", "4", "--batch-size", "10")
 
 
 def run(*arguments: str):
     return CliRunner().invoke(app, ["compare", *arguments], obj=Call(0.0))
 
 
+def made_up(tmp_path, *arguments: str):
+    """Pretended runs."""
+    return run(*MADE_UP, "--output", str(tmp_path / "c"), *arguments)
+
+
+def toy(tmp_path, *arguments: str, n: int = 64, data=None):
+    """Real runs, or checks of them, on toy data with a tiny model."""
+    data = data or write_toy_folder(tmp_path, "classification", n)
+    options = ["--task", "classification", "--model", str(tiny_model_folder(tmp_path)), "--precision", "fp32"]
+    return run(str(data), *options, "--output", str(tmp_path / "c"), *arguments)
+
+
+def methods_file(tmp_path, *methods) -> list[str]:
+    (tmp_path / "compare.yaml").write_text(yaml.safe_dump({"methods": list(methods)}))
+    return ["--config", str(tmp_path / "compare.yaml")]
+
+
 def flat(done) -> str:
-    """What was said, without its line breaks."""
+    """The output without its line breaks."""
     return " ".join(done.output.split())
+
+
+def refused(done, tmp_path) -> str:
+    """The message of a comparison that was refused before any run."""
+    assert done.exit_code == 2, done.output
+    assert not (tmp_path / "c").exists()
+    return flat(done)
 
 
 def test_flags_and_file_together(tmp_path):
     file = tmp_path / "compare.yaml"
-    written = {
-        **NEEDED,
-        "methods": ["uncertain", {"mine": {"score": "entropy"}}],
-        "keep": [0.5, "1:0.7,3:0.4"],
-        "seeds": 2,
-    }
-    file.write_text(yaml.safe_dump({**written, "epochs": 7, "margin": 1}))
+    methods = ["uncertain", {"mine": {"score": "entropy"}}]
+    written = {"methods": methods, "keep": [0.5, "1:0.7,3:0.4"], "seeds": 2, "epochs": 7, "margin": 1}
+    file.write_text(yaml.safe_dump({**NEEDED, **written}))
     request = request_from({"epochs": 9, "seeds": 3}, file, tmp_path / "out")
     plan = request.plan
     assert (plan.options["epochs"], plan.seeds, plan.margin) == (9, [0, 1, 2], 1.0)
@@ -71,12 +92,6 @@ def test_everything_missing_is_said_at_once():
             {"methods": ["el2n", {"mine": {"static": True, "warmup_epochs": 9}}]},
             "^mine-0.5: the warm-up is longer than",
         ),
-        ({"price_per_hour": 0}, "price_per_hour must be a number above 0, money per hour of the machine, got 0"),
-        ({"price_per_hour": -1.5}, "price_per_hour must be a number above 0"),
-        ({"price_per_hour": float("nan")}, "price_per_hour must be a number above 0"),
-        ({"price_per_hour": float("inf")}, "price_per_hour must be a number above 0"),
-        ({"price_per_hour": "3 EUR"}, "price_per_hour must be a number above 0"),
-        ({"price_per_hour": True}, "price_per_hour must be a number above 0"),
     ],
 )
 def test_what_makes_no_sense(tmp_path, changes, said):
@@ -107,6 +122,7 @@ def test_annealing_is_for_the_methods(tmp_path):
         ("a: [", "is not valid YAML"),
         ("- 1", "must hold a mapping"),
         ("sed: 3", "unknown option 'sed'; did you mean 'seed"),
+        ("price_per_hour: 2.5", "unknown option 'price_per_hour'"),
     ],
 )
 def test_files_that_make_no_sense(tmp_path, content, said):
@@ -116,155 +132,116 @@ def test_files_that_make_no_sense(tmp_path, content, said):
         request_from(NEEDED, file, tmp_path)
 
 
-def test_a_comparison_on_the_command_line(tmp_path, pretended):
-    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
-    done = run(*arguments, "--seeds", "2", "--output", str(tmp_path / "c"))
-    assert done.exit_code == 0, done.output
-    assert "[8/8]" in done.output
-    assert "el2n-0.5 saves 50 % of the fine-tuning time (ceiling 50 %); " in done.output
-    assert "random-0.5 saves" in done.output
-    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    assert len(found["runs"]) == 8
-    again = run(*arguments, "--seeds", "3", "--output", str(tmp_path / "c"), "--json")
-    assert len(json.loads(again.stdout)["runs"]) == 12
-    assert again.stderr.count("running") == 4  # of the new seed alone
-    assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 8 + [False] * 4
-
-
-def test_a_tolerance_on_the_command_line(tmp_path):
+def test_a_tolerance_beside_methods_or_alone(tmp_path):
     plan = request_from({"data": "snips", "task": "intent-slot", "tolerance": 0.5}, None, tmp_path).plan
     assert [cell.arm for cell in plan.cells()][:3] == ["full", "tolerance-0.5", "short_tolerance-0.5"]
     plan = request_from({**NEEDED, "tolerance": 1.0}, None, tmp_path).plan
     assert {cell.arm for cell in plan.cells()} >= {"el2n-0.5", "random-0.5", "short-0.5", "tolerance-1.0"}
 
 
-def test_a_tolerance_is_compared_with_full_and_its_own_short(tmp_path, pretended):
-    arguments = ["made-up", "--task", "classification", "--tolerance", "0.5", "--epochs", "4", "--batch-size", "10"]
-    done = run(*arguments, "--seeds", "1", "--output", str(tmp_path / "c"), "--json")
+def test_a_comparison_on_the_command_line(tmp_path, pretended):
+    done = made_up(tmp_path, "--methods", "el2n", "--seeds", "2")
     assert done.exit_code == 0, done.output
-    found = json.loads(done.stdout)
-    assert [line["name"] for line in found["methods"]] == ["full", "tolerance-0.5", "short_tolerance-0.5"]
-    assert found["runs"][1]["tolerance"] == 0.5
+    assert "[8/8]" in done.output
+    assert "el2n-0.5 saves 50 % of the fine-tuning time (ceiling 50 %); " in done.output
+    assert "random-0.5 saves" in done.output
+    assert len(json.loads((tmp_path / "c" / "comparison.json").read_text())["runs"]) == 8
+    again = made_up(tmp_path, "--methods", "el2n", "--seeds", "3", "--json")
+    assert again.stderr.count("running") == 4  # of the new seed alone
+    assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 8 + [False] * 4
+
+
+def test_a_tolerance_is_compared_with_full_and_its_own_short(tmp_path, pretended):
+    done = made_up(tmp_path, "--tolerance", "0.5", "--seeds", "1", "--json")
+    assert done.exit_code == 0, done.output
+    comparison = json.loads(done.stdout)
+    assert [line["name"] for line in comparison["methods"]] == ["full", "tolerance-0.5", "short_tolerance-0.5"]
+    assert comparison["runs"][1]["tolerance"] == 0.5
 
 
 def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        "datadiet.jobs.validate.check_config", lambda config, **_: seen.append(Path(config.output).name)
-    )
-    arguments = ["made-up", "--task", "classification", "--epochs", "4", "--batch-size", "10", "--seeds", "1"]
-    arguments += ["--output", str(tmp_path / "c"), "--methods"]
-    assert run(*arguments, "el2n").exit_code == 0
-    assert seen == ["full-seed0", "el2n-0.5-seed0", "random-0.5-seed0"]
-    seen.clear()
-    assert run(*arguments, "el2n").exit_code == 0
-    assert seen == []
-    assert run(*arguments, "el2n,uncertain").exit_code == 0
-    assert seen == ["uncertain-0.5-seed0"]
+    checked = []
+
+    def check(config, **_):
+        checked.append(Path(config.output).name)
+
+    monkeypatch.setattr("datadiet.jobs.validate.check_config", check)
+    for methods, names in (
+        ("el2n", ["full-seed0", "el2n-0.5-seed0", "random-0.5-seed0"]),
+        ("el2n", []),
+        ("el2n,uncertain", ["uncertain-0.5-seed0"]),
+    ):
+        checked.clear()
+        assert made_up(tmp_path, "--seeds", "1", "--methods", methods).exit_code == 0
+        assert checked == names
 
 
-def test_money_and_jobs_on_the_command_line(tmp_path, pretended):
-    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
-    arguments += ["--output", str(tmp_path / "c")]
-    done = run(*arguments, "--seeds", "1", "--jobs", "2", "--price-per-hour", "3.6")
+def test_times_of_runs_that_shared_the_machine_stay_incomparable(tmp_path, pretended):
+    done = made_up(tmp_path, "--methods", "el2n", "--seeds", "1", "--jobs", "2")
     assert done.exit_code == 0, done.output
     assert "times are not comparable: not every run is known to have had the machine to itself" in flat(done)
-    assert "price" not in done.output
-    done = run(*arguments, "--seeds", "2", "--json", "--price-per-hour", "3.6")  # those of seed 0 are as they were
-    found = json.loads(done.stdout)
-    assert found["comparable_times"] is False
-    assert [run["price"] is None for run in found["runs"]] == [True] * 4 + [False] * 4
-    shutil.rmtree(tmp_path / "c")
-    done = run(*arguments, "--seeds", "2", "--price-per-hour", "3.6")
-    assert "a run costs 0.0605, 0.0500 less than full; " in flat(done)
-    assert re.search(r"ceiling +price +seeds", done.output)
-    again = run(*arguments, "--seeds", "2", "--price-per-hour", "36")
-    assert "running" not in again.output
-    assert "a run costs 0.605, 0.500 less than full; " in flat(again)
+    comparison = json.loads(made_up(tmp_path, "--methods", "el2n", "--seeds", "2", "--json").stdout)
+    assert comparison["comparable_times"] is False
+    assert [run["jobs"] for run in comparison["runs"]] == [2] * 4 + [1] * 4  # those of seed 0 are as they were
 
 
 def test_a_failed_run_is_reported_and_the_exit_code_is_1(tmp_path, pretended):
     pretended |= {"random"}
-    arguments = ["made-up", "--task", "classification", "--methods", "el2n", "--epochs", "4", "--batch-size", "10"]
-    done = run(*arguments, "--seeds", "1", "--output", str(tmp_path / "c"))
+    done = made_up(tmp_path, "--methods", "el2n", "--seeds", "1")
     assert done.exit_code == 1
     assert "random-0.5-seed0 failed: no such model 'x'" in done.output
     assert "el2n-0.5 saves" in done.output
 
 
+def test_there_is_no_price_of_an_hour(tmp_path):
+    assert "unknown option '--price-per-hour'" in refused(made_up(tmp_path, "--price-per-hour", "2"), tmp_path)
+
+
 def test_options_of_every_method_are_checked_before_any_run(tmp_path):
-    file = tmp_path / "compare.yaml"
-    file.write_text(yaml.safe_dump({"methods": ["el2n", {"mine": {"score": "el2m"}}]}))
-    model = str(tiny_model_folder(tmp_path))
-    data = str(write_toy_folder(tmp_path, "classification", 48))
-    done = run(
-        data, "--task", "classification", "--model", model, "--config", str(file), "--output", str(tmp_path / "c")
-    )
-    assert done.exit_code == 2
-    assert "mine-0.5: unknown score 'el2m'; did you mean 'el2n'?" in done.output
-    assert not (tmp_path / "c").exists()
+    done = toy(tmp_path, *methods_file(tmp_path, "el2n", {"mine": {"score": "el2m"}}))
+    assert "mine-0.5: unknown score 'el2m'; did you mean 'el2n'?" in refused(done, tmp_path)
 
 
 def test_every_method_is_checked_with_the_data_before_any_run(tmp_path):
-    model = str(tiny_model_folder(tmp_path))
-    data = str(write_toy_folder(tmp_path, "classification", 64))
-    usual = [data, "--task", "classification", "--model", model, "--output", str(tmp_path / "c"), "--precision", "fp32"]
-    done = run(*usual, "--methods", "el2n,absolute_error", "--keep", "0.05,0.6", "--floor", "20")
-    assert done.exit_code == 2
-    said = flat(done)
+    done = toy(tmp_path, "--methods", "el2n,absolute_error", "--keep", "0.05,0.6", "--floor", "20")
+    message = refused(done, tmp_path)
     for part in (
         "el2n-0.05, random-0.05: keep 0.05 leaves no full batch: 3 of 64 examples, and a step takes 32.",
         "el2n-0.6, random-0.6: a floor of 20 rows in each of 2 classes needs 40 rows, but only 32 are kept.",
         "absolute_error-0.05, absolute_error-0.6: the score absolute_error is for regression, not for classification.",
     ):
-        assert part in said
-    assert "error: 3 problems:" in said
-    assert not (tmp_path / "c").exists()
+        assert part in message
+    assert "error: 3 problems:" in message
 
 
-def test_data_that_no_run_could_read_are_told_once(tmp_path):
-    model = str(tiny_model_folder(tmp_path))
+def test_unreadable_data_are_reported_once(tmp_path):
     data = write_toy_folder(tmp_path, "classification", 64)
     (data / "train.jsonl").write_text("{", encoding="utf-8")
-    usual = [str(data), "--task", "classification", "--model", model, "--output", str(tmp_path / "c")]
-    done = run(*usual, "--methods", "el2n,random")
-    assert done.exit_code == 2
-    assert done.stderr.count("train.jsonl, line 1: not valid JSON") == 1
-    assert not (tmp_path / "c").exists()
+    message = refused(toy(tmp_path, "--methods", "el2n,random", data=data), tmp_path)
+    assert message.count("train.jsonl, line 1: not valid JSON") == 1
 
 
 def test_what_a_method_learns_from_must_be_there_unless_the_comparison_makes_it(tmp_path):
-    model, data = str(tiny_model_folder(tmp_path)), str(write_toy_folder(tmp_path, "classification", 64))
-    file = tmp_path / "compare.yaml"
-    file.write_text(yaml.safe_dump({"methods": ["distilled", {"taught": {"teacher": "nowhere"}}, "vog"]}))
-    usual = [data, "--task", "classification", "--model", model, "--config", str(file), "--warmup-epochs", "0"]
-    done = run(*usual, "--batch-size", "8", "--output", str(tmp_path / "c"))
-    assert done.exit_code == 2
-    assert "error: taught-0.5: teacher must be a saved model or a run folder that holds one, got nowhere." in flat(done)
+    methods = methods_file(tmp_path, "distilled", {"taught": {"teacher": "nowhere"}}, "vog")
+    message = refused(toy(tmp_path, *methods, "--warmup-epochs", "0", "--batch-size", "8"), tmp_path)
+    assert "error: taught-0.5: teacher must be a saved model or a run folder that holds one, got nowhere." in message
 
 
-def test_without_statsmodels_the_install_line_is_said(tmp_path, pretended, monkeypatch):
-    monkeypatch.delitem(sys.modules, "datadiet.compare.outcome", raising=False)
-    monkeypatch.delitem(sys.modules, "datadiet.compare.statistics", raising=False)
+def test_without_statsmodels_the_install_line_is_shown(tmp_path, pretended, monkeypatch):
+    for module in ("outcome", "statistics"):
+        monkeypatch.delitem(sys.modules, f"datadiet.compare.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "statsmodels.stats.power", None)
-    done = run("made-up", "--task", "classification", "--methods", "el2n", "--output", str(tmp_path / "c"))
-    assert done.exit_code == 2
-    assert "pip install 'datadiet[compare]'" in done.output
-    assert not (tmp_path / "c").exists()
+    assert "pip install 'datadiet[compare]'" in refused(made_up(tmp_path, "--methods", "el2n"), tmp_path)
 
 
 def test_real_runs(tmp_path):
-    model, data = tiny_model_folder(tmp_path), write_toy_folder(tmp_path, "classification", 48)
-    options = ["--epochs", "2", "--batch-size", "8", "--precision", "fp32", "--baselines", "short", "--seeds", "1"]
-    done = run(
-        str(data), "--task", TOYS["classification"].task, "--model", str(model), "--methods", "random",
-        "--output", str(tmp_path / "c"), *options,
-    )  # fmt: skip
+    options = ["--epochs", "2", "--batch-size", "8", "--baselines", "short", "--seeds", "1"]
+    done = toy(tmp_path, "--methods", "random", *options, n=48)
     assert done.exit_code == 0, done.output
-    found = json.loads((tmp_path / "c" / "comparison.json").read_text())
-    assert [run["steps"] for run in found["runs"]] == [6 + 3, 6 + 3]
-    assert found["methods"][0]["against"]["short"]["seeds"] == [0]
-    assert [run["cost"]["shared_s"] > 0 for run in found["runs"]] == [False, True]  # tokenised by the first
+    comparison = json.loads((tmp_path / "c" / "comparison.json").read_text())
+    assert [run["steps"] for run in comparison["runs"]] == [6 + 3, 6 + 3]
+    assert comparison["methods"][0]["against"]["short"]["seeds"] == [0]
+    assert [run["cost"]["shared_s"] > 0 for run in comparison["runs"]] == [False, True]  # tokenised by the first
     assert len(list((tmp_path / "c" / "cache").iterdir())) == 3
     logs = [log.read_text() for log in (tmp_path / "c" / "logs").iterdir()]
     assert len(logs) == 2

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.catalogue import METHODS
-from datadiet.compare.plan import PRESETS, Cell, Plan, check_plan, methods_from
+from datadiet import registry
+from datadiet.compare.plan import Cell, Plan, check_plan, methods_from, presets
 from datadiet.diet.schedule import Schedule
 from datadiet.errors import ArgumentError
 from datadiet.jobs.validate import check_config
@@ -16,21 +16,25 @@ def plan(*methods: str, **changes) -> Plan:
     return Plan(**{**usual, **changes})
 
 
-def test_methods_are_interleaved_within_a_seed():
+def test_methods_are_interleaved_within_a_seed_and_named_as_a_folder_can_be():
+    assert Cell("el2n", "1:0.7,4:0.5", 0).name == "el2n-1~0.7+4~0.5-seed0"
     names = [cell.name for cell in plan("el2n", "uncertain", keeps=[0.5]).cells()]
     seed = ["full", "el2n-0.5", "uncertain-0.5", "random-0.5", "short-0.5"]
     assert names == [f"{name}-seed{number}" for number in (0, 1) for name in seed]
 
 
-def test_baselines_can_be_left_out():
-    assert [cell.arm for cell in plan(seeds=[0], baselines=["short"]).cells()] == [
-        "el2n-0.5", "short-0.5", "el2n-0.2", "short-0.2",
-    ]  # fmt: skip
-    assert [cell.arm for cell in plan(seeds=[0], baselines=[]).cells()] == ["el2n-0.5", "el2n-0.2"]
-
-
-def test_random_is_not_run_twice():
-    assert [cell.arm for cell in plan("random", keeps=[0.5], seeds=[0]).cells()] == ["full", "random-0.5", "short-0.5"]
+@pytest.mark.parametrize(
+    ("methods", "changes", "arms"),
+    [
+        ([], {"baselines": ["short"]}, "el2n-0.5 short-0.5 el2n-0.2 short-0.2"),
+        ([], {"baselines": []}, "el2n-0.5 el2n-0.2"),
+        (["random"], {"keeps": [0.5]}, "full random-0.5 short-0.5"),  # random is not run twice
+        ([{"mine": {"keep": 0.3}}], {"keeps": [0.5]}, "full mine-0.3 short-0.3 random-0.5 short-0.5"),
+        (["divbs"], {"keeps": [0.5], "baselines": ["full", "short"]}, "full divbs-0.5"),
+    ],
+)
+def test_arms(methods, changes, arms):
+    assert [cell.arm for cell in plan(*methods, seeds=[0], **changes).cells()] == arms.split()
 
 
 def test_short_has_the_steps_of_the_diet_and_its_own_schedule():
@@ -73,39 +77,32 @@ def test_methods_with_as_many_steps_share_a_short():
 
 
 def test_a_method_may_name_its_own_keep():
-    made = plan({"mine": {"keep": 0.3}}, keeps=[0.5], seeds=[0])
-    assert [cell.arm for cell in made.cells()] == ["full", "mine-0.3", "short-0.3", "random-0.5", "short-0.5"]
-    assert made.config(Cell("mine", 0.3, 0), "runs/x").keep == 0.3
+    assert plan({"mine": {"keep": 0.3}}, keeps=[0.5]).config(Cell("mine", 0.3, 0), "runs/x").keep == 0.3
 
 
-def test_every_preset_gives_options_that_exist():
-    for name in PRESETS:
-        made = plan(name)
-        check_plan(made)
-        assert made.config(Cell(name, 0.5, 0), "runs/x").keep == 0.5
+def test_a_name_of_a_method_is_enough_unless_it_is_declared_otherwise():
+    for kind in ("score", "select", "in_batch"):
+        for method in registry.methods(kind):
+            options = presets().get(method.name)
+            assert (options is None) == (method.preset is None), method.name
+            assert options is None or method.name in (options.get("score"), options.get("select"))
+    alone = {name for kind in ("score", "select", "in_batch") for name in registry.names(kind)} - presets().keys()
+    assert alone == {
+        *("negative_pvi", "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),
+        *("drop_quota", "directed"),
+    }
+    assert presets()["stratified"] == {"score": "el2n", "select": "stratified"}
+    assert presets()["self_influence"]["scores_from"] == "full"
 
 
-def test_a_name_of_the_catalogue_is_a_method_unless_it_needs_more_than_its_name():
-    of_runs = [method for method in METHODS if method.kind in ("score", "select", "in_batch")]
-    for method in of_runs:
-        options = PRESETS.get(method.name, {})
-        assert method.name in (options.get("score"), options.get("select")) or method.name in (
-            *("negative_pvi", "reducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),  # a file
-            *("drop_quota", "directed"),  # an option per class
-        ), method.name
-    assert PRESETS["stratified"] == {"score": "el2n", "select": "stratified"}
-    assert PRESETS["self_influence"]["scores_from"] == "full"
-
-
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", presets())
 def test_every_preset_is_accepted_by_the_checks_of_a_run(name, tmp_path):
     task = "regression" if name == "absolute_error" else OPTIONS["task"]  # the one score of numbers
     made = plan(name, options={**OPTIONS, "task": task})
-    check_config(made.config(Cell(name, 0.5, 0), str(tmp_path / "run")), resume=True)
-
-
-def test_steps_down_make_names_that_a_folder_can_have():
-    assert Cell("el2n", "1:0.7,4:0.5", 0).name == "el2n-1~0.7+4~0.5-seed0"
+    check_plan(made)
+    config = made.config(Cell(name, 0.5, 0), str(tmp_path / "run"))
+    assert config.keep == 0.5
+    check_config(config, resume=True)
 
 
 def test_all_problems_at_once():
@@ -138,30 +135,24 @@ def test_methods_that_do_not_exist(names, said):
 
 
 def test_no_method_is_refused():
-    with pytest.raises(ArgumentError, match=r"no method is compared\. Allowed: el2n, "):
+    with pytest.raises(ArgumentError, match=r"no method is compared\. Allowed: prototypes, el2n, "):
         check_plan(plan(methods={}))
     with pytest.raises(ArgumentError, match="full is a baseline"):
         check_plan(plan(methods={"full": {}}))
 
 
 def test_a_method_within_batches_has_no_short():
-    plan = Plan({}, methods_from(["divbs", "el2n"]), [0.5], [0])
-    assert plan.short_of("divbs", 0.5) is None
-    assert plan.short_of("el2n", 0.5) == "short"
-    alone = Plan({}, methods_from(["divbs"]), [0.5], [0], baselines=("full", "short"))
-    assert [cell.method for cell in alone.cells()] == ["full", "divbs"]
+    made = plan("divbs", "el2n")
+    assert (made.short_of("divbs", 0.5), made.short_of("el2n", 0.5)) == (None, "short")
 
 
 def test_a_method_that_learns_from_the_run_on_everything():
-    plan = Plan(
-        {"data": "x", "task": "classification", "checkpoint_every": 0}, methods_from(["vog", "distilled"]), [0.5], [3]
-    )
-    cells = {cell.method: cell for cell in plan.cells()}
+    made = plan("vog", "distilled", options={**OPTIONS, "checkpoint_every": 0}, keeps=[0.5], seeds=[3])
+    cells = {cell.method: cell for cell in made.cells()}
     for name, option in (("vog", "scores_from"), ("distilled", "teacher")):
         assert cells[name].follows == cells["full"]
-        assert getattr(plan.config(cells[name], f"runs/{cells[name].name}"), option) == "runs/full-seed3"
-    full = plan.config(cells["full"], "runs/full-seed3")
-    assert full.keep_checkpoints
-    assert full.checkpoint_every == 1
+        assert getattr(made.config(cells[name], f"runs/{cells[name].name}"), option) == "runs/full-seed3"
+    full = made.config(cells["full"], "runs/full-seed3")
+    assert (full.keep_checkpoints, full.checkpoint_every) == (True, 1)
     with pytest.raises(ArgumentError, match="vog learns from the run on everything: leave full among the baselines"):
-        check_plan(Plan({}, methods_from(["vog"]), [0.5], [0], baselines=("random",)))
+        check_plan(plan("vog", baselines=["random"]))

@@ -116,6 +116,7 @@ def test_label_and_intent_name_the_same_thing(folder):
         ),
         ("intent-slot", [{"tokens": ["x"], "intent": "a"}], {}, "no column with the slots; .* --slots-column"),
         ("intent-slot", [{"tokens": ["x"], "slots": ["O"]}], {}, "no column with the intent; .* --intent-column"),
+        ("token-classification", [{"tokens": ["x"]}], {}, "no column with the slots; .* --slots-column"),
         ("intent-slot", [{"a": ["x"]}], {}, "(?s)with the tokens; .*with the intent; .*with the slots; "),
         (
             "classification",
@@ -138,6 +139,7 @@ def test_a_missing_column_is_told_with_those_that_are_there(folder, task, rows, 
         ("classification", {"slots": "s"}, "--slots-column has no effect for the task 'classification'"),
         ("regression", {"intent": "s"}, "--intent-column has no effect for the task 'regression'"),
         ("intent-slot", {"text_pair": "s"}, "--text-pair-column has no effect for the task 'intent-slot'"),
+        ("token-classification", {"label": "s"}, "--label-column has no effect for the task 'token-classification'"),
         ("classification", {"intent": "a", "label": "b"}, "--label-column and --intent-column name the same thing"),
     ],
 )

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import json
 from pathlib import Path
 
 import pytest
 
 from datadiet.data.load import load_data, read_examples
+from datadiet.data.readers import read_csv, read_json, read_jsonl, read_tsv
 from datadiet.errors import DataError
 from toys import commands, sentences, write_rows
 
@@ -78,6 +81,9 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
     assert "test is unlabelled: it gets no metrics." in data.notes
 
 
+CUT_GZIP = gzip.compress(b'{"text": "a", "label": 1}\n' * 100, mtime=0)[:-9]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -90,6 +96,16 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
         ("train.csv", "text,text\ngood,1\n", r"train\.csv, line 1: the header names 'text' twice"),
         ("train.parquet", "no parquet", r"train\.parquet: not a readable Parquet file"),
         ("train.jsonl.gz", "no gzip", r"train\.jsonl\.gz: not a complete gzip file"),
+        (
+            "train.jsonl.gz",
+            CUT_GZIP,
+            "not a complete gzip file",
+        ),
+        (
+            "train.csv",
+            "text,label\ngood,1\ncafé,0\n".encode("latin-1"),
+            r"line 3: not UTF-8 text; save the file in the UTF-8",
+        ),
         ("train.csv", "", r"train\.csv: there are no examples in it"),
         ("train.jsonl", "\n\n", r"train\.jsonl: there are no examples in it"),
         ("train.csv", "text,label\n", r"train\.csv: there are no examples in it"),
@@ -101,21 +117,8 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
     ],
 )
 def test_a_broken_file_is_named_with_its_line(tmp_path, file, content, message):
-    (tmp_path / file).write_text(content, encoding="utf-8")
+    (tmp_path / file).write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(DataError, match=message):
-        load_data(str(tmp_path), "classification")
-
-
-def test_text_that_is_not_utf8_is_named_with_its_line(tmp_path):
-    (tmp_path / "train.csv").write_bytes("text,label\ngood,1\ncafé,0\n".encode("latin-1"))
-    with pytest.raises(DataError, match=r"train\.csv, line 3: not UTF-8 text; save the file in the UTF-8 encoding"):
-        load_data(str(tmp_path), "classification")
-
-
-def test_a_gzip_file_that_was_cut_is_refused(tmp_path):
-    packed = gzip.compress(b'{"text": "a", "label": 1}\n' * 100)
-    (tmp_path / "train.jsonl.gz").write_bytes(packed[:-9])
-    with pytest.raises(DataError, match="not a complete gzip file"):
         load_data(str(tmp_path), "classification")
 
 
@@ -153,3 +156,55 @@ def test_an_unknown_ending_says_which_are_known(tmp_path):
     (tmp_path / "films.xlsx").write_text("")
     with pytest.raises(DataError, match=r"films\.xlsx: unknown kind of file; allowed: \.jsonl, \.json, \.csv"):
         load_data(str(tmp_path / "films.xlsx"), "classification")
+
+
+# ---- JSON lines and arrays
+
+
+def test_broken_lines_are_told_together_and_the_rest_counted():
+    lines = b"\n".join([b'{"a": 1}', *[b"{"] * 9])
+    with pytest.raises(DataError, match=r"line 2: not valid JSON.* Also lines 3, 4, 5, 6 and 4 more\.$"):
+        read_jsonl(lines, "train.jsonl")
+
+
+def test_json_lines_may_hold_line_separators_and_lack_keys():
+    table = read_jsonl('{"text": "a\u2028b"}\r\n{"text": "c", "label": 1}'.encode(), "train.jsonl")
+    assert table.columns == {"text": ["a\u2028b", "c"], "label": [None, 1]}
+
+
+def test_json_may_be_lines_or_an_array():
+    assert read_json(b'{"a": 1}\n{"a": 2}', "x.json").columns == read_json(b' [{"a": 1}, {"a": 2}]', "x.json").columns
+
+
+# ---- text with separators: lines, quotes and headers
+
+
+def test_the_line_of_a_csv_row_is_where_it_starts():
+    table = read_csv(b'text,label\n"two\nlines",1\n\nnext,0\n', "train.csv")
+    assert [table.number(row) for row in range(2)] == [2, 5]
+    assert table.columns["text"] == ["two\nlines", "next"]
+
+
+def test_a_byte_order_mark_is_no_part_of_the_header():
+    assert list(read_csv("\ufefftext,label\na,1\n".encode(), "train.csv").columns) == ["text", "label"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ('"an open quote', '"an open quote'),
+        ('"a sentence in quotes"', '"a sentence in quotes"'),
+        ('"he said ""hi"" to me"', 'he said "hi" to me'),
+        ('"two" quoted "words"', '"two" quoted "words"'),
+        ('""', '""'),
+    ],
+)
+def test_quotes_in_tsv_are_characters_unless_a_writer_doubled_them(cell, text):
+    assert read_tsv(f"text\tlabel\r\n{cell}\t1\r\n".encode(), "x.tsv").columns["text"] == [text]
+
+
+def test_a_tsv_with_a_quoted_header_follows_the_csv_rules():
+    file = io.StringIO()
+    writer = csv.writer(file, delimiter="\t", quoting=csv.QUOTE_ALL)
+    writer.writerows([["text", "label"], ["a\ttab and\na line", "1"]])
+    assert read_tsv(file.getvalue().encode(), "x.tsv").columns == {"text": ["a\ttab and\na line"], "label": ["1"]}

@@ -1,4 +1,4 @@
-"""Words and their tags: CoNLL files, schemes, and rows that cannot be used."""
+"""Words and their tags: CoNLL files and schemes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from seqeval.metrics.sequence_labeling import get_entities
 from datadiet.data.load import load_data, read_examples
 from datadiet.data.schema import Columns
 from datadiet.data.tagging import iob1_to_bio, is_iob1, looks_like_conll, parse_conll, span_types, usual_scheme
-from datadiet.errors import ArgumentError, DataError
+from datadiet.errors import DataError
 
 TRAIN = """-DOCSTART- -X- -X- O
 
@@ -91,21 +91,6 @@ def test_usual_names_of_jsonl(folder, column: str):
     assert load_data(folder(train=rows, dev=rows), "token-classification").slot_names == ("B-LOC", "O")
 
 
-def test_a_library_set_gives_its_tags_their_names(tmp_path: Path):
-    import datasets
-
-    names = datasets.Features(
-        {
-            "tokens": datasets.List(datasets.Value("string")),
-            "ner_tags": datasets.List(datasets.ClassLabel(names=["O", "B-LOC"])),
-        }
-    )
-    rows = {"tokens": [["Rome", "is"], ["Oslo"], ["a"]], "ner_tags": [[1, 0], [1], [0]]}
-    datasets.DatasetDict({"train": datasets.Dataset.from_dict(rows, features=names)}).save_to_disk(tmp_path / "saved")
-    data = load_data(str(tmp_path / "saved"), "token-classification", dev_share=0.3)
-    assert data.slot_names == ("B-LOC", "O")
-
-
 # ---- schemes
 
 
@@ -158,24 +143,6 @@ def test_unlabelled_examples_have_no_scheme():
 # ---- what is refused, and what is told once
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"tags": ["O"]}, r"train\.jsonl, line 2: 2 tokens but 1 tags; give every token one tag"),
-        ({"tags": None}, "line 2: 2 tokens but 0 tags"),
-        ({"tags": 3}, "line 2: the tags are no list of tags"),
-        ({"tags": [None, "O"]}, "line 2: the tags are no list of tags"),
-        ({"tokens": [], "tags": []}, "line 2: the list of tokens is empty"),
-        ({"tokens": ["a", "\u00a0"]}, "line 2: a token is empty; remove it together with its tag"),
-    ],
-)
-def test_rows_that_cannot_be_used_are_named(folder, change, message):
-    train = [{"tokens": ["a", "b"], "tags": ["B-X", "O"]} for _ in range(3)]
-    train[1] = {**train[1], **change}
-    with pytest.raises(DataError, match=message):
-        load_data(folder(train=train), "token-classification")
-
-
 def test_tags_of_another_type_are_named(folder):
     train = [{"tokens": ["a"], "tags": ["B-X"]}, {"tokens": ["b"], "tags": ["O"]}]
     dev = [{"tokens": ["a", "b"], "tags": ["O", 3]}]
@@ -193,16 +160,6 @@ def test_unknown_tags_are_told_once_and_numbers_are_warned_of(folder):
     numbers = [{"tokens": ["a", "b"], "tags": [0, 1]}]
     (note,) = load_data(folder(name="n", train=numbers, dev=numbers), "token-classification").notes[:1]
     assert note.startswith("The tags are numbers")
-
-
-def test_what_is_missing_is_told(folder):
-    rows = [{"tokens": ["a"], "tags": ["O"]}, {"tokens": ["b"], "tags": ["O"]}]
-    with pytest.raises(DataError, match=r"train has one tag only \('O'\)"):
-        load_data(folder(train=rows, dev=rows), "token-classification")
-    with pytest.raises(DataError, match=r"no column with the slots; .* --slots-column"):
-        load_data(folder(name="b", train=[{"tokens": ["a"]}]), "token-classification")
-    with pytest.raises(ArgumentError, match="--label-column has no effect for the task 'token-classification'"):
-        load_data(folder(name="c", train=rows), "token-classification", columns=Columns(label="tags"))
 
 
 def test_an_unlabelled_test_split_has_no_metrics(folder):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from datadiet import selectors
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
+from datadiet.registry import find, names
 from datadiet.scores import history
 from datadiet.types import HeadSignals, Selection, Signals
 
@@ -52,6 +52,7 @@ def test_keeps_the_hardest_half():
     assert epoch_of(diet, 2, ERRORS).round == 1
 
 
+@pytest.mark.proves("all", by="planted")
 def test_dropped_examples_come_back_only_through_a_pass():
     turned = ERRORS[::-1].copy()  # from epoch 1 on the easy rows are the hard ones
     for rescore, expected in (("none", range(10, 20)), ("all", range(10)), ("dropped", range(10))):
@@ -102,6 +103,7 @@ def turnover(n=2000):
     return [len(np.intersect1d(plans[epoch], plans[epoch + 1])) / len(plans[1]) for epoch in (1, 2)]
 
 
+@pytest.mark.proves("none", by="planted")
 def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     """What rests keeps an old, higher value: unless that is brought up to date, every refresh takes the other half."""
     updated = turnover()
@@ -110,6 +112,7 @@ def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     assert max(updated) < 1.0  # and yet what rests comes back
 
 
+@pytest.mark.proves("last", "mean", by="planted")
 def test_history_smooths_over_rounds():
     diet = begun(Diet(refresh_every=1, history=history.mean(2), rescore="all", warmup_epochs=1))
     first, second = np.r_[np.full(10, 1.0), np.full(10, 0.5)], np.r_[np.full(10, 0.4), np.full(10, 0.6)]
@@ -154,10 +157,11 @@ def test_weights_are_planned_and_reset_where_everything_trains():
     assert diet._tables.plans.read()["weight"].to_pylist()[-20:] == [1.0] * 20
 
 
+@pytest.mark.proves("uncertain", by="planted")
 def test_uncertain_prefers_the_undecided():
     sure = np.r_[np.full(100, 0.01), np.full(100, 1.41), np.full(100, math.sqrt(0.5))]
     diet = begun(Diet(select="uncertain", keep=1 / 3, refresh_every=1), n=300)
-    assert diet.combine == "mean"
+    assert diet.options.combine == "mean"
     epoch_of(diet, 0, sure)
     assert np.mean(epoch_of(diet, 1, sure).rows >= 200) > 0.7
 
@@ -173,8 +177,9 @@ def test_uncertain_prefers_the_undecided():
         ({"history": "emma"}, "unknown history 'emma'; did you mean 'ema'"),
         ({"combine": "norms"}, "unknown combine 'norms'; did you mean 'norm'"),
         ({"offset": 0.1, "select": "random"}, "offset has no effect on 'random'"),
-        ({"epsilon": 0.1}, "epsilon has no effect on 'hardest'"),
-        ({"select": "epsilon", "epsilon": 10}, "epsilon must be in .0, 1., got 10. Did you mean 0.1"),
+        ({"epsilon": 0.1}, r'epsilon is written with the method it belongs to now: select "epsilon\(epsilon=0.1\)"'),
+        ({"select": "epsilon(epsilon=10)"}, "epsilon of epsilon must be in .0, 1., got 10. Did you mean 0.1"),
+        ({"offset": 0.1, "select": "hardest(offset=0.2)"}, "offset is given twice, 0.1 and 0.2"),
         ({"offset": 5}, "offset must be in .0, 1., got 5. Did you mean 0.05"),
         ({"select": "window"}, "window needs an offset"),
         ({"scores_from": "runs/x"}, "scores_from has no effect after a warm-up"),
@@ -274,14 +279,14 @@ def test_floors_that_cannot_hold_are_refused_at_the_start():
 
 
 def test_history_needs_a_run():
-    with pytest.raises(ArgumentError, match="train with it first"):
+    with pytest.raises(ArgumentError, match="no score history yet: call train"):
         _ = Diet().history
 
 
 def test_floors_go_with_every_selector():
     groups = np.arange(N) % 2
-    for name in selectors.SELECTORS:
-        if {"groups", "features"} & set(selectors.NEEDS.get(name, ())):
+    for name in names("select"):
+        if {"groups", "features"} & set(find("select", name).needs):
             continue  # with places per class of their own; or bound to all rows
         options = {"offset": 0.1} if name == "window" else {}
         diet = begun(Diet(select=name, floor=3, refresh_every=1, keep=0.4, **options), groups=groups)
@@ -292,17 +297,17 @@ def test_floors_go_with_every_selector():
 
 
 def test_options_of_the_selector():
-    diet = begun(Diet(select="ccs", select_options={"beta": 0.5, "strata": 1}, refresh_every=1, keep=0.5))
+    diet = begun(Diet(select="ccs(beta=0.5, strata=1)", refresh_every=1, keep=0.5))
     epoch_of(diet, 0, ERRORS)
     assert epoch_of(diet, 1, ERRORS).rows.tolist() == list(range(10))  # the harder half is set aside
-    assert diet.describe()["select_options"] == {"beta": 0.5, "strata": 1}
+    assert diet.describe()["select"] == "ccs(beta=0.5, strata=1)"
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"select": "ccs", "select_options": {"betta": 0.1}}, "betta.*did you mean.*beta"),
-        ({"select": "quota", "select_options": {"select": "hardes"}}, "hardes.*did you mean.*hardest"),
+        ({"select": "ccs(betta=0.1)"}, "betta.*did you mean.*beta"),
+        ({"select": "quota(select=hardes)"}, "hardes.*did you mean.*hardest"),
         ({"select": "balanced", "floor": 2}, "floor has no effect on 'balanced'"),
         ({"score": "aum", "history": "ema"}, "history has no effect with the score 'aum'"),
         ({"score": "aum", "tolerance": 0.5, "keep": 0.5}, "no meaning for the score 'aum'"),
@@ -315,15 +320,14 @@ def test_options_that_do_not_fit(options, message):
 
 def test_a_selector_inside_a_quota():
     groups = np.arange(N) % 2
-    diet = begun(
-        Diet(select="balanced", select_options={"select": "easiest"}, refresh_every=1, keep=0.2), groups=groups
-    )
+    diet = begun(Diet(select="balanced(select=easiest)", refresh_every=1, keep=0.2), groups=groups)
     epoch_of(diet, 0, ERRORS)
     assert epoch_of(diet, 1, ERRORS).rows.tolist() == [0, 1, 2, 3]
     with pytest.raises(ArgumentError, match="need the class"):
         begun(Diet(select="balanced"))
 
 
+@pytest.mark.proves("drop_quota", by="planted")
 def test_recalls_give_more_places_to_the_class_that_is_missed():
     groups = np.arange(N) % 2
     diet = begun(Diet(select="drop_quota", refresh_every=1, keep=0.5), groups=groups)
@@ -334,18 +338,17 @@ def test_recalls_give_more_places_to_the_class_that_is_missed():
     assert np.bincount(groups[epoch_of(diet, 1, ERRORS).rows]).tolist() == [1, 9]
 
 
-def test_values_given_beforehand_are_not_changed_by_training(monkeypatch):
-    monkeypatch.setattr("datadiet.diet.options.GIVEN_SCORES", ("planted",))
+def test_values_given_beforehand_are_not_changed_by_training():
     values = np.linspace(1, 0, N).astype(np.float32)
-    diet = begun(Diet(score="planted", refresh_every=1, warmup_epochs=0), values=values)
+    diet = begun(Diet(score="scdp", refresh_every=1, warmup_epochs=0), values=values)
     plans = [epoch_of(diet, epoch, ERRORS).rows.tolist() for epoch in range(3)]
     assert plans == [list(range(10))] * 3
     with pytest.raises(ArgumentError, match="not made while training"):
-        begun(Diet(score="planted"))
+        begun(Diet(score="scdp"))
     with pytest.raises(ArgumentError, match="1 are not, the first in row 3"):
-        begun(Diet(score="planted"), values=np.where(np.arange(N) == 3, np.nan, values))
+        begun(Diet(score="scdp"), values=np.where(np.arange(N) == 3, np.nan, values))
     with pytest.raises(ArgumentError, match=r"one per training row, 20: got the shape \(19,\)"):
-        begun(Diet(score="planted"), values=values[1:])
+        begun(Diet(score="scdp"), values=values[1:])
 
 
 def test_a_score_over_the_whole_training():

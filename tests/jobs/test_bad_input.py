@@ -19,6 +19,7 @@ from datadiet.config import FinetuneConfig, config_from
 from datadiet.errors import UserError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
+from datadiet.registry import names
 from toys import TOYS, rewrite, tiny_model_folder, write_toy_folder
 
 Change = Callable[[Path], object]
@@ -177,15 +178,15 @@ CLASSES: dict[str, tuple[str, dict[str, Any], str]] = {
     ),
     "shares that are none": (
         "classification",
-        {"select": "quota", "select_options": "shares.amber=1,shares.birch=1"},
+        {"select": "quota(shares.amber=1,shares.birch=1)"},
         "shares must sum to 1, got 2.",
     ),
     "a share out of range": (
-        "classification", {"select": "ccs", "select_options": "beta=20"}, "beta must be in [0, 1), got 20.",
+        "classification", {"select": "ccs(beta=20)"}, "beta of ccs must be in [0, 1), got 20.",
     ),
     "an option for a class that does not exist": (
         "classification",
-        {"select": "directed", "select_options": "directions.ambre=easy"},
+        {"select": "directed(directions.ambre=easy)"},
         "unknown class in directions 'ambre'; did you mean 'amber'?",
     ),
 }  # fmt: skip
@@ -223,7 +224,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "unknown schedule": ({"lr_schedule": "linea"}, "unknown lr_schedule 'linea'; did you mean 'linear'?"),
     "unknown precision": ({"precision": "bf"}, "unknown precision 'bf'; did you mean 'bf16'?"),
     "unknown report": ({"report_to": "wandbb"}, "report_to 'wandbb' is unknown or not installed; allowed here: none"),
-    "unknown class weights": ({"class_weights": "even"}, "class_weights must be 'balanced', got 'even'."),
+    "unknown class weights": ({"class_weights": "even"}, "unknown class_weights 'even'. Allowed: balanced."),
     "unknown combination": ({"task": "intent-slot", "combine": "max"}, "unknown combine 'max'"),
     "no epochs": ({"epochs": 0}, "epochs must be a whole number, at least 1, got 0."),
     "no batch": ({"batch_size": 0}, "batch_size must be a whole number, at least 1, got 0."),
@@ -235,29 +236,27 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "endless learning rate": ({"learning_rate": float("inf")}, "learning_rate must be above 0 and finite, got inf."),
     "negative decay": ({"weight_decay": -0.1}, "weight_decay must be at least 0 and finite, got -0.1."),
     "negative norm": ({"max_grad_norm": -1.0}, "max_grad_norm must be at least 0 and finite, got -1.0."),
-    "negative seed": ({"seed": -1}, "seed must be a whole number, at least 0, got -1."),
-    "large seed": ({"seed": 2**32}, "seed must be below 2**32, got 4294967296."),
+    "negative seed": ({"seed": -1}, "seed must be a whole number, at least 0 and at most 4294967295, got -1."),
+    "large seed": ({"seed": 2**32}, "seed must be a whole number, at least 0 and at most 4294967295, got 4294967296."),
     "negative rank": ({"lora": -1}, "lora must be a whole number, at least 0, got -1."),
     "rate warm-up in percent": ({"lr_warmup": 6}, "lr_warmup must be in [0, 1), got 6. Did you mean 0.06?"),
     "smoothing of everything": ({"label_smoothing": 1.0}, "label_smoothing must be in [0, 1), got 1.0."),
-    "no dev": ({"dev_share": 0.0}, "dev_share must be above 0 and below 1, got 0.0."),
-    "dev in percent": ({"dev_share": 10}, "dev_share must be above 0 and below 1, got 10. Did you mean 0.1?"),
+    "no dev": ({"dev_share": 0.0}, "dev_share must be in (0, 1), got 0.0."),
+    "dev in percent": ({"dev_share": 10}, "dev_share must be in (0, 1), got 10. Did you mean 0.1?"),
     "alpha above 1": ({"task": "intent-slot", "alpha": 50}, "alpha must be in [0, 1], got 50. Did you mean 0.5?"),
     "NaN": ({"weight_decay": float("nan")}, "weight_decay must be at least 0 and finite, got nan."),
     "offset of everything": ({"offset": 1.0}, "offset must be in [0, 1), got 1.0."),
     "offset without effect": ({"select": "random", "offset": 0.1}, "offset has no effect on 'random'"),
-    "epsilon without effect": ({"epsilon": 0.2}, "epsilon has no effect with select 'hardest'"),
-    "window without effect": ({"history_window": 5}, "history_window has no effect with history 'last'"),
-    "alpha of history without effect": ({"history_alpha": 0.5}, "history_alpha has no effect with history 'last'"),
-    "alpha without effect": ({"alpha": 0.7}, "alpha has no effect with task 'classification'"),
-    "combine without effect": ({"combine": "mean"}, "combine has no effect with task 'classification'"),
+    "alpha without effect": ({"alpha": 0.7}, "alpha is for joint tasks (intent-slot), not for classification."),
+    "combine without effect": ({"combine": "mean"}, "combine is for examples with several decisions"),
+    "separator without effect": ({"label_separator": ","}, "label_separator is for examples with any number of labels"),
     "static without effect": ({"static": True, "keep": 1.0}, "static has no effect with keep 1"),
     "kept checkpoints without effect": (
         {"keep_checkpoints": True, "checkpoint_every": 0}, "keep_checkpoints has no effect with checkpoint_every 0",
     ),
     "weights for a number": ({"task": "regression", "class_weights": "balanced"}, "class_weights is for classes"),
     "smoothing for a number": ({"task": "regression", "label_smoothing": 0.1}, "label_smoothing is for classes"),
-    "floor for a number": ({"task": "regression", "floor": 2}, "floor is for classes; a regression has none."),
+    "floor for a number": ({"task": "regression", "floor": 2}, "floor is for examples with a class; for regression"),
     "margin of a number": ({"task": "regression", "score": "margin"}, "the score margin is for classes"),
     "entropy of a number": ({"task": "regression", "score": "entropy"}, "the score entropy is for classes"),
     "loss of a class for a number": (
@@ -277,14 +276,14 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "recalls of sets of labels": (
         {"task": "multi-label", "select": "drop_quota"},
-        "the selector drop_quota is for examples with one class each (classification and intent-slot)",
+        "the selector drop_quota is for examples with one class each (intent-slot and classification)",
     ),
     "directions of sets of labels": (
-        {"task": "multi-label", "select": "directed", "select_options": "directions.amber=easy"},
+        {"task": "multi-label", "select": "directed(directions.amber=easy)"},
         "the option directions of directed is for examples with one class each",
     ),
     "groups of a number": (
-        {"task": "regression", "select": "moderate", "select_options": "per_group=true"},
+        {"task": "regression", "select": "moderate(per_group=true)"},
         "per_group of the selector moderate is for examples with a class",
     ),
     "guard for a number": ({"task": "regression", "offset": "auto"}, "offset auto is for examples with one class each"),
@@ -299,8 +298,8 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "tolerance without a warm-up": ({"tolerance": 0.5, "warmup_epochs": 0}, "needs at least one epoch on everything"),
     "tolerance and steps": ({"tolerance": 0.5, "max_steps": 9}, "max_steps goes with keep 1 only"),
     "steps on a diet": ({"max_steps": 5}, "max_steps goes with keep 1 only"),
-    "ema out of range": ({"history": "ema", "history_alpha": 2.0}, "history alpha must be in (0, 1], got 2.0."),
-    "window of nothing": ({"history": "mean", "history_window": 0}, "history window must be a whole number"),
+    "ema out of range": ({"history": "ema(alpha=2.0)"}, "alpha of ema must be in (0, 1], got 2.0."),
+    "window of nothing": ({"history": "mean(window=0)"}, "window of mean must be a whole number"),
     "a type": ({"epochs": "4"}, "epochs must be a whole number, got '4'."),
     "columns without effect": ({"slots_column": "tags"}, "--slots-column has no effect for the task 'classification'"),
     "fp16 on a CPU": ({"precision": "fp16"}, "precision fp16 needs a GPU; use bf16, fp32 or auto."),
@@ -399,10 +398,10 @@ def test_a_model_of_another_kind(tmp_path: Path, model: str) -> None:
 
 
 def test_what_is_right_is_not_refused(tmp_path: Path, model: str) -> None:
-    diet = check_config(config_for(tmp_path, model, keep="1:0.7,3:0.4", history="ema", history_c=0.5))
-    assert diet.keep == {1: 0.7, 3: 0.4}
-    assert diet.describe()["history"] == "ema"
-    for task in ("classification", "regression", "intent-slot"):
+    diet = check_config(config_for(tmp_path, model, keep="1:0.7,3:0.4", history="ema(c=0.5)"))
+    assert diet.options.keep == {1: 0.7, 3: 0.4}
+    assert diet.describe()["history"] == "ema(c=0.5)"
+    for task in names("task"):
         check_config(config_from({"data": "snips", "task": task, "output": str(tmp_path / "run"), "model": model}))
 
 

@@ -25,12 +25,12 @@ def plans_of(folder: Path):
     "options",
     [
         {"score": "cross_entropy", "select": "infobatch"},
-        {"score": "aum", "select": "ccs", "select_options": "beta=0.1,strata=5"},
+        {"score": "aum", "select": "ccs(beta=0.1, strata=5)"},
         {"score": "length", "select": "hardest"},
         {"score": "prototypes", "select": "proportional"},
         {"select": "k_center"},
-        {"select": "d2_pruning", "select_options": "neighbours=3"},
-        {"select": "balanced", "select_options": "select=uncertain"},
+        {"select": "d2_pruning(neighbours=3)"},
+        {"select": "balanced(select=uncertain)"},
         {"score": "forgetting", "select": "seta"},
         {"score": "grand_last_layer"},
         {"offset": "auto"},
@@ -44,8 +44,7 @@ def test_half_of_the_rows_after_the_warm_up(tmp_path, options):
     assert sizes[0] == ROWS
     assert ROWS // 4 <= sizes[1] <= ROWS // 2
     for name, value in options.items():
-        if name != "select_options":
-            assert result["diet"][name] == value
+        assert str(result["diet"][name]).replace(" ", "") == str(value).replace(" ", "")
     if options.get("select") == "infobatch":
         assert plans[plans["epoch"] == 1]["weight"].sum() == pytest.approx(ROWS, rel=1e-4)
     else:
@@ -77,8 +76,8 @@ def test_vog_comes_from_the_checkpoints_of_an_earlier_run(tmp_path):
     [
         ({"teacher": "nowhere"}, "teacher must be a saved model"),
         ({"teacher_temperature": 3.0}, "teacher_temperature has no effect without a teacher"),
-        ({"select_options": "beta"}, "select_options needs name=value"),
-        ({"select": "ccs", "select_options": "betta=1"}, "did you mean 'beta'"),
+        ({"select": "ccs(beta)"}, "options of ccs must be name=value"),
+        ({"select": "ccs(betta=1)"}, "did you mean 'beta'"),
         ({"score": "scdpp"}, "did you mean 'scdp'"),
         ({"offset": "often"}, "offset must be a share or 'auto'"),
     ],
@@ -95,7 +94,7 @@ def test_a_score_that_nothing_here_can_make_says_where_it_comes_from(tmp_path):
 
 
 def test_classes_are_named_by_their_names(tmp_path):
-    config = toy_config(tmp_path, select="directed", select_options="directions.no=easy", keep=0.5, epochs=2)
+    config = toy_config(tmp_path, select="directed(directions.no=easy)", keep=0.5, epochs=2)
     with pytest.raises(ArgumentError, match="unknown class in directions 'no'"):
         finetune(config)
     assert np.all([not path.name.startswith("run") for path in tmp_path.iterdir()])

@@ -30,11 +30,11 @@ from toys import (
     INTENTS,
     SLOTS,
     Heard,
-    as_jsonl,
     tiny_classifier,
     tiny_intent_slot,
     tiny_tokenizer,
     toy_intent_slot,
+    write_rows,
     write_toy_folder,
 )
 
@@ -89,7 +89,7 @@ def test_a_labelled_folder_gives_lines_and_metrics(models, tmp_path, task, toy, 
 
 def test_one_text_is_predicted_as_in_a_file(models, tmp_path):
     texts = ["play the miles davis", "weather in lima on friday"]
-    (tmp_path / "new.jsonl").write_text(as_jsonl([{"text": text} for text in texts]), encoding="utf-8")
+    write_rows(tmp_path / "new.jsonl", [{"text": text} for text in texts])
     from_file = predicted(models["intent-slot"], data=tmp_path / "new.jsonl")
     (line,) = predicted(models["intent-slot"], text=texts[1]).lines
     assert from_file.metrics is None

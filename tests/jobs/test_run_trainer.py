@@ -1,27 +1,51 @@
-"""The Trainer of a run: best weights, reports to the listener, divergence."""
+"""The Trainer of a run: the task's signals, best weights, reports to the listener, divergence."""
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
+from datadiet.compare.plan import compare_fields
 from datadiet.data.load import load_data
 from datadiet.errors import ArgumentError
 from datadiet.jobs import finetune as run_trainer
 from datadiet.jobs.finetune import RunTrainer, finetune
+from datadiet.jobs.validate import check_config
 from datadiet.store.tables import read_table
-from toys import Heard, same, toy_config, watched, weights_of
+from datadiet.tasks.losses import class_weights
+from datadiet.tasks.sequence import ClassificationTask
+from datadiet.types import HeadSignals, Signals
+from toys import Heard, same, scores_of, toy_config, weights_of, write_toy_folder
 
 
-@pytest.fixture
-def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RunTrainer]:
-    return watched(monkeypatch)
+@dataclass(frozen=True)
+class Flattened(ClassificationTask):
+    """A task of its own: its scores see other logits than the loss, which no guess by shapes could know."""
+
+    def signals(self, outputs: Any, batch: Mapping[str, torch.Tensor]) -> Signals:
+        return Signals({"label": HeadSignals(torch.zeros_like(outputs["logits"]), batch["labels"])})
 
 
+@pytest.mark.parametrize("rescore", ["none", "all"])
+def test_training_records_the_signals_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rescore) -> None:
+    monkeypatch.setattr("datadiet.jobs.prepare.task_for", lambda data, *_, **__: Flattened(data.label_names))
+    monkeypatch.setattr("datadiet.training.trainer.signals_of", lambda *_: pytest.fail("a guess"))
+    finetune(toy_config(tmp_path, rescore=rescore, epochs=2, refresh_every=1))
+    history = scores_of(tmp_path / "run")
+    assert set(history["source"]) == ({"train", "pass"} if rescore == "all" else {"train"})
+    assert history["el2n"].to_numpy() == pytest.approx(math.sqrt(0.5))  # two classes, both at one half
+
+
+@pytest.mark.cpu
 def test_early_stopping_tests_and_saves_the_best_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accuracies = iter([0.3, 0.8, 0.5, 0.6, 0.7])
     measured: list[dict[str, torch.Tensor]] = []
@@ -82,24 +106,67 @@ def test_nothing_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.parametrize("keep", [0.5, 1.0])
 def test_a_run_that_diverges_says_so(tmp_path: Path, keep: float) -> None:
-    with pytest.raises(ArgumentError, match=r"training has diverged: in epoch 0 .* Lower the learning rate \(1e\+30\)"):
+    message = r"training diverged: the loss is NaN in epoch 0 .* Lower the learning rate \(1e\+30\)"
+    with pytest.raises(ArgumentError, match=message):
         finetune(toy_config(tmp_path, keep=keep, learning_rate=1e30, max_grad_norm=0.0))
 
 
 def test_recalls_of_the_dev_split_choose_the_classes(tmp_path, monkeypatch):
-    """DRoP through the whole job: what the dev split says after an epoch decides over the classes of the next."""
-    asked = []
+    """DRoP through the whole job: the recalls of the dev split after an epoch set the classes of the next."""
+    calls = []
 
-    def said(labels, predictions, names):
-        asked.append((len(labels), len(predictions), len(names)))
+    def recalls(labels, predictions, names):
+        calls.append((len(labels), len(predictions), len(names)))
         return {number: 0.9 if number == 0 else 0.1 for number in range(len(names))}
 
-    monkeypatch.setattr(run_trainer, "class_recalls", said)
+    monkeypatch.setattr(run_trainer, "class_recalls", recalls)
     config = toy_config(tmp_path, select="drop_quota", keep=0.5, epochs=3, refresh_every=1)
     finetune(config)
     plans = read_table(tmp_path / "run" / "plans").to_pandas()
     labels = load_data(config.data, config.task).splits["train"].labels
     first = plans["row"].map(lambda row: labels[row] == sorted(set(labels))[0]).groupby(plans["epoch"]).mean()
     assert first[1] < 0.5 * first[0]  # of the class that is known a ninth of the others' density
-    assert len(asked) == 3
-    assert asked[0][0] == asked[0][1] > 0
+    assert len(calls) == 3
+    assert calls[0][0] == calls[0][1] > 0
+
+
+# ---- --dedupe --dedupe-weights
+
+
+@pytest.fixture
+def repeated(tmp_path: Path) -> Path:
+    """24 texts, of which the first occurs four times, once in capitals."""
+    data = write_toy_folder(tmp_path, n=24)
+    lines = [json.loads(line) for line in (data / "train.jsonl").read_text().splitlines()]
+    lines += [lines[0] | {"id": f"again-{n}", "text": (str.upper if n else str)(lines[0]["text"])} for n in range(3)]
+    (data / "train.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return data
+
+
+def test_finetune_counts_each_text_as_often_as_it_occurs(repeated, tmp_path):
+    options = {"dedupe": True, "dedupe_weights": True, "epochs": 2, "keep": 0.5, "data": str(repeated)}
+    result = finetune(toy_config(tmp_path, **options))
+    assert (result["diet"]["row_weights"], result["data"]["rows"]["train"]) == (True, 24)
+    assert yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["dedupe_weights"]
+    table = read_table(tmp_path / "run" / "plans").to_pandas()
+    first = table[table["epoch"] == 0].set_index("row")["weight"]
+    assert first.sort_index().tolist() == pytest.approx(np.r_[4, np.ones(23)] * 24 / 27, rel=1e-6)
+    assert table[table["epoch"] == 1]["weight"].mean() == pytest.approx(1, rel=1e-6)
+    plain = finetune(toy_config(tmp_path, **{**options, "dedupe_weights": False, "output": str(tmp_path / "plain")}))
+    assert plain["diet"]["row_weights"] is False
+
+
+def test_the_weights_of_the_classes_count_repeats_too(repeated):
+    data, whole = (load_data(str(repeated), "classification", dedupe=dedupe) for dedupe in (True, False))
+    train = data.splits["train"]
+    assert train.times == (4, *(1,) * 23)
+    assert class_weights(data) == [1.0, 1.0]
+    more = data.label_names.index(train.labels[0])
+    assert class_weights(data, repeats=True)[more] == pytest.approx(27 / (2 * 15))
+    assert class_weights(data, repeats=True) == class_weights(whole)
+
+
+def test_dedupe_weights_is_an_option_of_comparisons_and_refused_alone(tmp_path):
+    assert "dedupe_weights" in compare_fields()
+    with pytest.raises(ArgumentError, match="dedupe_weights has no effect without dedupe"):
+        check_config(toy_config(tmp_path, dedupe_weights=True))

@@ -32,6 +32,7 @@ from datadiet.store.score_file import ScoreFile, read_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.loading import load_saved, load_tokenizer
 from toys import (
+    TOYS,
     Heard,
     plans_of,
     rewrite,
@@ -177,6 +178,7 @@ def test_each_score_has_its_own_options(home):
     assert "options" not in file.made_with["scdp"]
 
 
+@pytest.mark.proves("el2n", "aum", kind="score", by="planted")
 def test_mislabelled_rows_are_hard(tmp_path):
     """The purpose of the file: wrong labels have the largest values of el2n and of the dynamics."""
     data = write_toy_folder(tmp_path, TASK, 96)
@@ -309,15 +311,15 @@ def test_quantiles_and_correlations_of_few_values():
 # ---- other tasks ----
 
 
-@pytest.mark.parametrize("kind", ["intent-slot", "regression", "multi-label", "token-classification"])
+@pytest.mark.parametrize("kind", [kind for kind in TOYS if kind not in ("classification", "pairs")])
 def test_every_task(kind, tmp_path):
     config = toy_config(tmp_path, kind, n=24, keep=1.0, epochs=2)
     finetune(config)
     path = tmp_path / "scores.parquet"
     file = score_data(config.data, config.task, model=tmp_path / "run", output=path, force=True)
     assert "el2n" in file.values
-    assert ("aum" in file.values) == (kind != "regression")
-    assert (file.labels is not None) == (kind == "intent-slot")
+    assert ("aum" in file.values) == registry.has(config.task, "classes")
+    assert (file.labels is not None) == registry.has(config.task, "one_class")
     assert read_scores(path).task == config.task
 
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import builtins
+import sys
 
 import numpy as np
 import pytest
 
 from datadiet import noise
 from datadiet.errors import ArgumentError, DataError, MissingExtraError
-from datadiet.noise.rankings import Ranking, from_runs, most_suspected
-from datadiet.noise.threshold import past_threshold, threshold_samples
+from datadiet.noise.rankings import Ranking, from_runs, most_suspected, past_threshold, threshold_samples
 from datadiet.store.tables import ScoreStore
 from datadiet.types import Scores
 from toys import planted
@@ -31,20 +30,17 @@ def rankings(data):
 # ---- each ranking: the battery
 
 
+@pytest.mark.proves("aum", "el2n", "irreducible", by="planted")
 @pytest.mark.parametrize("name", ["aum", "el2n", "irreducible"])
 def test_at_the_planted_rate_nearly_all_that_is_named_is_wrong(name):
     data = planted(RATE)
-    found = most_suspected(rankings(data)[name], RATE)
-    assert len(found) == RATE * ROWS
-    assert data.flipped[found].mean() > 0.95
-
-
-@pytest.mark.parametrize("name", ["aum", "el2n", "irreducible"])
-def test_values_are_finite_and_float32(name):
-    values = rankings(planted(RATE))[name]
+    values = rankings(data)[name]
     assert values.dtype == np.float32
     assert values.shape == (ROWS,)
     assert np.isfinite(values).all()
+    suspects = most_suspected(values, RATE)
+    assert len(suspects) == RATE * ROWS
+    assert data.flipped[suspects].mean() > 0.95
 
 
 def test_on_hard_data_all_rankings_beat_chance_by_far():
@@ -60,6 +56,7 @@ def test_more_seeds_do_not_rank_worse():
     assert two.flipped[long].mean() >= one.flipped[short].mean()
 
 
+@pytest.mark.proves("cleanlab", by="planted")
 def test_cleanlab_finds_them_too():
     pytest.importorskip("cleanlab")
     data = planted(RATE)
@@ -68,19 +65,13 @@ def test_cleanlab_finds_them_too():
     assert data.flipped[most_suspected(values, RATE)].mean() > 0.95
 
 
-def test_without_cleanlab_the_install_line_is_told(monkeypatch):
-    real = builtins.__import__
-
-    def missing(name, *args, **options):
-        if name.startswith("cleanlab"):
-            raise ImportError(name)
-        return real(name, *args, **options)
-
-    monkeypatch.setattr(builtins, "__import__", missing)
+def test_without_cleanlab_the_error_has_the_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cleanlab.rank", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[cleanlab\]'"):
         noise.cleanlab_values(np.eye(2), [0, 1])
 
 
+@pytest.mark.proves("irreducible", by="planted")
 def test_the_reducible_loss_ranks_what_was_learned_by_heart():
     # both have an unknowable label for the other model; the trained one has memorised the first alone
     assert noise.irreducible([4.0, 4.0], [0.1, 3.9]).argmax() == 0
@@ -88,6 +79,7 @@ def test_the_reducible_loss_ranks_what_was_learned_by_heart():
         noise.irreducible([1.0, np.inf])
 
 
+@pytest.mark.proves("aum", kind="suspects")
 def test_aum_by_hand_with_a_row_that_rested():
     assert noise.aum([[-1.0, 2.0], [-3.0, np.nan]]).tolist() == [-2.0, 2.0]
     with pytest.raises(ArgumentError, match=r"no value in any epoch, e\.g\. \[0\]"):
@@ -97,6 +89,7 @@ def test_aum_by_hand_with_a_row_that_rested():
 # ---- threshold samples
 
 
+@pytest.mark.proves("threshold")
 def test_a_fake_class_marks_the_threshold():
     data = planted(RATE, classes=4)
     labels, rows = threshold_samples(data.labels.tolist(), seed=0, fake=4)
@@ -104,8 +97,11 @@ def test_a_fake_class_marks_the_threshold():
     assert [label for row, label in enumerate(labels) if label == 4] == [4] * len(rows)
     assert all(labels[row] == data.labels[row] for row in set(range(ROWS)) - set(rows.tolist()))
     assert not np.array_equal(rows, threshold_samples(data.labels.tolist(), seed=1, fake=4)[1])
+    with pytest.raises(ArgumentError, match="the class 'a' exists already"):
+        threshold_samples(["a", "b"], seed=0, fake="a")
 
 
+@pytest.mark.proves("threshold", by="planted")
 def test_rows_past_the_threshold_are_the_flipped_ones():
     # a fifth of the rows is as wrong as the flipped ones: they are the threshold samples
     data = planted(0.3)
@@ -117,25 +113,16 @@ def test_rows_past_the_threshold_are_the_flipped_ones():
     assert np.isin(np.flatnonzero(found), flipped).mean() > 0.8
 
 
-def test_a_threshold_class_that_exists_is_refused():
-    with pytest.raises(ArgumentError, match="the class 'a' exists already"):
-        threshold_samples(["a", "b"], seed=0, fake="a")
-
-
 # ---- together
 
 
 def test_the_most_suspected_leave_half_of_each_class():
-    found = most_suspected(np.arange(10.0), 0.9, np.array([0] * 6 + [1] * 4))
-    assert found.tolist() == [3, 4, 5, 8, 9]
+    assert most_suspected(np.zeros(6), 0.5).tolist() == [0, 1, 2]  # ties go by row
+    assert most_suspected(np.arange(10.0), 0.9, np.array([0] * 6 + [1] * 4)).tolist() == [3, 4, 5, 8, 9]
     with pytest.raises(ArgumentError, match=r"share of suspects must be in \(0, 1\], got 2\. Did you mean 0\.02\?"):
         most_suspected(np.arange(4.0), 2)
     with pytest.raises(ArgumentError, match=r"suspicions must be finite; rows \[1\] are not"):
         most_suspected([1.0, np.nan], 0.5)
-
-
-def test_ties_go_by_row():
-    assert most_suspected(np.zeros(6), 0.5).tolist() == [0, 1, 2]
 
 
 def test_rankings_agree_on_planted_errors_and_not_with_chance():
@@ -169,6 +156,7 @@ def test_runs_of_several_seeds_are_ranked_together(tmp_path):
     assert one.flipped[ranking.top(RATE)].mean() > 0.95
 
 
+@pytest.mark.proves("el2n", kind="suspects", by="definition")
 def test_epochs_in_which_rows_rested_do_not_count(tmp_path):
     data = planted(RATE)
     run = write_run(tmp_path / "a", data, epochs=3, rest=np.arange(500))

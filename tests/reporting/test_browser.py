@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
-from pathlib import Path
 
 import pytest
 
-from datadiet.jobs.finetune import finetune
 from datadiet.reporting import report
-from toys import HOSTILE, hostile_folder, tiny_model_folder, toy_config
+from toys import HOSTILE
 
 selenium = pytest.importorskip("selenium.webdriver")
 DRIVER, BROWSER = shutil.which("chromedriver"), shutil.which("chromium")
@@ -20,39 +18,28 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("hostile")
-    config = toy_config(folder, data=str(hostile_folder(folder)), model=str(tiny_model_folder(folder)), epochs=4)
-    finetune(config)
-    return report(config.output)
-
-
-@pytest.fixture(scope="module")
-def browser(page: Path):
+def browser(hostile_run):
     options = selenium.ChromeOptions()
     for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1000,900"):
         options.add_argument(argument)
     options.binary_location = str(BROWSER)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     driver = selenium.Chrome(options=options, service=selenium.ChromeService(str(DRIVER)))
-    driver.get(page.as_uri())
+    driver.get(report(hostile_run).as_uri())
     yield driver
     driver.quit()
 
 
 def lines(browser) -> list[list[str]]:
-    return [
-        [cell.text for cell in row.find_elements("tag name", "td")]
-        for row in browser.find_elements("css selector", "#rows tr")
-    ]
+    rows = browser.find_elements("css selector", "#rows tr")
+    return [[cell.text for cell in row.find_elements("tag name", "td")] for row in rows]
 
 
-def choose(browser, control: str, value: str) -> None:
-    browser.execute_script(
-        "const e = document.getElementById(arguments[0]); e.value = arguments[1]; e.dispatchEvent(new Event('input'));",
-        control,
-        value,
-    )
+def choose(browser, control: str, value: str) -> list[list[str]]:
+    """The rows after a control has been set."""
+    script = "const e = document.getElementById(arguments[0]); e.value = arguments[1]; "
+    browser.execute_script(script + "e.dispatchEvent(new Event('input'));", control, value)
+    return lines(browser)
 
 
 def test_it_loads_without_errors_and_nothing_in_it_runs(browser):
@@ -64,36 +51,27 @@ def test_it_loads_without_errors_and_nothing_in_it_runs(browser):
 
 
 def test_the_search_and_the_filters_work(browser):
-    choose(browser, "search", "onerror")
-    found = lines(browser)
-    assert [row[1] for row in found] == [HOSTILE["image"]]
+    assert [row[1] for row in choose(browser, "search", "onerror")] == [HOSTILE["image"]]
     choose(browser, "search", "")
-    choose(browser, "label", "0")
-    assert {row[2] for row in lines(browser)} == {"<b>bold</b>"}
+    assert {row[2] for row in choose(browser, "label", "0")} == {"<b>bold</b>"}
     choose(browser, "label", "")
-    by_keeping = []
-    for value, word in (("0", "always"), ("1", "sometimes"), ("2", "never")):
-        choose(browser, "kept", value)
-        assert {row[3] for row in lines(browser)} <= {word}
-        by_keeping.append(len(lines(browser)))
-    assert sum(by_keeping) == 24
+    by_keeping = {
+        word: choose(browser, "kept", str(value)) for value, word in enumerate(("always", "sometimes", "never"))
+    }
+    assert all({row[3] for row in rows} <= {word} for word, rows in by_keeping.items())
+    assert sum(map(len, by_keeping.values())) == 24
     choose(browser, "kept", "")
 
 
 def test_the_order_can_be_turned(browser):
-    ranks = [int(row[0]) for row in lines(browser)]
-    assert ranks == list(range(1, 25))
-    choose(browser, "sort", "easy")
-    assert [int(row[0]) for row in lines(browser)] == ranks[::-1]
+    assert [int(row[0]) for row in lines(browser)] == list(range(1, 25))
+    assert [int(row[0]) for row in choose(browser, "sort", "easy")] == list(range(24, 0, -1))
     choose(browser, "sort", "hard")
 
 
 @pytest.mark.parametrize("width", [360, 1000])
 def test_one_endless_word_does_not_widen_the_page(browser, width):
     browser.set_window_size(max(width, 500), 900)  # headless windows are no narrower
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
-    wide = browser.execute_script("return document.documentElement.scrollWidth")
-    assert wide <= width
+    metrics = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
@@ -23,6 +24,13 @@ def test_every_public_name_is_there(name):
     assert getattr(dd, name) is not None
 
 
+def test_no_module_imports_itself_by_way_of_others():
+    """Imports under TYPE_CHECKING count: a circle there hides parts that only work together."""
+    grimp = pytest.importorskip("grimp")
+    graph = grimp.build_graph("datadiet", cache_dir=None)
+    TopologicalSorter({name: graph.find_modules_directly_imported_by(name) for name in graph.modules}).prepare()
+
+
 def test_unknown_public_names_are_attribute_errors():
     with pytest.raises(AttributeError, match="no attribute 'diat'"):
         _ = dd.diat
@@ -32,14 +40,15 @@ def test_using_the_library_draws_nothing_from_global_generators():
     code = """
 import random, numpy as np, torch
 from datadiet.diet.diet import Diet
-from datadiet import selectors
+from datadiet import registry
 before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
 diet = Diet(select="uncertain", warmup_epochs=0); diet.begin(50, epochs=4); diet.plan(0)
-for name, select in selectors.SELECTORS.items():
+for name in registry.names("select"):
     options = {"window": {"offset": 0.1}, "drop_quota": {"recalls": {0: 0.5, 1: 0.9}}}.get(name, {})
-    if "features" in selectors.NEEDS.get(name, ()):
+    if "features" in registry.find("select", name).needs:
         options["features"] = np.cos(np.arange(150.0)).reshape(50, 3)
-    select(np.linspace(0, 1, 50, dtype=np.float32), 20, seed=1, epoch=1, groups=np.arange(50) % 2, **options)
+    values, groups = np.linspace(0, 1, 50, dtype=np.float32), np.arange(50) % 2
+    registry.load("select", name)(values, 20, seed=1, epoch=1, groups=groups, **options)
 assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())
 """
     run(code)

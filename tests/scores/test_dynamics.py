@@ -11,22 +11,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import softmax
 
 from datadiet.errors import ArgumentError
+from datadiet.registry import load, names
 from datadiet.scores import dynamics
-from datadiet.scores.dynamics import DYNAMIC_SCORES, training_dynamics
+from datadiet.scores.dynamics import training_dynamics
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "training_dynamics.json").read_text())
 TRACIN = json.loads((FOLDER / "tracin.json").read_text())
+DYNAMIC_SCORES = {name: load("score", name).streaming for name in names("score", need="history")}
 every_score = pytest.mark.parametrize("name", list(DYNAMIC_SCORES))
 
 
 def golden_columns() -> dict[str, np.ndarray]:
     """From the logits themselves; `margin` has our sign, and ties go to the first class."""
     logits, gold = np.array(GOLDEN["logits"], np.float64), np.array(GOLDEN["gold"])
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    p = powers / powers.sum(-1, keepdims=True)
+    p = softmax(logits, axis=-1)
     onehot = np.eye(3)[gold]
     others = np.where(onehot == 1, -np.inf, logits).max(-1)
     return {
@@ -36,10 +38,6 @@ def golden_columns() -> dict[str, np.ndarray]:
         "el2n": np.linalg.norm(p - onehot, axis=-1),
         "hidden_norm": np.zeros(p.shape[:2]),
     }
-
-
-def numbers(values: list[object]) -> np.ndarray:
-    return np.array([float(str(value)) for value in values])
 
 
 def some_rounds(rounds: int = 7, n: int = 40, missing: float = 0.3, seed: int = 0) -> dict[str, np.ndarray]:
@@ -68,6 +66,7 @@ def batch_form(name: str, columns: dict[str, np.ndarray], burn_out: int | None =
 # ---- golden values
 
 
+@pytest.mark.proves("confidence", "variability", "correctness", "threshold_closeness", "forgetting", by="golden")
 @pytest.mark.parametrize(("key", "burn_out"), [("all_epochs", None), ("burn_out_3", 3)])
 def test_golden_data_maps(key: str, burn_out: int | None) -> None:
     found, expected = training_dynamics(golden_columns(), burn_out=burn_out), GOLDEN[key]
@@ -76,25 +75,26 @@ def test_golden_data_maps(key: str, burn_out: int | None) -> None:
     assert_array_equal(np.where(np.isinf(found.forgetting), 1000, found.forgetting), expected["forgetfulness"])
 
 
+@pytest.mark.proves("forgetting", "aum", "grand_last_layer", by="golden")
 def test_golden_aum_forgetting_and_el2n() -> None:
     columns = golden_columns()
     found = training_dynamics(columns)
     assert_allclose(found.aum, GOLDEN["aum"], atol=1e-8)
     assert_allclose(-columns["margin"], GOLDEN["margin"], atol=1e-9)
-    assert_array_equal(found.forgetting, numbers(GOLDEN["forgetting_never_correct_inf"]))
+    assert_array_equal(found.forgetting, np.array(GOLDEN["forgetting_never_correct_inf"], float))
     assert_allclose(found.grand, GOLDEN["el2n_mean"], atol=1e-8)  # hidden norm 0 leaves the bias: EL2N itself
     assert found.times.tolist() == [6.0] * 12
 
 
 def tracin_columns() -> tuple[np.ndarray, np.ndarray, list[float]]:
-    given = {name: np.array(TRACIN["inputs"][name]) for name in ("hidden", "weights", "biases", "labels")}
-    logits = given["hidden"] @ given["weights"] + given["biases"][:, None]
-    powers = np.exp(logits - logits.max(-1, keepdims=True))
-    errors = powers / powers.sum(-1, keepdims=True) - np.eye(3)[given["labels"]]
-    norms = np.linalg.norm(errors, axis=-1), np.linalg.norm(given["hidden"], axis=-1)
-    return *norms, TRACIN["inputs"]["learning_rates"]
+    hidden, weights, biases, labels = (
+        np.array(TRACIN["inputs"][name]) for name in ("hidden", "weights", "biases", "labels")
+    )
+    errors = softmax(hidden @ weights + biases[:, None], axis=-1) - np.eye(3)[labels]
+    return np.linalg.norm(errors, axis=-1), np.linalg.norm(hidden, axis=-1), TRACIN["inputs"]["learning_rates"]
 
 
+@pytest.mark.proves("tracin_self_influence", by="golden")
 def test_golden_self_influence() -> None:
     el2n, hidden, rates = tracin_columns()
     columns = {"el2n": el2n, "hidden_norm": hidden}
@@ -107,6 +107,7 @@ def test_golden_self_influence() -> None:
     assert_allclose(score * sum(rates), TRACIN["self_influence"], rtol=1e-8)
 
 
+@pytest.mark.proves("el2n", kind="score", by="identity")
 def test_el2n_of_two_classes_is_the_gold_probability_turned() -> None:
     p = np.random.default_rng(0).random((3, 9))
     assert_allclose(dynamics.grand_last_layer(np.sqrt(2) * (1 - p), 0 * p), np.sqrt(2) * dynamics.confidence(p))
@@ -121,20 +122,16 @@ def test_finite_where_seen_and_infinite_where_not_and_inputs_as_they_were(name: 
     before = {key: table.copy() for key, table in columns.items()}
     found = batch_form(name, columns)
     assert found.shape == (40,)
+    assert found.dtype == np.float64
     assert found[0] == np.inf
     assert np.isfinite(found[1:]).all()
-    assert_array_equal(found, batch_form(name, columns))
     for key, table in columns.items():
         assert_array_equal(table, before[key])
+    order = np.random.default_rng(1).permutation(40)  # an example's value does not depend on its place
+    assert_array_equal(batch_form(name, {key: table[:, order] for key, table in columns.items()}), found[order])
 
 
-@every_score
-def test_values_of_an_example_do_not_hang_on_its_place(name: str) -> None:
-    columns, order = some_rounds(), np.random.default_rng(1).permutation(40)
-    mixed = {key: table[:, order] for key, table in columns.items()}
-    assert_array_equal(batch_form(name, mixed), batch_form(name, columns)[order])
-
-
+@pytest.mark.proves("variability", "threshold_closeness", by="planted")
 @every_score
 def test_what_is_hard_in_every_round_is_harder(name: str) -> None:
     """Three examples: learned, wavering, never learned. Only ambiguity has the wavering one on top."""
@@ -201,6 +198,7 @@ def run_with_noise(flipped: np.ndarray, rounds: int = 6) -> dict[str, np.ndarray
     }
 
 
+@pytest.mark.proves("confidence", "correctness", "aum", "tracin_self_influence", "grand_last_layer", by="planted")
 @pytest.mark.parametrize("name", ["confidence", "aum", "correctness", "tracin_self_influence", "grand_last_layer"])
 def test_flipped_labels_come_out_on_top(name: str) -> None:
     flipped = np.arange(200) < 20
@@ -209,6 +207,7 @@ def test_flipped_labels_come_out_on_top(name: str) -> None:
     assert flipped[top].mean() >= 0.9
 
 
+@pytest.mark.proves("forgetting", by="planted")
 def test_step_cadence_sees_forgetting_that_epoch_cadence_misses() -> None:
     """Right at the end of every epoch, wrong in its middle: the same run, recorded twice."""
     by_step = np.array([[1, 1], [0, 1], [1, 1], [0, 1], [1, 1], [0, 1], [1, 1]], float)
@@ -242,7 +241,3 @@ def test_a_dynamic_score_says_what_it_lacks() -> None:
         DYNAMIC_SCORES["grand_last_layer"].read({"el2n": np.ones(2)})
     with pytest.raises(ArgumentError, match=r"needs margin, which is not finite for 2 of 2 examples \(a regression"):
         DYNAMIC_SCORES["aum"].read({"margin": np.full(2, np.nan)})
-
-
-def test_every_dynamic_score_is_a_function_of_the_same_name() -> None:
-    assert all(callable(getattr(dynamics, name)) for name in DYNAMIC_SCORES)

@@ -1,4 +1,4 @@
-"""Floors and quotas over a ranking take the rows that the rules name, whatever values and groups have in common."""
+"""Places shared out among groups; selections over a ranking are those of a call per group."""
 
 from __future__ import annotations
 
@@ -10,15 +10,63 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
-from datadiet.selectors.groups import ranking
+from datadiet.selectors.groups import even_places, ranking, shared_places
 from datadiet.selectors.quotas import balanced, partly_balanced, quota, with_floor
 from datadiet.selectors.ranked import easiest, hardest, window
 from datadiet.types import Selection
 
 Select = Callable[..., Selection]
+
+
+@settings(deadline=None)
+@given(
+    groups=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 1.0, 3.0])), min_size=1, max_size=8),
+    share=st.floats(0, 1),
+)
+def test_shared_places_are_exact_and_in_proportion(groups: list[tuple[int, float]], share: float) -> None:
+    sizes, shares = (np.array(column) for column in zip(*groups, strict=True))
+    count = round(share * int(sizes.sum()))
+    places = shared_places(sizes, shares.astype(np.float64), count)
+    assert places.sum() == count
+    assert bool((places <= sizes).all() and (places >= 0).all())
+    cut = (places < sizes) & (shares > 0)
+    if cut.any():  # those not taken whole are in proportion, and those without a share got nothing
+        assert np.ptp(places[cut] / shares[cut]) <= 2 / shares[cut].min()
+        assert not places[(shares == 0)].any()
+
+
+def test_places_that_a_full_group_leaves_go_to_the_others() -> None:
+    assert shared_places(np.array([3, 100, 100]), np.array([5.0, 3.0, 2.0]), 53).tolist() == [3, 30, 20]
+    assert shared_places(np.array([3, 0, 50]), np.array([1.0, 1.0, 0.0]), 13).tolist() == [3, 0, 10]
+
+
+@pytest.mark.proves("stratified", by="definition")
+@settings(deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=10).filter(any),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 1000),
+)
+def test_even_places_are_the_proportions_rounded(sizes: list[int], share: float, seed: int) -> None:
+    total = sum(sizes)
+    count = round(share * total)
+    places = even_places(np.array(sizes), count, seed=seed, epoch=0, stream=0)
+    assert places.sum() == count
+    exact = np.array(sizes) * count / total
+    assert bool((np.abs(places - exact) < 1 + 1e-9).all())
+    assert bool((places <= sizes).all())
+
+
+def test_even_places_are_right_on_average() -> None:
+    sizes = np.array([3, 1, 5, 2])
+    mean = np.mean([even_places(sizes, 4, seed=0, epoch=epoch, stream=0) for epoch in range(3000)], axis=0)
+    assert_allclose(mean, sizes * 4 / 11, atol=0.05)  # 5 standard errors
+
+
+# ---- a ranking
 
 
 @st.composite
@@ -54,47 +102,43 @@ def by_the_rules(key: Sequence[float], count: int, groups: Sequence[int], minimu
     while True:
         given = [row for group in at_floor for row in own[group]]
         chosen = [row for row in ranked if groups[row] not in at_floor][: count - len(given)]
-        held = [groups[row] for row in chosen]
-        short = {group for group in set(groups) - at_floor if held.count(group) < len(own[group])}
+        kept = [groups[row] for row in chosen]
+        short = {group for group in set(groups) - at_floor if kept.count(group) < len(own[group])}
         if not short:
             return sorted(given + chosen)
         at_floor |= short
 
 
-@settings(deadline=None, max_examples=60)
-@given(
-    case=grouped_values(), minimum=st.integers(1, 6), share=st.floats(0, 1), select=st.sampled_from(["hard", "easy"])
-)
-def test_floors_by_the_rules(case: tuple[np.ndarray, np.ndarray], minimum: int, share: float, select: str) -> None:
-    values, groups = case
-    needed = int(np.minimum(np.unique(groups, return_counts=True)[1], minimum).sum())
-    count = needed + round(share * (values.size - needed))
-    key = values if select == "hard" else np.where(values == np.inf, np.inf, -values)
-    chosen = with_floor(partial(hardest if select == "hard" else easiest, tie_break="row"), minimum)(
-        values, count, seed=0, epoch=0, groups=groups
-    )
-    assert chosen.rows.tolist() == by_the_rules(key.tolist(), count, groups.tolist(), minimum)
-
-
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=120)
 @given(
     case=grouped_values(),
     share=st.floats(0, 1),
     minimum=st.integers(1, 6),
     balance=st.sampled_from([0.0, 0.5, 1.0]),
-    select=st.sampled_from([hardest, easiest, partial(hardest, tie_break="row")]),
+    hard=st.booleans(),
+    tie_break=st.sampled_from(["hash", "row"]),
     seed=st.integers(0, 2**40),
 )
-def test_a_ranking_takes_what_calls_group_by_group_take(
-    case: tuple[np.ndarray, np.ndarray], share: float, minimum: int, balance: float, select: Select, seed: int
+def test_a_ranking_takes_what_the_rules_and_calls_group_by_group_take(
+    case: tuple[np.ndarray, np.ndarray],
+    share: float,
+    minimum: int,
+    balance: float,
+    hard: bool,
+    tie_break: str,
+    seed: int,
 ) -> None:
+    select = partial(hardest if hard else easiest, tie_break=tie_break)
     values, groups = case
     sizes = np.unique(groups, return_counts=True)[1]
     needed = int(np.minimum(sizes, minimum).sum())
     options: dict[str, Any] = {"seed": seed, "epoch": 3, "groups": groups}
     count = needed + round(share * (values.size - needed))
-    same = with_floor(opaque(select), minimum)(values, count, **options).rows
-    assert_array_equal(with_floor(select, minimum)(values, count, **options).rows, same)
+    rows = with_floor(select, minimum)(values, count, **options).rows
+    assert_array_equal(rows, with_floor(opaque(select), minimum)(values, count, **options).rows)
+    if tie_break == "row":
+        key = values if hard else np.where(values == np.inf, np.inf, -values)
+        assert rows.tolist() == by_the_rules(key.tolist(), count, groups.tolist(), minimum)
     for by_group in (balanced, quota, partial(partly_balanced, balance=balance)):
         same = by_group(values, count, select=opaque(select), **options).rows
         assert_array_equal(by_group(values, count, select=select, **options).rows, same)

@@ -1,8 +1,7 @@
-"""Class quotas: how many of each class, exactly, whatever selects inside it."""
+"""Floors and class quotas: how many of each class, exactly, whatever selects inside it."""
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Callable
 from functools import partial
@@ -13,48 +12,31 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.testing import assert_array_equal
+from hypothesis.extra.numpy import arrays
 
-from datadiet import selectors
 from datadiet.errors import ArgumentError
-from datadiet.selectors import NEEDS, OPTIONS, SELECTORS, WEIGHTED_SELECTORS
-from datadiet.selectors.groups import shared_places
 from datadiet.selectors.quotas import balanced, directed, drop_quota, partly_balanced, quota, with_floor
-from datadiet.selectors.ranked import easiest, hardest
-from datadiet.selectors.sampled import random
+from datadiet.selectors.ranked import easiest, hardest, window
+from datadiet.selectors.sampled import epsilon, random, uncertain
 from datadiet.selectors.strata import ccs
+from datadiet.types import Selection
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ccs.json").read_text())["by_class"]
-COMMON = {"values", "count", "seed", "epoch", "groups", "ids"}
-
-
-@settings(deadline=None)
-@given(
-    groups=st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0.0, 0.1, 1.0, 3.0])), min_size=1, max_size=8),
-    share=st.floats(0, 1),
+Select = Callable[..., Selection]
+tied_values = arrays(
+    np.float32,
+    st.integers(8, 60),
+    elements=st.one_of(st.sampled_from([0.0, 0.25, 0.5, np.inf]), st.floats(0, 1, width=16)),
 )
-def test_shared_places_are_exact_and_in_proportion(groups: list[tuple[int, float]], share: float) -> None:
-    sizes, shares = (np.array(column) for column in zip(*groups, strict=True))
-    count = round(share * int(sizes.sum()))
-    places = shared_places(sizes, shares.astype(np.float64), count)
-    assert places.sum() == count
-    assert bool((places <= sizes).all() and (places >= 0).all())
-    cut = (places < sizes) & (shares > 0)
-    if cut.any():  # those not taken whole are in proportion, and those without a share got nothing
-        assert np.ptp(places[cut] / shares[cut]) <= 2 / shares[cut].min()
-        assert not places[(shares == 0)].any()
 
 
-def test_places_that_a_full_group_leaves_go_to_the_others() -> None:
-    assert shared_places(np.array([3, 100, 100]), np.array([5.0, 3.0, 2.0]), 53).tolist() == [3, 30, 20]
-    assert shared_places(np.array([3, 0, 50]), np.array([1.0, 1.0, 0.0]), 13).tolist() == [3, 0, 10]
-
-
+@pytest.mark.proves("quota", by="golden")
 def test_golden_classes_in_their_proportions() -> None:
     chosen = quota(GOLDEN["values"], GOLDEN["count"], seed=0, epoch=0, groups=GOLDEN["groups"])
     assert chosen.rows.tolist() == GOLDEN["rows"]
 
 
+@pytest.mark.proves("quota", by="golden")
 @pytest.mark.parametrize("count", [5, 9, 10])
 def test_golden_coverage_class_by_class_is_exact(count: int) -> None:
     """The published code keeps 4 of 5 and 7 of 9, and loses the smallest class."""
@@ -73,6 +55,7 @@ def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return values, groups
 
 
+@pytest.mark.proves("balanced", "partly_balanced", "quota", "drop_quota", by="planted")
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> None:
     values, groups = planted()
@@ -95,15 +78,31 @@ def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> Non
     assert share == 0.4 or abs(rare["drop_quota"] - count * 40 / 170) < 1
 
 
-def test_balanced_takes_the_best_of_each_class() -> None:
-    values, groups = np.arange(12.0), np.repeat([0, 1, 2], 4)
-    assert_array_equal(balanced(values, 6, seed=0, epoch=0, groups=groups).rows, [2, 3, 6, 7, 10, 11])
-    easy = balanced(values, 6, seed=0, epoch=0, groups=groups, select=easiest)
-    assert_array_equal(easy.rows, [0, 1, 4, 5, 8, 9])
-    below = balanced(values, 6, seed=0, epoch=0, groups=groups, offset=0.25)  # options of what selects inside
-    assert_array_equal(below.rows, [1, 2, 5, 6, 9, 10])
+HALVES = {"values": np.arange(100.0), "groups": np.repeat([0, 7], 50)}
+THIRDS = {"values": np.arange(12.0), "groups": np.repeat([0, 1, 2], 4)}
+TWO_SIGNS = {"values": np.tile(np.arange(50.0), 2), "groups": np.repeat(["positive", "negative"], 50)}
 
 
+@pytest.mark.proves("balanced", "quota", "directed")
+@pytest.mark.parametrize(
+    ("select", "data", "rows"),
+    [
+        (balanced, THIRDS, [2, 3, 6, 7, 10, 11]),
+        (partial(balanced, select=easiest), THIRDS, [0, 1, 4, 5, 8, 9]),
+        (partial(balanced, offset=0.25), THIRDS, [1, 2, 5, 6, 9, 10]),  # an option of the selector inside
+        (partial(quota, shares={"0": 0.25, 7: 0.75}), HALVES, [*range(45, 50), *range(85, 100)]),
+        (partial(drop_quota, recalls={"0": 0.5, 7: 0.5}, select=hardest), HALVES, [*range(30, 50), *range(80, 100)]),
+        # shortcuts in easy positives and hard negatives: the others are kept
+        (partial(directed, directions={"positive": "hard", "negative": "easy"}), TWO_SIGNS, [*range(40, 60)]),
+        (partial(directed, default="easy"), TWO_SIGNS, [*range(10), *range(50, 60)]),
+    ],
+)
+def test_rows_inside_each_class(select: Select, data: dict[str, Any], rows: list[int]) -> None:
+    chosen = select(data["values"], len(rows), seed=0, epoch=0, groups=data["groups"])
+    assert chosen.rows.tolist() == rows
+
+
+@pytest.mark.proves("partly_balanced")
 @pytest.mark.parametrize(("balance", "first", "second"), [(0.0, 40, 0), (0.5, 30, 10), (1.0, 20, 20)])
 def test_partly_balanced_between_the_score_and_the_proportions(balance: float, first: int, second: int) -> None:
     values, groups = np.arange(100.0)[::-1], np.repeat([0, 1], 50)
@@ -111,21 +110,14 @@ def test_partly_balanced_between_the_score_and_the_proportions(balance: float, f
     assert np.bincount(groups[rows], minlength=2).tolist() == [first, second]
 
 
-def test_shares_by_class() -> None:
-    values, groups = np.arange(100.0), np.repeat([0, 7], 50)
-    rows = quota(values, 20, seed=0, epoch=0, groups=groups, shares={"0": 0.25, 7: 0.75}).rows
-    assert_array_equal(rows, [*range(45, 50), *range(85, 100)])
-
-
-def test_drop_quota_draws_at_random_inside_a_class_unless_told_otherwise() -> None:
+def test_drop_quota_draws_at_random_inside_a_class_by_default() -> None:
     values, groups = np.arange(100.0), np.repeat(["a", "b"], 50)
     options: dict[str, Any] = {"groups": groups, "recalls": {"a": 0.5, "b": 0.5}}
     first, second = (drop_quota(values, 40, seed=0, epoch=epoch, **options).rows for epoch in (0, 1))
     assert np.intersect1d(first, second).size < 30
-    by_score = drop_quota(values, 40, seed=0, epoch=0, select=hardest, **options).rows
-    assert_array_equal(by_score, [*range(30, 50), *range(80, 100)])
 
 
+@pytest.mark.proves("drop_quota")
 def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_floor_is_under_it() -> None:
     values, groups = np.zeros(100), np.repeat(["a", "b"], 50)
     options: dict[str, Any] = {"groups": groups, "recalls": {"a": 1.0, "b": 0.5, "gone": 0.1}}
@@ -135,78 +127,87 @@ def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_f
     assert np.count_nonzero(floored.rows < 50) == 5
 
 
-def test_directions_by_class() -> None:
-    """Shortcuts in easy positives and hard negatives: the others are what is wanted."""
-    values, groups = np.tile(np.arange(50.0), 2), np.repeat(["positive", "negative"], 50)
-    options = {"directions": {"positive": "hard", "negative": "easy"}}
-    rows = directed(values, 20, seed=0, epoch=0, groups=groups, **options).rows
-    assert_array_equal(rows, [*range(40, 50), *range(50, 60)])
-    rows = directed(values, 20, seed=0, epoch=0, groups=groups, default="easy").rows
-    assert_array_equal(rows, [*range(10), *range(50, 60)])
+# ---- floors
 
 
-# bad input ----------------------------------------------------------------------------------------------------------
-
-GROUPS = ["a", "a", "a", "b", "b", "b"]
-
-
-@pytest.mark.parametrize("name", [name for name, needs in NEEDS.items() if "groups" in needs])
-def test_quotas_need_the_groups(name: str) -> None:
-    options = {"recalls": {"a": 0.5}} if name == "drop_quota" else {}
-    with pytest.raises(ArgumentError, match=f"{name} needs the groups, got none: give the class of each row"):
-        SELECTORS[name](np.arange(6), 3, seed=0, epoch=0, **options)
+@settings(deadline=None, max_examples=60)
+@given(
+    values=tied_values,
+    minimum=st.integers(1, 5),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**40),
+    named=st.booleans(),
+    select=st.sampled_from([hardest, easiest, random, epsilon, uncertain, partial(window, offset=0.1)]),
+)
+def test_every_group_gets_its_floor(
+    values: np.ndarray, minimum: int, share: float, seed: int, named: bool, select: Select
+) -> None:
+    groups = np.random.default_rng(seed).choice([0, 0, 0, 0, 1, 1, 7], values.size)
+    sizes = np.bincount(groups)
+    floors = np.minimum(sizes, minimum)
+    most = values.size - round(0.1 * values.size)
+    count = int(floors.sum() + share * max(0, most - floors.sum()))
+    labels = np.array([f"class {group}" for group in groups]) if named else groups
+    rows = with_floor(select, minimum)(values, count, seed=seed, epoch=0, groups=labels).rows
+    assert rows.size == count
+    assert bool((np.bincount(groups[rows], minlength=sizes.size) >= floors).all())
 
 
 @pytest.mark.parametrize(
-    ("select", "options", "message"),
+    ("select", "minimum", "values", "groups", "rows"),
     [
-        (drop_quota, {}, "drop_quota needs recalls, the validation recall of each class, got none"),
-        (drop_quota, {"recalls": {"a": 0.5}}, "recalls must name every class; missing: 'b'"),
-        (drop_quota, {"recalls": {"a": 90, "b": np.nan}}, r"(?s)in \[0, 1\], got 90 for 'a'.*got nan for 'b'"),
-        (quota, {"shares": {"a": 0.5, "b": 0.6}}, "shares must sum to 1, got 1.1"),
-        (quota, {"shares": {"a": -1, "b": 2}}, "shares must be at least 0, got -1 for 'a'"),
-        (quota, {"shares": {"a": "half", "b": 0.5}}, "shares must be at least 0, got 'half' for 'a'"),
-        (quota, {"shares": {"a": 1.0}}, "shares must name every class; missing: 'b'"),
-        (directed, {"directions": {"a": "up"}}, "unknown direction 'up'. Allowed: easy, hard"),
-        (directed, {"directions": {"c": "easy"}}, "directions name classes that do not exist: 'c'"),
-        (directed, {"default": "all"}, "unknown direction 'all'"),
-        (partly_balanced, {"balance": 50}, r"balance must be in \[0, 1\], got 50. Did you mean 0.5\?"),
+        (hardest, 2, [9, 8, 7, 6, 2, 1, 3], "aaaabbc", [0, 1, 2, 4, 5, 6]),  # the best of each group, then of all
+        (easiest, 1, [9, 8, 7, 6, 2, 1, 3], "aaaabbc", [3, 5, 6]),
+        (partial(with_floor(hardest, 1), offset=0.2), 1, range(10), "a" * 10, [4, 5, 6, 7]),  # options reach it
+        (hardest, 2, range(12), "aaaabbbbcccc", [2, 3, 6, 7, 10, 11]),  # floors that fill every place
+        (hardest, 1, [1, 2, 5, 6, 7, 8, 9], "aabbccc", [1, 3, 6]),  # without a place for group a, b would have its row
     ],
 )
-def test_options_that_are_not_allowed(select: Callable[..., Any], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentError, match=message):
-        select(np.arange(6), 3, seed=0, epoch=0, groups=GROUPS, **options)
+def test_rows_under_a_floor(select: Select, minimum: int, values: Any, groups: str, rows: list[int]) -> None:
+    chosen = with_floor(select, minimum)(list(values), len(rows), seed=0, epoch=0, groups=list(groups))
+    assert chosen.rows.tolist() == rows
 
 
-def test_more_missing_classes_than_an_error_names() -> None:
-    with pytest.raises(ArgumentError, match=r"missing: '0', '1', .* and 20 more"):
-        drop_quota(np.arange(30), 3, seed=0, epoch=0, groups=np.arange(30), recalls={})
+def test_a_group_too_small_for_floor_and_offset_gives_up_the_offset() -> None:
+    values, groups = np.arange(40) / 40, np.repeat([0, 1], [35, 5])
+    select = with_floor(partial(window, offset=0.4), 4)
+    rows = select(values, 10, seed=0, epoch=0, groups=groups).rows
+    assert {36, 37, 38, 39} <= set(rows.tolist())
 
 
-# tables -------------------------------------------------------------------------------------------------------------
+def test_groups_do_not_share_their_draws() -> None:
+    values, groups = np.zeros(200), np.repeat([0, 1], 100)
+    rows = with_floor(random, 50)(values, 100, seed=0, epoch=0, groups=groups).rows
+    assert 10 < np.intersect1d(rows[rows < 100], rows[rows >= 100] - 100).size < 40
 
 
-@pytest.mark.parametrize("name", list(SELECTORS))
-def test_the_table_of_options_is_what_the_functions_take(name: str) -> None:
-    found = {
-        option.name: None if option.default is option.empty else option.default
-        for option in inspect.signature(SELECTORS[name]).parameters.values()
-        if option.name not in COMMON and option.kind is not option.VAR_KEYWORD
-    }
-    assert ("features" in NEEDS.get(name, ())) == (found.pop("features", 0) is None)  # data, and no option
-    assert found == dict(OPTIONS[name])
-    assert set(NEEDS.get(name, ())) <= {*found, "groups", "features"}
+@pytest.mark.parametrize("groups", [3, 5000, 70_000])
+def test_floors_hold_for_any_number_of_groups(groups: int) -> None:
+    size = 300_000  # more rows than are sorted at a time
+    codes = np.random.default_rng(0).integers(groups, size=size)
+    values = np.random.default_rng(1).random(size, dtype=np.float32)
+    rows = with_floor(_first_rows, 1)(values, size // 2, seed=0, epoch=0, groups=codes).rows
+    first = np.unique(codes, return_index=True)[1]
+    assert rows.size == size // 2
+    assert bool(np.isin(first, rows).all())
 
 
-def test_the_tables_name_selectors_only() -> None:
-    assert set(OPTIONS) == set(SELECTORS)
-    assert set(NEEDS) | set(WEIGHTED_SELECTORS) <= set(SELECTORS)
-    assert all(getattr(selectors, name) is select for name, select in SELECTORS.items())
+def _first_rows(values: np.ndarray, count: int, **_: Any) -> Any:
+    return Selection(np.arange(count))
 
 
-@pytest.mark.parametrize("name", [name for name in SELECTORS if name not in NEEDS])
-def test_the_table_of_weighted_selectors_is_complete(name: str) -> None:
-    values = np.random.default_rng(0).exponential(size=60)
-    weights = SELECTORS[name](values, 20, seed=0, epoch=0).weights
-    assert (weights is not None) == (name in WEIGHTED_SELECTORS)
-    assert random(values, 20, seed=0, epoch=0).weights is None
+def test_floors_that_leave_no_room_for_an_offset_give_it_up() -> None:
+    values, groups = np.arange(100.0), np.repeat([0, 1], [30, 70])
+    rows = with_floor(partial(hardest, offset=0.4), 5)(values, 58, seed=0, epoch=0, groups=groups).rows
+    assert len(rows) == 58
+    assert np.count_nonzero(rows < 30) >= 5
+
+
+def test_floors_that_cannot_be_held() -> None:
+    values = np.arange(10)
+    with pytest.raises(ArgumentError, match="floor of 4 rows in each of 3 classes needs 10 rows, but only 9 are kept"):
+        with_floor(hardest, 4)(values, 9, seed=0, epoch=0, groups=np.repeat([0, 1, 5], [4, 4, 2]))
+    with pytest.raises(ArgumentError, match="needs the groups, got none"):
+        with_floor(hardest, 4)(values, 9, seed=0, epoch=0)
+    with pytest.raises(ArgumentError, match="floor must be a whole number, at least 1, got 0"):
+        with_floor(hardest, 0)

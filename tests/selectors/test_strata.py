@@ -1,9 +1,8 @@
-"""Coverage-centric selection, plain strata and both ends: published numbers, and what they are for."""
+"""Strata, both ends and the sliding window: published numbers, exact counts, and what they are for."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,27 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
-from datadiet.selectors.groups import even_places
 from datadiet.selectors.ranked import OffsetError, hardest
-from datadiet.selectors.strata import both_ends, ccs, filled_places, stratified, stratum
+from datadiet.selectors.strata import both_ends, ccs, filled_places, seta, stratified, stratum, window_start
 
-GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ccs.json").read_text())
+FOLDER = Path(__file__).parents[1] / "golden"
+GOLDEN = json.loads((FOLDER / "ccs.json").read_text())
+SETA = json.loads((FOLDER / "seta.json").read_text())
 
 
+@pytest.mark.proves("ccs", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["filled_places"], ids=lambda case: f"{case['sizes']}-{case['count']}")
 def test_golden_places_filled_from_the_smallest_stratum(case: dict[str, Any]) -> None:
     assert filled_places(np.array(case["sizes"]), case["count"]).tolist() == case["places"]
 
 
+@pytest.mark.proves("ccs", by="golden")
 def test_golden_strata_of_equal_width() -> None:
     numbers = stratum(np.array(GOLDEN["values"]), GOLDEN["strata"], "range")
     assert np.bincount(numbers, minlength=GOLDEN["strata"]).tolist() == GOLDEN["stratum_sizes"]
 
 
+@pytest.mark.proves("ccs", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["drawn"], ids=lambda case: str(case["count"]))
 def test_golden_rows_per_stratum(case: dict[str, Any]) -> None:
     values = np.array(GOLDEN["values"])
@@ -53,7 +56,8 @@ def test_golden_edge_cases_negative_zero_and_equal_values(case: dict[str, Any], 
         assert np.count_nonzero(stratum(values, 2, edges)[top_alone.rows]) in (4, 5, 6, 7, 8, 9)
 
 
-def test_golden_rows_set_aside_as_suspected_noise() -> None:
+@pytest.mark.proves("ccs", by="golden")
+def test_golden_rows_excluded_as_suspected_noise() -> None:
     case = GOLDEN["set_aside"]
     values = np.array(case["values"])
     share = case["number"] / values.size
@@ -80,7 +84,8 @@ def test_no_outlier_empties_the_strata() -> None:
     assert covered == {"range": 2, "clipped": 50}
 
 
-def test_beta_sets_planted_noise_aside_where_the_hardest_are_nearly_all_noise() -> None:
+@pytest.mark.proves("ccs", by="planted")
+def test_beta_excludes_planted_noise_where_the_hardest_are_nearly_all_noise() -> None:
     generator = np.random.default_rng(0)
     values = generator.beta(1, 4, 1000)
     noise = generator.choice(1000, 100, replace=False)
@@ -90,6 +95,7 @@ def test_beta_sets_planted_noise_aside_where_the_hardest_are_nearly_all_noise() 
     assert np.isin(ccs(values, 100, seed=0, epoch=0, beta=0.0).rows, noise).mean() > 0.2
 
 
+@pytest.mark.proves("ccs", by="planted")
 def test_ccs_covers_the_hard_region_that_is_rare_and_the_easy_one_that_is_common() -> None:
     values = np.concatenate([np.full(900, 0.05), np.linspace(0, 1, 100)])
     rows = ccs(values, 100, seed=0, epoch=0, beta=0.0, strata=10).rows
@@ -99,7 +105,7 @@ def test_ccs_covers_the_hard_region_that_is_rare_and_the_easy_one_that_is_common
 
 
 def test_beta_that_leaves_too_few_rows() -> None:
-    with pytest.raises(OffsetError, match=r"a beta of 0\.5 sets 5 of 10 rows aside.*Lower the beta or keep less"):
+    with pytest.raises(OffsetError, match=r"a beta of 0\.5 excludes 5 of 10 rows, .*Lower the beta or keep less"):
         ccs(np.arange(10), 6, seed=0, epoch=0, beta=0.5)
     assert ccs(np.arange(10), 5, seed=0, epoch=0, beta=0.5).rows.tolist() == [0, 1, 2, 3, 4]
 
@@ -112,31 +118,7 @@ def test_beta_is_a_share_of_the_rows_that_were_scored() -> None:
     assert set(range(10)) <= set(rows.tolist())
 
 
-# stratified ---------------------------------------------------------------------------------------------------------
-
-
-@settings(deadline=None)
-@given(
-    sizes=st.lists(st.integers(0, 50), min_size=1, max_size=10).filter(any),
-    share=st.floats(0, 1),
-    seed=st.integers(0, 1000),
-)
-def test_even_places_are_the_proportions_rounded(sizes: list[int], share: float, seed: int) -> None:
-    total = sum(sizes)
-    count = round(share * total)
-    places = even_places(np.array(sizes), count, seed=seed, epoch=0, stream=0)
-    assert places.sum() == count
-    exact = np.array(sizes) * count / total
-    assert bool((np.abs(places - exact) < 1 + 1e-9).all())
-    assert bool((places <= sizes).all())
-
-
-def test_even_places_are_right_on_average() -> None:
-    sizes = np.array([3, 1, 5, 2])
-    mean = np.mean([even_places(sizes, 4, seed=0, epoch=epoch, stream=0) for epoch in range(3000)], axis=0)
-    assert_allclose(mean, sizes * 4 / 11, atol=0.05)  # 5 standard errors
-
-
+@pytest.mark.proves("stratified", by="planted")
 def test_stratified_is_a_small_copy_of_the_whole() -> None:
     values = np.random.default_rng(0).lognormal(size=2000)
     rows = stratified(values, 200, seed=0, epoch=0).rows
@@ -144,6 +126,7 @@ def test_stratified_is_a_small_copy_of_the_whole() -> None:
     assert_allclose(np.bincount(tenth[rows]), 20, atol=1)
 
 
+@pytest.mark.proves("stratified")
 def test_stratified_with_more_strata_than_values_that_differ() -> None:
     values = np.repeat([1.0, 2.0, 2.5], [80, 15, 5])
     rows = stratified(values, 20, seed=0, epoch=0, strata=50).rows
@@ -152,35 +135,60 @@ def test_stratified_with_more_strata_than_values_that_differ() -> None:
     assert stratified(values, 20, seed=0, epoch=0, strata=100_000).rows.size == 20
 
 
-# both ends ----------------------------------------------------------------------------------------------------------
-
-
+@pytest.mark.proves("both_ends")
 @pytest.mark.parametrize(("hard", "top", "bottom"), [(0.7, 7, 3), (1.0, 10, 0), (0.0, 0, 10), (0.25, 2, 8)])
 def test_both_ends_and_nothing_between(hard: float, top: int, bottom: int) -> None:
     rows = both_ends(np.arange(100), 10, seed=0, epoch=0, hard=hard).rows
     assert_array_equal(rows, [*range(bottom), *range(100 - top, 100)])
 
 
-# bad input ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("select", "options", "message"),
-    [
-        (ccs, {"beta": 30}, r"beta must be in \[0, 1\), got 30. Did you mean 0.3\?"),
-        (ccs, {"strata": 0}, "strata must be a whole number, at least 1, got 0"),
-        (ccs, {"edges": "clip"}, "unknown edges 'clip'; did you mean 'clipped'"),
-        (stratified, {"strata": 2.5}, "strata must be a whole number, at least 1, got 2.5"),
-        (both_ends, {"hard": 70}, r"hard must be in \[0, 1\], got 70. Did you mean 0.7\?"),
-    ],
-)
-def test_options_that_are_not_allowed(select: Callable[..., Any], options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ArgumentError, match=message):
-        select(np.arange(10), 5, seed=0, epoch=0, **options)
-
-
-def test_minus_infinity_is_refused_where_values_are_reckoned_with() -> None:
+def test_minus_infinity_is_refused_where_values_are_computed_with() -> None:
     values = np.array([1.0, -np.inf, 2.0, 3.0])
     with pytest.raises(ArgumentError, match=r"got -inf in 1 of 4 rows: 1 \(id 'b'\)"):
         ccs(values, 2, seed=0, epoch=0, ids=["a", "b", "c", "d"])
     assert stratified(values, 2, seed=0, epoch=0).rows.size == 2
+
+
+# ---- seta
+
+
+@pytest.mark.proves("seta", by="golden")
+@pytest.mark.parametrize("case", SETA["windows"], ids=lambda c: f"{c['num_groups']}-{c['window']}-{c['place']}")
+def test_golden_windows(case: dict[str, Any]) -> None:
+    number = case["num_groups"]
+    assert window_start(case["place"], number, len(case["groups"])) == case["groups"][0]
+    values = np.arange(number * 10)
+    rows = seta(
+        values, len(case["groups"]) * 10, seed=0, epoch=case["place"], num_groups=number, window=case["window"]
+    ).rows
+    assert np.unique(rows // 10).tolist() == case["groups"]
+
+
+@pytest.mark.proves("seta", by="planted")
+def test_the_window_goes_from_easy_to_hard_and_wraps() -> None:
+    values = np.random.default_rng(0).permutation(1000).astype(np.float32)
+    means = [values[seta(values, 300, seed=0, epoch=epoch).rows].mean() for epoch in range(9)]
+    assert bool((np.diff(means[:8]) > 50).all())
+    assert means[8] == means[0]
+
+
+def test_a_window_wider_than_the_count_is_drawn_from_at_random() -> None:
+    values = np.arange(100)
+    taken = np.zeros(100)
+    for seed in range(400):
+        taken[seta(values, 36, seed=seed, epoch=1, num_groups=5, window=0.9).rows] += 1
+    assert_array_equal(taken[:20], 0)
+    assert_allclose(taken[20:] / 400, 36 / 80, atol=0.13)  # 5 standard deviations
+
+
+def test_a_window_narrower_than_the_count_is_widened_towards_the_hard() -> None:
+    values = np.arange(100)
+    assert_array_equal(seta(values, 30, seed=0, epoch=2, window=0.1).rows, np.arange(20, 50))
+    assert_array_equal(seta(values, 30, seed=0, epoch=9, window=0.1).rows, np.arange(70, 100))
+
+
+def test_every_holds_the_window_for_as_long_as_a_selection_lasts() -> None:
+    """With a refresh every 8 epochs the window of ten groups would otherwise stand at one place for ever."""
+    values = np.arange(100)
+    starts = [seta(values, 30, seed=0, epoch=epoch, every=8).rows[0] for epoch in (0, 8, 16, 23, 24)]
+    assert starts == [0, 10, 20, 20, 30]

@@ -12,6 +12,7 @@ from numpy.testing import assert_allclose
 import datadiet as dd
 from datadiet.errors import ArgumentError, DataError
 from datadiet.scores.dynamics import training_dynamics
+from datadiet.store.dynamics import read_rounds
 from datadiet.store.tables import ScoreStore
 from datadiet.types import Scores
 
@@ -47,9 +48,12 @@ def append(store: ScoreStore, tables: dict[str, np.ndarray], *, source="train", 
         store.append(Scores(rows, values, source, epoch, epoch))
 
 
-def a_run(tmp_path, **options):
+def a_run(tmp_path, rows=None, **options):
+    """A run folder; with `rows`, its result counts so many."""
     store = ScoreStore(tmp_path / "scores", "r", ids=[f"id-{row}" for row in range(N)])
     append(store, columns(), **options)
+    if rows is not None:
+        (tmp_path / "result.json").write_text(json.dumps({"schema": 1, "data": {"rows": {"train": rows}}}))
     return tmp_path
 
 
@@ -68,15 +72,8 @@ def test_the_table_has_what_the_functions_give(tmp_path):
     pd.testing.assert_frame_equal(again.drop(columns="label"), frame.drop(columns="label"))
 
 
-def test_labels_of_another_number_are_refused(tmp_path):
-    with pytest.raises(ArgumentError, match="labels must be one per training row: got 2 for 5 rows"):
-        dd.dynamics(a_run(tmp_path), labels=["a", "b"])
-
-
 def test_rows_that_were_never_seen_are_there_where_the_result_counts_them(tmp_path):
-    folder = a_run(tmp_path)
-    (folder / "result.json").write_text(json.dumps({"schema": 1, "data": {"rows": {"train": N}}}))
-    frame = dd.dynamics(folder).to_pandas()
+    frame = dd.dynamics(a_run(tmp_path, rows=N)).to_pandas()
     assert len(frame) == N
     assert frame["id"][5] == "5"
     assert frame["times"][5] == 0
@@ -85,9 +82,8 @@ def test_rows_that_were_never_seen_are_there_where_the_result_counts_them(tmp_pa
 
 def test_burn_out_and_learning_rates(tmp_path):
     folder = a_run(tmp_path)
-    found = dd.dynamics(folder, burn_out=2).to_pandas()
     expected = training_dynamics({name: values[:, :5] for name, values in columns().items()}, burn_out=2)
-    assert_allclose(found["variability"], expected.variability)
+    assert_allclose(dd.dynamics(folder, burn_out=2).dynamics.variability, expected.variability)
     rates = [0.4, 0.3, 0.2, 0.1]
     weighted = dd.dynamics(folder, learning_rates=rates).to_pandas()["tracin"]
     one = columns()
@@ -104,13 +100,25 @@ def test_sources_are_told_apart(tmp_path):
     append(store, passes, source="pass")
     append(store, probes, source="pass", moment=7)
     assert dd.dynamics(folder).rounds == 4
-    assert_allclose(dd.dynamics(folder, source="pass").dynamics.aum, -np.nanmean(passes["margin"][:, :5], 0), rtol=1e-6)
-    assert_allclose(
-        dd.dynamics(folder, source="probe").dynamics.aum, -np.nanmean(probes["margin"][:, :5], 0), rtol=1e-6
-    )
+    for source, tables in (("pass", passes), ("probe", probes)):
+        aum = -np.nanmean(tables["margin"][:, :5], 0)
+        assert_allclose(dd.dynamics(folder, source=source).dynamics.aum, aum, rtol=1e-6)
 
 
-def test_a_large_set_in_blocks_says_the_same(tmp_path, monkeypatch):
+def test_read_rounds_has_the_ids_of_its_own_source(tmp_path):
+    folder = a_run(tmp_path)
+    some = {name: np.where(np.arange(N) < 2, table, np.nan) for name, table in columns(1, seed=1).items()}
+    append(ScoreStore(folder / "scores", "r"), some, source="pass")
+    rounds = read_rounds(folder, ("margin", "entropy"), source="pass")
+    assert rounds.ids == ["id-0", "id-1"]
+    assert (rounds.epochs.tolist(), rounds.counts.tolist(), list(rounds.columns)) == ([0], [2], ["margin"])
+    assert_allclose(rounds.columns["margin"], some["margin"][:, :2])
+    train = read_rounds(a_run(tmp_path / "later", rows=N))
+    assert train.ids == ["id-0", "id-1", "id-2", "id-3", "id-4", None]
+    assert train.counts.tolist() == [5, 4, 4, 4]
+
+
+def test_blocks_of_a_large_set_give_the_same(tmp_path, monkeypatch):
     folder = a_run(tmp_path)
     whole = dd.dynamics(folder).to_pandas()
     monkeypatch.setattr("datadiet.store.dynamics._BLOCK", 2)
@@ -136,9 +144,7 @@ def test_a_saved_table_reads_back(tmp_path, name):
 
 def test_cartography_reads_it(tmp_path):
     """The columns, order and never-learned value of `cartography/selection/train_dy_filtering.py`."""
-    folder = a_run(tmp_path)
-    (folder / "result.json").write_text(json.dumps({"schema": 1, "data": {"rows": {"train": N}}}))
-    table = dd.dynamics(folder)
+    table = dd.dynamics(a_run(tmp_path, rows=N))
     table.save_cartography(tmp_path / "td_metrics.jsonl")
     frame = pd.read_json(tmp_path / "td_metrics.jsonl", lines=True)
     names = ["guid", "index", "threshold_closeness", "confidence", "variability", "correctness", "forgetfulness"]
@@ -169,7 +175,7 @@ def test_a_regression_has_no_data_map(tmp_path):
         table.to_cartography()
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_bad_arguments_and_missing_histories_are_refused(tmp_path):
     with pytest.raises(DataError, match="holds no score history"):
         dd.dynamics(tmp_path)
     folder = a_run(tmp_path)
@@ -177,3 +183,5 @@ def test_what_is_missing_is_said(tmp_path):
         dd.dynamics(folder, source="probe")
     with pytest.raises(ArgumentError, match="unknown source 'trian'; did you mean 'train'"):
         dd.dynamics(folder, source="trian")
+    with pytest.raises(ArgumentError, match="labels must be one per training row: got 2 for 5 rows"):
+        dd.dynamics(folder, labels=["a", "b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
     assert run.result["diet"] == {
         "score": "el2n", "select": "hardest", "history": "last", "keep": 0.5, "tolerance": None, "combine": "norm",
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
-        "offset": "auto", "epsilon": None, "floor": 0, "seed": 0, "scores_from": None,
-        "select_options": {}, "score_options": {}, "row_weights": False,
+        "offset": "auto", "floor": 0, "seed": 0, "scores_from": None, "row_weights": False,
     }  # fmt: skip
 
 
@@ -217,47 +217,33 @@ def test_the_result_comes_before_the_checkpoints_go(tmp_path: Path, monkeypatch:
 # ---- new, unfinished, finished ----
 
 
-def test_a_new_folder_may_be_empty_or_missing(tmp_path: Path) -> None:
-    check_new(tmp_path)
-    check_new(tmp_path / "a" / "b")
-
-
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "new", "resumable"),
     [
-        ("result.json", "already holds a finished run"),
-        ("config.yaml", "unfinished run; go on with it by --resume"),
-        ("thesis.tex", "is not empty"),
+        (None, None, r"holds no run to resume: config.yaml is missing"),
+        ("result.json", "already holds a finished run", "is finished; there is nothing to resume"),
+        ("config.yaml", "unfinished run; go on with it by --resume", None),
+        ("thesis.tex", "is not empty", "holds no run to resume"),
     ],
 )
-def test_a_folder_that_holds_something_is_refused(tmp_path: Path, name: str, said: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(ArgumentError, match=said):
-        check_new(tmp_path)
+def test_new_and_resumable_folders(tmp_path: Path, name: str | None, new: str | None, resumable: str | None) -> None:
+    if name is not None:
+        (tmp_path / name).touch()
+    for check, message in ((check_new, new), (check_resumable, resumable)):
+        with pytest.raises(ArgumentError, match=message) if message else nullcontext():
+            check(tmp_path)
 
 
-def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_new(tmp_path / "a" / "b")
     (tmp_path / "file").touch()
     with pytest.raises(ArgumentError, match="is not empty"):
         check_new(tmp_path / "file")
     with pytest.raises(ArgumentError, match=r"cannot be made: .*file is a file"):
         check_new(tmp_path / "file" / "run")
-
-
-def test_a_folder_that_may_not_be_written_to_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(ArgumentError, match="may not be written to"):
         check_new(tmp_path / "run")
-
-
-def test_what_can_be_resumed(tmp_path: Path) -> None:
-    with pytest.raises(ArgumentError, match=r"holds no run to resume: config.yaml is missing"):
-        check_resumable(tmp_path)
-    (tmp_path / "config.yaml").touch()
-    check_resumable(tmp_path)
-    (tmp_path / "result.json").touch()
-    with pytest.raises(ArgumentError, match="is finished; there is nothing to resume"):
-        check_resumable(tmp_path)
 
 
 def test_forgetting_leaves_the_config(tmp_path: Path) -> None:
@@ -394,12 +380,8 @@ def test_the_card_of_own_data_and_a_folder_names_no_hub() -> None:
         assert left_out not in card
 
 
-def test_a_hostile_name_stays_in_its_place_in_the_front_matter() -> None:
+def test_hostile_names_and_missing_metrics_in_the_front_matter() -> None:
     read = ModelCard(model_card(toy_result(data={"name": HOSTILE}, model="---\nlicense: mit"))).data
-    assert read.license is None
-    assert read.tags == ["datadiet", "classification"]
-
-
-def test_no_metric_makes_no_result() -> None:
+    assert (read.license, read.tags) == (None, ["datadiet", "classification"])
     read = ModelCard(model_card(toy_result(metrics={"dev": {}, "test": None}))).data
     assert (read.metrics, read.eval_results) == (None, None)

@@ -172,49 +172,38 @@ def column(name: str, values: list[Any], kind: Any) -> Any:
     return lambda table: table.set_column(table.column_names.index(name), name, pa.array(values, kind))
 
 
-def test_no_such_file(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no score file"):
-        read_scores(tmp_path / "nothing.parquet")
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "no score file"),
+        ("row,id\n", "not a readable Parquet file"),
+        (pa.table({"text": ["a"]}), "is not a score file"),
+        (pa.table({"row": [0]}).replace_schema_metadata({b"datadiet": b"{"}), "metadata are no JSON"),
+    ],
+)
+def test_other_files(tmp_path: Path, content: Any, message: str) -> None:
+    path = tmp_path / "s.parquet"
+    if isinstance(content, str):
+        path.write_text(content, encoding="utf-8")
+    elif content is not None:
+        pq.write_table(content, path)
+    with pytest.raises(DataError, match=message):
+        read_scores(path)
 
 
-def test_no_parquet_file(tmp_path: Path) -> None:
-    (tmp_path / "s.parquet").write_text("row,id\n", encoding="utf-8")
-    with pytest.raises(DataError, match="not a readable Parquet file"):
-        read_scores(tmp_path / "s.parquet")
-
-
-def test_another_parquet_file(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"text": ["a"]}), tmp_path / "s.parquet")
-    with pytest.raises(DataError, match="is not a score file"):
-        read_scores(tmp_path / "s.parquet")
-
-
-def test_metadata_that_are_no_json(tmp_path: Path) -> None:
-    pq.write_table(pa.table({"row": [0]}).replace_schema_metadata({b"datadiet": b"{"}), tmp_path / "s.parquet")
-    with pytest.raises(DataError, match="metadata are no JSON"):
-        read_scores(tmp_path / "s.parquet")
-
-
-def test_another_schema(written: Path) -> None:
-    with pytest.raises(DataError, match="has the schema 2, this version reads 1"):
-        read_scores(rewritten(written, schema=2))
-
-
-def test_a_damaged_file(written: Path) -> None:
-    with pytest.raises(DataError, match="it lacks fingerprint, id"):
-        read_scores(rewritten(written, lambda table: table.drop_columns("id"), fingerprint=...))
-
-
-def test_rows_that_are_missing(written: Path) -> None:
-    with pytest.raises(DataError, match=r"s.parquet: it has 2 rows, its metadata say 3"):
-        read_scores(rewritten(written, lambda table: table.slice(0, 2)))
-
-
-def test_values_that_are_missing(written: Path) -> None:
-    with pytest.raises(DataError, match=r"1 of 3 are not: nan \(id 'ß'\)"):
-        read_scores(rewritten(written, column("el2n", [0.1, None, 0.2], pa.float32())))
-    with pytest.raises(DataError, match="rows of a score file must be 0 to 2"):
-        read_scores(rewritten(written, column("row", [0, None, 2], pa.int64())), scores=["aum"])
+@pytest.mark.parametrize(
+    ("change", "meta", "message"),
+    [
+        (None, {"schema": 2}, "has the schema 2, this version reads 1"),
+        (lambda table: table.drop_columns("id"), {"fingerprint": ...}, "it lacks fingerprint, id"),
+        (lambda table: table.slice(0, 2), {}, r"scores.parquet: it has 2 rows, its metadata say 3"),
+        (column("el2n", [0.1, None, 0.2], pa.float32()), {}, r"1 of 3 are not: nan \(id 'ß'\)"),
+        (column("row", [0, None, 2], pa.int64()), {}, "rows of a score file must be 0 to 2"),
+    ],
+)
+def test_damaged_files(written: Path, change: Any, meta: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        read_scores(rewritten(written, change, **meta))
 
 
 def test_unknown_scores(written: Path) -> None:

@@ -1,3 +1,5 @@
+"""Append-only tables: round trips, killed writes, slices, and the memory of a part."""
+
 from __future__ import annotations
 
 import json
@@ -71,18 +73,15 @@ def test_two_runs_cannot_mix(tmp_path):
         ScoreStore(tmp_path, "second")
 
 
-def test_truncate_forgets_what_a_checkpoint_had_not_seen(tmp_path):
+def test_truncate_drops_later_parts(tmp_path):
     store = ScoreStore(tmp_path, "r")
+    assert store.to_pandas().empty
     for row in range(3):
         store.append(scores([row], [0.5]))
     again = ScoreStore(tmp_path, "r")
     again.table.truncate(1)
     again.append(scores([9], [0.5]))
     assert read_table(tmp_path)["row"].to_pylist() == [0, 9]
-
-
-def test_an_empty_store_is_an_empty_frame(tmp_path):
-    assert ScoreStore(tmp_path, "r").to_pandas().empty
 
 
 @pytest.mark.parametrize(

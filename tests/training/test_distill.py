@@ -1,23 +1,41 @@
-"""Distillation: the loss by hand and by torch, its weight, soft labels kept by id."""
+"""Distillation: the loss, soft labels by id, a teacher inside the Trainer, and its logits shared between runs."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional
 from torch.testing import assert_close
 
+from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
-from datadiet.store.cache import load_values, save_values
+from datadiet.ledger import Ledger
+from datadiet.store.cache import save_values
 from datadiet.training.distill import (
+    Answers,
+    HeadLogits,
+    Teacher,
     distillation_loss,
     distillation_weight,
     distilled,
     load_soft_labels,
+    save_answers,
     save_soft_labels,
+    teacher_of,
+)
+from datadiet.types import HeadSignals, Signals
+from toys import (
+    CLASSES,
+    TASK,
+    tiny_classifier,
+    tiny_tokenizer,
+    toy_features,
+    toy_trainer,
 )
 
 IDS = ["a", "b", "c"]
+N = 48
 
 
 def drawn(n=5, classes=4):
@@ -32,6 +50,9 @@ def test_loss_is_the_divergence_times_the_squared_temperature(temperature):
     expected = temperature**2 * torch.distributions.kl_divergence(*parts)
     assert_close(distillation_loss(student, teacher, temperature), expected)
     assert_close(distillation_loss(teacher, teacher, temperature), torch.zeros(5), atol=1e-5, rtol=0)
+    half = distillation_loss(student.half(), teacher.half(), temperature)
+    assert half.dtype == torch.float32
+    assert_close(half, distillation_loss(student.half().float(), teacher.half().float(), temperature))
 
 
 def test_gradients_keep_their_size_and_reach_the_student_alone():
@@ -46,18 +67,13 @@ def test_gradients_keep_their_size_and_reach_the_student_alone():
     assert sizes[1] == pytest.approx(sizes[0], rel=0.3)
 
 
-def test_half_precision_is_computed_in_float32():
-    student, teacher = drawn()
-    found = distillation_loss(student.half(), teacher.half())
-    assert found.dtype == torch.float32
-    assert_close(found, distillation_loss(student.half().float(), teacher.half().float()))
-
-
 def test_weight_rises_as_keep_falls():
     weights = [distillation_weight(keep) for keep in (1.0, 0.9, 0.5, 0.2, 0.05, 0.01)]
     assert weights == sorted(weights)
     assert (weights[0], weights[-1]) == (0.1, 0.95)
     assert distillation_weight(0.3) == pytest.approx(0.7)
+    shares = [Teacher({}, weight=weight).share(0.5) for weight in (None, 0.3)]
+    assert shares == [distillation_weight(0.5), 0.3]
 
 
 def test_the_two_losses_are_mixed():
@@ -98,52 +114,24 @@ def test_soft_labels_come_back_by_id_in_two_bytes_each(tmp_path):
     assert [item.name for item in path.parent.iterdir()] == ["soft.parquet"]
 
 
-def test_irreducible_losses_come_back_as_they_were(tmp_path):
-    path, values = tmp_path / "il.parquet", np.array([0.1, 2.0, 3.0], np.float32)
-    save_values(path, IDS, values, what="irreducible_loss", fingerprint="f")
-    found = load_values(path, ["b", "a"], what="irreducible_loss", fingerprint="f")
-    assert (found.dtype, found.tolist()) == (np.float32, values[[1, 0]].tolist())
-    assert len(load_values(path, [], what="irreducible_loss")) == 0
-
-
-def test_a_cache_that_does_not_fit_is_refused(tmp_path):
-    path = tmp_path / "il.parquet"
-    save_values(path, IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
-    with pytest.raises(DataError, match="computed on other data \\(fingerprint f, here g\\): compute it again"):
-        load_values(path, IDS, what="irreducible_loss", fingerprint="g")
-    with pytest.raises(DataError, match="holds 'irreducible_loss', not 'teacher_logits'"):
-        load_soft_labels(path, IDS)
-    with pytest.raises(DataError, match="lacks 2 ids, among them 'x', 'y'"):
-        load_values(path, ["a", "x", "y"], what="irreducible_loss")
-    with pytest.raises(DataError, match="does not exist"):
-        load_values(tmp_path / "no.parquet", IDS, what="irreducible_loss")
-    (tmp_path / "text.parquet").write_text("no table")
-    with pytest.raises(DataError, match="cannot be read as Parquet"):
-        load_values(tmp_path / "text.parquet", IDS, what="irreducible_loss")
-    save_soft_labels(path, IDS, np.zeros((3, 2)), fingerprint="f")
-    with pytest.raises(DataError, match="has 2 classes, 3 are needed"):
-        load_soft_labels(path, IDS, classes=3)
-
-
-def test_a_table_of_another_program_is_refused(tmp_path):
-    import pandas as pd
-
-    pd.DataFrame({"id": IDS, "values": [1.0, 2.0, 3.0]}).to_parquet(tmp_path / "other.parquet")
-    with pytest.raises(DataError, match="was not written by datadiet"):
-        load_values(tmp_path / "other.parquet", IDS, what="irreducible_loss")
-
-
-def test_what_cannot_be_kept_is_not_written(tmp_path):
-    path = tmp_path / "il.parquet"
-    with pytest.raises(ArgumentError, match="ids must be different, 'a' is there more than once"):
-        save_values(path, ["a", "b", "a"], np.zeros(3), what="x")
-    with pytest.raises(ArgumentError, match="must be finite; they are not for 'b'"):
-        save_values(path, IDS, np.array([0.0, np.nan, 0.0]), what="x")
-    with pytest.raises(ArgumentError, match=r"one value or one row of values per id is needed: got \(2,\) for 3 ids"):
-        save_values(path, IDS, np.zeros(2), what="x")
+def test_soft_labels_that_do_not_fit_are_refused(tmp_path):
+    path = tmp_path / "soft.parquet"
     with pytest.raises(ArgumentError, match=r"need logits \(n, classes\), got shape \(3,\)"):
         save_soft_labels(path, IDS, np.zeros(3), fingerprint="f")
     assert not path.exists()
+    save_soft_labels(path, IDS, np.zeros((3, 2)), fingerprint="f")
+    with pytest.raises(DataError, match="has 2 classes, 3 are needed"):
+        load_soft_labels(path, IDS, classes=3)
+    save_values(path, IDS, np.zeros(3, np.float32), what="irreducible_loss", fingerprint="f")
+    with pytest.raises(DataError, match="holds 'irreducible_loss', not 'teacher_logits'"):
+        load_soft_labels(path, IDS)
+
+
+def test_answers_of_a_teacher_that_are_not_finite_are_not_kept(tmp_path):
+    head = HeadLogits(np.array([[0.0, np.nan]], np.float16), np.array([0, 1]))
+    with pytest.raises(ArgumentError, match="logits must be finite; some of the head 'label' are not"):
+        save_answers(tmp_path / "a", Answers({"label": head}, 1, 3))
+    assert not (tmp_path / "a").exists()
 
 
 def test_bad_arguments():
@@ -158,3 +146,67 @@ def test_bad_arguments():
         distilled(torch.zeros(5), student, teacher, weight=1.5)
     with pytest.raises(ArgumentError, match=r"one loss per example is needed: got \(4,\) for \(5,\)"):
         distilled(torch.zeros(4), student, teacher, weight=0.5)
+
+
+# ---- inside the Trainer
+
+
+def taken(model, **options) -> Teacher:
+    return teacher_of(model, toy_features(N), TASK.collator(tiny_tokenizer()), TASK.signals, batch_size=7, **options)
+
+
+def test_every_row_has_the_logits_of_its_own_forward_pass():
+    model, ledger = tiny_classifier(CLASSES, dropout=0.5), Ledger()
+    teacher = taken(model, ledger=ledger)
+    collate, features = TASK.collator(tiny_tokenizer()), toy_features(N)
+    with torch.no_grad():
+        expected = torch.cat([model.eval()(**collate([features[row]])).logits for row in (5, 3)]).log_softmax(-1)
+    found = teacher.heads["label"].of_rows(np.array([5, 3])).log_softmax(-1)
+    torch.testing.assert_close(found, expected, atol=2e-3, rtol=1e-3)  # half precision
+    assert ledger.snapshot().examples_forward == N
+
+
+def test_the_first_loss_is_the_mixture(tmp_path):
+    teacher = taken(tiny_classifier(CLASSES, seed=9), temperature=3.0)
+    options = {"n": N, "num_train_epochs": 1, "per_device_train_batch_size": 24}
+    plain = toy_trainer(tmp_path / "plain", Diet(warmup_epochs=0), **options)
+    taught = toy_trainer(tmp_path / "taught", Diet(warmup_epochs=0), extra={"teacher": teacher}, **options)
+    student = tiny_classifier(CLASSES).eval()
+    plain.train()
+    taught.train()
+    rows = taught.diet.plan(0).rows  # one step: the batch is the plan
+    batch = TASK.collator(tiny_tokenizer())([toy_features(N)[int(row)] for row in rows])
+    logits, soft = student(**batch).logits / 3, teacher.heads["label"].of_rows(rows) / 3
+    divergence = 9 * functional.kl_div(logits.log_softmax(-1), soft.softmax(-1), reduction="batchmean").item()
+    assert taught.seen.losses[0] == pytest.approx(0.5 * plain.seen.losses[0] + 0.5 * divergence, abs=1e-3)
+
+
+def test_a_student_of_nothing_but_its_teacher_comes_to_agree_with_it(tmp_path):
+    """Labels and teacher disagree: with all the weight on the teacher its class is learned."""
+    logits = HeadLogits(np.tile(np.array([[0, -9, -9]], np.float16), (N, 1)), np.arange(N + 1))
+    teacher = Teacher({"label": logits}, weight=1.0)
+    trainer = toy_trainer(tmp_path, Diet(), n=N, extra={"teacher": teacher}, num_train_epochs=6, learning_rate=5e-3)
+    trainer.train()
+    assert trainer.predict(toy_features(8, seed=1)).predictions.argmax(-1).tolist() == [0] * 8
+
+
+def test_decisions_of_a_tagger_are_found_by_row():
+    logits = np.arange(10, dtype=np.float16).reshape(5, 2)
+    logits[:, 1] *= 2
+    teacher = Teacher({"tokens": HeadLogits(logits, np.array([0, 2, 2, 5]))}, temperature=1.0)
+    mask = torch.tensor([[True, False, True, True], [True, True, False, False]])
+    student = torch.zeros(2, 4, 2, requires_grad=True)
+    signals = Signals({"tokens": HeadSignals(student.detach(), torch.zeros(2, 4, dtype=torch.int64), mask)})
+    loss = teacher.loss({"tokens": student}, signals, torch.tensor([2, 0]), {})
+    soft = torch.from_numpy(logits).float().softmax(-1)
+    expected = functional.kl_div(torch.full((5, 2), 0.5).log(), soft, reduction="sum")
+    assert loss.item() == pytest.approx(expected.item() / 2)
+    loss.backward()
+    assert (student.grad.abs().sum(-1) > 0).tolist() == mask.tolist()
+
+
+def test_heads_that_the_teacher_does_not_have():
+    teacher = Teacher({"intent": HeadLogits(np.zeros((2, 2), np.float16), np.arange(3))})
+    signals = Signals({"label": HeadSignals(torch.zeros(1, 2), torch.zeros(1, dtype=torch.int64))})
+    with pytest.raises(ArgumentError, match="cannot teach the head 'label'; it has intent"):
+        teacher.loss({"label": torch.zeros(1, 2)}, signals, torch.tensor([0]), {})

@@ -1,21 +1,25 @@
+"""A diet in a plain loop, and as a callback of a Trainer that cannot be subclassed."""
+
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from numpy.testing import assert_allclose
+from transformers import Trainer
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.training.loop import epochs
+from datadiet.training.loop import DietCallback, RowBatch, epochs
 from datadiet.types import HeadSignals, Signals
+from toys import scores_of, toy_trainer, weights
 
 N, BATCH = 40, 8
 
 
-def toy(seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.randn(N, 5, generator=generator)
-    return [{"x": x[row], "labels": (x[row].sum() > 0).long()} for row in range(N)]
+def toy():
+    x = torch.randn(N, 5, generator=torch.Generator().manual_seed(0))
+    return [{"x": row, "labels": (row.sum() > 0).long()} for row in x]
 
 
 def train(diet, count=4, *, start=0, state=None, model=None, stop=None, **options):
@@ -55,13 +59,12 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
     assert not np.array_equal(first[1], other[1])
 
 
-def test_a_loop_goes_on_from_its_state(tmp_path):
-    whole, model = train(Diet(keep=0.5, refresh_every=1))
-    stopped = Diet(keep=0.5, refresh_every=1)
+def test_a_loop_goes_on_from_its_state():
+    first, stopped, resumed = (Diet(keep=0.5, refresh_every=1) for _ in range(3))
+    whole, model = train(first)
     _, half = train(stopped, stop=1)
-    resumed, half = train(Diet(keep=0.5, refresh_every=1), start=2, state=stopped.state_dict(), model=half)
-    assert np.array_equal(resumed[2], whole[2])
-    assert np.array_equal(resumed[3], whole[3])
+    plans, half = train(resumed, start=2, state=stopped.state_dict(), model=half)
+    assert all(np.array_equal(plans[epoch], whole[epoch]) for epoch in (2, 3))
     assert torch.equal(half.weight, model.weight)
 
 
@@ -91,7 +94,67 @@ def test_tokens_are_masked_where_the_label_says_so():
 
 
 def test_batches_without_labels_say_so():
-    from datadiet.training.loop import RowBatch
-
     with pytest.raises(ArgumentError, match="no labels; it has x"):
         _ = RowBatch({"x": torch.zeros(1)}, torch.tensor([0])).labels
+
+
+def test_a_plain_loop_has_row_weights():
+    times = np.array([1, 3, 1, 2, 5, 1, 1, 2, 1, 1, 4, 2], np.float32)
+    data = [{"x": torch.tensor(row), "labels": torch.tensor(0)} for row in range(len(times))]
+    epoch = next(iter(epochs(Diet(keep=0.5), 2, num_examples=len(times), row_weights=times)))
+    for batch in epoch.loader(data, batch_size=4):
+        assert_allclose(batch.weights, times[batch.rows.numpy()] / times.mean(), rtol=1e-6)
+
+
+def test_a_plain_loop_chooses_within_its_batches_itself():
+    with pytest.raises(ArgumentError, match="chooses within batches"):
+        next(epochs(Diet(select="divbs"), 2, num_examples=8))
+
+
+# ---- DietCallback
+
+
+def with_callback(folder, diet, **changes):
+    settings = {"lr_scheduler_type": "constant", **changes}
+    return toy_trainer(folder, kind=Trainer, extra={"callbacks": [DietCallback(diet, folder)]}, **settings)
+
+
+def test_a_callback_trains_on_the_diet_without_a_subclass(tmp_path):
+    trainer = with_callback(tmp_path, Diet(keep=0.5, refresh_every=1))
+    trainer.train()
+    assert trainer.state.global_step == 12 + 3 * 6
+    history = scores_of(tmp_path)
+    assert history.groupby("epoch").size().tolist() == [48, 24, 24, 24]
+    warm = history[history["epoch"] == 0].set_index("row")["el2n"]
+    assert set(history[history["epoch"] == 1]["row"]) == set(warm.nlargest(24).index)
+    assert not trainer.model._forward_hooks
+    assert not trainer.model._forward_pre_hooks
+
+
+def test_keep_one_takes_any_schedule_and_changes_nothing(tmp_path):
+    plain = toy_trainer(tmp_path / "plain", kind=Trainer)
+    plain.train()
+    trainer = with_callback(tmp_path / "full", Diet(keep=1.0), lr_scheduler_type="linear")
+    trainer.train()
+    assert torch.equal(weights(trainer.model), weights(plain.model))
+
+
+@pytest.mark.parametrize(
+    ("options", "changes", "message"),
+    [
+        ({}, {"lr_scheduler_type": "linear"}, "'linear' learning rate.*use DietMixin"),
+        ({"rescore": "all"}, {}, "cannot rescore 'all'.*use DietMixin"),
+        ({"tolerance": 1.0}, {}, "a tolerance needs DietMixin"),
+        ({}, {"max_steps": 9}, "cannot plan max_steps"),
+        ({}, {"label_smoothing_factor": 0.1}, r"no labels \(label smoothing.*use DietMixin"),
+    ],
+)
+def test_refuses_what_a_callback_cannot_do(tmp_path, options, changes, message):
+    with pytest.raises(ArgumentError, match=message):
+        with_callback(tmp_path, Diet(**options), **changes).train()
+
+
+def test_a_callback_refuses_to_resume(tmp_path):
+    with_callback(tmp_path, Diet(), save_strategy="steps", save_steps=13).train()
+    with pytest.raises(ArgumentError, match="cannot resume"):
+        with_callback(tmp_path, Diet()).train(resume_from_checkpoint=True)

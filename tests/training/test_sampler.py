@@ -1,15 +1,35 @@
+"""The sampler of a run, and rows inside its batches, with workers and without."""
+
 from __future__ import annotations
 
+import pickle
 import tracemalloc
 
+import datasets
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import BatchSampler, RandomSampler, SequentialSampler, WeightedRandomSampler
+from accelerate import Accelerator
+from torch.utils.data import (
+    DataLoader,
+    RandomSampler,
+    SequentialSampler,
+    WeightedRandomSampler,
+    default_collate,
+)
+from transformers import BatchEncoding
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
 from datadiet.errors import ArgumentError
-from datadiet.training.sampler import DietSampler, length_grouped
+from datadiet.training.sampler import (
+    ROW_KEY,
+    DietSampler,
+    RowCollator,
+    RowDataset,
+    carry_rows,
+    length_grouped,
+    pop_rows,
+)
 from datadiet.types import EpochPlan
 
 ROWS = np.array([1, 3, 4, 8, 9, 11])
@@ -20,49 +40,34 @@ def plan(epoch: int, rows: np.ndarray = ROWS) -> EpochPlan:
     return EpochPlan(epoch, rows, full=False)
 
 
-def order(sampler: DietSampler, epoch: int) -> list[int]:
-    sampler.set_plan(plan(epoch))
+def order(sampler: DietSampler, epoch: int, rows: np.ndarray = ROWS) -> list[int]:
+    sampler.set_plan(plan(epoch, rows))
     return list(sampler)
 
 
 def test_length_before_the_first_plan_is_the_longest_epoch():
     sampler = DietSampler(12)
     assert len(sampler) == 12
+    with pytest.raises(RuntimeError, match="no plan"):
+        iter(sampler)
     sampler.set_plan(plan(0))
     assert len(sampler) == len(ROWS)
 
 
-def test_no_order_without_a_plan():
-    with pytest.raises(RuntimeError, match="no plan"):
-        iter(DietSampler(3))
-
-
 @pytest.mark.parametrize("strategy", ["random", "group_by_length"])
 def test_order_is_pure_in_seed_and_epoch_and_leaves_global_generators_alone(strategy):
-    sampler = DietSampler(12, strategy=strategy, seed=5, lengths=LENGTHS, batch_size=2)
+    def build(seed=5):
+        return DietSampler(12, strategy=strategy, seed=seed, lengths=LENGTHS, batch_size=2)
+
+    sampler = build()
     before = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
     first = order(sampler, 2)
-    again = order(DietSampler(12, strategy=strategy, seed=5, lengths=LENGTHS, batch_size=2), 2)
-    assert first == again
+    assert first == order(build(), 2)
     assert sorted(first) == ROWS.tolist()
     assert any(order(sampler, epoch) != first for epoch in range(3, 8))
-    assert any(
-        order(DietSampler(12, strategy=strategy, seed=s, lengths=LENGTHS, batch_size=2), 2) != first for s in (6, 7)
-    )
+    assert any(order(build(seed), 2) != first for seed in (6, 7))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
-
-
-def test_grouping_by_length_keeps_batches_even():
-    rows = np.arange(200)
-    lengths = np.random.default_rng(0).integers(3, 60, 200)
-
-    def padded(strategy: str) -> int:
-        sampler = DietSampler(200, strategy=strategy, lengths=lengths, batch_size=10)
-        sampler.set_plan(plan(0, rows))
-        return sum(10 * lengths[batch].max() for batch in BatchSampler(sampler, 10, drop_last=False))
-
-    assert padded("group_by_length") < 0.75 * padded("random")
 
 
 def padded(places: np.ndarray, lengths: np.ndarray, batch: int) -> int:
@@ -81,6 +86,9 @@ def test_a_small_share_is_padded_no_more_than_the_whole():
     assert padded(upstream, few, 32) > 1.1 * few.sum()
     assert padded(ours, few, 32) < 1.06 * few.sum()
     assert padded(whole, lengths, 32) < 1.06 * lengths.sum()
+    sampler = DietSampler(4480, strategy="group_by_length", lengths=lengths, batch_size=32)
+    rows = np.arange(4480)
+    assert padded(np.array(order(sampler, 0, rows)), lengths, 32) < 0.75 * padded(rows, lengths, 32)
 
 
 def test_batches_of_one_group_come_in_no_order_of_length_but_the_longest_first():
@@ -96,8 +104,7 @@ def test_every_process_gets_a_batch_of_the_same_group():
     lengths = np.random.default_rng(0).integers(3, 60, 320)
     built = LengthGroupedSampler(10, lengths=lengths.tolist())
     sampler = DietSampler.like(built, 320, seed=0, processes=4)
-    sampler.set_plan(plan(0, np.arange(320)))
-    steps = lengths[list(sampler)].reshape(-1, 40)
+    steps = lengths[order(sampler, 0, np.arange(320))].reshape(-1, 40)
     assert (steps.max(axis=1) - steps.min(axis=1)).max() < 20
 
 
@@ -152,3 +159,148 @@ def test_lengths_at_hand_are_not_made_twice():
     at_hand = LENGTHS.copy()
     assert DietSampler.like(theirs, 12, 0, lengths=at_hand)._lengths is at_hand
     assert DietSampler.like(theirs, 12, 0, lengths=at_hand + 1)._lengths.tolist() == LENGTHS.tolist()
+
+
+# ---- rows inside the batches
+
+N = 23
+# a test that starts two worker processes: forked ones warn from Python 3.12 on, and so does a machine with one core
+workers = pytest.mark.filterwarnings(
+    "ignore:This process .* is multi-threaded:DeprecationWarning",
+    "ignore:This DataLoader will create 2 worker processes:UserWarning",
+)
+
+
+class Counting:
+    """A map-style data set that counts its calls; item x of row r is 100 + r."""
+
+    def __init__(self):
+        self.single, self.several = 0, 0
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, row):
+        self.single += 1
+        return {"x": 100 + row}
+
+    def __getitems__(self, rows):
+        self.several += 1
+        return [{"x": 100 + row} for row in rows]
+
+
+def plain_list():
+    return [{"x": 100 + row} for row in range(N)]
+
+
+def hf_dataset():
+    return datasets.Dataset.from_list(plain_list())
+
+
+sources = pytest.mark.parametrize("source", [plain_list, hf_dataset, Counting])
+
+
+def epoch_of(loader):
+    """The rows of one epoch, each compared with its item."""
+    rows_seen = []
+    for batch in loader:
+        rows = pop_rows(batch)
+        assert (batch["x"] - 100).tolist() == rows.tolist()
+        assert list(batch) == ["x"]
+        rows_seen += rows.tolist()
+    return rows_seen
+
+
+@sources
+def test_each_item_comes_with_its_row_also_after_pickling(source):
+    """Spawned workers unpickle the wrappers."""
+    for data in (RowDataset(source()), pickle.loads(pickle.dumps(RowDataset(source())))):
+        assert len(data) == N
+        assert data[5] == (5, {"x": 105})
+        assert data.__getitems__([7, 2, 7]) == [(7, {"x": 107}), (2, {"x": 102}), (7, {"x": 107})]
+        collate = pickle.loads(pickle.dumps(RowCollator(default_collate)))
+        assert collate([data[3]])["x"].tolist() == [103]
+
+
+def test_several_items_are_one_call_where_the_data_set_supports_it():
+    counting = Counting()
+    list(DataLoader(RowDataset(counting), batch_size=8, collate_fn=RowCollator(default_collate)))
+    assert (counting.several, counting.single) == (3, 0)
+
+
+def test_the_wrapper_has_the_attributes_of_the_data_set():
+    data = RowDataset(hf_dataset())
+    assert data.column_names == ["x"]
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        data.no_such_thing  # noqa: B018
+    # unpickling reads some before `dataset` is there: without a stop the lookup would never end
+    with pytest.raises(AttributeError, match="dataset"):
+        RowDataset.__new__(RowDataset).column_names  # noqa: B018
+
+
+def test_the_collator_adds_the_rows_and_nothing_else():
+    batch = RowCollator(default_collate)([(4, {"x": 1.5}), (2**40 + 1, {"x": 2.5})])
+    assert list(batch) == ["x", ROW_KEY]
+    assert batch[ROW_KEY].dtype == torch.int64
+    assert batch["x"].tolist() == [1.5, 2.5]
+    assert pop_rows(batch).tolist() == [4, 2**40 + 1]  # a float would lose the last digits
+    assert list(batch) == ["x"]
+    assert pop_rows(batch) is None
+    own = BatchEncoding({"x": torch.zeros(1)})
+    assert type(RowCollator(lambda _features: own)([(9, None)])) is dict
+    assert ROW_KEY not in own
+    with pytest.raises(TypeError, match="mapping"):
+        RowCollator(torch.tensor)([(0, 1.0)])
+
+
+def test_the_users_collator_receives_a_list():
+    received = []
+    batch = RowCollator(lambda features: received.append(features) or {})([(1, "item 1"), (2, "item 2")])
+    assert received == [["item 1", "item 2"]]
+    assert batch[ROW_KEY].tolist() == [1, 2]
+
+
+@sources
+def test_a_loader_that_carries_rows_is_otherwise_the_same(source):
+    plain, carrying = (
+        DataLoader(source(), batch_size=5, shuffle=True, generator=torch.Generator().manual_seed(3)) for _ in range(2)
+    )
+    carry_rows(carrying)
+    carry_rows(carrying)  # twice is once
+    assert len(carrying) == len(plain)
+    assert isinstance(carrying.sampler, RandomSampler)
+    assert epoch_of(carrying) == [x - 100 for batch in plain for x in batch["x"].tolist()]
+
+
+@pytest.mark.cpu
+def test_the_loader_inside_an_accelerate_loader_carries():
+    prepared = Accelerator(cpu=True).prepare(DataLoader(plain_list(), batch_size=5, shuffle=True))
+    carry_rows(prepared)
+    for _ in range(2):
+        assert sorted(epoch_of(prepared)) == list(range(N))
+
+
+@workers
+@sources
+@pytest.mark.parametrize("persistent", [False, True])
+def test_two_workers(source, persistent):
+    """Workers fetch ahead and answer in turn: every row must still be with its item, in every epoch."""
+    loader = DataLoader(
+        source(), batch_size=4, shuffle=True, generator=torch.Generator().manual_seed(1),
+        num_workers=2, persistent_workers=persistent, prefetch_factor=3,
+    )  # fmt: skip
+    carry_rows(loader)
+    first, second = epoch_of(loader), epoch_of(loader)
+    assert sorted(first) == sorted(second) == list(range(N))
+    assert first != second
+
+
+@workers
+def test_persistent_workers_follow_a_sampler_that_changes():
+    """The workers keep the data, not the order: a new plan needs no new loader."""
+    order = [3, 1, 4]
+    loader = DataLoader(plain_list(), batch_size=2, sampler=order, num_workers=2, persistent_workers=True)
+    carry_rows(loader)
+    assert epoch_of(loader) == [3, 1, 4]
+    order[:] = [22, 0, 9, 5]
+    assert epoch_of(loader) == [22, 0, 9, 5]

@@ -106,8 +106,8 @@ def run(started: float, arguments: list[str] | None = None) -> None:
     app(args=arguments, prog_name="datadiet", obj=Call(started))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         stdout().print(f"datadiet {__version__}")
         raise typer.Exit
 

@@ -1,13 +1,10 @@
-"""`datadiet compare`: compare methods over seeds.
+"""`datadiet compare`: from flags or a YAML file to a plan, and from the plan to `comparison.json`.
 
-`datadiet compare`: from flags or a YAML file to a plan, and from the plan to `comparison.json`.
-
-What is looked at before any run of a comparison starts: the options of every arm, and the data with them.
+Before any run starts, the options of every arm are checked, alone and with the data.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,14 +28,15 @@ from datadiet.compare.plan import (
     check_plan,
     compare_fields,
     listed,
+    merged_problems,
     methods_read,
     presets,
-    told_once,
 )
 from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
 from datadiet.config import DATA_HELP, DEFAULTS, READING, FinetuneConfig, migrated, read_settings, task_missing
 from datadiet.errors import MissingExtraError, Problems, UserError, unknown
+from datadiet.formatting import spaced
 from datadiet.registry import names
 from datadiet.store import run_folder
 from datadiet.types import Json
@@ -66,9 +64,6 @@ def compare(
     margin: Annotated[float | None, typer.Option(help="Points that a method may lose to full; 0.5 by default.")] = None,
     metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,
-    price_per_hour: Annotated[
-        float | None, typer.Option(help="Money per hour of this machine: says what each run cost.")
-    ] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of options and methods. Flags win over it.")] = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -82,12 +77,12 @@ def compare(
         given = settings_given(options, lambda name: is_given(ctx, name))
         own = {"data": data, "tolerance": points, "seeds": seeds, "margin": margin, "metric": metric, "jobs": jobs}
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
-        request = request_from(given | plan_given(lists, price_per_hour=price_per_hour, **own), config, folder)
+        request = request_from(given | plan_given(lists, **own), config, folder)
         console = stderr() if as_json else stdout()
-        with ComparisonDisplay(console, str(folder), lambda state: told(state, request.metric)) as display:
-            found = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
-    answer(as_json, found, comparison_table(found))
-    if any(run["status"] == "failed" for run in found["runs"]):
+        with ComparisonDisplay(console, str(folder), lambda state: state_line(state, request.metric)) as display:
+            comparison = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
+    answer(as_json, comparison, comparison_table(comparison))
+    if any(run["status"] == "failed" for run in comparison["runs"]):
         raise typer.Exit(1)
 
 
@@ -95,7 +90,7 @@ def _note(console: Console, text: str) -> None:
     console.print(text, style="dim")
 
 
-PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs", "price_per_hour")
+PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs")
 DEFAULT_KEEPS = (0.5,)
 DEFAULT_SEEDS, DEFAULT_MARGIN = 3, 0.5
 
@@ -111,14 +106,12 @@ class CompareRequest:
         output: The comparison's folder.
         metric: That verdicts are about; None for the task's main one.
         jobs: Runs at a time.
-        price_per_hour: Of the machine; None where money is not asked for.
     """
 
     plan: Plan
     output: Path
     metric: str | None
     jobs: int
-    price_per_hour: float | None = None
 
 
 def plan_given(lists: Mapping[str, str | None], **own: Any) -> dict[str, Any]:
@@ -156,19 +149,10 @@ def request_from(given: Mapping[str, Any], config: Path | None, output: Path | N
     problems.check("task" in settings, task_missing())
     jobs = settings.get("jobs", 1)
     problems.whole("jobs", jobs, least=1)
-    price = _price(settings.get("price_per_hour"), problems)
     plan = _plan(settings, problems)
     problems.raise_any()
     assert output is not None
-    return CompareRequest(plan, output, settings.get("metric"), jobs, price)
-
-
-def _price(value: Any, problems: Problems) -> float | None:
-    if value is None:
-        return None
-    usable = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value < math.inf
-    problems.check(usable, f"price_per_hour must be a number above 0, money per hour of the machine, got {value!r}.")
-    return float(value) if usable else None
+    return CompareRequest(plan, output, settings.get("metric"), jobs)
 
 
 def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
@@ -181,7 +165,7 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
     if settings.get("tolerance") is not None:
         methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
     if not methods and len(problems.found) > before:
-        methods = {RANDOM: presets()[RANDOM]}  # the names are told
+        methods = {RANDOM: presets()[RANDOM]}  # the unknown names are reported
     needs_keep = any("tolerance" not in options for options in methods.values())
     plan = Plan(
         options={name: value for name, value in options.items() if name not in METHOD_FIELDS},
@@ -221,10 +205,10 @@ def _margin(value: Any, problems: Problems) -> float:
 
 def _read(path: Path) -> dict[str, Any]:
     settings = migrated(read_settings(path))
-    known = [*PLAN_FIELDS, *DEFAULTS]
+    allowed = [*PLAN_FIELDS, *DEFAULTS]
     problems = Problems()
-    for name in sorted(settings.keys() - set(known), key=str):
-        problems.add(unknown("option", name, known))
+    for name in sorted(settings.keys() - set(allowed), key=str):
+        problems.add(unknown("option", name, allowed))
     problems.raise_any()
     return settings
 
@@ -234,7 +218,7 @@ def run_compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json
 
     Args:
         request: What was asked for.
-        watcher: Is told how the runs get on.
+        watcher: Follows the runs.
         check: Tells what is wrong with one run of each arm that is not done; called before any starts.
 
     Returns:
@@ -246,12 +230,10 @@ def run_compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json
     outcome = _statistics()
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
-    found: Json = outcome(
-        request.plan, request.output, states, metric=request.metric, price_per_hour=request.price_per_hour
-    )
-    write_comparison(request.output, found)
-    state_comparison(request.output, found)
-    return found
+    comparison: Json = outcome(request.plan, request.output, states, metric=request.metric)
+    write_comparison(request.output, comparison)
+    state_comparison(request.output, comparison)
+    return comparison
 
 
 def _statistics() -> Callable[..., Json]:
@@ -263,14 +245,14 @@ def _statistics() -> Callable[..., Json]:
 
 
 def _check_methods(request: CompareRequest, check: Check) -> None:
-    """Look at one run of each arm that is not done: what none of them could do is found before hours pass."""
+    """Check one run of each arm that is not done, so that errors appear before any run has spent hours."""
     waiting: dict[str, FinetuneConfig] = {}
     for cell in request.plan.cells():
         if cell.arm not in waiting and cell.steps_of is None and not _is_done(request, cell):
             waiting[cell.arm] = request.plan.config(cell, str(request.output / RUNS / cell.name))
     if waiting:  # torch is not imported where everything has been run
         problems = Problems()
-        problems.found += told_once(check(waiting), list(waiting))
+        problems.found += merged_problems(check(waiting), list(waiting))
         problems.raise_any()
 
 
@@ -278,8 +260,8 @@ def _is_done(request: CompareRequest, cell: Cell) -> bool:
     return (request.output / RUNS / cell.name / run_folder.RESULT).is_file()
 
 
-def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
-    """A run as the display shows it: its arm, its seed, and a figure or what went wrong."""
+def state_line(state: CellState, metric: str | None) -> tuple[str, int, str]:
+    """A run as the display shows it: its arm, its seed, and its figure or error."""
     cell = state.cell
     if state.status == "failed":
         return cell.arm, cell.seed, (state.error or "").splitlines()[0][:200]
@@ -287,7 +269,7 @@ def told(state: CellState, metric: str | None) -> tuple[str, int, str]:
         return cell.arm, cell.seed, ""
     metrics = run_folder.tested_metrics(state.result)
     name = str(metric if metric in metrics else next(iter(metrics)))
-    return cell.arm, cell.seed, f"{name.replace('_', ' ')} {100 * metrics[name]:.1f}"
+    return cell.arm, cell.seed, f"{spaced(name)} {100 * metrics[name]:.1f}"
 
 
 def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], object]) -> dict[str, list[str]]:
@@ -295,7 +277,7 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
 
     Args:
         configs: Of one run of each arm, by the arm's name.
-        note: Is told of what takes seconds.
+        note: Called before each step that takes seconds.
 
     Returns:
         Problems by arm; arms without any are left out.
@@ -303,25 +285,29 @@ def arm_problems(configs: Mapping[str, FinetuneConfig], note: Callable[[str], ob
     note("importing torch and transformers, to check the options of every method ...")
     from datadiet.jobs.validate import check_config, source_problems
 
-    found: dict[str, list[str]] = {}
+    problems_of: dict[str, list[str]] = {}
     diets: dict[str, Diet] = {}
     for arm, config in configs.items():
         try:
             diets[arm] = check_config(config, resume=True)
         except UserError as error:
-            found[arm] = list(error.problems)
+            problems_of[arm] = list(error.problems)
         if problems := source_problems(_without_own(config), diets.get(arm)):
-            found[arm] = [*found.get(arm, []), *problems]
+            problems_of[arm] = [*problems_of.get(arm, []), *problems]
     # nothing is fetched while options are wrong
-    checked = {arm: configs[arm] for arm in diets if arm not in found and (not found or _is_here(configs[arm].data))}
+    checked = {
+        arm: configs[arm]
+        for arm in diets
+        if arm not in problems_of and (not problems_of or _is_here(configs[arm].data))
+    }
     if checked:
         note("reading the data, to check every method with them ...")
     data = _Shared()
     for arm, config in checked.items():
         problems = _data_problems(config, diets[arm], data)
         if problems:
-            found[arm] = problems
-    return {arm: found[arm] for arm in configs if arm in found}
+            problems_of[arm] = problems
+    return {arm: problems_of[arm] for arm in configs if arm in problems_of}
 
 
 def _without_own(config: FinetuneConfig) -> FinetuneConfig:
@@ -363,7 +349,7 @@ class _Shared:
                 self._read[key] = load_configured(config)
             except UserError as error:
                 self._read[key] = error
-        held = self._read[key]
-        if isinstance(held, UserError):
-            raise held
-        return held
+        data = self._read[key]
+        if isinstance(data, UserError):
+            raise data
+        return data

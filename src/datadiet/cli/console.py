@@ -1,8 +1,6 @@
-"""Errors as the user sees them: one message on standard error, no traceback, an exit code that says whose mistake.
+"""The streams and exit codes of the command line: results on standard output, errors on standard error.
 
-What is wrong with a command line itself, told like every other error: all of it at once, on standard error.
-
-The two streams of the command line: what a person reads, and what a machine does.
+All errors have one form: one message without a traceback, and every problem of a command line in the same message.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ def reported(debug: bool, interrupted: Callable[[], str] = lambda: "interrupted"
 
     Args:
         debug: Show the traceback as well.
-        interrupted: What to say after Ctrl-C.
+        interrupted: Gives the message after Ctrl-C.
 
     Raises:
         typer.Exit: Instead of the error.
@@ -43,7 +41,7 @@ def reported(debug: bool, interrupted: Callable[[], str] = lambda: "interrupted"
         show_problems(error.problems, debug)
         raise typer.Exit(BAD_INPUT) from None
     except KeyboardInterrupt:
-        Console(stderr=True, highlight=False).print(Text(interrupted()), soft_wrap=True)
+        stderr().print(Text(interrupted()), soft_wrap=True)
         raise typer.Exit(INTERRUPTED) from None
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise  # not errors of ours
@@ -62,14 +60,14 @@ def show_problems(problems: Sequence[str], debug: bool = False) -> None:
         text.append(problems[0])
     else:
         text.append(f"{len(problems)} problems:").append("".join(f"\n  - {problem}" for problem in problems))
-    Console(stderr=True, highlight=False).print(text, soft_wrap=True)
+    stderr().print(text, soft_wrap=True)
 
 
 _KINDS = {"int": "a whole number", "integer": "a whole number", "float": "a number", "number": "a number"}
 
 
 class Command(TyperCommand):
-    """A command that tells all problems with its options."""
+    """A command that reports all problems with its options at once."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options.
@@ -91,7 +89,7 @@ class Group(TyperGroup):
     """The commands, with one form for every error."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Read what stands before the command; see `Command.parse_args`."""
+        """Read the options before the command; see `Command.parse_args`."""
         try:
             return super().parse_args(ctx, args)
         except Exception as error:
@@ -133,7 +131,7 @@ class Group(TyperGroup):
 
 
 def _end(error: Exception) -> NoReturn:
-    """End the process with what an error says, if it is one of usage."""
+    """End the process with the message of an error of usage."""
     if isinstance(error, UserError):
         show_problems(error.problems)
         sys.exit(BAD_INPUT)
@@ -147,22 +145,22 @@ def _end(error: Exception) -> NoReturn:
 
 
 def _problems(command: Command, ctx: Any, args: list[str]) -> list[str]:
-    """Everything that is wrong with some options, one sentence each."""
-    found, left, parsed = [], args, None
+    """The problems of some options, one sentence each."""
+    sentences, left, parsed = [], args, None
     while parsed is None:
         try:
             parsed = command.make_parser(ctx).parse_args(args=list(left))
         except Exception as error:
             if not _is_usage(error):
                 raise
-            found.append(_sentence(error, command, ctx))
+            sentences.append(_sentence(error, command, ctx))
             name = getattr(error, "option_name", None)
-            rest = [part for part in left if part.partition("=")[0] != name]
-            if type(error).__name__ != "NoSuchOption" or len(rest) == len(left):
-                return found
-            left = rest
+            others = [part for part in left if part.partition("=")[0] != name]
+            if type(error).__name__ != "NoSuchOption" or len(others) == len(left):
+                return sentences
+            left = others
     options, extra, _ = parsed
-    strangers = bool(found)  # what follows an unknown option may be its value, and no argument
+    strangers = bool(sentences)  # the word after an unknown option may be its value instead of an argument
     for parameter in command.get_params(ctx):
         if strangers and parameter.param_type_name == "argument":
             continue
@@ -171,16 +169,16 @@ def _problems(command: Command, ctx: Any, args: list[str]) -> list[str]:
         except Exception as error:
             if not _is_usage(error):
                 raise
-            found.append(_sentence(error, value=options.get(parameter.name)))
-    return found
+            sentences.append(_sentence(error, value=options.get(parameter.name)))
+    return sentences
 
 
 def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = None) -> str:
     """A usage error in the words of the other errors."""
     kind, name = type(error).__name__, getattr(error, "option_name", None)
     if kind == "NoSuchOption" and command is not None:
-        known = [option for parameter in command.get_params(ctx) for option in parameter.opts]
-        near = difflib.get_close_matches(str(name), known, n=1)
+        flags = [option for parameter in command.get_params(ctx) for option in parameter.opts]
+        near = difflib.get_close_matches(str(name), flags, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
         return f"unknown option {name!r}{hint} {ctx.command_path} --help lists all."
     flag = getattr(getattr(error, "param", None), "opts", [None])[0]
@@ -188,10 +186,10 @@ def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = 
         return f"{error.format_message().rstrip('.')}."
     if kind == "MissingParameter":
         return f"{_named(error.param)} is missing."
-    wanted = re.search(r"valid (\w+)", error.message)
-    if wanted is None or wanted[1] not in _KINDS or value is None:
+    kind_of_value = re.search(r"valid (\w+)", error.message)
+    if kind_of_value is None or kind_of_value[1] not in _KINDS or value is None:
         return f"{_named(error.param)}: {error.message.rstrip('.')}."
-    return f"{_named(error.param)} must be {_KINDS[wanted[1]]}, got {value!r}."
+    return f"{_named(error.param)} must be {_KINDS[kind_of_value[1]]}, got {value!r}."
 
 
 def _named(parameter: Any) -> str:
@@ -237,7 +235,7 @@ def show_commands(text: str) -> None:
 
 
 def answer(as_json: bool, content: object, *parts: RenderableType, commands: str = "") -> None:
-    """What a command has found: for a machine, or for a person.
+    """Show the result of a command: for a machine, or for a person.
 
     Args:
         as_json: With --json.

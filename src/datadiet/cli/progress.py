@@ -1,7 +1,4 @@
-"""Progress as one panel that is drawn again in place.
-
-Progress as lines: for log files, pipes and CI.
-"""
+"""Progress of a run: one panel drawn again in place on a terminal, plain lines in log files, pipes and CI."""
 
 from __future__ import annotations
 
@@ -17,17 +14,15 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
-from datadiet.cli.tables import (
-    forecast_table,
-)
-from datadiet.formatting import clock, metrics_text, number, percent
+from datadiet.cli.tables import forecast_table, plain_table
+from datadiet.formatting import clock, metrics_text, number, percent, spaced
 from datadiet.types import EpochResult, Forecast, Listener, StepReport
 
 MOST_METRICS = 3  # more columns than these do not fit in 80
 
 
 class LiveDisplay:
-    """One panel: epoch, kept and dropped, loss, throughput, time left and saved, dev metrics; a `progress.Listener`.
+    """One panel: epoch, kept and dropped, loss, throughput, time left and saved, dev metrics; a `Listener`.
 
     Notes and the forecast are printed above it and stay. Leaving the block always gives the terminal back.
 
@@ -116,9 +111,8 @@ def _bar(report: StepReport) -> Table:
 
 def _epochs_table(epochs: list[EpochResult], hidden: int) -> Table:
     names = list(epochs[-1].dev)[:MOST_METRICS]
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", show_edge=False)
-    for heading in ("epoch", "kept", "loss", "seconds", *(f"dev {name.replace('_', ' ')}" for name in names)):
-        table.add_column(heading, justify="right")
+    table = plain_table("epoch", "kept", "loss", "seconds", *(f"dev {spaced(name)}" for name in names), show_edge=False)
+    table.columns[0].justify = "right"
     if hidden:
         table.add_row(f"({hidden})", *[Text("...", style="dim")] * (3 + len(names)))
     for result in epochs:
@@ -130,7 +124,7 @@ def _epochs_table(epochs: list[EpochResult], hidden: int) -> Table:
 
 
 class PlainDisplay:
-    """One line per note, phase and epoch, and a step now and then; implements `progress.Listener`.
+    """One line per note, phase and epoch, and a step now and then; a `Listener`.
 
     Args:
         console: Where the lines go.
@@ -143,7 +137,7 @@ class PlainDisplay:
         self, console: Console, title: str = "", every_s: float = 10.0, now: Callable[[], float] = time.monotonic
     ) -> None:
         self._console, self._title, self._every_s, self._now = console, title, every_s, now
-        self._spoke = now()
+        self._last_line = now()
         self._epochs = 0
 
     def __enter__(self) -> Self:
@@ -174,9 +168,9 @@ class PlainDisplay:
 
     def stepped(self, report: StepReport) -> None:
         """A line, unless the last one is only a few seconds old."""
-        if self._now() - self._spoke < self._every_s:
+        if self._now() - self._last_line < self._every_s:
             return
-        self._spoke = self._now()
+        self._last_line = self._now()
         self._line(
             f"epoch {report.epoch + 1}/{report.epochs}  step {report.step}/{report.steps}  kept {report.kept:,}  "
             f"dropped {report.dropped:,}  loss {number(report.loss)}  {report.examples_per_s:.0f} examples/s  "
@@ -185,7 +179,7 @@ class PlainDisplay:
 
     def epoch_ended(self, result: EpochResult) -> None:
         """One line with the dev metrics."""
-        self._spoke = self._now()
+        self._last_line = self._now()
         of = f"/{self._epochs}" if self._epochs else ""
         dev = f", dev: {metrics_text(result.dev)}" if result.dev else ""
         self._line(

@@ -1,11 +1,4 @@
-"""The tables: what a run will do, what it did, two runs side by side, what there is to choose from.
-
-A comparison on the screen: its runs while they run, its table and verdicts when they are done.
-
-What `datadiet score` shows: the range of each score, and how alike they rank.
-
-What `datadiet select` shows: what is kept and dropped and why, per class, with examples.
-"""
+"""The tables of the command line: the plan of a run, its result, comparisons, scores, selections and methods."""
 
 from __future__ import annotations
 
@@ -13,30 +6,42 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from datadiet.compare.verdict import energy_words, three_digits
-from datadiet.formatting import clock, epoch_span, number, percent, shown
+from datadiet.compare.run import CellState
+from datadiet.compare.verdict import basis, measured_energy, result_cells, table_metrics, verdicts
+from datadiet.formatting import (
+    ACCOUNTS,
+    clock,
+    counted,
+    energy_text,
+    epoch_span,
+    number,
+    percent,
+    shown,
+    spaced,
+    three_digits,
+)
 from datadiet.registry import KINDS, Method
 from datadiet.types import EpochForecast, Forecast, Json
 
-ACCOUNTS = {
-    "load_s": "load data and model",
-    "train_s": "train",
-    "score_s": "score",
-    "select_s": "select",
-    "eval_s": "evaluate",
-    "save_s": "save",
-}
+
+def plain_table(first: str, *others: str, gap: int = 2, **style: Any) -> Table:
+    """A table without lines: the first column to the left, the others, which hold numbers, to the right."""
+    table = Table(box=None, padding=(0, gap, 0, 0), header_style="dim", **style)
+    table.add_column(first)
+    for heading in others:
+        table.add_column(heading, justify="right")
+    return table
 
 
 def forecast_table(forecast: Forecast) -> RenderableType:
-    """What a schedule will do: totals beside full data, one line per stretch of equal epochs, the ceiling.
+    """The plan of a run: totals beside full data, one line per stretch of equal epochs, the ceiling.
 
     Args:
         forecast: Of the run that is about to start.
@@ -70,14 +75,13 @@ def _plan_sentence(forecast: Forecast) -> str:
     if forecast.tokens_backward is not None and forecast.full_tokens is not None:
         totals.append((forecast.tokens_backward, forecast.full_tokens, "tokens"))
     spent = ", ".join(f"{diet:,} {name}" + (f" of {full:,}" if full != diet else "") for diet, full, name in totals)
-    epochs = len(forecast.epochs)
     most = "at most " if forecast.bound else ""
-    return f"Plan: {most}{epochs} epoch{'' if epochs == 1 else 's'}, {spent}."
+    return f"Plan: {most}{counted(len(forecast.epochs), 'epoch')}, {spent}."
 
 
 def _ceiling_sentence(forecast: Forecast) -> str:
     if forecast.bound:
-        return "How many rest is decided at each refresh, by the scores and the dev metric: the plan is a bound."
+        return "Each refresh decides by the scores and the dev metric how many are dropped: the plan is a bound."
     if forecast.examples_backward == forecast.full_examples:
         return "Everything is trained on in every epoch: nothing can be saved."
     passes = f"; scoring passes forward up to {forecast.examples_scored:,} examples" if forecast.examples_scored else ""
@@ -97,33 +101,30 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
     closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
-    return Group(*parts, grid, closing, *_energy(result.get("energy")), *_tolerance_lines(result.get("tolerance")))
+    energy = [Text(f"Energy: {energy_text(result['energy'])}.")] if result.get("energy") else []
+    return Group(*parts, grid, closing, *energy, *_tolerance_lines(result.get("tolerance")))
 
 
-def _tolerance_lines(found: Json | None) -> list[Text]:
-    """What a tolerance decided, and what it advises."""
-    if found is None:
+def _tolerance_lines(tolerance: Json | None) -> list[Text]:
+    """The decisions of a tolerance, and its advice."""
+    if tolerance is None:
         return []
     why = {
         "guard": " (everything: the dev metric fell)",
         "rising": " (the dev metric rises)",
-        "learned": " (the last: the rest is learned)",
+        "learned": " (the last: all others are learned)",
     }
-    cycles = [f"{line['epoch'] + 1}: {line['kept']:,}{why.get(line['reason'], '')}" for line in found["decisions"]]
-    lines = [Text(f"Tolerance of {found['points']:g} points; kept from epoch {'; '.join(cycles)}.")]
-    return [*lines, *([Text(found["advice"], style="bold")] if found["advice"] else [])]
-
-
-def _energy(energy: Mapping[str, Any] | None) -> list[RenderableType]:
-    """The energy of a run, where it was measured."""
-    return [] if energy is None else [Text(f"Energy: {energy_words(energy)}.")]
+    cycles = [f"{line['epoch'] + 1}: {line['kept']:,}{why.get(line['reason'], '')}" for line in tolerance["decisions"]]
+    lines = [Text(f"Tolerance of {tolerance['points']:g} points; kept from epoch {'; '.join(cycles)}.")]
+    return [*lines, *([Text(tolerance["advice"], style="bold")] if tolerance["advice"] else [])]
 
 
 def _ceiling(saved: Mapping[str, float | None]) -> str:
     """Shares that were not trained on: no run saves much more of its training time."""
-    examples, tokens = saved.get("examples_saved"), saved.get("tokens_saved")
-    known = ((examples, "examples"), (tokens, "tokens"))
-    return ", ".join(f"{percent(share)} of the {name}" for share, name in known if share is not None) or "unknown"
+    shares = {name: saved.get(f"{name}_saved") for name in ("examples", "tokens")}
+    return (
+        ", ".join(f"{percent(share)} of the {name}" for name, share in shares.items() if share is not None) or "unknown"
+    )
 
 
 def metrics_table(splits: Mapping[str, Mapping[str, float] | None]) -> Table:
@@ -132,10 +133,7 @@ def metrics_table(splits: Mapping[str, Mapping[str, float] | None]) -> Table:
     Args:
         splits: Metrics by name, by split; None where a split is unlabelled or missing.
     """
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("metric")
-    for split in splits:
-        table.add_column(split, justify="right")
+    table = plain_table("metric", *splits)
     for name in dict.fromkeys(name for metrics in splits.values() for name in metrics or ()):
         table.add_row(name, *(number((metrics or {}).get(name)) for metrics in splits.values()))
     for split, metrics in splits.items():
@@ -145,10 +143,7 @@ def metrics_table(splits: Mapping[str, Mapping[str, float] | None]) -> Table:
 
 
 def _time_table(cost: Mapping[str, float]) -> Table:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("time")
-    table.add_column("seconds", justify="right")
-    table.add_column("share", justify="right")
+    table = plain_table("time", "seconds", "share")
     total = cost["total_s"] or 1.0
     for key, words in ACCOUNTS.items():
         table.add_row(words, f"{cost[key]:.1f}", percent(cost[key] / total))
@@ -164,10 +159,7 @@ def demo_table(demo: Json) -> RenderableType:
         demo: The content of `demo.json`.
     """
     full, diet = demo["full"], demo["diet"]
-    table = Table(box=None, padding=(0, 3, 0, 0), header_style="dim")
-    table.add_column("SNIPS, test split")
-    for heading in ("full data", f"keep {demo['keep']:g}", "difference"):
-        table.add_column(heading, justify="right")
+    table = plain_table("SNIPS, test split", "full data", f"keep {demo['keep']:g}", "difference", gap=3)
     for name in demo["quality"]:
         values = full["metrics"]["test"][name], diet["metrics"]["test"][name]
         table.add_row(name, *map(number, values), f"{100 * (values[1] - values[0]):+.1f} points")
@@ -230,30 +222,17 @@ def prediction_table(line: Mapping[str, Any]) -> RenderableType:
     """
     table = Table.grid(padding=(0, 2))
     value = "" if line.get("probability") is None else f"  ({percent(line['probability'])})"
-    if "predicted" in line:  # a tagger says something of the words alone
-        found = line["predicted"]
-        shown = (", ".join(found) or "none") if isinstance(found, list) else found
-        table.add_row(Text("predicted", style="dim"), Text(f"{shown}{value}", style="bold"))
+    if "predicted" in line:  # a tagger predicts of the words alone
+        label = line["predicted"]
+        label = (", ".join(label) or "none") if isinstance(label, list) else label
+        table.add_row(Text("predicted", style="dim"), Text(f"{label}{value}", style="bold"))
     tags = line.get("slots") or line.get("tags") or ()
     for token, slot in zip(line.get("tokens") or (), tags, strict=False):
         table.add_row(Text(token), Text(slot, style="dim" if slot == "O" else "bold"))
     return table
 
 
-EXTRA = {"price": "price", "energy": "Wh"}
 STYLES = {"waiting": "dim", "running": "bold cyan", "done": "green", "failed": "bold red"}
-
-
-class State(Protocol):
-    """What is shown of a run; see `datadiet.compare.run.CellState`."""
-
-    @property
-    def status(self) -> str:
-        """`waiting`, `running`, `done` or `failed`."""
-
-    @property
-    def error(self) -> str | None:
-        """What a failed run said."""
 
 
 class ComparisonDisplay:
@@ -262,12 +241,12 @@ class ComparisonDisplay:
     Args:
         console: Where to draw.
         title: The comparison's folder.
-        told: A run's line: `state -> (arm, seed, figure)`, the figure in points or seconds as text.
+        line_of: Gives a run's arm, seed and figure (points or an error, as text).
     """
 
-    def __init__(self, console: Console, title: str, told: Callable[[Any], tuple[str, int, str]]) -> None:
-        self._console, self._title, self._told = console, title, told
-        self._states: dict[tuple[str, int], tuple[Any, str]] = {}
+    def __init__(self, console: Console, title: str, line_of: Callable[[CellState], tuple[str, int, str]]) -> None:
+        self._console, self._title, self._line_of = console, title, line_of
+        self._cells: dict[tuple[str, int], tuple[CellState, str]] = {}
         self._lock = Lock()
         live = console.is_terminal
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=2) if live else None
@@ -276,136 +255,105 @@ class ComparisonDisplay:
         if self._live is not None:
             self._live.start()
         else:
-            self._line(f"== {self._title}")
+            self._print(f"== {self._title}")
         return self
 
     def __exit__(self, *error: object) -> None:
         if self._live is not None:
             self._live.stop()
 
-    def changed(self, state: State) -> None:
-        """Draw what has changed; called from several threads."""
-        arm, seed, figure = self._told(state)
+    def changed(self, state: CellState) -> None:
+        """Draw the change; called from several threads."""
+        arm, seed, figure = self._line_of(state)
         with self._lock:
-            known = (arm, seed) in self._states
-            self._states[arm, seed] = (state, figure)
-            if self._live is None and (known or state.status != "waiting"):
-                done = sum(held.status in ("done", "failed") for held, _ in self._states.values())
-                self._line(f"[{done}/{len(self._states)}] {arm} seed {seed}: {state.status}{figure and ', '}{figure}")
+            seen = (arm, seed) in self._cells
+            self._cells[arm, seed] = (state, figure)
+            if self._live is None and (seen or state.status != "waiting"):
+                done = sum(other.status in ("done", "failed") for other, _ in self._cells.values())
+                self._print(f"[{done}/{len(self._cells)}] {arm} seed {seed}: {state.status}{figure and ', '}{figure}")
 
-    def _line(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
         self._console.file.flush()
 
     def _render(self) -> RenderableType:
         with self._lock:
-            states = dict(self._states)
-        seeds = sorted({seed for _, seed in states})
-        table = Table(title=Text(self._title), title_justify="left", box=None, padding=(0, 2, 0, 0), header_style="dim")
-        table.add_column("method")
-        for seed in seeds:
-            table.add_column(f"seed {seed}", justify="right")
-        for arm in dict.fromkeys(arm for arm, _ in states):
-            table.add_row(arm, *(self._cell(states.get((arm, seed))) for seed in seeds))
+            cells = dict(self._cells)
+        seeds = sorted({seed for _, seed in cells})
+        table = plain_table(
+            "method", *(f"seed {seed}" for seed in seeds), title=Text(self._title), title_justify="left"
+        )
+        for arm in dict.fromkeys(arm for arm, _ in cells):
+            table.add_row(arm, *(_status_cell(*cells[arm, seed]) if (arm, seed) in cells else "" for seed in seeds))
         return table
 
-    def _cell(self, held: tuple[Any, str] | None) -> Text:
-        if held is None:
-            return Text("")
-        state, figure = held
-        return Text(figure if state.status == "done" else state.status, style=STYLES[state.status])
+
+def _status_cell(state: CellState, figure: str) -> Text:
+    return Text(figure if state.status == "done" else state.status, style=STYLES[state.status])
 
 
-def comparison_table(found: Mapping[str, Any]) -> RenderableType:
+def comparison_table(comparison: Json) -> RenderableType:
     """Quality, time and verdicts of a comparison.
 
     Args:
-        found: The content of `comparison.json`.
+        comparison: The content of `comparison.json`.
     """
-    failed = [run for run in found["runs"] if run["status"] == "failed"]
     parts: list[RenderableType] = [Text("")]
-    if found["methods"]:
-        parts += [_table(found), Text(""), *_verdicts(found["methods"]), Text(""), Text(_held(found), style="dim")]
-    for run in failed:
-        parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
+    if comparison["methods"]:
+        sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
+        parts += [_results(comparison), Text(""), *sentences, Text(""), Text(_basis(comparison), style="dim")]
+    for run in comparison["runs"]:
+        if run["status"] == "failed":
+            parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
     return Group(*parts)
 
 
-def _table(found: Mapping[str, Any]) -> Table:
-    metrics = [name for name in found["methods"][0]["metrics"] if name not in ("nll", "mse", "macro_f1")]
-    table = Table(box=None, padding=(0, 1, 0, 0), header_style="dim")
-    table.add_column("method", no_wrap=True)
-    words = [name.replace("_", " ") for name in metrics]
-    extra = [name for name in ("price", "energy") if any(line[name] for line in found["methods"])]
-    spent_on = [EXTRA[name] for name in extra]
-    for heading in ("steps", *words, "tuning saved", "total saved", "ceiling", *spent_on, "seeds"):
-        table.add_column(heading, justify="right", no_wrap=heading in spent_on)  # a number that is cut says nothing
-    for line in found["methods"]:
-        figures = [_spread(line["metrics"][name]) for name in metrics]
-        full = line["method"] == "full"
-        times = [
-            "" if full or not line["comparable_times"] else _saved(line["saved"][name])
-            for name in ("finetune_s", "total_s")
-        ]
-        ceiling = "" if full or line["ceiling"] is None else f"{100 * line['ceiling']:.0f} %"
-        spent = [_spent(line[name]) for name in extra]
-        row = [line["name"], f"{line['steps']:,}", *figures, *times, ceiling, *spent, str(len(line["seeds"]))]
-        table.add_row(*row, style="bold" if full else "")
+def _results(comparison: Json) -> Table:
+    with_energy = measured_energy(comparison)
+    headings = ["steps", *map(spaced, table_metrics(comparison)), "tuning saved", "total saved", "ceiling"]
+    table = plain_table("method", *headings, gap=1)
+    table.columns[0].no_wrap = True
+    if with_energy:
+        table.add_column("Wh", justify="right", no_wrap=True)  # a number must not be cut
+    table.add_column("seeds", justify="right")
+    for line in comparison["methods"]:
+        energy = [_watt_hours(line["energy"])] if with_energy else []
+        cells = [line["name"], *result_cells(comparison, line, 1), *energy, str(len(line["seeds"]))]
+        table.add_row(*cells, style="bold" if line["method"] == "full" else "")
     return table
 
 
-def _spent(found: Mapping[str, Any] | None) -> str:
-    """What a run costs, or the watt-hours it takes: fewer digits than kilowatt-hours, in a narrow column."""
-    return "" if found is None else three_digits(1000 * found["mean_kwh"] if "mean_kwh" in found else found["mean"])
+def _watt_hours(energy: Json | None) -> str:
+    """Fewer digits than kilowatt-hours, for a narrow column."""
+    return "" if energy is None else three_digits(1000 * energy["mean_kwh"])
 
 
-def _spread(figure: Mapping[str, Any]) -> str:
-    deviation = figure["deviation"]
-    return f"{figure['mean']:.1f}" if deviation is None else f"{figure['mean']:.1f} ± {deviation:.1f}"
-
-
-def _saved(saving: Mapping[str, Any] | None) -> str:
-    return "" if saving is None else f"{100 * saving['median']:.0f} %"
-
-
-def _verdicts(methods: Sequence[Mapping[str, Any]]) -> list[RenderableType]:
-    """Of the methods that save something; the baselines are what they are held against."""
-    said = [line for line in methods if line["method"] != "full" and not str(line["method"]).startswith("short")]
-    return [Text.assemble((f"{line['name']} ", "bold"), line["verdict"], ".") for line in said]
-
-
-def _held(found: Mapping[str, Any]) -> str:
-    data = found["data"]["name"]
-    seconds = sum(run["cost"]["total_s"] for run in found["runs"] if run["status"] == "done")
-    return (
-        f"{data}, {found['split']} split, verdicts about {found['metric'].replace('_', ' ')} with a margin of "
-        f"{found['margin']:g} points. Held equal: {found['held_equal']}. All runs together: {clock(seconds)}."
-    )
+def _basis(comparison: Json) -> str:
+    seconds = sum(run["cost"]["total_s"] for run in comparison["runs"] if run["status"] == "done")
+    data = f"{comparison['data']['name']}, {comparison['split']} split"
+    return f"{data}, {basis(comparison)} All runs together: {clock(seconds)}."
 
 
 HEADINGS = {"min": "min", "p10": "10 %", "median": "median", "p90": "90 %", "max": "max"}
 
 
-def scores_table(told: Json) -> RenderableType:
-    """Everything on one screen.
+def scores_table(summary: Json) -> RenderableType:
+    """The range of each score, and how similarly the scores rank.
 
     Args:
-        told: What `datadiet.cli.score.run_score` gives.
+        summary: From `datadiet.cli.score.run_score`.
     """
-    head = Text(f"{told['rows']:,} training rows of {shown(told['data'])}; larger = harder", "bold")
-    parts: list[RenderableType] = [Text(""), head, _ranges(told["scores"])]
-    if len(told["scores"]) > 1:
-        parts += [Text(""), Text("Rank correlation (Spearman)", "bold"), _correlations(told["correlations"])]
-    unseen = " of models that have not seen the row" if told.get("probabilities_with") else ""
-    probabilities = f", with the class probabilities{unseen}" if told["probabilities"] else ""
-    return Group(*parts, Text(""), Text(f"Wrote {shown(told['output'])}{probabilities}."))
+    head = Text(f"{summary['rows']:,} training rows of {shown(summary['data'])}; larger = harder", "bold")
+    parts: list[RenderableType] = [Text(""), head, _ranges(summary["scores"])]
+    if len(summary["scores"]) > 1:
+        parts += [Text(""), Text("Rank correlation (Spearman)", "bold"), _correlations(summary["correlations"])]
+    unseen = " of models that have not seen the row" if summary.get("probabilities_with") else ""
+    probabilities = f", with the class probabilities{unseen}" if summary["probabilities"] else ""
+    return Group(*parts, Text(""), Text(f"Wrote {shown(summary['output'])}{probabilities}."))
 
 
 def _ranges(scores: Json) -> RenderableType:
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("score")
-    for heading in (*HEADINGS.values(), "time"):
-        table.add_column(heading, justify="right")
+    table = plain_table("score", *HEADINGS.values(), "time")
     table.add_column("made with", overflow="fold")
     for name, line in scores.items():
         shared = " *" if "seconds_shared_with" in line else ""
@@ -423,15 +371,12 @@ def _source(line: Json) -> str:
     return ", ".join([*models, *numbers])
 
 
-def _correlations(found: Json) -> RenderableType:
-    """The lower triangle: each two once."""
-    names = list(found)
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("")
-    for name in names[:-1]:
-        table.add_column(name, justify="right")
+def _correlations(correlations: Json) -> RenderableType:
+    """The lower triangle: each pair once."""
+    names = list(correlations)
+    table = plain_table("", *names[:-1])
     for place, name in enumerate(names[1:], start=1):
-        cells = ["-" if (value := found[name][other]) is None else f"{value:.2f}" for other in names[:place]]
+        cells = ["-" if (value := correlations[name][other]) is None else f"{value:.2f}" for other in names[:place]]
         table.add_row(name, *cells)
     return table
 
@@ -441,29 +386,31 @@ WHY = {
     "floor": "kept for the floor of their class",
     "duplicate": "dropped: the same text as a row that is kept, or with --near nearly so",
     "suspect": "dropped: the label is suspected to be wrong",
-    "offset": "dropped: set aside as among the very hardest",
+    "offset": "dropped: among the very hardest",
     "rest": "dropped by the selector",
 }
 MOST_CLASSES = 40
 
 
-def selection_table(told: Json) -> RenderableType:
-    """Everything on one screen.
+def selection_table(summary: Json) -> RenderableType:
+    """What is kept and dropped, for which reasons, per class, with examples.
 
     Args:
-        told: What `datadiet.jobs.select.select` gives.
+        summary: From `datadiet.jobs.select.select`.
     """
-    rows = told["rows"]
-    share, means = percent(told["kept"] / rows), (number(told["mean_kept"]), number(told["mean_dropped"]))
-    head = Text(f"Kept {told['kept']:,} of {rows:,} rows ({share}) by {told['select']} on {told['score']}, ", "bold")
+    rows = summary["rows"]
+    share, means = percent(summary["kept"] / rows), (number(summary["mean_kept"]), number(summary["mean_dropped"]))
+    head = Text(
+        f"Kept {summary['kept']:,} of {rows:,} rows ({share}) by {summary['select']} on {summary['score']}, ", "bold"
+    )
     head.append(f"whose mean is {means[0]} among the kept and {means[1]} among the dropped.", "not bold")
-    parts: list[RenderableType] = [Text(""), head, _reasons(told)]
-    if told["classes"]:
-        parts += [Text(""), _classes(told["classes"])]
-    parts += [Text(""), _examples(told["examples"]), Text("")]
-    if told["weighted"]:
+    parts: list[RenderableType] = [Text(""), head, _reasons(summary)]
+    if summary["classes"]:
+        parts += [Text(""), _classes(summary["classes"])]
+    parts += [Text(""), _examples(summary["examples"]), Text("")]
+    if summary["weighted"]:
         parts.append(Text("This selector gives the kept rows loss weights: --with-score writes them as a column."))
-    return Group(*parts, Text(_where(told["output"])))
+    return Group(*parts, Text(_where(summary["output"])))
 
 
 def _where(output: str) -> str:
@@ -472,27 +419,24 @@ def _where(output: str) -> str:
     return f"Wrote {shown(output)}.{only if Path(output).suffix else ''}"
 
 
-def _reasons(told: Json) -> RenderableType:
+def _reasons(summary: Json) -> RenderableType:
     table = Table.grid(padding=(0, 2))
     table.add_column(justify="right")
     table.add_column(justify="right", style="dim")
-    for reason, count in told["reasons"].items():
-        by = f" (by {told['suspects_by']})" if reason == "suspect" else ""
-        table.add_row(f"  {count:,}", percent(count / told["rows"]), Text(WHY[reason] + by))
+    for reason, count in summary["reasons"].items():
+        by = f" (by {summary['suspects_by']})" if reason == "suspect" else ""
+        table.add_row(f"  {count:,}", percent(count / summary["rows"]), Text(WHY[reason] + by))
     return table
 
 
 def _classes(classes: Sequence[Mapping[str, Any]]) -> RenderableType:
     """One line per class; of very many the largest."""
-    table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-    table.add_column("class")
-    for heading in ("rows", "kept", "dropped", "share kept", "mean kept", "mean dropped"):
-        table.add_column(heading, justify="right")
+    table = plain_table("class", "rows", "kept", "dropped", "share kept", "mean kept", "mean dropped")
     for line in classes[:MOST_CLASSES]:
         counts = [f"{line[name]:,}" for name in ("rows", "kept", "dropped")]
         share = percent(line["kept"] / line["rows"])
         style = "" if line["kept"] else "bold red"
-        means = [number(line["mean_kept"]), number(line["mean_dropped"])]
+        means = number(line["mean_kept"]), number(line["mean_dropped"])
         table.add_row(Text(shown(line["label"], 40)), *counts, share, *means, style=style)
     if len(classes) <= MOST_CLASSES:
         return table

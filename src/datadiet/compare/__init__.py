@@ -1,1 +1,1 @@
-"""A grid of runs on one data set, and what can be said of it: which methods save time, and whether that is luck."""
+"""Comparisons: a grid of runs on one data set, and statistics that show which differences are not luck."""

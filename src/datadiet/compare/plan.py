@@ -1,8 +1,6 @@
-"""The names of methods that can be compared, and which options a comparison shares. Imports nothing heavy.
+"""The plan of a comparison: methods, keeps and seeds, the runs that follow from them, and the checks without data.
 
-What is compared: methods, keeps and seeds, and the runs they come to. Reads no data.
-
-What is wrong with a comparison, as far as it can be told without its data and without torch.
+Imports no torch, because the command line needs the names of the methods for its help.
 """
 
 from __future__ import annotations
@@ -132,7 +130,7 @@ def presets() -> dict[str, dict[str, Any]]:
 OTHERS = "Any other combination is written out in YAML (--config), as mine: {score: aum, select: stratified}."
 TOLERANCE = "tolerance"  # the method that `--tolerance` adds
 
-# which the comparison sets itself
+# options that the comparison sets itself
 OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
 METHOD_FIELDS = tuple(name for name, one in OPTIONS.items() if one.method)
@@ -233,13 +231,13 @@ class Plan:
 
     def options_of(self, method: str) -> dict[str, Any]:
         """The options of a method's runs, defaults included where they matter here."""
-        found = {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
-        if found.get("static"):
-            found.pop("refresh_every", None)  # of the comparison's cycles, and this method has none
-        return found
+        options = {**self.options, **({} if method in (FULL, SHORT) else self._named(method))}
+        if options.get("static"):
+            options.pop("refresh_every", None)  # of the comparison's cycles, and this method has none
+        return options
 
     def keeps_of(self, method: str) -> Sequence[float | str]:
-        """A method that names its own keep has no other, and one with a tolerance none."""
+        """The keeps of a method: those of the plan, or its own; none with a tolerance."""
         if self.tolerance_of(method) is not None:
             return []
         own = self._named(method).get("keep")
@@ -247,8 +245,8 @@ class Plan:
 
     def tolerance_of(self, method: str) -> float | None:
         """The tolerance of a method that has one, and of the `short` with its steps."""
-        found: float | None = self._named(method.removeprefix(f"{SHORT}_")).get("tolerance")
-        return found
+        tolerance: float | None = self._named(method.removeprefix(f"{SHORT}_")).get("tolerance")
+        return tolerance
 
     def after(self, method: str) -> str | None:
         """The baseline that a method learns from, if there is one."""
@@ -278,7 +276,7 @@ class Plan:
         return cells
 
     def _shorts(self, methods: Sequence[str]) -> dict[str, str]:
-        """Each different schedule gets a `short` with its steps: the name of that, and a method with the schedule."""
+        """A `short` for each different schedule: its name, and a method that has the schedule."""
         by_schedule: dict[tuple[Any, ...], str] = {}
         for method in methods:
             by_schedule.setdefault(self._schedule_key(method), method)
@@ -286,10 +284,10 @@ class Plan:
         return {SHORT: usual, **{f"{SHORT}_{method}": method for method in others}}
 
     def _schedule_key(self, method: str) -> tuple[Any, ...]:
-        """What the steps of a method follow from: while `keep` is constant, not from when it is chosen anew."""
+        """The options that decide the steps of a method; while `keep` is constant, the refreshes do not."""
         constant = not any(isinstance(parse_keep(keep), dict) for keep in self.keeps)
-        left_out = _REFRESHES if constant else ()
-        return tuple(value for name, value in self._schedule_options(method).items() if name not in left_out)
+        excluded = _REFRESHES if constant else ()
+        return tuple(value for name, value in self._schedule_options(method).items() if name not in excluded)
 
     def _schedule_options(self, method: str) -> dict[str, Any]:
         options = self.options_of(method)
@@ -307,8 +305,8 @@ class Plan:
             return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
         for cell in self._seed_cells(self.seeds[0]):
-            known = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
-            if known and self._schedule_key(str(cell.steps_of)) == key:
+            is_short = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
+            if is_short and self._schedule_key(str(cell.steps_of)) == key:
                 return cell.method
         return None
 
@@ -355,11 +353,9 @@ class Plan:
 
     def _schedule(self, cell: Cell, rows: int) -> Schedule:
         options = self._schedule_options(str(cell.steps_of))
-        found = {
-            name: value for name, value in options.items() if value is not None
-        }  # what is None has its own default
-        batch = found.pop("batch_size") * found.pop("gradient_accumulation")
-        return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **found)
+        given = {name: value for name, value in options.items() if value is not None}  # None: the schedule's default
+        batch = given.pop("batch_size") * given.pop("gradient_accumulation")
+        return Schedule(num_examples=rows, keep=parse_keep(cell.keep or 1.0), batch=batch, **given)
 
 
 def on_everything(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -373,7 +369,7 @@ def on_everything(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
-    """Options by method: of a preset, or written out.
+    """The options of each method: of a preset, or written out.
 
     Args:
         names: Names of presets, or mappings of a name to options, as a YAML file has them.
@@ -387,16 +383,16 @@ def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict
         {'score': 'entropy', 'select': 'epsilon'}
     """
     problems = Problems()
-    found = methods_read(names, problems)
+    methods = methods_read(names, problems)
     problems.raise_any()
-    return found
+    return methods
 
 
 def methods_read(
     names: Sequence[str | Mapping[str, Mapping[str, Any]]], problems: Problems
 ) -> dict[str, dict[str, Any]]:
-    """The methods that are right; what is wrong with the others is noted."""
-    found: dict[str, dict[str, Any]] = {}
+    """The methods that exist; the others are added to the problems."""
+    methods: dict[str, dict[str, Any]] = {}
     for entry in names:
         written = entry if isinstance(entry, Mapping) else {entry: presets().get(str(entry))}
         for name, options in written.items():
@@ -404,25 +400,25 @@ def methods_read(
                 problems.add(f"{unknown('method', name, presets())} {OTHERS}")
             elif not isinstance(options, Mapping):
                 problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
-            elif name in found:
+            elif name in methods:
                 problems.add(f"the method {name!r} is named twice.")
             else:
-                found[str(name)] = migrated(options)
+                methods[str(name)] = migrated(options)
     named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in presets()]
     for one, two in combinations(dict.fromkeys(named), 2):
         problems.check(
             presets()[one] != presets()[two],
             f"{one!r} and {two!r} are the same method under two names: give one of them.",
         )
-    return found
+    return methods
 
 
 def check_plan(plan: Plan, *, metric: Any = None) -> None:
-    """Refuse what no run could do, before any starts.
+    """Refuse a plan that no run could carry out, before any starts.
 
     Args:
         plan: Of the comparison.
-        metric: That verdicts shall be about; None for the task's main one.
+        metric: Of the verdicts; None for the task's main one.
 
     Raises:
         ArgumentError: All problems at once.
@@ -436,8 +432,8 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
             name not in (FULL, SHORT), f"{name} is a baseline that is always run: leave it out of the methods."
         )
         for option in options:
-            known = option in DEFAULTS and (option not in OWN or option in OF_A_RUN)
-            problems.check(known, unknown(f"option of {name}", option, DEFAULTS))
+            allowed_here = option in DEFAULTS and (option not in OWN or option in OF_A_RUN)
+            problems.check(allowed_here, unknown(f"option of {name}", option, DEFAULTS))
         problems.check(
             plan.after(name) is None or FULL in plan.baselines,
             f"{name} learns from the run on everything: leave {FULL} among the baselines.",
@@ -450,7 +446,7 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
     for keep in plan.keeps:
         _check_keep(keep, problems)
     allowed = run_folder.task_metrics(str(plan.options.get("task")))
-    if metric is not None and allowed is not None:
+    if metric is not None and allowed:
         problems.choice("metric", metric, allowed)
     problems.found += _arm_problems(plan)
     problems.raise_any()
@@ -471,54 +467,54 @@ def _check_keep(keep: Any, problems: Problems) -> None:
 
 
 def _arm_problems(plan: Plan) -> list[str]:
-    """Options of a wrong type and schedules that cannot be, of every arm."""
+    """Options of a wrong type and impossible schedules, of every arm."""
     arms = dict(_arms(plan))
-    found: dict[str, list[str]] = {}
+    problems: dict[str, list[str]] = {}
     for arm, settings in arms.items():
         try:
-            found[arm] = schedule_problems(config_from({**_NEEDED, **settings}))
+            problems[arm] = schedule_problems(config_from({**_CHECKED_ELSEWHERE, **settings}))
         except UserError as error:
-            found[arm] = list(error.problems)
-    return told_once(found, list(arms))
+            problems[arm] = list(error.problems)
+    return merged_problems(problems, list(arms))
 
 
-_NEEDED = {"data": "", "task": "", "output": ""}  # are looked at elsewhere
+_CHECKED_ELSEWHERE = {"data": "", "task": "", "output": ""}
 
 
 def _arms(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The options of each arm that is no `short`, by its name; those that do not exist are left out."""
+    """The options of each arm that is no `short`, by its name; unknown options are left out."""
 
-    def known(method: str, **more: Any) -> dict[str, Any]:
+    def options(method: str, **more: Any) -> dict[str, Any]:
         return {name: value for name, value in (plan.options_of(method) | more).items() if name in DEFAULTS}
 
     if FULL in plan.baselines:
-        yield FULL, on_everything(known(FULL))
+        yield FULL, on_everything(options(FULL))
     for method in [*plan.methods, *([RANDOM] if RANDOM in plan.baselines else [])]:
         if (points := plan.tolerance_of(method)) is not None:
-            yield Cell(method, None, 0, tolerance=points).arm, known(method)
+            yield Cell(method, None, 0, tolerance=points).arm, options(method)
         for keep in plan.keeps_of(method):
             if isinstance(keep, (int, float, str)):
-                yield Cell(method, keep, 0).arm, known(method, keep=keep)
+                yield Cell(method, keep, 0).arm, options(method, keep=keep)
 
 
-def told_once(found: Mapping[str, list[str]], arms: Sequence[str]) -> list[str]:
-    """One sentence for each problem: with the arms that have it, and without where every run does.
+def merged_problems(problems: Mapping[str, list[str]], arms: Sequence[str]) -> list[str]:
+    """One sentence for each problem: with the arms that have it, or without arms where every run has it.
 
     Args:
-        found: Problems by arm.
-        arms: All of them. What is wrong with `full`, which has no options of its own, is wrong with every run.
+        problems: By arm.
+        arms: All of them. A problem of `full`, which has no options of its own, is one of every run.
 
     Example:
-        >>> found = {"full": ["no data."], "a-0.5": ["no data.", "x."], "b-0.5": ["x."]}
-        >>> told_once(found, ["full", "a-0.5", "b-0.5", "c-0.5"])
+        >>> problems = {"full": ["no data."], "a-0.5": ["no data.", "x."], "b-0.5": ["x."]}
+        >>> merged_problems(problems, ["full", "a-0.5", "b-0.5", "c-0.5"])
         ['no data.', 'a-0.5, b-0.5: x.']
     """
-    having: dict[str, list[str]] = {}
-    for arm, problems in found.items():
-        for problem in dict.fromkeys(problems):
-            having.setdefault(problem, []).append(arm)
+    arms_by_problem: dict[str, list[str]] = {}
+    for arm, sentences in problems.items():
+        for sentence in dict.fromkeys(sentences):
+            arms_by_problem.setdefault(sentence, []).append(arm)
     diets = len([arm for arm in arms if arm != FULL])
     return [
-        problem if FULL in held or len(held) == diets > 1 else f"{', '.join(held)}: {problem}"
-        for problem, held in having.items()
+        problem if FULL in names or len(names) == diets > 1 else f"{', '.join(names)}: {problem}"
+        for problem, names in arms_by_problem.items()
     ]

@@ -1,8 +1,7 @@
-"""`comparison.json`: written last, read by whoever shows a comparison.
+"""The runs of a comparison: each cell of a plan in a process of its own; a comparison that was killed can be resumed.
 
-How many runs shared the machine while a run was made, kept beside the run: times are compared by it.
-
-Run the cells of a plan, each in a process of its own; a comparison that was killed goes on where it stopped.
+Files in its folder: `comparison.json` (written last), `runs/` (a run folder per cell), `cells/` (the options of each
+run, and how many runs shared the machine with it), `logs/`, and `cache/` (tokenised data, shared by the runs).
 """
 
 from __future__ import annotations
@@ -15,28 +14,31 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from datadiet.compare.plan import Cell, Plan
-from datadiet.config import FinetuneConfig, read_config
+from datadiet.config import read_config
 from datadiet.errors import ArgumentError, UserError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.store import run_folder
 from datadiet.types import Json
 
 COMPARISON = "comparison.json"
-RUNS, CELLS = "runs", "cells"
-SCHEMA = 1
+RUNS, CELLS, LOGS, CACHE = "runs", "cells", "logs", "cache"
+LOCK = "comparison.lock"
+UNCHECKED = ("cache", "energy")  # options on which the outcome of a run does not depend
+_LAST_LINES = 3  # of a log that names no error
+Status = Literal["waiting", "running", "done", "failed"]
 
 
-def write_comparison(folder: Path, found: Json) -> None:
+def write_comparison(folder: Path, comparison: Json) -> None:
     """Write `comparison.json`."""
-    text = json.dumps(run_folder.plain(found), indent=1, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(run_folder.plain(comparison), indent=1, ensure_ascii=False, allow_nan=False)
     write_atomically(folder / COMPARISON, text)
 
 
@@ -46,77 +48,19 @@ def read_comparison(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    found = read_json(folder / COMPARISON, SCHEMA, "comparison")
-    for line in found["methods"]:  # a file from before money and energy has neither
-        for name, value in (("comparable_times", found["comparable_times"]), ("price", None), ("energy", None)):
-            line.setdefault(name, value)
-    return found
-
-
-class MadeWith:
-    """The notes of a comparison's folder.
-
-    A comparison that was made before there were notes is believed what its `comparison.json` says.
-
-    Args:
-        folder: Of the comparison.
-        jobs: Runs at a time, now.
-    """
-
-    def __init__(self, folder: Path, jobs: int) -> None:
-        self._folder, self._jobs = folder, jobs
-        self._alone = _said_to_be_alone(folder)
-
-    def note(self, run: str, *, resumed: bool) -> None:
-        """Keep how many run at a time while a run is made; one that is resumed keeps the most there have been.
-
-        Args:
-            run: Its name.
-            resumed: Whether a part of it was made earlier.
-        """
-        earlier = self.known(run) if resumed else self._jobs
-        jobs = None if earlier is None else max(earlier, self._jobs)
-        write_atomically(self._file(run), json.dumps({"schema": SCHEMA, "jobs": jobs}))
-
-    def known(self, run: str) -> int | None:
-        """The most runs there were at a time while a run was made; None where that is not known."""
-        try:
-            jobs = read_json(self._file(run), SCHEMA, "note on a run").get("jobs")
-        except UserError:
-            return 1 if run in self._alone else None
-        return jobs if isinstance(jobs, int) else None
-
-    def _file(self, run: str) -> Path:
-        return self._folder / CELLS / f"{run}.json"
-
-
-def _said_to_be_alone(folder: Path) -> frozenset[str]:
-    """Runs of an earlier comparison that had no notes, and said that its times could be compared."""
-    try:
-        found = read_comparison(folder)
-    except (UserError, KeyError):
-        return frozenset()
-    runs = found.get("runs", []) if found.get("comparable_times") else []
-    return frozenset(run["name"] for run in runs if run["status"] == "done")
-
-
-LOGS, CACHE = "logs", "cache"
-BESIDE = ("cache", "energy")  # options that change nothing of what a run comes to
-LOCK = "comparison.lock"
-Status = Literal["waiting", "running", "done", "failed"]
-_LAST_LINES = 3  # of a log, where it names no error
+    return read_json(folder / COMPARISON, "comparison")
 
 
 @dataclass(frozen=True)
 class CellState:
-    """How a run is getting on.
+    """The state of a run.
 
     Attributes:
-        cell: Which.
+        cell: Of the plan.
         status: `waiting`, `running`, `done` or `failed`.
         seconds: Wall-clock time of its process; 0 where an earlier call ran it.
         jobs: The most runs that shared the machine while it was made; None where that is not known.
-        error: What a failed run said.
+        error: The message of a failed run.
         result: `result.json` of one that is done.
     """
 
@@ -127,9 +71,15 @@ class CellState:
     error: str | None = None
     result: Json | None = None
 
+    @property
+    def finished(self) -> Json:
+        """The result of a run that is known to be done."""
+        assert self.result is not None
+        return self.result
+
 
 class Watcher(Protocol):
-    """Is told how the runs get on; may be called from several threads."""
+    """Follows the runs; may be called from several threads."""
 
     def changed(self, state: CellState) -> None:
         """A run has begun, is done, or has failed."""
@@ -138,15 +88,14 @@ class Watcher(Protocol):
 def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> list[CellState]:
     """Run every cell that has no result yet.
 
-    The first one runs alone: it tells how many training rows there are, from which the steps of `short` follow. A run
+    The first one runs alone: its result has the number of training rows, from which the steps of `short` follow. A run
     that fails does not stop the others.
 
     Args:
         plan: Checked.
-        folder: Receives `runs/`, one run folder per cell, `cells/`, their options and how many ran at a time, `cache/`,
-            the tokenised data that they share, and `logs/`.
+        folder: Of the comparison.
         jobs: Runs at a time; the threads are divided among them.
-        watcher: Is told of every change.
+        watcher: Called at every change.
 
     Returns:
         The states of all cells, in the order of the plan.
@@ -157,7 +106,7 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
     cells = plan.cells()
     with _Lock(folder / LOCK):
         runner = _Runner(plan, folder, jobs, watcher)
-        states = {cell.name: runner.known(cell) for cell in cells}
+        states = {cell.name: runner.state_of(cell) for cell in cells}
         _check_options(plan, folder, [state for state in states.values() if state.status == "done"])
         for state in states.values():
             watcher.changed(state)
@@ -203,21 +152,38 @@ class _Runner:
         self._environment = dict(os.environ)
         if jobs > 1:
             self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
-        self._made_with = MadeWith(folder, jobs)
+        self._jobs = jobs
         self._ended: dict[str, threading.Event] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         self._stopped = False
 
-    def known(self, cell: Cell) -> CellState:
-        """Of a cell that an earlier comparison has run, or that waits."""
+    def state_of(self, cell: Cell) -> CellState:
+        """`done` where an earlier call has run the cell, else `waiting`."""
         try:
             result = run_folder.read_result(self._folder / RUNS / cell.name)
         except UserError:
             return CellState(cell)
-        return CellState(cell, "done", jobs=self._made_with.known(cell.name), result=result)
+        return CellState(cell, "done", jobs=self._noted_jobs(cell), result=result)
+
+    def _noted_jobs(self, cell: Cell) -> int | None:
+        """The most runs at a time while a run was made; None without a readable note."""
+        try:
+            jobs = read_json(self._note_file(cell), "note on a run").get("jobs")
+        except UserError:
+            return None
+        return jobs if isinstance(jobs, int) else None
+
+    def _note_jobs(self, cell: Cell, *, resumed: bool) -> None:
+        """Note the number of runs at a time before a run starts; of a resumed run the largest there has been."""
+        earlier = self._noted_jobs(cell) if resumed else self._jobs
+        jobs = None if earlier is None else max(earlier, self._jobs)
+        write_atomically(self._note_file(cell), json.dumps({"schema": SCHEMA, "jobs": jobs}))
+
+    def _note_file(self, cell: Cell) -> Path:
+        return self._folder / CELLS / f"{cell.name}.json"
 
     def wait_for(self, cells: Sequence[Cell]) -> None:
-        """Those that will be run, in this order: what follows one of them waits for it."""
+        """Set the cells that will be run, in this order: a run that follows one of them waits for it."""
         self._ended = {cell.name: threading.Event() for cell in cells}
 
     def run(self, cell: Cell, rows: int | None) -> CellState:
@@ -240,8 +206,7 @@ class _Runner:
         state = replace(state, seconds=time.perf_counter() - began)
         folder = self._folder / RUNS / cell.name
         if error is None:
-            jobs = self._made_with.known(cell.name)
-            state = replace(state, status="done", jobs=jobs, result=run_folder.read_result(folder))
+            state = replace(state, status="done", jobs=self._noted_jobs(cell), result=run_folder.read_result(folder))
         else:
             state = replace(state, status="failed", error=error)
         if not self._stopped:
@@ -253,24 +218,24 @@ class _Runner:
             raise ArgumentError("no run has finished, so the number of training rows is not known.")
         folder = self._folder / RUNS / cell.name
         start = [sys.executable, "-m", "datadiet", "finetune", "--json"]
-        begun = (folder / run_folder.CONFIG).is_file()
-        self._made_with.note(cell.name, resumed=begun)
-        if begun:
+        resumed = (folder / run_folder.CONFIG).is_file()
+        self._note_jobs(cell, resumed=resumed)
+        if resumed:
             return [*start, "--resume", str(folder)]
         shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
         steps = _followed_steps(self._folder, cell)
         config = self._plan.config(cell, str(folder), rows, steps=steps, cache=str(self._folder / CACHE))
-        place = self._folder / CELLS / f"{cell.name}.yaml"
-        write_atomically(place, config.to_yaml())
-        return [*start, "--config", str(place)]
+        options = self._folder / CELLS / f"{cell.name}.yaml"
+        write_atomically(options, config.to_yaml())
+        return [*start, "--config", str(options)]
 
     def _call(self, command: Sequence[str], log: Path) -> str | None:
-        """Run a command to its end, its standard error in a log; what it said if it failed."""
+        """Run a command to its end, its standard error in a log; the error if it failed."""
         if self._stopped:
             return "stopped"
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
-            begins = stream.tell()  # after what an earlier try has said
+            begins = stream.tell()  # after the lines of an earlier try
             process = subprocess.Popen(
                 command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.DEVNULL, env=self._environment
             )
@@ -299,23 +264,23 @@ def _followed_steps(folder: Path, cell: Cell) -> int | None:
     try:
         result = run_folder.read_result(folder / RUNS / cell.follows.name)
     except UserError as error:
-        what = "learns from" if cell.after is not None else "takes the steps of"
-        raise ArgumentError(f"{cell.name} {what} {cell.follows.name}, which is not done.") from error
+        verb = "learns from" if cell.after is not None else "takes the steps of"
+        raise ArgumentError(f"{cell.name} {verb} {cell.follows.name}, which is not done.") from error
     return sum(int(epoch["steps"]) for epoch in result["epochs"])
 
 
-def _rows(states: Any) -> int | None:
-    """Training rows, as a finished run has them."""
+def _rows(states: Iterable[CellState]) -> int | None:
+    """The number of training rows, from the first finished run."""
     return next((int(state.result["data"]["rows"]["train"]) for state in states if state.result is not None), None)
 
 
-def _error_in(said: str, code: int) -> str:
-    """What a failed run said last."""
+def _error_in(log: str, code: int) -> str:
+    """The last error in the log of a failed run."""
     if code < 0:
         return f"ended by signal {-code}"
-    lines = [line.strip() for line in said.splitlines() if line.strip()]
-    named = [place for place, line in enumerate(lines) if line.startswith("error:")]
-    last = lines[named[-1] :] if named else lines[-_LAST_LINES:]
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    errors = [place for place, line in enumerate(lines) if line.startswith("error:")]
+    last = lines[errors[-1] :] if errors else lines[-_LAST_LINES:]
     return " ".join(last).removeprefix("error:").strip() or f"ended with exit code {code}"
 
 
@@ -323,24 +288,19 @@ def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> Non
     """Refuse to mix runs of different options: a finished run must be the one that would be run now."""
     rows = _rows(states)
     for state in states:
-        kept = read_config(folder / RUNS / state.cell.name / run_folder.CONFIG)
-        steps = _followed_steps(folder, state.cell)
-        wanted = plan.config(state.cell, kept.output, rows, steps=steps)
-        if other := _differences(kept, wanted):
-            name, was, now = other[0]
-            raise ArgumentError(
-                f"{folder} holds a comparison with other options: {state.cell.name} has {name} {was!r}, "
-                f"now it would be {now!r}. Choose another folder, or give the options it has."
-            )
-
-
-def _differences(kept: FinetuneConfig, wanted: FinetuneConfig) -> list[tuple[str, Any, Any]]:
-    ours, theirs = asdict(kept), asdict(wanted)
-    return [(name, ours[name], theirs[name]) for name in ours if name not in BESIDE and ours[name] != theirs[name]]
+        config = read_config(folder / RUNS / state.cell.name / run_folder.CONFIG)
+        planned = plan.config(state.cell, config.output, rows, steps=_followed_steps(folder, state.cell))
+        before, now = asdict(config), asdict(planned)
+        for name in before:
+            if name not in UNCHECKED and before[name] != now[name]:
+                raise ArgumentError(
+                    f"{folder} holds a comparison with other options: {state.cell.name} has {name} {before[name]!r}, "
+                    f"now it would be {now[name]!r}. Choose another folder, or give the options it has."
+                )
 
 
 class _Lock:
-    """Held while a comparison runs, so that two do not run the same cells; one left by a killed process is taken."""
+    """Keeps a second comparison out of the folder; a lock that a killed process left behind is taken over."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

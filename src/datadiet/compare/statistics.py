@@ -1,10 +1,7 @@
-"""What the rows of `predictions.parquet` hold: one label, several, or a tag for each word.
+"""Is a difference real? Paired statistics over seeds and over test rows; scipy and statsmodels compute them.
 
-A metric as a function of sums over test rows, so that rows can be drawn again without counting them again.
-
-Is the difference real? Paired statistics over seeds and over test rows; scipy and statsmodels do the work.
-
-Figures are in points (hundredths), and a difference is `method - baseline`, so that below 0 the method is worse.
+Figures are in points (hundredths), and a difference is `method - baseline`: below 0 the method is worse. A metric is a
+function of sums over the test rows (`RowSums`), so that the bootstrap draws rows again without counting them again.
 """
 
 from __future__ import annotations
@@ -36,14 +33,31 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, np.ndarray))
 
 
-def label_sets(predictions: pd.DataFrame) -> tuple[list[set[str]], list[set[str]]]:
-    """Gold and predicted labels of rows with several."""
-    return [set(labels) for labels in predictions["gold"]], [set(labels) for labels in predictions["predicted"]]
+def label_pairs(predictions: pd.DataFrame) -> Iterator[tuple[set[str], set[str]]]:
+    """The gold and the predicted labels of each row that has several."""
+    for gold, predicted in zip(predictions["gold"], predictions["predicted"], strict=True):
+        yield set(gold), set(predicted)
 
 
 def tags_words(predictions: pd.DataFrame) -> bool:
     """Whether words are tagged and nothing else is predicted (token classification)."""
     return "gold_slots" in predictions and bool(predictions["predicted"].isna().all())
+
+
+def tag_pairs(predictions: pd.DataFrame) -> Iterator[tuple[list[str], list[str]]]:
+    """The gold and the predicted tags of each row."""
+    for gold, predicted in zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True):
+        yield list(gold), list(predicted)
+
+
+Spans = set[tuple[str, int, int]]
+
+
+def span_pairs(predictions: pd.DataFrame) -> list[tuple[Spans, Spans]]:
+    """Type, first and last word of the gold and the predicted spans of each row, as `seqeval` reads them."""
+    with warnings.catch_warnings():  # as in `datadiet.tasks.metrics`
+        warnings.filterwarnings("ignore", message=".*seems not to be NE tag", category=UserWarning)
+        return [(set(get_entities(gold)), set(get_entities(tags))) for gold, tags in tag_pairs(predictions)]
 
 
 Floats = NDArray[np.float64]
@@ -98,8 +112,8 @@ def right(predictions: pd.DataFrame, metric: str) -> NDArray[np.bool_] | None:
 
 def _label_right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
     if several_labels(predictions):
-        pairs = zip(*label_sets(predictions), strict=True)
-        return np.fromiter((gold == found for gold, found in pairs), bool, len(predictions))
+        pairs = label_pairs(predictions)
+        return np.fromiter((gold == predicted for gold, predicted in pairs), bool, len(predictions))
     same = predictions["gold"].astype(str) == predictions["predicted"].astype(str)
     return np.asarray(same, np.bool_)
 
@@ -107,15 +121,15 @@ def _label_right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
 def _all_right(predictions: pd.DataFrame) -> NDArray[np.bool_]:
     if "gold_slots" not in predictions:
         return _label_right(predictions)
-    tags = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
-    whole = np.fromiter((list(gold) == list(found) for gold, found in tags), bool, len(predictions))
+    pairs = tag_pairs(predictions)
+    whole = np.fromiter((gold == predicted for gold, predicted in pairs), bool, len(predictions))
     return np.asarray(_label_right(predictions) & whole, np.bool_)
 
 
 def _share(flags: Callable[[pd.DataFrame], NDArray[np.bool_]]) -> Callable[[pd.DataFrame], RowSums]:
     def make(predictions: pd.DataFrame) -> RowSums:
-        found = flags(predictions).astype(np.float64)
-        return RowSums(np.stack([found, np.ones_like(found)], axis=1), _ratio)
+        hits = flags(predictions).astype(np.float64)
+        return RowSums(np.stack([hits, np.ones_like(hits)], axis=1), _ratio)
 
     return make
 
@@ -128,58 +142,48 @@ def _accuracy(predictions: pd.DataFrame) -> RowSums:
     """Of the rows, or of the words where only they have a tag."""
     if not tags_words(predictions):
         return _share(_label_right)(predictions)
-    pairs = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
-    counts = [(sum(a == b for a, b in zip(gold, found, strict=True)), len(gold)) for gold, found in pairs]
+    counts = [
+        (sum(one == two for one, two in zip(gold, predicted, strict=True)), len(gold))
+        for gold, predicted in tag_pairs(predictions)
+    ]
     return RowSums(np.array(counts, np.float64).reshape(-1, 2), _ratio)
 
 
-def _labels(predictions: pd.DataFrame) -> RowSums:
-    """Labels that are right, predicted and gold, per row."""
-    pairs = zip(*label_sets(predictions), strict=True)
-    counts = [(len(gold & found), len(found), len(gold)) for gold, found in pairs]
+def _set_counts(pairs: Iterable[tuple[set[Any], set[Any]]]) -> RowSums:
+    """Members of both sets, of the predicted and of the gold one, per row."""
+    counts = [(len(gold & predicted), len(predicted), len(gold)) for gold, predicted in pairs]
     return RowSums(np.array(counts, np.float64).reshape(-1, 3), _f1)
+
+
+def _labels(predictions: pd.DataFrame) -> RowSums:
+    return _set_counts(label_pairs(predictions))
 
 
 def _spans(predictions: pd.DataFrame) -> RowSums:
-    """Spans found, predicted and gold, per row; the F1 is that of `seqeval` in its default mode."""
-    tags = zip(predictions["gold_slots"], predictions["predicted_slots"], strict=True)
-    with warnings.catch_warnings():  # as in `datadiet.tasks.metrics`
-        warnings.filterwarnings("ignore", message=".*seems not to be NE tag", category=UserWarning)
-        counts = [_span_counts(gold, found) for gold, found in tags]
-    return RowSums(np.array(counts, np.float64).reshape(-1, 3), _f1)
-
-
-def _span_counts(gold: Sequence[str], found: Sequence[str]) -> tuple[int, int, int]:
-    wanted, said = spans(gold), spans(found)
-    return len(wanted & said), len(said), len(wanted)
-
-
-def spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-    """Type, first and last word of each span, as `seqeval` reads them."""
-    return set(get_entities(list(tags)))
+    """The F1 is that of `seqeval` in its default mode."""
+    return _set_counts(span_pairs(predictions))
 
 
 def _f1(sums: Floats) -> Floats:
-    spans = sums[..., 1] + sums[..., 2]
-    return _quotient(2 * sums[..., 0], spans)
+    return _quotient(2 * sums[..., 0], sums[..., 1] + sums[..., 2])
 
 
 def _matthews(predictions: pd.DataFrame) -> RowSums:
     """Gorodkin's correlation needs right rows, and how often each class is gold and predicted."""
-    gold, found = predictions["gold"].astype(str), predictions["predicted"].astype(str)
-    names = sorted({*gold, *found})
-    wanted, said = (pd.Categorical(column, names).codes for column in (gold, found))
+    columns = predictions["gold"].astype(str), predictions["predicted"].astype(str)
+    names = sorted({*columns[0], *columns[1]})
+    gold, predicted = (pd.Categorical(column, names).codes for column in columns)
     unit = np.eye(len(names))
-    parts = [(wanted == said)[:, None], np.ones((len(gold), 1)), unit[wanted], unit[said]]
+    parts = [(gold == predicted)[:, None], np.ones((len(gold), 1)), unit[gold], unit[predicted]]
     return RowSums(np.concatenate(parts, axis=1, dtype=np.float64), _gorodkin)
 
 
 def _gorodkin(sums: Floats) -> Floats:
     classes = (sums.shape[-1] - 2) // 2
     hits, rows = sums[..., 0], sums[..., 1]
-    gold, found = sums[..., 2 : 2 + classes], sums[..., 2 + classes :]
-    covariance = hits * rows - (gold * found).sum(-1)
-    spread = np.sqrt((rows**2 - (gold**2).sum(-1)) * (rows**2 - (found**2).sum(-1)))
+    gold, predicted = sums[..., 2 : 2 + classes], sums[..., 2 + classes :]
+    covariance = hits * rows - (gold * predicted).sum(-1)
+    spread = np.sqrt((rows**2 - (gold**2).sum(-1)) * (rows**2 - (predicted**2).sum(-1)))
     return _quotient(covariance, spread)
 
 
@@ -244,7 +248,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """What the seeds that a method and its baseline share say of their difference, in points.
+    """The difference between a method and a baseline in points, over the seeds that both have.
 
     Attributes:
         seeds: Those that both have.
@@ -294,22 +298,22 @@ def difference(
         rows: Figures over samples of the test rows, of method and baseline, for each shared seed; see `resampled`.
 
     Example:
-        >>> found = difference({0: 95.1, 1: 95.2, 2: 95.0}, {0: 95.3, 1: 95.3, 2: 95.3}, margin=0.5)
-        >>> round(found.mean, 2), round(found.deviation, 2), found.not_worse
+        >>> result = difference({0: 95.1, 1: 95.2, 2: 95.0}, {0: 95.3, 1: 95.3, 2: 95.3}, margin=0.5)
+        >>> round(result.mean, 2), round(result.deviation, 2), result.not_worse
         (-0.2, 0.1, True)
     """
     seeds = tuple(sorted(method.keys() & baseline.keys()))
     if not seeds:
         return None
-    found = np.array([method[seed] - baseline[seed] for seed in seeds])
+    differences = np.array([method[seed] - baseline[seed] for seed in seeds])
     bootstrap = two_level_bootstrap(rows) if len(rows) == len(seeds) else None
-    mean = float(found.mean())
+    mean = float(differences.mean())
     if len(seeds) == 1:
         return Difference(seeds, mean, None, None, bootstrap, None, None, margin, None)
-    deviation = float(found.std(ddof=1))
-    not_worse, equal = non_inferiority(found, margin)
+    deviation = float(differences.std(ddof=1))
+    not_worse, equal = non_inferiority(differences, margin)
     needed = seeds_needed(mean, deviation, margin)
-    return Difference(seeds, mean, deviation, t_interval(found), bootstrap, not_worse, equal, margin, needed)
+    return Difference(seeds, mean, deviation, t_interval(differences), bootstrap, not_worse, equal, margin, needed)
 
 
 def t_interval(differences: Floats) -> Interval:

@@ -1,64 +1,108 @@
-"""The verdict on a method in one sentence: what it saves, whether it is worse, whether fewer epochs do as well.
+"""A comparison in words: the verdict on each method, the cells of its table, and a section in the model cards.
 
-The model cards of a comparison's runs say what was found about their method.
+Everything here reads `comparison.json` (see `datadiet.compare.outcome`); the terminal and the page of a comparison show
+the same cells and sentences.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from datadiet.compare.plan import FULL, RANDOM, SHORT
 from datadiet.compare.run import RUNS
 from datadiet.files import write_atomically
-from datadiet.formatting import escaped
+from datadiet.formatting import counted, difference_text, escaped, mean_text, percent, points, spaced, three_digits
 from datadiet.store import run_folder
 from datadiet.types import Json
 
-LEVEL = 0.05
+LEVEL = 0.05  # of the one-sided test against full
+HIDDEN_METRICS = ("nll", "mse", "macro_f1")  # in `comparison.json`, but in no table
+TIMES = ("finetune_s", "total_s")
+HEADING = "## Comparison"
+
+
+def table_metrics(comparison: Json) -> list[str]:
+    """The metrics that a table of the comparison has."""
+    return [name for name in comparison["methods"][0]["metrics"] if name not in HIDDEN_METRICS]
+
+
+def measured_energy(comparison: Json) -> bool:
+    """Whether the energy of some method is known."""
+    return any(line["energy"] for line in comparison["methods"])
+
+
+def result_cells(comparison: Json, line: Json, decimals: int) -> list[str]:
+    """Steps, metrics, shares of `TIMES` saved, and the ceiling of one method, as a table shows them.
+
+    Args:
+        comparison: The content of `comparison.json`.
+        line: Its entry of the method.
+        decimals: Of the metrics; the percentages have one less.
+    """
+    full, share = line["method"] == FULL, decimals - 1
+    saved = [line["saved"][name] if line["comparable_times"] and not full else None for name in TIMES]
+    times = ["" if saving is None else percent(saving["median"], share) for saving in saved]
+    ceiling = "" if full or line["ceiling"] is None else percent(line["ceiling"], share)
+    metrics = [mean_text(line["metrics"][name], decimals) for name in table_metrics(comparison)]
+    return [f"{line['steps']:,}", *metrics, *times, ceiling]
+
+
+def verdicts(comparison: Json) -> dict[str, str]:
+    """The verdict on each method, by its name with its keep; `full` and `short` have none of their own."""
+    return {
+        line["name"]: line["verdict"]
+        for line in comparison["methods"]
+        if line["method"] != FULL and not line["method"].startswith(SHORT)
+    }
+
+
+def basis(comparison: Json) -> str:
+    """The metric, the margin and the shared options that the verdicts rest on."""
+    metric, margin = spaced(comparison["metric"]), comparison["margin"]
+    return f"verdicts about {metric} with a margin of {margin:g} points. Held equal: {comparison['held_equal']}."
+
+
+def is_not_worse(line: Mapping[str, Any]) -> bool:
+    """Whether it is shown, after Holm's correction, that a method is not worse than full by the margin or more."""
+    p = line["p_not_worse_holm"]
+    return p is not None and p < LEVEL
 
 
 def verdict(line: Mapping[str, Any]) -> str:
-    """What may be said of one entry of `comparison.json`, and nothing more.
+    """One sentence: the time and energy saved, whether the method is worse than full, and how it does beside baselines.
 
     Args:
-        line: The entry.
+        line: An entry of `comparison.json`.
 
     Example:
         >>> saved = {"finetune_s": {"median": 0.39, "interval": None}}
-        >>> line = {"method": "el2n", "saved": saved, "ceiling": 0.45, "against": {}, "seeds": [0]}
+        >>> line = {"method": "el2n", "saved": saved, "ceiling": 0.45, "energy": None, "against": {}, "seeds": [0]}
         >>> verdict({**line, "comparable_times": True})
         'saves 39 % of the fine-tuning time (ceiling 45 %)'
     """
-    if line["method"] == "full":
+    if line["method"] == FULL:
         return "what the others are compared with"
     against = line["against"]
-    parts = [_saved(line), _money(line.get("price")), _energy(line.get("energy"))]
-    if "full" in against:
-        parts.append(_not_worse(against["full"], line.get("p_not_worse_holm")))
-    parts += [_beside(name, against[name]) for name in ("short", "random") if name in against]
+    parts = [_time(line), _energy(line["energy"])]
+    if FULL in against:
+        parts.append(_against_full(against[FULL], line["p_not_worse_holm"]))
+    parts += [_against(name, against[name]) for name in (SHORT, RANDOM) if name in against]
     return "; ".join(part for part in parts if part)
 
 
-def _saved(line: Mapping[str, Any]) -> str:
+def _time(line: Mapping[str, Any]) -> str:
     if not line["comparable_times"]:
         return "times are not comparable: not every run is known to have had the machine to itself"
     saved = line["saved"].get("finetune_s")
     if saved is None:
         return ""
     share = saved["median"]
-    ceiling = "" if line["ceiling"] is None else f" (ceiling {percent(line['ceiling'])})"
+    ceiling = "" if line["ceiling"] is None else f" (ceiling {percent(line['ceiling'], 0)})"
     if share < 0:
-        return f"takes {percent(-share)} more fine-tuning time"
-    return f"saves {percent(share)} of the fine-tuning time{ceiling}"
-
-
-def _money(price: Mapping[str, Any] | None) -> str:
-    if price is None or price["saved"] is None:
-        return ""
-    word = "less" if price["saved"] >= 0 else "more"
-    return f"a run costs {three_digits(price['mean'])}, {three_digits(abs(price['saved']))} {word} than full"
+        return f"takes {percent(-share, 0)} more fine-tuning time"
+    return f"saves {percent(share, 0)} of the fine-tuning time{ceiling}"
 
 
 def _energy(energy: Mapping[str, Any] | None) -> str:
@@ -66,114 +110,55 @@ def _energy(energy: Mapping[str, Any] | None) -> str:
         return ""
     share = energy["saved"]["median"]
     word = "less" if share >= 0 else "more"
-    how = " (estimated)" if energy["estimated"] else ""
-    return f"a run takes {three_digits(energy['mean_kwh'])} kWh{how}, {percent(abs(share))} {word} than full"
+    estimated = " (estimated)" if energy["estimated"] else ""
+    return f"a run takes {three_digits(energy['mean_kwh'])} kWh{estimated}, {percent(abs(share), 0)} {word} than full"
 
 
-def _not_worse(found: Mapping[str, Any], adjusted: float | None) -> str:
-    margin, mean = f"{found['margin']:g} points", points(found["mean"])
-    if found["p_not_worse"] is None:
+def _against_full(difference: Mapping[str, Any], adjusted: float | None) -> str:
+    margin = f"{difference['margin']:g} points"
+    if difference["p_not_worse"] is None:
+        mean = points(difference["mean"])
         return f"{mean} points against full in one seed, from which no interval follows: run more seeds"
-    p = found["p_not_worse"] if adjusted is None else adjusted
+    p = difference["p_not_worse"] if adjusted is None else adjusted
     if p < LEVEL:
-        return f"not worse than full by more than {margin} ({spread(found)}, p = {p:.2g})"
-    claim = f"not shown to be within {margin} of full ({spread(found)}, p = {p:.2g})"
-    needed, seeds = found["seeds_needed"], len(found["seeds"])
+        return f"not worse than full by more than {margin} ({difference_text(difference)}, p = {p:.2g})"
+    claim = f"not shown to be within {margin} of full ({difference_text(difference)}, p = {p:.2g})"
+    needed, seeds = difference["seeds_needed"], len(difference["seeds"])
     if needed is None:
         return f"{claim}, and at this difference no number of seeds would show it"
     return claim if needed <= seeds else f"{claim}: about {needed} seeds would do"
 
 
-def _beside(name: str, found: Mapping[str, Any]) -> str:
+def _against(name: str, difference: Mapping[str, Any]) -> str:
     """Beside `short` and `random`: better, worse, or not shown."""
-    what = "short at the same steps" if name == "short" else "random at the same keep"
-    interval = found["interval"]
+    baseline = "short at the same steps" if name == SHORT else "random at the same keep"
+    interval = difference["interval"]
     if interval is None:
-        return f"against {what} {points(found['mean'])} in one seed"
+        return f"against {baseline} {points(difference['mean'])} in one seed"
     shown = interval["low"] > 0 or interval["high"] < 0
-    word = "not shown" if not shown else "better" if found["mean"] > 0 else "worse"
-    return f"against {what} {spread(found)}: {word}"
+    word = "not shown" if not shown else "better" if difference["mean"] > 0 else "worse"
+    return f"against {baseline} {difference_text(difference)}: {word}"
 
 
-def spread(found: Mapping[str, Any]) -> str:
-    """Mean and half the width of the interval.
-
-    Example:
-        >>> spread({"mean": 0.1, "interval": {"low": -0.2, "high": 0.4}})
-        '+0.1 ± 0.3'
-    """
-    interval = found["interval"]
-    return points(found["mean"]) + ("" if interval is None else f" ± {(interval['high'] - interval['low']) / 2:.1f}")
-
-
-def points(value: float) -> str:
-    """A difference in points with its sign; 0 has none.
-
-    Example:
-        >>> points(0.14), points(-0.04)
-        ('+0.1', '0.0')
-    """
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
-
-
-def three_digits(value: float) -> str:
-    """A positive number of any size with about three digits that count, and never with an exponent.
-
-    Example:
-        >>> [three_digits(value) for value in (0, 0.00012345, 0.048, 1.5, 123.4)]
-        ['0', '0.000123', '0.0480', '1.50', '123']
-    """
-    if value == 0:
-        return "0"
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
-
-
-def energy_words(energy: Mapping[str, Any]) -> str:
-    """The energy of a run, and whether it is an estimate.
-
-    Example:
-        >>> energy_words({"kwh": 0.0123, "estimated": True})
-        '0.0123 kWh (estimated)'
-    """
-    return f"{three_digits(energy['kwh'])} kWh{' (estimated)' if energy['estimated'] else ''}"
-
-
-def percent(share: float) -> str:
-    """A share in whole percent.
-
-    Example:
-        >>> percent(0.387)
-        '39 %'
-    """
-    return f"{100 * share:.0f} %"
-
-
-HEADING = "## Comparison"
-
-
-def state_comparison(folder: Path, found: Json) -> None:
+def state_comparison(folder: Path, comparison: Json) -> None:
     """Put the verdict on a method into the model card of each of its runs, in place of an earlier one.
 
     Args:
         folder: Of the comparison.
-        found: The content of `comparison.json`.
+        comparison: The content of `comparison.json`.
     """
-    for line in found["methods"]:
+    for line in comparison["methods"]:
         for seed in line["seeds"]:
             card = folder / RUNS / f"{line['name']}-seed{seed}" / run_folder.MODEL / "README.md"
             if card.is_file():
                 kept, _, _ = card.read_text(encoding="utf-8").partition(f"\n{HEADING}\n")
-                write_atomically(card, f"{kept.rstrip()}\n\n{_section(line, found)}")
+                write_atomically(card, f"{kept.rstrip()}\n\n{_section(line, comparison)}")
 
 
-def _section(line: Json, found: Json) -> str:
-    metric = found["metric"]
-    figure = line["metrics"][metric]
-    spread = "" if figure["deviation"] is None else f" ± {figure['deviation']:.2f}"
-    verdict = escaped(line["verdict"])
+def _section(line: Json, comparison: Json) -> str:
+    metric = comparison["metric"]
     return (
         f"{HEADING}\n\n"
-        f"`{line['name']}`, {len(line['seeds'])} seed{'' if len(line['seeds']) == 1 else 's'}, "
-        f"{metric.replace('_', ' ')} {figure['mean']:.2f}{spread} on the {found['split']} split: {verdict}.\n"
+        f"`{line['name']}`, {counted(len(line['seeds']), 'seed')}, {spaced(metric)} "
+        f"{mean_text(line['metrics'][metric], 2)} on the {comparison['split']} split: {escaped(line['verdict'])}.\n"
     )

@@ -1,4 +1,4 @@
-"""Which column holds what: the user's word first, then the usual names."""
+"""Which column holds the text, the label and the other parts: the user's names first, then the usual names."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from dataclasses import fields, replace
 from datadiet.data.schema import Columns
 from datadiet.data.tables import Table, listed
 from datadiet.errors import Problems, unknown
+from datadiet.registry import has
 
-# compared without case and signs: "Text_A" is "texta"
+# compared without case and punctuation: "Text_A" is "texta"
 PAIRS = (
     ("sentence1", "sentence2"),
     ("question1", "question2"),
@@ -36,119 +37,126 @@ LABELS = ("labels", "label", "tags", "categories", "category", "topics", "classe
 NUMBERS = ("label", "score", "similarity", "similarityscore", "relatednessscore", "labels", "rating", "target", "value")
 IDS = ("id", "idx", "guid", "index", "uid", "exampleid")
 
-IDLE = {
-    "classification": ("slots",),
-    "multi-label": ("slots", "intent"),
-    "regression": ("slots", "intent"),
-    "intent-slot": ("text_pair",),
-    "token-classification": ("text_pair", "label", "intent"),
-}
-WORDS = ("intent-slot", "token-classification")  # tasks that tag words
-
 FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fields(Columns)}
 
 
+def idle(task: str) -> tuple[str, ...]:
+    """The columns that have no effect for a task.
+
+    Example:
+        >>> idle("regression"), idle("token-classification")
+        (('slots', 'intent'), ('text_pair', 'label', 'intent'))
+    """
+    without = {
+        "slots": not has(task, "words"),
+        "text_pair": has(task, "words"),
+        "label": has(task, "tags_only"),
+        "intent": not has(task, "one_class"),
+    }
+    return tuple(name for name, unused in without.items() if unused)
+
+
 def check_columns(columns: Columns, task: str) -> Problems:
-    """Names that have no effect for the task, which the user must believe they have.
+    """Problems of the user's names: those that have no effect for the task.
 
     Example:
         >>> check_columns(Columns(slots="tags"), "regression").found
         ["--slots-column has no effect for the task 'regression'; leave it out."]
     """
     problems = Problems()
-    for name in IDLE[task]:
-        told = f"{FLAGS[name]} has no effect for the task {task!r}; leave it out."
-        problems.check(getattr(columns, name) is None, told)
-    both = columns.label is not None and columns.intent is not None and "intent" not in IDLE[task]
+    for name in idle(task):
+        message = f"{FLAGS[name]} has no effect for the task {task!r}; leave it out."
+        problems.check(getattr(columns, name) is None, message)
+    both = columns.label is not None and columns.intent is not None and "intent" not in idle(task)
     problems.check(not both, "--label-column and --intent-column name the same thing here; give one of them.")
     return problems
 
 
-def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
-    """The table's own names for what the task needs; None where there is no such column.
+def recognise(table: Table, task: str, requested: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
+    """The table's own names of the parts that the task needs; None where there is no such column.
 
-    The class is in `label` for every task, so `intent` is always None in the answer; the tags are in `slots`.
+    The class is in `label` for every task, so `intent` is always None in the result; the tags are in `slots`.
 
     Args:
         table: Any format.
-        task: Known, and `wanted` has passed `check_columns`.
-        wanted: The user's names.
-        labelled: Whether what is to be predicted must be there: the label, the slots, or both.
+        task: Its name.
+        requested: The user's names, without problems of `check_columns`.
+        labelled: Whether the targets must be there: the label, the slots, or both.
 
     Returns:
-        The names, and the problems: columns that are missing, with those that were found.
+        The names, and the problems: missing columns, with those that exist.
     """
     problems = Problems()
-    flags = {**FLAGS, "label": FLAGS["label" if wanted.intent is None else "intent"]}
-    wanted = replace(wanted, label=wanted.label or wanted.intent, intent=None)
+    flags = {**FLAGS, "label": FLAGS["label" if requested.intent is None else "intent"]}
+    requested = replace(requested, label=requested.label or requested.intent, intent=None)
     for field, flag in flags.items():
-        name = getattr(wanted, field)
+        name = getattr(requested, field)
         may_lack = field in ("label", "slots") and not labelled
         if name is not None and name not in table.columns and not may_lack:
             problems.add(f"{table.place}: {flag}: {unknown('column', name, table.columns)}")
     if problems.found:
-        return wanted, problems
-    usual = _usual(table, task, wanted)
+        return requested, problems
+    usual = _usual(table, task, requested)
     _require(usual, table, task, labelled, problems)
     return usual, problems
 
 
-def _usual(table: Table, task: str, wanted: Columns) -> Columns:
-    """`wanted`, completed by usual names, for columns that the table has."""
-    known = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
-    label = _present(wanted.label, table, _first(_label_names(task), known))
-    wanted = replace(wanted, id=wanted.id or _first(IDS, known), label=label)
-    if task not in WORDS:
-        return _usual_texts(wanted, known)
-    slots = _present(wanted.slots, table, _first(_slot_names(task), known))
-    tokens = wanted.tokens or wanted.text or _first((*TOKENS, *TEXTS), known)
-    return replace(wanted, tokens=tokens, text=None, slots=slots)
+def _usual(table: Table, task: str, requested: Columns) -> Columns:
+    """`requested`, completed by usual names, for columns that the table has."""
+    normalised = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
+    label = _present(requested.label, table, _first(_label_names(task), normalised))
+    requested = replace(requested, id=requested.id or _first(IDS, normalised), label=label)
+    if not has(task, "words"):
+        return _usual_texts(requested, normalised)
+    slots = _present(requested.slots, table, _first(_slot_names(task), normalised))
+    tokens = requested.tokens or requested.text or _first((*TOKENS, *TEXTS), normalised)
+    return replace(requested, tokens=tokens, text=None, slots=slots)
 
 
-def _usual_texts(wanted: Columns, known: Mapping[str, str]) -> Columns:
+def _usual_texts(requested: Columns, normalised: Mapping[str, str]) -> Columns:
     """The text or the pair of a task on whole texts; tokens where there is neither."""
-    if wanted.tokens or wanted.text:
-        return wanted
-    if wanted.text_pair is None:
-        pair = next((pair for pair in PAIRS if known.keys() >= set(pair)), None)
+    if requested.tokens or requested.text:
+        return requested
+    if requested.text_pair is None:
+        pair = next((pair for pair in PAIRS if normalised.keys() >= set(pair)), None)
         if pair is not None:
-            return replace(wanted, text=known[pair[0]], text_pair=known[pair[1]])
+            return replace(requested, text=normalised[pair[0]], text_pair=normalised[pair[1]])
     # where the user has named the second half of a pair, the usual first halves count too
-    names = [*TEXTS, *(one for one, _ in PAIRS if wanted.text_pair)]
-    text = _first(names, {key: name for key, name in known.items() if name != wanted.text_pair})
-    return replace(wanted, text=text, tokens=None if text else _first(TOKENS, known))
+    names = [*TEXTS, *(one for one, _ in PAIRS if requested.text_pair)]
+    text = _first(names, {key: name for key, name in normalised.items() if name != requested.text_pair})
+    return replace(requested, text=text, tokens=None if text else _first(TOKENS, normalised))
 
 
 def _label_names(task: str) -> Sequence[str]:
-    own = {"intent-slot": INTENTS, "regression": NUMBERS, "multi-label": LABELS, "token-classification": ()}
-    return own.get(task, CLASSES)
+    own = {"joint": INTENTS, "numbers": NUMBERS, "label_sets": LABELS, "tags_only": ()}
+    return next((names for trait, names in own.items() if has(task, trait)), CLASSES)
 
 
 def _slot_names(task: str) -> Sequence[str]:
-    return SLOTS if task == "intent-slot" else TAGS
+    return SLOTS if has(task, "joint") else TAGS
 
 
-def _first(names: Sequence[str], known: Mapping[str, str]) -> str | None:
-    return next((known[name] for name in names if name in known), None)
+def _first(names: Sequence[str], normalised: Mapping[str, str]) -> str | None:
+    return next((normalised[name] for name in names if name in normalised), None)
 
 
 def _present(named: str | None, table: Table, usual: str | None) -> str | None:
-    """The user's name where the table has it, else nothing; the usual name where the user has given none."""
+    """The user's name, None where the table lacks it; the usual name where the user has given none."""
     return usual if named is None else named if named in table.columns else None
 
 
-def _require(found: Columns, table: Table, task: str, labelled: bool, problems: Problems) -> None:
-    """Note the parts that have no column."""
-    joint, tags_words = task == "intent-slot", task in WORDS
+def _require(names: Columns, table: Table, task: str, labelled: bool, problems: Problems) -> None:
+    """Report the parts that have no column."""
+    joint, tags_words = has(task, "joint"), has(task, "words")
     missing: list[tuple[str, Sequence[str]]]
-    missing = [] if found.text or found.tokens else [("tokens", TOKENS) if tags_words else ("text", TEXTS)]
-    if labelled and found.label is None and _label_names(task):
+    missing = [] if names.text or names.tokens else [("tokens", TOKENS) if tags_words else ("text", TEXTS)]
+    if labelled and names.label is None and _label_names(task):
         missing.append(("intent" if joint else "label", _label_names(task)))
-    if labelled and tags_words and found.slots is None:
+    if labelled and tags_words and names.slots is None:
         missing.append(("slots", _slot_names(task)))
     there = listed(list(table.columns)) or "none"
-    for part, names in missing:
+    for part, usual in missing:
         problems.add(
             f"{table.place}: no column with the {part}; found {there}. "
-            f"Call it {names[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...))."
+            f"Call it {usual[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...))."
         )

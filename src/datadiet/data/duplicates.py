@@ -1,15 +1,9 @@
-"""Pairs of texts that share most of their character n-grams, in time about linear in the number of texts.
+"""Exact and near duplicates: groups of rows with one representative each, and rows that train shares with other splits.
 
-MinHash signatures, banded: two texts of Jaccard similarity s agree in a band of r of the hashes with probability s^r,
-and in one of b bands with 1 - (1 - s^r)^b. Candidates are checked by their true similarity.
-
-When two texts count as the same: case and spacing aside. Imports nothing heavy.
-
-Texts that occur more than once, or nearly: groups of them, one row to stand for each, and what splits share.
-
-Exact duplicates are found by the text with case and spacing aside. Near duplicates by the character n-grams that two
-texts share: candidates by MinHash and banding, in time about linear in the number of texts, and each candidate checked
-by its true Jaccard similarity, so that no pair is a hash collision.
+Texts are exact duplicates if they differ in case and white space only. They are near duplicates if the Jaccard
+similarity s of their sets of character n-grams reaches a threshold. Candidate pairs come from banded MinHash
+signatures, in time about linear in the number of texts: two texts agree in a band of r hashes with probability s^r, and
+in at least one of b bands with 1 - (1 - s^r)^b. Each candidate's true similarity is computed: no pair is a collision.
 """
 
 from __future__ import annotations
@@ -27,13 +21,13 @@ from datadiet.errors import ArgumentError
 from datadiet.registry import Method
 
 HASHES = 64
-# a pair at the threshold is found with at least this probability; one above it nearly always
-FOUND = 0.99
+FOUND = 0.99  # least probability of finding a pair at the threshold; pairs above it are found nearly always
 NGRAMS = (4, 4)
 _FEATURES = 1 << 22
 _PRIME = (1 << 61) - 1
 _CHUNK = 20_000  # texts hashed at a time
-_NEIGHBOURS = 4  # of a bucket, each member is compared with its first and with so many before it
+_NEIGHBOURS = 4  # each member of a bucket is compared with the first one and with this many before it
+NEAR = 0.8  # default Jaccard similarity from which two texts are near duplicates
 
 Rows = NDArray[np.int64]
 
@@ -41,7 +35,7 @@ _DEDUPE = (
     Method(
         "dedupe",
         "exact",
-        "one row per text, case and spacing aside; the first with the most common label",
+        "one row per text (case and spacing ignored): the first with the most common label",
         paper="ours",
         inputs="texts, labels",
         cost="O(n)",
@@ -67,16 +61,16 @@ def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:
         threshold: Least Jaccard similarity of the sets of character 4-grams inside words, in (0, 1).
 
     Returns:
-        The lower and the higher row of each pair, int64, ascending by the higher, then the lower. In a bucket of very
-        many alike texts not all pairs are listed, so that traffic with many repeats stays linear: each member with the
-        first and with the few before it.
+        The lower and the higher row of each pair, int64, ascending by the higher, then the lower. Of a bucket with many
+        similar texts not all pairs are listed, so that the time stays linear: each member is paired with the first one
+        and with the few before it.
 
     Example:
         >>> near_pairs(["book a table for two", "play jazz", "book a table for two!"], 0.7)
         (array([0]), array([2]))
 
     Source: Broder 1997, "On the resemblance and containment of documents"; banding: Leskovec, Rajaraman and Ullman,
-    "Mining of Massive Datasets", chapter 3. There a candidate counts as found; here it is checked.
+    "Mining of Massive Datasets", chapter 3. There every candidate counts as a pair; here its similarity is checked.
     """
     if len(texts) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -112,26 +106,26 @@ def _ngram_sets(texts: Sequence[str]) -> Any:
 
 
 def _signatures(sets: Any) -> NDArray[np.uint64]:
-    """MinHash signatures, uint64 `(n, HASHES)`; a text without n-grams has one of its own."""
+    """MinHash signatures, uint64 `(n, HASHES)`; a text without n-grams has a unique one."""
     rng = np.random.default_rng([0, HASHES])
     factors = rng.integers(1, _PRIME, HASHES, dtype=np.uint64) | np.uint64(1)
     shifts = rng.integers(0, _PRIME, HASHES, dtype=np.uint64)
-    found = np.empty((sets.shape[0], HASHES), np.uint64)
+    signatures = np.empty((sets.shape[0], HASHES), np.uint64)
     for start in range(0, sets.shape[0], _CHUNK):
         part = sets[start : start + _CHUNK]
         full = np.flatnonzero(np.diff(part.indptr))
         features = part.indices.astype(np.uint64) + np.uint64(1)
         for number, (factor, shift) in enumerate(zip(factors, shifts, strict=True)):
-            hashed = _mixed(features * factor + shift)  # modulo 2^64, as meant
+            hashed = _mixed(features * factor + shift)  # modulo 2^64 on purpose
             if len(full):
-                found[start + full, number] = np.minimum.reduceat(hashed, part.indptr[full])
+                signatures[start + full, number] = np.minimum.reduceat(hashed, part.indptr[full])
         empty = np.flatnonzero(np.diff(part.indptr) == 0)
-        found[start + empty] = (start + empty).astype(np.uint64)[:, None]
-    return found
+        signatures[start + empty] = (start + empty).astype(np.uint64)[:, None]
+    return signatures
 
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """The high bits of a product depend on all its low bits, and the minimum goes by the high bits."""
+    """Mix low bits into the high ones, which decide the minimum."""
     values ^= values >> np.uint64(31)
     values *= np.uint64(0x9E3779B97F4A7C15)
     values ^= values >> np.uint64(29)
@@ -170,17 +164,17 @@ def _in_buckets(key: NDArray[np.uint64]) -> Rows:
 def _jaccard(sets: Any, low: Rows, high: Rows) -> NDArray[np.float64]:
     """Similarity of pairs of rows; 0 for texts without n-grams."""
     sizes = np.diff(sets.indptr)
-    found = np.zeros(len(low))
+    similarities = np.zeros(len(low))
     for start in range(0, len(low), _CHUNK):
         part = slice(start, start + _CHUNK)
         shared = np.asarray(sets[low[part]].multiply(sets[high[part]]).sum(axis=1)).ravel()
         union = sizes[low[part]] + sizes[high[part]] - shared
-        found[part] = np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
-    return found
+        similarities[part] = np.divide(shared, union, out=np.zeros(len(shared)), where=union > 0)
+    return similarities
 
 
 def normal_text(text: str) -> str:
-    """A text as it is compared: in lower case, single spaces between words.
+    """The form of a text for comparisons: lower case, single spaces between words.
 
     Example:
         >>> normal_text(" Good \t film")
@@ -190,7 +184,7 @@ def normal_text(text: str) -> str:
 
 
 def text_keys(texts: Iterable[str], text_pairs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
-    """What the texts of each example, both of a pair, are compared by.
+    """The normalised text of each example, and the normalised second text of a pair.
 
     Example:
         >>> list(text_keys(["Good  film", "Bad"]))
@@ -200,17 +194,13 @@ def text_keys(texts: Iterable[str], text_pairs: Iterable[str] | None = None) -> 
     return ((normal_text(one), normal_text(two)) for one, two in zip(texts, pairs, strict=False))
 
 
-# Jaccard similarity of character n-grams from which two texts count as nearly the same
-NEAR = 0.8
-
-
 @dataclass(frozen=True)
 class Groups:
-    """Rows that say the same, and the row that stands for each group.
+    """Rows grouped by text, each group with a representative row.
 
     Attributes:
-        of: int64 `(n,)`, for each row the row that stands for it; its own number where it stands for itself.
-        conflicts: The rows that stand for a group whose labels differ, ascending.
+        of: int64 `(n,)`, the representative of each row; a representative has its own number.
+        conflicts: Representatives of groups whose labels differ, ascending.
 
     Example:
         >>> groups = representatives(["Play it", "play  it", "stop", "play it"], ["a", "a", "b", "b"])
@@ -223,17 +213,17 @@ class Groups:
 
     @property
     def rows(self) -> Rows:
-        """The rows that stand for a group, ascending."""
+        """The representatives, ascending."""
         return np.flatnonzero(self.of == np.arange(len(self.of)))
 
     @property
     def weights(self) -> NDArray[np.float32]:
-        """How many rows each of `rows` stands for: its loss weight where every text shall count as often as it came."""
+        """Group sizes of `rows`: the loss weights with which every text counts as often as it occurred."""
         return np.bincount(self.of, minlength=len(self.of))[self.rows].astype(np.float32)
 
     @property
     def repeated(self) -> Rows:
-        """The rows that another one stands for, ascending."""
+        """The rows that are not representatives, ascending."""
         return np.flatnonzero(self.of != np.arange(len(self.of)))
 
 
@@ -244,16 +234,16 @@ def representatives(
     *,
     near: float | None = None,
 ) -> Groups:
-    """Group the rows that say the same, and choose one to stand for each group.
+    """Group rows with the same text, and choose a representative of each group.
 
-    The first row that has the group's most common label stands for it: where labels differ, the majority is believed.
+    The representative is the first row with the most common label of its group.
 
     Args:
         texts: One per row.
-        labels: Anything hashable per row, e.g. the intent and the slots; None where there are none.
-        text_pairs: The second texts, of pairs.
-        near: Also group what is nearly the same: the least Jaccard similarity of the character n-grams, in (0, 1).
-            Every row is then so similar to the first row of its group; only rows with the same label are grouped.
+        labels: Anything hashable per row, e.g. the intent and the slots; None for unlabelled rows.
+        text_pairs: The second texts of pairs.
+        near: Also group near duplicates: the least Jaccard similarity of the character n-grams, in (0, 1). Every row
+            is then this similar to the first row of its group; only rows with the same label are grouped.
 
     Raises:
         ArgumentError: If the lengths differ, or `near` is outside (0, 1).
@@ -275,23 +265,23 @@ def _check_lengths(rows: int, labels: Sequence[Hashable] | None, text_pairs: Seq
             raise ArgumentError(f"{name} must be as many as the texts, {rows}, got {len(given)}.")
 
 
-def _exact(found: Sequence[Hashable], labels: Sequence[Hashable] | None) -> Groups:
+def _exact(keys: Sequence[Hashable], labels: Sequence[Hashable] | None) -> Groups:
     members: dict[Hashable, list[int]] = {}
-    for row, key in enumerate(found):
+    for row, key in enumerate(keys):
         members.setdefault(key, []).append(row)
-    of = np.arange(len(found))
+    of = np.arange(len(keys))
     conflicts = []
     for rows in members.values():
         if len(rows) == 1:
             continue
-        stands, differ = _believed(rows, labels)
-        of[rows] = stands
-        conflicts += [stands] if differ else []
+        representative, differ = _majority(rows, labels)
+        of[rows] = representative
+        conflicts += [representative] if differ else []
     return Groups(of, np.sort(np.array(conflicts, np.int64)))
 
 
-def _believed(rows: Sequence[int], labels: Sequence[Hashable] | None) -> tuple[int, bool]:
-    """The first row that has the most common label (of equally common ones the first), and whether labels differ."""
+def _majority(rows: Sequence[int], labels: Sequence[Hashable] | None) -> tuple[int, bool]:
+    """The first row with a most common label, and whether labels differ."""
     if labels is None:
         return rows[0], False
     counts = Counter(labels[row] for row in rows)
@@ -300,13 +290,13 @@ def _believed(rows: Sequence[int], labels: Sequence[Hashable] | None) -> tuple[i
 
 
 def _merged(exact: Groups, texts: Sequence[str], labels: Sequence[Hashable] | None, near: float) -> Groups:
-    """Groups of which those that are nearly the same, and have the same label, are one: the first one's row stands."""
+    """Merge groups that are near duplicates with the same label, into the first one."""
     rows = exact.rows
     one, two = near_pairs([texts[row] for row in rows], near)
     merged = np.arange(len(rows))
     for first, second in zip(one.tolist(), two.tolist(), strict=True):  # ascending by the second, then the first
-        alone = merged[first] == first and merged[second] == second  # who stands for a group, stands for itself
-        if alone and (labels is None or labels[rows[first]] == labels[rows[second]]):
+        unmerged = merged[first] == first and merged[second] == second
+        if unmerged and (labels is None or labels[rows[first]] == labels[rows[second]]):
             merged[second] = first
     place = np.searchsorted(rows, exact.of)
     return Groups(rows[merged[place]], exact.conflicts)
@@ -321,12 +311,12 @@ def _joined(texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[str]
 
 @dataclass(frozen=True)
 class Overlap:
-    """Training rows that another split has too.
+    """Training rows that also occur in another split.
 
     Attributes:
-        split: The other one.
-        exact: Training rows whose text occurs in it, case and spacing aside, ascending.
-        near: Training rows that are nearly the same as one of it and not exactly, ascending.
+        split: The other split.
+        exact: Training rows that are exact duplicates of one of its rows, ascending.
+        near: Training rows that are near, but not exact, duplicates of one of its rows, ascending.
     """
 
     split: str
@@ -338,16 +328,16 @@ class Overlap:
         if not len(self.exact) and not len(self.near):
             return ""
         return (
-            f"{self.split}: {len(self.exact):,} training rows have the text of one of its rows, case and spacing "
-            f"aside, and {len(self.near):,} more nearly so; its metrics are too good by what was learned by heart."
+            f"{self.split}: {len(self.exact):,} training rows have the text of one of its rows, ignoring case and "
+            f"white space, and {len(self.near):,} more nearly so; its metrics are inflated by memorised rows."
         )
 
 
 def overlaps(splits: Mapping[str, Sequence[str]], *, near: float = NEAR) -> list[Overlap]:
-    """What train shares with the other splits.
+    """Training rows that also occur in the other splits.
 
     Args:
-        splits: The texts by split, with `train`; of pairs, both texts as one.
+        splits: The texts by split, with `train`; both texts of a pair as one.
         near: See `representatives`.
 
     Returns:
@@ -372,8 +362,8 @@ def overlaps(splits: Mapping[str, Sequence[str]], *, near: float = NEAR) -> list
 
 
 def _overlap(name: str, train: Sequence[str], other: Sequence[str], near: float) -> Overlap:
-    known = set(other)
-    same = np.array([text in known for text in train], bool)
+    other_texts = set(other)
+    same = np.array([text in other_texts for text in train], bool)
     one, two = near_pairs([*other, *train], near)
     across = (one < len(other)) & (two >= len(other))
     close = np.unique(two[across] - len(other))

@@ -1,6 +1,8 @@
-"""A split as the user has it: every column and row, nothing interpreted, so that some rows can be written out again.
+"""The user's own rows written out again: every column of a split, uninterpreted, to a file or a saved folder.
 
-Splits to files and to saved `datasets` folders, so that what was read is read again the same.
+Parquet and saved folders are written by pyarrow and `datasets`. The text formats are written here, because `to_json`
+and `to_csv` of `datasets` go through pandas, which changes values: a key that a row lacks becomes null, integers beside
+it become floats, lists become Python text, and quotes are doubled in tsv.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ Record = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Original:
-    """A split with all its columns: as records, or as an Arrow table where its types and class names would be lost.
+    """A split with all its columns: as records, or as an Arrow table, which keeps types and class names.
 
     Attributes:
         place: As the user knows it, for messages.
         names: Of the columns, in order.
-        records: One mapping per row, without the columns that a row has not; None for a table.
-        table: A pyarrow table, with what the `datasets` library has written beside; None for records.
+        records: One mapping per row, without the columns that the row lacks; None for a table.
+        table: A pyarrow table with the metadata of the `datasets` library; None for records.
 
     Example:
         >>> split = Original("train.jsonl", ("text", "label"), [{"text": "good", "label": 1}, {"text": "bad"}])
@@ -61,7 +63,7 @@ class Original:
             ArgumentError: If there is a column of that name.
         """
         if name in self.names:
-            raise ArgumentError(f"{self.place} has a column {name!r} already: no other of that name can be added.")
+            raise ArgumentError(f"{self.place} has a column {name!r} already: rename it to add another of that name.")
         names = (*self.names, name)
         if self.records is not None:
             added = [{**record, name: value} for record, value in zip(self.records, values, strict=True)]
@@ -71,7 +73,7 @@ class Original:
         return replace(self, names=names, table=self.table.append_column(name, pa.array(values, pa.float32())))
 
     def as_records(self) -> list[dict[str, Any]]:
-        """Rows for formats of text; class numbers become names, since such a file cannot hold the names beside."""
+        """Rows for text formats; class numbers become names, because a text file has no metadata for the names."""
         if self.records is not None:
             return [dict(record) for record in self.records]
         named = class_names(self.table.schema.metadata or {})
@@ -82,7 +84,7 @@ class Original:
         return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
     def as_arrow(self) -> Any:
-        """A pyarrow table; what a row has not is null.
+        """A pyarrow table; missing values are null.
 
         Raises:
             DataError: For columns whose values are of several types, all at once.
@@ -148,7 +150,7 @@ def _parquet(data: bytes, place: str) -> Original:
 
 
 def _json(data: bytes, place: str) -> Original:
-    """JSON lines or an array of objects, which the readers have found to be sound."""
+    """JSON lines or an array of objects, checked by the readers before."""
     text = data.decode("utf-8-sig")
     is_array = text.lstrip().startswith("[")
     records = json.loads(text) if is_array else [json.loads(line) for line in text.split("\n") if line.strip()]
@@ -167,10 +169,10 @@ SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 def write_original(split: Original, path: Path) -> None:
     r"""Write a split by the ending: .jsonl, .csv, .tsv or .parquet. The file appears when it is complete.
 
-    In text with separators lists and mappings become JSON, and nothing an empty cell.
+    In csv and tsv, lists and mappings become JSON, and null an empty cell.
 
     Raises:
-        DataError: If the format cannot hold what a column holds, with what can, or the file cannot be written.
+        DataError: If the format cannot hold the values of a column (names one that can), or the file cannot be written.
 
     Example:
         >>> import tempfile
@@ -191,15 +193,17 @@ def write_original(split: Original, path: Path) -> None:
     with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
         if path.suffix == ".jsonl":
             write_jsonl(records, stream)
+        elif path.suffix == ".csv":
+            write_csv(records, split.names, stream)
         else:
-            (write_csv if path.suffix == ".csv" else write_tsv)(records, split.names, stream)
+            write_tsv(records, split.names, stream)
 
 
 def write_saved(splits: Mapping[str, Original], folder: Path) -> None:
     """Write a folder as `save_to_disk` of the `datasets` library does; it appears when it is complete.
 
     Args:
-        splits: By the names that they shall have.
+        splits: By their names in the folder.
         folder: Replaced if it is there.
 
     Raises:
@@ -210,29 +214,29 @@ def write_saved(splits: Mapping[str, Original], folder: Path) -> None:
 
     tables = {name: split.as_arrow() for name, split in splits.items()}
     with whole_folder(folder) as part:
-        found = {name: datasets.Dataset(InMemoryTable(table)) for name, table in tables.items()}
-        datasets.DatasetDict(found).save_to_disk(str(part))
+        saved = {name: datasets.Dataset(InMemoryTable(table)) for name, table in tables.items()}
+        datasets.DatasetDict(saved).save_to_disk(str(part))
 
 
 def write_jsonl(records: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
     """One JSON object a line.
 
     Raises:
-        DataError: For what JSON cannot hold.
+        DataError: For values that JSON cannot hold.
     """
     for record in records:
         stream.write(json.dumps(record, ensure_ascii=False, default=_in_json) + "\n")
 
 
 def write_csv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream: TextIO) -> None:
-    """A header, then rows, quoted where they must be."""
+    """A header, then rows; cells are quoted where csv needs it."""
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(names)
     writer.writerows([_cell(record.get(name)) for name in names] for record in records)
 
 
 def write_tsv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream: TextIO) -> None:
-    """A header, then rows, in which quotes are ordinary characters; a cell is quoted only where it would be misread.
+    """A header, then rows, with quotes as ordinary characters; a cell is quoted only where it would be misread.
 
     Raises:
         DataError: For cells with a tab or a line break, with their rows.
@@ -250,7 +254,7 @@ def write_tsv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream
 
 
 def _tsv_cell(cell: str) -> str:
-    """A cell as it stands, unless the reader would take it out of its quotes."""
+    """The unchanged cell, unless the reader would remove its quotes."""
     if len(cell) < 4 or cell[0] != '"' or cell[-1] != '"':
         return cell
     read = read_tsv(f"cell\n{cell}".encode(), "").columns["cell"][0]
@@ -261,13 +265,13 @@ def _cell(value: Any) -> str:
     """A value as the text of a cell."""
     if value is None:
         return ""
-    if isinstance(value, (list, tuple, dict)):  # words with spaces between could be one label
+    if isinstance(value, (list, tuple, dict)):  # words joined by spaces could be read as one label
         return json.dumps(value, ensure_ascii=False, default=_in_json)
     return _in_json(value) if isinstance(value, (bytes, date, datetime, time)) else str(value)
 
 
 def _in_json(value: object) -> str:
-    """What JSON has no form for, as text."""
+    """Text of a value that JSON has no form for."""
     if isinstance(value, (date, datetime, time)):
         return value.isoformat()
     if isinstance(value, Decimal):

@@ -1,10 +1,7 @@
-"""What is done to the splits: dev set aside, rows that overlap, a share of train.
+"""`load_data` and `read_examples`: from the name that the user gives to validated splits.
 
-What a user should know of the splits once: labels out of reach, one-sided pairs, splits without labels.
-
-`load_data` and `read_examples`: from what the user typed to validated splits.
-
-The data of a config, exactly as its run saw it.
+The steps on finished splits are here too: a dev split taken from train, rows that overlap other splits,
+deduplication, a share of train, and the notes that the user should read once.
 """
 
 from __future__ import annotations
@@ -15,10 +12,12 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from datadiet import registry
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import check_columns
-from datadiet.data.duplicates import text_keys
+from datadiet.data.duplicates import representatives, text_keys
 from datadiet.data.readers import read_file
 from datadiet.data.schema import Columns, Dataset, Examples, fingerprint
 from datadiet.data.sources import find
@@ -26,9 +25,14 @@ from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import SEPARATORS, examples_from, is_whole, sorted_names
 from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.registry import has
 
-# second number of each seed, so that one user seed gives unrelated draws
-_DEV, _TRAIN_ROWS = 1, 2
+_DEV, _TRAIN_ROWS = 1, 2  # second number of each seed, so that one user seed gives unrelated draws
+_SHOWN = 10  # names of unknown labels in a note
+_USUAL = Columns()
+
+
+# ---- steps on the splits ----
 
 
 def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tuple[dict[str, Examples], list[str]]:
@@ -40,7 +44,7 @@ def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tu
         seed: From 0.
 
     Returns:
-        The splits, and a sentence that says what was done.
+        The splits, and a note.
 
     Raises:
         DataError: If train has one row.
@@ -51,14 +55,17 @@ def set_dev_aside(splits: Mapping[str, Examples], share: float, seed: int) -> tu
     if len(train) < 2:
         raise DataError("train has one row, so none can be set aside as dev; add rows or a dev split.")
     count = min(max(1, round(share * len(train))), len(train) - 1)
-    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
-
-    is_dev = np.zeros(len(train), dtype=bool)
-    is_dev[np.random.default_rng([seed, _DEV]).permutation(len(train))[:count]] = True
-    kept, aside = train.take(np.flatnonzero(~is_dev)), train.take(np.flatnonzero(is_dev))
-    divided = {"train": kept, "dev": aside, **{name: split for name, split in splits.items() if name != "train"}}
+    dev = _draw(len(train), count, [seed, _DEV])
+    kept = sorted(set(range(len(train))) - set(dev))
+    others = {name: split for name, split in splits.items() if name != "train"}
+    divided = {"train": train.take(kept), "dev": train.take(dev), **others}
     note = f"There is no dev split: {count:,} of {len(train):,} training rows were set aside as dev (seed {seed})."
     return divided, [note]
+
+
+def _draw(rows: int, count: int, seed: Sequence[int]) -> list[int]:
+    """So many of the rows, ascending."""
+    return sorted(np.random.default_rng(seed).permutation(rows)[:count].tolist())
 
 
 def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int) -> dict[str, Examples]:
@@ -72,10 +79,7 @@ def take_train_rows(splits: Mapping[str, Examples], count: int | None, seed: int
         return dict(splits)
     if count > len(train):
         raise ArgumentError(f"train_rows must be at most {len(train)}, the rows there are to train on, got {count}.")
-    import numpy as np  # here: the command line reads the names of the tasks, and numpy is slow to import
-
-    rows = np.sort(np.random.default_rng([seed, _TRAIN_ROWS]).permutation(len(train))[:count])
-    return {**splits, "train": train.take(rows)}
+    return {**splits, "train": train.take(_draw(len(train), count, [seed, _TRAIN_ROWS]))}
 
 
 def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
@@ -89,11 +93,11 @@ def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
         >>> overlap({"train": one, "dev": Examples(ids=("0",), texts=("good film",))})
         ([0], {'dev': 1})
     """
-    seen: dict[str, set[tuple[str, str]]] = {name: set(_keys(s)) for name, s in splits.items() if name != "train"}
-    everywhere = set().union(*seen.values())
-    # train is by far the largest: its keys are never held together
-    rows = [(row, key) for row, key in enumerate(_keys(splits["train"])) if key in everywhere]
-    counts = {name: sum(key in texts for _, key in rows) for name, texts in seen.items()}
+    others: dict[str, set[tuple[str, str]]] = {name: set(_keys(s)) for name, s in splits.items() if name != "train"}
+    all_others = set().union(*others.values())
+    # train is by far the largest: its keys are never all in memory
+    rows = [(row, key) for row, key in enumerate(_keys(splits["train"])) if key in all_others]
+    counts = {name: sum(key in texts for _, key in rows) for name, texts in others.items()}
     return [row for row, _ in rows], {name: count for name, count in counts.items() if count}
 
 
@@ -102,57 +106,56 @@ def _keys(examples: Examples) -> Iterator[tuple[str, str]]:
 
 
 def handle_overlap(splits: Mapping[str, Examples], drop: bool) -> tuple[dict[str, Examples], list[str]]:
-    """Count training rows whose text is in dev or test, and drop them if asked to.
+    """Count the training rows whose text is in dev or test, and drop them on request.
 
     Raises:
-        DataError: If nothing is left to train on.
+        DataError: If no training row remains.
     """
     rows, counts = overlap(splits)
     if not rows:
         return dict(splits), []
-    told = ", ".join(f"{name} {count:,}" for name, count in counts.items())
+    by_split = ", ".join(f"{name} {count:,}" for name, count in counts.items())
     subject = f"{len(rows):,} training {'row' if len(rows) == 1 else 'rows'}"
-    found = f"The text of {subject} also occurs in another split ({told}; case and spacing aside)"
+    note = f"The text of {subject} also occurs in another split ({by_split}; case and spacing aside)"
     if not drop:
-        return dict(splits), [f"{found}; --drop-overlap drops them."]
+        return dict(splits), [f"{note}; --drop-overlap drops them."]
     train = splits["train"]
     if len(rows) == len(train):
-        raise DataError(f"{found}: dropping them would leave nothing to train on; train without --drop-overlap.")
-    gone = set(rows)
-    kept = train.take(row for row in range(len(train)) if row not in gone)
-    return {**splits, "train": kept}, [f"{found}; they were dropped."]
+        raise DataError(f"{note}: dropping them would leave nothing to train on; train without --drop-overlap.")
+    dropped = set(rows)
+    kept = train.take(row for row in range(len(train)) if row not in dropped)
+    return {**splits, "train": kept}, [f"{note}; they were dropped."]
 
 
 def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
-    """One training row of each text, the first with the label that most of them have; see `datadiet.data.duplicates`.
+    """One training row per text, the first with the most common label; see `datadiet.data.duplicates`.
 
     Returns:
-        The splits, where each training row knows how many it stands for, and what was done in words.
+        The splits, with the number of repeats of each training row in `times`, and a note.
     """
-    from datadiet.data.duplicates import representatives  # with numpy, which the command line must not import yet
-
     train = splits["train"]
     given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
     labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
     groups = representatives(train.texts, labels, train.text_pairs)
-    gone = len(train) - len(groups.rows)
-    if not gone:
+    dropped = len(train) - len(groups.rows)
+    if not dropped:
         return dict(splits), []
-    told = f"{gone:,} training {'row repeats' if gone == 1 else 'rows repeat'} the text of another and were left out"
+    subject = f"{dropped:,} training {'row repeats' if dropped == 1 else 'rows repeat'}"
+    note = f"{subject} the text of another and {'was' if dropped == 1 else 'were'} dropped"
     if len(groups.conflicts):
-        told += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
+        note += f"; of {len(groups.conflicts):,} texts the labels differ, the most common one is kept"
     kept = replace(train.take(groups.rows), times=tuple(groups.weights.astype(int).tolist()))
-    return {**splits, "train": kept}, [f"{told} (--dedupe)."]
+    return {**splits, "train": kept}, [f"{note} (--dedupe)."]
 
 
-_SHOWN = 10  # names of unknown labels in a note
+# ---- notes ----
 
 
 def split_notes(splits: Mapping[str, Examples], label_names: Sequence[str], slot_names: Sequence[str]) -> list[str]:
-    """Sentences on the finished splits.
+    """Notes on the finished splits: unknown labels, pairs with an empty text, unlabelled splits.
 
     Args:
-        splits: As they will be trained and tested on.
+        splits: For training and evaluation.
         label_names: Of train; empty for regression.
         slot_names: Of train; empty without slots.
 
@@ -173,8 +176,8 @@ def _unknown_labels(split: str, examples: Examples, label_names: Sequence[str], 
     what, tag = "an intent" if slot_names else "a label", "a slot" if label_names else "a tag"
     labels = _unseen(_each_label(examples), label_names) if label_names else Counter()
     slots = _unseen((slot for tags in examples.slots or () for slot in tags), slot_names)
-    found = [_unseen_note(split, "row", what, labels)] if labels else []
-    return [*found, _unseen_note(split, "word", tag, slots)] if slots else found
+    notes = [_unseen_note(split, "row", what, labels)] if labels else []
+    return [*notes, _unseen_note(split, "word", tag, slots)] if slots else notes
 
 
 def _each_label(examples: Examples) -> Iterable[str]:
@@ -182,17 +185,17 @@ def _each_label(examples: Examples) -> Iterable[str]:
         yield from label if isinstance(label, tuple) else [str(label)]
 
 
-def _unseen(labels: Iterable[str], known: Sequence[str]) -> Counter[str]:
-    names = set(known)
-    return Counter(label for label in labels if label not in names)
+def _unseen(labels: Iterable[str], names: Sequence[str]) -> Counter[str]:
+    of_train = set(names)
+    return Counter(label for label in labels if label not in of_train)
 
 
 def _unseen_note(split: str, unit: str, what: str, counts: Counter[str]) -> str:
     total = counts.total()
     subject = f"{total:,} {unit} has" if total == 1 else f"{total:,} {unit}s have"
-    told = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
+    names = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
-    return f"{split}: {subject} {what} that train does not have ({told}{more}); each counts as an error of the model."
+    return f"{split}: {subject} {what} that train does not have ({names}{more}); each counts as an error of the model."
 
 
 def _one_sided(split: str, examples: Examples) -> list[str]:
@@ -201,7 +204,7 @@ def _one_sided(split: str, examples: Examples) -> list[str]:
     return [f"{split}: in {count:,} {'row' if count == 1 else 'rows'} one text of the pair is empty."] if count else []
 
 
-_USUAL = Columns()
+# ---- loading ----
 
 
 def load_data(
@@ -218,15 +221,15 @@ def load_data(
 ) -> Dataset:
     """Load and check a whole data set.
 
-    In this order: read every split, set `dev_share` of train aside where there is no dev split, count the training
-    rows whose text is in another split (and drop them, if asked to), take `train_rows` of what is left.
+    The order of the steps: read every split; take `dev_share` of train as dev where there is no dev split; drop
+    training rows whose text is in another split, and repeated ones, on request; take `train_rows` of the others.
 
     Args:
         source: A folder with train/dev/test as jsonl, json, csv, tsv, parquet or conll (the text ones also .gz) or in
             the seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
             which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
         task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
-        columns: Names of columns that are not called as usual.
+        columns: Names of columns without a usual name.
         seed: Of the draws, from 0.
         dev_share: Share of train in (0, 1) that becomes dev where there is none.
         drop_overlap: Drop training rows whose text, case and spacing aside, is in dev or test too.
@@ -238,8 +241,8 @@ def load_data(
         The data set, its notes included.
 
     Raises:
-        ArgumentError: For arguments that are not allowed, together.
-        DataError: For what is wrong with the data, with file and line, together.
+        ArgumentError: For all bad arguments.
+        DataError: For all problems of the data, with file and line.
 
     Example:
         >>> data = load_data("snips", "intent-slot", train_rows=1000)
@@ -247,23 +250,25 @@ def load_data(
         ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
     """
     _check_arguments(task, columns, seed, dev_share, train_rows, label_separator)
-    found = find(source)
-    if "train" not in found.splits:
-        raise DataError(f"{source}: there is no train split; found {listed(sorted(found.splits))}. Add train.")
-    splits, told = _parse(found.read(), task, columns, label_separator)
-    splits, aside = set_dev_aside(splits, dev_share, seed)
-    notes = [*found.notes, *told, *aside]
+    resolved = find(source)
+    if "train" not in resolved.splits:
+        raise DataError(f"{source}: there is no train split; found {listed(sorted(resolved.splits))}. Add train.")
+    notes = list(resolved.notes)
+    splits, added = _parse(resolved.read(), task, columns, label_separator)
+    notes += added
+    splits, added = set_dev_aside(splits, dev_share, seed)
+    notes += added
     if drop_overlap:
-        splits, told = handle_overlap(splits, drop=True)
-        notes += told
+        splits, added = handle_overlap(splits, drop=True)
+        notes += added
     if dedupe:
-        splits, told = one_of_each(splits)
-        notes += told
+        splits, added = one_of_each(splits)
+        notes += added
     splits = take_train_rows(splits, train_rows, seed)
     if not drop_overlap:
         notes += handle_overlap(splits, drop=False)[1]
     _check_variety(splits["train"], task)
-    return _dataset(found.name, task, splits, notes)
+    return _dataset(resolved.name, task, splits, notes)
 
 
 def read_examples(
@@ -274,13 +279,13 @@ def read_examples(
     Args:
         source: A jsonl, json, csv, tsv, parquet or txt file (one text a line), or a data set as in `load_data`.
         task: As in `load_data`; where words are tagged, text without tokens is split at spaces.
-        columns: Names of columns that are not called as usual.
-        labelled: Whether every example must have its label. Otherwise labels are used where all have one.
+        columns: Names of columns without a usual name.
+        labelled: Whether every example must have its label. Otherwise labels are used where all rows have one.
         label_separator: Between the labels of a text, for `multi-label`.
 
     Raises:
-        ArgumentError: For arguments that are not allowed, together.
-        DataError: For what is wrong with the data, with file and line, together.
+        ArgumentError: For all bad arguments.
+        DataError: For all problems of the data, with file and line.
 
     Example:
         >>> read_examples("snips", "intent-slot").tokens[0][:3]
@@ -293,15 +298,14 @@ def read_examples(
     examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
     assert examples is not None  # nothing was wrong
-    return usual_scheme(examples)[0] if task == "token-classification" else examples
+    return usual_scheme(examples)[0] if has(task, "tags_only") else examples
 
 
 def _test_table(source: str) -> Table:
-    found = find(source)
-    if "test" not in found.splits:
-        there = listed(sorted(found.splits))
-        raise DataError(f"{source}: there is no test split; found {there}. Name one file instead.")
-    return found.splits["test"]()
+    splits = find(source).splits
+    if "test" not in splits:
+        raise DataError(f"{source}: there is no test split; found {listed(sorted(splits))}. Name one file instead.")
+    return splits["test"]()
 
 
 def _check_arguments(
@@ -328,7 +332,7 @@ def _check_arguments(
 def _parse(
     tables: Mapping[str, Table], task: str, columns: Columns, separator: str
 ) -> tuple[dict[str, Examples], list[str]]:
-    """Examples of every split, checked one by one and against train; and what was done to their tags."""
+    """Examples of every split, checked one by one and against train, and notes on their tags."""
     splits: dict[str, Examples] = {}
     problems = Problems()
     for name, table in tables.items():
@@ -341,46 +345,43 @@ def _parse(
     for name in [name for name in splits if name != "train"]:
         _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
     problems.raise_any(DataError)
-    return _usual_schemes(splits) if task == "token-classification" else (splits, [])
+    return _usual_schemes(splits) if has(task, "tags_only") else (splits, [])
 
 
 def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
-    """Tags as BIO or IOBES, and what a user should know of them."""
-    found = {name: usual_scheme(examples) for name, examples in splits.items()}
-    notes = [f"{name}: {told}." for name, (_, told) in found.items() if told]
+    """Tags as BIO or IOBES, and notes on them."""
+    converted = {name: usual_scheme(examples) for name, examples in splits.items()}
+    notes = [f"{name}: {note}." for name, (_, note) in converted.items() if note]
     tags = {tag for tags in splits["train"].slots or () for tag in tags}
     if tags and all(map(is_whole, tags)):
         notes.append("The tags are numbers, so that every run of equal ones counts as a span: span_f1 needs names.")
-    return {name: examples for name, (examples, _) in found.items()}, notes
+    return {name: examples for name, (examples, _) in converted.items()}, notes
 
 
 def _compare_with_train(train: Examples, other: Examples, table: Table, task: str, problems: Problems) -> None:
     if (train.text_pairs is None) != (other.text_pairs is None):
         one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
         problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
-    known = sorted_names(name for names in _names_by_row(train, task) for name in names)
-    what = "tag" if task == "token-classification" else "label"
-    kinds = {is_whole(name) for name in known}
+    of_train = sorted_names(name for names in _names_by_row(train, task) for name in names)
+    what = "tag" if has(task, "tags_only") else "label"
+    kinds = {is_whole(name) for name in of_train}
     if len(kinds) != 1:
         return  # train has none, or mixes `1` and `other` as text, so any name may be a class
-    found = [
-        (
-            row,
-            f"{what} {label!r} is {_kind(label)}, train's {what}s are {_kind(known[0], many=True)} "
-            f"({listed(known, 3)})",
-        )
+    usual = f"train's {what}s are {_kind(of_train[0], many=True)} ({listed(of_train, 3)})"
+    wrong = [
+        (row, f"{what} {label!r} is {_kind(label)}, {usual}")
         for row, labels in enumerate(_names_by_row(other, task))
-        for label in [name for name in labels if name not in known and is_whole(name) not in kinds][:1]
+        for label in [name for name in labels if name not in of_train and is_whole(name) not in kinds][:1]
     ]
-    if found:
-        problems.add(row_problem(table, found, "write the labels of all splits in one way"))
+    if wrong:
+        problems.add(row_problem(table, wrong, "write the labels of all splits in one way"))
 
 
 def _names_by_row(examples: Examples, task: str) -> list[Sequence[str]]:
-    """What each row is labelled with, as names; nothing for numbers and unlabelled rows."""
-    if task == "token-classification":
+    """The label names of each row; an empty list for regression and unlabelled splits."""
+    if has(task, "tags_only"):
         return list(examples.slots or ())
-    if task == "regression":
+    if has(task, "numbers"):
         return []
     return [label if isinstance(label, tuple) else (str(label),) for label in examples.labels or ()]
 
@@ -390,46 +391,49 @@ def _kind(label: str, many: bool = False) -> str:
 
 
 def _check_variety(train: Examples, task: str) -> None:
-    """There must be something to tell apart."""
-    if task == "multi-label":
-        _check_several_labels(train)
+    """Refuse a training split with a single class, number, tag or set of labels."""
+    if has(task, "label_sets"):
+        _check_several_labels(train, task)
     distinct: set[object] = set(train.labels or ())
-    if task == "token-classification":
+    if has(task, "tags_only"):
         distinct = {tag for tags in train.slots or () for tag in tags}
     if len(distinct) == 1:
-        words = {"regression": "one number", "intent-slot": "one intent", "multi-label": "one set of labels"}
-        what = {**words, "token-classification": "one tag"}.get(task, "one class")
+        method = registry.find("task", task)
+        what = "one class" if method is None else method.facts["label"]
         raise DataError(
             f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
         )
 
 
-def _check_several_labels(train: Examples) -> None:
-    names = {name for labels in _names_by_row(train, "multi-label") for name in labels}
+def _check_several_labels(train: Examples, task: str) -> None:
+    names = {name for labels in _names_by_row(train, task) for name in labels}
     if len(names) < 2:
-        told = f"one label only ({names.pop()!r})" if names else "no label at all"
-        raise DataError(f"train has {told}; the task 'multi-label' needs two or more. Use 'classification' for one.")
+        labels = f"one label only ({names.pop()!r})" if names else "no label at all"
+        raise DataError(f"train has {labels}; the task {task!r} needs two or more. Use 'classification' for one.")
 
 
 def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequence[str]) -> Dataset:
     train = splits["train"]
-    named = () if task == "token-classification" else _names_by_row(train, task)
+    named = () if has(task, "tags_only") else _names_by_row(train, task)
     label_names = sorted_names(name for names in named for name in names)
     slot_names = tuple(sorted({slot for slots in train.slots or () for slot in slots}))
-    told = (*notes, *split_notes(splits, label_names, slot_names))
-    return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), told)
+    all_notes = (*notes, *split_notes(splits, label_names, slot_names))
+    return Dataset(name, task, splits, label_names, slot_names, fingerprint(task, splits), all_notes)
+
+
+# ---- the data of a config ----
 
 
 def columns_of(config: FinetuneConfig) -> Columns:
-    """The columns that the config names."""
+    """The column names of a config."""
     return Columns(**{field.name: getattr(config, f"{field.name}_column") for field in fields(Columns)})
 
 
 def load_configured(config: FinetuneConfig) -> Dataset:
-    """Load what a config names.
+    """Load the data of a config, exactly as its run does.
 
     Raises:
-        UserError: If it cannot be used; see `load_data`.
+        UserError: See `load_data`.
     """
     return load_data(
         config.data,

@@ -1,10 +1,8 @@
-"""JSON to tables: an object a line, or one array of objects.
+"""Data files to tables, by their ending: jsonl, json, csv, tsv, parquet, txt, conll, and `seq.in` folders.
 
-Text with separators to tables: csv as the csv module reads it, tsv with quotes as ordinary characters.
-
-Parquet files to tables, with the class names that the `datasets` library writes beside.
-
-Data files to tables, by their ending; from bytes, so that packaged and compressed files read alike.
+Readers take bytes, so that packaged and compressed files are read alike. The loops over lines are ours: the readers of
+pandas and pyarrow guess types (dates, floats for integers with gaps), and report neither the line of a broken row nor
+all broken rows at once.
 """
 
 from __future__ import annotations
@@ -15,11 +13,11 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datadiet.data.tables import Table, decoded, listed, not_utf8, numbered_problem, read_bytes, text_lines
+from datadiet.data.tables import Table, decoded, first_line, listed, not_utf8, numbered_problem, read_bytes, text_lines
 from datadiet.data.tagging import looks_like_conll, parse_conll
 from datadiet.errors import DataError
 
@@ -28,7 +26,7 @@ def read_jsonl(data: bytes, place: str) -> Table:
     """One JSON object a line; blank lines are skipped.
 
     Raises:
-        DataError: For broken lines, all of them in one sentence.
+        DataError: For broken lines, all in one sentence.
 
     Example:
         >>> read_jsonl(b'{"text": "good"}', "train.jsonl").columns
@@ -56,8 +54,8 @@ def read_jsonl(data: bytes, place: str) -> Table:
 
 
 def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
-    """Lines from 1, decoded one by one: a whole file decoded and split takes several times its size."""
-    # lines of bytes end at \n alone; JSON strings may hold U+2028 and its kin
+    """Lines with numbers from 1, decoded one by one: splitting a whole decoded file takes several times its size."""
+    # lines of bytes end at \n alone; JSON strings may hold other separators such as U+2028
     for number, line in enumerate(io.BytesIO(data), start=1):
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n")
@@ -66,14 +64,14 @@ def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
 
 
 def _add_row(columns: dict[str, list[Any]], row: Mapping[str, Any], before: int) -> None:
-    """Add a row to columns that hold `before` rows; what it lacks is None."""
+    """Add a row to columns that hold `before` rows; missing values are None."""
     for name, value in row.items():
         if name not in columns:
             columns[name] = [None] * before
         columns[name].append(value)
     if len(row) < len(columns):
-        for held in columns.values():
-            held += [None] * (before + 1 - len(held))
+        for values in columns.values():
+            values += [None] * (before + 1 - len(values))
 
 
 def read_json(data: bytes, place: str) -> Table:
@@ -89,19 +87,15 @@ def read_json(data: bytes, place: str) -> Table:
         rows = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not valid JSON ({error}); mend the file.") from error
-    odd = [(number, f"expected an object, found {type(row).__name__}") for number, row in _odd_rows(rows)]
+    odd = [
+        (number, f"expected an object, found {type(row).__name__}")
+        for number, row in enumerate(rows, start=1)
+        if not isinstance(row, dict)
+    ]
     if odd:
         raise DataError(numbered_problem(place, "row", odd, "mend the row or remove it"))
-    return Table(place, _columns(rows), len(rows))
-
-
-def _odd_rows(rows: Iterable[Any]) -> list[tuple[int, Any]]:
-    return [(number, row) for number, row in enumerate(rows, start=1) if not isinstance(row, dict)]
-
-
-def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     names = dict.fromkeys(name for row in rows for name in row)
-    return {name: [row.get(name) for row in rows] for name in names}
+    return Table(place, {name: [row.get(name) for row in rows] for name in names}, len(rows))
 
 
 def read_csv(data: bytes, place: str, delimiter: str = ",") -> Table:
@@ -128,8 +122,8 @@ def read_csv(data: bytes, place: str, delimiter: str = ",") -> Table:
 def read_tsv(data: bytes, place: str) -> Table:
     r"""A header, then rows; quotes are ordinary characters, as in GLUE's files, where they stand unpaired.
 
-    A field is taken out of its quotes only where a csv writer must have put it there: all quotes inside are doubled,
-    and there are some. A header in quotes means that everything is quoted, and the csv rules hold.
+    The quotes around a field are removed only where a csv writer must have added them: the field holds quotes, and all
+    of them are doubled. A header in quotes means that every field is quoted, and the csv rules apply.
 
     Raises:
         DataError: For rows whose number of fields differs from the header's.
@@ -166,16 +160,16 @@ def _with_header(rows: Sequence[tuple[int, list[str]]], place: str) -> Table:
         remedy = "quote what holds a separator (csv) or save the data as jsonl"
         raise DataError(numbered_problem(place, "line", uneven, remedy))
     cells = list(zip(*(fields for _, fields in body), strict=True)) or [()] * len(names)
-    # one column without a name is the row numbers that pandas writes; of several none could be told from another
-    columns = {name: list(held) for name, held in zip(names, cells, strict=True) if name or names.count(name) == 1}
+    # one column without a name holds the row numbers that pandas writes; several without a name are dropped
+    columns = {name: list(values) for name, values in zip(names, cells, strict=True) if name or names.count(name) == 1}
     return Table(place, columns, len(body), [number for number, _ in body], textual=True)
 
 
 def read_parquet(data: bytes, place: str) -> Table:
-    """A Parquet file; class numbers become names where `datasets` has written them beside.
+    """A Parquet file; class numbers become the names that `datasets` has written into its metadata.
 
     Raises:
-        DataError: If it is no Parquet file.
+        DataError: If it is not a Parquet file.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -183,8 +177,7 @@ def read_parquet(data: bytes, place: str) -> Table:
     try:
         table = pq.ParquetFile(pa.BufferReader(data)).read()
     except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{place}: not a readable Parquet file ({reason}); write it again.") from error
+        raise DataError(f"{place}: not a readable Parquet file ({first_line(error)}); write it again.") from error
     named = class_names(table.schema.metadata or {})
     columns = {name: table[name].to_pylist() for name in dict.fromkeys(table.column_names)}
     columns |= {name: decode_classes(columns[name], names) for name, names in named.items() if name in columns}
@@ -194,20 +187,25 @@ def read_parquet(data: bytes, place: str) -> Table:
 def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, list[str]]:
     """Class names by column, from the schema metadata that the `datasets` library writes."""
     features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features") or {}
-    inner = {name: held.get("feature", held) for name, held in features.items() if isinstance(held, dict)}
-    return {name: held["names"] for name, held in inner.items() if isinstance(held, dict) and held.get("names")}
+    inner = {name: feature.get("feature", feature) for name, feature in features.items() if isinstance(feature, dict)}
+    return {name: kind["names"] for name, kind in inner.items() if isinstance(kind, dict) and kind.get("names")}
 
 
 def decode_classes(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
-    """Class numbers, or lists of them, as names; a number of no class (-1) becomes None.
+    """Class numbers, or lists of them, as names; a number without a class (-1) becomes None.
 
     Example:
         >>> decode_classes([1, -1, [0, 1]], ["no", "yes"])
         ['yes', None, ['no', 'yes']]
     """
-    known = dict(enumerate(names))
+    by_number = dict(enumerate(names))
     return [
-        decode_classes(v, names) if isinstance(v, list) else known.get(v) if isinstance(v, int) else v for v in values
+        decode_classes(value, names)
+        if isinstance(value, list)
+        else by_number.get(value)
+        if isinstance(value, int)
+        else value
+        for value in values
     ]
 
 
@@ -215,7 +213,7 @@ _Reader = Callable[[bytes, str], Table]
 
 
 def read_txt(data: bytes, place: str) -> Table:
-    """One text a line, as the column `text`; empty lines at the end do not count. CoNLL files are read as such."""
+    """One text a line, as the column `text`; empty lines at the end are dropped. CoNLL files are recognised."""
     lines = text_lines(data, place)
     if looks_like_conll(lines):
         return parse_conll(lines, place)
@@ -236,17 +234,17 @@ def read_seq_folder(folder: Path) -> Table:
     place = str(folder / "seq.in")
     parts = {"tokens": "seq.in", "slots": "seq.out", "intent": "label"}
     paths = {column: folder / file for column, file in parts.items() if column == "tokens" or (folder / file).exists()}
-    found = {column: text_lines(read_bytes(path), str(path)) for column, path in paths.items()}
-    sizes = {parts[column]: len(lines) for column, lines in found.items()}
+    lines = {column: text_lines(read_bytes(path), str(path)) for column, path in paths.items()}
+    sizes = {parts[column]: len(part) for column, part in lines.items()}
     if len(set(sizes.values())) > 1:
-        told = ", ".join(f"{file} {size}" for file, size in sizes.items())
+        counts = ", ".join(f"{file} {size}" for file, size in sizes.items())
         raise DataError(
-            f"{folder}: the files must have one line per example, found {told} lines; complete the shorter."
+            f"{folder}: the files must have one line per example, found {counts} lines; complete the shorter."
         )
-    columns: dict[str, list[Any]] = dict(found)
-    for name in found.keys() - {"intent"}:
-        columns[name] = [[word for word in re.split("[ \t]+", line) if word] for line in found[name]]
-    return Table(place, columns, len(found["tokens"]), range(1, len(found["tokens"]) + 1), textual=True)
+    columns: dict[str, list[Any]] = dict(lines)
+    for name in lines.keys() - {"intent"}:
+        columns[name] = [[word for word in re.split("[ \t]+", line) if word] for line in lines[name]]
+    return Table(place, columns, len(lines["tokens"]), range(1, len(lines["tokens"]) + 1), textual=True)
 
 
 FORMATS: Mapping[str, _Reader] = {
@@ -278,10 +276,9 @@ def read_file(path: Path) -> Table:
     """Read one data file by its ending.
 
     Raises:
-        DataError: If it cannot be read, or its ending is not known.
+        DataError: If it cannot be read, or has an unknown ending.
     """
-    known = split_name(path.name)
-    if known is None:
+    if split_name(path.name) is None:
         allowed = ", ".join(f".{kind}" for kind in (*FORMATS, "txt"))
         raise DataError(f"{path}: unknown kind of file; allowed: {allowed}, the text ones also with .gz.")
     return read_named(read_bytes(path), path.name, str(path))
@@ -297,7 +294,7 @@ def unpacked(data: bytes, file: str, place: str) -> tuple[bytes, str]:
     """The content without its compression, and its format.
 
     Raises:
-        DataError: If it is no complete gzip file.
+        DataError: If it is not a complete gzip file.
 
     Example:
         >>> unpacked(gzip.compress(b"{}"), "train.jsonl.gz", "train.jsonl.gz")

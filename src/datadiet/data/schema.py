@@ -1,7 +1,4 @@
-"""What the data layer hands out: column names, one split's examples, and the whole set.
-
-One short text that says whether two runs saw the same data.
-"""
+"""Records of the data layer: column names, the examples of one split, the whole set, and its fingerprint."""
 
 from __future__ import annotations
 
@@ -45,9 +42,9 @@ class Examples:
         tokens, slots: Words and their tags, for data that has words; else None.
         labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
             example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
-        source_rows: Where each example stands in what was read, from 0, whatever has been left out since; None where
-            it was not read. No part of what an example is: two splits that differ in it only are equal.
-        times: How many rows each stands for, where one of each text was kept; None elsewhere. No part either.
+        source_rows: Position of each example in its source, from 0, whatever was dropped since; None where it has no
+            source. Ignored when splits are compared.
+        times: How many rows each example stands for after deduplication; None elsewhere. Ignored likewise.
 
     Example:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -64,7 +61,7 @@ class Examples:
     times: Sequence[int] | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        sizes = {part.name: len(held) for part in fields(self) if (held := getattr(self, part.name)) is not None}
+        sizes = {part.name: len(values) for part in fields(self) if (values := getattr(self, part.name)) is not None}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"the sequences of a split must have one length, got {sizes}.")
 
@@ -80,11 +77,23 @@ class Examples:
         """The given rows (positions from 0), in the given order."""
         chosen = [int(row) for row in rows]
         parts = {part.name: getattr(self, part.name) for part in fields(self)}
-        return Examples(**{name: held and tuple(held[row] for row in chosen) for name, held in parts.items()})
+        return Examples(**{name: values and tuple(values[row] for row in chosen) for name, values in parts.items()})
+
+
+def joined_texts(examples: Examples, separator: str = " ") -> list[str]:
+    """One text per example, both texts of a pair in one.
+
+    Example:
+        >>> joined_texts(Examples(ids=("0",), texts=("a premise",), text_pairs=("a hypothesis",)))
+        ['a premise a hypothesis']
+    """
+    if examples.text_pairs is None:
+        return list(examples.texts)
+    return [f"{text}{separator}{pair}" for text, pair in zip(examples.texts, examples.text_pairs, strict=True)]
 
 
 def without_input(examples: Examples) -> Examples:
-    """The same labels over empty texts: what the null model of PVI trains on.
+    """The same labels with empty texts: the training data of the null model of PVI.
 
     Raises:
         DataError: For tagged words: without words there is nothing to tag.
@@ -94,7 +103,7 @@ def without_input(examples: Examples) -> Examples:
         Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
     """
     if examples.tokens is not None or examples.slots is not None:
-        raise DataError("empty inputs are for texts with one label each: tagged words have none to leave out.")
+        raise DataError("empty inputs need one label per text: for tagged words there is no input to leave out.")
     blank = ("",) * len(examples)
     return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
 
@@ -130,7 +139,7 @@ def fingerprint(task: str, splits: Mapping[str, Examples]) -> str:
     """sha256 over the task and every id, text, token, slot and label, in order, independent of file format and path.
 
     Args:
-        task: What the data is used for: it decides which columns are read.
+        task: It decides which columns are read.
         splits: By name; their order does not matter, the order of their rows does.
 
     Returns:
@@ -148,7 +157,7 @@ def fingerprint(task: str, splits: Mapping[str, Examples]) -> str:
 
 
 def _written(name: str, examples: Examples) -> Iterator[str]:
-    """`json.dumps([name, fields])` in pieces: whole, that of a million rows takes hundreds of megabytes."""
+    """`json.dumps([name, fields])` in pieces: in one piece a million rows take hundreds of megabytes."""
     yield f"[{json.dumps(name)}, ["
     for place, values in enumerate(_fields(examples)):
         yield ", " if place else ""

@@ -1,6 +1,6 @@
-"""The `datasets` library's world: saved folders and the hub. `datasets` is slow to import, so functions import it.
+"""Where data comes from: a folder, one file, a saved `datasets` folder, the packaged set or the hub.
 
-Where data comes from: a folder, one file, a saved `datasets` folder, the packaged set or the hub.
+`find` resolves the name that the user gives, without reading. `datasets` is slow to import, so functions import it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from datadiet.data.export import Original, original_entry, original_file, original_named, original_split
 from datadiet.data.readers import FORMATS, decode_classes, read_file, read_named, read_seq_folder, split_name
-from datadiet.data.tables import Table, listed, read_bytes, text_lines
+from datadiet.data.tables import Table, first_line, listed, read_bytes, text_lines
 from datadiet.data.tagging import looks_like_conll
 from datadiet.errors import DataError, Problems, unknown
 
@@ -49,12 +49,12 @@ def open_saved(folder: Path) -> Mapping[str, Any]:
     import datasets
 
     try:
-        found = datasets.load_from_disk(str(folder))
-    except Exception as error:  # the library raises whatever its parts raise; the cause stays in the chain
+        splits = datasets.load_from_disk(str(folder))
+    except Exception as error:  # the library raises errors of many types; the cause stays in the chain
         raise DataError(
-            f"{folder}: not a complete saved `datasets` folder ({_first_line(error)}); save it again."
+            f"{folder}: not a complete saved `datasets` folder ({first_line(error)}); save it again."
         ) from error
-    return found if isinstance(found, Mapping) else {"train": found}
+    return splits if isinstance(splits, Mapping) else {"train": splits}
 
 
 def hub_name(source: str) -> tuple[str, str | None] | None:
@@ -73,7 +73,7 @@ def hub_name(source: str) -> tuple[str, str | None] | None:
     if parts[0] in CONFIGS and len(parts) <= 2:
         config = parts[1] if len(parts) == 2 else ""
         if config not in CONFIGS[parts[0]]:
-            raise DataError(unknown("data set", source, [f"{parts[0]}/{known}" for known in CONFIGS[parts[0]]]))
+            raise DataError(unknown("data set", source, [f"{parts[0]}/{name}" for name in CONFIGS[parts[0]]]))
         return parts[0], config
     if len(parts) == 1:
         return None
@@ -84,26 +84,26 @@ def open_hub(name: str, config: str | None) -> Mapping[str, Any]:
     """Splits of a hub set by their own names.
 
     Raises:
-        DataError: If the set does not exist or the hub cannot be reached, with what to do instead.
+        DataError: If the set does not exist or the hub cannot be reached; gives an alternative.
     """
-    told = name if config is None else f"{name}/{config}"
+    full_name = name if config is None else f"{name}/{config}"
     if not _may_be_reached(name):
-        raise DataError(f"no folder {told!r} here, and the hub cannot be reached (no network); {_LOCAL}.")
+        raise DataError(f"no folder {full_name!r} here, and the hub cannot be reached (no network); {_LOCAL}.")
     import datasets
 
     try:
-        found = datasets.load_dataset(name, config)
+        splits = datasets.load_dataset(name, config)
     except Exception as error:  # as above
         raise DataError(
-            f"no folder {told!r} here, and the hub gives no such data ({_first_line(error)}); {_LOCAL}."
+            f"no folder {full_name!r} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
         ) from error
-    return dict(found)
+    return dict(splits)
 
 
 def _may_be_reached(name: str) -> bool:
-    """False where it is plain at once that the hub cannot answer: `datasets` itself would retry for half a minute."""
+    """False where the hub certainly cannot answer: `datasets` itself would retry for half a minute."""
     if os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HF_DATASETS_OFFLINE") or urllib.request.getproxies():
-        return True  # it fails fast on its own, or names are looked up by a proxy
+        return True  # `datasets` fails fast, or a proxy resolves the names
     host = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co").hostname
     try:
         socket.getaddrinfo(host, None)
@@ -115,18 +115,14 @@ def _may_be_reached(name: str) -> bool:
 def _is_cached(name: str) -> bool:
     hub_home = os.environ.get("HF_HOME") or Path("~/.cache/huggingface").expanduser()
     cache = Path(os.environ.get("HF_DATASETS_CACHE") or Path(hub_home) / "datasets")
-    wanted = name.lower().replace("/", "___")
-    return cache.is_dir() and any(entry.name.lower().endswith(wanted) for entry in cache.iterdir())
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    cached_name = name.lower().replace("/", "___")
+    return cache.is_dir() and any(entry.name.lower().endswith(cached_name) for entry in cache.iterdir())
 
 
 def split_table(split: Any, place: str) -> Table:
     """One split of the `datasets` library as a table; class numbers become names, -1 becomes None.
 
-    Columns that hold neither text nor numbers (images, audio, nested records) are left out.
+    Columns that hold neither text nor numbers (images, audio, nested records) are dropped.
     """
     import datasets
 
@@ -164,15 +160,15 @@ SPLIT_NAMES: Mapping[str, str] = {
 
 @dataclass(frozen=True)
 class Source:
-    """A data set that has been found but not read.
+    """A resolved data set that is not read yet.
 
     Attributes:
-        name: What the set is called in results; never a path.
-        place: What the user gave, for messages.
+        name: Of the set in results; never a path.
+        place: The name that the user gave, for messages.
         splits: A function per split that reads it.
-        originals: The same, with every column as it stands.
+        originals: The same, with every column uninterpreted.
         notes: Sentences the user should read once.
-        own_names: What each split is called where it comes from; as here, where it is not said.
+        own_names: The names of the splits in the source, where they may differ.
     """
 
     name: str
@@ -200,10 +196,10 @@ class Source:
 
 
 def find(source: str) -> Source:
-    """Find a data set by what the user calls it; what exists locally wins over the hub.
+    """Resolve the name that the user gives; local files and folders win over the hub.
 
     Raises:
-        DataError: If there is nothing of that name, or a split is there twice.
+        DataError: If there is nothing of that name, or a split exists twice.
 
     Example:
         >>> sorted(find("snips").splits)
@@ -224,9 +220,9 @@ def find(source: str) -> Source:
 
 
 def split_stem(path: Path) -> str:
-    """A file's name without the endings that say its format."""
-    known = split_name(path.name)
-    return path.name[: len(known[0])] if known else path.name
+    """A file's name without the endings of its format."""
+    stem = split_name(path.name)
+    return path.name[: len(stem[0])] if stem else path.name
 
 
 def _missing(source: str, path: Path) -> str:
@@ -244,8 +240,8 @@ def _packaged(name: str) -> Source:
     files = {split: f"{split}.jsonl.gz" for split in ("train", "dev", "test")}
     readers = {split: partial(_packaged_file, read_named, home, file) for split, file in files.items()}
     originals = {split: partial(_packaged_file, original_named, home, file) for split, file in files.items()}
-    aside = f"{name!r} is the packaged data; the folder of that name here was not read (write ./{name} to read it)."
-    return Source(name, name, readers, originals, (aside,) if Path(name).is_dir() else ())
+    note = f"{name!r} is the packaged data; the folder of that name here was not read (write ./{name} to read it)."
+    return Source(name, name, readers, originals, (note,) if Path(name).is_dir() else ())
 
 
 def _packaged_file(read: Callable[[bytes, str, str], _Read], home: Any, file: str) -> _Read:
@@ -258,8 +254,7 @@ def _saved(folder: Path) -> Source:
 
 def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     """A set of the `datasets` library."""
-    found = [(SPLIT_NAMES[split.lower()], split) for split in splits if split.lower() in SPLIT_NAMES]
-    once = _once(found, place)
+    once = _once([(SPLIT_NAMES[split.lower()], split) for split in splits if split.lower() in SPLIT_NAMES], place)
     ignored = [split for split in splits if split.lower() not in SPLIT_NAMES]
     notes = (f"Splits that are not used: {listed(ignored)}.",) if ignored else ()
     if not once:
@@ -271,9 +266,9 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
 
 def _folder(folder: Path) -> Source:
     entries = sorted(folder.iterdir())
-    found = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
-    found = found or _conll_texts(entries)
-    once = _once([(split, entry.name) for split, entry in found], str(folder))
+    splits = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
+    splits = splits or _conll_texts(entries)
+    once = _once([(split, entry.name) for split, entry in splits], str(folder))
     if not once:
         kinds = ", ".join(FORMATS)
         there = listed([entry.name for entry in entries]) or "nothing"
@@ -282,40 +277,40 @@ def _folder(folder: Path) -> Source:
             f"with one of the endings {kinds} (the text ones also with .gz), or make folders of those names with "
             "seq.in, seq.out and label."
         )
-    readers = {split: partial(_read_entry, entry) for split, entry in found}
-    originals = {split: partial(original_entry, entry) for split, entry in found}
-    own_names = {split: _stem(entry) for split, entry in found}
+    readers = {split: partial(_read_entry, entry) for split, entry in splits}
+    originals = {split: partial(original_entry, entry) for split, entry in splits}
+    own_names = {split: _stem(entry) for split, entry in splits}
     return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
 
 
 def _conll_texts(entries: Iterable[Path]) -> list[tuple[str, Path]]:
-    """Splits as CoNLL files that are called .txt, as many of them are."""
+    """Splits as CoNLL files with the common ending .txt."""
     named = [(SPLIT_NAMES[entry.stem.lower()], entry) for entry in entries if entry.stem.lower() in SPLIT_NAMES]
     texts = [(split, entry) for split, entry in named if entry.suffix.lower() == ".txt" and entry.is_file()]
     return [(split, entry) for split, entry in texts if looks_like_conll(text_lines(read_bytes(entry), str(entry)))]
 
 
 def _stem(entry: Path) -> str:
-    """The name a file or a seq.in folder has as a split; empty for anything else."""
+    """The split name of a file or a seq.in folder; empty for anything else."""
     if entry.is_dir():
         holds_examples = any((entry / part).exists() for part in ("seq.in", "seq.out", "label"))
         return entry.name.lower() if holds_examples else ""
-    known = split_name(entry.name)
-    return known[0] if known and known[1] in FORMATS else ""
+    parts = split_name(entry.name)
+    return parts[0] if parts and parts[1] in FORMATS else ""
 
 
 def _read_entry(entry: Path) -> Table:
     return read_seq_folder(entry) if entry.is_dir() else read_file(entry)
 
 
-def _once(found: Iterable[tuple[str, str]], place: str) -> dict[str, str]:
-    """Splits by our names, each from one place.
+def _once(names: Iterable[tuple[str, str]], place: str) -> dict[str, str]:
+    """Names in the source by our names of the splits.
 
     Raises:
-        DataError: For every split that is there more than once.
+        DataError: For every split that exists more than once.
     """
     by_split: dict[str, list[str]] = {}
-    for split, own in found:
+    for split, own in names:
         by_split.setdefault(split, []).append(own)
     problems = Problems()
     for split, owns in by_split.items():

@@ -1,7 +1,4 @@
-"""A file's columns before anything is known of the task, and problems told with file and line.
-
-A file's bytes, and the text in them: UTF-8, or the line that is not.
-"""
+"""The columns of one file, independent of the task; problems with file and line; bytes and UTF-8 text of a file."""
 
 from __future__ import annotations
 
@@ -12,19 +9,19 @@ from typing import Any
 
 from datadiet.errors import DataError
 
-_SHOWN = 5  # problems of one kind that are named; the rest are counted
+_SHOWN = 5  # problems of one kind that are named; further ones are counted
 
 
 @dataclass(frozen=True)
 class Table:
-    """Columns as they stand in one file.
+    """Uninterpreted columns of one file.
 
     Attributes:
         place: The file as the user knows it, for messages.
-        columns: Values by column name, each `size` long; None where a row has none.
-        size: How many rows.
-        lines: Line in the file of each row, counted from 1, the header included; None for formats without lines.
-        textual: True where every cell is text (csv, tsv), so that numbers have to be recognised.
+        columns: Values by column name, each `size` long; None where a row lacks the column.
+        size: Number of rows.
+        lines: Line of each row in the file, from 1, the header included; None for formats without lines.
+        textual: True where every cell is text (csv, tsv): numbers must be recognised.
     """
 
     place: str
@@ -35,44 +32,44 @@ class Table:
 
     @property
     def unit(self) -> str:
-        """What a position in the file is called: `line`, or `row` (counted from 1) where there are no lines."""
+        """The word for a position in the file: `line`, or `row` (from 1) for formats without lines."""
         return "row" if self.lines is None else "line"
 
     def number(self, row: int) -> int:
-        """Where a row (from 0) stands in the file."""
+        """The position in the file of a row (from 0)."""
         return row + 1 if self.lines is None else self.lines[row]
 
 
-def row_problem(table: Table, found: Sequence[tuple[int, str]], remedy: str) -> str:
+def row_problem(table: Table, wrong: Sequence[tuple[int, str]], remedy: str) -> str:
     """One sentence for all rows of a table with the same kind of problem: the first in full, the next by number.
 
     Args:
-        table: Where they are.
-        found: (row from 0, what is wrong), at least one, in order.
-        remedy: What to do.
+        table: Of the rows.
+        wrong: (row from 0, problem), at least one, in order.
+        remedy: The advice to the user.
 
     Example:
         >>> table = Table("train.csv", {}, 9, lines=range(2, 11))
         >>> row_problem(table, [(0, "the text is empty"), (3, "the text is empty")], "fill it in or remove the row")
         'train.csv, line 2: the text is empty; fill it in or remove the row. Also line 5.'
     """
-    places = [(table.number(row), what) for row, what in found]
+    places = [(table.number(row), what) for row, what in wrong]
     return numbered_problem(table.place, table.unit, places, remedy)
 
 
-def numbered_problem(place: str, unit: str, found: Sequence[tuple[int, str]], remedy: str) -> str:
-    """`row_problem` for a file that could not become a table: (number in the file, what is wrong)."""
-    (first, what), *others = found
+def numbered_problem(place: str, unit: str, wrong: Sequence[tuple[int, str]], remedy: str) -> str:
+    """`row_problem` for a file that is not a table yet; `wrong` holds (position in the file, problem)."""
+    (first, what), *others = wrong
     sentence = f"{place}, {unit} {first}: {what}; {remedy}."
     if not others:
         return sentence
     named = ", ".join(str(number) for number, _ in others[: _SHOWN - 1])
-    rest = len(others) - (_SHOWN - 1)
-    return f"{sentence} Also {unit}{'s' if len(others) > 1 else ''} {named}{f' and {rest} more' if rest > 0 else ''}."
+    more = len(others) - (_SHOWN - 1)
+    return f"{sentence} Also {unit}{'s' if len(others) > 1 else ''} {named}{f' and {more} more' if more > 0 else ''}."
 
 
 def listed(names: Sequence[str], shown: int = 10) -> str:
-    """Names in quotes for a message, a long list cut.
+    """Quoted names for a message; a long list is cut.
 
     Example:
         >>> listed(["a", "b", "c"], shown=2)
@@ -80,6 +77,11 @@ def listed(names: Sequence[str], shown: int = 10) -> str:
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(repr(name) for name in names[:shown]) + more
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's error, or its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def read_bytes(path: Path) -> bytes:
@@ -95,7 +97,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def text_lines(data: bytes, place: str) -> list[str]:
-    """Lines of a text file without their ends; empty ones at the end are left out."""
+    """Lines of a text file without line ends; empty lines at the end are dropped."""
     lines = [line.strip("\r") for line in decoded(data, place).split("\n")]
     while lines and not lines[-1].strip():
         lines.pop()
@@ -106,7 +108,7 @@ def decoded(data: bytes, place: str) -> str:
     """UTF-8 text, with or without a byte order mark.
 
     Raises:
-        DataError: With the line that is not UTF-8.
+        DataError: If a line is not UTF-8; names the line.
     """
     try:
         return data.decode("utf-8-sig")
@@ -115,5 +117,5 @@ def decoded(data: bytes, place: str) -> str:
 
 
 def not_utf8(place: str, line: int) -> str:
-    """What is said of a line that is not UTF-8."""
+    """The message for a line that is not UTF-8."""
     return f"{place}, line {line}: not UTF-8 text; save the file in the UTF-8 encoding."

@@ -1,7 +1,4 @@
-"""CoNLL files: a word and its tag on each line, blank lines between sentences.
-
-Schemes of tags for spans: what is read as another of the same meaning.
-"""
+"""CoNLL files (a word and its tag on each line, blank lines between sentences), and the tag schemes of spans."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ _Lines = list[tuple[int, list[str]]]
 
 
 def parse_conll(lines: Sequence[str], place: str) -> Table:
-    """Sentences of a CoNLL file: the first column is the word, the last the tag, any between them are not read.
+    """Sentences of a CoNLL file: the first column is the word, the last the tag; columns between them are ignored.
 
     Columns are separated by tabs where a line has one, else by spaces. `-DOCSTART-` lines are skipped, and so are
     comments: lines that begin with `# ` before the first word of a sentence and do not end in a tag. A file with one
@@ -55,21 +52,21 @@ def parse_conll(lines: Sequence[str], place: str) -> Table:
     return Table(place, columns, len(sentences), [sentence[0][0] for sentence in sentences])
 
 
-def _uneven(found: int, width: int) -> str:
-    return f"{found} {'column' if found == 1 else 'columns'}, the first line has {width}"
+def _uneven(columns: int, width: int) -> str:
+    return f"{columns} {'column' if columns == 1 else 'columns'}, the first line has {width}"
 
 
 def _sentences(lines: Sequence[str]) -> list[_Lines]:
     """Lines with their numbers from 1, split into fields, by sentence."""
-    found: list[_Lines] = [[]]
+    sentences: list[_Lines] = [[]]
     for number, line in enumerate(lines, start=1):
         fields = _fields(line)
         if not fields or fields[0].startswith(_DOCUMENT):
-            if found[-1]:
-                found.append([])
-        elif found[-1] or not _is_comment(line, fields):
-            found[-1].append((number, fields))
-    return [sentence for sentence in found if sentence]
+            if sentences[-1]:
+                sentences.append([])
+        elif sentences[-1] or not _is_comment(line, fields):
+            sentences[-1].append((number, fields))
+    return [sentence for sentence in sentences if sentence]
 
 
 def _fields(line: str) -> list[str]:
@@ -84,7 +81,7 @@ def _is_comment(line: str, fields: Sequence[str]) -> bool:
 
 
 def looks_like_conll(lines: Sequence[str]) -> bool:
-    """Whether text is a CoNLL file: every line a word and a tag of a span or `O`, at least one of a span.
+    """Whether text is a CoNLL file: every line holds a word and a span tag or `O`, and at least one tag is not `O`.
 
     Example:
         >>> looks_like_conll(["Rome B-LOC", "is O"]), looks_like_conll(["a plain text O", "another"])
@@ -104,10 +101,10 @@ _BILOU = {"L-": "E-", "U-": "S-"}
 
 
 def usual_scheme(examples: Examples) -> tuple[Examples, str | None]:
-    """Tags in BIO or IOBES: IOB1 becomes BIO, BILOU becomes IOBES, everything else stays as it is.
+    """Tags in BIO or IOBES: IOB1 becomes BIO, BILOU becomes IOBES, all other tags stay unchanged.
 
     Returns:
-        The examples, and what was done, if anything.
+        The examples, and a note on the conversion, if there was one.
 
     Example:
         >>> tagged = Examples(ids=("0",), texts=("in New York",), slots=(("O", "I-LOC", "I-LOC"),))

@@ -1,8 +1,6 @@
-"""Label cells to class names or numbers, with the problems of single rows.
+"""From a table to the validated examples of one split: texts, words, tags, ids, and labels of every kind.
 
-Cells with several labels: lists of names or numbers, text with a separator, or a 0 or 1 for each label.
-
-One table to the examples of one split; every row that cannot be used is named with its line.
+Every problem names the file and the lines of the rows; all problems of a split are reported together.
 """
 
 from __future__ import annotations
@@ -10,16 +8,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from datadiet.data.columns import WORDS, recognise
+from datadiet.data.columns import recognise
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
 from datadiet.errors import Problems
+from datadiet.registry import has
 
+SEPARATORS = ("|", ",", ";")
+_FILL, _ONE_WAY = "fill it in or remove the row", "write all labels of a set in one way"
+_WORDS, _WITH_TAG = "write a list, or words separated by spaces", "remove it together with its tag"
+_Words = tuple[tuple[str, ...], ...]
 _WHOLE = re.compile(r"-?(0|[1-9]\d*)")
 _NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+
+
+# ---- one class or number per row ----
 
 
 def is_whole(name: str) -> bool:
@@ -44,10 +50,10 @@ def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def class_labels(table: Table, column: str, problems: Problems) -> list[str | None]:
-    """Class names; None where a row has none: an empty cell, null, NaN or -1 (how GLUE marks its hidden test labels).
+    """Class names; None for a missing label: an empty cell, null, NaN or -1 (GLUE's mark of hidden test labels).
 
-    Whole numbers are named as integers (`1.0` is `1`), truth values `True` and `False`. In text formats the whole
-    column must look like numbers for its cells to count as numbers.
+    Whole numbers are named as integers (`1.0` is `1`), truth values `True` and `False`. In text formats cells count as
+    numbers only where the whole column looks like numbers.
     """
     values = _typed(table.columns[column]) if table.textual else table.columns[column]
     names = [_class_name(value) for value in values]
@@ -64,7 +70,7 @@ def class_labels(table: Table, column: str, problems: Problems) -> list[str | No
 
 
 def _typed(cells: Sequence[Any]) -> Sequence[Any]:
-    """Cells of a text format as numbers, where every filled one is a number."""
+    """Cells of a text format, as numbers where every filled cell is a number."""
     filled = [cell.strip() for cell in cells if cell.strip()]
     if not all(_NUMBER.fullmatch(cell) for cell in filled):
         return cells
@@ -88,7 +94,7 @@ def _class_name(value: Any) -> str | None:
 
 
 def _check_one_type(table: Table, values: Sequence[Any], names: Sequence[str | None], problems: Problems) -> None:
-    """Numbers and text must not be mixed in a format that can tell them apart."""
+    """Report numbers mixed with text, in formats that distinguish them."""
     if table.textual:
         return
     numbers = {row for row, name in enumerate(names) if name and _is_number(values[row])}
@@ -97,8 +103,8 @@ def _check_one_type(table: Table, values: Sequence[Any], names: Sequence[str | N
         return
     odd = texts if len(texts) <= len(numbers) else sorted(numbers)
     kind, other = ("text", "numbers") if odd is texts else ("a number", "text")
-    found = [(row, f"label {values[row]!r} is {kind}, other labels are {other}") for row in odd]
-    problems.add(row_problem(table, found, "write all labels of a set in one way"))
+    mixed = [(row, f"label {values[row]!r} is {kind}, other labels are {other}") for row in odd]
+    problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
 def _is_number(value: Any) -> bool:
@@ -106,7 +112,7 @@ def _is_number(value: Any) -> bool:
 
 
 def number_labels(table: Table, column: str, problems: Problems) -> list[float | None]:
-    """Numbers to predict; None where a cell is empty or null, and everywhere in a split whose labels are all -1."""
+    """Numbers to predict; None for an empty cell or null, and for every row of a split whose labels are all -1."""
     numbers: list[float | None] = []
     wrong = []
     for row, value in enumerate(table.columns[column]):
@@ -120,7 +126,7 @@ def number_labels(table: Table, column: str, problems: Problems) -> list[float |
 
 
 def is_blank(value: Any) -> bool:
-    """Whether a cell holds nothing."""
+    """Whether a cell is null, empty or white space."""
     return value is None or (isinstance(value, str) and not value.strip())
 
 
@@ -134,29 +140,29 @@ def _number(value: Any) -> float | None:
     return number if math.isfinite(number) else None
 
 
-SEPARATORS = ("|", ",", ";")
-_REMEDY = "write a list of names, or names with {!r} between them (--label-separator)"
+# ---- several labels per row ----
 
 
 def label_lists(table: Table, column: str, separator: str, problems: Problems) -> list[tuple[str, ...] | None]:
-    """The labels of each row, each once and sorted; None where a row is unlabelled: null, NaN or -1.
+    """The distinct labels of each row, sorted; None for an unlabelled row: null, NaN or -1.
 
-    A cell is a list of names or of class numbers, text with a separator, or a JSON list in text. An empty list is a row
-    that none of the labels fits, and so is an empty cell, unless all cells are empty. Lists of one length that hold
-    nothing but 0 and 1, with a number twice in some, are multi-hot: the labels are then named by their places.
+    A cell is a list of names or of class numbers, text with a separator, or a JSON list in text. An empty list means
+    that no label applies, and so does an empty cell, unless all cells are empty. Lists of one length that hold only 0
+    and 1, with a number twice in at least one, are multi-hot: labels are then named by their positions.
 
     Args:
         table: Any format.
         column: Of the table.
         separator: Between the names of a text.
-        problems: Get a sentence for each kind of problem.
+        problems: Receives one sentence per kind of problem.
     """
     values = table.columns[column]
-    nothing = all(isinstance(value, str) and not value.strip() for value in values)
-    cells = [None if nothing else _items(value, separator) for value in values]
+    all_empty = all(isinstance(value, str) and not value.strip() for value in values)
+    cells = [None if all_empty else _items(value, separator) for value in values]
     wrong = [(row, f"{values[row]!r} is no list of labels") for row, cell in enumerate(cells) if isinstance(cell, str)]
     if wrong:
-        problems.add(row_problem(table, wrong, _REMEDY.format(separator)))
+        remedy = f"write a list of names, or names with {separator!r} between them (--label-separator)"
+        problems.add(row_problem(table, wrong, remedy))
     lists = [None if isinstance(cell, str) else cell for cell in cells]
     if _is_multi_hot([items for items in lists if items is not None]):
         return [None if items is None else _places(items) for items in lists]
@@ -165,7 +171,7 @@ def label_lists(table: Table, column: str, separator: str, problems: Problems) -
 
 
 def _items(value: Any, separator: str) -> list[Any] | str | None:
-    """A cell's labels as they stand there; None for an unlabelled row; a text where it is no list of labels."""
+    """The items of a cell; None for an unlabelled row; a text (the reason) for a cell that is no list of labels."""
     if isinstance(value, (list, tuple)):
         return list(value)
     if value is None or value != value or str(value).strip() in ("-1", "-1.0"):
@@ -193,7 +199,7 @@ def _places(items: Sequence[Any]) -> tuple[str, ...]:
 
 
 def _name(item: Any) -> str | None:
-    """A label's name; None for what is none."""
+    """The name of a label; None where the item is no label."""
     if isinstance(item, str):
         return item.strip() or None
     if isinstance(item, int):
@@ -202,12 +208,12 @@ def _name(item: Any) -> str | None:
 
 
 def _check_items(table: Table, lists: Sequence[Sequence[Any] | None], problems: Problems) -> None:
-    """Labels that are no names, numbers that stand twice, and numbers beside text."""
+    """Report items that are no labels, numbers that stand twice, and numbers mixed with text."""
     rows = [(row, items) for row, items in enumerate(lists) if items]
     odd = [(row, f"{item!r} is no label") for row, items in rows if (item := _odd_item(items)) is not _NONE]
     if odd:
         problems.add(row_problem(table, odd, "a label is text or a whole number from 0; mend it or remove it"))
-    twice = [(row, f"the label {found} stands twice") for row, items in rows if (found := _twice(items)) is not None]
+    twice = [(row, f"the label {name} stands twice") for row, items in rows if (name := _twice(items)) is not None]
     if twice:
         problems.add(row_problem(table, twice, "give each once; multi-hot lists must all have one length"))
     _check_kinds(table, rows, problems)
@@ -221,7 +227,7 @@ def _odd_item(items: Sequence[Any]) -> Any:
 
 
 def _twice(items: Sequence[Any]) -> str | None:
-    """A number that a list holds twice; a name that stands there twice is the same label."""
+    """The first number that a list holds twice; a name may be repeated."""
     numbers = [str(_name(item)) for item in items if not isinstance(item, str) and _name(item) is not None]
     return next((number for number in numbers if numbers.count(number) > 1), None)
 
@@ -232,44 +238,43 @@ def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], proble
     if not numbers or not texts:
         return
     odd, kind, other = (texts, "text", "numbers") if len(texts) <= len(numbers) else (numbers, "numbers", "text")
-    found = [(row, f"the labels {list(items)!r} hold {kind}, those of other rows {other}") for row, items in odd]
-    problems.add(row_problem(table, found, "write all labels of a set in one way"))
+    mixed = [(row, f"the labels {list(items)!r} hold {kind}, those of other rows {other}") for row, items in odd]
+    problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
-_FILL = "fill it in or remove the row"
-_Words = tuple[tuple[str, ...], ...]
+# ---- examples of a split ----
 
 
 def examples_from(
-    table: Table, task: str, wanted: Columns, labels: str = "required", separator: str = "|"
+    table: Table, task: str, requested: Columns, labels: str = "required", separator: str = "|"
 ) -> tuple[Examples | None, Problems]:
-    """The examples of a split, or what is wrong with it.
+    """The examples of a split, and its problems.
 
     Args:
         table: As read.
-        task: A known task.
-        wanted: The user's column names.
+        task: One of `TASKS`.
+        requested: The user's column names.
         labels: `required` (train, dev), `complete` (all rows or none: test) or `optional` (new text: labels are used
             only where every row has one).
         separator: Between the labels of a text, for `multi-label`.
 
     Returns:
-        The examples (None where columns are missing), and all problems found.
+        The examples (None where columns are missing), and all problems.
     """
     if table.size == 0:
         problems = Problems()
         problems.add(f"{table.place}: there are no examples in it; fill it or remove it.")
         return None, problems
-    names, problems = recognise(table, task, wanted, labelled=labels == "required")
+    names, problems = recognise(table, task, requested, labelled=labels == "required")
     if problems.found:
         return None, problems
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
-    tag = "slot" if task == "intent-slot" else "tag"
-    slots = _slots(table, names.slots, tokens, labels, problems, tag) if tokens and task in WORDS else None
-    found = _labels(table, names.label, task, labels, problems, separator)
-    if task == "intent-slot" and (slots is None or found is None):
-        slots = found = None  # a joint example is labelled with both or not at all
+    tag = "slot" if has(task, "joint") else "tag"
+    slots = _slots(table, names.slots, tokens, labels, problems, tag) if tokens and has(task, "words") else None
+    values = _labels(table, names.label, task, labels, problems, separator)
+    if has(task, "joint") and (slots is None or values is None):
+        slots = values = None  # a joint example has both labels or none
     return (
         Examples(
             ids=tuple(_ids(table, names.id, problems)),
@@ -277,7 +282,7 @@ def examples_from(
             text_pairs=tuple(_pairs(table, names.text_pair)) if names.text_pair else None,
             tokens=tokens,
             slots=slots,
-            labels=found,
+            labels=values,
             source_rows=range(table.size),
         ),
         problems,
@@ -296,21 +301,21 @@ def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
     first: dict[str, int] = {}
     twice = [(row, first[key]) for row, key in enumerate(ids) if first.setdefault(key, row) != row]
     if twice and not empty:
-        found = [(row, f"the id {ids[row]!r} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice]
-        problems.add(row_problem(table, found, "make the ids unique, or name another column with --id-column"))
+        repeats = [(row, f"the id {ids[row]!r} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice]
+        problems.add(row_problem(table, repeats, "make the ids unique, or name another column with --id-column"))
     return ids
 
 
 def _texts(table: Table, names: Columns, problems: Problems) -> list[str]:
-    """First texts. Of a pair one text may be empty (QQP has such rows), of a single sentence none."""
-    assert names.text is not None  # recognise() has found it
+    """First texts. One text of a pair may be empty (QQP has such rows), a single text may not."""
+    assert names.text is not None  # recognise() requires it
     texts = table.columns[names.text]
     pairs = table.columns[names.text_pair] if names.text_pair else [""] * table.size
     alien = [(row, f"the text is {_kind(*both)}") for row, both in _rows(texts, pairs) if _kind(*both)]
     if alien:
         problems.add(row_problem(table, alien, "a text must be text; quote it"))
     what = "both texts are empty" if names.text_pair else "the text is empty"
-    empty = [(row, what) for row, both in _rows(texts, pairs) if all(map(_is_empty, both))]
+    empty = [(row, what) for row, both in _rows(texts, pairs) if all(map(is_blank, both))]
     if empty:
         problems.add(row_problem(table, empty, _FILL))
     return [text or "" for text in texts]
@@ -329,30 +334,21 @@ def _kind(*texts: Any) -> str:
     return f"{odd[0]!r} ({type(odd[0]).__name__})" if odd else ""
 
 
-def _is_empty(text: Any) -> bool:
-    return text is None or (isinstance(text, str) and not text.strip())
-
-
 def _words(table: Table, column: str, problems: Problems) -> _Words:
     """Words of each row: a list, or text that is split at spaces."""
-    words = [_word_list(cell) for cell in table.columns[column]]
-    checks: list[tuple[Callable[[Any], bool], str, str]] = [
-        (lambda row: row is None, "the tokens are no list of words", "write a list, or words separated by spaces"),
-        (lambda row: row is not None and not row, "the list of tokens is empty", _FILL),
-        (
-            lambda row: bool(row) and not all(map(str.strip, row)),
-            "a token is empty",
-            "remove it together with its tag",
-        ),
-    ]
-    for is_wrong, what, remedy in checks:
-        if found := [(number, what) for number, row in enumerate(words) if is_wrong(row)]:
-            problems.add(row_problem(table, found, remedy))
-    return tuple(row or () for row in words)
+    lists = [_word_list(cell) for cell in table.columns[column]]
+    for is_wrong, what, remedy in (
+        ([words is None for words in lists], "the tokens are no list of words", _WORDS),
+        ([words == () for words in lists], "the list of tokens is empty", _FILL),
+        ([bool(words) and not all(map(str.strip, words or ())) for words in lists], "a token is empty", _WITH_TAG),
+    ):
+        if any(is_wrong):
+            problems.add(row_problem(table, [(row, what) for row, wrong in enumerate(is_wrong) if wrong], remedy))
+    return tuple(words or () for words in lists)
 
 
 def _word_list(cell: Any) -> tuple[str, ...] | None:
-    """A cell as words, () where there is nothing, None where it is neither a list of words nor text."""
+    """A cell as words; () for an empty cell; None for a cell that is neither a list of words nor text."""
     if cell is None:
         return ()
     if isinstance(cell, str):
@@ -361,7 +357,7 @@ def _word_list(cell: Any) -> tuple[str, ...] | None:
         try:
             cell = json.loads(cell)
         except ValueError:
-            return None  # a list as Python prints it: splitting it at spaces would leave quotes in the words
+            return None  # a printed Python list: splitting it at spaces would leave quotes in the words
     return _text_items(cell) if isinstance(cell, (list, tuple)) else None
 
 
@@ -375,19 +371,19 @@ def _text_items(items: Sequence[Any]) -> tuple[str, ...] | None:
 def _slots(
     table: Table, column: str | None, tokens: _Words, labels: str, problems: Problems, tag: str
 ) -> _Words | None:
-    """Tags of each row's words, of the same length; None where the split has none."""
+    """Tags of each row, one per word; None where the split has no tags."""
     cells = [_word_list(cell) for cell in table.columns[column]] if column else [()] * table.size
     if not any(cells) and labels != "required":
         return None
     if labels == "optional" and not all(cells):
         return None
-    found = [
+    wrong = [
         (row, _slot_problem(words, tags, tag))
         for row, (words, tags) in enumerate(zip(tokens, cells, strict=True))
         if words and (tags is None or len(words) != len(tags))
     ]
-    if found:
-        problems.add(row_problem(table, found, f"give every token one {tag}"))
+    if wrong:
+        problems.add(row_problem(table, wrong, f"give every token one {tag}"))
     return tuple(cell or () for cell in cells)
 
 
@@ -402,36 +398,35 @@ def _labels(
     if column is None:
         return None
     before = len(problems.found)
-    found: list[Any]
-    if task == "multi-label":
-        found = list(label_lists(table, column, separator, problems))
+    values: list[Any]
+    if has(task, "label_sets"):
+        values = list(label_lists(table, column, separator, problems))
     else:
-        found = list((number_labels if task == "regression" else class_labels)(table, column, problems))
-    without = [row for row, label in enumerate(found) if label is None]
-    nothing_at_all = len(without) == table.size
-    if (without and labels == "optional") or (nothing_at_all and labels == "complete"):
+        values = list((number_labels if has(task, "numbers") else class_labels)(table, column, problems))
+    unlabelled = [row for row, label in enumerate(values) if label is None]
+    none_labelled = len(unlabelled) == table.size
+    if (unlabelled and labels == "optional") or (none_labelled and labels == "complete"):
         return None
-    if nothing_at_all and len(problems.found) == before:
-        what = f"all labels in the column {column!r} are missing or -1"
-        problems.add(f"{table.place}: {what}; add labels to train and dev, or remove the file if it is not needed.")
-    elif without and not nothing_at_all:
-        _report_unlabelled(table, column, task, without, problems)
-    return tuple(found)
+    if none_labelled and len(problems.found) == before:
+        remedy = "add labels to train and dev, or remove the file if it is not needed"
+        problems.add(f"{table.place}: all labels in the column {column!r} are missing or -1; {remedy}.")
+    elif unlabelled and not none_labelled:
+        _report_unlabelled(table, column, task, unlabelled, problems)
+    return tuple(values)
 
 
-def _report_unlabelled(table: Table, column: str, task: str, without: Sequence[int], problems: Problems) -> None:
+def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequence[int], problems: Problems) -> None:
     values = table.columns[column]
-    # values of a wrong kind have been reported already; what is left is empty, -1, or in a class label NaN
-    unset = is_blank if task == "regression" else _is_unset
+    # wrong values are reported already; the others are empty, -1, or NaN as a class label
+    unset, hint = _is_unset, " (-1 means no label; a class of that name needs another, e.g. 'negative')"
+    if has(task, "numbers"):
+        unset, hint = is_blank, ""
     missing = [
         (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
-        for row in without
+        for row in unlabelled
         if unset(values[row])
     ]
     if missing:
-        hint = (
-            "" if task == "regression" else " (-1 means no label; a class of that name needs another, e.g. 'negative')"
-        )
         problems.add(row_problem(table, missing, f"label the row or remove it{hint}"))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from datadiet.diet.options import DietOptions, Selector
+from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError
 from datadiet.registry import find, load, parse_call
-from datadiet.selectors.quotas import with_floor
 from datadiet.types import EpochPlan, Selection
 
-Selector = Callable[..., Selection]
 Rows = NDArray[np.int64]
 
 
@@ -64,8 +64,8 @@ def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPl
         return plan
     own = row_weights[plan.rows].astype(np.float64)
     everything = row_weights.mean(dtype=np.float64)
-    found = own / own.mean() if plan.weights is None else plan.weights * own / everything
-    return replace(plan, weights=found.astype(np.float32))
+    weights = own / own.mean() if plan.weights is None else plan.weights * own / everything
+    return replace(plan, weights=weights.astype(np.float32))
 
 
 def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
@@ -76,13 +76,13 @@ def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.
     """
     if weights is None:
         return None
-    found = np.asarray(weights, np.float32)
-    if found.shape != (num_rows,):
-        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {found.shape}.")
-    bad = np.flatnonzero(~(np.isfinite(found) & (found > 0)))
+    array = np.asarray(weights, np.float32)
+    if array.shape != (num_rows,):
+        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {array.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
     if bad.size:
         raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
-    return None if num_rows == 0 or (found == found[0]).all() else found
+    return None if num_rows == 0 or (array == array[0]).all() else array
 
 
 class BoundSelector:
@@ -102,7 +102,11 @@ class BoundSelector:
         method = find("select", select) if isinstance(select, str) else None
         given = {name: _selector(value) if name == "select" else value for name, value in options.items()}
         chosen: Selector = select if not isinstance(select, str) else partial(load("select", select), **given)
-        self._select = with_floor(chosen, floor) if floor else chosen
+        if floor:
+            from datadiet.selectors.quotas import with_floor
+
+            chosen = with_floor(chosen, floor)
+        self._select = chosen
         needs = set() if method is None else set(method.needs) - set(given)
         self._takes = set() if method is None else (set(method.options) | needs) - set(given)
         self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
@@ -160,3 +164,39 @@ def _selector(value: object) -> object:
         return value
     name, options = parse_call(value)
     return partial(load("select", name), **options) if options else load("select", name)
+
+
+def selector_of(options: DietOptions) -> BoundSelector:
+    """The selector of a diet, with its options and the seed."""
+    own = {} if options.in_batch else dict(options.select_options)
+    if isinstance(options.offset, float) and options.offset:
+        own["offset"] = options.offset
+    if options.select == "seta":  # its window moves on with every choice
+        own.setdefault("every", options.refresh_every)
+    select = "random" if options.in_batch else options.select
+    return BoundSelector(select, options=own, floor=options.config.floor, seed=options.config.seed)
+
+
+def rehearse(options: DietOptions, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:
+    """Choose once by made-up values: what depends on the data is refused before anything has been trained.
+
+    The declared options are checked by then; this finds an offset that leaves too few rows, shares that do not sum to
+    1, or classes that do not exist. Selectors that cover a space are left out, since they take long.
+
+    Args:
+        options: Of the diet, with class numbers for class names.
+        num_examples: Training rows.
+        schedule: Of the run.
+        groups: int64 `(num_examples,)`, the class of each row; None where there are no classes.
+
+    Raises:
+        ArgumentError: By the selector, about its options.
+    """
+    selector = selector_of(options)
+    if not options.plans or "features" in selector.needs or not isinstance(options.select, str):
+        return
+    epochs = [epoch for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
+    count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
+    recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
+    values = np.linspace(0, 1, num_examples, dtype=np.float32)
+    selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls))

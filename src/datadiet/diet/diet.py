@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.config import DietConfig
-from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, weighed
-from datadiet.diet.options import DietOptions, checked_values, config_of, resolve
+from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
+from datadiet.diet.options import DietOptions, checked_values, resolve
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
@@ -36,7 +36,7 @@ _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
     """The states of several parts as one: arrays as `part.name`, plain values by part."""
-    arrays = {f"{part}.{name}": array for part, (held, _) in states.items() for name, array in held.items()}
+    arrays = {f"{part}.{name}": array for part, (parts, _) in states.items() for name, array in parts.items()}
     return arrays, {part: numbers for part, (_, numbers) in states.items()}
 
 
@@ -51,8 +51,8 @@ def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
     if plan is None:
         return {}, {"plan": None}
     arrays = {_ROWS: plan.rows, _WEIGHTS: plan.weights}
-    held = {name: array for name, array in arrays.items() if array is not None}
-    return held, {"plan": [plan.epoch, plan.full, plan.round]}
+    present = {name: array for name, array in arrays.items() if array is not None}
+    return present, {"plan": [plan.epoch, plan.full, plan.round]}
 
 
 def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | None:
@@ -108,7 +108,11 @@ class Diet:
     ) -> None:
         if config is not None and options:
             raise ArgumentError(f"give a config or options, not both; got both: {', '.join(options)}.")
-        given = config_of(options) if config is None else config
+        given = DietConfig(**options) if config is None else config
+        if not isinstance(given, (DietConfig, DietOptions)):
+            raise ArgumentError(
+                f"config must be a DietConfig, got {given!r}. Give options by name: Diet(score={given!r})."
+            )
         self.options = given if isinstance(given, DietOptions) else resolve(given)
         self.signals = signals
 
@@ -122,6 +126,11 @@ class Diet:
         """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
         offset = {} if self._guarded is None else {"offset": "auto" if self._guarded else self._share_excluded}
         return {**self.options.describe(), **offset, "row_weights": self._row_weights is not None}
+
+    @property
+    def covers(self) -> bool:
+        """Whether the selector covers a space, and needs to know where each example lies."""
+        return "features" in selector_of(self.options).needs
 
     @property
     def guarded(self) -> bool:
@@ -174,7 +183,7 @@ class Diet:
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
         self._context = SelectorContext(groups, features)
-        self._selector = options.selector()
+        self._selector = selector_of(options)
         self._selector.check(self._context)
         self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
         if self._guarded and groups is None:
@@ -385,10 +394,10 @@ class Diet:
         return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        known = last_values(run / "scores", self.options.score.name)
+        earlier = last_values(run / "scores", self.options.score.name)
         keys = range(len(self._current)) if ids is None else ids
-        found = np.array([known.get(str(key), np.inf) for key in keys], np.float32)
-        rows = np.flatnonzero(np.isfinite(found))
+        values = np.array([earlier.get(str(key), np.inf) for key in keys], np.float32)
+        rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")
-        self._current.take(rows, found[rows])
+        self._current.take(rows, values[rows])

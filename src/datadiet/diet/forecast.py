@@ -16,6 +16,7 @@ from datadiet.types import EpochForecast, Forecast
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
 
+
 RESCORES = ("all", "dropped", "none")
 
 
@@ -46,7 +47,7 @@ def forecast(
 
     Source: the cost model of Attendu and Corbeil 2023 (arXiv 2306.03208), with warm-up, rounding and scoring counted.
     """
-    import numpy as np  # here: `datadiet --help` imports this module, and no NumPy
+    import numpy as np  # not for --help
 
     tokens = None if lengths is None else np.asarray(lengths)
     _check_forecast(schedule, rescore, tokens, full_epochs)

@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.config import MOVED, DietConfig, moved_hint, option_problems
-from datadiet.diet.choose import BoundSelector, Selector, SelectorContext
+from datadiet.config import DietConfig, option_problems
 from datadiet.diet.forecast import forecast
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
@@ -26,8 +25,9 @@ from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
-from datadiet.selectors.quotas import floor_problems
-from datadiet.types import Forecast, Json, Signals
+from datadiet.selectors.base import floor_problems
+from datadiet.selectors.in_batch import BatchSelector
+from datadiet.types import Forecast, Json, Selection, Signals
 
 _RESCORE = (
     Method(
@@ -37,7 +37,7 @@ _RESCORE = (
         paper="in the manner of Qin et al. 2024 (InfoBatch), arXiv 2303.04947",
         inputs="the training forward",
         cost="nothing",
-        loses="values have dropout and different ages; what has become of an example at rest is estimated",
+        loses="values have dropout and different ages; those of dropped examples are estimated",
     ),
     Method(
         "rescore",
@@ -46,7 +46,7 @@ _RESCORE = (
         paper="ours",
         inputs="one forward of the dropped",
         cost="(1 - keep) * n forwards per refresh",
-        loses="values of two kinds in one ranking: with dropout of what trained, without of what rested",
+        loses="values of two kinds in one ranking: with dropout for kept examples, without for dropped ones",
     ),
     Method(
         "rescore",
@@ -61,6 +61,7 @@ _RESCORE = (
 
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
+Selector = Callable[..., Selection]
 Values = NDArray[np.float32]
 
 
@@ -161,11 +162,6 @@ class DietOptions:
         """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
         return self.keep != 1.0 and not self.in_batch
 
-    @property
-    def covers(self) -> bool:
-        """Whether the selector covers a space, and needs to know where each example lies."""
-        return "features" in self.selector().needs
-
     def schedule(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
         """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
         config, every = self.config, self.refresh_every
@@ -200,29 +196,6 @@ class DietOptions:
         problems.found += floor_problems(self.config.floor, sizes, min(kept, default=schedule.num_examples))
         problems.raise_any()
 
-    def rehearse(self, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:
-        """Choose once by made-up values: what depends on the data is refused before anything has been trained.
-
-        The declared options are checked by then; this finds an offset that leaves too few rows, shares that do not
-        sum to 1, or classes that do not exist. Selectors that cover a space are left out, since they take long.
-
-        Args:
-            num_examples: Training rows.
-            schedule: Of the run.
-            groups: int64 `(num_examples,)`, the class of each row; None where there are no classes.
-
-        Raises:
-            ArgumentError: By the selector, about its options.
-        """
-        selector = self.selector()
-        if not self.plans or "features" in selector.needs or not isinstance(self.select, str):
-            return
-        epochs = [epoch for epoch in range(schedule.epochs) if not schedule.is_full(epoch)]
-        count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
-        recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
-        values = np.linspace(0, 1, num_examples, dtype=np.float32)
-        selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls))
-
     def numbered(self, class_names: Sequence[str]) -> DietOptions:
         """The same options, with class numbers for the class names in those of the selector."""
         return replace(self, select_options=by_number(self.select_options, class_names))
@@ -249,7 +222,7 @@ class DietOptions:
             "scores_from": scores_from,
         }
 
-    def batch_method(self) -> Any:
+    def batch_method(self) -> BatchSelector | None:
         """The method that chooses within each batch, anew; None where there is none."""
         if not self.in_batch:
             return None
@@ -257,19 +230,10 @@ class DietOptions:
         assert method is not None
         share = float(self.keep) if isinstance(self.keep, (int, float)) else 1.0
         usual = {"keep": share, "beta": max(0.0, 1 / share - 1)}
-        return method.load()(
+        made: BatchSelector = method.load()(
             **{**{name: usual[name] for name in usual if name in method.options}, **self.select_options}
         )
-
-    def selector(self) -> BoundSelector:
-        """The selector with its options and the seed."""
-        options = {} if self.in_batch else dict(self.select_options)
-        if isinstance(self.offset, float) and self.offset:
-            options["offset"] = self.offset
-        if self.select == "seta":  # its window moves on with every choice
-            options.setdefault("every", self.refresh_every)
-        select = "random" if self.in_batch else self.select
-        return BoundSelector(select, options=options, floor=self.config.floor, seed=self.config.seed)
+        return made
 
 
 def resolve(config: DietConfig) -> DietOptions:
@@ -303,20 +267,6 @@ def resolve(config: DietConfig) -> DietOptions:
     _check_together(options, problems)
     problems.raise_any()
     return options
-
-
-def config_of(options: Mapping[str, Any]) -> DietConfig:
-    """A config from keywords of `datadiet.Diet`; an option that moved into the brackets of its method says so.
-
-    Raises:
-        ArgumentError: For an option that does not exist.
-    """
-    problems = Problems()
-    for name in options:
-        if name in MOVED:
-            problems.add(f"{name} is written with the method it belongs to now: {moved_hint(name, options[name])}.")
-    problems.raise_any()
-    return DietConfig(**options)
 
 
 def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> tuple[Any, dict[str, Any]]:
@@ -446,14 +396,14 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     """
     numbers = {name: number for number, name in enumerate(names)}
     problems = Problems()
-    found = dict(options)
-    for option, held in options.items():
-        if isinstance(held, Mapping):
-            for name in held:
+    numbered = dict(options)
+    for option, entries in options.items():
+        if isinstance(entries, Mapping):
+            for name in entries:
                 problems.choice(f"class in {option}", str(name), numbers)
-            found[option] = {numbers[str(name)]: value for name, value in held.items() if str(name) in numbers}
+            numbered[option] = {numbers[str(name)]: value for name, value in entries.items() if str(name) in numbers}
     problems.raise_any()
-    return found
+    return numbered
 
 
 def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
@@ -462,10 +412,10 @@ def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np
     Raises:
         ArgumentError: If there are more or fewer, or some are not finite: names the first.
     """
-    found = np.asarray(values, np.float32)
-    if found.shape != (num_examples,):
-        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {found.shape}.")
-    bad = np.flatnonzero(~np.isfinite(found))
+    array = np.asarray(values, np.float32)
+    if array.shape != (num_examples,):
+        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {array.shape}.")
+    bad = np.flatnonzero(~np.isfinite(array))
     if bad.size:
         raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
-    return found
+    return array

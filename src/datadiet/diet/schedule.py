@@ -384,7 +384,7 @@ class AdaptiveSchedule(BaseSchedule):
         cycle = self.cycle(epoch)
         return self.counts[cycle] if 0 <= cycle < len(self.counts) else self.num_examples
 
-    def decide(self, epoch: int, wanted: int, *, last: int | None = None) -> AdaptiveSchedule:
+    def decide(self, epoch: int, requested: int, *, last: int | None = None) -> AdaptiveSchedule:
         """The schedule with the cycle that begins at an epoch decided.
 
         Args:
@@ -395,8 +395,8 @@ class AdaptiveSchedule(BaseSchedule):
         """
         if self.cycle(epoch) != len(self.counts):
             raise ValueError(f"epoch {epoch} does not begin the cycle that is decided next")
-        everything = max(wanted, self.least) > self.num_examples - self.batch
-        rows = self.in_batches(max(wanted, self.least))
+        everything = max(requested, self.least) > self.num_examples - self.batch
+        rows = self.in_batches(max(requested, self.least))
         rows += self.batch if rows < self.least else 0
         counts = (*self.counts, self.num_examples if everything else rows)
         return replace(self, counts=counts, ending=self.ending if last is None else (epoch, last))

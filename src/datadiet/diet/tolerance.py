@@ -104,8 +104,8 @@ class Tolerance:
         return decision.reason == "guard" and before is not None and after is not None and after > before
 
     def _value(self, epoch: int) -> float | None:
-        found = [judged.value for judged in self.judgements if judged.epoch == epoch]
-        return found[0] if found else None
+        values = [judged.value for judged in self.judgements if judged.epoch == epoch]
+        return values[0] if values else None
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Tolerance:
         """Take in the dev metric after an epoch.
@@ -147,15 +147,15 @@ class Tolerance:
             raise ArgumentError("tolerance needs the dev metric after every epoch: evaluate, or call diet.judge(...).")
         if values.min() < 0:
             raise ArgumentError("tolerance needs scores that are never below 0, and 0 where nothing is left to learn.")
-        wanted, least = carrying(values, 1 - self.slack), math.ceil((1 - self._most_rest()) * len(values))
-        reason: Reason = "scores" if wanted >= least else "rising"
-        wanted = max(wanted, least)
+        count, least = carrying(values, 1 - self.slack), math.ceil((1 - self._most_rest()) * len(values))
+        reason: Reason = "scores" if count >= least else "rising"
+        count = max(count, least)
         last = None
         if self._fallen():
-            wanted, reason = len(values), "guard"
-        elif wanted <= max(schedule.batch, LEARNED * len(values)) and epoch + 1 < schedule.last:
+            count, reason = len(values), "guard"
+        elif count <= max(schedule.batch, LEARNED * len(values)) and epoch + 1 < schedule.last:
             last, reason = epoch + 1, "learned"
-        decided = schedule.decide(epoch, wanted, last=last)
+        decided = schedule.decide(epoch, count, last=last)
         decision = Decision(epoch, decided.count(epoch), reason)
         return replace(self, decisions=(*self.decisions, decision)), decided
 

@@ -1,13 +1,10 @@
-"""What the training forwards of an epoch saw, until the diet asks for it.
+"""Values of the training examples during a run, corrected for their age.
 
-Values of one training epoch, brought to one moment.
-
-Values from the training forward are taken while the model changes: an example seen early in an epoch looks harder than
-one seen late, and one that has rested since looks harder than one that trains, only because the model was worse then.
-Left alone, the first makes a selection nearly random after a short warm-up, and the second makes the diet swap its two
-halves at every refresh (LOG.md).
-
-How hard each example is now: its last value, whatever its source and moment, and what the history makes of it.
+`EpochBuffer` collects the values of the training forwards of an epoch, and `LatestValues` holds the last value of every
+example and its history. Values from the training forward are taken while the model changes: an example seen early in an
+epoch looks harder than one seen late, and one that has been skipped since looks harder than one that trains, only
+because the model was worse then. Uncorrected, the first makes a selection nearly random after a short warm-up, and the
+second makes the diet swap its two halves at every refresh. `to_epoch_end` brings values to one moment.
 """
 
 from __future__ import annotations
@@ -26,7 +23,18 @@ from datadiet.types import Scores
 
 MOMENT = "moment"  # column of the history: the batch of the epoch, from 1, in which a training value was seen
 SEEN = "seen"
-_FLUSH_EVERY = 256  # batches are kept as tensors so long, so that no step waits for a device
+_FLUSH_EVERY = 256  # batches that are kept as tensors, so that no step waits for a device
+
+# An example that is skipped becomes easier too, by what the model learns from the others, but less than one that
+# trains: by half as much, counted in factors. With 0 a diet without passes swaps its two halves at every refresh.
+REST = 0.5
+_LEAST = 64  # examples in a bin, so that one hard batch is no trend
+_MOST_BINS = 8
+_AT_ONCE = 65_536
+_HISTORY = "history."  # of the arrays of a checkpoint
+
+Values = NDArray[np.float32]
+Rows = NDArray[np.int64]
 
 
 class EpochBuffer:
@@ -44,7 +52,7 @@ class EpochBuffer:
         self._arrays: dict[str, NDArray[Any]] = {}  # float32 per column, nan where not seen; bool `seen`
 
     def add(self, rows: Tensor, values: Tensor, *, epoch: int) -> None:
-        """Take the values of a batch.
+        """Add the values of a batch.
 
         Args:
             rows: int64 `(batch,)`.
@@ -60,17 +68,17 @@ class EpochBuffer:
             self._flush()
 
     def drain(self, round_: int) -> Scores:
-        """Hand over what was seen since the last call, ascending by row, as a record of a round."""
+        """Hand over the values since the last call, ascending by row, as the record of a round."""
         self._flush()
         seen = self._arrays.pop(SEEN, np.zeros(0, bool))
         rows = np.flatnonzero(seen)
         whole = len(rows) == self._num_examples  # then the arrays are handed over as they are, else column by column
-        held = (name for name in self._columns if name in self._arrays)
-        values = {name: self._arrays.pop(name) if whole else self._arrays.pop(name)[rows] for name in held}
+        names = [name for name in self._columns if name in self._arrays]
+        values = {name: self._arrays.pop(name) if whole else self._arrays.pop(name)[rows] for name in names}
         return Scores(rows, values, "train", self._epoch, round_)
 
     def put_back(self, scores: Scores) -> None:
-        """Take back what `drain` handed over."""
+        """Take back the record that `drain` handed over."""
         for name, values in scores.values.items():
             self._array(name, np.nan)[scores.rows] = values
         self._array(SEEN, False)[scores.rows] = True
@@ -81,7 +89,7 @@ class EpochBuffer:
         return dict(self._arrays), {"epoch": self._epoch, "moment": self._moment}
 
     def load(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, int]) -> None:
-        """Take up a state."""
+        """Restore a state."""
         self._arrays = {name: np.array(array) for name, array in arrays.items()}
         self._epoch, self._moment = numbers["epoch"], numbers["moment"]
 
@@ -99,16 +107,6 @@ class EpochBuffer:
         return self._arrays[name]
 
 
-Values = NDArray[np.float32]
-
-# An example that rests becomes easier too, by what the model learns from the others, but less than one that trains: by
-# half as much, counted in factors. With 0 a diet without passes swaps its two halves at every refresh.
-REST = 0.5
-_LEAST = 64  # examples in a bin, so that one hard batch is no trend
-_MOST_BINS = 8
-_AT_ONCE = 65_536
-
-
 def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values, float]:
     """Values of the examples of one epoch as if all had been seen at its end.
 
@@ -121,7 +119,7 @@ def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values
         moments: float32 `(n,)`, when in the epoch each was taken, in any unit.
 
     Returns:
-        float32 `(n,)`, and the trend at the end: by what share values fell over the epoch (1 where it is not known).
+        float32 `(n,)`, and the trend at the end: the share to which values fell over the epoch (1 where unknown).
 
     Example:
         >>> moments = np.arange(256, dtype=np.float32)
@@ -130,9 +128,9 @@ def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values
         >>> bool(corrected.std() < 0.1 * values.std()), fall
         (True, 1.0)
     """
-    known = np.isfinite(prior)
-    paired = bool(known.sum() >= _LEAST)
-    used = known if paired else ~known
+    seen = np.isfinite(prior)
+    paired = bool(seen.sum() >= _LEAST)
+    used = seen if paired else ~seen
     where: Any = slice(None) if used.all() else used  # no copies where every example counts
     base = prior[where] if paired else np.ones(int(used.sum()), np.float32)
     if used.sum() < _LEAST or values.min() < 0 or base.sum() <= 0 or values[where].sum() <= 0:
@@ -166,16 +164,12 @@ def _slope(centres: NDArray[np.float64], values: NDArray[np.float64]) -> float:
     return float((values[-1] - values[0]) / run) if run > 0 else 0.0
 
 
-Rows = NDArray[np.int64]
-_HISTORY = "history."
-
-
 class LatestValues:
-    """The last value of every example, comparable with one another.
+    """The last value of every example, all comparable, and the history of the values.
 
     Args:
         num_examples: Rows of the data set.
-        history: What earlier rounds count for.
+        history: The reduction over rounds.
         every: Whether the history takes every value as it comes, instead of the last one of each round brought to one
             moment: for quantities over the whole training.
 
@@ -206,7 +200,7 @@ class LatestValues:
             prior = self._values[rows]
             prior *= np.float32(self._level)
             values, fall = to_epoch_end(values, prior, moments)
-            self._level *= fall**REST  # so what rests falls with it
+            self._level *= fall**REST  # so skipped examples fall with it
         self._values[rows] = values / np.float32(self._level)
         self.fresh[rows], self.known = True, True
         if self._every:
@@ -215,20 +209,20 @@ class LatestValues:
             self._memory = self._history.update(self._memory, self._values, taken)
 
     def close_round(self) -> Values:
-        """What the history makes of the values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
+        """The reduced values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
         if not self._every:
             self._memory = self._history.update(self._memory, self._values, self.fresh)
         self.fresh[:] = False
         return self._history.value(self._memory) * np.float32(self._level)
 
-    def quantiles(self, wanted: Mapping[str, float]) -> dict[str, float]:
+    def quantiles(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Quantiles of the values by name; empty where there is no value."""
         values = self._history.value(self._memory) if self._every else self._values
-        known = values[np.isfinite(values)]  # a copy
-        if not len(known):
+        finite = values[np.isfinite(values)]  # a copy
+        if not len(finite):
             return {}
-        found = np.quantile(known, list(wanted.values()), overwrite_input=True) * self._level
-        return dict(zip(wanted, map(float, found), strict=True))
+        quantiles = np.quantile(finite, list(shares.values()), overwrite_input=True) * self._level
+        return dict(zip(shares, map(float, quantiles), strict=True))
 
     def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Arrays, and plain values."""
@@ -237,7 +231,7 @@ class LatestValues:
         return arrays, {"known": self.known, "level": self._level}
 
     def load(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
-        """Take up a state."""
+        """Restore a state."""
         self._values, self.fresh = np.array(arrays["values"]), np.array(arrays["fresh"])
         self._memory = {
             name.removeprefix(_HISTORY): np.array(array) for name, array in arrays.items() if name.startswith(_HISTORY)

@@ -2,8 +2,6 @@
 
 The defaults take two to three minutes on two CPU cores. Both runs happen in one process, after the imports; each counts
 its own loading of data and model, so the two totals compare.
-
-What the demo says at its end.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ import shlex
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from datadiet.config import FinetuneConfig
@@ -32,7 +30,7 @@ ListenerFactory = Callable[[str], AbstractContextManager[Listener]]
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """What can be changed about the demo.
+    """The options of the demo.
 
     Attributes:
         train_rows: Training rows, a fixed share of SNIPS.
@@ -94,7 +92,7 @@ def _train_both(configs: Mapping[str, FinetuneConfig], listener_factory: Listene
     from datadiet.jobs.finetune import finetune  # before any clock starts: no run is charged for imports
     from datadiet.jobs.validate import check_config
 
-    check_config(configs["diet"])  # what is wrong with the second run is not found out after the first
+    check_config(configs["diet"])  # an error of the second run appears before the first one
     titles = {"full": "1/2 full data", "diet": f"2/2 data diet, keep {configs['diet'].keep}"}
     results: dict[str, Json] = {}
     for name in RUNS:
@@ -104,7 +102,7 @@ def _train_both(configs: Mapping[str, FinetuneConfig], listener_factory: Listene
 
 
 def check_options(options: DemoOptions) -> None:
-    """Refuse what the second run would stumble over, before the first one starts.
+    """Refuse options with which the second run would fail, before the first one starts.
 
     Raises:
         ArgumentError: All problems at once.
@@ -129,16 +127,9 @@ def demo_configs(output: Path, options: DemoOptions) -> dict[str, FinetuneConfig
         data="snips",
         task="intent-slot",
         output=str(output / "diet"),
-        model=options.model,
-        keep=options.keep,
         warmup_epochs=1,
         refresh_every=2,
-        epochs=options.epochs,
-        batch_size=options.batch_size,
-        learning_rate=options.learning_rate,
-        train_rows=options.train_rows,
-        seed=options.seed,
-        precision=options.precision,
+        **asdict(options),
     )
     return {"full": replace(diet, keep=1.0, output=str(output / "full")), "diet": diet}
 
@@ -167,7 +158,7 @@ def compare(full: Json, diet: Json, keep: float) -> Json:
 
 
 def busy_note(demo: Json) -> str:
-    """What to say of times that cannot be: no run saves a much larger share of its time than of its tokens.
+    """A warning about impossible times: no run saves a much larger share of its time than of its tokens.
 
     Example:
         >>> busy_note({"saved": {"finetune_s": 0.5}, "ceiling": {"tokens_saved": 0.4}})[:41]
@@ -204,14 +195,14 @@ def prepare_folder(output: Path, force: bool) -> None:
 def _refuse_unless_demo(output: Path, present: list[str], force: bool) -> None:
     foreign = [name for name in present if name not in (*RUNS, RECORD)]
     if RECORD not in present or foreign:
-        found = ", ".join((foreign or present)[:3])
-        raise ArgumentError(f"{output} exists and holds more than a demo ({found}): give another --output.")
+        names = ", ".join((foreign or present)[:3])
+        raise ArgumentError(f"{output} exists and holds more than a demo ({names}): give another --output.")
     if not force:
         raise ArgumentError(f"{output} holds an earlier demo: --force replaces it, or give another --output.")
 
 
 def _leave_nothing(output: Path) -> None:
-    """Bad input leaves nothing half-written: the mark goes, and the folder with it if nothing else is in it."""
+    """Remove the record, and the folder if nothing else is in it, after bad input."""
     (output / RECORD).unlink(missing_ok=True)
     if not any(output.iterdir()):
         output.rmdir()
@@ -233,9 +224,9 @@ NEXT = """Try next:
 
 
 def next_commands(output: Path) -> str:
-    """What to type next.
+    """Commands to try next.
 
     Args:
-        output: Of the demo.
+        output: The folder of the demo.
     """
     return NEXT.format(output=shlex.quote(str(output)))

@@ -1,8 +1,7 @@
-"""The Trainer's arguments of a run.
+"""One run of `datadiet finetune`: a config in, a run folder out; `resume_run` continues an interrupted one.
 
-The Trainer of a run: it evaluates with the task's own metrics, tells the listener, and asks for checkpoints.
-
-The main job: a config in, a run folder out.
+`RunTrainer` is the Trainer of a prepared run: it evaluates with the task's own metrics, reports to the listener, and
+requests checkpoints.
 """
 
 from __future__ import annotations
@@ -24,6 +23,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.data.sources import hub_name
 from datadiet.errors import ArgumentError
+from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
@@ -35,7 +35,7 @@ from datadiet.tasks.base import Prediction
 from datadiet.tasks.loading import PACKAGED
 from datadiet.tasks.losses import own_loss
 from datadiet.training.machine import best_device, environment, metered
-from datadiet.training.state import NUMBERS
+from datadiet.training.state import last_checkpoint
 from datadiet.training.trainer import DietTrainer
 from datadiet.types import Json, Listener, Silent, StepReport
 
@@ -86,7 +86,7 @@ REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it 
 
 
 class RunTrainer(DietTrainer):
-    """A `DietTrainer` for a prepared run."""
+    """A `DietTrainer` for a prepared run; it reads the model's outputs by the signals of the run's task."""
 
     def __init__(self, run: Run, args: TrainingArguments) -> None:
         self.run = run
@@ -98,16 +98,17 @@ class RunTrainer(DietTrainer):
             data_collator=run.collate,
             compute_loss_func=own_loss(run.config, run.data),
             diet=run.diet,
+            signals=run.task.signals,
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
             teacher=run.teacher,
-            features=run.known.features,
-            values=run.known.values,
+            features=run.precomputed.features,
+            values=run.precomputed.values,
             row_weights=row_weights_of(run),
             run_folder=run.folder,
             ledger=run.ledger,
         )
-        self.remove_callback(PrinterCallback)  # the listener is told instead
+        self.remove_callback(PrinterCallback)  # the listener reports instead
         if run.config.early_stopping:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=run.config.early_stopping))
         self.add_callback(_Reports(self))  # last: an epoch's line is complete when it is reported
@@ -117,9 +118,9 @@ class RunTrainer(DietTrainer):
         with self.ledger.charge("eval"):
             run = self.run
             predictions = run.predict(self.model, run.dev)
-            found = run.task.metrics(run.data.splits["dev"], predictions) or {}
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
-            metrics = {f"eval_{name}": value for name, value in found.items()}
+            values = run.task.metrics(run.data.splits["dev"], predictions) or {}
+            metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -136,22 +137,22 @@ class RunTrainer(DietTrainer):
         if best.is_dir():
             self.state.best_model_checkpoint = str(best)
         if self._out_of_patience():
-            return math.ceil(self.args.num_train_epochs), 0  # stopped before it was killed: nothing is left to train
+            return math.ceil(self.args.num_train_epochs), 0  # it had stopped before the kill: nothing is left to train
         return epoch, batches
 
     def _out_of_patience(self) -> bool:
         callbacks: Any = self.state.stateful_callbacks
-        kept = callbacks.get(EarlyStoppingCallback.__name__) if callbacks else None
-        if not self.run.config.early_stopping or not kept:
+        state = callbacks.get(EarlyStoppingCallback.__name__) if callbacks else None
+        if not self.run.config.early_stopping or not state:
             return False
-        attributes = (kept[0] if isinstance(kept, list) else kept)["attributes"]
+        attributes = (state[0] if isinstance(state, list) else state)["attributes"]
         return bool(attributes["early_stopping_patience_counter"] >= self.run.config.early_stopping)
 
 
 def class_recalls(
     labels: Sequence[Any] | None, predictions: Sequence[Prediction], names: Sequence[str]
 ) -> dict[int, float] | None:
-    """The share of each class's examples that is predicted right, by class number; 0.5 for a class without examples.
+    """The recall of each class, by class number; 0.5 for a class without examples.
 
     Args:
         labels: Gold labels; None where there are none.
@@ -162,25 +163,26 @@ def class_recalls(
         None where there is not one class per example.
 
     Example:
-        >>> said = [Prediction("a", 1.0, None), Prediction("b", 1.0, None)]
-        >>> class_recalls(["a", "a"], said, ("a", "b"))
+        >>> predictions = [Prediction("a", 1.0, None), Prediction("b", 1.0, None)]
+        >>> class_recalls(["a", "a"], predictions, ("a", "b"))
         {0: 0.5, 1: 0.5}
     """
     if not names or labels is None or any(isinstance(label, tuple) for label in labels):
         return None
-    right = Counter(str(label) for label, said in zip(labels, predictions, strict=True) if str(label) == said.label)
-    all_of = Counter(map(str, labels))
-    return {number: right[name] / all_of[name] if all_of[name] else 0.5 for number, name in enumerate(names)}
+    gold = list(map(str, labels))
+    right = Counter(label for label, predicted in zip(gold, predictions, strict=True) if label == predicted.label)
+    sizes = Counter(gold)
+    return {number: right[name] / sizes[name] if sizes[name] else 0.5 for number, name in enumerate(names)}
 
 
 def row_weights_of(run: Run) -> NDArray[np.float32] | None:
-    """How many rows each training row stands for, where they shall count so often."""
+    """The number of rows that each training row stands for, with `dedupe_weights`."""
     times = run.data.splits["train"].times
     return np.array(times, np.float32) if run.config.dedupe_weights and times is not None else None
 
 
 class _Reports(TrainerCallback):
-    """Tells the listener how training goes, and asks for checkpoints."""
+    """Reports the progress of training to the listener, and requests checkpoints."""
 
     def __init__(self, trainer: RunTrainer) -> None:
         self._trainer, self._run = trainer, trainer.run
@@ -194,9 +196,9 @@ class _Reports(TrainerCallback):
 
     def _report(self, args: Any, state: Any) -> StepReport:
         epoch, ledger = self._trainer.current_epoch, self._run.ledger
-        here = epoch.examples + epoch.unsettled
+        examples = epoch.examples + epoch.unsettled
         seconds, _ = epoch.seconds()
-        left = state.max_steps - state.global_step
+        steps_left = state.max_steps - state.global_step
         return StepReport(
             epoch=epoch.epoch,
             epochs=self._run.config.epochs,
@@ -205,8 +207,8 @@ class _Reports(TrainerCallback):
             kept=epoch.kept,
             dropped=epoch.dropped,
             loss=epoch.mean_loss(args.gradient_accumulation_steps),
-            examples_per_s=here / max(seconds, 1e-9),
-            seconds_left=left * ledger.seconds("train") / max(1, state.global_step),
+            examples_per_s=examples / max(seconds, 1e-9),
+            seconds_left=steps_left * ledger.seconds("train") / max(1, state.global_step),
             seconds_saved=self._trainer.seconds_saved(),
         )
 
@@ -214,17 +216,17 @@ class _Reports(TrainerCallback):
         config = self._run.config
         self._check_loss(config.learning_rate)
         if config.checkpoint_every and not config.early_stopping:
-            # after the last step only to be kept: what follows is the finished run itself
+            # the checkpoint after the last step serves only those who keep checkpoints: the run is about to finish
             useful = config.keep_checkpoints or state.global_step < state.max_steps
             control.should_save = useful and (self._trainer.current_epoch.epoch + 1) % config.checkpoint_every == 0
         return control
 
     def _check_loss(self, rate: float) -> None:
-        """Weights that are not numbers never become numbers again, and nothing can be chosen by such scores."""
+        """NaN weights stay NaN, and no selector can use NaN scores."""
         line = self._trainer.epoch_results[-1]
         if line.train_loss is not None and math.isnan(line.train_loss):
             raise ArgumentError(
-                f"training has diverged: in epoch {line.epoch} (from 0) the loss is no number any more. "
+                f"training diverged: the loss is NaN in epoch {line.epoch} (counted from 0). "
                 f"Lower the learning rate ({rate:g}), or use a longer lr_warmup or precision fp32."
             )
 
@@ -234,12 +236,6 @@ class _Reports(TrainerCallback):
     def on_evaluate(self, *_args: Any, **_kwargs: Any) -> None:
         if self._trainer.epoch_results:
             self._run.listener.epoch_ended(self._trainer.epoch_results[-1])
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint of a run folder; one that a kill left half-written does not count."""
-    complete = (file.parent for file in (folder / layout.CHECKPOINTS).glob(f"checkpoint-*/{NUMBERS}"))
-    return max(complete, key=lambda checkpoint: int(checkpoint.name.partition("-")[2]), default=None)
 
 
 def finetune(config: FinetuneConfig, *, listener: Listener | None = None, started: float | None = None) -> Json:
@@ -277,7 +273,7 @@ def resume_run(folder: Path, *, listener: Listener | None = None, started: float
     layout.check_resumable(folder)
     config = replace(read_config(folder / layout.CONFIG), output=str(folder))
     diet = check_config(config, resume=True)
-    checkpoint = last_checkpoint(folder)
+    checkpoint = last_checkpoint(folder / layout.CHECKPOINTS)
     with metered(config.energy) as meter:
         run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None, meter=meter)
         if checkpoint is None:
@@ -321,7 +317,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
         features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
         predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
-        metrics = {split: run.task.metrics(*found) for split, found in predicted.items()}
+        metrics = {split: run.task.metrics(*pair) for split, pair in predicted.items()}
     run.listener.phase("saving")
     with run.ledger.charge("save"):
         model.save_pretrained(run.folder / layout.MODEL)
@@ -348,7 +344,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
     stopped = len(trainer.epoch_results) if config.early_stopping else config.epochs
     tokens = int(run.lengths.sum())
     return {
-        "schema": layout.SCHEMA,
+        "schema": SCHEMA,
         "task": config.task,
         "data": {
             "name": data.name,
@@ -364,7 +360,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
-        "energy": run.meter.reading(),
+        "energy": run.meter.stop(),
         "environment": {
             **environment(best_device(), run.precision),
             "from_cache": ", ".join(run.features.taken) or None,
@@ -385,8 +381,8 @@ def _hub_model(model: str) -> str | None:
 
 def _hub_data(data: str) -> str | None:
     """The name that the hub knows a data set by."""
-    found = None if Path(data).expanduser().exists() else hub_name(data)
-    return None if found is None else found[0]
+    parts = None if Path(data).expanduser().exists() else hub_name(data)
+    return None if parts is None else parts[0]
 
 
 def _diet(run: Run) -> Json:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 import yaml
 
 from datadiet.config import FinetuneConfig, flag_name, option, option_problems
-from datadiet.data.columns import WORDS
+from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import whole_file
-from datadiet.registry import AtLeast
+from datadiet.registry import AtLeast, has
 from datadiet.types import Listener, Silent
 
 if TYPE_CHECKING:
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction, Task
 
 STDOUT = "-"
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
 Line = dict[str, Any]
@@ -150,11 +149,11 @@ def _examples(config: PredictConfig, task: str) -> Examples:
     if config.text is None:
         columns, separator = Columns(**config.columns), config.label_separator
         return read_examples(str(config.data), task, columns=columns, label_separator=separator)
-    if config.text_pair is not None and task in WORDS:
+    if config.text_pair is not None and has(task, "words"):
         article = "an" if task[0] in "aeiou" else "a"
         raise ArgumentError(f"--text-pair has no effect with {article} {task} model: leave it out.")
     pairs = None if config.text_pair is None else (config.text_pair,)
-    tokens = (tuple(config.text.split()),) if task in WORDS else None
+    tokens = (tuple(config.text.split()),) if has(task, "words") else None
     return Examples(ids=("0",), texts=(config.text,), text_pairs=pairs, tokens=tokens)
 
 

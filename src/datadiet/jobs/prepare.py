@@ -1,36 +1,30 @@
-"""Tokenised data kept in a folder, for runs that would tokenise the same: each is charged as if it had done so itself.
+"""From a config to everything that one run trains with; only the cache folder is written to.
 
-An entry (`datadiet.store.cache`) is a folder written by `datasets`: Arrow, read by memory mapping.
-
-The teacher of a run: a model that is trained already, asked once about the training rows.
-
-What a run computes before it trains: values of the whole training set, and where each example lies.
-
-From a config to everything one run trains with: data, task, model and what is known beforehand. Writes nothing.
+`Features` tokenises the splits, or takes them from the cache (Arrow files of `datasets`, memory-mapped). `ask_teacher`
+gives the logits of a teacher on the training rows. `beforehand` computes, or reads, values and embeddings that a diet
+needs before the first step. `prepare` puts data, task, model and these parts together into a `Run`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from datadiet import __version__
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_configured
-from datadiet.data.schema import Dataset, Examples
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
 from datadiet.errors import ArgumentError, Problems, UserError
@@ -46,22 +40,32 @@ from datadiet.jobs.validate import (
 )
 from datadiet.ledger import Ledger
 from datadiet.registry import has
-from datadiet.scoring.dataset import Material, embeddings_of, whole_set_values
+from datadiet.scoring.dataset import ScoringInputs, embeddings_of, score_split
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.store import run_folder as layout
-from datadiet.store.cache import keep_entry, place_of, read_about
+from datadiet.store.cache import Entry, entry
 from datadiet.store.run_folder import checkpoints_of
 from datadiet.store.score_file import check_same_data, read_scores
 from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Prediction, Task, length_limit
 from datadiet.tasks.loading import load_saved, load_tokenizer, with_lora
 from datadiet.tasks.losses import class_weights
-from datadiet.training.distill import Answers, HeadLogits, Teacher, kept, origin_of, read_answers, teacher_of
+from datadiet.training.distill import (
+    TEACHER,
+    Answers,
+    HeadLogits,
+    Teacher,
+    load_answers,
+    origin_of,
+    save_answers,
+    teacher_of,
+)
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
 from datadiet.types import Forecast, Json, Listener
 
 KIND = "features"
-SCHEMA = 1
+WHAT = {KIND: "tokenised data", TEACHER: "the teacher's logits"}  # in messages
+T = TypeVar("T")
 
 
 @dataclass
@@ -87,16 +91,29 @@ class Features:
 
     def of(self, split: str) -> datasets.Dataset:
         """The features of a split, as `Task.features` makes them."""
-        if self.folder is None or not self.tokenizer.is_fast:  # a slow one is Python code, whose content cannot be told
-            return self._make(split)
-        origin = self._origin(split)
-        found = read_entry(self.folder, origin)
-        if found is not None:
-            features, seconds = found
-            self.ledger.charge_shared(seconds)
-            self.taken = (*self.taken, split)
-            return features
-        return self._make_and_keep(self.folder, origin, split)
+        examples = self.data.splits[split]
+
+        def make() -> datasets.Dataset:
+            return self.task.features(examples, self.tokenizer, max_length=self.max_length)
+
+        if self.folder is None or not self.tokenizer.is_fast:  # a slow tokenizer is Python code, which has no digest
+            return make()
+        storage = {"save": _save, "load": partial(_load, rows=len(examples))}
+        return self.cached(split, KIND, self._origin(split), make, **storage).value
+
+    def cached(self, name: str, kind: str, origin: Json, make: Callable[[], T], **storage: Any) -> Entry[T]:
+        """A result from the cache folder (`datadiet.store.cache.entry`); records its reuse, or why it was not stored.
+
+        Args:
+            name: Of the result, in `taken`.
+            kind, origin, make, **storage: Of the entry.
+        """
+        assert self.folder is not None
+        stored = entry(self.folder, kind, origin, make, ledger=self.ledger, **storage)
+        self.taken += (name,) if stored.reused else ()
+        if stored.problem is not None:
+            self.problem = f"{WHAT[kind]} could not be kept in {self.folder}: {stored.problem}."
+        return stored
 
     @cached_property
     def _tokenizer_content(self) -> str:
@@ -109,8 +126,7 @@ class Features:
         """
         task = self.task
         return {
-            "schema": SCHEMA,
-            "versions": {"datadiet": __version__, **{name: version(name) for name in ("tokenizers", "transformers")}},
+            "versions": {name: version(name) for name in ("datadiet", "tokenizers", "transformers")},
             "data": self.data.fingerprint,
             "split": split,
             "rows": len(self.data.splits[split]),
@@ -118,22 +134,6 @@ class Features:
             "tokenizer": self._tokenizer_content,
             "max_length": length_limit(self.tokenizer, self.max_length),
         }
-
-    def _make(self, split: str) -> datasets.Dataset:
-        return self.task.features(self.data.splits[split], self.tokenizer, max_length=self.max_length)
-
-    def _make_and_keep(self, folder: Path, origin: Json, split: str) -> datasets.Dataset:
-        began = time.perf_counter()
-        features = self._make(split)
-        seconds = time.perf_counter() - began
-        try:
-            write_entry(folder, origin, features, seconds)
-        except OSError as error:  # a full disk, a folder that may not be written to
-            self.problem = f"tokenised data could not be kept in {folder}: {error.strerror or error}."
-            return features
-        # read anew: training from memory and from a mapped file are not equally fast
-        found = read_entry(folder, origin)
-        return features if found is None else found[0]
 
 
 def content_of(tokenizer: PreTrainedTokenizerBase) -> str:
@@ -150,38 +150,16 @@ def content_of(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
 
 
-def read_entry(folder: Path, origin: Json) -> tuple[datasets.Dataset, float] | None:
-    """The features of an entry and the seconds that they took to make.
-
-    Returns:
-        None where there is no such entry, or one that is broken or was made from something else: it is to be made anew.
-    """
-    place = place_of(folder, origin, KIND)
-    about = read_about(place, origin)
-    if about is None:
-        return None
-    try:
-        features = datasets.load_from_disk(str(place))
-    except (OSError, ValueError, KeyError, TypeError):  # what Arrow raises is an OSError or a ValueError
-        return None
-    if not isinstance(features, datasets.Dataset) or len(features) != origin["rows"]:
-        return None
-    return features, float(about["seconds"])
+def _save(folder: Path, features: datasets.Dataset) -> None:
+    with _no_bars():
+        features.save_to_disk(str(folder))
 
 
-def write_entry(folder: Path, origin: Json, features: datasets.Dataset, seconds: float) -> None:
-    """Keep features under their origin, in place of a broken entry; one that another process has made meanwhile stays.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
-
-    def fill(part: Path) -> None:
-        with _no_bars():
-            features.save_to_disk(str(part))
-
-    place = place_of(folder, origin, KIND)
-    keep_entry(place, origin, {"seconds": seconds}, fill, lambda: read_entry(folder, origin) is not None)
+def _load(folder: Path, rows: int) -> datasets.Dataset:
+    features = datasets.load_from_disk(str(folder))  # what Arrow raises is an OSError or a ValueError
+    if not isinstance(features, datasets.Dataset) or len(features) != rows:
+        raise ValueError(f"{folder} does not hold {rows} rows")
+    return features
 
 
 @contextmanager
@@ -225,7 +203,7 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
     taught = task_of_saved_model(layout.saved_model(folder))
     if taught.name != task.name:
         return [f"{what} in {folder} is for {taught.name}, this data is {task.name}."]
-    found = []
+    problems = []
     for kind, ours, theirs in (
         ("labels", task.label_names, taught.label_names),
         ("slots", task.slot_names, taught.slot_names),
@@ -233,8 +211,8 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
             named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
-            found.append(f"{what} in {folder} has other {kind} than this data{named}.")
-    return found
+            problems.append(f"{what} in {folder} has other {kind} than this data{named}.")
+    return problems
 
 
 def cost_of(folder: Path) -> float | None:
@@ -268,39 +246,34 @@ def ask_teacher(folder: Path, features: Features, *, batch_tokens: int, precisio
 
 
 def _kept_or_asked(model: Path, features: Features, how: Json) -> dict[str, HeadLogits]:
-    """What the teacher says, charged in either case to the ledger's running account."""
-    cache, ids, task = features.folder, features.data.splits["train"].ids, features.task
-    if cache is None:
+    """The teacher's logits, charged in either case to the ledger's running account."""
+    if features.folder is None:
         return _asked(model, features, how).heads
-    told = {**how, "max_length": features.max_length, "device": best_device().type}
+    task = features.task
+    options = {**how, "max_length": features.max_length, "device": best_device().type}
     classes = [task.name, list(task.label_names), list(task.slot_names)]
-    origin = origin_of(model, features.data.fingerprint, classes, told)
-    found = read_answers(cache, origin, ids)
-    if found is None:
-        found = _asked(model, features, how)
-        features.problem = kept(cache, origin, ids, found) or features.problem
-        return found.heads
-    features.ledger.charge_shared(found.seconds)
-    features.ledger.count_scoring(found.examples, found.tokens)
-    features.taken = (*features.taken, "teacher")
-    return found.heads
+    origin = origin_of(model, features.data.fingerprint, classes, options)
+    storage = {"save": save_answers, "load": load_answers}
+    stored = features.cached("teacher", TEACHER, origin, lambda: _asked(model, features, how), **storage)
+    if stored.reused:
+        features.ledger.count_scoring(stored.value.examples, stored.value.tokens)
+    return stored.value.heads
 
 
 def _asked(source: Path, features: Features, how: Json) -> Answers:
     """One pass of the teacher over the training rows."""
-    began, ledger, task = time.perf_counter(), features.ledger, features.task
+    ledger, task = features.ledger, features.task
     before = ledger.examples_forward, ledger.tokens_forward
     model: Any = load_saved(source)
     tokenizer = load_tokenizer(str(source))
     rows = task.features(features.data.splits["train"], tokenizer, max_length=features.max_length)
     teacher = teacher_of(model.to(best_device()), rows, task.collator(tokenizer), task.signals, ledger=ledger, **how)
-    seconds = time.perf_counter() - began
     examples, tokens = ledger.examples_forward - before[0], ledger.tokens_forward - before[1]
-    return Answers(dict(teacher.heads), seconds, examples, tokens)
+    return Answers(dict(teacher.heads), examples, tokens)
 
 
 @dataclass(frozen=True)
-class Beforehand:
+class Precomputed:
     """What is known of the training rows before the first step.
 
     Attributes:
@@ -312,7 +285,7 @@ class Beforehand:
     features: NDArray[np.float32] | None = None
 
 
-def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Beforehand:
+def precompute(diet: Diet, material: ScoringInputs, train: Examples, fingerprint: str) -> Precomputed:
     """Compute, or read, what a diet cannot make while training.
 
     Args:
@@ -328,38 +301,38 @@ def beforehand(diet: Diet, material: Material, train: Examples, fingerprint: str
     problems = Problems()
     problems.found += lacking(diet)
     problems.raise_any()
-    features = embeddings_of(material) if diet.options.covers else None
+    features = embeddings_of(material) if diet.covers else None
     name, source = given_score(diet), source_of(diet)
     is_file = source is not None and source.is_file()
     if not is_given(diet) and not is_file:
-        return Beforehand(None, features)
+        return Precomputed(None, features)
     if source is not None and is_file:
-        return Beforehand(_from_file(source, name, train.ids, fingerprint), features)
+        return Precomputed(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and is_of_gradients(name):
-        return Beforehand(_from_run(source, name, material), features)
-    return Beforehand(whole_set_values([name], material)[name], features)
+        return Precomputed(_from_run(source, name, material), features)
+    return Precomputed(score_split([name], material).values[name], features)
 
 
 def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
     """The values of a score file, by id."""
     file = read_scores(path, scores=[name])
     check_same_data(file, fingerprint, "the training data")
-    known: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
-    missing = [key for key in map(str, ids) if key not in known]
+    by_id: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
+    missing = [key for key in map(str, ids) if key not in by_id]
     if missing:
         raise ArgumentError(
             f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
         )
-    return np.array([known[str(key)] for key in ids], np.float32)
+    return np.array([by_id[str(key)] for key in ids], np.float32)
 
 
-def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
+def _from_run(run: Path, name: str, material: ScoringInputs) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
     steps = checkpoints_of(run)
     model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
     if model is not None:
         model.to(best_device())
-    return whole_set_values([name], replace(material, checkpoints=steps or None, model=model))[name]
+    return score_split([name], replace(material, checkpoints=steps or None, model=model)).values[name]
 
 
 @dataclass(frozen=True)
@@ -393,7 +366,7 @@ class Run:
     precision: str
     meter: EnergyMeter
     teacher: Teacher | None = None
-    known: Beforehand = field(default_factory=Beforehand)
+    precomputed: Precomputed = field(default_factory=Precomputed)
 
     @property
     def collate(self) -> Any:
@@ -465,19 +438,19 @@ def prepare(
     if config.teacher is not None:
         listener.phase("asking the teacher")
     teacher = _teacher(config, features, lengths, precision)
-    material = Material(
+    material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
         options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
-    if diet.options.covers or diet.options.score.kind == "given":
+    if diet.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
         material = replace(material, encoder=model.to(best_device()))
-    known = beforehand(diet, material, data.splits["train"], data.fingerprint)
+    precomputed = precompute(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(), teacher, known,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed,
     )  # fmt: skip
 
 
@@ -485,14 +458,6 @@ def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
     """Whether the diet itself takes up the last values of a run; a score file is read beforehand."""
     of_run = config.scores_from is not None and not Path(config.scores_from).expanduser().is_file()
     return of_run and diet.options.score.kind != "given" and not diet.options.in_batch
-
-
-def joined_texts(examples: Examples) -> list[str]:
-    """The texts, a pair as one."""
-    pairs = examples.text_pairs
-    if pairs is None:
-        return list(examples.texts)
-    return [f"{one} {two}" for one, two in zip(examples.texts, pairs, strict=True)]
 
 
 def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:

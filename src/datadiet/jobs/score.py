@@ -12,17 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datadiet.config import READING_FLAGS, FinetuneConfig
 from datadiet.data.load import load_configured
-from datadiet.data.schema import Dataset, Examples
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, Problems
-from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.prepare import Features, class_problems, joined_texts, pass_tokens
+from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_checks import (
     Columns,
     check_job,
@@ -39,7 +38,7 @@ from datadiet.jobs.score_checks import (
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
-from datadiet.scoring.dataset import Inputs, Material, WholeSet, needs_of, whole_set
+from datadiet.scoring.dataset import ScoringInputs, SplitScores, TokenisedRows, needs_of, score_split
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
@@ -48,6 +47,9 @@ from datadiet.tasks.base import Task
 from datadiet.tasks.loading import load_encoder, load_saved, load_tokenizer
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
+
+if TYPE_CHECKING:
+    from datadiet.jobs.crossfit import CrossFitted, Folds
 
 
 def score_data(
@@ -104,7 +106,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
         names, material = _material(config, model, data, task, listener, ledger)
         material = material if crossed is None else _with_folds(material, crossed, folds)
         listener.phase(f"scoring: {', '.join(names)}")
-        results = whole_set(names, material, probabilities=config.probabilities)
+        results = score_split(names, material, probabilities=config.probabilities)
         made = {} if crossed is None else crossed.made
         made_with = {name: _made_with(name, config, model, results, material, made) for name in names}
     file = _file(data, results, made_with, settings, made, asdict(ledger.snapshot()))
@@ -169,6 +171,8 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     """What will be cross-fitted; None where nothing is."""
     if config.folds is None:
         return None
+    from datadiet.jobs.crossfit import prepared
+
     settings, null = _settings(config, Path("run")), "negative_pvi" in config.calls()
     classes = null or config.probabilities
     folds = prepared(settings, data, task, config.folds, listener, ledger, null=null, classes=classes)
@@ -177,10 +181,10 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     return folds
 
 
-def _with_folds(material: Material, crossed: CrossFitted, folds: Folds | None) -> Material:
+def _with_folds(material: ScoringInputs, crossed: CrossFitted, folds: Folds | None) -> ScoringInputs:
     assert folds is not None  # `crossed` comes from them
     groups = folds.task.groups(folds.features)
-    return replace(material, unseen=crossed.unseen, null=crossed.null, groups=groups)
+    return replace(material, out_of_fold=crossed.out_of_fold, null=crossed.null, groups=groups)
 
 
 def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener) -> Columns | None:
@@ -222,30 +226,30 @@ class _Loader:
         model: Any = load_saved(saved_model(folder))
         return model.to(best_device())
 
-    def inputs(self, source: str, length: int) -> Inputs:
+    def inputs(self, source: str, length: int) -> TokenisedRows:
         tokenizer = load_tokenizer(source)
         features = self.task.features(self.data.splits["train"], tokenizer, max_length=length)
-        return Inputs(features, self.task.collator(tokenizer))
+        return TokenisedRows(features, self.task.collator(tokenizer))
 
     def others(self, names: Sequence[str]) -> dict[str, Any]:
-        """Fields of `Material` for the models beside the one at hand that a score needs."""
+        """Fields of `ScoringInputs` for the models beside the one at hand that a score needs."""
         needs = {need for name in names for need in needs_of(name)}
-        parts: dict[str, Any] = {"inputs": {}}
+        parts: dict[str, Any] = {"tokenised": {}}
         for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
             if folder is not None and role in needs:
                 parts[role] = self.saved(folder)
                 length = self.config.max_length or trained_length(folder)
-                parts["inputs"][role] = self.inputs(str(saved_model(folder)), length)
+                parts["tokenised"][role] = self.inputs(str(saved_model(folder)), length)
         if self.config.encoder is not None and "encoder" in needs:
             encoder: Any = load_encoder(self.config.encoder)
             parts["encoder"] = encoder.to(best_device())
-            parts["inputs"]["encoder"] = self.inputs(self.config.encoder, text_length(self.config))
+            parts["tokenised"]["encoder"] = self.inputs(self.config.encoder, text_length(self.config))
         return parts
 
 
 def _material(
     config: ScoreConfig, model: Path | None, data: Dataset, task: Task, listener: Listener, ledger: Ledger
-) -> tuple[list[str], Material]:
+) -> tuple[list[str], ScoringInputs]:
     """The scores, and their inputs."""
     history = None if model is None else _history(model, config, data, listener)
     names = list(config.calls())
@@ -254,8 +258,8 @@ def _material(
     listener.phase("loading the models")
     loader, train = _Loader(config, data, task), data.splits["train"]
     others = loader.others(names)
-    settings, embedded = _settings(config, Path("run")), others["inputs"].get("encoder")
-    material = Material(
+    settings, embedded = _settings(config, Path("run")), others["tokenised"].get("encoder")
+    material = ScoringInputs(
         joined_texts(train),
         None,
         _no_batches,
@@ -267,7 +271,7 @@ def _material(
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,
-        options=config.calls(),
+        options={name: options for name, options in config.calls().items() if options},
         **others,
     )
     if model is None:
@@ -276,7 +280,7 @@ def _material(
     return names, _with_model(config, model, loader, material)
 
 
-def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: Material) -> Material:
+def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs) -> ScoringInputs:
     """Adds the model at hand, the rows by its tokenizer, and the checkpoints of its run."""
     settings = _settings(config, Path("run"))
     tokenizer = load_tokenizer(str(saved_model(model)))
@@ -307,7 +311,12 @@ def _no_batches(_rows: Any) -> Any:
 
 
 def _file(
-    data: Dataset, results: WholeSet, made_with: Mapping[str, Json], settings: FinetuneConfig, folds: Json, cost: Json
+    data: Dataset,
+    results: SplitScores,
+    made_with: Mapping[str, Json],
+    settings: FinetuneConfig,
+    folds: Json,
+    cost: Json,
 ) -> ScoreFile:
     """The score file; `folds` is empty where nothing was cross-fitted."""
     train = data.splits["train"]
@@ -339,7 +348,7 @@ def _labels(task: str, train: Examples) -> list[str] | None:
 
 
 def _made_with(
-    name: str, config: ScoreConfig, model: Path | None, results: WholeSet, material: Material, folds: Json
+    name: str, config: ScoreConfig, model: Path | None, results: SplitScores, material: ScoringInputs, folds: Json
 ) -> Json:
     """How a score was made: models by name, checkpoints, rounds, folds and seconds."""
     needs = needs_of(name)
@@ -356,7 +365,7 @@ def _made_with(
         made["checkpoints"] = len(material.checkpoints or ())
     if "history" in needs:
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
-    if material.options.get(name):
+    if name in material.options:
         made["options"] = dict(material.options[name])
     shared = [other for other in results.shared[name] if other != name]
     return {**made, "seconds": round(results.seconds[name], 3), **({"seconds_shared_with": shared} if shared else {})}

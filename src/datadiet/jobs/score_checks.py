@@ -19,7 +19,7 @@ from datadiet.jobs.validate import check_config
 from datadiet.registry import find, lacks, load, names, problems_of
 from datadiet.scoring.dataset import check_needs, needs_of
 from datadiet.store import run_folder as layout
-from datadiet.store.dynamics import recorded_rounds
+from datadiet.store.dynamics import read_rounds
 from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import check_target
 from datadiet.store.tables import MANIFEST
@@ -99,7 +99,7 @@ def history_of(model: Path, ids: Sequence[str], fingerprint: str) -> Columns:
             f"the run {run} was trained on other data (fingerprint {trained}, the data here {fingerprint}), so its "
             "training dynamics are of other examples. Give its own data, read in the same way, or leave them out."
         )
-    rounds = recorded_rounds(run)
+    rounds = read_rounds(run)
     own = [str(key) for key in ids]
     if len(rounds.ids) != len(own):
         raise DataError(f"the run {run} has values of {len(rounds.ids)} rows, the data has {len(own)}.")

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from datadiet.config import DATA, DATA_HELP, option, option_problems
-from datadiet.errors import Problems, UserError, unknown
+from datadiet.errors import ArgumentError, Problems, UserError, unknown
 from datadiet.registry import AtLeast, Bound, Share, ShareBelowOne, find, names, parse_call, problems_of
 from datadiet.types import Selection
 
 Select = str | Callable[..., Selection]
 SELECTION, OUTPUT = "Selection", "Output"
-SUFFIXES = (".jsonl", ".csv", ".tsv", ".parquet")  # those of `data.export`, which is slow to import
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,6 @@ class SelectConfig:
         suspects_by: Another ranking of `datadiet.noise.rankings.BY`.
         dedupe: Keeps one of the rows with the same text, case and spacing aside: the first with the most common label.
         near: Least similarity of near duplicates, which must have the same label; see `datadiet.data.duplicates`.
-        options: Further options of the selector, by name.
         reading: Options of `config.READING_FLAGS` that differ from how the split was scored.
     """
 
@@ -61,26 +60,25 @@ class SelectConfig:
     )
     with_score: bool = option(False, "Add the values as a column.", OUTPUT)
     force: bool = option(False, "Replace the output.", OUTPUT)
-    options: Mapping[str, Any] = field(default_factory=dict)
     reading: Mapping[str, Any] = field(default_factory=dict)
 
-    def selector(self) -> tuple[Select, dict[str, Any]]:
-        """The selector and its options, from the brackets, `offset` and `options`.
+    @cached_property
+    def selector(self) -> tuple[Select, Mapping[str, Any]]:
+        """The selector's name, or the function, and its options.
 
         Raises:
-            ArgumentError: If the brackets cannot be read, or an option is given twice.
+            ArgumentError: If `select` cannot be read, or names the offset a second time.
 
         Example:
-            >>> SelectConfig(select="ccs(strata=20)", options={"beta": 0.2}).selector()
+            >>> SelectConfig(select="ccs(strata=20, beta=0.2)").selector
             ('ccs', {'strata': 20, 'beta': 0.2})
         """
-        select, inside = parse_call(self.select) if isinstance(self.select, str) else (self.select, {})
-        beside = dict(self.options) | ({} if self.offset is None else {"offset": self.offset})
-        problems = Problems()
-        for name in inside.keys() & beside.keys():
-            problems.add(f"{name} is given in the brackets of select and beside it: give it once.")
-        problems.raise_any()
-        return select, {**inside, **beside}
+        select, options = parse_call(self.select) if isinstance(self.select, str) else (self.select, {})
+        if self.offset is None:
+            return select, options
+        if "offset" in options:
+            raise ArgumentError(f"offset must be given once, got {self.offset} beside select={self.select!r}.")
+        return select, {**options, "offset": self.offset}
 
 
 SELECTION_OPTIONS = tuple(
@@ -106,20 +104,21 @@ def config_problems(config: SelectConfig) -> list[str]:
     if config.suspects_by is not None and not config.drop_suspects:
         problems.add("suspects_by has no effect without drop_suspects.")
     problems.check(config.near is None or config.dedupe, "near has no effect without dedupe.")
-    try:
-        problems.found += selector_problems(*config.selector())
-    except UserError as error:
-        problems.include(error)
+    problems.found += selector_problems(config)
     return problems.found
 
 
-def selector_problems(select: Select, options: Mapping[str, Any]) -> list[str]:
+def selector_problems(config: SelectConfig) -> list[str]:
     """What is wrong with the name of a selector and its options.
 
     Example:
-        >>> selector_problems("ccs", {"betta": 0.1})
+        >>> selector_problems(SelectConfig(select="ccs(betta=0.1)"))
         ["unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata."]
     """
+    try:
+        select, options = config.selector
+    except UserError as error:
+        return list(error.problems)
     if not isinstance(select, str):
         return []
     method = find("select", select)

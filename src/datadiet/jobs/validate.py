@@ -26,6 +26,7 @@ from datadiet.data.load import columns_of
 from datadiet.data.schema import Dataset, Examples
 from datadiet.data.sources import find as find_data
 from datadiet.data.sources import hub_name
+from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
 from datadiet.errors import Problems, UserError
@@ -123,12 +124,12 @@ def _check_data(config: FinetuneConfig, problems: Problems) -> None:
     if find("task", config.task) is not None:
         problems.found += check_columns(columns_of(config), config.task).found
 
-    def found() -> None:
+    def check() -> None:
         if Path(config.data).expanduser().exists() or hub_name(config.data) is None:
             find_data(config.data)
 
     if config.data.strip():
-        _collect(found, problems)
+        _collect(check, problems)
 
 
 def source_problems(config: FinetuneConfig, diet: Diet | None) -> list[str]:
@@ -180,7 +181,7 @@ def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
 
 def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     """The diet of a config; what is wrong with its options is noted, and None returned."""
-    known = find("task", config.task) is not None
+    task_exists = find("task", config.task) is not None
     # where no example has one class of its own there is nothing to guard by
     changes = {"offset": 0.0} if config.offset is None and not has(config.task, "one_class") else {}
     diet = _collect(lambda: Diet(diet_config(config, **changes)), problems)
@@ -188,12 +189,12 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     for kind, value in (("score", config.score), ("select", config.select)):
         name, options = _collect(partial(parse_call, str(value)), Problems()) or ("", {})
         method = find(kind, name) or find("in_batch", name)
-        if known and method is not None:
+        if task_exists and method is not None:
             problems.found += registry.task_problems(method, options, config.task)
         if kind == "score" and options and config.scores_from is not None:
             of_file = Path(config.scores_from).expanduser().is_file()
             problems.check(not of_file, f"options of the score {name} have no effect on the values of a score file.")
-    if config.offset == "auto" and known:
+    if config.offset == "auto" and task_exists:
         problems.found += lacks("offset auto", "one_class", config.task)
     if diet is not None and config.max_steps is not None:
         problems.check(diet.options.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
@@ -229,7 +230,7 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
         schedule = options.schedule(rows, epochs=config.epochs, batch=batch)
         options.check_floor(class_sizes(train), schedule)
         if numbered is not None:
-            numbered.rehearse(rows, schedule, _groups(train, data.label_names))
+            choose_once(numbered, rows, schedule, _groups(train, data.label_names))
 
     _collect(rehearse, problems)
     _collect(lambda: check_rows("score", {options.score.name: options.score_options}, rows), problems)

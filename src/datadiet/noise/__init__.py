@@ -3,6 +3,7 @@
 from datadiet.noise.rankings import (
     NAMES,
     RANKINGS,
+    THRESHOLD,
     Ranking,
     aum,
     cleanlab_values,
@@ -10,9 +11,9 @@ from datadiet.noise.rankings import (
     from_runs,
     irreducible,
     most_suspected,
-    read_rounds,
+    past_threshold,
+    threshold_samples,
 )
-from datadiet.noise.threshold import THRESHOLD, past_threshold, threshold_samples
 
 __all__ = [
     "NAMES",
@@ -26,6 +27,5 @@ __all__ = [
     "irreducible",
     "most_suspected",
     "past_threshold",
-    "read_rounds",
     "threshold_samples",
 ]

@@ -1,15 +1,13 @@
-"""A guard against noise: how many labels are wrong, which rows they are, and how sure that is; reviewed every round.
+"""The guard against label noise (`offset="auto"`): how many labels are wrong, which, and how sure that is.
 
-Keeping the hardest keeps the mislabelled. What tells the two apart: an example is hard because the model is unsure of
-it, and mislabelled where the model is *sure of another class*. Of the examples that a model is sure of, fewer and fewer
-are mistakes of its own the surer it is; wrong labels do not care how sure it is. So the share of labels that contradict
-the model, as a function of its confidence, falls to a level and no further, and that level is the share of wrong labels
-(as the lapse rate of a psychometric function). Nothing else is assumed: neither calibrated probabilities nor a clean
-set. Each row counts once for it, at the first sight of it by a model that was ready (`datadiet.noise.lapse_rate`).
+Keeping the hardest keeps the mislabelled. An example is hard because the model is unsure of it; it is mislabelled where
+the model is *sure of another class*. Of the examples that a model is sure of, the surer it is, the fewer are mistakes
+of its own; wrong labels do not depend on how sure it is. So the share of labels that contradict the model, as a
+function of its confidence, falls to a level and no further, and that level is the share of wrong labels
+(`datadiet.noise.lapse_rate`). Nothing else is assumed: neither calibrated probabilities nor a clean set.
 
-A noise guard at work in a run: what it thinks, and what training has said since it was asked last.
-
-What a noise guard leaves in the run folder: `noise.json`, the estimate with its evidence, and `suspects.parquet`.
+`NoiseGuard` is the policy, reviewed every round, `NoiseMonitor` its state during a run, and `write_noise` leaves
+`noise.json` and `suspects.parquet` in the run folder.
 """
 
 from __future__ import annotations
@@ -25,32 +23,40 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError
-from datadiet.files import write_atomically
+from datadiet.files import SCHEMA, write_atomically
 from datadiet.noise.lapse_rate import (
+    all_evidence,
+    counted_exposures,
+    early_exposures,
     evidence,
     fit_curve,
     fit_level,
-    known_evidence,
     no_evidence,
     normal_scores,
-    sights,
-    unready,
     with_evidence,
 )
 from datadiet.registry import Method
 from datadiet.store.run_folder import plain
 from datadiet.types import Json, Scores
 
-# a smaller share than this cannot be told from what a model that has trained for an epoch gets wrong: nothing rests,
+# a smaller share cannot be distinguished from the errors of a model that has trained for an epoch: nothing is excluded,
 # nor where the interval begins at half of it or below
 LEAST_RATE = 0.02
-# a row rests where it is likelier mislabelled than not
+# a row is excluded where it is likelier mislabelled than not
 SUSPECT = 0.5
-# of the rows of one class at most this share rests: a class that the model cannot learn is hard, not noise
+# the most of one class that is excluded: a class that the model cannot learn is hard, not noise
 MOST_OF_CLASS = 0.5
-# fewer judged rows than this say too little
+# fewer judged rows than this are not enough
 LEAST_ROWS = 200
 COLUMNS = ("loss", "margin")
+# the columns of the score history that it reads: of the head with one label per example
+LABEL_COLUMNS = {"loss": "label_loss", "margin": "label_margin"}
+MOMENT = "moment"
+NOISE, SUSPECTS = "noise.json", "suspects.parquet"
+_GUARD = "guard."  # of the arrays of a checkpoint
+# names in checkpoints and noise.json, which stay as they are
+_IN_FILES = {"excluded": "aside", "counted": "heard"}
+_IN_CODE = {old: new for new, old in _IN_FILES.items()}
 
 Floats = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -72,7 +78,7 @@ _OFFSET = (
         "rows likelier mislabelled than not: P(label contradicts | confidence) falls to r, the share of wrong labels",
         paper="ours; after Northcutt et al. 2021, arXiv 1911.00068, and Wichmann and Hill 2001 (lapse rate)",
         inputs="loss and margin of the training forward, one class per example",
-        cost="a forward of the rows at rest per refresh",
+        cost="a forward of the excluded rows per refresh",
         loses="labels wrong by a rule; hard data with few rows, where it finds too few",
         evidence="noise",
     ),
@@ -81,20 +87,20 @@ _OFFSET = (
 
 @dataclass(frozen=True)
 class Review:
-    """What one look at the dynamics came to.
+    """The result of one review.
 
     Attributes:
         epoch: The first that trains after it.
-        judged: Rows that had been seen since the last review, those that rest left out.
+        judged: Rows seen since the last review, without the excluded ones.
         rate: Estimated share of mislabelled rows, of the whole training split.
         low, high: Its 90 % interval.
-        evidence: Rows whose first sight it rests on.
+        evidence: Rows whose exposures count for it.
         share: Of mislabelled ones among the judged rows, that their suspicion goes by: `rate`, times how much more
             they were suspected before than rows are on average.
         offset, slope: Of the model's own errors on them; see `datadiet.noise.lapse_rate`.
-        aside: Rows that rest now.
-        joined, returned: Rows that rest since this review, and that no longer do.
-        note: Why nothing was judged; empty where it was.
+        excluded: Rows excluded now.
+        joined, returned: Rows excluded since this review, and rows no longer excluded.
+        note: Why nothing was judged; empty where something was.
     """
 
     epoch: int
@@ -106,21 +112,29 @@ class Review:
     share: float = 0.0
     offset: float = 0.0
     slope: float = 0.0
-    aside: int = 0
+    excluded: int = 0
     joined: int = 0
     returned: int = 0
     note: str = ""
 
+    def plain(self) -> Json:
+        """As it stands in files."""
+        return _renamed(asdict(self), _IN_FILES)
+
+
+def _renamed(entries: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {names.get(name, name): value for name, value in entries.items()}
+
 
 @dataclass(frozen=True)
 class NoiseGuard:
-    """The policy and what it has seen; a new record for each review.
+    """The policy and its state; a new record for each review.
 
     Attributes:
         reviews: So far, in order.
         arrays: Per row: `suspicion`, the probability that it is mislabelled, float32, nan where not judged yet;
-            `confidence`, of that judgement; `judgements`, how many; `aside`; `heard`, whether its first sight counts
-            in `evidence`, which is not per row. Empty before the first review.
+            `confidence`, of that judgement; `judgements`, how many; `excluded`; `counted`, whether an exposure of it
+            counts in `evidence`, which is not per row. Empty before the first review.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -130,13 +144,13 @@ class NoiseGuard:
         >>> loss = np.logaddexp(0, np.where(wrong, sure, -sure)).astype(np.float32)
         >>> columns = {"loss": loss, "margin": np.where(wrong, sure, -sure).astype(np.float32)}
         >>> groups = np.arange(2000) % 2
-        >>> guard, aside = NoiseGuard().review(columns, np.ones(2000, bool), groups, epoch=1)
-        >>> abs(guard.rate - 0.1) < 0.03, bool(flipped[aside].mean() > 0.6)
+        >>> guard, excluded = NoiseGuard().review(columns, np.ones(2000, bool), groups, epoch=1)
+        >>> abs(guard.rate - 0.1) < 0.03, bool(flipped[excluded].mean() > 0.6)
         (True, True)
 
-    Source: ours. That flipped labels are those of which a model is sure otherwise: Northcutt et al. 2021
-    (arXiv 1911.00068), who need probabilities of a model that has not seen the row; here it is the first time that
-    training sees it. The level: the lapse rate of Wichmann and Hill 2001 (Perception and Psychophysics 63, 1293).
+    Source: ours. Northcutt et al. 2021 (arXiv 1911.00068) find flipped labels where a model is sure of another class;
+    they need probabilities of a model that has not seen the row, here it is the row's first exposure in training. The
+    level is the lapse rate of Wichmann and Hill 2001 (Perception and Psychophysics 63, 1293).
     """
 
     reviews: tuple[Review, ...] = ()
@@ -150,19 +164,18 @@ class NoiseGuard:
     def review(
         self, columns: Mapping[str, Floats], seen: Mask, groups: NDArray[np.int64], *, epoch: int
     ) -> tuple[NoiseGuard, Mask]:
-        """Judge what has been seen since the last review.
+        """Judge the rows seen since the last review.
 
         Args:
             columns: `loss` (negative log-likelihood of the label) and `margin` (largest other logit minus the
                 label's), float32 `(n,)`, and `moment`, when in the epoch each was seen in training, nan for a pass;
-                see `datadiet.noise.lapse_rate`. A row that rests, is seen in a pass and agrees with the model comes
-                back.
+                see `datadiet.noise.lapse_rate`. An excluded row that agrees with the model in a pass is re-admitted.
             seen: bool `(n,)`, the rows with values newer than the last review.
             groups: int64 `(n,)`, the label of each row, from 0.
             epoch: The first that trains after it.
 
         Returns:
-            The guard as it stands, and the rows to set aside, bool `(n,)`.
+            The guard after the review, and the rows to exclude, bool `(n,)`.
 
         Raises:
             ArgumentError: If a column is missing.
@@ -171,60 +184,66 @@ class NoiseGuard:
             raise ArgumentError(
                 f"the noise guard needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}."
             )
-        known = {**_nothing(len(seen)), **self.arrays}
+        state = {**_empty(len(seen)), **self.arrays}
+        before = state["excluded"]
         usable = seen & np.isfinite(columns["loss"]) & np.isfinite(columns["margin"])
-        trained = np.isfinite(columns["moment"]) if "moment" in columns else ~known["aside"]
-        fresh = usable & (trained | ~known["aside"])
+        trained = np.isfinite(columns[MOMENT]) if MOMENT in columns else ~before
+        fresh = usable & (trained | ~before)
         returning = usable & ~fresh & (columns["margin"] < 0)
         if fresh.sum() < LEAST_ROWS:
             note = f"{int(fresh.sum())} rows were seen, {LEAST_ROWS} are needed"
-            review = Review(epoch, int(fresh.sum()), self.rate, aside=int(known["aside"].sum()), note=note)
-            return NoiseGuard((*self.reviews, review), known), known["aside"]
+            review = Review(epoch, int(fresh.sum()), self.rate, excluded=int(before.sum()), note=note)
+            return NoiseGuard((*self.reviews, review), state), before
         classes = max(2, int(groups.max()) + 1)
-        updated, review = _judged(known, columns, fresh, returning, classes)
+        updated, review = _judged(state, columns, fresh, returning, classes)
         enough = review.rate >= LEAST_RATE and review.low > LEAST_RATE / 2
-        aside = set_aside(updated["suspicion"], groups) if enough else np.zeros(len(seen), bool)
-        review = _told(replace(review, epoch=epoch), known["aside"], aside)
-        return NoiseGuard((*self.reviews, review), {**updated, "aside": aside}), aside
+        now = excluded(updated["suspicion"], groups) if enough else np.zeros(len(seen), bool)
+        joined, returned = int((now & ~before).sum()), int((before & ~now).sum())
+        review = replace(review, epoch=epoch, excluded=int(now.sum()), joined=joined, returned=returned)
+        return NoiseGuard((*self.reviews, review), {**updated, "excluded": now}), now
 
-    # ---- what it comes to ----
+    # ---- its results
 
     def summary(self, names: Sequence[object] | None = None) -> Json:
         """The estimate with its evidence, for `result.json`.
 
         Args:
-            names: The label of each row; with them, how many rest per label is told.
+            names: The label of each row; with them, the summary counts the excluded rows per label.
         """
-        aside = self.arrays.get("aside", np.zeros(0, bool))
-        found: Json = {"rate": self.rate, "aside": int(aside.sum())}
-        if names is not None and len(aside):
-            found["aside_by_label"] = dict(
-                Counter(str(names[row]) for row in np.flatnonzero(aside).tolist()).most_common()
-            )
-        return {**found, "reviews": [asdict(review) for review in self.reviews]}
+        rows = np.flatnonzero(self.arrays.get("excluded", [])).tolist()
+        by_label = {}
+        if names is not None and len(self.arrays):
+            by_label["aside_by_label"] = dict(Counter(str(names[row]) for row in rows).most_common())
+        return {
+            "rate": self.rate,
+            "aside": len(rows),
+            **by_label,
+            "reviews": [review.plain() for review in self.reviews],
+        }
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values, for a checkpoint."""
-        return dict(self.arrays), {"reviews": [asdict(review) for review in self.reviews]}
+        return _renamed(self.arrays, _IN_FILES), {"reviews": [review.plain() for review in self.reviews]}
 
     def restored(self, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> NoiseGuard:
         """As it was when `state` was taken."""
-        return NoiseGuard(tuple(Review(**review) for review in state["reviews"]), dict(arrays))
+        reviews = tuple(Review(**_renamed(review, _IN_CODE)) for review in state["reviews"])
+        return NoiseGuard(reviews, _renamed(arrays, _IN_CODE))
 
     def suspects(self) -> dict[str, NDArray[Any]]:
-        """The rows that rest, most suspected first: `row`, `suspicion`, `confidence`, `judgements`."""
+        """The excluded rows, most suspected first: `row`, `suspicion`, `confidence`, `judgements`."""
         if not self.arrays:
             return {"row": np.empty(0, np.int64)}
-        rows = np.flatnonzero(self.arrays["aside"])
+        rows = np.flatnonzero(self.arrays["excluded"])
         rows = rows[np.argsort(-self.arrays["suspicion"][rows], kind="stable")]
         return {"row": rows, **{name: self.arrays[name][rows] for name in ("suspicion", "confidence", "judgements")}}
 
     def reasons(self) -> list[str]:
-        """Why each of `suspects` rests, in a sentence."""
-        found = self.suspects()
-        if not len(found["row"]):
+        """Why each of `suspects` is excluded, in a sentence."""
+        suspects = self.suspects()
+        if not len(suspects["row"]):
             return []
-        values = (found[name].tolist() for name in ("suspicion", "confidence", "judgements"))
+        values = (suspects[name].tolist() for name in ("suspicion", "confidence", "judgements"))
         return [_reason(*of_row) for of_row in zip(*values, strict=True)]
 
 
@@ -236,103 +255,90 @@ def _reason(suspicion: float, confidence: float, judgements: int) -> str:
     )
 
 
-def set_aside(suspicion: Floats, groups: NDArray[np.int64]) -> Mask:
-    """The rows likelier mislabelled than not; of a class the most suspected, and at most `MOST_OF_CLASS` of it.
+def excluded(suspicion: Floats, groups: NDArray[np.int64]) -> Mask:
+    """The rows likelier mislabelled than not; of each class the most suspected, at most the share `MOST_OF_CLASS`.
 
     Example:
-        >>> set_aside(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))
+        >>> excluded(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))
         array([ True, False,  True, False])
     """
     suspected = np.flatnonzero(np.nan_to_num(suspicion) > SUSPECT)
     order = suspected[np.lexsort((suspected, -suspicion[suspected], groups[suspected]))]
     starts = np.searchsorted(groups[order], groups[order])  # where the class of each begins
     allowed = np.floor(MOST_OF_CLASS * np.bincount(groups))[groups[order]]
-    aside = np.zeros(len(suspicion), bool)
-    aside[order[np.arange(len(order)) - starts < allowed]] = True
-    return aside
+    mask = np.zeros(len(suspicion), bool)
+    mask[order[np.arange(len(order)) - starts < allowed]] = True
+    return mask
 
 
-def _nothing(rows: int) -> dict[str, NDArray[Any]]:
+def _empty(rows: int) -> dict[str, NDArray[Any]]:
     return {
         "suspicion": np.full(rows, np.nan, np.float32),
         "confidence": np.full(rows, np.nan, np.float32),
         "judgements": np.zeros(rows, np.int16),
-        "aside": np.zeros(rows, bool),
-        "heard": np.zeros(rows, bool),
+        "excluded": np.zeros(rows, bool),
+        "counted": np.zeros(rows, bool),
         **no_evidence(),
     }
 
 
-def _told(review: Review, before: Mask, after: Mask) -> Review:
-    joined, returned = int((after & ~before).sum()), int((before & ~after).sum())
-    return replace(review, aside=int(after.sum()), joined=joined, returned=returned)
-
-
 def _judged(
-    known: Mapping[str, NDArray[Any]], columns: Mapping[str, Floats], fresh: Mask, returning: Mask, classes: int
+    state: Mapping[str, NDArray[Any]], columns: Mapping[str, Floats], fresh: Mask, returning: Mask, classes: int
 ) -> tuple[dict[str, NDArray[Any]], Review]:
-    """The arrays after a judgement of the fresh rows, and what it says."""
+    """The arrays after a judgement of the fresh rows, and its result."""
     rows = np.flatnonzero(fresh)
     loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
-    confidence = np.exp(
-        np.maximum(margin, 0) - loss
-    )  # of the class that the model says: exp(margin) p_label, if not it
-    wrong = margin > 0
-    moments = columns["moment"][rows] if "moment" in columns else np.zeros(len(rows), np.float32)
-    early = unready(known["judgements"], moments, LEAST_ROWS)
+    # of the predicted class: exp(margin) p_label, unless that is the label itself
+    confidence, wrong = np.exp(np.maximum(margin, 0) - loss), margin > 0
+    moments = columns[MOMENT][rows] if MOMENT in columns else np.zeros(len(rows), np.float32)
+    early = early_exposures(state["judgements"], moments, LEAST_ROWS)
     parts = [~early, early] if early.any() else [~early]
-    updated = with_evidence(known, rows, sights(known, rows, moments, early, LEAST_ROWS), confidence, wrong)
-    level = fit_level(known_evidence(updated), classes)
-    share = level.rate * _more_suspected(known["suspicion"], rows)
+    exposures = counted_exposures(state, rows, moments, early, LEAST_ROWS)
+    updated = with_evidence(state, rows, exposures, confidence, wrong)
+    level = fit_level(all_evidence(updated), classes)
+    share = level.rate * _more_suspected(state["suspicion"], rows)
     suspicion = np.empty(len(rows))
-    for part in parts[::-1]:  # each with the errors of its own time; those that are told, of the last
+    for part in parts[::-1]:  # each with the errors of its own time; the review records those of the last
         scores = normal_scores(confidence[part])
         curve = fit_curve(evidence(scores, wrong[part]), classes, rate=share)
         suspicion[part] = curve.suspicion(scores, wrong[part], classes)
     updated["suspicion"][rows], updated["confidence"][rows] = suspicion, confidence
     updated["judgements"][rows] += 1
     updated["suspicion"][returning] = 0.0  # the model no longer trains on it, and has come to agree with its label
-    heard = int(updated["heard"].sum())
-    return updated, Review(
-        0, len(rows), level.rate, level.low, level.high, heard, curve.rate, curve.offset, curve.slope
-    )
+    counted = int(updated["counted"].sum())
+    estimate = (level.rate, level.low, level.high, counted, curve.rate, curve.offset, curve.slope)
+    return updated, Review(0, len(rows), *estimate)
 
 
 def _more_suspected(suspicion: Floats, rows: NDArray[np.int64]) -> float:
-    """How many times as much as rows on average these were suspected; 1 where nothing was known."""
-    known = suspicion[np.isfinite(suspicion)].astype(np.float64)
-    if not len(known) or known.mean() == 0:
+    """The mean suspicion of these rows, in units of the mean of all rows; 1 before the first judgement."""
+    judged = suspicion[np.isfinite(suspicion)].astype(np.float64)
+    if not len(judged) or judged.mean() == 0:
         return 1.0
     of_rows = suspicion[rows].astype(np.float64)
-    return float(np.where(np.isnan(of_rows), known.mean(), of_rows).mean() / known.mean())
-
-
-# the columns of the score history that it reads: of the head with one label per example
-LABEL_COLUMNS = {"loss": "label_loss", "margin": "label_margin"}
-MOMENT = "moment"
-_GUARD = "guard."
+    return float(np.where(np.isnan(of_rows), judged.mean(), of_rows).mean() / judged.mean())
 
 
 class NoiseMonitor:
-    """Collects what is seen, and has it reviewed.
+    """Run-time state of the guard: the values since the last review, and the rows excluded now.
 
     Args:
         groups: int64 `(n,)`, the label of each row.
 
     Attributes:
-        guard: As it stands.
-        aside: bool `(n,)`, the rows that rest as suspected noise.
+        guard: After the last review.
+        excluded: bool `(n,)`, the rows excluded as suspected noise.
     """
 
     def __init__(self, groups: NDArray[np.int64]) -> None:
         self._groups = groups
         self._values = {name: np.full(len(groups), np.nan, np.float32) for name in (*COLUMNS, MOMENT)}
         self._seen = np.zeros(len(groups), bool)
-        self.guard, self.aside = NoiseGuard(), np.zeros(len(groups), bool)
+        self.guard, self.excluded = NoiseGuard(), np.zeros(len(groups), bool)
 
     def take(self, scores: Scores) -> None:
-        """Make the values the latest of their rows; a pass does not replace what training saw since the last review,
-        which was before the row was trained on."""
+        """Make the values the latest of their rows; a pass does not replace a training value since the last review,
+        which was taken before the model trained on the row."""
         new = np.ones(len(scores.rows), bool) if scores.source == "train" else ~self._seen[scores.rows]
         rows = scores.rows[new]
         for name, column in {**LABEL_COLUMNS, MOMENT: MOMENT}.items():
@@ -340,22 +346,22 @@ class NoiseMonitor:
         self._seen[rows] = True
 
     def review(self, epoch: int) -> None:
-        """Judge what was seen since the last time, before the plan of an epoch is made."""
+        """Judge the rows seen since the last review, before the plan of an epoch is made."""
         if self._seen.any():
-            self.guard, self.aside = self.guard.review(self._values, self._seen, self._groups, epoch=epoch)
+            self.guard, self.excluded = self.guard.review(self._values, self._seen, self._groups, epoch=epoch)
             self._seen = np.zeros_like(self._seen)
 
     def rows_to_recheck(self) -> NDArray[np.int64]:
-        """The rows at rest that nothing has been seen of since the last review: in epochs on everything they train."""
-        return np.flatnonzero(self.aside & ~self._seen)
+        """The excluded rows without a value since the last review: epochs on everything train on them too."""
+        return np.flatnonzero(self.excluded & ~self._seen)
 
     def candidates(self, count: int) -> NDArray[np.int64]:
-        """The rows to choose `count` from, ascending: all that do not rest; where they are too few, also the least
-        suspected of those that do."""
-        rows = np.flatnonzero(~self.aside)
+        """The rows to choose `count` from, ascending: all that are not excluded; where they are too few, also the
+        least suspected of the others."""
+        rows = np.flatnonzero(~self.excluded)
         if (short := count - len(rows)) > 0:
-            resting = self.guard.suspects()["row"]
-            rows = np.sort(np.r_[rows, resting[len(resting) - short :]])
+            suspects = self.guard.suspects()["row"]
+            rows = np.sort(np.r_[rows, suspects[len(suspects) - short :]])
         return rows
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -364,38 +370,34 @@ class NoiseMonitor:
         return {**self._values, "seen": self._seen, **{_GUARD + name: arrays[name] for name in arrays}}, numbers
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> None:
-        """Take up a state."""
-        held = {name.removeprefix(_GUARD): np.array(arrays[name]) for name in arrays if name.startswith(_GUARD)}
-        self.guard = self.guard.restored(held, numbers)
+        """Restore a state."""
+        of_guard = {name.removeprefix(_GUARD): np.array(arrays[name]) for name in arrays if name.startswith(_GUARD)}
+        self.guard = self.guard.restored(of_guard, numbers)
         self._values = {name: np.array(arrays[name]) for name in self._values}
         self._seen = np.array(arrays["seen"])
-        self.aside = held.get("aside", np.zeros(len(self._seen), bool))
-
-
-NOISE, SUSPECTS = "noise.json", "suspects.parquet"
-SCHEMA = 1
+        self.excluded = self.guard.arrays.get("excluded", np.zeros(len(self._seen), bool))
 
 
 def write_noise(folder: Path, guard: NoiseGuard, ids: Sequence[str], labels: Sequence[object]) -> None:
-    """Write what a guard thinks at the end of a run.
+    """Write `noise.json`, the estimate with its evidence, and `suspects.parquet`, the excluded rows.
 
     Args:
         folder: The run folder.
-        guard: As it stands.
+        guard: At the end of the run.
         ids: The user's id of each training row.
         labels: The label of each, as the user wrote it.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    found = guard.suspects()
-    rows = found["row"].tolist()
+    suspects = guard.suspects()
+    rows = suspects["row"].tolist()
     columns: dict[str, Any] = {
         "row": pa.array(rows, pa.int64()),
         "id": pa.array([str(ids[row]) for row in rows], pa.string()),
         "label": pa.array([str(labels[row]) for row in rows], pa.string()),
     }
-    columns |= {name: pa.array(found[name]) for name in ("suspicion", "confidence", "judgements") if name in found}
+    columns |= {name: pa.array(values) for name, values in suspects.items() if name != "row"}
     columns["reason"] = pa.array(guard.reasons(), pa.string())
     part = folder / f"{SUSPECTS}.part"
     pq.write_table(pa.table(columns), part, compression="zstd")

@@ -1,26 +1,20 @@
-"""How often labels contradict a model as a function of its confidence: the model's own errors, and a level below which
-contradiction does not fall, which is the share of wrong labels.
+"""Lapse-rate estimate of label noise: the share of labels that contradict a model, as a function of its confidence.
 
     P(label is another class | confidence) = r + (1 - r C / (C - 1)) e(z),    e(z) = Phi(-(a + b z))
 
 r: share of labels replaced by another class at random; C: classes; e: the share of its own errors that a model makes;
-z: normal score of the confidence's rank, so that no calibrated probability is assumed, only a good order.
+z: normal score of the confidence's rank, so that no calibrated probability is assumed, only a good order. e falls with
+confidence and r does not, so r is the level below which contradiction does not fall.
 
-Of rows that the model has trained on before, some wrong labels have been learned by heart and contradict no more: there
-k r stands for r, with k unknown, uniform between `STILL_SEEN` and 1.
+Each row counts once, at the first exposure to a model that was ready, so that the log-likelihoods add up and the
+interval is valid. Before the model has trained on a row, the label has no influence on its opinion. Afterwards it has:
+wrong labels are memorised, the sooner the harder the row, and fewer of them contradict. In the first half of the first
+epoch the model is not ready; rows seen then count at their second exposure. They have been trained on once by then,
+half an epoch of other rows ago on average, so that a share 1 - k of their wrong labels may have been memorised: k r
+stands for r, with k unknown, uniform between `STILL_SEEN` and 1.
 
-What an estimate of the share of wrong labels rests on: one sight of each row, the first by a model that was ready.
-
-A label says nothing of the model's opinion of a row before the model has trained on it. Afterwards it does: wrong
-labels are learned by heart, the sooner the harder the row, and the share of contradictions falls below that of the
-wrong labels. So the first sight is the honest one. In the first half of the first epoch, though, the model knows
-nothing yet; rows seen then count at their second sight, before which they have been trained on once, when the features
-were raw, half an epoch of other rows ago on average: most of that is gone, and what may be left of it is part of the
-likelihood (`datadiet.noise.lapse_rate`). Each row counts once, so that the log-likelihoods of the sights add up and the
-interval means something.
-
-Rows that a selector chose by their values are no sample: among the hardest there are more wrong labels. Second sights
-count only where all of those rows were seen again, in the same way.
+Rows that a selector chose by their values are no sample: among the hardest there are more wrong labels. Second
+exposures count only where all of those rows were seen again, in the same way.
 """
 
 from __future__ import annotations
@@ -39,12 +33,15 @@ _OFFSETS = np.linspace(-1.0, 5.0, 41)
 _SLOPES = np.geomspace(0.5, 4.0, 16)
 _STEP, _MOST = 0.005, 0.6
 _BINS, _LEAST_PER_BIN = 50, 20
-# at least so many of the wrong labels still contradict a model that has trained on them once, long ago
+# the least share of the wrong labels that still contradict a model that has trained on them once, long ago
 STILL_SEEN = 2 / 3
 _SEEN = np.linspace(STILL_SEEN, 1, 21)
 _DROP = 1.353  # of the profile log-likelihood: half the 90 % quantile of chi-squared with one degree of freedom
 
 Values = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+_EVIDENCE = "evidence"  # in the state of a guard
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Curve:
 
         Args:
             scores: `(n,)`, see `normal_scores`.
-            wrong: bool `(n,)`, whether the label is not what the model says.
+            wrong: bool `(n,)`, whether the model contradicts the label.
             classes: C.
 
         Returns:
@@ -73,14 +70,14 @@ class Curve:
         """
         errors = ndtr(-(self.offset + self.slope * scores))
         contradicts = _contradicts(self.rate, errors, classes)
-        by_chance = errors / (classes - 1)  # a wrong label is what the model says, because the model errs
-        found = np.where(wrong, (1 - by_chance) / contradicts, by_chance / (1 - contradicts))
-        return np.asarray(np.clip(self.rate * found, 0.0, 1.0), np.float64)
+        by_chance = errors / (classes - 1)  # the model errs and predicts just the wrong label
+        ratio = np.where(wrong, (1 - by_chance) / contradicts, by_chance / (1 - contradicts))
+        return np.asarray(np.clip(self.rate * ratio, 0.0, 1.0), np.float64)
 
 
 @dataclass(frozen=True)
 class Level:
-    """r and its 90 % interval, by profile likelihood."""
+    """The level r and its 90 % interval, by profile likelihood."""
 
     rate: float
     low: float
@@ -89,11 +86,11 @@ class Level:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the likelihood needs of some rows that were judged at about the same time; in bins of equal size.
+    """The counts of the likelihood, of rows that were judged at about the same time; in bins of equal size.
 
     Attributes:
         scores: Mean of each bin, float64 `(bins,)`, see `normal_scores`.
-        contradicted: Rows of each whose label is not what the model says.
+        contradicted: Rows of each whose label the model contradicts.
         rows: Rows of each.
         again: Whether the model had trained on them before.
     """
@@ -119,7 +116,7 @@ def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -
 
     Args:
         scores: `(n,)`, see `normal_scores`.
-        wrong: bool `(n,)`, whether the label is not what the model says.
+        wrong: bool `(n,)`, whether the model contradicts the label.
         again: Whether the model had trained on them before.
     """
     order = np.argsort(scores, kind="stable")
@@ -132,33 +129,33 @@ def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -
     )
 
 
-def fit_level(found: Sequence[Evidence], classes: int) -> Level:
-    """The likeliest level that all have in common, each with errors of its own.
+def fit_level(parts: Sequence[Evidence], classes: int) -> Level:
+    """The likeliest level that all parts have in common, each with errors of its own.
 
     Args:
-        found: Of rows that occur in one of them only, so that their log-likelihoods add up.
+        parts: Each row occurs in one of them only, so that their log-likelihoods add up.
         classes: C, at least 2.
 
     Returns:
         The level. The grid is exhaustive and small, so there is no start to depend on and no failure to converge.
     """
     rates = np.arange(0, _most(classes), _STEP)
-    profile = np.sum([_profile(rates, part, classes) for part in found], axis=0)
+    profile = np.sum([_profile(rates, part, classes) for part in parts], axis=0)
     best = int(profile.argmax())
     inside = rates[profile >= profile[best] - _DROP]
     return Level(float(rates[best]), float(inside[0]), float(inside[-1]))
 
 
-def fit_curve(found: Evidence, classes: int, *, rate: float) -> Curve:
+def fit_curve(counts: Evidence, classes: int, *, rate: float) -> Curve:
     """The likeliest errors under a level.
 
     Args:
-        found: Of some rows.
+        counts: Of some rows.
         classes: C, at least 2.
         rate: r.
     """
     rate = min(rate, _most(classes))
-    fits = _log_likelihood(rate, _errors(found), found, classes)
+    fits = _log_likelihood(rate, _errors(counts), counts, classes)
     offset, slope = np.unravel_index(fits.argmax(), fits.shape)
     return Curve(rate, float(_OFFSETS[offset]), float(_SLOPES[slope]))
 
@@ -168,39 +165,36 @@ def _most(classes: int) -> float:
 
 
 def _contradicts(rate: float, errors: Values, classes: int) -> Values:
-    found = rate + (1 - rate * classes / (classes - 1)) * errors
-    return np.clip(found, 1e-6, 1 - 1e-6)
+    return np.clip(rate + (1 - rate * classes / (classes - 1)) * errors, 1e-6, 1 - 1e-6)
 
 
-def _profile(rates: Values, found: Evidence, classes: int) -> Values:
+def _profile(rates: Values, counts: Evidence, classes: int) -> Values:
     """The log-likelihood of each level, with the likeliest errors; of `again`, the mean over k."""
-    errors = _errors(found)
-    profile = np.array([_log_likelihood(rate, errors, found, classes).max() for rate in rates])
-    if not found.again:
+    errors = _errors(counts)
+    profile = np.array([_log_likelihood(rate, errors, counts, classes).max() for rate in rates])
+    if not counts.again:
         return profile
     seen = np.stack([np.interp(share * rates, rates, profile) for share in _SEEN])
     return np.asarray(logsumexp(seen, axis=0) - np.log(len(_SEEN)), np.float64)
 
 
-def _errors(found: Evidence) -> Values:
+def _errors(counts: Evidence) -> Values:
     """Under each offset and slope, `(offsets, slopes, bins)`."""
-    return np.asarray(ndtr(-(_OFFSETS[:, None, None] + _SLOPES[None, :, None] * found.scores)), np.float64)
+    return np.asarray(ndtr(-(_OFFSETS[:, None, None] + _SLOPES[None, :, None] * counts.scores)), np.float64)
 
 
-def _log_likelihood(rate: float, errors: Values, found: Evidence, classes: int) -> Values:
+def _log_likelihood(rate: float, errors: Values, counts: Evidence, classes: int) -> Values:
     expected = _contradicts(rate, errors, classes)
-    agreed = found.rows - found.contradicted
-    total: Values = (found.contradicted * np.log(expected) + agreed * np.log1p(-expected)).sum(-1)
+    agreed = counts.rows - counts.contradicted
+    total: Values = (counts.contradicted * np.log(expected) + agreed * np.log1p(-expected)).sum(-1)
     return total
 
 
-Mask = NDArray[np.bool_]
-Rows = NDArray[np.int64]
-_EVIDENCE = "evidence"
+# ---- which exposures count
 
 
-def unready(judgements: NDArray[np.int16], moments: NDArray[np.float32], least: int) -> Mask:
-    """Which of some rows were seen by a model that was not ready: in the first half of the first epoch.
+def early_exposures(judgements: NDArray[np.int16], moments: NDArray[np.float32], least: int) -> Mask:
+    """Which of the rows were seen by a model that was not ready: in the first half of the first epoch.
 
     Args:
         judgements: Of all rows, how many before now.
@@ -217,54 +211,53 @@ def unready(judgements: NDArray[np.int16], moments: NDArray[np.float32], least: 
     return early if min(early.sum(), (~early).sum()) >= least else np.zeros_like(early)
 
 
-def sights(
-    known: Mapping[str, NDArray[Any]], rows: Rows, moments: NDArray[np.float32], early: Mask, least: int
+def counted_exposures(
+    state: Mapping[str, NDArray[Any]], rows: Rows, moments: NDArray[np.float32], early: Mask, least: int
 ) -> list[tuple[Mask, bool]]:
-    """The parts of the rows seen now that count, each with errors of its own, and whether it is seen again.
+    """The parts of the rows seen now that count, each with errors of its own, and whether it is a second exposure.
 
     Args:
-        known: `judgements` and `heard` of all rows, as they were before.
+        state: `judgements` and `counted` of all rows, as they were before.
         rows: Seen now.
         moments: Beside them, nan in a pass.
-        early: From `unready`.
-        least: A smaller part says too little.
+        early: From `early_exposures`.
+        least: Smaller parts are left out.
     """
-    pending, before = ~known["heard"], known["judgements"] > 0
+    pending, before = ~state["counted"], state["judgements"] > 0
     first = pending[rows] & ~before[rows] & ~early
     second = pending[rows] & before[rows]
     whole = second.sum() == (pending & before).sum()
     alike = len(np.unique(np.isfinite(moments[second]))) == 1
-    found = [(first, False), (second, True)] if whole and alike else [(first, False)]
-    return [(part, again) for part, again in found if part.sum() >= least]
+    parts = [(first, False), (second, True)] if whole and alike else [(first, False)]
+    return [(part, again) for part, again in parts if part.sum() >= least]
 
 
 def with_evidence(
-    known: Mapping[str, NDArray[Any]],
+    state: Mapping[str, NDArray[Any]],
     rows: Rows,
     parts: Sequence[tuple[Mask, bool]],
     confidence: NDArray[np.float64],
     wrong: Mask,
 ) -> dict[str, NDArray[Any]]:
-    """A copy of what is known, with these parts of the rows seen now."""
-    updated = {name: np.array(array) for name, array in known.items()}
+    """A copy of the state, with the evidence of these parts of the rows seen now."""
+    updated = {name: np.array(array) for name, array in state.items()}
     for part, again in parts:
-        found = evidence(normal_scores(confidence[part]), wrong[part])
+        counts = evidence(normal_scores(confidence[part]), wrong[part])
         number = updated[_EVIDENCE][:, 0].max(initial=-1) + 1
-        start = np.tile([number, float(again)], (len(found.rows), 1))
-        lines = np.c_[start, found.scores, found.contradicted, found.rows]
+        start = np.tile([number, float(again)], (len(counts.rows), 1))
+        lines = np.c_[start, counts.scores, counts.contradicted, counts.rows]
         updated[_EVIDENCE] = np.concatenate([updated[_EVIDENCE], lines])
-        updated["heard"][rows[part]] = True
+        updated["counted"][rows[part]] = True
     return updated
 
 
 def no_evidence() -> dict[str, NDArray[np.float64]]:
-    """As it is in the beginning: lines of the number of the part, 1 where it was seen again, and the columns of
-    `datadiet.noise.lapse_rate.Evidence`."""
+    """An empty table; its columns are the number of the part, 1 for a second exposure, and those of `Evidence`."""
     return {_EVIDENCE: np.empty((0, 5))}
 
 
-def known_evidence(known: Mapping[str, NDArray[Any]]) -> list[Evidence]:
+def all_evidence(state: Mapping[str, NDArray[Any]]) -> list[Evidence]:
     """All parts so far."""
-    table = known[_EVIDENCE]
+    table = state[_EVIDENCE]
     parts = [table[table[:, 0] == number] for number in np.unique(table[:, 0])]
     return [Evidence(part[:, 2], part[:, 3], part[:, 4], bool(part[0, 1])) for part in parts]

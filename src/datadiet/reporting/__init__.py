@@ -1,6 +1,6 @@
-"""One page, and figures, of a run or a comparison. Reads files, never a model.
+"""`dd.report` and `datadiet report`: a run folder or a comparison in, one HTML page and a Markdown table out.
 
-`dd.report` and `datadiet report`: a run folder or a comparison in, one HTML page and a Markdown table out.
+Reads files, never a model.
 """
 
 from __future__ import annotations
@@ -33,17 +33,20 @@ def report(path: str | Path, output: str | Path | None = None) -> Path:
     page = folder / PAGE if output is None else Path(output).expanduser()
     if page.suffix not in (".html", ".htm"):
         raise ArgumentError(f"the page must end in .html, got {page}.")
-    if not (folder / COMPARISON).is_file() and not (folder / run_folder.RESULT).is_file():
-        what = "an unfinished run" if (folder / run_folder.CONFIG).is_file() else "neither a run nor a comparison"
-        go_on = f"; go on with it by: datadiet finetune --resume {folder}" if what.startswith("an") else ""
-        raise ArgumentError(f"{folder} holds {what}{go_on}.")
+    compared = (folder / COMPARISON).is_file()
+    if not compared and not (folder / run_folder.RESULT).is_file():
+        if (folder / run_folder.CONFIG).is_file():
+            raise ArgumentError(
+                f"{folder} holds an unfinished run; go on with it by: datadiet finetune --resume {folder}."
+            )
+        raise ArgumentError(f"{folder} holds neither a run nor a comparison.")
     try:
         from datadiet.reporting.comparison_page import comparison_markdown, comparison_page
         from datadiet.reporting.page import render
         from datadiet.reporting.run_page import run_markdown, run_page
     except ImportError as error:
         raise MissingExtraError("report needs jinja2 and matplotlib: pip install 'datadiet[report]'") from error
-    if (folder / COMPARISON).is_file():
+    if compared:
         html, table = render(comparison_page(folder)), comparison_markdown(folder)
     else:
         html, table = render(run_page(folder)), run_markdown(folder)

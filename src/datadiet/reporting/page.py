@@ -1,15 +1,16 @@
-"""One self-contained page: no network, nothing but text from data that is escaped wherever it stands."""
+"""The model of a page and its rendering: one self-contained HTML file in which all text from data is escaped."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
-from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
+from datadiet.reporting.plot import svg
 from datadiet.reporting.rows import embedded
 from datadiet.types import Json
 
@@ -21,9 +22,9 @@ class Table:
     """A table of the page; cells are text.
 
     Attributes:
-        title, note: What it shows, and what to know of it.
+        title, note: Its heading, and a remark below it.
         head, rows: Its cells.
-        prose: Columns that hold texts and not numbers: to the left, and broken over lines.
+        prose: Columns of texts instead of numbers: to the left, and broken over lines.
     """
 
     title: str
@@ -38,13 +39,18 @@ class Drawing:
     """A figure of the page.
 
     Attributes:
-        title, caption: What it shows and how to read it.
-        svg: From `figures.svg`; text from data in it was escaped by matplotlib.
+        title, caption: Its heading, and how to read it.
+        figure: Of `datadiet.reporting.plot`.
     """
 
     title: str
     caption: str
-    svg: str
+    figure: Figure
+
+    @property
+    def svg(self) -> Markup:
+        """The figure as it stands in the page; matplotlib escapes the text from data in it."""
+        return Markup(svg(self.figure))
 
 
 @dataclass(frozen=True)
@@ -59,17 +65,17 @@ class Section:
 
 @dataclass(frozen=True)
 class Page:
-    """What a page shows, in this order.
+    """The content of a page, from top to bottom.
 
     Attributes:
         title, subtitle: Of the whole.
         tiles: The few figures that matter, by name.
-        notes: What the reader must know first, e.g. that a run failed.
+        notes: Warnings, e.g. that a run failed.
         verdicts: A sentence by method.
-        tables, drawings, sections: The rest.
-        examples: See `examples.example_table`; None leaves the table out.
-        examples_note: What the table of examples shows.
-        options: Everything that was set, as text.
+        tables, drawings, sections: Results in detail.
+        examples: From `rows.example_table`; None for a page without the table.
+        examples_note: Which examples the table shows.
+        options: Of the run or the comparison, as text.
         footer: Versions and machine.
     """
 
@@ -90,31 +96,10 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
-    examples: dict[str, Any] | None = None
-    if page.examples is not None:
-        examples = {"note": page.examples_note, "data": Markup(embedded(page.examples))}
+    examples = None if page.examples is None else Markup(embedded(page.examples))
     return environment.from_string(_read("page.html.j2")).render(
-        title=page.title,
-        subtitle=page.subtitle,
-        tiles=[{"name": name, "value": value} for name, value in page.tiles.items()],
-        notes=page.notes,
-        verdicts=[{"name": name, "text": text} for name, text in page.verdicts.items()],
-        tables=page.tables,
-        figures=_figures(page.drawings),
-        sections=[
-            {"title": part.title, "text": part.text, "figures": _figures(part.drawings), "tables": part.tables}
-            for part in page.sections
-        ],
-        examples=examples,
-        options=page.options,
-        footer=page.footer,
-        css=Markup(_read("page.css")),
-        js=Markup(_read("examples.js")),
+        page=page, examples=examples, css=Markup(_read("page.css")), js=Markup(_read("examples.js"))
     )
-
-
-def _figures(drawings: Sequence[Drawing]) -> list[dict[str, str]]:
-    return [{"title": one.title, "caption": one.caption, "svg": Markup(one.svg)} for one in drawings]
 
 
 def _read(name: str) -> str:

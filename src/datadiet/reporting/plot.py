@@ -1,10 +1,7 @@
-"""How every figure is drawn: its style, its axes, its colours, and its text as inline SVG.
+"""Figures of runs and comparisons, with matplotlib.
 
-Figures of runs and methods side by side.
-
-Figures of one run.
-
-`dd.plot`: the report's figures for a notebook, as matplotlib figures.
+`*_figure(data)` builds a figure for the page from data that has been read. `dd.plot` is this module: `frontier`,
+`data_map`, `turnover` and `score_distribution` read a folder and return the figure of the page for a notebook.
 """
 
 from __future__ import annotations
@@ -23,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from datadiet.compare.run import read_comparison
 from datadiet.errors import ArgumentError
+from datadiet.formatting import ACCOUNTS, shortened, spaced
 from datadiet.reporting.rows import KEEPING, Dynamics, read_dynamics
 from datadiet.store import run_folder
 from datadiet.types import Json
@@ -30,25 +28,19 @@ from datadiet.types import Json
 # Stand-ins that the page turns into the colours of its theme; readable as they are, in a notebook.
 INK, FAINT = "#30343b", "#c9cdd3"
 SERIES = (
-    "#0f8f86",
-    "#d9702b",
-    "#7559c2",
-    "#3679b8",
-    "#b8455a",
-    "#7d8590",
-    "#8a7a1f",
-    "#2f9e5b",
-    "#c0509f",
-    "#5a4632",
-    "#4fb3d9",
-    "#9aa83a",
-)
+    "#0f8f86", "#d9702b", "#7559c2", "#3679b8", "#b8455a", "#7d8590",
+    "#8a7a1f", "#2f9e5b", "#c0509f", "#5a4632", "#4fb3d9", "#9aa83a",
+)  # fmt: skip
 STYLE: Any = {
     "svg.fonttype": "none", "svg.hashsalt": "datadiet", "font.size": 10, "font.family": ["sans-serif"],
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.5,
     "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
 }  # fmt: skip
+MOST_LABELS = 5  # of points: more labels overlap, and a legend replaces them
+MOST_POINTS = 4000  # of a data map: more points only hide each other
+MOST_CLASSES = 30
+KEEPING_COLOURS = (SERIES[0], SERIES[1], SERIES[5])
 
 
 def new_axes(width: float = 7.2, height: float = 3.8) -> tuple[Figure, Axes]:
@@ -63,6 +55,12 @@ def epoch_axis(axes: Axes, name: str) -> None:
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # of a single epoch too
 
 
+def legend_above(figure: Figure, axes: Axes, columns: int, **style: Any) -> None:
+    """The legend of the axes, above them."""
+    labelled = axes.get_legend_handles_labels()
+    figure.legend(*labelled, loc="outside upper center", ncols=columns, fontsize=9, **style)
+
+
 def svg(figure: Figure) -> str:
     """A figure as inline SVG that takes the page's colours and width; the same figure gives the same text."""
     stream = io.StringIO()
@@ -74,63 +72,55 @@ def svg(figure: Figure) -> str:
         r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1, flags=re.DOTALL
     )
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    # coordinates, not the numbers that are read: those stand between the tags
+    # coordinates stand inside the tags, and the numbers of the axes between them
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), text)
     text = text.replace("sans-serif", "inherit")
     return text.replace(INK, "var(--ink)").replace(FAINT, "var(--faint)")
 
 
 def colours_of(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each name, the same names the same ones."""
+    """A colour for each name; the same names get the same colours."""
     return {name: SERIES[place % len(SERIES)] for place, name in enumerate(names)}
 
 
-ACCOUNTS = {
-    "load_s": "load",
-    "train_s": "train",
-    "score_s": "score",
-    "select_s": "select",
-    "eval_s": "evaluate",
-    "save_s": "save",
-}
-MOST_LABELS = 5  # of points: more would lie on one another, and a legend names them
+# ---- of a comparison
 
 
+@rc_context(STYLE)
 def frontier_figure(comparison: Json) -> Figure:
     """Quality against time: each method at the share of full's time that it took, with 95 % intervals, and its ceiling.
 
     Args:
         comparison: The content of `comparison.json`.
     """
-    with rc_context(STYLE):
-        figure, axes = new_axes()
-        metric = comparison["metric"]
-        known = [line for line in comparison["methods"] if line["comparable_times"]]
-        lines = [line for line in known if line["method"] == "full" or line["saved"]["finetune_s"]]
-        colours = colours_of([line["name"] for line in lines])
-        for line in lines:
-            found, colour = line["metrics"][metric], colours[line["name"]]
-            time = 100.0 if line["method"] == "full" else 100 * (1 - line["saved"]["finetune_s"]["median"])
-            axes.errorbar(
-                [time], [found["mean"]], yerr=_half_interval(found), xerr=_time_error(line), fmt="o", color=colour,
-                capsize=3, markersize=6, elinewidth=1, label=line["name"],
-            )  # fmt: skip
-            if line["ceiling"] is not None and line["method"] != "full":
-                axes.plot([100 * (1 - line["ceiling"])], [found["mean"]], marker="|", markersize=14, color=colour)
-            if len(lines) <= MOST_LABELS:
-                at = (time, found["mean"])
-                axes.annotate(line["name"], at, xytext=(6, 6), textcoords="offset points", fontsize=9)
-        if len(lines) > MOST_LABELS:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
-        axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")
-        axes.set_ylabel(f"{metric.replace('_', ' ')}, {comparison['split']}")
-        axes.margins(0.12)
-        return figure
+    figure, axes = new_axes()
+    metric = comparison["metric"]
+    comparable = [line for line in comparison["methods"] if line["comparable_times"]]
+    lines = [line for line in comparable if line["method"] == "full" or line["saved"]["finetune_s"]]
+    colours = colours_of([line["name"] for line in lines])
+    for line in lines:
+        quality, colour = line["metrics"][metric], colours[line["name"]]
+        time = 100.0 if line["method"] == "full" else 100 * (1 - line["saved"]["finetune_s"]["median"])
+        axes.errorbar(
+            [time], [quality["mean"]], yerr=_half_interval(quality), xerr=_time_error(line), fmt="o", color=colour,
+            capsize=3, markersize=6, elinewidth=1, label=line["name"],
+        )  # fmt: skip
+        if line["ceiling"] is not None and line["method"] != "full":
+            axes.plot([100 * (1 - line["ceiling"])], [quality["mean"]], marker="|", markersize=14, color=colour)
+        if len(lines) <= MOST_LABELS:
+            at = (time, quality["mean"])
+            axes.annotate(line["name"], at, xytext=(6, 6), textcoords="offset points", fontsize=9)
+    if len(lines) > MOST_LABELS:
+        legend_above(figure, axes, 4)
+    axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")
+    axes.set_ylabel(f"{spaced(metric)}, {comparison['split']}")
+    axes.margins(0.12)
+    return figure
 
 
-def _half_interval(found: Mapping[str, Any]) -> float:
+def _half_interval(quality: Mapping[str, Any]) -> float:
     """Half of the 95 % interval of a mean over seeds; 0 for one seed."""
-    values = np.array(list(found["by_seed"].values()), float)
+    values = np.array(list(quality["by_seed"].values()), float)
     if len(values) < 2:
         return 0.0
     from scipy import stats
@@ -142,202 +132,195 @@ def _time_error(line: Json) -> list[list[float]] | None:
     saved = line["saved"]["finetune_s"]
     if saved is None or saved["interval"] is None:
         return None
-    middle = saved["median"]
-    return [[100 * (saved["interval"]["high"] - middle)], [100 * (middle - saved["interval"]["low"])]]
+    median = saved["median"]
+    return [[100 * (saved["interval"]["high"] - median)], [100 * (median - saved["interval"]["low"])]]
 
 
-def time_to_target(curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], metric: str) -> Figure:
+@rc_context(STYLE)
+def time_to_target_figure(
+    curves: Mapping[str, Sequence[tuple[Sequence[float], Sequence[float]]]], metric: str
+) -> Figure:
     """The dev metric against the seconds spent on fine-tuning, one line per run, one colour per method.
 
     Args:
         curves: Seconds and figures of each run, by method.
         metric: Its name.
     """
-    with rc_context(STYLE):
-        figure, axes = new_axes()
-        colours = colours_of(list(curves))
-        for name, runs in curves.items():
-            for place, (seconds, figures) in enumerate(runs):
-                label = name if place == 0 else None
-                axes.plot(seconds, figures, color=colours[name], linewidth=1.4, marker=".", label=label, alpha=0.85)
-        axes.set_xlabel("seconds of training, scoring and selecting")
-        axes.set_ylabel(f"{metric.replace('_', ' ')}, dev")
-        if len(curves) > 1:
-            axes.legend()
-        return figure
+    figure, axes = new_axes()
+    colours = colours_of(list(curves))
+    for name, runs in curves.items():
+        for place, (seconds, figures) in enumerate(runs):
+            label = name if place == 0 else None
+            axes.plot(seconds, figures, color=colours[name], linewidth=1.4, marker=".", label=label, alpha=0.85)
+    axes.set_xlabel("seconds of training, scoring and selecting")
+    axes.set_ylabel(f"{spaced(metric)}, dev")
+    if len(curves) > 1:
+        axes.legend()
+    return figure
 
 
-def where_time_went(costs: Mapping[str, Mapping[str, float]]) -> Figure:
+@rc_context(STYLE)
+def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     """Stacked bars: the seconds of each account.
 
     Args:
         costs: The cost ledger of each run or method.
     """
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=1.3 + 0.34 * len(costs))
-        names = list(costs)
-        left = np.zeros(len(names))
-        for place, (key, word) in enumerate(ACCOUNTS.items()):
-            seconds = np.array([costs[name][key] for name in names])
-            axes.barh(names, seconds, left=left, color=SERIES[place], label=word, height=0.62)
-            left += seconds
-        axes.invert_yaxis()
-        axes.set_xlabel("seconds")
-        axes.grid(axis="y", visible=False)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=len(ACCOUNTS), fontsize=9)
-        return figure
+    figure, axes = new_axes(height=1.3 + 0.34 * len(costs))
+    names = list(costs)
+    left = np.zeros(len(names))
+    for place, (key, word) in enumerate(ACCOUNTS.items()):
+        seconds = np.array([costs[name][key] for name in names])
+        axes.barh(names, seconds, left=left, color=SERIES[place], label=word, height=0.62)
+        left += seconds
+    axes.invert_yaxis()
+    axes.set_xlabel("seconds")
+    axes.grid(axis="y", visible=False)
+    legend_above(figure, axes, len(ACCOUNTS))
+    return figure
 
 
-def per_class(figures: Mapping[str, Mapping[str, float]], counts: Mapping[str, int], most: int = 30) -> Figure:
-    """Recall of each class, smallest first; the worst classes where there are many.
+@rc_context(STYLE)
+def class_figure(recalls: Mapping[str, Mapping[str, float]], counts: Mapping[str, int]) -> Figure:
+    """Recall of each class, smallest first; the `MOST_CLASSES` worst.
 
     Args:
-        figures: Recall by class, by run or method.
+        recalls: Recall by class, by run or method.
         counts: Test rows by class.
-        most: Classes shown.
     """
-    with rc_context(STYLE):
-        worst = {name: min(found[name] for found in figures.values()) for name in counts}
-        names = sorted(counts, key=lambda name: (worst[name], name))[:most]
-        figure, axes = new_axes(height=1.2 + 0.24 * len(names))
-        colours = colours_of(list(figures))
-        for run, found in figures.items():
-            axes.plot([100 * found[name] for name in names], names, "o", color=colours[run], label=run, alpha=0.85)
-        axes.set_yticks(range(len(names)), [f"{_short(name)} ({counts[name]})" for name in names])
-        axes.invert_yaxis()
-        axes.set_xlabel("recall, % (how many there are)")
-        if len(figures) > 1:
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=4, fontsize=9)
-        return figure
-
-
-def _short(name: str, most: int = 32) -> str:
+    worst = {name: min(recall[name] for recall in recalls.values()) for name in counts}
+    names = sorted(counts, key=lambda name: (worst[name], name))[:MOST_CLASSES]
+    figure, axes = new_axes(height=1.2 + 0.24 * len(names))
+    colours = colours_of(list(recalls))
+    for run, recall in recalls.items():
+        axes.plot([100 * recall[name] for name in names], names, "o", color=colours[run], label=run, alpha=0.85)
     # a dollar sign would begin a formula
-    text = name if len(name) <= most else f"{name[: most - 1]}…"
-    return text.replace("$", r"\$")
+    labels = [f"{shortened(name, 32)} ({counts[name]})".replace("$", r"\$") for name in names]
+    axes.set_yticks(range(len(names)), labels)
+    axes.invert_yaxis()
+    axes.set_xlabel("recall, % (how many there are)")
+    if len(recalls) > 1:
+        legend_above(figure, axes, 4)
+    return figure
 
 
-def agreement(names: Sequence[str], matrix: np.ndarray[Any, Any]) -> Figure:
+@rc_context(STYLE)
+def agreement_figure(names: Sequence[str], matrix: np.ndarray[Any, Any]) -> Figure:
     """A matrix of agreements in [0, 1] between methods."""
-    with rc_context(STYLE):
-        size = 1.8 + 0.5 * len(names)
-        figure, axes = new_axes(width=max(4.0, size + 1.5), height=size)
-        axes.imshow(matrix, cmap="GnBu", vmin=0, vmax=1)
-        axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
-        axes.set_yticks(range(len(names)), names)
-        axes.grid(visible=False)
-        for row in range(len(names)):
-            for column in range(len(names)):
-                dark = matrix[row, column] > 0.6
-                colour = "#ffffff" if dark else "#20242a"
-                axes.text(column, row, f"{matrix[row, column]:.2f}", ha="center", va="center", color=colour, fontsize=9)
-        return figure
+    size = 1.8 + 0.5 * len(names)
+    figure, axes = new_axes(width=max(4.0, size + 1.5), height=size)
+    axes.imshow(matrix, cmap="GnBu", vmin=0, vmax=1)
+    axes.set_xticks(range(len(names)), names, rotation=40, ha="right")
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(visible=False)
+    for (row, column), value in np.ndenumerate(matrix):
+        colour = "#ffffff" if value > 0.6 else "#20242a"
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+    return figure
 
 
-KEEPING_COLOURS = (SERIES[0], SERIES[1], SERIES[5])
-MOST_POINTS = 4000  # of a data map: more only hide each other
+# ---- of a run
 
 
+@rc_context(STYLE)
 def data_map_figure(dynamics: Dynamics, seed: int = 0) -> Figure:
     """Confidence against variability, one point per training row, coloured by how often it was kept.
 
     Args:
-        dynamics: Of a classification or joint run.
-        seed: Of the points shown, where there are many.
+        dynamics: Of a run with classes.
+        seed: Of the sample of points, where there are more than `MOST_POINTS`.
 
     Source: Swayamdipta et al. 2020 (arXiv 2009.10795).
     """
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=4.6)
-        rows = np.flatnonzero(np.isfinite(dynamics.confidence))
-        if len(rows) > MOST_POINTS:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_POINTS, replace=False))
-        keeping = dynamics.keeping
-        counts = np.bincount(keeping, minlength=len(KEEPING))
-        for place, (name, colour) in enumerate(zip(KEEPING, KEEPING_COLOURS, strict=True)):
-            these = rows[keeping[rows] == place]
-            axes.scatter(
-                dynamics.variability[these], dynamics.confidence[these], s=7, color=colour, alpha=0.55, linewidths=0,
-                label=f"kept {name} ({counts[place]:,})", rasterized=len(rows) > 1500,
-            )  # fmt: skip
-        axes.set_xlabel("variability: standard deviation of the gold probability over the epochs")
-        axes.set_ylabel("confidence: its mean")
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9, markerscale=3)
-        return figure
+    figure, axes = new_axes(height=4.6)
+    rows = np.flatnonzero(np.isfinite(dynamics.confidence))
+    if len(rows) > MOST_POINTS:
+        rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_POINTS, replace=False))
+    keeping = dynamics.keeping
+    counts = np.bincount(keeping, minlength=len(KEEPING))
+    for place, (name, colour) in enumerate(zip(KEEPING, KEEPING_COLOURS, strict=True)):
+        these = rows[keeping[rows] == place]
+        axes.scatter(
+            dynamics.variability[these], dynamics.confidence[these], s=7, color=colour, alpha=0.55, linewidths=0,
+            label=f"kept {name} ({counts[place]:,})", rasterized=len(rows) > 1500,
+        )  # fmt: skip
+    axes.set_xlabel("variability: standard deviation of the gold probability over the epochs")
+    axes.set_ylabel("confidence: its mean")
+    legend_above(figure, axes, 3, markerscale=3)
+    return figure
 
 
+@rc_context(STYLE)
 def score_distribution_figure(dynamics: Dynamics) -> Figure:
     """The score over the rounds: median, middle half and middle nine tenths of the rows that have a value."""
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=3.2)
-        for source, colour in (("train", SERIES[0]), ("pass", SERIES[1])):
-            rounds = [entry for entry in dynamics.rounds if entry.source == source and entry.quantiles]
-            if not rounds:
-                continue
-            epochs = [entry.epoch + (1 if source == "train" else 0) for entry in rounds]
-            low, lower, middle, upper, high = np.array([entry.quantiles for entry in rounds]).T
-            axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-            axes.fill_between(epochs, lower, upper, color=colour, alpha=0.3, linewidth=0)
-            words = {"train": "training forward", "pass": "scoring pass"}
-            axes.plot(epochs, middle, color=colour, marker=".", label=f"median, {words[source]}")
-        epoch_axis(axes, "epoch")
-        axes.set_ylabel(dynamics.score.replace("_", " "))
-        axes.legend(fontsize=9)
-        return figure
+    figure, axes = new_axes(height=3.2)
+    for source, label, colour in (("train", "training forward", SERIES[0]), ("pass", "scoring pass", SERIES[1])):
+        rounds = [entry for entry in dynamics.rounds if entry.source == source and entry.quantiles]
+        if not rounds:
+            continue
+        epochs = [entry.epoch + (1 if source == "train" else 0) for entry in rounds]
+        low, lower, middle, upper, high = np.array([entry.quantiles for entry in rounds]).T
+        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.3, linewidth=0)
+        axes.plot(epochs, middle, color=colour, marker=".", label=f"median, {label}")
+    epoch_axis(axes, "epoch")
+    axes.set_ylabel(spaced(dynamics.score))
+    axes.legend(fontsize=9)
+    return figure
 
 
+@rc_context(STYLE)
 def turnover_figure(dynamics: Dynamics) -> Figure:
-    """How much of each selection is new, and how far it agrees with the one before."""
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=3.0)
-        later = dynamics.choices[1:]
-        epochs = [choice.epoch + 1 for choice in later]
-        axes.plot(
-            epochs, [100 * choice.new for choice in later], color=SERIES[1], marker="o", label="new, % of the kept"
-        )
-        axes.plot(
-            epochs, [100 * choice.agreement for choice in later], color=SERIES[0], marker="o",
-            label="agreement with the choice before (Jaccard), %",
-        )  # fmt: skip
-        axes.set_ylim(0, 100)
-        epoch_axis(axes, "epoch of the choice")
-        axes.legend(fontsize=9)
-        return figure
+    """The share of each selection that is new, and its agreement with the selection before."""
+    figure, axes = new_axes(height=3.0)
+    later = dynamics.choices[1:]
+    epochs = [choice.epoch + 1 for choice in later]
+    new, agreement = ([100 * getattr(choice, name) for choice in later] for name in ("new", "agreement"))
+    axes.plot(epochs, new, color=SERIES[1], marker="o", label="new, % of the kept")
+    label = "agreement with the choice before (Jaccard), %"
+    axes.plot(epochs, agreement, color=SERIES[0], marker="o", label=label)
+    axes.set_ylim(0, 100)
+    epoch_axis(axes, "epoch of the choice")
+    axes.legend(fontsize=9)
+    return figure
 
 
-def kept_by_epoch(epochs: Sequence[Mapping[str, Any]]) -> Figure:
-    """Rows that trained in each epoch."""
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=2.6)
-        numbers = [epoch["epoch"] + 1 for epoch in epochs]
-        kept = np.array([epoch["kept"] for epoch in epochs])
-        axes.bar(numbers, kept, color=SERIES[0], label="kept", width=0.7)
-        axes.bar(numbers, [epoch["dropped"] for epoch in epochs], bottom=kept, color=FAINT, label="rested", width=0.7)
-        epoch_axis(axes, "epoch")
-        axes.set_ylabel("training rows")
-        axes.grid(axis="x", visible=False)
-        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9)
-        return figure
+@rc_context(STYLE)
+def kept_figure(epochs: Sequence[Mapping[str, Any]]) -> Figure:
+    """Rows that were kept and dropped in each epoch."""
+    figure, axes = new_axes(height=2.6)
+    numbers = [epoch["epoch"] + 1 for epoch in epochs]
+    kept, dropped = (np.array([epoch[name] for epoch in epochs]) for name in ("kept", "dropped"))
+    axes.bar(numbers, kept, color=SERIES[0], label="kept", width=0.7)
+    axes.bar(numbers, dropped, bottom=kept, color=FAINT, label="dropped", width=0.7)
+    epoch_axis(axes, "epoch")
+    axes.set_ylabel("training rows")
+    axes.grid(axis="x", visible=False)
+    legend_above(figure, axes, 2)
+    return figure
 
 
-def noise_level(reviews: Sequence[Mapping[str, Any]], least: float) -> Figure:
+@rc_context(STYLE)
+def noise_figure(reviews: Sequence[Mapping[str, Any]], least: float) -> Figure:
     """The estimated share of wrong labels over the reviews, with its interval.
 
     Args:
-        reviews: Of `noise.json`, those that judged.
-        least: The share below which nothing is set aside.
+        reviews: Of `noise.json`, those with an estimate.
+        least: The share below which no row is excluded.
     """
-    with rc_context(STYLE):
-        figure, axes = new_axes(height=2.8)
-        epochs = [review["epoch"] + 1 for review in reviews]
-        rate, low, high = (100 * np.array([review[name] for review in reviews]) for name in ("rate", "low", "high"))
-        axes.errorbar(epochs, rate, yerr=[rate - low, high - rate], fmt="o-", color=SERIES[0], capsize=3, elinewidth=1)
-        axes.axhline(100 * least, color=INK, linewidth=0.8, linestyle="--")
-        axes.set_ylim(0, 1.15 * max(*high, 200 * least))
-        axes.margins(x=0.1)
-        epoch_axis(axes, "before epoch")
-        axes.set_ylabel("wrong labels, %")
-        return figure
+    figure, axes = new_axes(height=2.8)
+    epochs = [review["epoch"] + 1 for review in reviews]
+    rate, low, high = (100 * np.array([review[name] for review in reviews]) for name in ("rate", "low", "high"))
+    axes.errorbar(epochs, rate, yerr=[rate - low, high - rate], fmt="o-", color=SERIES[0], capsize=3, elinewidth=1)
+    axes.axhline(100 * least, color=INK, linewidth=0.8, linestyle="--")
+    axes.set_ylim(0, 1.15 * max(*high, 200 * least))
+    axes.margins(x=0.1)
+    epoch_axis(axes, "before epoch")
+    axes.set_ylabel("wrong labels, %")
+    return figure
+
+
+# ---- from a folder: `dd.plot`
 
 
 def frontier(path: str | Path) -> Figure:
@@ -363,13 +346,13 @@ def data_map(path: str | Path) -> Figure:
         ArgumentError: If the run has no gold probabilities (a regression).
     """
     dynamics = _dynamics(path)
-    if not (dynamics.confidence == dynamics.confidence).any():
+    if np.isnan(dynamics.confidence).all():
         raise ArgumentError(f"{path} has no gold probabilities: a data map needs classes.")
     return data_map_figure(dynamics)
 
 
 def turnover(path: str | Path) -> Figure:
-    """How much of each selection of a run is new.
+    """The share of each selection of a run that is new.
 
     Args:
         path: A run folder.

@@ -1,22 +1,20 @@
-"""What a run's scores and plans say of each example and each round: streamed, a few bytes per example.
+"""Per-example dynamics of a run, and the page's table of training examples.
 
-The training examples as the page's table has them: text, label, how often kept, how suspect; within a budget.
-
-Which rows are shown is decided before any text is read, so that a million rows cost no more than what is known of them.
+`read_dynamics` streams the score history and the plans of a run, a few bytes per example. `candidates` then chooses the
+rows that the table shows, within a budget of bytes, before any text is read, and `example_table` makes its columns:
+text, label, how often kept, how suspect.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datadiet.config import read_config
@@ -24,9 +22,11 @@ from datadiet.data.load import load_configured
 from datadiet.data.schema import Examples
 from datadiet.data.tagging import span_types
 from datadiet.errors import UserError
+from datadiet.formatting import shortened
+from datadiet.scores.history import mean, std
 from datadiet.store import run_folder
-from datadiet.store.tables import read_manifest
-from datadiet.types import Json
+from datadiet.store.tables import iter_parts, iter_rounds, row_ids
+from datadiet.types import Json, Scores
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -71,7 +71,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Kept:
-    """What a run's plans trained on.
+    """The rows that a run trained on, by its plans.
 
     Attributes:
         times: In how many epochs that chose the row was kept, int32 `(rows,)`.
@@ -88,7 +88,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What is known of each training row after a run, `(rows,)` each.
+    """The dynamics of each training row after a run, `(rows,)` each.
 
     Attributes:
         ids: The user's ids, in Arrow because a million Python strings take more than everything else; null where a row
@@ -100,7 +100,7 @@ class Dynamics:
         last: The last value of the score.
         score: Name of the score.
         rounds: In the order of the run.
-        kept: What was trained on.
+        kept: The rows trained on.
     """
 
     ids: pa.Array | pa.ChunkedArray
@@ -128,8 +128,8 @@ class Dynamics:
 
     def names(self, rows: Rows) -> list[str]:
         """The user's ids of some rows; the number of a row that was never seen."""
-        found = self.ids.take(pa.array(rows)).to_pylist()
-        return [str(row) if key is None else str(key) for row, key in zip(rows.tolist(), found, strict=True)]
+        ids = self.ids.take(pa.array(rows)).to_pylist()
+        return [str(row) if key is None else str(key) for row, key in zip(rows.tolist(), ids, strict=True)]
 
 
 def read_dynamics(folder: Path, result: Json) -> Dynamics:
@@ -143,82 +143,61 @@ def read_dynamics(folder: Path, result: Json) -> Dynamics:
         DataError: If a table is missing or unfinished.
     """
     rows, score = int(result["data"]["rows"]["train"]), str(result["diet"]["score"])
-    seen = _Seen(rows)
-    for file in _parts(folder / run_folder.SCORES):
-        names = ("row", "epoch", "source", "gold_probability", "margin", "loss", score)
-        seen.add(_columns(file, (*names, "id") if seen.unnamed else names), score)
-    confidence, variability = seen.spread()
+    scores, sums = folder / run_folder.SCORES, _Sums(rows)
+    for part in iter_rounds(scores, ("gold_probability", "margin", "loss", score)):
+        sums.add(part, score)
     return Dynamics(
-        ids=seen.ids, confidence=confidence, variability=variability, hardness=seen.hardness(), last=seen.last,
-        score=score, rounds=seen.rounds, kept=read_plans(folder, rows),
+        ids=row_ids(scores, rows), confidence=sums.confidence(), variability=sums.variability(),
+        hardness=sums.hardness(), last=sums.last, score=score, rounds=sums.rounds, kept=read_plans(folder, rows),
     )  # fmt: skip
 
 
-def _parts(folder: Path) -> Iterator[pq.ParquetFile]:
-    for name in read_manifest(folder)["parts"]:
-        with pq.ParquetFile(folder / name) as file:
-            yield file
-
-
-def _columns(file: pq.ParquetFile, names: tuple[str, ...]) -> pa.Table:
-    return file.read(columns=[name for name in dict.fromkeys(names) if name in file.schema_arrow.names])
-
-
-class _Seen:
-    """Sums over the parts of a score history."""
+class _Sums:
+    """Sums over the rounds of a score history, of the same histories as the scores of training dynamics."""
 
     def __init__(self, rows: int) -> None:
-        self._times, self._sum, self._squares = np.zeros(rows), np.zeros(rows), np.zeros(rows)
-        self._hard, self._hard_times = np.zeros(rows), np.zeros(rows)
+        self._gold, self._hard = std(), mean(window=None)
+        self._gold_state, self._hard_state = self._gold.init(rows), self._hard.init(rows)
         self.last = np.full(rows, np.nan)
-        self.ids: pa.Array | pa.ChunkedArray = pa.nulls(rows, pa.string())
         self.rounds: list[Round] = []
 
-    def add(self, part: pa.Table, score: str) -> None:
-        """Take in one epoch's training values, or one pass."""
-        rows = part["row"].to_numpy()
-        values = part[score].to_numpy()
-        self.last[rows] = values
-        if "id" in part.column_names:
-            self._name(rows, part["id"])
-        source = str(part["source"][0].as_py())
+    def add(self, part: Scores, score: str) -> None:
+        """Add one epoch's training values, or one pass."""
+        values = part.values[score]
+        self.last[part.rows] = values
         finite = values[np.isfinite(values)]
         quantiles = tuple(map(float, np.quantile(finite, QUANTILES))) if len(finite) else ()
-        self.rounds.append(Round(int(part["epoch"][0].as_py()), source, len(rows), quantiles))
-        if source != "train":
-            return
-        gold, margin = (part[name].to_numpy().astype(np.float64) for name in ("gold_probability", "margin"))
-        known = np.isfinite(gold)
-        self._times[rows[known]] += 1
-        self._sum[rows[known]] += gold[known]
-        self._squares[rows[known]] += gold[known] ** 2
-        hard = np.where(np.isfinite(margin), margin, part["loss"].to_numpy().astype(np.float64))
-        self._hard[rows] += hard
-        self._hard_times[rows] += 1
+        self.rounds.append(Round(part.epoch, part.source, len(part.rows), quantiles))
+        if part.source == "train":
+            gold, margin, loss = (self._column(part, name) for name in ("gold_probability", "margin", "loss"))
+            self._gold_state = self._gold.update(self._gold_state, gold, np.isfinite(gold))
+            hard = np.where(np.isfinite(margin), margin, loss)
+            self._hard_state = self._hard.update(self._hard_state, hard, np.isfinite(hard))
 
-    @property
-    def unnamed(self) -> bool:
-        """Whether there are rows whose id is not known yet."""
-        return bool(self.ids.null_count)
+    def _column(self, part: Scores, name: str) -> NDArray[np.float32]:
+        column = np.full(len(self.last), np.nan, np.float32)
+        column[part.rows] = part.values[name]
+        return column
 
-    def _name(self, rows: Rows, ids: pa.ChunkedArray) -> None:
-        place = np.full(len(self.last), -1, np.int64)
-        place[rows] = np.arange(len(rows))
-        self.ids = pc.coalesce(self.ids, ids.take(pa.array(place, mask=place < 0)))
+    def confidence(self) -> Floats:
+        """Mean of the gold probability."""
+        return self._gold_state["mean"].astype(np.float64)
 
-    def spread(self) -> tuple[Floats, Floats]:
-        """Mean and standard deviation."""
-        with np.errstate(invalid="ignore", divide="ignore"):
-            mean = self._sum / self._times
-            return mean, np.sqrt(np.maximum(self._squares / self._times - mean**2, 0.0))
+    def variability(self) -> Floats:
+        """Its standard deviation."""
+        return _unseen_as_nan(self._gold.value(self._gold_state))
 
     def hardness(self) -> Floats:
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return self._hard / self._hard_times
+        """Mean of the margin, or of the loss where there is none."""
+        return self._hard_state["mean"].astype(np.float64)
+
+
+def _unseen_as_nan(values: NDArray[np.float32]) -> Floats:
+    return np.where(np.isinf(values), np.nan, values).astype(np.float64)
 
 
 def read_plans(folder: Path, rows: int) -> Kept:
-    """Read what a run trained on, part by part.
+    """Read the plans of a run, part by part.
 
     Args:
         folder: The run folder.
@@ -230,8 +209,8 @@ def read_plans(folder: Path, rows: int) -> Kept:
     times, selective = np.zeros(rows, np.int32), 0
     choices: list[Choice] = []
     before = np.ones(rows, np.bool_)
-    for file in _parts(folder / run_folder.PLANS):
-        part = _columns(file, ("epoch", "row"))
+    for file in iter_parts(folder / run_folder.PLANS):
+        part = file.read(columns=["epoch", "row"])
         chosen = part["row"].to_numpy()
         if len(chosen) == rows:
             continue
@@ -257,7 +236,7 @@ def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None
 MOST_BYTES = 3_000_000
 ROW_BYTES = 45  # the least that a row takes: its numbers and signs
 MOST_CHARACTERS = 300  # of a text, a label or an id
-MOST_SUSPECT = 2000  # shown whatever else is left out
+MOST_SUSPECT = 2000  # shown before all others
 MOST_EXTREME = 500  # of each other order of the table
 RULES = ("suspects", "extremes", "drawn")
 SEED = 0
@@ -268,8 +247,8 @@ class Candidates:
     """The rows that the table shows as far as its budget goes, the most important first.
 
     Attributes:
-        rows: int64.
-        rule: int8 beside them, why each is there: its place in `RULES`.
+        rows: int64 `(candidates,)`.
+        rule: int8 `(candidates,)`, the rule that chose each row: its place in `RULES`.
     """
 
     rows: Rows
@@ -281,33 +260,33 @@ def candidates(dynamics: Dynamics, *, seed: int = SEED) -> Candidates:
 
     Args:
         dynamics: Of the run.
-        seed: Of the rows that stand for the rest.
+        seed: Of the rows drawn at random.
     """
     most = MOST_BYTES // ROW_BYTES
     suspects = _largest(dynamics.hardness, MOST_SUSPECT)
     orders = (-dynamics.hardness, dynamics.last, -dynamics.confidence)
     extremes = np.concatenate([_largest(values, MOST_EXTREME) for values in orders])
     extremes = np.setdiff1d(extremes, suspects)
-    rest = np.ones(len(dynamics), np.bool_)
-    rest[suspects] = rest[extremes] = False
-    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(rest))[:most]
+    others = np.ones(len(dynamics), np.bool_)
+    others[suspects] = others[extremes] = False
+    drawn = np.random.default_rng(seed).permutation(np.flatnonzero(others))[:most]
     parts = (suspects, extremes, drawn)
     rule = np.repeat(np.arange(3, dtype=np.int8), [len(part) for part in parts])
     return Candidates(np.concatenate(parts)[:most], rule[:most])
 
 
 def _largest(values: Floats, count: int) -> Rows:
-    """The rows of the largest values that are known, largest first; of equal values the first rows."""
-    known = np.flatnonzero(~np.isnan(values))
-    return known[np.argsort(-values[known], kind="stable")[:count]]
+    """The rows of the largest values, largest first, without nan; of equal values the first rows."""
+    rows = np.flatnonzero(~np.isnan(values))
+    return rows[np.argsort(-values[rows], kind="stable")[:count]]
 
 
 def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], list[str]] | None:
-    """Texts and labels of some training rows, read again from where the run read them; None where that is not possible.
+    """Texts and labels of some training rows, read from the data of the run; None where it is gone or has changed.
 
     Args:
         folder: The run folder.
-        result: Its `result.json`, whose fingerprint says whether the data is still the same.
+        result: Its `result.json`; its fingerprint must be that of the data.
         rows: Of train.
     """
     try:
@@ -332,25 +311,25 @@ def _shown_labels(train: Examples) -> list[str]:
 
 
 def example_table(
-    dynamics: Dynamics, chosen: Candidates, read: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
+    dynamics: Dynamics, chosen: Candidates, texts: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
 ) -> Json:
     """The table's columns, most suspect rows first.
 
     Args:
         dynamics: Of the run.
         chosen: From `candidates`.
-        read: Their texts and labels, or None.
-        seed: With which they were drawn.
+        texts: Their texts and labels, from `training_texts`.
+        seed: Of the rows drawn at random.
 
     Returns:
-        `rows` (how many there are), `suspects`, `extremes`, `drawn` (how many are shown by that rule) and `seed`,
-        `names` (labels), and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`),
-        `hard` (rank of the hardness, 1 = most suspect), `confidence`, `last`.
+        `rows` (of the data), `suspects`, `extremes`, `drawn` (rows shown by that rule) and `seed`, `names` (labels),
+        and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`), `hard` (rank of the
+        hardness, 1 = most suspect), `confidence`, `last`.
     """
-    nothing = [""] * len(chosen.rows)
-    texts, labels = ([cut(text) for text in column] for column in read or (nothing, nothing))
-    ids = [cut(name) for name in dynamics.names(chosen.rows)]
-    count = _within_budget(ids, texts, labels)
+    empty = [""] * len(chosen.rows)
+    columns = [*(texts or (empty, empty)), dynamics.names(chosen.rows)]
+    texts_cut, labels, ids = ([cut(text) for text in column] for column in columns)
+    count = _within_budget(ids, texts_cut, labels)
     rank = _ranks(dynamics.hardness)
     shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
     rows = chosen.rows[shown]
@@ -363,7 +342,7 @@ def example_table(
         "seed": seed,
         "names": names,
         "id": [ids[place] for place in shown],
-        "text": [texts[place] for place in shown],
+        "text": [texts_cut[place] for place in shown],
         "label": [number[labels[place]] for place in shown],
         "kept": dynamics.keeping[rows].tolist(),
         "hard": rank[rows].tolist(),
@@ -381,11 +360,11 @@ def _ranks(hardness: Floats) -> Rows:
 
 
 def _within_budget(ids: Sequence[str], texts: Sequence[str], labels: Sequence[str]) -> int:
-    """How many of the candidates fit, as they will stand in the page."""
-    left, known = MOST_BYTES, set()
+    """The number of candidates that fit, counted in the bytes of the page."""
+    left, seen = MOST_BYTES, set()
     for count, (key, text, label) in enumerate(zip(ids, texts, labels, strict=True)):
-        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in known else _bytes(label))
-        known.add(label)
+        left -= ROW_BYTES + _bytes(key) + _bytes(text) + (0 if label in seen else _bytes(label))
+        seen.add(label)
         if left < 0:
             return count
     return len(ids)
@@ -396,8 +375,8 @@ def _bytes(text: str) -> int:
 
 
 def cut(text: str) -> str:
-    """A text as long as a page shows it."""
-    return text if len(text) <= MOST_CHARACTERS else f"{text[: MOST_CHARACTERS - 1]}…"
+    """A text cut to the length that a page shows."""
+    return shortened(text, MOST_CHARACTERS)
 
 
 def _rounded(value: Any) -> float | None:
@@ -405,7 +384,7 @@ def _rounded(value: Any) -> float | None:
 
 
 def embedded(content: Any) -> str:
-    r"""JSON that can stand inside a `<script>`: nothing in it can end the element or begin a comment.
+    r"""JSON for a `<script>` element: no text in it can end the element or begin a comment.
 
     Example:
         >>> embedded("</script><!--")

@@ -1,23 +1,18 @@
-"""Arithmetic over rounds in which not every example was seen: float64 `(rounds, n)`, nan where not.
+"""Scores of training dynamics: what the values that a run records say of each example over several rounds.
 
-Scores of training dynamics: what the values of several rounds, recorded for free, say of each example.
-
-Pure NumPy functions over histories `(rounds, n)`, nan where an example was not seen in a round. A round is whatever
-was recorded: an epoch's training forwards, or a pass every few steps; only their order counts. Each function is the
-*score*, larger = harder, +inf for an example that was never seen. `training_dynamics` gives all quantities as they are
-published, in one record.
-
-Scores of training dynamics while a run goes on: a column that is recorded for free, a history, a transform.
-
-What each gives after a round equals the batch form of `datadiet.scores.dynamics` over all rounds so far, and takes a
-few bytes per example however many rounds there are.
+A round is whatever was recorded: the training forwards of an epoch, or a pass every few steps; only the order counts.
+Each score is declared once, by `streaming`: a transform of the recorded columns, a history (`datadiet.scores.history`)
+and a transform of its value. While a run goes on, a diet updates that history, a few bytes per example however many
+rounds there are. The function of the score's name reduces all rounds at once, in float64: columns `(rounds, n)`, nan
+where an example was not seen, to `(n,)`, larger = harder, +inf for an example never seen. `training_dynamics` gives
+the quantities as they are published, in one record.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,104 +20,150 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.errors import ArgumentError, Problems
 from datadiet.registry import AtLeast, score
 from datadiet.scores import history as histories
-from datadiet.scores.history import History, burnt_out
+from datadiet.scores.history import RIGHT, History, burnt_out, over_rounds
 
 Floats = NDArray[np.float64]
+Values = NDArray[Any]  # float32 while a run goes on, float64 over all rounds at once
+Function = TypeVar("Function", bound=Callable[..., Floats])
 COLUMNS = ("gold_probability", "correct", "margin", "el2n", "hidden_norm")  # of a score history
-RIGHT = 0.5  # as in `datadiet.scores.history.forgetting`
 MOST_NAMED = 5
 
 
-def tables(columns: Mapping[str, ArrayLike], burn_out: int | None) -> dict[str, Floats]:
-    """The columns that are known, checked and cut, of one shape."""
+def _same(values: Values) -> Values:
+    return values
+
+
+def _complement(values: Values) -> Values:
+    return 1 - values
+
+
+def _mean() -> History:
+    return histories.mean(window=None)
+
+
+# ---- the declaration of a score
+
+
+@dataclass(frozen=True)
+class DynamicScore:
+    """A score of training dynamics, as it is kept up to date.
+
+    Attributes:
+        columns: The recorded columns that it reads, names of `COLUMNS`.
+        of_round: Those columns of one round to the value that goes into the history, elementwise.
+        history: Makes its history.
+        transform: The value of the history to the score, where the example was seen; larger = harder.
+    """
+
+    columns: tuple[str, ...]
+    of_round: Callable[..., Values]
+    history: Callable[[], History]
+    transform: Callable[[Values], Values]
+
+    def read(self, columns: Mapping[str, Values]) -> Values:
+        """The values of one round.
+
+        Args:
+            columns: float32 `(m,)` by name, of the examples that were seen; others are ignored.
+
+        Returns:
+            float32 `(m,)`, for `started().update`.
+
+        Raises:
+            ArgumentError: If a column is missing, or has no finite value for some of the examples.
+
+        Example:
+            >>> grand_last_layer.streaming.read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
+            array([1., 2.], dtype=float32)
+        """
+        if missing := [name for name in self.columns if name not in columns]:
+            raise ArgumentError(f"this score needs the recorded {', '.join(missing)}, which are not there.")
+        parts = [np.asarray(columns[name], np.float32) for name in self.columns]
+        for name, part in zip(self.columns, parts, strict=True):
+            if bad := int(np.count_nonzero(~np.isfinite(part))):
+                raise ArgumentError(f"this score needs {name}, which is not finite for {bad} of {len(part)} {_WHY}.")
+        return np.asarray(self.of_round(*parts), np.float32)
+
+    def started(self, *, burn_out: int | None = None) -> History:
+        """Its history, whose `value` is the score: `(n,)`, larger = harder, +inf for a row never seen.
+
+        Args:
+            burn_out: Use the first so many rounds only.
+
+        Example:
+            >>> over_rounds(confidence.streaming.started(), [[0.5, np.nan], [1.0, np.nan]])
+            array([0.25,  inf], dtype=float32)
+        """
+        plain = self.history() if burn_out is None else burnt_out(self.history(), burn_out)
+
+        def value(state: dict[str, Values]) -> Values:
+            reduced = plain.value(state)
+            seen = np.isfinite(reduced)
+            return np.where(seen, self.transform(np.where(seen, reduced, 0)), np.inf)
+
+        return History(plain.init, plain.update, value)
+
+    def rounds(self, tables: Mapping[str, Floats]) -> Floats:
+        """The values of all rounds, `(rounds, n)`; nan where a column has none."""
+        parts = [tables[name] for name in self.columns]
+        unseen = np.isnan(parts).any(0)
+        return np.where(unseen, np.nan, self.of_round(*parts))
+
+
+_WHY = "examples (a regression has no gold class, and the input of the last layer is not found in every model)"
+
+
+def streaming(
+    columns: tuple[str, ...],
+    history: Callable[[], History],
+    *,
+    of_round: Callable[..., Values] = _same,
+    transform: Callable[[Values], Values] = _same,
+) -> Callable[[Function], Function]:
+    """Declare a score of training dynamics; the function gets the `DynamicScore` as its attribute `streaming`."""
+
+    def mark(function: Function) -> Function:
+        function.streaming = DynamicScore(columns, of_round, history, transform)  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+def _score(function: Any, *columns: ArrayLike, burn_out: int | None) -> Floats:
+    """The score that a function declares, over all rounds of its columns."""
+    dynamic: DynamicScore = function.streaming
+    tables = _tables(dict(zip(dynamic.columns, columns, strict=True)), burn_out)
+    return over_rounds(dynamic.started(), dynamic.rounds(tables), dtype=np.float64)
+
+
+def _tables(columns: Mapping[str, ArrayLike], burn_out: int | None = None) -> dict[str, Floats]:
+    """The columns of `COLUMNS`, checked, of one shape, float64 `(rounds, n)`; the first `burn_out` rounds."""
     problems = Problems()
-    wanted = {name: columns[name] for name in COLUMNS if name in columns}
-    problems.check(bool(wanted), f"training dynamics need one of the columns {', '.join(COLUMNS)}; none was given.")
-    shapes = {name: np.shape(values) for name, values in wanted.items()}
-    same = len(set(shapes.values())) <= 1
-    problems.check(same, f"all columns must have one shape, got {', '.join(f'{k} {v}' for k, v in shapes.items())}.")
+    tables = {name: np.asarray(columns[name], np.float64) for name in COLUMNS if name in columns}
+    problems.check(bool(tables), f"training dynamics need one of the columns {', '.join(COLUMNS)}; none was given.")
+    same = len({table.shape for table in tables.values()}) <= 1
+    shapes = ", ".join(f"{name} {table.shape}" for name, table in tables.items())
+    problems.check(same, f"all columns must have one shape, got {shapes}.")
     problems.raise_any()
-    return {name: table_of(name, values, burn_out) for name, values in wanted.items()}
+    for name, table in tables.items():
+        if table.ndim != 2 or not len(table):
+            raise ArgumentError(f"{name} must have the shape (rounds, n) with a round at least, got {table.shape}.")
+        if burn_out is not None and burn_out > len(table):
+            raise ArgumentError(f"burn_out must be at most the {len(table)} rounds, got {burn_out}.")
+        if (infinite := np.flatnonzero(np.isinf(table).any(0))).size:
+            rows = ", ".join(map(str, infinite[:MOST_NAMED].tolist()))
+            raise ArgumentError(
+                f"{name} is infinite in {infinite.size} rows ({rows}); it must be finite, or nan = unseen."
+            )
+    return {name: table[:burn_out] for name, table in tables.items()}
 
 
-def table_of(name: str, values: ArrayLike, burn_out: int | None) -> Floats:
-    """One history as float64 `(rounds, n)`, its first `burn_out` rounds."""
-    table = np.asarray(values, np.float64)
-    if table.ndim != 2 or not len(table):
-        raise ArgumentError(f"{name} must have the shape (rounds, n) with a round at least, got {table.shape}.")
-    if burn_out is not None:
-        problems = Problems()
-        problems.whole("burn_out", burn_out, least=1)
-        problems.raise_any()
-        problems.check(burn_out <= len(table), f"burn_out must be at most the {len(table)} rounds, got {burn_out}.")
-        problems.raise_any()
-    infinite = np.flatnonzero(np.isinf(table).any(0))
-    if infinite.size:
-        named = ", ".join(map(str, infinite[:MOST_NAMED].tolist()))
-        raise ArgumentError(
-            f"{name} is infinite in {infinite.size} rows ({named}); it must be finite, or nan = unseen."
-        )
-    return table[:burn_out]
-
-
-def rates_of(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) -> Floats:
-    """One rate per round, 1 by default."""
-    if learning_rates is None:
-        return np.ones(rounds)
-    rates = np.asarray(learning_rates, np.float64)[:burn_out]
-    if rates.shape != (rounds,) or not np.all(np.isfinite(rates) & (rates > 0)):
-        raise ArgumentError(f"learning_rates must be {rounds} finite numbers above 0, one per round, got {rates}.")
-    return rates
-
-
-def times(table: Floats) -> Floats:
-    """In how many rounds each example has a value."""
-    seen: Floats = (~np.isnan(table)).sum(0).astype(np.float64)
-    return seen
-
-
-def total(table: Floats) -> Floats:
-    """Over the rounds that have a value; nan where none has."""
-    return np.where(times(table) > 0, np.nansum(table, axis=0), np.nan)
-
-
-def mean(table: Floats) -> Floats:
-    """Over the rounds that have a value; nan where none has."""
-    return total(table) / np.maximum(times(table), 1)
-
-
-def std(table: Floats) -> Floats:
-    """Population standard deviation over the rounds that have a value; nan where none has."""
-    # a constant stays 0: its mean would be off by rounding
-    gaps = table - _first(table)
-    centred = gaps - mean(gaps)
-    return np.sqrt(mean(centred**2))
-
-
-def _first(table: Floats) -> Floats:
-    """The first value of each example; nan where none is."""
-    return np.asarray(table[np.argmax(~np.isnan(table), axis=0), np.arange(table.shape[1])])
-
-
-def events(correct: Floats) -> Floats:
-    """1 -> 0 transitions; +inf where never right, nan where never seen."""
-    counts, before = np.zeros(correct.shape[1]), np.full(correct.shape[1], np.nan)
-    for right in correct:
-        seen = ~np.isnan(right)
-        counts += seen & (before >= RIGHT) & (right < RIGHT)
-        before = np.where(seen, right, before)
-    ever = (correct >= RIGHT).any(0)  # nan is not
-    return np.where(times(correct) == 0, np.nan, np.where(ever, counts, np.inf))
-
-
-def or_inf(values: Floats) -> Floats:
-    """+inf for nan: a score's sign of what was never seen."""
-    return np.where(np.isnan(values), np.inf, values)
+# ---- all quantities as published
 
 
 @dataclass(frozen=True)
 class Dynamics:
-    """What is published of training dynamics, float64 `(n,)` each; nan for what was never seen or not recorded.
+    """The published quantities of training dynamics, float64 `(n,)` each; nan where never seen or not recorded.
 
     Attributes:
         times: In how many rounds each example was seen.
@@ -160,7 +201,7 @@ def training_dynamics(
     learning_rates: ArrayLike | None = None,
     burn_out: Annotated[int | None, AtLeast(1)] = None,
 ) -> Dynamics:
-    """All quantities as published, of the columns that are there.
+    """All quantities as published, from the columns that are there.
 
     Args:
         columns: float `(rounds, n)` by the names of `COLUMNS`, all of one shape; nan where an example was not seen.
@@ -169,129 +210,52 @@ def training_dynamics(
         burn_out: Use the first so many rounds only.
 
     Raises:
-        ArgumentError: If no column is known, shapes differ, a value is infinite, or `burn_out` is out of range.
+        ArgumentError: If there is no such column, shapes differ, a value is infinite, or `burn_out` is out of range.
 
     Example:
-        >>> found = training_dynamics({"gold_probability": [[0.2, 0.9], [0.8, 0.9]], "correct": [[0, 1], [1, 1]]})
-        >>> found.confidence.tolist(), found.correctness.tolist(), found.forgetting.tolist()
+        >>> maps = training_dynamics({"gold_probability": [[0.2, 0.9], [0.8, 0.9]], "correct": [[0, 1], [1, 1]]})
+        >>> maps.confidence.tolist(), maps.correctness.tolist(), maps.forgetting.tolist()
         ([0.5, 0.9], [1.0, 2.0], [0.0, 0.0])
 
     Source: see each score of this module.
     """
-    held = tables(columns, burn_out)
-    some = next(iter(held.values()))
-    missing = np.full_like(some, np.nan)
-    probability, correct, margin, el2n, hidden = (held.get(name, missing) for name in COLUMNS)
-    squared = el2n**2 * (1 + hidden**2)
-    rates = rates_of(learning_rates, len(some), burn_out)
-    average = mean(probability)
+    recorded = _tables(columns)
+    some = next(iter(recorded.values()))
+    tables = {name: recorded.get(name, np.full_like(some, np.nan)) for name in COLUMNS}
+
+    def quantity(function: Any, **options: Any) -> Floats:
+        """A score over the rounds; nan where never seen or not recorded."""
+        values = function(*(tables[name] for name in function.streaming.columns), burn_out=burn_out, **options)
+        return np.where(np.isinf(values), np.nan, values)
+
+    average, wrong = 1 - quantity(confidence), quantity(correctness)
+    tracin = quantity(tracin_self_influence, learning_rates=learning_rates)
+    seen = {name: ~np.isnan(table[:burn_out]) for name, table in tables.items()}
+    rates = _rates(learning_rates, len(seen["el2n"]), burn_out)[:, None]
     return Dynamics(
-        times=np.any([~np.isnan(table) for table in held.values()], axis=0).sum(0).astype(np.float64),
+        times=np.any(list(seen.values()), axis=0).sum(0).astype(np.float64),
         confidence=average,
-        variability=std(probability),
-        correctness=total(np.where(np.isnan(correct), np.nan, correct >= RIGHT)),
-        threshold_closeness=average * (1 - average),
-        forgetting=events(correct),
-        aum=-mean(margin),
-        tracin=total(rates[:, None] * squared),
-        grand=mean(np.sqrt(squared)),
+        variability=quantity(variability),
+        correctness=np.rint(seen["correct"].sum(0) * (1 - wrong)),
+        threshold_closeness=quantity(threshold_closeness),
+        forgetting=np.where(wrong == 1, np.inf, quantity(forgetting)),
+        aum=-quantity(aum),
+        tracin=tracin * (rates * (seen["el2n"] & seen["hidden_norm"])).sum(0),
+        grand=quantity(grand_last_layer),
     )
 
 
-Values = NDArray[np.float32]
-Batch = TypeVar("Batch", bound=Callable[..., Floats])
+def _rates(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) -> Floats:
+    """One rate per round, 1 by default."""
+    if learning_rates is None:
+        return np.ones(rounds)
+    rates = np.asarray(learning_rates, np.float64)[:burn_out]
+    if rates.shape != (rounds,) or not np.all(np.isfinite(rates) & (rates > 0)):
+        raise ArgumentError(f"learning_rates must be {rounds} finite numbers above 0, one per round, got {rates}.")
+    return rates
 
 
-@dataclass(frozen=True)
-class DynamicScore:
-    """How a score of training dynamics is kept up to date.
-
-    Attributes:
-        columns: What it reads of the score history, names of `datadiet.scores.reduce.FREE`.
-        of_round: Those columns of one round to the value that goes into the history, float32 `(m,)`.
-        history: Makes its history.
-        transform: What the history says to the score, where the example was seen; larger = harder.
-    """
-
-    columns: tuple[str, ...]
-    of_round: Callable[..., Values]
-    history: Callable[[], History]
-    transform: Callable[[Values], Values]
-
-    def read(self, columns: Mapping[str, Values]) -> Values:
-        """The values of one round.
-
-        Args:
-            columns: float32 `(m,)` by name, of the examples that were seen; others are not looked at.
-
-        Returns:
-            float32 `(m,)`, for `started().update`.
-
-        Raises:
-            ArgumentError: If a column is missing, or has no finite value for some of the examples.
-
-        Example:
-            >>> grand_last_layer.streaming.read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
-            array([1., 2.], dtype=float32)
-        """
-        if missing := [name for name in self.columns if name not in columns]:
-            raise ArgumentError(f"this score needs the recorded {', '.join(missing)}, which are not there.")
-        parts = [np.asarray(columns[name], np.float32) for name in self.columns]
-        for name, part in zip(self.columns, parts, strict=True):
-            if bad := int(np.count_nonzero(~np.isfinite(part))):
-                raise ArgumentError(f"this score needs {name}, which is not finite for {bad} of {len(part)} {_WHY}.")
-        return np.asarray(self.of_round(*parts), np.float32)
-
-    def started(self, *, burn_out: int | None = None) -> History:
-        """Its history, whose `value` is the score: float32 `(n,)`, larger = harder, +inf for a row never seen.
-
-        Args:
-            burn_out: Take in the first so many rounds only.
-
-        Example:
-            >>> from datadiet.scores.history import over_rounds
-            >>> over_rounds(confidence.streaming.started(), [[0.5, np.nan], [1.0, np.nan]])
-            array([0.25, inf], dtype=float32)
-        """
-        plain = self.history() if burn_out is None else burnt_out(self.history(), burn_out)
-
-        def value(state: dict[str, Values]) -> Values:
-            held = plain.value(state)
-            seen = np.isfinite(held)
-            return np.where(seen, self.transform(np.where(seen, held, 0)), np.float32(np.inf)).astype(np.float32)
-
-        return History(plain.init, plain.update, value)
-
-
-_WHY = "examples (a regression has no gold class, and the input of the last layer is not found in every model)"
-
-
-def _same(values: Values) -> Values:
-    return values
-
-
-def _complement(values: Values) -> Values:
-    return 1 - values
-
-
-def _all() -> History:
-    return histories.mean(window=None)
-
-
-def streaming(
-    columns: tuple[str, ...],
-    history: Callable[[], History],
-    *,
-    of_round: Callable[..., Values] = _same,
-    transform: Callable[[Values], Values] = _same,
-) -> Callable[[Batch], Batch]:
-    """Give a score over all rounds the form in which it is kept up to date: its attribute `streaming`."""
-
-    def mark(function: Batch) -> Batch:
-        function.streaming = DynamicScore(columns, of_round, history, transform)  # type: ignore[attr-defined]
-        return function
-
-    return mark
+# ---- the scores
 
 
 @score(
@@ -302,8 +266,9 @@ def streaming(
     loses="on noisy labels, whose confidence stays low",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
-@streaming(("gold_probability",), _all, transform=_complement)
+@streaming(("gold_probability",), _mean, transform=_complement)
 def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
     """One minus the mean gold probability: hard to learn, and where labels are wrong, mislabelled.
 
@@ -324,7 +289,7 @@ def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, A
     Source: Swayamdipta et al. 2020, "Dataset Cartography" (arXiv 2009.10795), section 2. Their code keeps all logits
     in memory and selects one example too many.
     """
-    return or_inf(1 - mean(table_of("gold_probability", gold_probability, burn_out)))
+    return _score(confidence, gold_probability, burn_out=burn_out)
 
 
 @score(
@@ -352,7 +317,7 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
 
     Source: Swayamdipta et al. 2020, section 2: divided by n, not by n - 1.
     """
-    return or_inf(std(table_of("gold_probability", gold_probability, burn_out)))
+    return _score(variability, gold_probability, burn_out=burn_out)
 
 
 @score(
@@ -363,8 +328,9 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
     loses="with few rounds: nearly all values tie",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
-@streaming(("correct",), _all, transform=_complement)
+@streaming(("correct",), _mean, of_round=lambda correct: correct >= RIGHT, transform=_complement)
 def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
     """The share of rounds in which the example was wrong.
 
@@ -380,10 +346,9 @@ def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1
         [0.667, 0.0]
 
     Source: Swayamdipta et al. 2020, section 2, who count the rounds in which it was right; a share does not call an
-    example hard because it rested.
+    example hard because it was skipped.
     """
-    table = table_of("correct", correct, burn_out)
-    return or_inf(mean(np.where(np.isnan(table), np.nan, table < RIGHT)))
+    return _score(correctness, correct, burn_out=burn_out)
 
 
 @score(
@@ -391,11 +356,11 @@ def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1
     paper="Chang et al. 2017, arXiv 1704.07433, section 3.3; Swayamdipta et al. 2020, arXiv 2009.10795",
     inputs="p_y, all rounds",
     cost="8 bytes per example; recorded by every run",
-    loses="with few values, as after one epoch; examples that rest have old values",
+    loses="with few values, as after one epoch; skipped examples have old values",
     needs=("history",),
     tasks="classes",
 )
-@streaming(("gold_probability",), _all, transform=lambda values: values * (1 - values))
+@streaming(("gold_probability",), _mean, transform=lambda values: values * (1 - values))
 def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
     """`c (1 - c)` of the mean gold probability `c`: neither learned nor hopeless.
 
@@ -411,8 +376,7 @@ def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int 
 
     Source: Chang et al. 2017, "Active Bias" (arXiv 1704.07433), section 3.3, as in Swayamdipta et al.'s code.
     """
-    average = mean(table_of("gold_probability", gold_probability, burn_out))
-    return or_inf(average * (1 - average))
+    return _score(threshold_closeness, gold_probability, burn_out=burn_out)
 
 
 @score(
@@ -443,10 +407,7 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     every few steps (`datadiet.Probe`), as Anand et al. 2023 (EMNLP) do. DeepCore and others give a never-learned
     example 0, i.e. call it the easiest; here it is the hardest.
     """
-    counts = events(table_of("correct", correct, burn_out))
-    counted = counts[np.isfinite(counts)]
-    never = (counted.max() if counted.size else 0.0) + 1
-    return or_inf(np.where(np.isposinf(counts), never, counts))
+    return _score(forgetting, correct, burn_out=burn_out)
 
 
 @score(
@@ -454,11 +415,12 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     paper="Pleiss et al. 2020, arXiv 2001.10528, section 3.1, sign turned",
     inputs="margin, all rounds",
     cost="8 bytes per example; recorded by every run",
-    loses="with hardest on noisy labels, which it is made to find: set the top aside, or drop it",
+    loses="with hardest on noisy labels, which it is made to find: exclude the top, or drop it",
     needs=("history",),
     tasks="classes",
+    traits=("suspects",),
 )
-@streaming(("margin",), _all)
+@streaming(("margin",), _mean)
 def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
     """Minus the area under the margin: the mean of the largest other logit minus the gold one.
 
@@ -476,7 +438,7 @@ def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
     Source: Pleiss et al. 2020 (arXiv 2001.10528), section 3.1: a mean of *logit* margins. The code of
     coverage-centric selection calls a sum of probability margins AUM, which ranks otherwise.
     """
-    return or_inf(mean(table_of("margin", margin, burn_out)))
+    return _score(aum, margin, burn_out=burn_out)
 
 
 @score(
@@ -486,8 +448,9 @@ def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
     cost="8 bytes per example; recorded by every run",
     loses="beyond 30 % dropped on SNLI (Anand et al. 2023)",
     needs=("history",),
+    traits=("suspects",),
 )
-@streaming(("el2n", "hidden_norm"), _all, of_round=lambda el2n, hidden: el2n**2 * (1 + hidden**2))
+@streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n**2 * (1 + hidden**2))
 def tracin_self_influence(
     el2n: ArrayLike,
     hidden_norm: ArrayLike,
@@ -499,7 +462,7 @@ def tracin_self_influence(
 
     Args:
         el2n: `|| p - y ||`, `(rounds, n)`, nan where not seen.
-        hidden_norm: Norm of the input of the last linear layer, beside it; nan where not known.
+        hidden_norm: Norm of the input of the last linear layer, beside it; nan where unknown.
         learning_rates: `(rounds,)`, above 0; 1 by default.
         burn_out: See `confidence`.
 
@@ -512,13 +475,14 @@ def tracin_self_influence(
 
     Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3, of a linear head with a bias under cross-entropy, where
     the gradient's squared norm is that product. Published as the sum over checkpoints (`Dynamics.tracin`); the mean
-    ranks the same where all was seen, and does not call an example easy because it rested.
+    ranks the same where all was seen, and does not call an example easy because it was skipped.
     """
-    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
-    squared = held["el2n"] ** 2 * (1 + held["hidden_norm"] ** 2)
-    rates = rates_of(learning_rates, len(squared), burn_out)[:, None]
+    function: Any = tracin_self_influence
+    squared = function.streaming.rounds(_tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out))
+    rates = _rates(learning_rates, len(squared), burn_out)[:, None]
     weights = np.where(np.isnan(squared), np.nan, rates)
-    return or_inf(total(rates * squared) / total(weights))
+    total, weight = (over_rounds(_mean(), table, dtype=np.float64) for table in (rates * squared, weights))
+    return np.divide(total, weight, out=np.full_like(total, np.inf), where=np.isfinite(weight))
 
 
 @score(
@@ -528,8 +492,9 @@ def tracin_self_influence(
     cost="8 bytes per example; recorded by every run",
     loses="as el2n, on noisy labels",
     needs=("history",),
+    traits=("suspects",),
 )
-@streaming(("el2n", "hidden_norm"), _all, of_round=lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2))
+@streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2))
 def grand_last_layer(
     el2n: ArrayLike, hidden_norm: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
 ) -> Floats:
@@ -548,5 +513,4 @@ def grand_last_layer(
     Source: Paul et al. 2021 (arXiv 2107.07075), section 2.1, in closed form for a linear head with a bias; a mean over
     rounds of one run instead of over ten. DeepCore divides it by the batch size, which inflates a short last batch.
     """
-    held = tables({"el2n": el2n, "hidden_norm": hidden_norm}, burn_out)
-    return or_inf(mean(held["el2n"] * np.sqrt(1 + held["hidden_norm"] ** 2)))
+    return _score(grand_last_layer, el2n, hidden_norm, burn_out=burn_out)

@@ -1,24 +1,27 @@
-"""What a history is, and what all of them share.
+"""Streaming reductions over rounds: last, mean, ema, std and forgetting, a few bytes per example each.
 
-Histories over all rounds, each of the same weight: mean, standard deviation, forgetting events.
-
-Histories in which late rounds count for more: the last value, a window, a moving average.
+A history is three pure functions over arrays of one value per example, so that it can be saved and resumed. `last`,
+`mean` and `ema` reduce the values of a score (`--history`); the mean of all rounds, `std` and `forgetting` are what
+training dynamics are made of. States and values are float32; `over_rounds` can also compute in float64.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError
 from datadiet.registry import AtLeast, NotNegative, Share, history
 
-Values = NDArray[np.float32]
+Values = NDArray[Any]  # float32; float64 in `over_rounds(..., dtype=np.float64)`
 Fresh = NDArray[np.bool_]
-State = dict[str, NDArray[np.float32]]
+State = dict[str, NDArray[Any]]
+
+AGE = "burn_out.age"  # of a state: rounds so far
+RIGHT = 0.5  # correctness is 0 or 1; as a mean over several decisions, at least half of them
 
 
 class History(NamedTuple):
@@ -36,36 +39,36 @@ class History(NamedTuple):
     value: Callable[[State], Values]
 
 
-def over_rounds(history: History, rounds: ArrayLike) -> Values:
-    """What a history says after several rounds.
+def over_rounds(history: History, rounds: ArrayLike, *, dtype: type[np.floating] = np.float32) -> Values:
+    """The value of a history after several rounds.
 
     Args:
-        history: One of `datadiet.scores.history`'s.
+        history: Any history of this module.
         rounds: float `(rounds, num_examples)`, nan where a row was not seen.
+        dtype: In which the history computes.
 
     Returns:
-        float32 `(num_examples,)`, +inf for a row never seen.
+        `(num_examples,)` of that dtype, +inf for a row never seen.
 
     Raises:
         ArgumentError: If `rounds` has not two axes.
 
     Example:
-        >>> from datadiet.scores.history import last
         >>> over_rounds(last(), [[0.1, 0.2], [0.3, np.nan]])
         array([0.3, 0.2], dtype=float32)
     """
-    table = np.asarray(rounds, np.float32)
+    table = np.asarray(rounds, dtype)
     if table.ndim != 2:
         raise ArgumentError(f"rounds must have the shape (rounds, num_examples), got {table.shape}.")
-    state = history.init(table.shape[1])
+    state = {name: array.astype(dtype) for name, array in history.init(table.shape[1]).items()}
     for values in table:
         state = history.update(state, values, ~np.isnan(values))
     return history.value(state)
 
 
-def checked(like: Values, values: Values, fresh: Fresh) -> tuple[Values, Fresh]:
+def _checked(like: Values, values: Values, fresh: Fresh) -> tuple[Values, Fresh]:
     """One value and one flag per example, or an error that names the shapes."""
-    values, fresh = np.asarray(values, np.float32), np.asarray(fresh, np.bool_)
+    values, fresh = np.asarray(values, like.dtype), np.asarray(fresh, np.bool_)
     if not values.shape == fresh.shape == like.shape:
         raise ArgumentError(
             f"a history needs one value and one flag per example: got values {values.shape} and fresh {fresh.shape} "
@@ -74,17 +77,12 @@ def checked(like: Values, values: Values, fresh: Fresh) -> tuple[Values, Fresh]:
     return values, fresh
 
 
-AGE = "burn_out.age"  # of a state: rounds so far
-RIGHT = 0.5  # correctness is 0 or 1; as a mean over several decisions, at least half of them
-
-
 def whole_mean() -> History:
     """The mean over all rounds that have a value. 8 bytes per example.
 
     `m += (v - m) / n`: no round is kept, and a constant stays exactly what it is.
 
     Example:
-        >>> from datadiet.scores.history import over_rounds
         >>> over_rounds(whole_mean(), [[0.2, np.nan], [0.4, 1.0], [0.9, np.nan], [0.5, np.nan]])
         array([0.5, 1. ], dtype=float32)
 
@@ -107,7 +105,6 @@ def std() -> History:
     `d = v - m; m += d / n; s += d * (v - m)`, and `sqrt(s / n)`: 0 for an example that was seen once.
 
     Example:
-        >>> from datadiet.scores.history import over_rounds
         >>> over_rounds(std(), [[0.2, 0.7], [0.8, 0.7]])
         array([0.3, 0. ], dtype=float32)
 
@@ -122,9 +119,7 @@ def std() -> History:
     def update(state: State, values: Values, fresh: Fresh) -> State:
         mean, times, gap = _moved(state, values, fresh)
         # gap * (new value - new mean), which is 0 for rows that are not fresh and for a first value
-        rest = gap - gap / np.maximum(times, 1)
-        squares = (state["squares"] + gap * rest).astype(np.float32)
-        return {"mean": mean, "times": times, "squares": squares}
+        return {"mean": mean, "times": times, "squares": state["squares"] + gap * (gap - gap / np.maximum(times, 1))}
 
     def value(state: State) -> Values:
         times = np.maximum(state["times"], 1)
@@ -136,11 +131,10 @@ def std() -> History:
 def forgetting() -> History:
     """How often an example went from right to wrong; its values are correctness, 0 or 1. 8 bytes per example.
 
-    Rounds are what they are fed: epochs, or passes every few steps. An example that was never right has one more than
-    the largest count that occurred: it is the hardest, and by how much says nothing.
+    A round is whatever was recorded: an epoch, or a pass every few steps. An example that was never right has one more
+    than the largest count that occurred: it is the hardest, and the distance has no meaning.
 
     Example:
-        >>> from datadiet.scores.history import over_rounds
         >>> over_rounds(forgetting(), [[1, 0, 1, np.nan], [0, 0, 1, np.nan], [1, 0, 1, np.nan]])
         array([ 1.,  2.,  0., inf], dtype=float32)
 
@@ -154,42 +148,34 @@ def forgetting() -> History:
         return {"last": np.full(num_examples, np.nan, np.float32), "events": never}
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = checked(state["last"], values, fresh)
+        values, fresh = _checked(state["last"], values, fresh)
         fresh = fresh & np.isfinite(values)
-        right = (values >= RIGHT).astype(np.float32)
+        right = (values >= RIGHT).astype(values.dtype)
         learned = np.where(fresh & (right == 1), np.maximum(state["events"], 0), state["events"])
         forgot = fresh & (right == 0) & (state["last"] == 1)
-        return {"last": np.where(fresh, right, state["last"]), "events": (learned + forgot).astype(np.float32)}
+        return {"last": np.where(fresh, right, state["last"]), "events": learned + forgot}
 
     def value(state: State) -> Values:
         events = state["events"]
-        most = np.float32(max(float(events.max(initial=0)), 0.0) + 1)
-        counts = np.where(events < 0, most, events)
-        return np.where(np.isnan(state["last"]), np.float32(np.inf), counts)
+        counts = np.where(events < 0, events.max(initial=0) + 1, events)
+        return np.where(np.isnan(state["last"]), np.inf, counts)
 
     return History(init, update, value)
 
 
 def burnt_out(history: History, rounds: int) -> History:
-    """A history of the first so many rounds alone: later values change nothing. 4 bytes per example more.
+    """A history of the first `rounds` rounds: later values change nothing. 4 bytes per example more.
 
     Args:
         history: Any.
-        rounds: How many, at least 1. A round counts for an example whether it was seen in it or not.
-
-    Raises:
-        ArgumentError: If `rounds` is no whole number, or below 1.
+        rounds: At least 1. A round counts for an example whether it was seen in it or not.
 
     Example:
-        >>> from datadiet.scores.history import over_rounds
         >>> over_rounds(burnt_out(whole_mean(), 2), [[0.2], [0.4], [9.0]])
         array([0.3], dtype=float32)
 
     Source: `burn_out` of the code of Swayamdipta et al. 2020, which keeps the first epochs.
     """
-    problems = Problems()
-    problems.whole("burn_out", rounds, least=1)
-    problems.raise_any()
 
     def init(num_examples: int) -> State:
         return {**history.init(num_examples), AGE: np.zeros(num_examples, np.float32)}
@@ -207,19 +193,16 @@ def _inner(state: State) -> State:
 
 def _moved(state: State, values: Values, fresh: Fresh) -> tuple[Values, Values, Values]:
     """Mean and number of values after one more of each fresh row, and how far that was from the mean before."""
-    values, fresh = checked(state["mean"], values, fresh)
+    values, fresh = _checked(state["mean"], values, fresh)
     fresh = fresh & np.isfinite(values)
-    known = state["times"] > 0
-    before = np.where(known, state["mean"], np.where(fresh, values, 0)).astype(np.float32)
+    before = np.where(state["times"] > 0, state["mean"], np.where(fresh, values, 0))
     gap = np.where(fresh, values, before) - before  # other rows may hold anything, also inf
     times = state["times"] + fresh
-    moved = before + gap / np.maximum(times, 1)
-    mean = np.where(times > 0, moved, np.float32(np.nan))
-    return mean.astype(np.float32), times.astype(np.float32), gap.astype(np.float32)
+    return np.where(times > 0, before + gap / np.maximum(times, 1), np.nan), times, gap
 
 
 def _seen_or_inf(values: Values, times: Values) -> Values:
-    return np.where(times > 0, values, np.float32(np.inf)).astype(np.float32)
+    return np.where(times > 0, values, np.inf)
 
 
 @history(
@@ -245,7 +228,7 @@ def last() -> History:
         return {"last": np.full(num_examples, np.inf, np.float32)}
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = checked(state["last"], values, fresh)
+        values, fresh = _checked(state["last"], values, fresh)
         return {"last": np.where(fresh, values, state["last"])}
 
     return History(init, update, lambda state: state["last"])
@@ -254,25 +237,21 @@ def last() -> History:
 @history(
     formula="the mean of the last w rounds",
     paper="Attendu and Corbeil 2023, arXiv 2306.03208",
-    inputs="--history-window w",
+    inputs="w rounds: mean(window=w)",
     cost="4 w bytes per example",
     loses="it reacts late: what has just been learned still counts as hard",
 )
 def mean(window: Annotated[int | None, AtLeast(1)] = 3) -> History:
     """The mean of an example's own latest values. 4 bytes per example and round of the window; 8 bytes for all rounds.
 
-    An example that was not seen in a round keeps its earlier values, so that the mean is always of the latest `window`
-    values that it has.
+    An example that was not seen in a round keeps its earlier values, so that the mean is always that of its own latest
+    `window` values.
 
     Args:
         window: How many values, at least 1; None for all of them.
 
-    Raises:
-        ArgumentError: If the window is no whole number, or below 1.
-
     Example:
         >>> rounds = [[0.2, np.nan], [0.4, 1.0], [0.8, np.nan]]
-        >>> from datadiet.scores.history import over_rounds
         >>> over_rounds(mean(window=2), rounds)
         array([0.6, 1. ], dtype=float32)
 
@@ -288,7 +267,7 @@ def _window_mean(window: int) -> History:
         return {"latest": np.full((window, num_examples), np.nan, np.float32)}  # latest first
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = checked(state["latest"][0], values, fresh)
+        values, fresh = _checked(state["latest"][0], values, fresh)
         latest = np.empty_like(state["latest"])
         latest[0] = np.where(fresh, values, state["latest"][0])
         for past in range(1, window):
@@ -296,8 +275,8 @@ def _window_mean(window: int) -> History:
         return {"latest": latest}
 
     def value(state: State) -> Values:
-        seen = np.count_nonzero(~np.isnan(state["latest"]), axis=0).astype(np.float32)
-        total: Values = np.nansum(state["latest"], axis=0, dtype=np.float32)
+        total: Values = np.nansum(state["latest"], axis=0)
+        seen = np.count_nonzero(~np.isnan(state["latest"]), axis=0).astype(total.dtype)
         average: Values = np.divide(total, seen, out=np.full_like(total, np.inf), where=seen > 0)
         return average
 
@@ -307,7 +286,7 @@ def _window_mean(window: int) -> History:
 @history(
     formula="m + c * s: moving mean with weight alpha on the new value, plus c moving standard deviations",
     paper="Raju et al. 2021, arXiv 2111.12621 (the upper confidence bound); Attendu and Corbeil 2023, arXiv 2306.03208",
-    inputs="--history-alpha, --history-c",
+    inputs="all rounds: ema(alpha=A, c=C)",
     cost="16 bytes per example",
     loses="as mean, it reacts late; with few refreshes all histories say nearly the same",
     evidence="methods",
@@ -328,12 +307,8 @@ def ema(
         c: How many deviations are added, at least 0; 1 is the optimistic (UCB) form of the paper's joint runs.
         deviation: `std` or `var`.
 
-    Raises:
-        ArgumentError: For every argument that is out of range, together.
-
     Example:
-        >>> from datadiet.scores.history import over_rounds
-        >>> over_rounds(ema(alpha=0.75), [[1.0], [0.0]])
+        >>> over_rounds(ema(alpha=0.75, c=0), [[1.0], [0.0]])
         array([0.25], dtype=float32)
 
     Source: Raju et al. 2021 (arXiv 2111.12621), as in Attendu and Corbeil 2023's `prune_avg_mode="ema"`. Without
@@ -350,7 +325,7 @@ def ema(
         }
 
     def update(state: State, values: Values, fresh: Fresh) -> State:
-        values, fresh = checked(state["mean"], values, fresh)
+        values, fresh = _checked(state["mean"], values, fresh)
         seen = ~np.isnan(state["mean"])
         new = {name: array.copy() for name, array in state.items()}
         new["age"][seen] *= keep
@@ -362,12 +337,13 @@ def ema(
         return new
 
     def value(state: State) -> Values:
-        average = np.where(np.isnan(state["mean"]), np.float32(np.inf), state["mean"])
+        average: Values = np.where(np.isnan(state["mean"]), np.inf, state["mean"])
         if c == 0:
             return average
         spread = 1 - state["squares"]  # 0 while there is one value: no deviation yet
         variance = np.divide(state["variance"], spread, out=np.zeros_like(spread), where=spread > 0)
-        return average + np.float32(c) * (np.sqrt(variance) if deviation == "std" else variance)
+        average += np.float32(c) * (np.sqrt(variance) if deviation == "std" else variance)
+        return average
 
     return History(init, update, value)
 
@@ -376,9 +352,8 @@ def _blend(state: State, rows: slice | NDArray[np.int64], values: Values, alpha:
     """Take in the new values of rows that have a past, in place."""
     past = state["age"][rows]
     share = alpha / (past + alpha)  # of the new value; alpha itself where no round was missed
-    rest = 1 - share
     gap = values - state["mean"][rows]
     state["mean"][rows] += share * gap
-    state["variance"][rows] = rest * (state["variance"][rows] + share * gap * gap)
-    state["squares"][rows] = rest * rest * state["squares"][rows] + share * share
+    state["variance"][rows] = (1 - share) * (state["variance"][rows] + share * gap * gap)
+    state["squares"][rows] = (1 - share) * (1 - share) * state["squares"][rows] + share * share
     state["age"][rows] = 1

@@ -53,7 +53,7 @@ class Score(Protocol):
     cost="nothing beyond that forward pass",
     loses="on noisy or ambiguous labels, which stay hard; below random when little is kept (Zheng et al. 2023)",
     needs=("model",),
-    traits=("forward", "zero_when_learned"),
+    traits=("forward", "zero_when_learned", "suspects"),
     evidence="methods",
 )
 def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     loses="as el2n; it has no upper bound, so that one certain mistake outweighs all else in a sum or a mean",
     needs=("model",),
     tasks="classes",
-    traits=("forward", "zero_when_learned"),
+    traits=("forward", "zero_when_learned", "suspects"),
 )
 def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The loss: how surprised the model is by the label, in nats.
@@ -136,7 +136,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
     loses="as el2n; logits grow in training, so values of different rounds are not on one scale",
     needs=("model",),
     tasks="classes",
-    traits=("forward",),
+    traits=("forward", "suspects"),
 )
 def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How far the strongest other class stands above the label's own.
@@ -256,7 +256,7 @@ def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None
 
 
 def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
-    """The probability the model gives to the label: a signal to look at, no score, since larger = easier.
+    """The probability that the model gives to the label: a recorded column, no score, since larger = easier.
 
     `p_y = softmax(z)_y`; for multi-hot labels the mean over the classes of the probability of the right answer.
 
@@ -284,21 +284,21 @@ def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = No
 
 def _signed(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> Tensor:
     """Log odds of each class's right answer, `(2 y_c - 1) z_c`: `(..., classes)`; 0 where the mask is False."""
-    wanted = labels.detach()
+    targets = labels.detach()
     if mask is not None:
         if mask.shape != labels.shape[:-1]:
             raise ArgumentError(
                 f"the mask needs the labels' shape without the classes: got a mask of shape {tuple(mask.shape)} for "
                 f"labels of shape {tuple(labels.shape)}."
             )
-        wanted = wanted.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
+        targets = targets.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
     # as for class numbers, not on an accelerator
-    if wanted.device.type == "cpu" and not bool(((wanted == 0) | (wanted == 1)).all()):
+    if targets.device.type == "cpu" and not bool(((targets == 0) | (targets == 1)).all()):
         raise ArgumentError(
             f"{name} reads floating-point labels of the logits' shape {tuple(labels.shape)} as multi-hot, 0 or 1 for "
             "each class; found other numbers. Several numbers to predict cannot be scored."
         )
-    signed = torch.where(wanted == 1, 1.0, -1.0) * _wide(logits)
+    signed = torch.where(targets == 1, 1.0, -1.0) * _wide(logits)
     return signed if mask is None else signed.masked_fill(~mask.bool().unsqueeze(-1), 0.0)
 
 
@@ -319,10 +319,10 @@ def _classes(name: str, logits: Tensor, labels: Tensor, mask: Tensor | None) -> 
 
 
 def _check_range(name: str, gold: Tensor, classes: int) -> None:
-    for found in (int(gold.min()), int(gold.max())):
-        if not 0 <= found < classes:
+    for label in (int(gold.min()), int(gold.max())):
+        if not 0 <= label < classes:
             raise ArgumentError(
-                f"{name} needs labels in [0, {classes}), found {found}. Give a mask that is False where a label does "
+                f"{name} needs labels in [0, {classes}), found {label}. Give a mask that is False where a label does "
                 "not count."
             )
 

@@ -1,4 +1,4 @@
-"""From values per decision to one value per example: over the tokens of a head, then over the heads.
+"""From values per decision to one value per example: over the positions of a head, then over the heads.
 
 For values that are never negative the three rules are those of the paper and its code: `norm` is the L2 norm of all
 errors of an example put end to end, `mean` is free of length, `sum` counts every token.
@@ -8,12 +8,10 @@ errors of an example put end to end, `mean` is free of length, `sum` counts ever
 token always makes a harder example, one decision alone keeps its own value, and tokens within heads within an example
 give the same as all of them at once.
 
-The hardest tokens of each sentence, and what is left of a sentence when only they count.
-
-Masking equals removing: every score, reduction and loss of a sentence with masked tokens is that of a sentence that
-never had them, since a masked token adds nothing to a sum and is not counted in a mean.
-
-What every forward pass says for free, kept beside the score for data maps, noise checks and later selections.
+`mask_tokens` selects the hardest tokens of each sentence. Masking equals removing: every score, reduction and loss of a
+sentence with masked tokens is that of a sentence without them, since a masked token adds nothing to a sum and is not
+counted in a mean. `free_signals` gives the columns that every forward pass records beside the score, for data maps,
+noise checks and later selections.
 """
 
 from __future__ import annotations
@@ -21,20 +19,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from datadiet.errors import ArgumentError, Problems, unknown
-from datadiet.registry import Method
-from datadiet.scores.logits import cross_entropy, el2n, gold_probability, is_multi_hot
+from datadiet.errors import ArgumentError, unknown
+from datadiet.registry import Method, Share
+from datadiet.scores.logits import Score, cross_entropy, el2n, gold_probability, is_multi_hot
 from datadiet.scores.logits import margin as logit_margin
 from datadiet.types import HeadSignals, Signals
-
-if TYPE_CHECKING:
-    from datadiet.scores.logits import Score
-
 
 _COMBINE = (
     Method(
@@ -44,7 +38,7 @@ _COMBINE = (
         paper="Attendu and Corbeil 2023, arXiv 2306.03208",
         inputs="intent and slot logits",
         cost="nothing",
-        loses="it grows with the length: fewer tokens than examples are saved, short hard requests rest",
+        loses="it grows with the length: fewer tokens than examples are saved, short hard requests are skipped",
         where="datadiet.scores.reduce:combine_heads",
     ),
     Method(
@@ -69,7 +63,7 @@ _COMBINE = (
     ),
 )
 
-COMBINATIONS = ("norm", "mean", "sum")
+COMBINATIONS = tuple(method.name for method in _COMBINE)
 
 
 def check_combination(how: str) -> None:
@@ -111,7 +105,7 @@ def reduce_tokens(values: Tensor, mask: Tensor | None, how: str) -> Tensor:
         [5.0, 3.5, 7.0]
 
     Source: Attendu and Corbeil 2023 (arXiv 2306.03208), section 3 and published code. Their mean is nan for an example
-    without labelled tokens.
+    without labelled tokens, and their code overwrites the ignored labels of the caller's batch.
     """
     check_combination(how)
     if mask is None:
@@ -224,14 +218,11 @@ def _signed_root(values: Tensor) -> Tensor:
     return values.sign() * values.abs().sqrt()
 
 
-IGNORED = -100
-
-
 def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> Tensor:
     """Which tokens are among the hardest of their sentence.
 
     Of `T` tokens that count the `ceil(keep * T)` largest values are kept, so at least one; of equal values the first.
-    The rest of the batch makes no difference to a sentence.
+    A sentence does not depend on its batch.
 
     Args:
         values: float `(batch, positions)`, larger = harder.
@@ -255,9 +246,8 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
     Source: selective language modelling (Lin et al. 2024, arXiv 2404.07965), section 2.2, takes the share over the
     batch; here it is taken in each sentence, so that a batch of one gives the same.
     """
-    problems = Problems()
-    problems.share("keep", keep)
-    problems.raise_any(ArgumentError)
+    if problem := Share.problem("keep", keep):
+        raise ArgumentError(problem)
     counted = torch.ones_like(values, dtype=torch.bool) if mask is None else mask.bool()
     if values.dim() != 2 or counted.shape != values.shape:
         raise ArgumentError(
@@ -277,7 +267,7 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
 
 
 def with_tokens(head: HeadSignals, kept: Tensor) -> HeadSignals:
-    """A tagger's head of which only some tokens count.
+    """A head of which only some tokens count.
 
     Args:
         head: With or without a mask.
@@ -315,7 +305,7 @@ class _Head(NamedTuple):
 
 
 def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tensor]:
-    """What is recorded of each example at every forward pass.
+    """The columns that are recorded of each example at every forward pass.
 
     Over the positions of a head and over the heads, the probability and the margin are means (free of length), the
     loss is the sum, i.e. the example's negative log-likelihood, EL2N is the norm of all errors, and an example is
@@ -326,14 +316,14 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
 
     Args:
         signals: The heads of one forward pass.
-        of_label: Whether `OF_LABEL` is wanted too: loss and margin of the first head with one class per example,
-            whatever is tagged beside it; nan where there is none (regression, token classification).
+        of_label: Add the columns `OF_LABEL`: loss and margin of the first head with one class per example, whatever
+            is tagged beside it; nan where there is none (regression, token classification).
 
     Returns:
         float32 `(batch,)` each. `gold_probability` in [0, 1], larger = easier; `margin` is the largest other logit
         minus the gold one, larger = harder, so AUM is minus its mean over the epochs; `loss` and `el2n` are larger =
-        harder; `correct` is 1 or 0; `hidden_norm` is the norm of what goes into the last linear layer, nan where that
-        is not known, so that `el2n * sqrt(1 + hidden_norm^2)` is the norm of the layer's gradient.
+        harder; `correct` is 1 or 0; `hidden_norm` is the norm of the input of the last linear layer, nan where that
+        is unknown, so that `el2n * sqrt(1 + hidden_norm^2)` is the norm of the layer's gradient.
 
     Example:
         >>> free = free_signals(Signals({"label": HeadSignals(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))}))
@@ -347,7 +337,7 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     probability, margin, loss, errors, correct, hidden, positions = (
         torch.stack(values) for values in zip(*heads, strict=True)
     )  # (heads, batch) each
-    found = {
+    columns = {
         "gold_probability": probability.mean(0),
         "margin": margin.mean(0),
         "loss": loss.sum(0),
@@ -356,14 +346,14 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
         "hidden_norm": (hidden.sum(0) / positions.sum(0).clamp_min(1)).sqrt(),
     }
     if of_label:
-        found |= dict(zip(OF_LABEL, _of_label(signals, heads), strict=True))
-    return found
+        columns |= dict(zip(OF_LABEL, _of_label(signals, heads), strict=True))
+    return columns
 
 
 def _of_label(signals: Signals, parts: Sequence[_Head]) -> tuple[Tensor, Tensor]:
-    for head, found in zip(signals.heads.values(), parts, strict=True):
+    for head, values in zip(signals.heads.values(), parts, strict=True):
         if head.labels.dim() == 1 and not head.labels.is_floating_point():
-            return found.loss, found.margin
+            return values.loss, values.margin
     unknown = torch.full_like(parts[0].loss, torch.nan)
     return unknown, unknown
 

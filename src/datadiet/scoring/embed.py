@@ -1,17 +1,13 @@
-"""Embeddings of examples by a model at hand, in one forward pass; and a folder that keeps them."""
+"""Embeddings of examples by a model at hand, in one forward pass; and a cache folder for them."""
 
 from __future__ import annotations
 
 import hashlib
 import inspect
-import json
-import os
-import time
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import torch
@@ -19,14 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.errors import ArgumentError, DataError, Problems
-from datadiet.files import read_json, write_atomically
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, Collate, forward_pass
+from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.types import Json
 
 POOLINGS = ("mean", "cls")
 PRECISIONS = ("float16", "float32")
-SCHEMA = 1
 
 
 def embed(
@@ -45,14 +40,14 @@ def embed(
 
     `mean`: `sum_t a_t h_t / sum_t a_t` with the attention mask `a`; `cls`: `h_t` of the first real token
 
-    Heads are not run. Padding has no say, on whichever side it stands; pooling is done in float32.
+    Heads are not run. Padding does not count, on either side; pooling is done in float32.
 
     Args:
         model: A transformers model with or without heads, an encoder-decoder (of which the encoder is taken), or the
             joint intent and slot model; on the device where the pass is to run.
         dataset, collate: As for `datadiet.scoring.forward.forward_pass`; columns that the encoder does not take are
-            left out.
-        rows: int64 `(n,)`, which rows, in this order; all by default.
+            dropped.
+        rows: int64 `(n,)`, in this order, repeats allowed; all by default.
         pooling: `mean` or `cls`.
         normalize: Scale each vector to length 1.
         precision: Of the autocast: `fp32`, `bf16` or `fp16`.
@@ -71,16 +66,16 @@ def embed(
     problems = Problems()
     problems.choice("pooling", pooling, POOLINGS)
     problems.raise_any()
-    wanted = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
-    if not wanted.size:
+    requested = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
+    if not requested.size:
         raise ArgumentError("there is no example to embed.")
     encoder = encoder_of(model)
-    taken = _inputs_of(encoder)
-    each, places = np.unique(wanted, return_inverse=True)
-    found: NDArray[np.float32] | None = None
+    names = {name for name in inspect.signature(encoder.forward).parameters if not name.endswith(("labels", "label"))}
+    each, places = np.unique(requested, return_inverse=True)
+    table: NDArray[np.float32] | None = None
 
     def call(batch: Batch) -> Any:
-        return encoder(**{name: value for name, value in batch.items() if name in taken})
+        return encoder(**{name: value for name, value in batch.items() if name in names})
 
     clock = ledger or Ledger()
     with clock.charge("score"):
@@ -88,17 +83,17 @@ def embed(
         for part, outputs, batch in forward_pass(encoder, dataset, collate, rows=each, call=call, **options):
             pooled = _pooled(_hidden(outputs), batch.get("attention_mask"), pooling)
             vectors = (torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled).cpu().numpy()
-            found = np.empty((each.size, vectors.shape[1]), np.float32) if found is None else found
-            found[np.searchsorted(each, part)] = vectors
-    assert found is not None  # there is at least one row
-    bad = each[~np.isfinite(found).all(1)]
+            table = np.empty((each.size, vectors.shape[1]), np.float32) if table is None else table
+            table[np.searchsorted(each, part)] = vectors
+    assert table is not None  # there is at least one row
+    bad = each[~np.isfinite(table).all(1)]
     if bad.size:
         raise DataError(f"the model gives vectors that are not finite for {bad.size} rows, the first is {bad[0]}.")
-    return found[places]
+    return table[places]
 
 
 def encoder_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The part of a model that turns tokens into hidden states: what its heads stand on.
+    """The part of a model that turns tokens into hidden states, without its heads.
 
     An encoder-decoder's encoder; the `encoder` of a model that names no base, as the joint one; else transformers'
     `base_model`. Adapters of PEFT stay in it.
@@ -114,12 +109,6 @@ def encoder_of(model: torch.nn.Module) -> torch.nn.Module:
     if not isinstance(base, torch.nn.Module):
         raise ArgumentError(f"{type(model).__name__} has no encoder to take hidden states from.")
     return base
-
-
-def _inputs_of(encoder: torch.nn.Module) -> frozenset[str]:
-    """The names of what its forward takes; labels are never among them."""
-    named = inspect.signature(encoder.forward).parameters
-    return frozenset(name for name in named if not name.endswith(("labels", "label")))
 
 
 def _hidden(outputs: Any) -> Tensor:
@@ -156,13 +145,11 @@ def kept_embeddings(
     make: Callable[[], NDArray[np.float32]],
     *,
     dtype: str = "float16",
-    name: str = "embeddings",
     ledger: Ledger | None = None,
 ) -> NDArray[np.float32]:
-    """Embeddings, or other arrays that took a model to compute, from a folder, or made and kept there.
+    """Embeddings from a cache folder, or computed and stored there; see `datadiet.store.cache.entry`.
 
-    An entry is a `.npy` file and a `.json` file beside it, written last, which says what the embeddings were made from,
-    the file's digest and the seconds that they took. A broken or foreign entry is made anew.
+    A folder that cannot be written to gives a warning.
 
     Args:
         folder: Keeps entries; each origin has its own.
@@ -170,65 +157,29 @@ def kept_embeddings(
             `weights_digest`, the tokenizer, the maximal length and the pooling.
         make: Computes them, float32 `(n, d)`.
         dtype: Of the file: `float16`, half the size, each number exact to about 3 digits, or `float32`.
-        name: What the file's name begins with.
-        ledger: Is charged for the seconds that an earlier run has spent on what is taken from the folder.
+        ledger: Is charged the seconds that an earlier run has spent on reused embeddings.
 
     Returns:
-        float32 `(n, d)`, the same whether made or taken: both are rounded to `dtype`.
+        float32 `(n, d)`, the same whether computed or reused: both are rounded to `dtype`.
 
     Raises:
         ArgumentError: If the type is unknown.
         DataError: If the embeddings do not fit `float16`.
-        OSError: If the folder cannot be written to.
     """
     problems = Problems()
     problems.choice("dtype", dtype, PRECISIONS)
     problems.raise_any()
-    named = {"origin": dict(origin), "dtype": dtype}
-    place = folder / f"{name}-{_digest(json.dumps(named, sort_keys=True).encode())[:32]}.npy"
-    if (found := _read(place, named)) is not None:
-        if ledger is not None:
-            ledger.charge_shared(found[1])
-        return found[0].astype(np.float32)
-    began = time.perf_counter()
-    made = make()
-    seconds = time.perf_counter() - began
-    with np.errstate(over="ignore"):  # it is refused below
-        rounded = np.ascontiguousarray(made, dtype)
-    if np.isinf(rounded).any():
-        raise DataError("the embeddings hold numbers above 65,504, which float16 cannot hold; use dtype='float32'.")
-    _write(place, rounded, named, seconds)
-    return rounded.astype(np.float32)
 
+    def compute() -> dict[str, NDArray[Any]]:
+        with np.errstate(over="ignore"):  # the overflow is refused below
+            rounded = np.ascontiguousarray(make(), dtype)
+        if np.isinf(rounded).any():
+            raise DataError("the embeddings hold numbers above 65,504, which float16 cannot hold; use dtype='float32'.")
+        return {"embeddings": rounded}
 
-def _read(place: Path, named: Mapping[str, Any]) -> tuple[NDArray[Any], float] | None:
-    """The array of an entry and its seconds; None where there is none, or one that is broken or of something else."""
-    try:
-        entry = read_json(place.with_suffix(".json"), SCHEMA, "embeddings")
-        seconds = float(entry["seconds"])
-        if {name: entry[name] for name in named} != named or not 0 <= seconds < float("inf"):
-            return None
-        if entry["sha256"] != _digest(place.read_bytes()):
-            return None
-        return np.load(place, allow_pickle=False), seconds
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _write(place: Path, array: NDArray[Any], named: Mapping[str, Any], seconds: float) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    part = place.with_name(f".part-{os.getpid()}-{uuid4().hex}")
-    try:
-        with part.open("wb") as stream:
-            np.save(stream, array, allow_pickle=False)
-        digest = _digest(part.read_bytes())
-        part.replace(place)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()
-    entry = {"schema": SCHEMA, **named, "sha256": digest, "seconds": seconds}
-    write_atomically(place.with_suffix(".json"), json.dumps(entry))
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    stored = entry(
+        folder, "embeddings", {**origin, "dtype": dtype}, compute, save=save_arrays, load=load_arrays, ledger=ledger
+    )
+    if stored.problem is not None:
+        warnings.warn(f"embeddings could not be kept in {folder}: {stored.problem}.", stacklevel=2)
+    return stored.value["embeddings"].astype(np.float32)

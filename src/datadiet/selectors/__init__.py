@@ -4,8 +4,8 @@
 
 Every selector returns exactly `count` rows, ascending and without repeats, draws nothing from a global generator and
 refuses NaN. A value of +inf stands for an example that was never scored: every selector that goes by the values takes
-it first, `easiest` included; it does not count as hard. Those that need the classes (`balanced` and its kin) give every
-class its places first, and then hold to this within the class.
+it first, `easiest` included; it does not count as hard. Those that need the classes (`balanced`, `quota`, ...) first
+give every class its places, and then do the same within the class.
 
 Every selector of `datadiet methods` is an attribute of this package, loaded at its first use.
 """

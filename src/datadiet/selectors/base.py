@@ -1,30 +1,39 @@
-"""What every selector checks before it selects, all problems at once.
+"""What every selector is built on: the check of its inputs, and the exact top `count` of n keys with seeded ties.
 
-Exactly `count` of n keys in linear time, ties broken by a seeded hash of the row.
-
-Well-learned examples tie by the thousand. Broken by position, ties would always keep the same part of a data set that
-is sorted by topic or time; quantile bounds instead of ranks would keep all of them. A hash of the row gives every tied
-row the same chance, again at every epoch, and needs no random number per row.
+Well-learned examples tie by the thousand. Ties broken by position would always keep the same part of a data set that is
+sorted by topic or time; a quantile as bound would keep all of them. A hash of the row gives every tied row the same
+chance, anew in every epoch, and needs no random number per row.
 """
 
 from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
+from datadiet.geometry import named_rows
 from datadiet.types import Selection
+
+_MOST_NAMED = 10  # names in an error
 
 # (values, count, *, seed, epoch, groups=None, ids=None, **options of its own) -> Selection
 Selector = Callable[..., Selection]
 Floats = NDArray[np.floating[Any]]
+Mask = NDArray[np.bool_]
+Rows = NDArray[np.int64]
+TieBreak = Literal["hash", "row"]
+TIE_BREAKS = ("hash", "row")
 
-_NAMED = 10  # rows that an error names
+_MAX_64 = (1 << 64) - 1
+_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
+_CHUNK = 1 << 15  # rows hashed at a time: the intermediate arrays stay in the cache
+_SMALL = 1 << 12  # keys that are partitioned at once
+_SAMPLE = 1 << 14  # keys that a cut is estimated from, at most
 
 
 def checked(
@@ -41,32 +50,34 @@ def checked(
     """The values as a float array and the count as an int.
 
     Args:
-        values: float `(n,)`; integers are taken as float64.
+        values: float `(n,)`; integers become float64.
         count: In [1, n].
         seed, epoch: Whole numbers, at least 0.
         groups: `(n,)` or None.
         ids: The user's names of the rows, for errors.
-        problems: What a selector found wrong with options of its own.
-        finite: Whether -inf is refused too, by a selector that reckons with the values rather than ranks them.
+        problems: Problems that a selector has found in its own inputs.
+        finite: Whether -inf is refused too, for a selector that computes with the values rather than ranks them.
 
     Raises:
-        ArgumentError: For everything that does not fit, together.
+        ArgumentError: All problems together.
     """
-    found = Problems() if problems is None else problems
+    problems = Problems() if problems is None else problems
     array = np.asarray(values)
     if array.dtype.kind != "f":
         array = array.astype(np.float64)
-    found.check(array.ndim == 1, f"a selector needs one value per row, got values of shape {array.shape}.")
+    problems.check(array.ndim == 1, f"a selector needs one value per row, got values of shape {array.shape}.")
     if not 1 <= _whole(count) <= array.size:
-        found.add(f"count must be a whole number from 1 to {array.size}, the number of values, got {count!r}.")
+        problems.add(f"count must be a whole number from 1 to {array.size}, the number of values, got {count!r}.")
     for name, number in (("seed", seed), ("epoch", epoch)):
-        found.check(_whole(number) >= 0, f"{name} must be a whole number, at least 0, got {number!r}.")
+        problems.check(_whole(number) >= 0, f"{name} must be a whole number, at least 0, got {number!r}.")
     if groups is not None and np.shape(groups) != array.shape:
-        found.add(f"groups need one entry per value: got {np.shape(groups)} for values of shape {array.shape}.")
-    _check_values(found, array, np.isnan(array), "NaN", ids)
-    if finite:
-        _check_values(found, array, array == -np.inf, "-inf", ids)
-    found.raise_any()
+        problems.add(f"groups need one entry per value: got {np.shape(groups)} for values of shape {array.shape}.")
+    refused = [("NaN", np.isnan(array))] + ([("-inf", array == -np.inf)] if finite else [])
+    for name, where in refused:
+        if where.any():
+            rows = named_rows(np.flatnonzero(where), array.size, ids)
+            problems.add(f"values must be numbers, got {name} in {rows}.")
+    problems.raise_any()
     return array, operator.index(count)
 
 
@@ -78,53 +89,30 @@ def _whole(value: Any) -> int:
         return -1
 
 
-def _check_values(
-    found: Problems, array: Floats, wrong: NDArray[np.bool_], name: str, ids: Sequence[str] | None
-) -> None:
-    bad = np.flatnonzero(wrong)
-    if not bad.size:
-        return
-    rows = bad[:_NAMED].tolist()
-    named = ids is not None and len(ids) == array.size
-    shown = ", ".join(f"{row} (id {ids[row]!r})" if ids is not None and named else str(row) for row in rows)
-    more = f" and {bad.size - _NAMED} more" if bad.size > _NAMED else ""
-    found.add(f"values must be numbers, got {name} in {bad.size} of {array.size} rows: {shown}{more}.")
-
-
-def unseen(values: Floats) -> NDArray[np.bool_]:
+def unseen(values: Floats) -> Mask:
     """Where a row was never scored: `(n,)`."""
-    never: NDArray[np.bool_] = values == np.inf
+    never: Mask = values == np.inf
     return never
 
 
-def checked_groups(groups: ArrayLike | None, wish: str) -> NDArray[Any]:
+def checked_groups(groups: ArrayLike | None, owner: str) -> NDArray[Any]:
     """The groups as an array.
 
     Args:
         groups: As the caller gave them.
-        wish: What they are needed for, as the start of a sentence.
+        owner: What needs them, the subject of the error.
 
     Raises:
         ArgumentError: If there are none.
     """
     if groups is None:
-        raise ArgumentError(f"{wish} needs the groups, got none: give the class of each row.")
+        raise ArgumentError(f"{owner} needs the groups, got none: give the class of each row.")
     return np.asarray(groups)
 
 
-def selection(mask: NDArray[np.bool_]) -> Selection:
+def selection(mask: Mask) -> Selection:
     """The rows where a mask is True, ascending."""
     return Selection(np.flatnonzero(mask).astype(np.int64, copy=False))
-
-
-TieBreak = Literal["hash", "row"]
-TIE_BREAKS = ("hash", "row")
-
-_MASK = (1 << 64) - 1
-_GOLDEN, _FIRST, _SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
-_CHUNK = 1 << 15  # rows hashed at a time: the intermediate arrays stay in the cache
-_SMALL = 1 << 12  # keys that are partitioned at once
-_SAMPLE = 1 << 14  # keys that a cut is guessed from, at most
 
 
 def mix(*numbers: int) -> int:
@@ -136,9 +124,9 @@ def mix(*numbers: int) -> int:
     """
     state = 0
     for number in numbers:
-        state = (state + number + _GOLDEN) & _MASK
-        state = ((state ^ (state >> 30)) * _FIRST) & _MASK
-        state = ((state ^ (state >> 27)) * _SECOND) & _MASK
+        state = (state + number + _GOLDEN) & _MAX_64
+        state = ((state ^ (state >> 30)) * _FIRST) & _MAX_64
+        state = ((state ^ (state >> 27)) * _SECOND) & _MAX_64
         state ^= state >> 31
     return state
 
@@ -172,27 +160,16 @@ def row_hash(rows: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.ui
     return hashes
 
 
-def top_mask(
-    keys: Floats,
-    count: int,
-    *,
-    seed: int,
-    epoch: int,
-    tie_break: str = "hash",
-    threshold: np.floating[Any] | None = None,
-    within: NDArray[np.bool_] | None = None,
-) -> NDArray[np.bool_]:
+def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str = "hash") -> Mask:
     """Where the `count` largest keys are.
 
-    For the same keys the sets are nested: what is taken at a smaller count is taken at a larger one.
+    For the same keys the sets are nested: a smaller count selects a subset of a larger one.
 
     Args:
         keys: float `(n,)`, no NaN.
         count: In [0, n].
-        seed, epoch: Of the hash.
+        seed, epoch: Of the hash that breaks ties.
         tie_break: `hash`, or `row` for the lowest rows of a tie.
-        threshold: The `count`-th largest key, where it is known.
-        within: bool `(n,)`, the rows to choose from, the same as choosing from an array of them alone; None for all.
 
     Returns:
         bool `(n,)` with exactly `count` True.
@@ -201,26 +178,25 @@ def top_mask(
         >>> top_mask(np.array([1.0, 3.0, 1.0, 2.0]), 3, seed=0, epoch=0, tie_break="row")
         array([ True,  True, False,  True])
     """
-    size = len(keys) if within is None else int(np.count_nonzero(within))
-    if count in (0, size):
-        return within.copy() if within is not None and count else np.full(len(keys), count > 0)
-    if threshold is None:
-        threshold = largest(keys if within is None else keys[np.flatnonzero(within)], count)
-    mask: NDArray[np.bool_] = keys > threshold
-    tied = keys == threshold
-    if within is not None:
-        mask &= within
-        tied &= within
+    if count in (0, len(keys)):
+        return np.full(len(keys), count > 0)
+    threshold = largest(keys, count)
+    mask: Mask = keys > threshold
+    ties = np.flatnonzero(keys == threshold)
     missing = count - int(np.count_nonzero(mask))
-    mask[_first(np.flatnonzero(tied), missing, seed, epoch, tie_break, within)] = True
+    if tie_break == "hash" and missing < len(ties):
+        hashes = row_hash(ties, seed=seed, epoch=epoch)
+        mask[ties[hashes <= np.partition(hashes, missing - 1)[missing - 1]]] = True
+    else:
+        mask[ties[:missing]] = True
     return mask
 
 
 def largest(keys: Floats, count: int) -> np.floating[Any]:
     """The `count`-th largest key.
 
-    `np.partition` takes ten times as long where half of the keys tie as where none do, and diets make ties. A sample
-    brackets the cut first: one pass over the keys then leaves either the answer or a few percent of the keys.
+    `np.partition` takes ten times as long where half of the keys tie as where none do, and scores often tie. A sorted
+    sample brackets the cut first: one pass over the keys then leaves either the answer or a few percent of the keys.
 
     Args:
         keys: float `(n,)`, no NaN.
@@ -257,15 +233,40 @@ def _bracket(keys: Floats, count: int) -> tuple[np.floating[Any], np.floating[An
     return low, high
 
 
-def _first(
-    ties: NDArray[np.int64], count: int, seed: int, epoch: int, tie_break: str, within: NDArray[np.bool_] | None
-) -> NDArray[np.int64]:
-    """The `count` rows of a tie that come first; hashed is a row's place among those to choose from."""
-    if tie_break == "row" or count == len(ties):
-        return ties[:count]
-    places = ties
-    if within is not None:
-        places = np.cumsum(within, dtype=np.min_scalar_type(len(within)))[ties] - 1
-    hashes = row_hash(places, seed=seed, epoch=epoch)
-    chosen: NDArray[np.int64] = ties[hashes <= np.partition(hashes, count - 1)[count - 1]]
-    return chosen
+def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[str]:
+    """Why a floor cannot hold in a data set; empty where it can.
+
+    Args:
+        minimum: Rows per class; 0 = no floor.
+        sizes: Rows of each class, by name.
+        count: Rows that are kept, at the least.
+
+    Example:
+        >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
+        ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
+        >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)
+        ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
+    """
+    problems = []
+    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
+        problems.append(
+            f"a floor of {minimum} rows per class is more than there are of {listed(small)}; "
+            f"lower it to {min(sizes.values())} or less."
+        )
+    if (needed := sum(min(minimum, size) for size in sizes.values())) > count:
+        problems.append(crowded(minimum, len(sizes), needed, count))
+    return problems
+
+
+def crowded(minimum: int, classes: int, needed: int, count: int) -> str:
+    """The problem of a floor that needs more rows than are kept."""
+    return (
+        f"a floor of {minimum} rows in each of {classes} classes needs {needed} rows, but only {count} are kept. "
+        "Lower the floor or keep more."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for an error, the first ten of them."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

@@ -1,24 +1,21 @@
-"""Farthest-first traversal with distances that are brought up to date only where they could decide.
-
-Selectors that look at where examples lie, so that what they keep covers all of it.
+"""Selectors by distances between features: the kept rows cover all of them.
 
     select(values, count, *, seed, epoch, groups=None, ids=None, features, ...) -> Selection
 
 `features` is a float array `(n, d)` or a SciPy CSR matrix, one row per value. `k_center` and `herding` do not read the
-values, so that rows never scored (+inf) are like any other to them; `d2_pruning` takes those first.
+values, so they treat rows never scored (+inf) like any other; `d2_pruning` takes those first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import Problems
 from datadiet.geometry import (
-    SEARCHES,
     Points,
     centred,
     check_points,
@@ -27,11 +24,12 @@ from datadiet.geometry import (
     squared_distances,
     squared_norms,
 )
-from datadiet.registry import selector
-from datadiet.selectors.base import Floats, checked, row_hash, unseen
+from datadiet.registry import AtLeast, NotNegative, selector
+from datadiet.selectors.base import Floats, Rows, checked, row_hash, unseen
 from datadiet.selectors.submodular import lazy_greedy
 from datadiet.types import Selection
 
+_CENTRE_STREAM = 4  # of the generator
 _ACTIVE = 1024  # rows whose distances follow every new centre
 _PART = 1 << 21  # distances computed at a time
 
@@ -52,12 +50,12 @@ class Coverage:
     def __init__(self, points: Points, count: int, hashes: NDArray[np.uint64]) -> None:
         self._points, self._norms, self._hashes = points, squared_norms(points), hashes
         self.bounds = np.full(points.shape[0], np.inf)  # squared; -1 for a centre
-        self._seen = np.zeros(points.shape[0], np.int64)  # centres that a bound knows of
+        self._seen = np.zeros(points.shape[0], np.int64)  # centres that a bound accounts for
         self.centres = np.empty(count, np.int64)  # in the order in which they were taken
         self.taken = 0
 
-    def add(self, rows: NDArray[np.int64]) -> None:
-        """Take rows as they are given."""
+    def add(self, rows: Rows) -> None:
+        """Take rows in the given order."""
         self.centres[self.taken : self.taken + rows.size] = rows
         self.taken += rows.size
         self.bounds[rows] = -1.0
@@ -91,12 +89,12 @@ class Coverage:
             np.minimum(apart, to_new[:, 0], out=apart)
         self.bounds[active], self._seen[active] = apart, self.taken
 
-    def _catch_up(self, rows: NDArray[np.int64]) -> None:
+    def _catch_up(self, rows: Rows) -> None:
         """Bring rows up to date with the centres that they have missed."""
         order = np.argsort(self._seen[rows], kind="stable")
         seen, starts = np.unique(self._seen[rows[order]], return_index=True)
-        for known, group in zip(seen.tolist(), np.split(rows[order], starts[1:]), strict=True):
-            missed = self.centres[known : self.taken]
+        for begin, group in zip(seen.tolist(), np.split(rows[order], starts[1:]), strict=True):
+            missed = self.centres[begin : self.taken]
             step = max(1, _PART // group.size)
             for start in range(0, missed.size, step):
                 part = missed[start : start + step]
@@ -105,9 +103,6 @@ class Coverage:
                 )
                 self.bounds[group] = np.minimum(self.bounds[group], apart.min(1))
         self._seen[rows] = self.taken
-
-
-_CENTRE_STREAM = 4  # of the generator, so that no two selectors share their draws
 
 
 @selector(
@@ -137,7 +132,7 @@ def k_center(
         values: float `(n,)`; only their number counts.
         count: How many, in [1, n], those of `start` included.
         seed, epoch: Of the first row and of ties.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR.
         start: Rows that are kept already; by default one row at random.
@@ -169,7 +164,7 @@ def k_center(
     return _sorted(coverage.centres)
 
 
-def _start(start: Sequence[int] | None, size: int, count: Any, problems: Problems) -> NDArray[np.int64] | None:
+def _start(start: Sequence[int] | None, size: int, count: Any, problems: Problems) -> Rows | None:
     if start is None:
         return None
     rows = np.asarray(start)
@@ -207,7 +202,7 @@ def herding(
         values: float `(n,)`; only their number counts.
         count: How many, in [1, n].
         seed, epoch: Of ties.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR.
 
@@ -221,8 +216,8 @@ def herding(
         >>> herding([0.0] * 4, 2, seed=0, epoch=0, features=[[0.0], [1.0], [4.0], [7.0]]).rows
         array([1, 2])
 
-    Source: Welling 2009; Chen, Welling and Smola 2010 (arXiv 1203.3472). A widely used code takes the largest gap
-    instead of the smallest, which keeps the outliers; ours takes the smallest.
+    Source: Welling 2009; Chen, Welling and Smola 2010 (arXiv 1203.3472). A widely used implementation takes
+    the largest gap instead of the smallest, which keeps the outliers; this one takes the smallest.
     """
     problems = Problems()
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
@@ -232,7 +227,7 @@ def herding(
     return _sorted(_herd(centred(points), count, row_hash(np.arange(points.shape[0]), seed=seed, epoch=epoch)))
 
 
-def _herd(points: Points, count: int, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
+def _herd(points: Points, count: int, hashes: NDArray[np.uint64]) -> Rows:
     """`|| t mean - sum - x ||^2` is least where `||x||^2 - 2 x.(t mean - sum)` is: one product per row taken.
 
     The product reads all points from memory, in float32 for half of the time; rows whose key could be the least, given
@@ -240,23 +235,23 @@ def _herd(points: Points, count: int, hashes: NDArray[np.uint64]) -> NDArray[np.
     """
     sparse, size = is_sparse(points), points.shape[0]
     mean = np.asarray(points.mean(0), np.float64).reshape(-1)  # (1, d) or (d,) -> (d,)
-    norms, wanted = squared_norms(points), np.zeros(points.shape[1])
+    norms, target = squared_norms(points), np.zeros(points.shape[1])
     screen = points if sparse else points.astype(np.float32)
     screen_norms = norms.astype(screen.dtype)
     error = np.finfo(screen.dtype).eps * (points.shape[1] + 4)
     longest, chosen = float(np.sqrt(norms.max())), np.empty(count, np.int64)
     left = np.ones(size, np.bool_)
     for place in range(count):
-        wanted += mean
-        keys = np.where(left, screen_norms - 2 * (screen @ wanted.astype(screen.dtype)), np.inf)
-        margin = 2 * error * longest * (longest + 2 * float(np.linalg.norm(wanted)))
+        target += mean
+        keys = np.where(left, screen_norms - 2 * (screen @ target.astype(screen.dtype)), np.inf)
+        margin = 2 * error * longest * (longest + 2 * float(np.linalg.norm(target)))
         near = np.flatnonzero(keys <= keys.min() + margin)
         part = points[near]
-        products = part @ wanted if sparse else (part * wanted).sum(1)  # the same for equal rows, wherever they stand
+        products = part @ target if sparse else (part * target).sum(1)  # the same for equal rows, wherever they stand
         exact = norms[near] - 2 * products
         row = near[np.lexsort((hashes[near], exact))[0]]
         chosen[place], left[row] = row, False
-        wanted -= points[[row]].toarray()[0] if sparse else points[row]
+        target -= points[[row]].toarray()[0] if sparse else points[row]
     return chosen
 
 
@@ -265,7 +260,7 @@ def _herd(points: Points, count: int, hashes: NDArray[np.uint64]) -> NDArray[np.
     paper="Maharana, Yadav and Bansal 2024, arXiv 2310.07931",
     inputs="embeddings, values",
     cost="O(n^2 d) for the neighbours, then O(n log n)",
-    loses="noisy labels, as with `hardest`; more copies of an example than neighbours are not told apart",
+    loses="noisy labels, as with `hardest`; of more copies than `neighbours` several are kept",
     needs=("features",),
 )
 def d2_pruning(
@@ -277,10 +272,9 @@ def d2_pruning(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     features: Any,
-    neighbours: int = 5,
-    gamma: float = 0.1,
-    gamma_forward: float = 1.0,
-    search: str = "exact",
+    neighbours: Annotated[int, AtLeast(1)] = 5,
+    gamma: Annotated[float, NotNegative] = 0.1,
+    gamma_forward: Annotated[float, NotNegative] = 1.0,
 ) -> Selection:
     """Hard rows that are not near each other: values are passed to neighbours, then taken back around each kept row.
 
@@ -289,23 +283,21 @@ def d2_pruning(
 
     Args:
         values: float `(n,)`; larger = harder, +inf = never scored: taken first, with the largest value of the others.
-            Where there are values below 0, the smallest is taken off all.
+            Where there are values below 0, the smallest is subtracted from all.
         count: How many, in [1, n].
         seed, epoch: Of ties.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR. Distances stand in an exponent: use rows of length 1, or set both gammas.
         neighbours: Of each row; all others where there are fewer.
         gamma: At least 0; the smaller, the more a kept row takes from its neighbours.
         gamma_forward: At least 0; the smaller, the more a crowd of hard rows lifts each of them.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
 
     Raises:
         ArgumentError: If values, features or options do not fit.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[0.0], [1.0], [9.0], [10.0]]
@@ -318,16 +310,12 @@ def d2_pruning(
     neighbours.
     """
     problems = Problems()
-    problems.whole("neighbours", neighbours, least=1)
-    problems.choice("search", search, SEARCHES)
-    for name, rate in (("gamma", gamma), ("gamma_forward", gamma_forward)):
-        problems.check(0 <= rate < np.inf, f"{name} must be at least 0, got {rate}.")
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    near, apart = nearest(points, min(neighbours, size - 1), search=search)
+    near, apart = nearest(points, min(neighbours, size - 1))
     messages, new = _from_zero(array), unseen(array)
     reach = messages + (np.exp(-gamma_forward * apart) * messages[near]).sum(1)
     back, hashes = np.exp(-gamma * apart), row_hash(np.arange(size), seed=seed, epoch=epoch)
@@ -335,7 +323,7 @@ def d2_pruning(
     def take(row: int) -> None:
         np.subtract.at(reach, near[row], back[row] * max(reach[row], 0.0))
 
-    chosen: list[NDArray[np.int64]] = []
+    chosen: list[Rows] = []
     for among in (np.flatnonzero(new), np.flatnonzero(~new)):
         places = min(among.size, count - sum(part.size for part in chosen))
         chosen.append(lazy_greedy(reach, places, hashes=hashes, gain=reach.__getitem__, take=take, among=among))
@@ -344,11 +332,11 @@ def d2_pruning(
 
 def _from_zero(values: Floats) -> NDArray[np.float64]:
     """Values at least 0, in float64; the largest of them where a row was never scored."""
-    found, known = values.astype(np.float64), values[~unseen(values)]
-    if not known.size:
-        return np.ones_like(found)
-    found[unseen(values)] = known.max()
-    return found - min(0.0, float(known.min()))
+    filled, scored = values.astype(np.float64), values[~unseen(values)]
+    if not scored.size:
+        return np.ones_like(filled)
+    filled[unseen(values)] = scored.max()
+    return filled - min(0.0, float(scored.min()))
 
 
 def _sorted(rows: NDArray[np.int64]) -> Selection:

@@ -1,10 +1,9 @@
-"""Selecting part by part: groups as numbers, their rows, places shared out among them, selections put together.
+"""Groups of rows: as numbers, places shared out among them, selections inside each put together.
 
-The largest keys group by group, for selectors that do no more than rank: the same rows, without a call per group.
-
-`with_floor` and the quotas take any selector, which they call on the rows of every group. Where it is `hardest` or
-`easiest`, all that a group needs is a cut of its keys; and whether a group keeps its floor follows from how many of its
-keys lie above the cut and on it, mostly without breaking one tie.
+A selector is called on the rows of each group, with one exception. Where it only ranks (`hardest` without an offset,
+`easiest`), `top_of_groups` and `top_with_floors` take the same rows from a cut of the keys: whether a group keeps its
+floor follows from how many of its keys lie above the cut and on it, mostly without breaking one tie. A call per group
+takes 4 times as long as no groups for a floor under 1,000 groups of 10 million values; docs/benchmarks.md promises 3.
 """
 
 from __future__ import annotations
@@ -17,17 +16,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.selectors.base import TIE_BREAKS, Floats, Selector, largest, mix, top_mask
+from datadiet.selectors.base import TIE_BREAKS, Floats, Mask, Rows, Selector, largest, mix, top_mask
 from datadiet.selectors.ranked import OffsetError, easiest, easy_keys, hardest
 from datadiet.types import Selection
 
-CHUNK = 1 << 15  # rows looked up or counted at a time: the intermediate arrays stay in the cache
+_CHUNK = 1 << 15  # rows looked up or counted at a time: the intermediate arrays stay in the cache
 _SMALL = 1 << 16  # numbers of groups that a radix sort takes
 
-Rows = NDArray[np.int64]
+Counts = NDArray[np.int64]
 
 
-def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[Any]]:
+def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], Counts, NDArray[Any]]:
     """Group numbers `(n,)`, group sizes and group names `(groups,)`; small whole numbers are their own group numbers.
 
     Example:
@@ -43,51 +42,40 @@ def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDAr
     return (codes.astype(np.uint16) if len(sizes) <= _SMALL else codes), sizes, names
 
 
-def members(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> Iterator[tuple[int, Rows]]:
-    """Number and ascending rows of each group that is wanted.
+def members(codes: NDArray[Any], chosen: Mask) -> Iterator[tuple[int, Rows]]:
+    """Number and ascending rows of each chosen group.
 
     Args:
         codes: Group numbers `(n,)`.
-        wanted: bool `(groups,)`.
+        chosen: bool `(groups,)`.
+
+    Example:
+        >>> [(group, rows.tolist()) for group, rows in members(np.array([2, 0, 1, 2]), np.array([True, False, True]))]
+        [(0, [1]), (2, [0, 3])]
     """
-    rows, ends = grouped_rows(codes, wanted)
-    for group in np.flatnonzero(wanted).tolist():
+    if chosen.all():
+        rows, own = np.argsort(codes, kind="stable"), codes  # radix sort on 16 bits: linear
+    else:
+        rows = np.flatnonzero(in_groups(codes, chosen))
+        own = codes[rows]
+        rows = rows[np.argsort(own, kind="stable")]
+    ends = np.cumsum(_sizes(own, len(chosen)))
+    for group in np.flatnonzero(chosen).tolist():
         yield group, rows[ends[group - 1] if group else 0 : ends[group]]
 
 
-def grouped_rows(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> tuple[Rows, NDArray[np.int64]]:
-    """The rows of the groups that are wanted, group after group, each ascending; and where each group ends.
-
-    Args:
-        codes: Group numbers `(n,)`.
-        wanted: bool `(groups,)`.
-
-    Example:
-        >>> rows, ends = grouped_rows(np.array([2, 0, 1, 2]), np.array([True, False, True]))
-        >>> rows.tolist(), ends.tolist()
-        ([1, 0, 3], [1, 1, 3])
-    """
-    if wanted.all():
-        held, rows = codes, np.argsort(codes, kind="stable")  # radix sort on 16 bits: linear
-    else:
-        rows = np.flatnonzero(in_groups(codes, wanted))
-        held = codes[rows]
-        rows = rows[np.argsort(held, kind="stable")]
-    return rows, np.cumsum(_sizes(held, len(wanted)))
+def in_groups(codes: NDArray[Any], chosen: Mask) -> Mask:
+    """Which rows are in a chosen group, `(n,)`: `chosen[codes]` without a copy of all codes as int64."""
+    mask = np.empty(len(codes), np.bool_)
+    for begin in range(0, len(codes), _CHUNK):
+        part = slice(begin, begin + _CHUNK)
+        np.take(chosen, codes[part], out=mask[part], mode="clip")
+    return mask
 
 
-def in_groups(codes: NDArray[Any], wanted: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Which rows are in a group that is wanted, `(n,)`: `wanted[codes]` without a copy of all codes as int64."""
-    found = np.empty(len(codes), np.bool_)
-    for begin in range(0, len(codes), CHUNK):
-        part = slice(begin, begin + CHUNK)
-        np.take(wanted, codes[part], out=found[part], mode="clip")
-    return found
-
-
-def _sizes(codes: NDArray[Any], groups: int) -> NDArray[np.int64]:
+def _sizes(codes: NDArray[Any], groups: int) -> Counts:
     """Rows per group, `(groups,)`: `np.bincount` without a copy of all codes as int64."""
-    sizes, step = np.zeros(groups, np.int64), max(CHUNK, groups)
+    sizes, step = np.zeros(groups, np.int64), max(_CHUNK, groups)
     for begin in range(0, len(codes), step):
         sizes += np.bincount(codes[begin : begin + step], minlength=groups)
     return sizes
@@ -104,9 +92,9 @@ def inside(
     groups: NDArray[Any] | None = None,
     **options: Any,
 ) -> Selection:
-    """What a selector takes of a part of all rows, as rows of the whole; nothing where there is no place.
+    """The rows that a selector keeps of a part of all rows, numbered as in the whole; none where `count` is 0.
 
-    An offset that leaves too little of a part is given up: the places were promised, the offset is a guess.
+    An offset that leaves too few rows of a part is ignored: the places are fixed, the offset is an estimate.
     """
     if not count:
         return Selection(np.empty(0, np.int64))
@@ -139,7 +127,7 @@ def together(size: int, selections: Iterable[Selection]) -> Selection:
     return Selection(rows, None if weights is None else weights[rows])
 
 
-def even_places(sizes: NDArray[np.int64], count: int, *, seed: int, epoch: int, stream: int) -> NDArray[np.int64]:
+def even_places(sizes: Counts, count: int, *, seed: int, epoch: int, stream: int) -> Counts:
     """Places for each group in proportion to its size, rounded up or down so that every row has the same chance.
 
     Systematic rounding: the whole is cut at multiples of n / count, from a random start. A group of size s gets
@@ -165,11 +153,11 @@ def even_places(sizes: NDArray[np.int64], count: int, *, seed: int, epoch: int, 
     return np.diff(bounds)
 
 
-def shared_places(sizes: NDArray[np.int64], shares: NDArray[np.float64], count: int) -> NDArray[np.int64]:
+def shared_places(sizes: Counts, shares: NDArray[np.float64], count: int) -> Counts:
     """Places for each group in proportion to a share; a group that is too small is taken whole.
 
-    What a small group cannot use is shared out again among the others by their shares. Where all groups with a share
-    are full, the others follow by their sizes. Rounded by largest remainder, of equal ones the first group's.
+    The places that a small group cannot use go to the others in proportion to their shares. Once all groups with a
+    share are full, the others follow by their sizes. Rounded by largest remainder, of equal ones the first group's.
 
     Args:
         sizes: Rows per group, `(groups,)`.
@@ -183,33 +171,24 @@ def shared_places(sizes: NDArray[np.int64], shares: NDArray[np.float64], count: 
         >>> shared_places(np.array([2, 50, 50]), np.array([1.0, 1.0, 1.0]), 30)
         array([ 2, 14, 14])
     """
-    wanted = np.zeros(len(sizes))
+    exact: NDArray[np.float64] = np.zeros(len(sizes))
     open_groups = sizes > 0
-    while open_groups.any() and (left := count - wanted[~open_groups].sum()) > 0:
+    while open_groups.any() and (left := count - exact[~open_groups].sum()) > 0:
         parts = np.where(open_groups, shares, 0.0)
         if not parts.any():
             parts = np.where(open_groups, sizes, 0).astype(np.float64)
-        wanted[open_groups] = (left * parts / parts.sum())[open_groups]
-        full = open_groups & (wanted >= sizes)
+        exact[open_groups] = (left * parts / parts.sum())[open_groups]
+        full = open_groups & (exact >= sizes)
         if not full.any():
             break
-        wanted[full] = sizes[full]
-        wanted[open_groups & ~full] = 0.0
+        exact[full] = sizes[full]
+        exact[open_groups & ~full] = 0.0
         open_groups &= ~full
-    return _rounded(np.minimum(wanted, sizes), count)
-
-
-def _rounded(wanted: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """Whole numbers that sum to the count: the largest remainders are rounded up."""
-    wanted = np.round(wanted, 9)  # 2.9999999999 is three places
-    places = np.floor(wanted).astype(np.int64)
+    exact = np.minimum(exact, sizes).round(9)  # 2.9999999999 is three places
+    places = np.floor(exact).astype(np.int64)
     missing = count - int(places.sum())
-    places[np.argsort(places - wanted, kind="stable")[:missing]] += 1
+    places[np.argsort(places - exact, kind="stable")[:missing]] += 1
     return places
-
-
-Counts = NDArray[np.int64]
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -226,14 +205,18 @@ class Ranking:
     epoch: int
     tie_break: str
 
-    def top(self, count: int, *, within: Mask | None = None, threshold: np.floating[Any] | None = None) -> Mask:
-        """Where the first `count` rows are, of all or of some: `top_mask`."""
+    def top(self, count: int, rows: Rows | None = None) -> Mask:
+        """Where the first `count` rows are, of all or of some, `(n,)`."""
         options: dict[str, Any] = {"seed": self.seed, "epoch": self.epoch, "tie_break": self.tie_break}
-        return top_mask(self.keys, count, within=within, threshold=threshold, **options)
+        if rows is None:
+            return top_mask(self.keys, count, **options)
+        mask = np.zeros(len(self.keys), np.bool_)
+        mask[rows[np.flatnonzero(top_mask(self.keys[rows], count, **options))]] = True
+        return mask
 
 
 def ranking(select: Selector, options: Mapping[str, Any], values: Floats, *, seed: int, epoch: int) -> Ranking | None:
-    """The order in which a selector takes rows; None if it does more than rank, or should refuse an option itself.
+    """The order in which a selector takes rows; None if it does more than rank, or has to refuse an option itself.
 
     Example:
         >>> ranking(hardest, {"offset": 0.2}, np.ones(3), seed=0, epoch=0) is None
@@ -261,12 +244,9 @@ def top_of_groups(order: Ranking, codes: NDArray[Any], places: Counts, mask: Mas
         places: `(groups,)`, at most the sizes.
         mask: bool `(n,)`, changed in place.
     """
-    rows, ends = grouped_rows(codes, places > 0)
-    keys = order.keys[rows]
-    for group in np.flatnonzero(places).tolist():
-        held = slice(int(ends[group - 1]) if group else 0, int(ends[group]))
-        own = Ranking(keys[held], mix(order.seed, group), order.epoch, order.tie_break)
-        mask[rows[held][np.flatnonzero(own.top(int(places[group])))]] = True
+    for group, rows in members(codes, places > 0):
+        own = Ranking(order.keys[rows], mix(order.seed, group), order.epoch, order.tie_break)
+        mask[rows[np.flatnonzero(own.top(int(places[group])))]] = True
 
 
 def top_with_floors(order: Ranking, count: int, codes: NDArray[Any], floors: Counts) -> Mask:
@@ -284,26 +264,26 @@ def top_with_floors(order: Ranking, count: int, codes: NDArray[Any], floors: Cou
     Returns:
         bool `(n,)` with exactly `count` True.
     """
-    at_floor, cut = np.zeros(len(floors), np.bool_), None
-    while True:
-        places = count - int(floors[at_floor].sum())
-        free = in_groups(codes, ~at_floor) if at_floor.any() else None
-        if not places:
-            mask = np.zeros(len(codes), np.bool_)
-            break
-        if cut is None or not cut.holds(places, ~at_floor):
-            keys = order.keys if free is None else order.keys[np.flatnonzero(free)]
+    at_floor, cut, rows = np.zeros(len(floors), np.bool_), None, None
+    while places := count - int(floors[at_floor].sum()):
+        free = ~at_floor
+        if at_floor.any():
+            rows = np.flatnonzero(in_groups(codes, free))
+        if cut is None or not cut.holds(places, free):
+            keys = order.keys if rows is None else order.keys[rows]
             cut = _cut(order.keys, largest(keys, places), codes, len(floors))
-        least, most = cut.bounds(places, ~at_floor)
-        open_groups = ~at_floor & (least < floors) & (most >= floors)
-        if undecided := bool(open_groups.any()):
-            mask = order.top(places, within=free, threshold=cut.threshold)
-            least = most = np.bincount(codes[np.flatnonzero(mask)], minlength=len(floors))
-        short = ~at_floor & (most < floors)
+        least, most = cut.bounds(places, free)
+        undecided = bool((free & (least < floors) & (most >= floors)).any())
+        if undecided:
+            mask = order.top(places, rows)
+            most = np.bincount(codes[np.flatnonzero(mask)], minlength=len(floors))
+        short = free & (most < floors)
         if not short.any():
-            mask = mask if undecided else order.top(places, within=free, threshold=cut.threshold)
+            mask = mask if undecided else order.top(places, rows)
             break
         at_floor |= short
+    else:
+        mask = np.zeros(len(codes), np.bool_)
     top_of_groups(order, codes, np.where(at_floor, floors, 0), mask)
     return mask
 
@@ -329,7 +309,7 @@ class _Cut:
 
 
 def _cut(keys: Floats, threshold: np.floating[Any], codes: NDArray[Any], groups: int) -> _Cut:
-    counts, step = np.zeros(3 * groups, np.int64), max(CHUNK, groups)
+    counts, step = np.zeros(3 * groups, np.int64), max(_CHUNK, groups)
     for begin in range(0, len(keys), step):
         part = keys[begin : begin + step]
         places = codes[begin : begin + step].astype(np.intp)  # one count per group and per side of the threshold

@@ -1,52 +1,224 @@
-"""Examples of a batch whose gradients differ: a greedy choice on their Gram matrix.
+"""Selectors within one batch: the examples of a batch that get a backward pass.
 
-Methods that choose within one batch: which of its examples get a forward pass, which ones a backward pass.
+    method = SelectiveBackprop()                             # or any other of IN_BATCH
+    ...                                                      # forward pass without gradients: losses
+    signals = BatchSignals(losses)
+    mask = method.choose(signals, seed=0, step=12)           # bool (batch,); the loss is the mean over these
+    method.learn(signals)                                    # last: updates the state that later steps use
+    method.load(method.state())                              # for checkpoints: numbers and arrays only
 
-    method = MultistageFilter()                                   # or any other of IN_BATCH
-    forward = method.wants_forward(features, seed=0, step=12)      # bool (batch,); all True unless it skips forwards
-    ...                                                            # forward pass on those alone: losses
-    signals = BatchSignals(losses, features=features[forward])
-    backward = method.wants_backward(signals, seed=0, step=12)     # bool (forwarded,); the loss is the mean over these
-    method.learn(signals)                                          # last: what later steps go by
-    method.load(method.state())                                    # for checkpoints: numbers and arrays only
+A method of your own derives from `BatchSelector` and holds the same rules:
 
-The rules, for every method and for one of your own of the same form (`InBatch`):
-
-- `needs` names the fields of BatchSignals that it reads; what is missing is refused. `skips_forward` tells whether
-  `wants_forward` can be other than all True; where it cannot, give it anything with one entry per example.
-- The two masks change nothing; only `learn` does, once per step, after them.
-- No mask is empty. Every process has a backward pass in every step, so an exchange of gradients never waits in vain.
-- All draws come from `(seed, step)`: a step that is run again after a resume chooses the same. With several
-  processes give each a seed of its own (`ties.mix(seed, rank)`); state is per process.
+- `needs` names the fields of BatchSignals that it reads; a missing one is refused.
+- `choose` changes nothing; only `learn` does, once per step, after it.
+- No mask is empty. Every process has a backward pass in every step, so an exchange of gradients never blocks.
+- All draws come from `(seed, step)`: a step that runs again after a resume chooses the same. With several processes
+  give each a seed of its own (`datadiet.selectors.base.mix(seed, rank)`); state is per process.
 - Losses are NumPy arrays, float, one per example, without gradient. NaN is refused with its places in the batch.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
-from datadiet.registry import in_batch
+from datadiet.registry import AtLeast, NotNegative, Share, in_batch
 from datadiet.selectors.base import top_mask
 
 _FLAT = 1e-9  # share of a vector's squared length below which nothing of it is left
+_BACKPROP_STREAM, _DIVERSE_STREAM = 10, 11  # of the generator, so that no two methods share their draws
+
+Mask = NDArray[np.bool_]
+State = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class BatchSignals:
+    """Values of the examples of a batch after their forward pass.
+
+    Attributes:
+        losses: float `(batch,)`, one per example.
+        gram: float `(batch, batch)`, inner products of the examples' gradients, e.g. from `last_layer_gram`.
+        irreducible: float `(batch,)`, losses of a model trained on held-out data.
+    """
+
+    losses: NDArray[Any]
+    gram: NDArray[Any] | None = None
+    irreducible: NDArray[Any] | None = None
+
+
+class BatchSelector(ABC):
+    """Chooses within one batch; without a state unless `learn`, `state` and `load` are overridden.
+
+    Attributes:
+        needs: Fields of BatchSignals that it reads.
+    """
+
+    needs: frozenset[str] = frozenset({"losses"})
+
+    @abstractmethod
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """The examples that get a backward pass, bool `(batch,)`, at least one."""
+
+    def learn(self, signals: BatchSignals) -> None:  # noqa: B027 - most methods have no state
+        """Update the state by the batch."""
+
+    def state(self) -> State:
+        """The state as numbers and arrays."""
+        return {}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """Continue from such a state; one of another method is refused."""
+        _check_state(state, {})
+
+
+@in_batch(
+    name="selective_backprop",
+    formula="backward with probability percentile(loss among recent losses) ** beta",
+    paper="Jiang et al. 2019, arXiv 1910.00762",
+    inputs="losses of the batch",
+    cost="a forward pass of everything",
+    loses="on noisy labels, as hardest; saves backward passes only",
+)
+class SelectiveBackprop(BatchSelector):
+    """A backward pass with a chance that rises with the loss: `percentile(loss) ** beta` among recent losses.
+
+    The percentile is the share of the last `window` losses, those of the batch included, that are no larger. If the
+    draw leaves nothing, the largest loss gets its pass.
+
+    Args:
+        beta: At least 0; on average about `1 / (beta + 1)` of the examples get a backward pass.
+        window: Recent losses, at least 1.
+
+    Example:
+        >>> method = SelectiveBackprop(beta=1.0)
+        >>> signals = BatchSignals(np.array([0.1, 2.0, 0.3, 0.2]))
+        >>> bool(method.choose(signals, seed=0, step=0)[1])  # percentile 1: always
+        True
+
+    Source: Jiang et al. 2019, Accelerating Deep Learning by Focusing on the Biggest Losers (arXiv 1910.00762), section
+    3. Their code fills whole batches from examples of several; here a batch shrinks, so that a step stays a step.
+    """
+
+    def __init__(self, beta: Annotated[float, NotNegative] = 1.0, window: Annotated[int, AtLeast(1)] = 1024) -> None:
+        problems = Problems()
+        problems.check(0 <= beta < np.inf, f"beta must be at least 0, got {beta}.")
+        problems.whole("window", window, least=1)
+        problems.raise_any()
+        self.beta, self.window = beta, window
+        self._recent = np.empty(0, np.float64)
+
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """Drawn by percentile."""
+        losses = checked_losses(signals.losses)
+        chances = percentiles(losses, self._with(losses)) ** self.beta
+        mask: Mask = np.random.default_rng([seed, step, _BACKPROP_STREAM]).random(losses.size) < chances
+        return mask if mask.any() else np.arange(losses.size) == np.argmax(losses)
+
+    def learn(self, signals: BatchSignals) -> None:
+        """Add the batch's losses to the window."""
+        self._recent = self._with(checked_losses(signals.losses))
+
+    def state(self) -> State:
+        """The recent losses."""
+        return {"recent": self._recent.copy()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The recent losses again."""
+        _check_state(state, {"recent": 1})
+        self._recent = np.asarray(state["recent"], np.float64)[-self.window :]
+
+    def _with(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.concatenate((self._recent, losses))[-max(self.window, losses.size) :]
+
+
+@in_batch(
+    name="divbs",
+    formula="greedily the examples whose gradients span the sum of the batch's: largest <r_i, s>^2 / |r_i|^2",
+    paper="Hong et al. 2024, DivBS, ICML",
+    inputs="Gram matrix of last-layer gradients",
+    cost="a forward pass of everything, O(batch^2 count)",
+    loses="on batches without redundancy; saves backward passes only",
+)
+class DiverseBatch(BatchSelector):
+    """The examples whose gradients together span the batch's mean gradient: see `divbs`.
+
+    Args:
+        keep: Share of the batch that gets a backward pass, in (0, 1].
+
+    Example:
+        >>> gram = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
+        >>> signals = BatchSignals(np.ones(3), gram=gram)
+        >>> bool(DiverseBatch(keep=0.7).choose(signals, seed=0, step=0)[2])  # one of the twins is enough
+        True
+
+    Source: as `divbs`.
+    """
+
+    needs = frozenset({"losses", "gram"})
+
+    def __init__(self, keep: Annotated[float, Share] = 0.5) -> None:
+        self.keep = _checked_share(keep)
+
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """`round(keep * batch)` examples."""
+        gram = _required(signals, "gram")
+        generator = np.random.default_rng([seed, step, _DIVERSE_STREAM])
+        return divbs(gram, batch_count(self.keep, len(gram)), generator)
+
+
+@in_batch(
+    name="top_reducible",
+    formula="largest loss - loss of a model trained on held-out data",
+    paper="Mindermann et al. 2022, RHO-LOSS",
+    inputs="losses, irreducible losses",
+    cost="a forward pass of everything, a model on held-out data",
+    loses="where examples are few: the held-out part is missing from training",
+    needs=("holdout",),
+    named_alone=False,
+)
+class TopReducible(BatchSelector):
+    """The examples with the largest `loss - irreducible loss`: neither noise nor learned already.
+
+    Args:
+        keep: Share of the batch that gets a backward pass, in (0, 1]; published: 0.1 of large batches.
+
+    Example:
+        >>> signals = BatchSignals(np.array([3.0, 2.0, 0.1]), irreducible=np.array([3.0, 0.2, 0.0]))
+        >>> TopReducible(keep=0.34).choose(signals, seed=0, step=0)  # the first is noise, the last is learned
+        array([False,  True, False])
+
+    Source: RHO-LOSS (Mindermann et al. 2022; OATML/RHO-Loss), with the loss of the forward pass at hand.
+    """
+
+    needs = frozenset({"losses", "irreducible"})
+
+    def __init__(self, keep: Annotated[float, Share] = 0.1) -> None:
+        self.keep = _checked_share(keep)
+
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """`round(keep * batch)` examples."""
+        losses = checked_losses(signals.losses)
+        reducible = losses - checked_losses(_required(signals, "irreducible"), "irreducible losses")
+        return top_mask(reducible, batch_count(self.keep, losses.size), seed=seed, epoch=step)
 
 
 def divbs(gram: ArrayLike, count: int, generator: np.random.Generator) -> NDArray[np.bool_]:
-    """So many examples whose gradients span the sum of all, one at a time, each adding what the others lack.
+    """`count` examples whose gradients span the sum of all, chosen greedily: each adds most to the span of the others.
 
-    With `s = sum_j g_j` and `r_i` what is left of `g_i` once the chosen ones are projected out, the next one has the
-    largest `<r_i, s>^2 / ||r_i||^2`. Once `s` is spanned, the rule starts again among those left. Ties fall at random;
+    With `s = sum_j g_j` and `r_i` the residual of `g_i` after projecting out the chosen ones, the next one has the
+    largest `<r_i, s>^2 / ||r_i||^2`. Once `s` is spanned, the rule starts again among the others. Ties break at random;
     examples without gradient come last.
 
     Args:
         gram: float `(batch, batch)`, `<g_i, g_j>`, symmetric.
-        count: How many, in [1, batch].
+        count: Examples to choose, in [1, batch].
         generator: Breaks ties.
 
     Returns:
@@ -107,7 +279,7 @@ def last_layer_gram(errors: ArrayLike, hidden: ArrayLike) -> NDArray[np.float64]
 
     Args:
         errors: float `(batch, classes)`, `softmax(logits) - onehot(label)`.
-        hidden: float `(batch, width)`, what goes into the head.
+        hidden: float `(batch, width)`, the inputs of the head.
 
     Returns:
         float64 `(batch, batch)`.
@@ -120,205 +292,6 @@ def last_layer_gram(errors: ArrayLike, hidden: ArrayLike) -> NDArray[np.float64]
     wrong, inner = np.asarray(errors, np.float64), np.asarray(hidden, np.float64)
     gram: NDArray[np.float64] = (wrong @ wrong.T) * (inner @ inner.T + 1)
     return gram
-
-
-_BACKPROP_STREAM, _DIVERSE_STREAM = 10, 11  # of the generator, so that no two methods share their draws
-
-Mask = NDArray[np.bool_]
-State = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class BatchSignals:
-    """What is known of the examples of a batch after their forward pass.
-
-    Attributes:
-        losses: float `(batch,)`, one per example.
-        features: float `(batch, features)` of the inputs alone, e.g. from `multistage.hashed_bag`.
-        gram: float `(batch, batch)`, inner products of the examples' gradients, e.g. from
-            `batch_diversity.last_layer_gram`.
-        irreducible: float `(batch,)`, losses of a model trained on held-out data.
-    """
-
-    losses: NDArray[Any]
-    features: NDArray[Any] | None = None
-    gram: NDArray[Any] | None = None
-    irreducible: NDArray[Any] | None = None
-
-
-class InBatch(Protocol):
-    """A method that chooses within one batch; the rules stand at the top of this file."""
-
-    needs: frozenset[str]
-    skips_forward: bool
-
-    def wants_forward(self, features: Any, *, seed: int, step: int) -> Mask:
-        """Which examples get a forward pass, `(batch,)`."""
-
-    def wants_backward(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
-        """Which of the examples that had a forward pass get a backward pass, `(forwarded,)`."""
-
-    def learn(self, signals: BatchSignals) -> None:
-        """Take in what the batch has shown."""
-
-    def state(self) -> State:
-        """Everything that was learned, as numbers and arrays."""
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Go on from such a state."""
-
-
-class _Stateless:
-    """What methods share that look at nothing but the batch at hand."""
-
-    needs: frozenset[str] = frozenset({"losses"})
-    skips_forward = False
-
-    def wants_forward(self, features: Any, *, seed: int, step: int) -> Mask:
-        """All of them."""
-        return np.ones(len(features), np.bool_)
-
-    def learn(self, signals: BatchSignals) -> None:
-        """Nothing."""
-
-    def state(self) -> State:
-        """Empty."""
-        return {}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """Check that the state is of such a method."""
-        check_state(state, {})
-
-
-@in_batch(
-    name="selective_backprop",
-    formula="backward with probability percentile(loss among recent losses) ** beta",
-    paper="Jiang et al. 2019, arXiv 1910.00762",
-    inputs="losses of the batch",
-    cost="a forward pass of everything",
-    loses="on noisy labels, as hardest; saves backward passes only",
-)
-class SelectiveBackprop(_Stateless):
-    """A backward pass with a chance that rises with the loss: `percentile(loss) ** beta` among recent losses.
-
-    The percentile is the share of the last `window` losses, those of the batch included, that are no larger. Where
-    nothing is drawn, the largest loss gets its pass.
-
-    Args:
-        beta: At least 0; on average about `1 / (beta + 1)` of the examples get a backward pass.
-        window: Recent losses, at least 1.
-
-    Example:
-        >>> method = SelectiveBackprop(beta=1.0)
-        >>> signals = BatchSignals(np.array([0.1, 2.0, 0.3, 0.2]))
-        >>> bool(method.wants_backward(signals, seed=0, step=0)[1])  # percentile 1: always
-        True
-
-    Source: Jiang et al. 2019, Accelerating Deep Learning by Focusing on the Biggest Losers (arXiv 1910.00762), section
-    3. Their code fills whole batches from examples of several; here a batch shrinks, so that a step stays a step.
-    """
-
-    def __init__(self, beta: float = 1.0, window: int = 1024) -> None:
-        problems = Problems()
-        problems.check(0 <= beta < np.inf, f"beta must be at least 0, got {beta}.")
-        problems.whole("window", window, least=1)
-        problems.raise_any()
-        self.beta, self.window = beta, window
-        self._recent = np.empty(0, np.float64)
-
-    def wants_backward(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
-        """Drawn by percentile, bool `(batch,)`."""
-        losses = checked_losses(signals.losses)
-        chances = percentiles(losses, self._with(losses)) ** self.beta
-        draws = np.random.default_rng([seed, step, _BACKPROP_STREAM]).random(losses.size)
-        return not_empty(draws < chances, losses)
-
-    def learn(self, signals: BatchSignals) -> None:
-        """Take the batch's losses into the window."""
-        self._recent = self._with(checked_losses(signals.losses))
-
-    def state(self) -> State:
-        """The recent losses."""
-        return {"recent": self._recent.copy()}
-
-    def load(self, state: Mapping[str, Any]) -> None:
-        """The recent losses again."""
-        check_state(state, {"recent": (None,)})
-        self._recent = np.asarray(state["recent"], np.float64)[-self.window :]
-
-    def _with(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.concatenate((self._recent, losses))[-max(self.window, losses.size) :]
-
-
-@in_batch(
-    name="divbs",
-    formula="greedily the examples whose gradients span the sum of the batch's: largest <r_i, s>^2 / |r_i|^2",
-    paper="Hong et al. 2024, DivBS, ICML",
-    inputs="Gram matrix of last-layer gradients",
-    cost="a forward pass of everything, O(batch^2 count)",
-    loses="on batches without redundancy; saves backward passes only",
-)
-class DiverseBatch(_Stateless):
-    """The examples whose gradients together span the batch's mean gradient: see `divbs`.
-
-    Args:
-        keep: Share of the batch that gets a backward pass, in (0, 1].
-
-    Example:
-        >>> gram = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
-        >>> signals = BatchSignals(np.ones(3), gram=gram)
-        >>> bool(DiverseBatch(keep=0.7).wants_backward(signals, seed=0, step=0)[2])  # one of the twins will do
-        True
-
-    Source: as `divbs`.
-    """
-
-    needs = frozenset({"losses", "gram"})
-
-    def __init__(self, keep: float = 0.5) -> None:
-        self.keep = _checked_share(keep)
-
-    def wants_backward(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
-        """`round(keep * batch)` of them, bool `(batch,)`."""
-        gram = needed(signals, "gram")
-        generator = np.random.default_rng([seed, step, _DIVERSE_STREAM])
-        return divbs(gram, batch_count(self.keep, len(gram)), generator)
-
-
-@in_batch(
-    name="top_reducible",
-    formula="largest loss - loss of a model trained on held-out data",
-    paper="Mindermann et al. 2022, RHO-LOSS",
-    inputs="losses, irreducible losses",
-    cost="a forward pass of everything, a model on held-out data",
-    loses="where examples are few: the held-out part is missing from training",
-    needs=("holdout",),
-    named_alone=False,
-)
-class TopReducible(_Stateless):
-    """The examples that can still be learned: the largest `loss - irreducible loss`.
-
-    Args:
-        keep: Share of the batch that gets a backward pass, in (0, 1]; published: 0.1 of large batches.
-
-    Example:
-        >>> signals = BatchSignals(np.array([3.0, 2.0, 0.1]), irreducible=np.array([3.0, 0.2, 0.0]))
-        >>> TopReducible(keep=0.34).wants_backward(signals, seed=0, step=0)  # the first is noise, the last is learned
-        array([False,  True, False])
-
-    Source: RHO-LOSS (Mindermann et al. 2022; OATML/RHO-Loss), with the loss of the forward pass at hand.
-    """
-
-    needs = frozenset({"losses", "irreducible"})
-
-    def __init__(self, keep: float = 0.1) -> None:
-        self.keep = _checked_share(keep)
-
-    def wants_backward(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
-        """`round(keep * batch)` of them, bool `(batch,)`."""
-        losses = checked_losses(signals.losses)
-        reducible = losses - checked_losses(needed(signals, "irreducible"), "irreducible losses")
-        return top_mask(reducible, batch_count(self.keep, losses.size), seed=seed, epoch=step)
 
 
 def percentiles(losses: NDArray[Any], recent: NDArray[Any]) -> NDArray[np.float64]:
@@ -348,29 +321,6 @@ def checked_losses(losses: ArrayLike, name: str = "losses") -> NDArray[np.float6
     return array
 
 
-def needed(signals: BatchSignals, name: str) -> NDArray[Any]:
-    """A field of the signals that a method cannot do without.
-
-    Raises:
-        ArgumentError: If it is missing, or has not one entry per example.
-    """
-    value = getattr(signals, name)
-    if value is None:
-        raise ArgumentError(f"this method needs BatchSignals.{name}, got none.")
-    if len(value) != len(signals.losses):
-        raise ArgumentError(f"{name} need one entry per loss: got {len(value)} for {len(signals.losses)} losses.")
-    array: NDArray[Any] = np.asarray(value)
-    return array
-
-
-def not_empty(mask: Mask, keys: NDArray[Any]) -> Mask:
-    """The mask, or the one with the largest key where it is empty."""
-    if not mask.any():
-        mask = np.zeros_like(mask)
-        mask[int(np.argmax(keys))] = True
-    return mask
-
-
 def batch_count(keep: float, size: int) -> int:
     """`keep` of a batch as a number of examples, at least one.
 
@@ -381,24 +331,22 @@ def batch_count(keep: float, size: int) -> int:
     return max(1, round(keep * size))
 
 
-def check_state(state: Mapping[str, Any], shapes: Mapping[str, tuple[int | None, ...]]) -> None:
-    """Refuse a state that is not of this method.
+def _required(signals: BatchSignals, name: str) -> NDArray[Any]:
+    """A field of the signals with one entry per example."""
+    value = getattr(signals, name)
+    if value is None:
+        raise ArgumentError(f"this method needs BatchSignals.{name}, got none.")
+    if len(value) != len(signals.losses):
+        raise ArgumentError(f"{name} must have one entry per loss, got {len(value)} for {len(signals.losses)} losses.")
+    return np.asarray(value)
 
-    Args:
-        state: What `state()` returned once.
-        shapes: Name and shape of each array, None for any length.
 
-    Raises:
-        ArgumentError: If names or shapes differ.
-    """
-    problems = Problems()
-    if set(state) != set(shapes):
-        problems.add(f"the state holds {sorted(state)}, but this method has {sorted(shapes)}: it is of another method.")
-    for name, shape in shapes.items():
-        found = np.shape(state.get(name, ()))
-        same = len(found) == len(shape) and all(want in (None, got) for want, got in zip(shape, found, strict=True))
-        problems.check(same or name not in state, f"{name} of the state has shape {found}, expected {shape}.")
-    problems.raise_any()
+def _check_state(state: Mapping[str, Any], dimensions: Mapping[str, int]) -> None:
+    """Refuse a state whose names or numbers of dimensions are not those of this method."""
+    if {name: np.ndim(value) for name, value in state.items()} != dict(dimensions):
+        raise ArgumentError(
+            f"the state holds {sorted(state)}, but this method has {sorted(dimensions)}: it is of another method."
+        )
 
 
 def _checked_share(keep: float) -> float:

@@ -1,9 +1,8 @@
-"""Floors under the groups: no class vanishes because the model finds it easy.
+"""Floors and quotas: how many rows each class gets is fixed first, which ones is up to any selector.
 
-Class quotas: how many rows each class gets is decided first, which ones by any selector inside the class.
-
-In all of them a class too small for its quota is taken whole, and what it leaves goes to the other classes in
-proportion to their own shares. Rows never scored come first within their class.
+A floor is a least number of rows per class, a quota an exact one. A class too small for its quota is taken whole, and
+the places that it leaves go to the other classes in proportion to their own shares. Rows never scored come first
+within their class.
 """
 
 from __future__ import annotations
@@ -17,8 +16,18 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
 from datadiet.registry import UnitShare, selector
-from datadiet.selectors.base import Floats, Selector, checked, checked_groups, mix, selection
+from datadiet.selectors.base import (
+    Floats,
+    Selector,
+    checked,
+    checked_groups,
+    crowded,
+    listed,
+    mix,
+    selection,
+)
 from datadiet.selectors.groups import (
+    Counts,
     encoded,
     even_places,
     in_groups,
@@ -34,44 +43,19 @@ from datadiet.selectors.ranked import easiest, hardest
 from datadiet.selectors.sampled import random
 from datadiet.types import Selection
 
-_MOST_NAMED = 5
-
-
-def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[str]:
-    """Why a floor cannot hold in a data set; nothing where it can.
-
-    Args:
-        minimum: Rows per class; 0 = no floor.
-        sizes: Rows of each class, by name.
-        count: Rows that are kept, at the least.
-
-    Example:
-        >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
-        ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
-        >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)
-        ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
-    """
-    found = []
-    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
-        more = f" and {len(small) - _MOST_NAMED} more" if len(small) > _MOST_NAMED else ""
-        found.append(
-            f"a floor of {minimum} rows per class is more than there are of {', '.join(small[:_MOST_NAMED])}{more}; "
-            f"lower it to {min(sizes.values())} or less."
-        )
-    if (needed := sum(min(minimum, size) for size in sizes.values())) > count:
-        found.append(_crowded(minimum, len(sizes), needed, count))
-    return found
+_STREAM = 9  # of the generator, so that no two selectors share their draws
+Direction = Literal["hard", "easy"]
+DIRECTIONS: Mapping[str, Selector] = {"hard": hardest, "easy": easiest}
+ByGroup = Mapping[Any, Any]
 
 
 def with_floor(select: Selector, minimum: int) -> Selector:
     """A selector that keeps at least `minimum` rows of every group, or the whole group where it is smaller.
 
-    That is for rows that were left out of a data set beforehand, whose classes `floor_problems` has looked at.
-
     `select` chooses among all rows. A group of which it takes too few gets its floor, chosen by `select` inside the
     group; the other places go to `select` over the rows of the other groups, until every floor holds. Where floors
-    leave too little room for an offset, the offset is given up. Loss weights of `select` are kept: those of each
-    part sum to its size.
+    leave too little room for an offset, the offset is ignored. Loss weights of `select` are kept: those of each part
+    sum to its size. `floor_problems` names the classes of a data set that are smaller than the floor.
 
     Args:
         select: Any selector; its options are passed on.
@@ -107,11 +91,12 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         **options: Any,
     ) -> Selection:
         array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
-        named = checked_groups(groups, f"a floor of {minimum} rows per group")
-        codes, sizes, _ = encoded(named)
+        names = checked_groups(groups, f"a floor of {minimum} rows per group")
+        codes, sizes, _ = encoded(names)
         floors = np.minimum(sizes, minimum)
-        _check_floors(int(floors.sum()), count, minimum, int(np.count_nonzero(sizes)))
-        return _floored(select, array, count, named, codes, floors, seed=seed, epoch=epoch, **options)
+        if (needed := int(floors.sum())) > count:
+            raise ArgumentError(crowded(minimum, int(np.count_nonzero(sizes)), needed, count))
+        return _floored(select, array, count, names, codes, floors, seed=seed, epoch=epoch, **options)
 
     return floored
 
@@ -162,10 +147,10 @@ def partly_balanced(
     tried makes uneven classes more uneven.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
-    named = checked_groups(groups, "partly_balanced")
-    codes, sizes, _ = encoded(named)
+    names = checked_groups(groups, "partly_balanced")
+    codes, sizes, _ = encoded(names)
     floors = np.floor(np.round(balance * count * sizes / array.size, 9)).astype(np.int64)
-    return _floored(select, array, count, named, codes, floors, seed=seed, epoch=epoch, **options)
+    return _floored(select, array, count, names, codes, floors, seed=seed, epoch=epoch, **options)
 
 
 def _floored(
@@ -174,13 +159,13 @@ def _floored(
     count: int,
     groups: NDArray[Any],
     codes: NDArray[Any],
-    floors: NDArray[np.int64],
+    floors: Counts,
     *,
     seed: int,
     epoch: int,
     **options: Any,
 ) -> Selection:
-    """`select` over everything, and over what is left once the groups below their floor have it."""
+    """`select` over everything, then over the rows of the groups that are not held at their floor."""
     if (order := ranking(select, options, values, seed=seed, epoch=epoch)) is not None:
         return selection(top_with_floors(order, count, codes, floors))
     at_floor = np.zeros(len(floors), np.bool_)  # groups that get their floor and no more
@@ -201,28 +186,8 @@ def _floored(
     return together(values.size, parts)
 
 
-def _check_floors(needed: int, count: int, minimum: int, groups: int) -> None:
-    if needed > count:
-        raise ArgumentError(_crowded(minimum, groups, needed, count))
-
-
-def _crowded(minimum: int, classes: int, needed: int, count: int) -> str:
-    return (
-        f"a floor of {minimum} rows in each of {classes} classes needs {needed} rows, but only {count} are kept. "
-        "Lower the floor or keep more."
-    )
-
-
-_STREAM = 9  # of the generator, so that no two selectors share their draws
-_NAMED = 10  # groups that an error names
-Direction = Literal["hard", "easy"]
-DIRECTIONS: Mapping[str, Selector] = {"hard": hardest, "easy": easiest}
-
-ByGroup = Mapping[Any, Any]
-
-
 @selector(
-    formula="the same number from every class, the hardest inside each unless told otherwise",
+    formula="the same number from every class, by default the hardest inside each",
     paper="balance of DeepCore, Guo et al. 2022",
     inputs="values, classes",
     cost="O(n)",
@@ -314,14 +279,14 @@ def quota(
     down; here the count is exact.
     """
     problems = Problems()
-    _check_given(shares, "shares", problems)
-    if shares is not None and not problems.found:
+    valid = _check_numbers(shares, "shares", problems)
+    if shares is not None and valid:
         total = float(sum(shares.values()))
         problems.check(abs(total - 1) < 1e-6, f"shares must sum to 1, got {total:g}.")
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     codes, sizes, names = encoded(checked_groups(groups, "quota"))
-    wanted = sizes.astype(np.float64) if shares is None else _by_group(shares, "shares", sizes, names)
-    places = shared_places(sizes, wanted, count)
+    exact = sizes.astype(np.float64) if shares is None else _by_group(shares, "shares", sizes, names)
+    places = shared_places(sizes, exact, count)
     return _by_class(select, array, groups, codes, places, seed=seed, epoch=epoch, **options)
 
 
@@ -356,8 +321,8 @@ def drop_quota(
         values, count, seed, epoch, ids: As for `hardest`.
         groups: `(n,)`, the class of each row; needed.
         recalls: Recall of each class on validation data, in [0, 1]; needed, every class that there is must be named.
-        select: Any selector, which chooses inside each class; at random, as published, unless told otherwise.
-            `options` are passed on to it.
+        select: Any selector, which chooses inside each class; by default at random, as published. `options` are
+            passed on to it.
 
     Returns:
         Exactly `count` rows, ascending.
@@ -376,7 +341,7 @@ def drop_quota(
     """
     problems = Problems()
     problems.check(recalls is not None, "drop_quota needs recalls, the validation recall of each class, got none.")
-    _check_given(recalls, "recalls", problems, most=1.0)
+    _check_numbers(recalls, "recalls", problems, most=1.0)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     codes, sizes, names = encoded(checked_groups(groups, "drop_quota"))
     recall = _by_group(recalls or {}, "recalls", sizes, names)
@@ -429,18 +394,17 @@ def directed(
     in easy positives and hard negatives, so that one direction for all classes is wrong for one of them.
     """
     problems = Problems()
-    given = {str(group): direction for group, direction in (directions or {}).items()}
-    for direction in dict.fromkeys((default, *given.values())):
+    by_name = {str(group): direction for group, direction in (directions or {}).items()}
+    for direction in dict.fromkeys(by_name.values()):
         problems.choice("direction", direction, DIRECTIONS)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     codes, sizes, names = encoded(checked_groups(groups, "directed"))
-    strangers = sorted(set(given) - {str(name) for name in names.tolist()})
-    problems.check(not strangers, f"directions name classes that do not exist: {_listed(strangers)}.")
-    problems.raise_any()
+    if unknown := [repr(name) for name in sorted(set(by_name) - {str(name) for name in names.tolist()})]:
+        raise ArgumentError(f"directions name classes that do not exist: {listed(unknown)}.")
     places = even_places(sizes, count, seed=seed, epoch=epoch, stream=_STREAM)
     parts = []
     for group, rows in members(codes, places > 0):
-        select = DIRECTIONS[given.get(str(names[group]), default)]
+        select = DIRECTIONS[by_name.get(str(names[group]), default)]
         parts.append(inside(select, array, rows, int(places[group]), seed=mix(seed, group), epoch=epoch))
     return together(array.size, parts)
 
@@ -450,7 +414,7 @@ def _by_class(
     values: Floats,
     groups: ArrayLike | None,
     codes: NDArray[Any],
-    places: NDArray[np.int64],
+    places: Counts,
     *,
     seed: int,
     epoch: int,
@@ -463,31 +427,30 @@ def _by_class(
         return selection(mask)
     parts = []
     for group, rows in members(codes, places > 0):
-        own, held = mix(seed, group), np.asarray(groups)
-        parts.append(inside(select, values, rows, int(places[group]), seed=own, epoch=epoch, groups=held, **options))
+        own, names = mix(seed, group), np.asarray(groups)
+        parts.append(inside(select, values, rows, int(places[group]), seed=own, epoch=epoch, groups=names, **options))
     return together(values.size, parts)
 
 
-def _check_given(given: ByGroup | None, name: str, problems: Problems, most: float = np.inf) -> None:
+def _check_numbers(by_group: ByGroup | None, name: str, problems: Problems, most: float = np.inf) -> bool:
+    """Note the numbers of an option by group that are out of bounds; True if there are none."""
     limits = "at least 0" if most == np.inf else f"in [0, {most:g}]"
-    for key, value in (given or {}).items():
-        fits = isinstance(value, Real) and 0 <= float(value) <= most and float(value) < np.inf
-        problems.check(fits, f"{name} must be {limits}, got {value!r} for {str(key)!r}.")
+    valid = True
+    for key, value in (by_group or {}).items():
+        if not (isinstance(value, Real) and 0 <= float(value) <= most and float(value) < np.inf):
+            problems.add(f"{name} must be {limits}, got {value!r} for {str(key)!r}.")
+            valid = False
+    return valid
 
 
-def _by_group(given: ByGroup, name: str, sizes: NDArray[np.int64], names: NDArray[Any]) -> NDArray[np.float64]:
-    """What is given for each group, `(groups,)`; classes are told apart by their text, 0 where a group has no row."""
-    texts = {str(key): value for key, value in given.items()}
+def _by_group(by_group: ByGroup, name: str, sizes: Counts, names: NDArray[Any]) -> NDArray[np.float64]:
+    """The number of each group, `(groups,)`; groups are matched by their text, 0 where a group has no row."""
+    texts = {str(key): value for key, value in by_group.items()}
     present = [(group, str(names[group])) for group in np.flatnonzero(sizes).tolist()]
-    missing = [text for _, text in present if text not in texts]
+    missing = [repr(text) for _, text in present if text not in texts]
     if missing:
-        raise ArgumentError(f"{name} must name every class; missing: {_listed(missing)}.")
-    found = np.zeros(len(sizes))
+        raise ArgumentError(f"{name} must name every class; missing: {listed(missing)}.")
+    numbers = np.zeros(len(sizes))
     for group, text in present:
-        found[group] = texts[text]
-    return found
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(repr(name) for name in names[:_NAMED]) + more
+        numbers[group] = texts[text]
+    return numbers

@@ -1,7 +1,4 @@
-"""Selectors that go by rank alone: the hardest rows, the easiest ones, or a window below the very hardest.
-
-The middle band of the values; and one selector for few rows, another for many.
-"""
+"""Selectors that go by rank alone: the hardest rows, the easiest, a window below the very hardest, the middle."""
 
 from __future__ import annotations
 
@@ -13,20 +10,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError
 from datadiet.registry import ShareBelowOne, selector
-from datadiet.selectors.base import (
-    Floats,
-    TieBreak,
-    checked,
-    row_hash,
-    selection,
-    top_mask,
-    unseen,
-)
+from datadiet.selectors.base import Floats, Rows, TieBreak, checked, row_hash, selection, top_mask, unseen
 from datadiet.types import Selection
 
 
 class OffsetError(ArgumentError):
-    """The offset sets aside so many rows that fewer than `count` are left."""
+    """The offset excludes so many rows that fewer than `count` are left."""
 
 
 @selector(
@@ -50,18 +39,18 @@ def hardest(
     offset: Annotated[float, ShareBelowOne] = 0.0,
     tie_break: TieBreak = "hash",
 ) -> Selection:
-    """The rows with the largest values, if wished after the very hardest have been set aside as suspected noise.
+    """The rows with the largest values; with an offset, below the very hardest, which are suspected noise.
 
     Ranks `round(offset * n)` to `round(offset * n) + count` of the n values, hardest first. Rows never scored (+inf)
-    come first and are no part of the offset, which is then a share of the others.
+    come first and do not count towards the offset, which is then a share of the others.
 
     Args:
         values: float `(n,)`; larger = harder, +inf = never scored.
         count: How many, in [1, n].
         seed, epoch: Of the tie-break.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
-        offset: Share of the rows set aside, in [0, 1). It has no say where `count` is n.
+        offset: Share of the rows excluded, in [0, 1). It has no effect where `count` is n.
         tie_break: `hash` gives tied rows an equal chance, anew at every epoch; `row` takes the lowest rows.
 
     Returns:
@@ -82,13 +71,13 @@ def hardest(
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
-    known = array.size - int(np.count_nonzero(new))
+    scored = array.size - int(np.count_nonzero(new))
     check_room("an offset", count, offset, array.size)
     # half to even, as in the published experiments' exact form; never more than the check above allows for
-    aside = round(offset * known) if array.size - known < count < array.size else 0
-    mask = top_mask(array, count + aside, seed=seed, epoch=epoch, tie_break=tie_break)
-    if aside:
-        above = top_mask(array, array.size - known + aside, seed=seed, epoch=epoch, tie_break=tie_break)
+    excluded = round(offset * scored) if array.size - scored < count < array.size else 0
+    mask = top_mask(array, count + excluded, seed=seed, epoch=epoch, tie_break=tie_break)
+    if excluded:
+        above = top_mask(array, array.size - scored + excluded, seed=seed, epoch=epoch, tie_break=tie_break)
         mask &= ~above | new
     return selection(mask)
 
@@ -98,9 +87,9 @@ def hardest(
     paper="Paul, Ganguli and Dziugaite 2021, arXiv 2107.07075, section 4; Attendu and Corbeil 2023, arXiv 2306.03208",
     inputs="values, --offset",
     cost="O(n)",
-    loses="on clean labels, where what is set aside is what should be learned",
+    loses="on clean labels, where the rows it skips are those to learn from",
     traits=("takes_offset",),
-    preset={"select": "window(offset=0.05)"},
+    preset={"offset": 0.05},
 )
 def window(
     values: ArrayLike,
@@ -113,11 +102,11 @@ def window(
     ids: Sequence[str] | None = None,
     tie_break: TieBreak = "hash",
 ) -> Selection:
-    """The hardest rows below an offset: `hardest` with the offset spelled out, and not 0.
+    """The hardest rows below an offset: `hardest` with an offset that must be given, and above 0.
 
     Args:
         values, count, seed, epoch, groups, ids, tie_break: As for `hardest`.
-        offset: Share of the very hardest rows that is set aside, in (0, 1).
+        offset: Share of the very hardest rows that is excluded, in (0, 1).
 
     Returns:
         Exactly `count` rows, ascending.
@@ -142,7 +131,7 @@ def window(
     paper="Sorscher et al. 2022, arXiv 2206.14486, section 2",
     inputs="values",
     cost="O(n)",
-    loses="nearly always: what a model knows already teaches it nothing",
+    loses="nearly always: a model learns nothing from what it knows already",
 )
 def easiest(
     values: ArrayLike,
@@ -154,7 +143,7 @@ def easiest(
     ids: Sequence[str] | None = None,
     tie_break: TieBreak = "hash",
 ) -> Selection:
-    """The rows with the smallest values; rows never scored (+inf) come first here too, since nothing is known of them.
+    """The rows with the smallest values; rows never scored (+inf) come first here too.
 
     Args:
         values, count, seed, epoch, groups, ids, tie_break: As for `hardest`.
@@ -183,31 +172,33 @@ def easy_keys(values: Floats) -> Floats:
 
 
 def check_room(what: str, count: int, offset: float, size: int) -> None:
-    """Room for the whole offset, however many rows are scored: whether it fits must not depend on the values.
+    """Check that `count` rows are left beside the whole offset, as if all rows were scored.
+
+    So whether an offset fits does not depend on the values.
 
     Args:
-        what: `an offset`, or the name of an option of that meaning.
+        what: `an offset`, or an option of that meaning.
         count: How many are kept.
-        offset: Share of the rows that is set aside.
+        offset: Share of the rows that is excluded.
         size: How many rows there are.
 
     Raises:
         OffsetError: If fewer than `count` are left.
     """
-    aside = round(offset * size)
-    if count < size < count + aside:
+    excluded = round(offset * size)
+    if count < size < count + excluded:
         raise OffsetError(
-            f"{what} of {offset:g} sets {aside} of {size} rows aside, which leaves {size - aside} for a count of "
+            f"{what} of {offset:g} excludes {excluded} of {size} rows, which leaves {size - excluded} for a count of "
             f"{count}. Lower the {what.split()[-1]} or keep less."
         )
 
 
 @selector(
-    formula="the middle of the values, percentiles 0.5 - keep / 2 to 0.5 + keep / 2; per class if wished",
+    formula="the middle of the values, percentiles 0.5 - keep / 2 to 0.5 + keep / 2; also per class",
     paper="Xia et al. 2023 (Moderate Coreset), ICLR",
     inputs="values, best the score of that name",
     cost="O(n log n)",
-    loses="clean labels, where what is far from the middle teaches most",
+    loses="on clean labels, where rows far from the middle teach most",
     preset={"score": "moderate", "static": True},
 )
 def moderate(
@@ -223,7 +214,7 @@ def moderate(
     """The rows in the middle: neither the most usual nor the most unusual.
 
     Ranks `round((n - count) / 2)` to that plus `count` of the n values: percentiles 0.5 - keep / 2 to 0.5 + keep / 2.
-    Rows never scored (+inf) come first and are no part of the band.
+    Rows never scored (+inf) come first, outside the band.
 
     Args:
         values: float `(n,)`; in the published method distances to the class median,
@@ -245,7 +236,7 @@ def moderate(
         array([2, 3, 4])
 
     Source: Xia et al. 2023 (Moderate Coreset, ICLR), section 3, with an exact count. Their code takes one band over all
-    classes, where those that spread widely or hardly at all vanish: `per_group=True` keeps them.
+    classes, in which classes of very large or very small spread vanish: `per_group=True` keeps them.
     """
     if per_group and groups is None:
         raise ArgumentError("per_group needs the groups, got none: give the class of each row.")
@@ -254,46 +245,46 @@ def moderate(
     waiting = int(np.count_nonzero(new))
     if count <= waiting:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    known = np.flatnonzero(~new)
-    ranked = known[np.lexsort((row_hash(known, seed=seed, epoch=epoch), array[known]))]
+    scored = np.flatnonzero(~new)
+    ranked = scored[np.lexsort((row_hash(scored, seed=seed, epoch=epoch), array[scored]))]
     mask = new.copy()
     if not per_group:
         mask[_band(ranked, count - waiting)] = True
         return selection(mask)
     codes = np.unique(np.asarray(groups), return_inverse=True)[1][ranked]
-    quotas = proportional(np.bincount(codes), count - waiting)
-    for code, quota in enumerate(quotas.tolist()):
-        mask[_band(ranked[codes == code], quota)] = True
+    places = proportional_places(np.bincount(codes), count - waiting)
+    for code, number in enumerate(places.tolist()):
+        mask[_band(ranked[codes == code], number)] = True
     return selection(mask)
 
 
-def _band(ranked: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _band(ranked: Rows, count: int) -> Rows:
     start = round((len(ranked) - count) / 2)
     return ranked[start : start + count]
 
 
-def proportional(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
-    """How many places each group gets: in proportion to its size, at least one where there are enough places.
+def proportional_places(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+    """Places for each group in proportion to its size, at least one where there are enough places.
 
     Args:
         sizes: `(groups,)` rows of each.
         count: Places, at most all rows.
 
     Returns:
-        int64 `(groups,)` that add up to `count`, none above its size; what is left over goes to the largest remainders.
+        int64 `(groups,)` that sum to `count`, none above its size; the largest remainders are rounded up.
 
     Example:
-        >>> proportional(np.array([9, 7, 4, 1]), 11)
+        >>> proportional_places(np.array([9, 7, 4, 1]), 11)
         array([5, 3, 2, 1])
     """
-    held = (sizes > 0).astype(np.int64)
-    given = held if held.sum() <= count else np.zeros_like(held)
-    while (left := count - int(given.sum())) > 0:
-        free = sizes - given
+    one_each = (sizes > 0).astype(np.int64)
+    places = one_each if one_each.sum() <= count else np.zeros_like(one_each)
+    while (left := count - int(places.sum())) > 0:
+        free = sizes - places
         share = free * (left / free.sum())
         whole = np.floor(share + 1e-9).astype(np.int64)
         if not whole.any():
             whole[np.argsort(whole - share, kind="stable")[:left]] = 1
             whole = np.minimum(whole, free)
-        given = given + whole
-    return given
+        places = places + whole
+    return places

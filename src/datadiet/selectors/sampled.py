@@ -1,8 +1,7 @@
-"""The baseline meant to be beaten: a new random subset at every refresh.
+"""Selectors that draw at random: uniformly (the baseline), in part, by weight, or with loss weights.
 
-Selectors that leave something to chance, so that no kind of example is shut out for good.
-
-Selectors with loss weights, whose weighted sums stand for the whole set.
+No kind of example is excluded for good. Each selector draws from a stream of its own of the generator of
+`(seed, epoch)`, so that no two selectors share their draws.
 """
 
 from __future__ import annotations
@@ -12,13 +11,16 @@ from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from datadiet.registry import Positive, Share, ShareBelowOne, UnitShare, selector
-from datadiet.selectors.base import Floats, TieBreak, checked, largest, selection, top_mask, unseen
+from datadiet.selectors.base import Floats, Mask, TieBreak, checked, largest, selection, top_mask, unseen
 from datadiet.types import Selection
 
-_RANDOM_STREAM = 1  # of the generator, so that no two selectors share their draws
+_RANDOM_STREAM, _EPSILON_STREAM, _UNCERTAIN_STREAM, _PROPORTIONAL_STREAM, _INFOBATCH_STREAM = 1, 2, 3, 4, 7
+_RANKS = 4096  # that a value's rank is read off
+_FLOOR = 0.01  # weight of a row that the model is certain of
+Scaling = Literal["linear", "softmax"]
 
 
 @selector(
@@ -44,7 +46,7 @@ def random(
         values: float `(n,)`; only their number counts, but NaN is refused here as everywhere.
         count: How many, in [1, n].
         seed, epoch: Of the draw.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
 
     Returns:
@@ -63,7 +65,7 @@ def random(
     return selection(uniform_mask(array.size, count, seed=seed, epoch=epoch, stream=_RANDOM_STREAM))
 
 
-def uniform_mask(size: int, count: int, *, seed: int, epoch: int, stream: int) -> NDArray[np.bool_]:
+def uniform_mask(size: int, count: int, *, seed: int, epoch: int, stream: int) -> Mask:
     """bool `(size,)` with exactly `count` True, at random.
 
     Keys of 24 bits are enough: where two of them tie at the cut, the hash of the row decides, which is as fair.
@@ -72,22 +74,12 @@ def uniform_mask(size: int, count: int, *, seed: int, epoch: int, stream: int) -
     return top_mask(keys, count, seed=seed, epoch=epoch)
 
 
-_EPSILON_STREAM, _UNCERTAIN_STREAM, _PROPORTIONAL_STREAM = (
-    2,
-    3,
-    4,
-)  # of the generator, so that no two selectors share their draws
-_RANKS = 4096  # that a value's rank is told by
-_FLOOR = 0.01  # weight that even a certain example keeps
-Scaling = Literal["linear", "softmax"]
-
-
 @selector(
-    formula="(1 - epsilon) * count hardest, epsilon * count uniformly among the rest",
+    formula="(1 - epsilon) * count hardest, epsilon * count uniformly among the others",
     paper="Raju et al. 2021, arXiv 2111.12621",
-    inputs="values, --epsilon",
+    inputs="values",
     cost="O(n)",
-    loses="as hardest, a little less: most places are still the hardest ones'",
+    loses="as hardest, a little less: most places still go to the hardest",
     traits=("takes_tolerance",),
     evidence="methods",
 )
@@ -102,7 +94,7 @@ def epsilon(
     epsilon: Annotated[float, UnitShare] = 0.1,
     tie_break: TieBreak = "hash",
 ) -> Selection:
-    """Most places for the hardest rows, a share of them at random among the rest.
+    """Most places for the hardest rows, a share of them at random among the others.
 
     The `floor((1 - epsilon) * count)` hardest, then a uniform draw from all others. Rows never scored (+inf) come
     first, even where that takes places of the random share.
@@ -129,9 +121,9 @@ def epsilon(
     hard = math.floor(round((1 - epsilon) * count, 6))
     hard = max(hard, min(count, int(np.count_nonzero(unseen(array)))))
     mask = top_mask(array, hard, seed=seed, epoch=epoch, tie_break=tie_break)
-    rest = np.flatnonzero(~mask)
-    drawn = uniform_mask(rest.size, count - hard, seed=seed, epoch=epoch, stream=_EPSILON_STREAM)
-    mask[rest[drawn]] = True
+    others = np.flatnonzero(~mask)
+    drawn = uniform_mask(others.size, count - hard, seed=seed, epoch=epoch, stream=_EPSILON_STREAM)
+    mask[others[drawn]] = True
     return selection(mask)
 
 
@@ -176,7 +168,8 @@ def uncertain(
         2
 
     Source: active bias by prediction variance (Chang et al. 2017, arXiv 1704.07433), section 3.2, without replacement
-    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass.
+    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass. The
+    values are those of the last training forward pass instead of a running estimate over many batches.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
@@ -188,7 +181,7 @@ def uncertain(
 
 
 @selector(
-    formula="drawn without replacement, probability ~ value brought to [0.01, 1], or ~ exp(value / temperature)",
+    formula="drawn without replacement, probability ~ value scaled to [0.01, 1], or ~ exp(value / temperature)",
     paper="Anand et al. 2023, EMNLP, section 5",
     inputs="values",
     cost="O(n)",
@@ -208,8 +201,8 @@ def proportional(
 ) -> Selection:
     """A draw that prefers hard rows in proportion to their value, instead of a cut.
 
-    Without replacement, with probability proportional to a weight at each draw: `linear` has the value brought to
-    [least, 1] by the smallest and the largest one, `softmax` has `exp(value / temperature)`. Equal values weigh the
+    Without replacement, with probability proportional to a weight at each draw: `linear` scales the values
+    to [least, 1] by the smallest and the largest one, `softmax` has `exp(value / temperature)`. Equal values weigh the
     same. Rows never scored (+inf) come first.
 
     Args:
@@ -217,7 +210,7 @@ def proportional(
         count, seed, epoch, groups, ids: As for `hardest`.
         scaling: `linear` or `softmax`; softmax is the greedier one where values spread over more than a few units.
         least: Weight of the easiest row under `linear`, in (0, 1].
-        temperature: Above 0, in units of the values; of interest to `softmax` alone.
+        temperature: Above 0, in units of the values; for `softmax` only.
 
     Returns:
         Exactly `count` rows, ascending.
@@ -230,8 +223,8 @@ def proportional(
         2
 
     Source: Anand et al. 2023, Influence Scores at Scale for Efficient Language Data Sampling, section 5: softmax on
-    SNLI, linear in production, where softmax was too fond of hard and noisy rows. Drawn by exponential keys
-    (Efraimidis and Spirakis 2006).
+    SNLI, linear in production, where softmax kept too many hard and noisy rows. Drawn by exponential keys
+    (Efraimidis and Spirakis 2006). No code was published.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     new = unseen(array)
@@ -241,36 +234,33 @@ def proportional(
     return selection(top_mask(logs - np.log(noise), count, seed=seed, epoch=epoch))
 
 
-def _linear_logs(values: Floats, known: NDArray[np.bool_], least: float) -> Floats:
-    """The log of each value brought to [least, 1]; 0 where all are equal, +inf where a row was never scored."""
+def _linear_logs(values: Floats, scored: Mask, least: float) -> Floats:
+    """The log of each value scaled to [least, 1]; 0 where all are equal, +inf where a row was never scored."""
     logs = np.full(values.size, np.inf)
-    held = values[known].astype(np.float64)
-    if held.size:
-        span = held.max() - held.min()
-        logs[known] = np.log(least + (1 - least) * (held - held.min()) / span) if span > 0 else 0.0
+    numbers = values[scored].astype(np.float64)
+    if numbers.size:
+        span = numbers.max() - numbers.min()
+        logs[scored] = np.log(least + (1 - least) * (numbers - numbers.min()) / span) if span > 0 else 0.0
     return logs
 
 
-def _rank_share(values: Floats, among: NDArray[np.bool_]) -> Floats:
-    """The share of the values that count which lie below each value, ties counted half; equal values share one rank.
+def _rank_share(values: Floats, scored: Mask) -> Floats:
+    """The share of the scored values that lie below each value, ties counted half; equal values share one rank.
 
     Read off 4,096 evenly spaced ranks where there are more values: exact ranks would take a full argsort, which costs
-    ten times the rest of a selection, and no weight would change by more than its third digit.
+    ten times as much as everything else, and no weight would change by more than its third digit.
     """
-    known = np.sort(values[among])
-    if not known.size:
+    ordered = np.sort(values[scored])
+    if not ordered.size:
         return np.zeros_like(values)
-    knots = known[:: max(1, known.size // _RANKS)]
+    knots = ordered[:: max(1, ordered.size // _RANKS)]
     below, to = np.searchsorted(knots, values), np.searchsorted(knots, values, side="right")
     share: Floats = ((below + to) / (2 * knots.size)).astype(values.dtype)
     return share
 
 
-_INFOBATCH_STREAM = 7  # of the generator, so that no two selectors share their draws
-
-
 @selector(
-    formula="all at or above the mean, weight 1; of the rest a uniform draw, weight rest / drawn: sums stay unbiased",
+    formula="all at or above the mean, weight 1; a uniform draw of the others, weight others / drawn: sums unbiased",
     paper="Qin et al. 2024, InfoBatch, arXiv 2303.04947",
     inputs="values (losses), loss weights in the trainer",
     cost="O(n)",
@@ -289,23 +279,23 @@ def infobatch(
     ids: Sequence[str] | None = None,
     reserve: Annotated[float, ShareBelowOne] = 0.25,
 ) -> Selection:
-    """Everything at or above the mean, and a draw from the rest that weighs more, so that sums stay unbiased.
+    """Everything at or above the mean, and a draw from the other rows that weighs more, so that sums stay unbiased.
 
-    Rows with `value >= mean(values)` are kept and weigh 1. The other places go to a uniform draw from the rest; each
-    row drawn weighs `rows of the rest / rows drawn`. The weights sum to n. Rows never scored (+inf) count as above.
+    Rows with `value >= mean(values)` are kept and weigh 1. The other places go to a uniform draw from the other rows;
+    each row drawn weighs `other rows / rows drawn`. The weights sum to n. Rows never scored (+inf) count as above.
 
-    Where the rows at or above the mean would leave less than `reserve` of the places for the rest, the threshold is
+    Where the rows at or above the mean would leave less than `reserve` of the places for the draw, the threshold is
     raised: only rows strictly above the `(1 - reserve) * count + 1`-th largest value are kept for sure, all others
     share the draw. So sums stay unbiased at any count, and no weight exceeds `n / (reserve * count)`. Where rows
-    never scored take all places, they are drawn among themselves: of the others nothing stands for anything then.
+    never scored take all places, they are drawn among themselves, and the scored rows are not represented.
 
     Args:
         values: float `(n,)`; larger = harder, usually losses; +inf = never scored, -inf is refused.
-        count: How many, in [1, n]; `infobatch_count` gives the published number.
+        count: How many, in [1, n].
         seed, epoch: Of the draw.
-        groups: Taken for the sake of the common form; see `balanced`.
+        groups: Not used; see `balanced`.
         ids: The user's names of the rows, for errors.
-        reserve: Least share of the places for the rest, in [0, 1); at least one place in any case.
+        reserve: Least share of the places for the draw, in [0, 1); always at least one place.
 
     Returns:
         Exactly `count` rows, ascending, and their weights; no weights where every row weighs 1.
@@ -326,39 +316,38 @@ def infobatch(
     if count == array.size:
         return Selection(np.arange(count, dtype=np.int64))
     sure = _sure(array, count, reserve)
-    rest = np.flatnonzero(~sure)
-    places = count - (array.size - rest.size)
+    others = np.flatnonzero(~sure)
+    places = count - (array.size - others.size)
     if places <= 0:  # so many rows were never scored: drawn among themselves
-        rest, places = np.flatnonzero(sure), count
+        others, places = np.flatnonzero(sure), count
         sure[:] = False
         weight = array.size / count
     else:
-        weight = rest.size / places
-    drawn = rest[uniform_mask(rest.size, places, seed=seed, epoch=epoch, stream=_INFOBATCH_STREAM)]
+        weight = others.size / places
+    drawn = others[uniform_mask(others.size, places, seed=seed, epoch=epoch, stream=_INFOBATCH_STREAM)]
     sure[drawn] = True
     weights = np.ones(array.size, np.float32)
     weights[drawn] = weight
-    rows = np.flatnonzero(sure).astype(np.int64, copy=False)
+    rows = selection(sure).rows
     return Selection(rows, weights[rows])
 
 
-def _above_mean(values: Floats) -> NDArray[np.bool_]:
+def _above_mean(values: Floats) -> Mask:
     """Where a value is at least the mean of those that were scored."""
     new = unseen(values)
-    known = values[~new] if new.any() else values
-    if not known.size:
+    scored = values[~new] if new.any() else values
+    if not scored.size:
         return new
-    mean = known.mean(dtype=np.float64)
-    above: NDArray[np.bool_] = values >= np.float64(min(mean, known.max()))  # equal values: the mean may round above
+    above: Mask = values >= scored.mean(dtype=np.float64)  # in float32 the mean of equal values rounds above them
     return above
 
 
-def _sure(values: Floats, count: int, reserve: float) -> NDArray[np.bool_]:
+def _sure(values: Floats, count: int, reserve: float) -> Mask:
     """Where a row is kept for sure: above the mean, or above the raised threshold."""
     above = _above_mean(values)
     room = count - max(1, round(reserve * count))
     if np.count_nonzero(above) <= room:
         return above
     # strictly above: rows that tie at the threshold share the draw, so that none is kept by chance and weighs 1
-    raised: NDArray[np.bool_] = (values > largest(values, room + 1)) | unseen(values)
+    raised: Mask = (values > largest(values, room + 1)) | unseen(values)
     return raised

@@ -1,6 +1,6 @@
-"""Selectors that cover the whole range of values instead of one end of it.
+"""Selectors that cut the values into strata: they cover the whole range, both ends of it, or a window that slides.
 
-A window over groups of rising difficulty that moves on from epoch to epoch.
+Each selector draws from a stream of its own of the generator, so that no two selectors share their draws.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from datadiet.selectors.ranked import check_room
 from datadiet.selectors.sampled import random, uniform_mask
 from datadiet.types import Selection
 
-_EVEN_STREAM, _EASY_STREAM = 5, 6  # of the generator, so that no two selectors share their draws
+_EVEN_STREAM, _EASY_STREAM, _SETA_STREAM = 5, 6, 8
 _CLIPPED = 0.01  # share of the values at either end that does not stretch the strata
 Edges = Literal["clipped", "range"]
 
 
 @selector(
-    formula="set the beta hardest aside, cut the rest into strata of equal width, fill from the smallest, draw inside",
+    formula="exclude the beta hardest, cut the others into strata of equal width, fill from the smallest, draw inside",
     paper="Zheng et al. 2023, ICLR, algorithm 1",
     inputs="values, beta, strata",
     cost="O(n)",
-    loses="to hardest where much is kept of clean data; beta must be about the share of bad labels",
+    loses="to hardest where much is kept of clean data; beta must be about the share of wrong labels",
     preset={"score": "aum"},
     evidence="methods",
 )
@@ -45,20 +45,20 @@ def ccs(
     strata: Annotated[int, AtLeast(1)] = 50,
     edges: Edges = "clipped",
 ) -> Selection:
-    """Coverage of all difficulties: the very hardest set aside, the same number from each stratum of the others.
+    """Coverage of all difficulties: the very hardest excluded, the same number from each stratum of the others.
 
-    The `round(beta * n)` hardest are set aside as suspected noise. The range of the others is cut into strata of equal
+    The `round(beta * n)` hardest are excluded as suspected noise. The range of the others is cut into strata of equal
     width; starting with the smallest, each gets `min(its size, places left // strata left)`, drawn at random. Rows
-    never scored (+inf) come first and are no part of beta, which is then a share of the others.
+    never scored (+inf) come first and do not count towards beta, which is then a share of the others.
 
     Args:
         values: float `(n,)`; larger = harder, +inf = never scored, -inf is refused.
         count: How many, in [1, n].
         seed, epoch: Of the draw.
-        groups: Taken for the sake of the common form; see `balanced` for coverage class by class.
+        groups: Not used; see `balanced` for coverage class by class.
         ids: The user's names of the rows, for errors.
-        beta: Share of the rows set aside, in [0, 1); published: 0 for little pruning, up to 0.3 where a tenth is kept.
-            It has no say where `count` is n.
+        beta: Share of the rows excluded, in [0, 1); published: 0 for little pruning, up to 0.3 where a tenth is kept.
+            It has no effect where `count` is n.
         strata: How many, at least 1.
         edges: `clipped` cuts between the 1st and the 99th percentile, with what lies beyond in the outer strata;
             `range` between the smallest and the largest value, as published, where one outlier empties most strata.
@@ -83,8 +83,8 @@ def ccs(
     fresh = int(np.count_nonzero(new))
     if count <= fresh or count == array.size:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    aside = round(beta * (array.size - fresh))
-    rows = np.flatnonzero(~top_mask(array, fresh + aside, seed=seed, epoch=epoch))
+    excluded = round(beta * (array.size - fresh))
+    rows = np.flatnonzero(~top_mask(array, fresh + excluded, seed=seed, epoch=epoch))
     codes = stratum(array[rows], strata, edges)
     places = filled_places(np.bincount(codes, minlength=strata), count - fresh)
     drawn = _drawn(array, rows, codes, places, seed=seed, epoch=epoch)
@@ -96,7 +96,7 @@ def ccs(
     paper="the stratified baseline of Anand et al. 2023, EMNLP, section 5",
     inputs="values, strata",
     cost="O(n)",
-    loses="to whatever a good score would prefer: it only lowers the variance of random",
+    loses="to any good score: it only lowers the variance of random",
 )
 def stratified(
     values: ArrayLike,
@@ -136,10 +136,10 @@ def stratified(
     rows = np.flatnonzero(~new)
     if (left := count - (array.size - rows.size)) <= 0:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    known = array[rows]
+    scored = array[rows]
     # whole ranks: between two values of which one is -inf nothing can be interpolated
-    cuts = (np.arange(1, strata) * known.size) // strata
-    codes = np.searchsorted(np.unique(np.partition(known, cuts)[cuts]), known, side="right")
+    cuts = (np.arange(1, strata) * scored.size) // strata
+    codes = np.searchsorted(np.unique(np.partition(scored, cuts)[cuts]), scored, side="right")
     codes = codes.astype(_code_type(strata))
     places = even_places(np.bincount(codes), left, seed=seed, epoch=epoch, stream=_EVEN_STREAM)
     drawn = _drawn(array, rows, codes, places, seed=seed, epoch=epoch)
@@ -151,7 +151,7 @@ def stratified(
     paper="Swayamdipta et al. 2020, arXiv 2009.10795; --both_ends of its code",
     inputs="values, hard",
     cost="O(n)",
-    loses="on noisy labels, as hardest: most places are the hardest ones'",
+    loses="on noisy labels, as hardest: most places go to the hardest",
 )
 def both_ends(
     values: ArrayLike,
@@ -188,15 +188,15 @@ def both_ends(
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     top = max(round(hard * count), min(count, int(np.count_nonzero(unseen(array)))))
     mask = top_mask(array, top, seed=seed, epoch=epoch)
-    rest = np.flatnonzero(~mask)
+    others = np.flatnonzero(~mask)
     # a seed of its own: rows that lost the tie at the hard end would otherwise lose or win here as well
-    easy = top_mask(-array[rest], count - top, seed=mix(seed, _EASY_STREAM), epoch=epoch)
-    mask[rest[easy]] = True
+    easy = top_mask(-array[others], count - top, seed=mix(seed, _EASY_STREAM), epoch=epoch)
+    mask[others[easy]] = True
     return selection(mask)
 
 
 def stratum(values: Floats, strata: int, edges: str = "clipped") -> NDArray[Any]:
-    """The number of the stratum of equal width that each value lies in, 0 for the smallest values.
+    """The stratum of equal width that each value lies in, numbered from 0 for the smallest values.
 
     Args:
         values: float `(n,)`, finite, any sign; equal values are all in one stratum.
@@ -254,13 +254,10 @@ def _drawn(
 ) -> Selection:
     """At random from each stratum as many of the rows as it has places for."""
     parts = []
-    for group, held in members(codes, places > 0):
+    for group, part in members(codes, places > 0):
         own = mix(seed, group)
-        parts.append(inside(random, values, rows[held], int(places[group]), seed=own, epoch=epoch))
+        parts.append(inside(random, values, rows[part], int(places[group]), seed=own, epoch=epoch))
     return together(values.size, parts)
-
-
-_STREAM = 8  # of the generator, so that no two selectors share their draws
 
 
 @selector(
@@ -288,11 +285,11 @@ def seta(
 
     The scored rows are cut into groups of rising values. The window has `w = round(num_groups * window)` groups and
     starts at group `(epoch // every) mod (num_groups - w + 1)`; exactly `count` of its rows are drawn. A window with
-    fewer rows than that is widened, towards the harder side first. Rows never scored (+inf) come first.
+    fewer rows than that is widened, first towards the harder side. Rows never scored (+inf) come first.
 
     Args:
         values, count, seed, epoch, ids: As for `hardest`.
-        groups: Taken for the sake of the common form; they are classes, not the groups of rising values.
+        groups: Not used; they are classes, not the groups of rising values.
         num_groups: At least 1.
         window: Share of the groups that the window covers, in (0, 1]; None takes as few groups as hold `count` rows.
         every: Epochs from one place to the next, at least 1: set it to `refresh_every`, or places are skipped.
@@ -312,20 +309,19 @@ def seta(
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
-    known = array.size - int(np.count_nonzero(new))
-    left = count - (array.size - known)
-    if left <= 0 or left == known:
+    scored = array.size - int(np.count_nonzero(new))
+    left = count - (array.size - scored)
+    if left <= 0 or left == scored:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    bounds = (
-        np.arange(num_groups + 1, dtype=np.int64) * known // num_groups
-    )  # ranks at which groups begin, easiest first
-    share = left / known if window is None else window
+    # ranks at which groups begin, easiest first
+    bounds = np.arange(num_groups + 1, dtype=np.int64) * scored // num_groups
+    share = left / scored if window is None else window
     low, high = _window(bounds, left, share, epoch // every, fewest=window is None)
     keys = -array
-    keys[new] = -np.inf  # above the window, whatever comes
+    keys[new] = -np.inf  # above the window, wherever it stands
     mask = top_mask(keys, high, seed=seed, epoch=epoch) & ~top_mask(keys, low, seed=seed, epoch=epoch)
     rows = np.flatnonzero(mask)
-    mask[rows[~uniform_mask(rows.size, left, seed=seed, epoch=epoch, stream=_STREAM)]] = False
+    mask[rows[~uniform_mask(rows.size, left, seed=seed, epoch=epoch, stream=_SETA_STREAM)]] = False
     return selection(mask | new)
 
 
@@ -346,11 +342,11 @@ def window_start(place: int, num_groups: int, size: int) -> int:
 
 def _window(bounds: NDArray[np.int64], count: int, share: float, place: int, *, fewest: bool) -> tuple[int, int]:
     """The ranks that the window covers, at least `count` of them."""
-    number, known = len(bounds) - 1, int(bounds[-1])
+    number, scored = len(bounds) - 1, int(bounds[-1])
     size = number * share
     # half to even, as published
     size = min(number, max(1, math.ceil(round(size, 9)) if fewest else round(size)))
     start = window_start(place, number, size)
     low, high = int(bounds[start]), int(bounds[start + size])
-    high = max(high, min(known, low + count))
+    high = max(high, min(scored, low + count))
     return min(low, high - count), high

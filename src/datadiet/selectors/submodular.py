@@ -1,10 +1,8 @@
-"""Greedy selection by a heap of upper bounds: a gain is computed again only where it could be the largest.
-
-Greedy selection by similarity: rows that stand for all others, or that are central and unlike each other.
+"""Greedy selection by similarity: rows that represent all others, or that are central and unlike each other.
 
 Similarities are cosines, those below 0 counted as 0. Where there are more rows than `EXACT`, each row is compared only
 with its nearest neighbours (found exactly); all other similarities count as 0. Neither selector reads the values, so
-that rows never scored (+inf) are like any other to them.
+they treat rows never scored (+inf) like any other. `lazy_greedy` computes a gain again only if it could be the largest.
 """
 
 from __future__ import annotations
@@ -12,16 +10,19 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import Problems
-from datadiet.geometry import SEARCHES, Points, check_points, nearest, unit_rows
-from datadiet.registry import selector
-from datadiet.selectors.base import checked, row_hash
+from datadiet.geometry import Points, check_points, nearest, unit_rows
+from datadiet.registry import AtLeast, NotNegative, selector
+from datadiet.selectors.base import Rows, checked, row_hash
 from datadiet.types import Selection
+
+EXACT = 2000  # rows up to which all similarities are held
+FEWEST, MOST = 32, 512  # neighbours above it
 
 
 def lazy_greedy(
@@ -31,8 +32,8 @@ def lazy_greedy(
     hashes: NDArray[np.uint64],
     gain: Callable[[int], float],
     take: Callable[[int], None],
-    among: NDArray[np.int64] | None = None,
-) -> NDArray[np.int64]:
+    among: Rows | None = None,
+) -> Rows:
     """The rows that plain greedy selection takes, for gains that never rise, in the order in which it takes them.
 
     Args:
@@ -72,12 +73,8 @@ def lazy_greedy(
     return np.asarray(chosen, np.int64)
 
 
-EXACT = 2000  # rows up to which all similarities are held
-FEWEST, MOST = 32, 512  # neighbours above it
-
-
 def usual_neighbours(size: int, count: int) -> int:
-    """How many neighbours a row is compared with where nobody says: about ten of them will be kept.
+    """How many neighbours a row is compared with by default: about ten of them will be kept.
 
     Example:
         >>> [usual_neighbours(size, count) for size, count in ((2000, 20), (50_000, 15_000), (50_000, 500))]
@@ -105,23 +102,21 @@ def facility_location(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     features: Any,
-    neighbours: int | None = None,
-    search: str = "exact",
+    neighbours: Annotated[int | None, AtLeast(1)] = None,
 ) -> Selection:
-    """Rows that stand for all: every example should have one like it among the kept ones.
+    """Rows that represent all: every example should have a similar one among the kept.
 
-    Greedy maximum of `f(S) = sum_i max_{j in S} max(0, cos(x_i, x_j))`, which comes to at least 1 - 1/e of the best.
+    Greedy maximum of `f(S) = sum_i max_{j in S} max(0, cos(x_i, x_j))`, which reaches at least 1 - 1/e of the best.
 
     Args:
         values: float `(n,)`; only their number counts.
         count: How many, in [1, n].
         seed, epoch: Of ties.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR, no row 0 everywhere.
         neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
             that as many as `10 n / count`, from 32 to 512.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
@@ -129,7 +124,6 @@ def facility_location(
     Raises:
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
@@ -140,22 +134,22 @@ def facility_location(
     Minoux 1978, which takes the same rows as plain greedy.
     """
     problems = Problems()
-    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
     columns = similar.tocsc()
-    starts, rows, held = columns.indptr.tolist(), columns.indices, columns.data
+    starts, rows, cosines = columns.indptr.tolist(), columns.indices, columns.data
     covered = np.zeros(size)
 
     def gain(row: int) -> float:
         part = slice(starts[row], starts[row + 1])
-        return float(np.maximum(held[part] - covered[rows[part]], 0.0).sum())
+        return float(np.maximum(cosines[part] - covered[rows[part]], 0.0).sum())
 
     def take(row: int) -> None:
         part = slice(starts[row], starts[row + 1])
-        covered[rows[part]] = np.maximum(covered[rows[part]], held[part])
+        covered[rows[part]] = np.maximum(covered[rows[part]], cosines[part])
 
     bounds = np.asarray([gain(row) for row in range(size)])
     hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
@@ -163,7 +157,7 @@ def facility_location(
 
 
 @selector(
-    formula="greedy maximum of likeness to all minus lambda times likeness among the kept",
+    formula="greedy maximum of similarity to all minus lambda times similarity among the kept",
     paper="Iyer et al. 2021, arXiv 2006.15412",
     inputs="embeddings; no values",
     cost="as facility_location",
@@ -179,9 +173,8 @@ def graph_cut(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     features: Any,
-    redundancy: float = 0.5,
-    neighbours: int | None = None,
-    search: str = "exact",
+    redundancy: Annotated[float, NotNegative] = 0.5,
+    neighbours: Annotated[int | None, AtLeast(1)] = None,
 ) -> Selection:
     """Rows that are like many others but unlike each other.
 
@@ -192,13 +185,12 @@ def graph_cut(
         values: float `(n,)`; only their number counts.
         count: How many, in [1, n].
         seed, epoch: Of ties.
-        groups: Taken for the sake of the common form; see `with_floor`.
+        groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR, no row 0 everywhere.
-        redundancy: What likeness among the kept rows costs, at least 0. Up to 0.5 more rows never make the sum less.
+        redundancy: Penalty on similarity among the kept rows, at least 0. Up to 0.5 more rows never lower the sum.
         neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
             that as many as `10 n / count`, from 32 to 512. A pair counts if either row is a neighbour of the other.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
@@ -206,7 +198,6 @@ def graph_cut(
     Raises:
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
@@ -217,19 +208,18 @@ def graph_cut(
     theirs, lambda.
     """
     problems = Problems()
-    problems.check(0 <= redundancy < np.inf, f"redundancy must be at least 0, got {redundancy}.")
-    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
     both = similar.maximum(similar.T).tocsr()
-    starts, rows, held = both.indptr.tolist(), both.indices, both.data
+    starts, rows, cosines = both.indptr.tolist(), both.indices, both.data
     gains = np.asarray(both.sum(0), np.float64).reshape(-1) - redundancy  # (1, n) or (n,) -> (n,)
 
     def take(row: int) -> None:
         part = slice(starts[row], starts[row + 1])
-        gains[rows[part]] -= 2 * redundancy * held[part]
+        gains[rows[part]] -= 2 * redundancy * cosines[part]
 
     hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
     chosen = lazy_greedy(gains.copy(), count, hashes=hashes, gain=gains.__getitem__, take=take)
@@ -245,21 +235,18 @@ def _inputs(
     ids: Sequence[str] | None,
     features: Any,
     neighbours: int | None,
-    search: str,
     problems: Problems,
 ) -> tuple[Points, int]:
-    """Checked points and count; everything found so far is raised."""
-    problems.choice("search", search, SEARCHES)
+    """Checked points and count; all problems are raised together."""
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
     if neighbours is not None:
         most = max(1, np.size(values) - 1)
-        whole = isinstance(neighbours, int) and not isinstance(neighbours, bool) and 1 <= neighbours <= most
-        problems.check(whole, f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}.")
+        problems.check(neighbours <= most, f"neighbours must be a whole number from 1 to {most}, got {neighbours!r}.")
     _, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     return points, count
 
 
-def _similarities(points: Points, neighbours: int, search: str, ids: Sequence[str] | None) -> Any:
+def _similarities(points: Points, neighbours: int, ids: Sequence[str] | None) -> Any:
     """CSR `(n, n)`: row i holds the cosines above 0 of x_i with its nearest neighbours, and 1 with itself.
 
     `cos = 1 - d^2 / 2` for points of length 1.
@@ -267,11 +254,11 @@ def _similarities(points: Points, neighbours: int, search: str, ids: Sequence[st
     from scipy.sparse import csr_array
 
     size = points.shape[0]
-    near, apart = nearest(unit_rows(points, name="features", ids=ids), neighbours, search=search)
+    near, apart = nearest(unit_rows(points, name="features", ids=ids), neighbours)
     cosines: NDArray[np.float64] = np.maximum(1 - apart**2 / 2, 0.0)
     columns = np.concatenate([np.arange(size)[:, None], near], 1).ravel()  # (n, 1 + neighbours) -> flat
-    held = np.concatenate([np.ones((size, 1)), cosines], 1).ravel()
+    data = np.concatenate([np.ones((size, 1)), cosines], 1).ravel()
     starts = np.arange(size + 1) * (neighbours + 1)
-    found = csr_array((held, columns, starts), shape=(size, size))
-    found.eliminate_zeros()
-    return found
+    similar = csr_array((data, columns, starts), shape=(size, size))
+    similar.eliminate_zeros()
+    return similar

@@ -1,1 +1,1 @@
-"""What a run leaves on disk: append-only Parquet tables, and JSON files written last; import from the modules."""
+"""What a run leaves on disk: tables of scores and plans, the run folder, score files, and the cache that runs share."""

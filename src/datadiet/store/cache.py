@@ -1,12 +1,11 @@
-"""What runs share in a folder: each entry a folder of files, and `entry.json` with what it was made from.
+"""Results that several runs share: entries of a cache folder, and files of one value per example.
 
-An entry is written under another name and then renamed, so that two processes may make the same one: the first stays.
-Entries are never changed; the folder can be removed at any time.
+`entry` takes a result from a folder, or computes it and stores it there. Every entry is a folder of its own, named by a
+digest of its origin (everything that the result follows from). It holds the files of the result and `entry.json`:
+schema, origin, the seconds that the result took to compute, and the size of every file. A run that reuses an entry is
+charged these seconds, so the costs of runs do not depend on their order. The cache may be removed at any time.
 
-Numbers per example that took a model to compute, kept in one Parquet file by id: irreducible losses, soft labels.
-
-A file holds the ids, one column of numbers (one or several per example), and in its schema what they are and the
-fingerprint of the data they were computed on. It is written under another name and then renamed.
+`save_values` and `load_values` keep one number, or one row of numbers, per example in one Parquet file, by id.
 """
 
 from __future__ import annotations
@@ -16,108 +15,174 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from uuid import uuid4
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import read_json, whole_file, write_atomically
+from datadiet.ledger import Ledger
 from datadiet.types import Json
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+ENTRY, PART, ARRAYS = "entry.json", ".part-", "arrays.npz"
+ENTRY_SCHEMA = 2
+STALE_S = 24 * 3600  # an unfinished entry of this age belongs to a process that was killed
 
-ENTRY, PART = "entry.json", ".part-"
-SCHEMA = 1
-STALE_S = 24 * 3600  # a part so old belongs to a process that was killed
+T = TypeVar("T")
 
 
-def place_of(folder: Path, origin: Json, kind: str) -> Path:
-    """The folder of an entry.
+# ---- entries ----
+
+
+@dataclass(frozen=True)
+class Entry(Generic[T]):
+    """A result from `entry`.
+
+    Attributes:
+        value: The result. It was read from the folder, unless `problem` is set.
+        reused: Whether an earlier run computed it.
+        problem: Why the result could not be stored; None where it could.
+    """
+
+    value: T
+    reused: bool = False
+    problem: str | None = None
+
+
+def entry(
+    folder: Path,
+    kind: str,
+    origin: Json,
+    compute: Callable[[], T],
+    *,
+    save: Callable[[Path, T], object],
+    load: Callable[[Path], T],
+    ledger: Ledger | None = None,
+) -> Entry[T]:
+    """Take a result from the cache, or compute it and store it.
+
+    An entry that is missing, incomplete, damaged, of another schema or of another origin is computed again and
+    replaced. Where two processes compute the same entry, the first to finish stays. A folder that cannot be written to
+    costs no result: it is returned with `problem` set.
 
     Args:
-        folder: Keeps entries.
-        origin: Plain values: everything that the entry follows from.
-        kind: What the entry holds; its name begins with it.
+        folder: The cache.
+        kind: Begins the name of the entry, e.g. `features`.
+        origin: Plain JSON values: everything that the result follows from.
+        compute: Gives the result.
+        save: Writes the result into a folder, which it may have to make. No pickle.
+        load: Reads it back; raises an OSError, ValueError, KeyError or TypeError where the content does not fit.
+        ledger: Its running account is charged the seconds that a reused result took to compute.
     """
+    place = _place(folder, kind, origin)
+    stored = _read(place, origin, load)
+    if stored is not None:
+        value, seconds = stored
+        if ledger is not None:
+            ledger.charge_shared(seconds)
+        return Entry(value, reused=True)
+    began = time.perf_counter()
+    value = compute()
+    try:
+        _write(place, origin, time.perf_counter() - began, lambda part: save(part, value), load)
+    except OSError as error:  # a full disk, a folder without permission to write
+        return Entry(value, problem=f"{error.strerror or error}")
+    except ArgumentError as error:  # a result that must not be stored
+        return Entry(value, problem=str(error).rstrip("."))
+    # read back: training on a memory-mapped file and on memory differ in speed, so all runs use the file
+    stored = _read(place, origin, load)
+    return Entry(value if stored is None else stored[0])
+
+
+def save_arrays(folder: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write arrays by name, uncompressed, each with a checksum."""
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez(folder / ARRAYS, **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(folder: Path) -> dict[str, NDArray[Any]]:
+    """The arrays that `save_arrays` wrote.
+
+    Raises:
+        OSError, ValueError: If the file is missing, damaged, or holds Python objects.
+    """
+    try:
+        with np.load(folder / ARRAYS, allow_pickle=False) as archive:
+            return dict(archive)
+    except (BadZipFile, EOFError) as error:
+        raise ValueError(f"{folder / ARRAYS} is damaged") from error
+
+
+def _place(folder: Path, kind: str, origin: Json) -> Path:
     digest = hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()
     return folder / f"{kind}-{digest[:32]}"
 
 
-def read_about(place: Path, origin: Json) -> Json | None:
-    """What `entry.json` says; the seconds that the entry took are in `seconds`.
-
-    Returns:
-        None where there is no such entry, or one that is broken or was made from something else: it is to be made anew.
-    """
+def _read(place: Path, origin: Json, load: Callable[[Path], T]) -> tuple[T, float] | None:
+    """The result and its seconds; None where the entry cannot be used."""
     try:
-        entry = read_json(place / ENTRY, SCHEMA, "an entry")
-        good = entry["origin"] == origin and entry["files"] == sizes(place)
-        return entry if good and 0 <= float(entry["seconds"]) < float("inf") else None
+        about = read_json(place / ENTRY, "an entry", ENTRY_SCHEMA)
+        seconds = float(about["seconds"])
+        if about["origin"] != origin or about["files"] != sizes(place) or not 0 <= seconds < float("inf"):
+            return None
+        return load(place), seconds
     except (DataError, OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep_entry(
-    place: Path, origin: Json, about: Json, fill: Callable[[Path], object], is_good: Callable[[], bool]
+def _write(
+    place: Path, origin: Json, seconds: float, save: Callable[[Path], object], load: Callable[[Path], T]
 ) -> None:
-    """Keep an entry, in place of a broken one; one that another process has made meanwhile stays.
-
-    Args:
-        place: See `place_of`.
-        origin: What it was made from.
-        about: Also in `entry.json`: `seconds`, and what else there is to say.
-        fill: Writes the files into the folder that it is given.
-        is_good: Whether a whole entry is at the place now.
-
-    Raises:
-        OSError: If the folder cannot be written to.
-    """
-    folder = place.parent
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_stale(folder)
-    part = folder / f"{PART}{os.getpid()}-{uuid4().hex}"
+    """Write an entry beside its place and rename it; a usable entry that is there by then stays."""
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _remove_stale(place.parent)
+    part = _part(place)
     try:
-        fill(part)
-        entry = {"schema": SCHEMA, "origin": origin, **about, "files": sizes(part)}
-        write_atomically(part / ENTRY, json.dumps(entry))
-        _put(part, place, is_good)
+        save(part)
+        about = {"schema": ENTRY_SCHEMA, "origin": origin, "seconds": seconds, "files": sizes(part)}
+        write_atomically(part / ENTRY, json.dumps(about))
+        if place.exists() and _read(place, origin, load) is None:
+            broken = _part(place)
+            place.rename(broken)
+            shutil.rmtree(broken, ignore_errors=True)
+        try:
+            part.rename(place)
+        except OSError:
+            if _read(place, origin, load) is None:  # else another process was faster
+                raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _put(part: Path, place: Path, is_good: Callable[[], bool]) -> None:
-    """Rename a part to its place, unless a good entry is there."""
-    if place.exists() and not is_good():
-        broken = place.with_name(f"{PART}{os.getpid()}-{uuid4().hex}")
-        place.rename(broken)
-        shutil.rmtree(broken, ignore_errors=True)
-    try:
-        part.rename(place)
-    except OSError:
-        if not is_good():  # not another process that was quicker
-            raise
+def _part(place: Path) -> Path:
+    return place.with_name(f"{PART}{os.getpid()}-{uuid4().hex}")
 
 
 def sizes(place: Path) -> dict[str, int]:
-    """Bytes of the files of an entry, but for `entry.json`, by name: a file that was cut or added shows."""
+    """Bytes of the files of an entry by name, without `entry.json`: they show a file that was cut, added or removed."""
     return {file.name: file.stat().st_size for file in sorted(place.iterdir()) if file.name != ENTRY}
 
 
 def _remove_stale(folder: Path) -> None:
     for part in folder.glob(f"{PART}*"):
-        with suppress(FileNotFoundError):  # its process has put it in its place meanwhile
+        with suppress(FileNotFoundError):  # its process has renamed it meanwhile
             if time.time() - part.stat().st_mtime > STALE_S:
                 shutil.rmtree(part, ignore_errors=True)
 
 
-_ABOUT = b"datadiet"
+# ---- one value per example, by id ----
+
+_ABOUT = b"datadiet"  # key of the schema's metadata
 
 
 def save_values(
@@ -134,15 +199,19 @@ def save_values(
 
     Raises:
         ArgumentError: If the lengths differ, an id repeats or a value is not finite, naming ids.
+        DataError: If the file cannot be written.
     """
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
     _check(ids, values)
-    table = _table(ids, values, {"what": what, "fingerprint": fingerprint})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pq.write_table(table, part, compression="zstd")
-    part.replace(path)
+    column = pa.array(np.ascontiguousarray(values).reshape(-1))  # (n, columns) -> (n * columns,)
+    if values.ndim == 2:
+        column = pa.FixedSizeListArray.from_arrays(column, values.shape[1])
+    table = pa.table({"id": pa.array(list(ids), pa.string()), "values": column})
+    about = json.dumps({"what": what, "fingerprint": fingerprint})
+    with whole_file(path) as part:
+        pq.write_table(table.replace_schema_metadata({_ABOUT: about}), part, compression="zstd")
 
 
 def load_values(path: Path, ids: Sequence[str], *, what: str, fingerprint: str | None = None) -> NDArray[np.floating]:
@@ -151,8 +220,8 @@ def load_values(path: Path, ids: Sequence[str], *, what: str, fingerprint: str |
     Args:
         path: Written by `save_values`.
         ids: Some or all of those in the file.
-        what: What they must be.
-        fingerprint: Of the data they must belong to; None does not ask.
+        what: The name that the values must have.
+        fingerprint: Of the data that they must belong to; None accepts any data.
 
     Returns:
         float `(n,)` or `(n, columns)`, the dtype that was written.
@@ -160,7 +229,7 @@ def load_values(path: Path, ids: Sequence[str], *, what: str, fingerprint: str |
     Raises:
         DataError: If the file is missing or not of this kind, belongs to other data, or lacks an id, naming some.
     """
-    table, about = _read(path)
+    table, about = _table(path)
     if about.get("what") != what:
         raise DataError(f"{path.name} holds {about.get('what')!r}, not {what!r}.")
     if fingerprint is not None and about.get("fingerprint") != fingerprint:
@@ -168,10 +237,14 @@ def load_values(path: Path, ids: Sequence[str], *, what: str, fingerprint: str |
             f"{path.name} was computed on other data (fingerprint {about.get('fingerprint') or 'unknown'}, here "
             f"{fingerprint}): compute it again."
         )
-    place = {key: row for row, key in enumerate(table["id"].to_pylist())}
-    if missing := [key for key in ids if key not in place]:
+    rows = {key: row for row, key in enumerate(table["id"].to_pylist())}
+    if missing := [key for key in ids if key not in rows]:
         raise DataError(f"{path.name} lacks {len(missing)} ids, among them {', '.join(map(repr, missing[:3]))}.")
-    return _numbers(table)[[place[key] for key in ids]]
+    column = table["values"].combine_chunks()
+    lists = hasattr(column.type, "list_size")
+    values = np.asarray((column.flatten() if lists else column).to_numpy(zero_copy_only=False))
+    # (n * columns,) -> (n, columns)
+    return (values.reshape(-1, column.type.list_size) if lists else values)[[rows[key] for key in ids]]
 
 
 def _check(ids: Sequence[str], values: NDArray[np.floating]) -> None:
@@ -187,16 +260,7 @@ def _check(ids: Sequence[str], values: NDArray[np.floating]) -> None:
         raise ArgumentError(f"values must be finite; they are not for {', '.join(bad)}.")
 
 
-def _table(ids: Sequence[str], values: NDArray[np.floating], about: dict[str, str]) -> pa.Table:
-    import pyarrow as pa
-
-    flat = pa.array(np.ascontiguousarray(values).reshape(-1))  # (n, columns) -> (n * columns,)
-    column = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
-    table = pa.table({"id": pa.array(list(ids), pa.string()), "values": column})
-    return table.replace_schema_metadata({_ABOUT: json.dumps(about).encode()})
-
-
-def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
+def _table(path: Path) -> tuple[pa.Table, Json]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -210,13 +274,3 @@ def _read(path: Path) -> tuple[pa.Table, dict[str, Any]]:
     if about is None or {"id", "values"} - set(table.column_names):
         raise DataError(f"{path.name} was not written by datadiet: it has no ids and values of a model.")
     return table, dict(json.loads(about))
-
-
-def _numbers(table: pa.Table) -> NDArray[np.floating]:
-    import pyarrow as pa
-
-    column = table["values"].combine_chunks()
-    if not pa.types.is_fixed_size_list(column.type):
-        return np.asarray(column.to_numpy(zero_copy_only=False))
-    flat = column.flatten().to_numpy(zero_copy_only=False)
-    return np.asarray(flat).reshape(-1, column.type.list_size)  # (n * columns,) -> (n, columns)

@@ -1,10 +1,13 @@
-"""Training dynamics of a run: one line per example, read from the score history that every run keeps."""
+"""Training dynamics of a run: `dynamics` reads its score history into one line per example.
+
+`read_rounds` gives the recorded columns themselves, `(rounds, n)`, for scores and rankings over rounds.
+"""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,21 +18,20 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.config import read_config
 from datadiet.data.load import load_configured
 from datadiet.errors import ArgumentError, DataError, Problems, UserError
-from datadiet.files import write_atomically
+from datadiet.files import whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
-from datadiet.store.tables import MANIFEST, read_manifest
+from datadiet.store.tables import MANIFEST, iter_rounds, row_ids
+from datadiet.types import Scores
 
 if TYPE_CHECKING:
     import pandas as pd
-    import pyarrow as pa
 
 SOURCES = ("train", "pass", "probe")
 SUFFIXES = (".parquet", ".jsonl")
-NEVER_LEARNED = 1000  # what cartography writes
+NEVER_LEARNED = 1000  # as in cartography
 _BLOCK = 100_000  # examples at a time: float64 copies of all rounds are made of one block only
-_MOMENT = "moment"  # a pass has none, except one of `datadiet.Probe`
-_NO_RUN = "holds no score history"
+_MOMENT = "moment"
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ class DynamicsTable:
 
     Attributes:
         ids: The user's ids, `(n,)`; the row number of a row that was never seen.
-        labels: The gold labels, `(n,)`; None where they are not known.
+        labels: The gold labels, `(n,)`; None where unknown.
         dynamics: As published, see `datadiet.scores.dynamics.Dynamics`.
-        rounds: How many rounds were read.
+        rounds: Number of rounds.
     """
 
     ids: Sequence[str]
@@ -52,12 +54,12 @@ class DynamicsTable:
         return len(self.dynamics)
 
     def to_pandas(self) -> pd.DataFrame:
-        """`id`, `row`, `label`, `times`, and the quantities; nan where not known, inf where never learned."""
+        """`id`, `row`, `label`, `times`, and the quantities; nan where unknown, inf where never learned."""
         import pandas as pd
 
         labels = [None] * len(self) if self.labels is None else list(self.labels)
-        known = {"id": list(self.ids), "row": np.arange(len(self)), "label": labels}
-        return pd.DataFrame({**known, "times": self.dynamics.times.astype(np.int32), **self.dynamics.columns()})
+        columns = {"id": list(self.ids), "row": np.arange(len(self)), "label": labels}
+        return pd.DataFrame({**columns, "times": self.dynamics.times.astype(np.int32), **self.dynamics.columns()})
 
     def save(self, path: str | Path) -> None:
         """Write the table as .parquet or .jsonl; in JSON, which has neither nan nor inf, both are null.
@@ -71,16 +73,14 @@ class DynamicsTable:
         if target.suffix == ".jsonl":
             write_atomically(target, _lines(self.to_pandas()))
             return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        self.to_pandas().to_parquet(part, index=False)
-        part.replace(target)
+        with whole_file(target) as part:
+            self.to_pandas().to_parquet(part, index=False)
 
     def to_cartography(self) -> pd.DataFrame:
         """The columns of allenai/cartography's `td_metrics.jsonl`, of the examples that were seen.
 
-        `guid, index, threshold_closeness, confidence, variability, correctness, forgetfulness`; what was never learned
-        has a forgetfulness of 1000, as there. `save_cartography` writes the file.
+        `guid, index, threshold_closeness, confidence, variability, correctness, forgetfulness`; an example that was
+        never learned has a forgetfulness of 1000. `save_cartography` writes the file.
 
         Raises:
             DataError: If the run has no gold probabilities (a regression), or did not record correctness.
@@ -118,19 +118,19 @@ def dynamics(
     learning_rates: ArrayLike | None = None,
     labels: Sequence[Any] | None = None,
 ) -> DynamicsTable:
-    """Data maps, forgetting, AUM and influence of every training example, from what a run has recorded.
+    """Data maps, forgetting, AUM and influence of every training example, from the score history of a run.
 
     Args:
         path: A run folder, finished or not, or its scores/.
         source: Which values: `train`, one round per epoch of training forwards (dropout on); `pass`, one per scoring
             pass of the diet; `probe`, one per pass of `datadiet.Probe`.
-        burn_out: Use the first so many rounds only.
+        burn_out: Use only this many first rounds.
         learning_rates: One per round, for `tracin`; 1 by default.
         labels: Gold labels by row; by default those of the data that the run's config names, where it is unchanged.
 
     Returns:
-        A line per example. An example that a diet let rest has fewer values than others; for a fair map of all of them
-        train with `keep=1`, which records the same.
+        A line per example. An example that a diet has dropped has fewer values than others; for a fair map of all
+        examples train with `keep=1`, which records the same columns.
 
     Raises:
         ArgumentError: If an argument is out of range.
@@ -145,85 +145,85 @@ def dynamics(
     problems = Problems()
     problems.choice("source", source, SOURCES)
     problems.raise_any()
-    scores, parts, number = _history(Path(path), source)
+    recorded = read_rounds(path, source=source)
+    number = len(recorded.ids)
     if labels is not None and len(labels) != number:
         raise ArgumentError(f"labels must be one per training row: got {len(labels)} for {number} rows.")
-    tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
     return DynamicsTable(
-        ids=_ids(parts, number),
-        labels=labels if labels is not None else _labels(scores.parent),
-        dynamics=_in_blocks(tables, number, learning_rates, burn_out),
-        rounds=len(parts) if burn_out is None else burn_out,
+        ids=[str(row) if key is None else key for row, key in enumerate(recorded.ids)],
+        labels=labels if labels is not None else _labels(_scores_folder(path).parent),
+        dynamics=_in_blocks(recorded.columns, number, learning_rates, burn_out),
+        rounds=len(recorded.epochs) if burn_out is None else burn_out,
     )
 
 
 @dataclass(frozen=True)
 class Rounds:
-    """What a run has recorded of each training example, round by round.
+    """The recorded values of each training example, round by round.
 
     Attributes:
-        columns: float32 `(rounds, n)` by name, of `datadiet.scores.dynamics.COLUMNS`; nan where not seen.
-        ids: The user's ids, `(n,)`; None for a row that was never seen.
+        columns: float32 `(rounds, n)` by name; nan where not seen.
+        epochs, counts: The epoch of each round, and how many examples were seen in it; int64 `(rounds,)`.
+        ids: The user's ids, `(n,)`; None for a row that was in no round.
     """
 
     columns: Mapping[str, NDArray[np.float32]]
+    epochs: NDArray[np.int64]
+    counts: NDArray[np.int64]
     ids: Sequence[str | None]
 
 
-def recorded_rounds(path: str | Path, *, source: str = "train") -> Rounds:
+def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: str = "train") -> Rounds:
     """The score history of a run as tables, a round each line.
 
     Args:
         path: A run folder, or its scores/.
+        columns: Of the history; those that it lacks are left out.
         source: See `dynamics`.
 
     Raises:
         DataError: If there is no score history, or none of that source.
     """
-    _, parts, number = _history(Path(path), source)
-    names = _ids(parts, number)
+    folder = _scores_folder(path)
+    rounds, sources = [], set()
+    for scores in iter_rounds(folder, (*columns, _MOMENT)):
+        sources.add(_source(scores))
+        if _source(scores) == source:
+            rounds.append(scores)
+    if not rounds:
+        others = f"there are {', '.join(sorted(sources))}" if sources else "it is empty so far"
+        raise DataError(f"{path} has no values of source {source!r}; {others}.")
+    number = max(_training_rows(folder.parent), 1 + max(int(scores.rows.max()) for scores in rounds))
+    tables = {name: np.full((len(rounds), number), np.nan, np.float32) for name in columns if name in rounds[0].values}
     seen = np.zeros(number, np.bool_)
-    for part in parts:
-        seen[part["row"].to_numpy()] = True
-    tables = {name: _rounds(parts, name, number) for name in COLUMNS if name in parts[0].column_names}
-    return Rounds(tables, [name if held else None for name, held in zip(names, seen.tolist(), strict=True)])
+    for place, scores in enumerate(rounds):
+        seen[scores.rows] = True
+        for name in tables.keys() & scores.values.keys():
+            tables[name][place, scores.rows] = scores.values[name]
+    ids = [
+        key if there else None for key, there in zip(row_ids(folder, number).to_pylist(), seen.tolist(), strict=True)
+    ]
+    epochs, counts = np.array([(scores.epoch, len(scores.rows)) for scores in rounds], np.int64).T
+    return Rounds(tables, epochs, counts, ids)
 
 
-def _history(folder: Path, source: str) -> tuple[Path, list[pa.Table], int]:
-    """The folder of a score history, its parts of a source, and how many training rows there are."""
+def _scores_folder(path: str | Path) -> Path:
+    """The folder of a score history, from that of its run or its own."""
+    folder = Path(path)
     scores = folder if (folder / MANIFEST).is_file() else folder / run_folder.SCORES
     if not (scores / MANIFEST).is_file():
-        raise DataError(f"{folder} {_NO_RUN}: {run_folder.SCORES}/{MANIFEST} is missing.")
-    parts = [part for part in _parts(scores) if part.num_rows and _source(part) == source]
-    if not parts:
-        raise DataError(f"{folder} has no values of source {source!r}; {_others(scores)}.")
-    number = max(_known_rows(scores.parent), 1 + max(int(np.max(part["row"].to_numpy())) for part in parts))
-    return scores, parts, number
+        raise DataError(f"{folder} holds no score history: {run_folder.SCORES}/{MANIFEST} is missing.")
+    return scores
 
 
-def _parts(scores: Path) -> Iterator[pa.Table]:
-    import pyarrow.parquet as pq
-
-    wanted = ("row", "id", "source", _MOMENT, *COLUMNS)
-    for name in read_manifest(scores)["parts"]:
-        with pq.ParquetFile(scores / name) as file:
-            held = file.schema_arrow.names
-            yield file.read(columns=[column for column in wanted if column in held])
+def _source(scores: Scores) -> str:
+    """`train`, `pass`, or `probe`: a pass of `datadiet.Probe`, which alone records the moment."""
+    moment = scores.values.get(_MOMENT)
+    probed = scores.source == "pass" and moment is not None and not math.isnan(moment[0])
+    return "probe" if probed else scores.source
 
 
-def _source(part: pa.Table) -> str:
-    """Of a part, all of whose lines are of one."""
-    source = str(part["source"][0].as_py())
-    probed = source == "pass" and _MOMENT in part.column_names and not math.isnan(part[_MOMENT][0].as_py())
-    return "probe" if probed else source
-
-
-def _others(scores: Path) -> str:
-    held = sorted({_source(part) for part in _parts(scores) if part.num_rows})
-    return f"there are {', '.join(held)}" if held else "it is empty so far"
-
-
-def _known_rows(folder: Path) -> int:
+def _training_rows(folder: Path) -> int:
     """Training rows by the run's result; 0 where there is none."""
     try:
         return int(run_folder.read_result(folder)["data"]["rows"]["train"])
@@ -231,29 +231,8 @@ def _known_rows(folder: Path) -> int:
         return 0
 
 
-def _rounds(parts: Sequence[pa.Table], name: str, number: int) -> NDArray[np.float32]:
-    """One column as `(rounds, n)`, nan where not seen."""
-    table = np.full((len(parts), number), np.nan, np.float32)
-    for values, part in zip(table, parts, strict=True):
-        if name in part.column_names:
-            values[part["row"].to_numpy()] = part[name].to_numpy()
-    return table
-
-
-def _ids(parts: Sequence[pa.Table], number: int) -> list[str]:
-    found = [str(row) for row in range(number)]
-    missing = np.ones(number, np.bool_)
-    for part in parts:
-        rows = part["row"].to_numpy()
-        new = np.flatnonzero(missing[rows])
-        for place, key in zip(rows[new].tolist(), part["id"].take(new).to_pylist(), strict=True):
-            found[place] = str(key)
-        missing[rows] = False
-    return found
-
-
 def _labels(folder: Path) -> list[Any] | None:
-    """The labels of the data that the run read, if it is still there and unchanged."""
+    """The labels of the run's data, if they are still available and unchanged."""
     try:
         data = load_configured(read_config(folder / run_folder.CONFIG))
         unchanged = data.fingerprint == run_folder.read_result(folder)["data"]["fingerprint"]
@@ -264,10 +243,10 @@ def _labels(folder: Path) -> list[Any] | None:
 
 
 def _in_blocks(
-    tables: dict[str, NDArray[np.float32]], number: int, learning_rates: ArrayLike | None, burn_out: int | None
+    tables: Mapping[str, NDArray[np.float32]], number: int, learning_rates: ArrayLike | None, burn_out: int | None
 ) -> Dynamics:
-    """The quantities, of so many examples at a time that memory stays small."""
-    found = [
+    """The quantities, in blocks of examples to bound the memory."""
+    blocks = [
         training_dynamics(
             {name: table[:, start : start + _BLOCK] for name, table in tables.items()},
             learning_rates=learning_rates,
@@ -276,12 +255,12 @@ def _in_blocks(
         for start in range(0, number, _BLOCK)
     ]
     return Dynamics(
-        **{field.name: np.concatenate([getattr(part, field.name) for part in found]) for field in fields(Dynamics)}
+        **{field.name: np.concatenate([getattr(block, field.name) for block in blocks]) for field in fields(Dynamics)}
     )
 
 
 def _lines(frame: pd.DataFrame) -> str:
-    """JSON lines; null for what is not finite."""
+    """JSON lines; null for values that are not finite."""
     columns = {name: frame[name].tolist() for name in frame.columns}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
     return "".join(json.dumps(run_folder.plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -1,8 +1,8 @@
-"""The run folder: what lies in it, and how it is written so that a half-written one is never taken for a whole one.
+"""The run folder: its layout, its result and predictions, and the model card.
 
-config.yaml  result.json (last)  scores/  plans/  predictions.parquet  model/  checkpoints/
+    config.yaml  result.json  scores/  plans/  predictions.parquet  model/  checkpoints/
 
-The README of a saved model: what it is, how to use it, the diet it was trained on, and the same for machines.
+`result.json` is written last: a folder without it holds an unfinished run, which can be resumed.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import read_json, whole_file, write_atomically
 from datadiet.formatting import escaped
 from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction
 
 
-SCHEMA = 1
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
@@ -51,10 +50,10 @@ def main_metric(task: str | None) -> str | None:
 
 
 def check_new(folder: Path) -> None:
-    """Refuse a folder that holds anything, or that cannot be made.
+    """Refuse a folder that is not empty or cannot be made.
 
     Raises:
-        ArgumentError: Saying what it holds and how to go on.
+        ArgumentError: Names the content and the next step.
     """
     if (folder / RESULT).exists():
         raise ArgumentError(f"the output folder {folder} already holds a finished run; choose another folder.")
@@ -69,16 +68,16 @@ def check_new(folder: Path) -> None:
 
 
 def _check_can_be_made(folder: Path) -> None:
-    whole = Path(os.path.abspath(folder))
-    there = next(place for place in (whole, *whole.parents) if place.exists())
-    if not there.is_dir():
-        raise ArgumentError(f"the output folder {folder} cannot be made: {there} is a file; choose another folder.")
-    if not os.access(there, os.W_OK):
-        raise ArgumentError(f"the output folder {folder} cannot be made: {there} may not be written to.")
+    absolute = Path(os.path.abspath(folder))
+    parent = next(place for place in (absolute, *absolute.parents) if place.exists())
+    if not parent.is_dir():
+        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} is a file; choose another folder.")
+    if not os.access(parent, os.W_OK):
+        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} may not be written to.")
 
 
 def check_resumable(folder: Path) -> None:
-    """Refuse a folder that has no run to go on with.
+    """Refuse a folder without an unfinished run.
 
     Raises:
         ArgumentError: If it holds no run, or a finished one.
@@ -90,7 +89,7 @@ def check_resumable(folder: Path) -> None:
 
 
 def check_same_data(folder: Path, fingerprint: str) -> None:
-    """Refuse to go on with a run on data that has changed since it began: scores and plans go by row.
+    """Refuse to resume a run on changed data: scores and plans refer to rows by number.
 
     Raises:
         DataError: If the fingerprint is another than the one kept beside the checkpoints.
@@ -104,13 +103,13 @@ def check_same_data(folder: Path, fingerprint: str) -> None:
 
 
 def begin(folder: Path, config: str, fingerprint: str) -> None:
-    """Make the folder that of an unfinished run: its options, and what data its checkpoints belong to."""
+    """Write the options of an unfinished run, and the fingerprint of the data of its checkpoints."""
     write_atomically(folder / CHECKPOINTS / DATA, fingerprint)
     write_atomically(folder / CONFIG, config)
 
 
 def forget_progress(folder: Path) -> None:
-    """Start over in a run folder whose run was killed before its first checkpoint."""
+    """Remove everything but the config, of a run that was killed before its first checkpoint."""
     for part in (SCORES, PLANS, CHECKPOINTS, MODEL):
         shutil.rmtree(folder / part, ignore_errors=True)
     (folder / PREDICTIONS).unlink(missing_ok=True)
@@ -130,7 +129,7 @@ def read_result(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    return read_json(folder / RESULT, SCHEMA, "finished run")
+    return read_json(folder / RESULT, "finished run")
 
 
 def tested_metrics(result: Json) -> dict[str, float]:
@@ -171,15 +170,15 @@ def plain(content: Any) -> Any:
 
 
 def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int, full_tokens: int | None) -> Json:
-    """The parts of a result that say what was spent: `epochs`, `cost` and `ceiling`.
+    """The costs in a result: `epochs`, `cost` and `ceiling`.
 
-    The ceiling is the share of examples and of tokens that did not train; that of the tokens is about the largest share
-    of the training time that can be saved. Padding is not in it: an order that pads less saves a little more.
+    The ceiling is the share of examples and of tokens that were not trained on; the share of tokens is about the
+    largest share of the training time that can be saved. It ignores padding: an order with less padding saves more.
 
     Args:
         cost: The ledger.
-        epochs: One line each.
-        full_examples, full_tokens: What the same epochs would have trained on everything.
+        epochs: One result each.
+        full_examples, full_tokens: Of the same epochs on all data.
     """
     saved = 1 - cost.tokens_backward / full_tokens if full_tokens else None
     return {
@@ -190,9 +189,9 @@ def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int
 
 
 def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequence[Prediction]]]) -> None:
-    """Write `predictions.parquet`: split, id, gold, predicted, probability, and the tags where words have some.
+    """Write `predictions.parquet`: split, id, gold, predicted, probability, and the tags of tagged words.
 
-    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where words alone are tagged).
+    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where only words are tagged).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -211,13 +210,12 @@ def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequenc
         columns |= slots
     arrays = {name: _as_array(values) for name, values in columns.items()}
     table = pa.table({**arrays, "probability": pa.array(columns["probability"], pa.float64())})  # null for regression
-    part = folder / f"{PREDICTIONS}.part"
-    pq.write_table(table, part, compression="zstd")
-    part.replace(folder / PREDICTIONS)
+    with whole_file(folder / PREDICTIONS) as part:
+        pq.write_table(table, part, compression="zstd")
 
 
 def _as_array(values: Sequence[Any]) -> Any:
-    """An Arrow column; of nothing but nulls one of text, of nothing but empty lists one of lists of text."""
+    """An Arrow column; of type text for nulls only, and of type list of text for empty lists only."""
     import pyarrow as pa
 
     if all(value is None for value in values):
@@ -230,6 +228,9 @@ def _pipeline(task: str | None) -> str | None:
     """The hub's name for a task; None for a joint one, which it does not know."""
     method = find("task", task or "")
     return None if method is None else method.facts.get("pipeline")
+
+
+# ---- the model card ----
 
 
 # our names -> those of the hub, where they differ
@@ -249,9 +250,9 @@ def model_card(result: Json, *, base_model: str | None = None, dataset: str | No
     """The model card of a run, with the front matter that the hub reads.
 
     Args:
-        result: What `result.json` holds.
-        base_model: The hub name of what the run started from; None where it was a folder.
-        dataset: The hub name of the data; None where they are the user's own.
+        result: The content of `result.json`.
+        base_model: The hub name of the initial model; None for a folder.
+        dataset: The hub name of the data; None for the user's own data.
     """
     cost, metrics, name = result["cost"], result["metrics"], escaped(result["data"]["name"])
     full = round(cost["examples_backward"] / (1 - result["ceiling"]["examples_saved"]))
@@ -282,19 +283,19 @@ def model_card(result: Json, *, base_model: str | None = None, dataset: str | No
 
 
 def front_matter(result: Json, base_model: str | None, dataset: str | None) -> Json:
-    """What the hub reads of a card, as `huggingface_hub.ModelCardData` has it; what is not known is left out.
+    """The metadata of a card, as in `huggingface_hub.ModelCardData`; unknown fields are omitted.
 
     Args:
         result, base_model, dataset: See `model_card`.
     """
     split, data = ("test" if result["metrics"]["test"] else "dev"), _plain_name(result["data"]["name"])
-    found = {name: value for name, value in (result["metrics"][split] or {}).items() if value is not None}
+    metrics = {name: value for name, value in (result["metrics"][split] or {}).items() if value is not None}
     task: dict[str, Any] = {"type": _pipeline(result["task"]) or result["task"]}
     tested = {
         "task": task,
         "dataset": {"type": dataset or data, "name": data, "split": split},
         "metrics": [
-            {"type": _HUB_METRICS.get(name, name), "value": value, "name": name} for name, value in found.items()
+            {"type": _HUB_METRICS.get(name, name), "value": value, "name": name} for name, value in metrics.items()
         ],
     }
     named = {
@@ -302,15 +303,15 @@ def front_matter(result: Json, base_model: str | None, dataset: str | None) -> J
         "pipeline_tag": _pipeline(result["task"]),
         "base_model": base_model,
         "datasets": dataset and [dataset],
-        "metrics": list(dict.fromkeys(_HUB_METRICS.get(name, name) for name in found)),
+        "metrics": list(dict.fromkeys(_HUB_METRICS.get(name, name) for name in metrics)),
         "tags": ["datadiet", result["task"]],
-        "model-index": [{"name": f"{_plain_name(result['model'])}-{data}", "results": [tested]}] if found else None,
+        "model-index": [{"name": f"{_plain_name(result['model'])}-{data}", "results": [tested]}] if metrics else None,
     }
     return {name: value for name, value in named.items() if value}
 
 
 def _plain_name(name: object) -> str:
-    """A name of letters, digits and signs that mean nothing.
+    """A name of letters, digits and harmless punctuation.
 
     Example:
         >>> _plain_name("glue/sst2"), _plain_name("<b> mine")
@@ -329,5 +330,5 @@ def _number(value: float | None) -> str:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The kept checkpoints of a run, in order; empty where it has none."""
-    found = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
-    return sorted((place.parent for place in found), key=lambda folder: int(folder.name.partition("-")[2]))
+    configs = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
+    return sorted((place.parent for place in configs), key=lambda folder: int(folder.name.partition("-")[2]))

@@ -1,20 +1,17 @@
-"""The score file: what `datadiet score` writes and `datadiet select` reads, values of one whole training split.
+"""The score file: values of one whole training split, written by `datadiet score` and read by `datadiet select`.
 
-Layout, one Parquet file, one line per training row, ascending by row:
+Layout: one Parquet file, one line per training row, ascending by row:
 
     row            int64, 0 to n - 1
     id             text, the user's own
-    label          text, where the split has one label per row
+    label          text, for splits with one label per row
     SCORE          float32, one column per score; larger = harder
-    probabilities  fixed-size list<float32>, one number per class, where they were kept
+    probabilities  fixed-size list<float32>, one number per class, optional
 
 and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a name, never a path), `fingerprint`,
-`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (how it was read),
-`cost` (of everything that the file took) and `probabilities_with` (of models that have not seen the row: the folds).
-
-Reading a score file, and refusing data that it is not of.
-
-Writing a score file: Parquet to be read back, JSON lines or CSV for people.
+`task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (options of the data),
+`cost` (of the whole file) and `probabilities_with` (folds, for out-of-sample probabilities). JSON lines and CSV are
+written for people, and not read back.
 """
 
 from __future__ import annotations
@@ -29,10 +26,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.data.export import write_csv, write_jsonl
+from datadiet.data.tables import first_line
 from datadiet.errors import ArgumentError, DataError, Problems, unknown
-from datadiet.files import whole_file
+from datadiet.files import SCHEMA, whole_file
 
-SCHEMA = 1
 FIXED = ("row", "id", "label", "probabilities")
 MOST_NAMED = 5
 KEY = b"datadiet"  # of the metadata
@@ -46,17 +43,17 @@ class ScoreFile:
         ids: The user's ids, `(n,)`.
         rows: int64 `(n,)`, 0 to n - 1: positions in the training split.
         values: float32 `(n,)` by the score's name; larger = harder.
-        labels: Class names `(n,)`; None where the split has not one label per row.
+        labels: Class names `(n,)`; None for splits without one label per row.
         fingerprint: Of the data set; see `datadiet.data.schema.Dataset`.
         data: Name of the data set; never a path.
         task: `classification`, `regression`, `intent-slot`, ...
-        made_with: What each score was made with, by its name: `model` (a name, never a path), `epochs`, `seconds`, ...
+        made_with: Origin of each score, by its name: `model` (a name, never a path), `epochs`, `seconds`, ...
         label_names: Class names in the order of `probabilities`.
         probabilities: float32 `(n, classes)`, or None.
-        read_with: Options of `datadiet.load_data` by which the split is read again: `train_rows`, `dev_share`, `seed`,
-            `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.schema.Columns`. Those
-            left out have their defaults.
-        cost: What everything took, by the fields of `datadiet.types.CostLedger`; empty where it is not known.
+        read_with: Options of `datadiet.load_data` to read the split again: `train_rows`, `dev_share`, `seed`,
+            `drop_overlap`, `label_separator`, and `columns`, by the fields of `datadiet.data.schema.Columns`. Missing
+            ones have their defaults.
+        cost: Of the whole file, by the fields of `datadiet.types.CostLedger`; empty where unknown.
         probabilities_with: `{"folds": K}` where the probabilities are out of sample; else empty.
     """
 
@@ -79,14 +76,15 @@ class ScoreFile:
 
 
 def problems_of(file: ScoreFile) -> Problems:
-    """What is wrong with the content; nothing where it can be written, and could have been read."""
+    """Problems of the content; none where it can be written."""
     problems = Problems()
     problems.check(bool(file.values), "a score file needs at least one score, got none.")
     problems.check(len(file) > 0, "a score file needs at least one row, got none.")
     taken = sorted(set(file.values) & set(FIXED))
     problems.check(not taken, f"a score cannot be called {', '.join(taken)}: the score file has a column of that name.")
-    alien = sorted(file.made_with.keys() - file.values.keys())
-    problems.check(not alien, f"made_with names {', '.join(alien)}, which is no score of the file.")
+    unknown_names = sorted(file.made_with.keys() - file.values.keys())
+    message = f"made_with names {', '.join(unknown_names)}, which is no score of the file."
+    problems.check(not unknown_names, message)
     in_order = np.array_equal(file.rows, np.arange(len(file)))
     problems.check(in_order, f"the rows of a score file must be 0 to {len(file) - 1}: the whole training split.")
     problems.found += _wrong_lengths(file)
@@ -97,22 +95,22 @@ def problems_of(file: ScoreFile) -> Problems:
 
 
 def _wrong_lengths(file: ScoreFile) -> list[str]:
-    given: dict[str, Any] = {"ids": file.ids, "labels": file.labels, **file.values}
-    found = [
-        f"{name} must have one entry per row, {len(file)}, got {len(held)}."
-        for name, held in given.items()
-        if held is not None and len(held) != len(file)
+    columns: dict[str, Any] = {"ids": file.ids, "labels": file.labels, **file.values}
+    wrong = [
+        f"{name} must have one entry per row, {len(file)}, got {len(values)}."
+        for name, values in columns.items()
+        if values is not None and len(values) != len(file)
     ]
     shape = (len(file), len(file.label_names))
     if file.probabilities is not None and file.probabilities.shape != shape:
-        found.append(
+        wrong.append(
             f"probabilities must have the shape {shape}, rows and label names, got {file.probabilities.shape}."
         )
-    return found
+    return wrong
 
 
 def not_finite(name: str, values: NDArray[np.float32], ids: Sequence[str]) -> list[str]:
-    """A sentence on NaN and infinite values, with the ids; nothing where all are finite.
+    """A sentence on NaN and infinite values, with the ids; an empty list where all are finite.
 
     Example:
         >>> not_finite("el2n", np.float32([0.5, np.nan]), ["a", "b"])
@@ -137,11 +135,11 @@ def read_scores(path: str | Path, *, scores: Iterable[str] | None = None) -> Sco
 
     Args:
         path: A `.parquet` file that `write_scores` wrote.
-        scores: Names of the scores that are wanted; all by default.
+        scores: Names of the scores to read; all by default.
 
     Raises:
-        DataError: If there is no such file, it is no score file or of another schema, it has no score of a name, or
-            its values are not finite.
+        DataError: If there is no such file, it is not a score file or of another schema, a score is missing, or values
+            are not finite.
     """
     import pyarrow as pa
 
@@ -153,39 +151,39 @@ def read_scores(path: str | Path, *, scores: Iterable[str] | None = None) -> Sco
     try:
         table, meta = _opened(source, scores)
     except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{source} is not a readable Parquet file ({_first_line(error)}); score again.") from error
+        raise DataError(f"{source} is not a readable Parquet file ({first_line(error)}); score again.") from error
     return _file(source, table, meta)
 
 
 def _opened(source: Path, scores: Iterable[str] | None) -> tuple[Any, dict[str, Any]]:
-    """The columns that are wanted, and the metadata."""
+    """The requested columns, and the metadata."""
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(source) as parquet:
         schema = parquet.schema_arrow
         meta = _metadata_of(source, schema)
-        there = [name for name in schema.names if name not in FIXED]
-        wanted = there if scores is None else list(dict.fromkeys(scores))
+        available = [name for name in schema.names if name not in FIXED]
+        requested = available if scores is None else list(dict.fromkeys(scores))
         problems = Problems()
-        for name in wanted:
-            problems.check(name in there, f"{source}: {unknown('score', name, there)}")
+        for name in requested:
+            problems.check(name in available, f"{source}: {unknown('score', name, available)}")
         problems.raise_any(DataError)
-        return parquet.read([name for name in schema.names if name in FIXED or name in wanted]), meta
+        return parquet.read([name for name in schema.names if name in FIXED or name in requested]), meta
 
 
 def _metadata_of(source: Path, schema: Any) -> dict[str, Any]:
-    told = (schema.metadata or {}).get(KEY)
-    if told is None:
-        raise DataError(f"{source} is not a score file: it says nothing of datadiet. datadiet score writes one.")
+    text = (schema.metadata or {}).get(KEY)
+    if text is None:
+        raise DataError(f"{source} is not a score file: it has no metadata of datadiet. datadiet score writes one.")
     try:
-        meta = json.loads(told)
+        meta = json.loads(text)
     except ValueError as error:
         raise DataError(
             f"{source} is a damaged score file: its metadata are no JSON ({error}); score again."
         ) from error
-    found = meta.get("schema") if isinstance(meta, dict) else None
-    if found != SCHEMA:
-        raise DataError(f"{source} has the schema {found!r}, this version reads {SCHEMA}; score again.")
+    version = meta.get("schema") if isinstance(meta, dict) else None
+    if version != SCHEMA:
+        raise DataError(f"{source} has the schema {version!r}, this version reads {SCHEMA}; score again.")
     missing = [name for name in _NEEDED if name not in meta] + [n for n in ("row", "id") if n not in schema.names]
     if missing:
         raise DataError(f"{source} is a damaged score file: it lacks {', '.join(missing)}; score again.")
@@ -219,10 +217,10 @@ def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
 
 
 def _numbers(column: Any, kind: Any) -> NDArray[Any]:
-    """A column as an array; null is nan, which the checks refuse."""
-    found: NDArray[Any] = np.asarray(column.to_numpy())
+    """A column as an array; null becomes nan or -1, which the checks refuse."""
+    values: NDArray[Any] = np.asarray(column.to_numpy())
     whole = np.issubdtype(kind, np.integer)
-    return np.full(len(found), -1, kind) if whole and column.null_count else found.astype(kind)
+    return np.full(len(values), -1, kind) if whole and column.null_count else values.astype(kind)
 
 
 def _matrix(table: Any, classes: int) -> NDArray[np.float32] | None:
@@ -234,20 +232,16 @@ def _matrix(table: Any, classes: int) -> NDArray[np.float32] | None:
     return matrix
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
 def check_same_data(file: ScoreFile, fingerprint: str, where: str) -> None:
-    """Refuse data that the scores are not of: they go by row, so they would be of other examples.
+    """Refuse data other than the scored ones: values belong to row numbers.
 
     Args:
-        file: As read.
-        fingerprint: Of the data at hand.
-        where: The data at hand, as the user calls it.
+        file: The score file.
+        fingerprint: Of the data.
+        where: The name that the user gave for the data.
 
     Raises:
-        DataError: If the fingerprint is another one.
+        DataError: If the fingerprints differ.
     """
     if file.fingerprint == fingerprint:
         return
@@ -265,17 +259,17 @@ SUFFIXES = (".parquet", ".jsonl", ".csv")
 def write_scores(path: str | Path, file: ScoreFile, *, force: bool = False) -> None:
     """Write a score file by its ending: `.parquet`, which is read back, or `.jsonl` and `.csv` for people.
 
-    A reader never sees half a file, and nothing is written where something is wrong.
+    The file appears when it is complete; with any problem nothing is written.
 
     Args:
         path: The file.
-        file: What it holds.
-        force: Replace a file that is there.
+        file: The content.
+        force: Replace an existing file.
 
     Raises:
-        ArgumentError: For an ending that is not known, or a file that is there.
-        DataError: For values that are not finite (with the ids), and lengths or names that do not fit, together; or
-            if the file cannot be written.
+        ArgumentError: For an unknown ending, or an existing file.
+        DataError: For values that are not finite (with the ids), and wrong lengths or names, together; or if the file
+            cannot be written.
     """
     target = Path(path)
     check_target(target, force=force)
@@ -288,14 +282,13 @@ def write_scores(path: str | Path, file: ScoreFile, *, force: bool = False) -> N
 
 
 def check_target(path: Path, *, force: bool = False) -> None:
-    """Refuse a path that no score file can be written to; to be called before the scores are computed.
+    """Refuse a path where no score file can be written; call it before computing scores.
 
     Raises:
         ArgumentError: All problems at once.
     """
     problems = Problems()
-    known = ", ".join(SUFFIXES)
-    problems.check(path.suffix in SUFFIXES, f"a score file must end in {known}, got {path}.")
+    problems.check(path.suffix in SUFFIXES, f"a score file must end in {', '.join(SUFFIXES)}, got {path}.")
     problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
     problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
     problems.raise_any(ArgumentError)
@@ -341,7 +334,7 @@ def _write_text(path: Path, file: ScoreFile, suffix: str) -> None:
 
 
 def _lines(file: ScoreFile) -> Iterator[dict[str, Any]]:
-    """One line per row, for people: the shortest numbers that are the same float32."""
+    """One line per row, for people: the shortest decimals that give the same float32."""
     for row in range(len(file)):
         line: dict[str, Any] = {"row": row, "id": str(file.ids[row])}
         if file.labels is not None:

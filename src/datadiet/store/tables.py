@@ -1,15 +1,8 @@
-"""Append-only Parquet tables whose manifest is written last: a part that the manifest does not name does not exist.
+"""Append-only Parquet tables of a run: its score history (scores/) and the rows of each epoch (plans/).
 
-The score history and the plans of a run are such tables. A write that is killed leaves a file nobody reads; two runs
-cannot mix, since a manifest names its run; a resumed run cuts the table back to what its checkpoint had seen.
-
-A part of a table in pieces, so that it is never in memory as a whole.
-
-The score history of a run.
-
-What each epoch of a run trains on.
-
-The two tables of a run.
+A table grows by parts; its manifest is written last, and a part that the manifest does not name does not exist. So a
+killed write leaves a file that is never read, two runs cannot mix (the manifest names the run), and a resumed run cuts
+a table back to the parts that its checkpoint counts. A part is converted and written in slices, to bound the memory.
 """
 
 from __future__ import annotations
@@ -17,23 +10,25 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from datadiet.errors import DataError
-from datadiet.files import read_json, write_atomically
+from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
     import pandas as pd
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
 
 MANIFEST = "_manifest.json"
-SCHEMA = 1
+SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
+_FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
 
 
 class PartedTable:
@@ -65,8 +60,8 @@ class PartedTable:
         """Add a part; it exists from the moment the manifest names it.
 
         Args:
-            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next is asked
-                for.
+            pieces: Of the part, in order; at least one. On disk each is a row group, written before the next one is
+                made.
         """
         if self.folder is None:
             import pyarrow as pa
@@ -82,7 +77,7 @@ class PartedTable:
         self._write_manifest()
 
     def truncate(self, parts: int) -> None:
-        """Forget all but the first `parts` parts: what a resumed run's checkpoint had seen."""
+        """Drop all but the first `parts` parts, for a resumed run: its checkpoint counts no more."""
         if parts < len(self._parts):
             self._parts = self._parts[:parts]
             if self.folder is not None:
@@ -103,37 +98,33 @@ class PartedTable:
 
 
 def _encodings(table: pa.Table) -> dict[str, str]:
-    """The encoding of each column that takes least: hardly a value occurs twice, so dictionaries only add to them."""
+    """The smallest encoding of each column: few values occur twice, so dictionaries would only add bytes."""
     import pyarrow.types as kinds
 
-    found = {}
-    for field in table.schema:
-        if kinds.is_integer(field.type):
-            found[field.name] = "DELTA_BINARY_PACKED"
-        elif kinds.is_floating(field.type):
-            found[field.name] = "BYTE_STREAM_SPLIT"
-        elif kinds.is_string(field.type):
-            found[field.name] = "DELTA_BYTE_ARRAY"
-    return found
+    encodings = (
+        (kinds.is_integer, "DELTA_BINARY_PACKED"),
+        (kinds.is_floating, "BYTE_STREAM_SPLIT"),
+        (kinds.is_string, "DELTA_BYTE_ARRAY"),
+    )
+    return {field.name: name for field in table.schema for fits, name in encodings if fits(field.type)}
 
 
 def _write_parquet(path: Path, pieces: Iterable[pa.Table]) -> None:
     """One row group for each piece."""
     import pyarrow.parquet as pq
 
-    with _plain_memory():
-        rest = iter(pieces)
-        first = next(rest)
-        how = {"use_dictionary": False, "column_encoding": _encodings(first)}
-        with pq.ParquetWriter(path, first.schema, compression="zstd", **how) as writer:
-            writer.write_table(first)
-            for piece in rest:
+    with _system_memory():
+        pieces = iter(pieces)
+        first = next(pieces)
+        options = {"use_dictionary": False, "column_encoding": _encodings(first)}
+        with pq.ParquetWriter(path, first.schema, compression="zstd", **options) as writer:
+            for piece in chain([first], pieces):
                 writer.write_table(piece)
 
 
 @contextmanager
-def _plain_memory() -> Iterator[None]:
-    """Arrow's buffers from the system's allocator: its own keeps several times what a part needs, for ever."""
+def _system_memory() -> Iterator[None]:
+    """Arrow's buffers from the system's allocator: Arrow's own never returns several times the memory of a part."""
     import pyarrow as pa
 
     before = pa.default_memory_pool()
@@ -144,13 +135,29 @@ def _plain_memory() -> Iterator[None]:
         pa.set_memory_pool(before)
 
 
+# ---- reading, and writing in slices ----
+
+
 def read_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a table.
 
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    return read_json(folder / MANIFEST, SCHEMA, "finished table")
+    return read_json(folder / MANIFEST, "finished table")
+
+
+def iter_parts(folder: Path) -> Iterator[pq.ParquetFile]:
+    """The parts that the manifest names, in order, each open while it is looked at.
+
+    Raises:
+        DataError: See `read_manifest`.
+    """
+    import pyarrow.parquet as pq
+
+    for name in read_manifest(folder)["parts"]:
+        with pq.ParquetFile(folder / name) as file:
+            yield file
 
 
 def read_table(folder: Path) -> pa.Table:
@@ -168,11 +175,8 @@ def read_table(folder: Path) -> pa.Table:
     return pa.concat_tables(parts)
 
 
-SLICE_ROWS = 16_384  # rows that are turned into Arrow and written at once
-
-
 def slices(count: int) -> Iterator[slice]:
-    """So many rows in pieces; of no rows, one empty piece."""
+    """Slices of so many rows; one empty slice for no rows."""
     return (slice(start, min(start + SLICE_ROWS, count)) for start in range(0, max(count, 1), SLICE_ROWS))
 
 
@@ -180,11 +184,14 @@ def text_array(keys: Iterable[object]) -> pa.Array:
     """Keys as an Arrow array of text, without a list of all of them."""
     import pyarrow as pa
 
-    rest = iter(keys)
+    remaining = iter(keys)
     pieces = [pa.array([], pa.string())]
-    while piece := [str(key) for key in islice(rest, SLICE_ROWS)]:
+    while piece := [str(key) for key in islice(remaining, SLICE_ROWS)]:
         pieces.append(pa.array(piece, pa.string()))
     return pa.concat_arrays(pieces)
+
+
+# ---- the score history ----
 
 
 class ScoreStore:
@@ -230,8 +237,52 @@ class ScoreStore:
         return pd.DataFrame() if table is None else table.to_pandas()
 
 
+def iter_rounds(folder: Path, columns: Sequence[str]) -> Iterator[Scores]:
+    """The score history of a run, part by part, as it was appended.
+
+    Args:
+        folder: `RUN/scores`.
+        columns: Names of scores; those that a part lacks are left out of it.
+
+    Yields:
+        One record per epoch of training values and per scoring pass; parts without rows are skipped.
+
+    Raises:
+        DataError: If the history is missing or unfinished.
+    """
+    for file in iter_parts(folder):
+        names = [name for name in dict.fromkeys(columns) if name in file.schema_arrow.names]
+        table = file.read(columns=["row", "epoch", "round", "source", *names])
+        if not table.num_rows:
+            continue
+        source, epoch, round_ = (table[name][0].as_py() for name in ("source", "epoch", "round"))
+        values = {name: table[name].to_numpy() for name in names}
+        yield Scores(table["row"].to_numpy(), values, source, epoch, round_)
+
+
+def row_ids(folder: Path, rows: int) -> pa.Array:
+    """The user's ids of the first `rows` rows, from a score history: text `(rows,)`, null for a row never seen.
+
+    They stay in Arrow: a million Python strings take more memory than all scores. Parts are read until every row has
+    its id.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    ids = pa.nulls(rows, pa.string())
+    for file in iter_parts(folder):
+        part = file.read(columns=["row", "id"])
+        row, place = part["row"].to_numpy(), np.full(rows, -1, np.int64)
+        inside = np.flatnonzero(row < rows)
+        place[row[inside]] = inside
+        ids = pc.coalesce(ids, part["id"].combine_chunks().take(pa.array(place, mask=place < 0)))
+        if not ids.null_count:
+            break
+    return ids
+
+
 def last_values(folder: Path, column: str) -> dict[str, float]:
-    """The last value of each id in a run's score history.
+    """The last value of each id in a run's score history that is not nan.
 
     Args:
         folder: `RUN/scores`.
@@ -240,17 +291,26 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
     Raises:
         DataError: If the history is missing or does not hold that score.
     """
-    table = read_table(folder)
-    if column not in table.column_names:
-        fixed = {"row", "id", "epoch", "round", "source"}
-        held = ", ".join(name for name in table.column_names if name not in fixed)
-        raise DataError(f"{folder} holds no values of {column!r}; it holds: {held}.")
-    ids, values = table["id"].to_pylist(), table[column].to_numpy()
-    return {key: value for key, value in zip(ids, values.tolist(), strict=True) if value == value}
+    last = np.empty(0, np.float32)
+    for scores in iter_rounds(folder, [column]):
+        if column not in scores.values:
+            names = ", ".join(name for name in next(iter_parts(folder)).schema_arrow.names if name not in _FIXED)
+            raise DataError(f"{folder} holds no values of {column!r}; it holds: {names}.")
+        more = max(0, int(scores.rows.max()) + 1 - len(last))
+        last = np.r_[last, np.full(more, np.nan, np.float32)]
+        finite = ~np.isnan(scores.values[column])
+        last[scores.rows[finite]] = scores.values[column][finite]
+    if not len(last):
+        raise DataError(f"{folder} holds an empty table.")
+    pairs = zip(row_ids(folder, len(last)).to_pylist(), last.tolist(), strict=True)
+    return {key: value for key, value in pairs if value == value}
+
+
+# ---- plans, and the two tables of a run ----
 
 
 def append_plan(table: PartedTable, plan: EpochPlan) -> None:
-    """Record what one epoch trains on: `epoch`, `row`, `weight`."""
+    """Record the rows of one epoch: `epoch`, `row`, `weight`."""
     table.append(_piece_of_plan(plan, part) for part in slices(len(plan.rows)))
 
 
@@ -269,13 +329,13 @@ def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
 
 
 class RunTables:
-    """The two tables that a run writes: scores/ and plans/.
+    """The two tables of a run: scores/ and plans/.
 
     Args:
         folder: The run folder; None keeps them in memory.
-        run: Of whom: two runs cannot share a folder.
+        run: Names the run: two runs cannot share a folder.
         ids: The user's id of each row.
-        parts: How many parts of each count, of a run that goes on: later ones belong to steps that will be done again.
+        parts: Number of parts of each that count. Later parts belong to steps that a resumed run repeats.
 
     Attributes:
         scores, plans: The tables.
@@ -292,5 +352,5 @@ class RunTables:
 
     @property
     def parts(self) -> tuple[int, int]:
-        """How many parts each has, for a checkpoint."""
+        """Number of parts of each, for a checkpoint."""
         return len(self.scores.table), len(self.plans)

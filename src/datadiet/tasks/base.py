@@ -1,8 +1,6 @@
-"""What a task is, and the steps that all of them share.
+"""The contract of a task, and the steps that tasks share: feature tables, padded batches, and signals of heads.
 
-From feature rows to one padded batch.
-
-From a model's outputs and a batch to the signals that scores work on, also for models without a task.
+`signals_of` reads the signals of stock models, also for scripts without a task.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError, DataError
-from datadiet.types import HeadSignals, Signals
+from datadiet.types import IGNORED, HeadSignals, Signals
 
-IGNORED = -100
 CHUNK = 10_000
 Batch = dict[str, Tensor]
 Row = Mapping[str, Any]
@@ -30,7 +27,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one example.
+    """The prediction of a model for one example.
 
     Attributes:
         label: The likeliest class (the intent, for joint tasks), the predicted number, or the predicted labels of a
@@ -52,7 +49,7 @@ class Task(Protocol):
 
     @property
     def name(self) -> str:
-        """A key of `datadiet.tasks.TASKS`."""
+        """As `datadiet methods` lists it."""
 
     @property
     def main_metric(self) -> str:
@@ -85,7 +82,7 @@ class Task(Protocol):
         """A function from feature rows to one batch of tensors, padded to its longest row."""
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
-        """What scores work on: logits, labels and mask of every head, detached."""
+        """Logits, labels and mask of every head, detached, for the scores."""
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """One prediction per example of the batch, from float32 probabilities."""
@@ -117,40 +114,29 @@ def as_dataset(parts: Iterator[Mapping[str, Any]]) -> datasets.Dataset:
     tables = []
     for part in parts:
         columns = {**part, "length": [len(ids) for ids in part["input_ids"]]}
-        features = datasets.Features({name: _TYPES[name](columns[name]) for name in columns})
+        features = datasets.Features({name: _feature_type(name, column[0]) for name, column in columns.items()})
         tables.append(datasets.Dataset.from_dict(columns, features=features))
     return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
 
 
-def _numbers(kind: str) -> Callable[[Any], Any]:
-    return lambda column: datasets.List(datasets.Value(kind))
+_INTEGERS = {"attention_mask": "int8", "token_type_ids": "int8"}
+_INTEGERS |= dict.fromkeys(("input_ids", "slot_labels", "word_positions", "length"), "int32")
 
 
-def _label_type(column: Sequence[Any]) -> Any:
-    if isinstance(column[0], list):
-        return datasets.List(_label_type(column[0]))
-    return datasets.Value("float32" if isinstance(column[0], float) else "int64")
-
-
-_TYPES: dict[str, Callable[[Any], Any]] = {
-    "input_ids": _numbers("int32"),
-    "attention_mask": _numbers("int8"),
-    "token_type_ids": _numbers("int8"),
-    "slot_labels": _numbers("int32"),
-    "word_positions": _numbers("int32"),
-    "labels": _label_type,
-    "intent_labels": _label_type,
-    "length": lambda column: datasets.Value("int32"),
-}
+def _feature_type(name: str, value: Any) -> Any:
+    """The type of a column, from its first value."""
+    if isinstance(value, list):
+        return datasets.List(_feature_type(name, value[0] if value else 0))
+    return datasets.Value(_INTEGERS.get(name, "float32" if isinstance(value, float) else "int64"))
 
 
 def model_inputs(encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a tokenizer's answer that encoders take."""
+    """The columns that encoders take, of those that a tokenizer returns."""
     return {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
 
 
 def length_limit(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    """`max_length`, or what the model has positions for if that is less."""
+    """`max_length`, or the number of positions of the model if that is less."""
     return int(min(max_length, tokenizer.model_max_length))
 
 
@@ -201,34 +187,30 @@ class Collator:
     left: bool = False
     multiple: int | None = None
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> Batch:
         """One batch of tensors, int64 but for float labels."""
-        held = rows[0].keys()
-        width = self._width(max(len(row["input_ids"]) for row in rows))
-        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in held}
-        for name, fill in self.ragged.items():
-            if name in held:
+        step = self.multiple or 1
+        width = -(-max(len(row["input_ids"]) for row in rows) // step) * step
+        batch = {}
+        for name in rows[0]:
+            if name in self.padding:
+                batch[name] = _padded([row[name] for row in rows], self.padding[name], width, self.left)
+            elif name in self.ragged:
                 longest = max(len(row[name]) for row in rows)
-                batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-        for name, dtype in self.labels.items():
-            if name in held:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=dtype)
+                batch[name] = _padded([row[name] for row in rows], self.ragged[name], longest)
+            elif name in self.labels:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=self.labels[name])
         return batch
 
-    def _width(self, longest: int) -> int:
-        step = self.multiple or 1
-        return -(-longest // step) * step
 
-    def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, fill: int, width: int) -> Tensor:
-        padded = []
-        for row in rows:
-            gap = [fill] * (width - len(row[name]))
-            padded.append([*gap, *row[name]] if self.left else [*row[name], *gap])
-        return torch.tensor(padded)  # (batch, width)
+def _padded(rows: Sequence[Sequence[int]], fill: int, width: int, left: bool = False) -> Tensor:
+    gaps = [[fill] * (width - len(row)) for row in rows]
+    pairs = zip(rows, gaps, strict=True)
+    return torch.tensor([[*gap, *row] if left else [*row, *gap] for row, gap in pairs])  # (batch, width)
 
 
 def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The padding values of what a tokenizer makes.
+    """The padding values of a tokenizer's columns.
 
     Raises:
         ArgumentError: If the tokenizer has no padding token.
@@ -242,16 +224,16 @@ def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     }
 
 
-ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.Signals."
+ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.types.Signals, to the trainer or the diet."
 
 
 def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
-    """The signals of a stock model, recognised by names and shapes.
+    """The signals of a stock model, recognised by names and shapes: for scripts without a task (`Task.signals`).
 
     * `intent_logits` and `slot_logits` with `intent_labels` and `slot_labels`: heads `intent` and `slots`;
     * logits `(batch, classes)` with class numbers `(batch,)`: head `label`;
-    * logits `(batch, labels)` with floats `(batch, labels)`, more than one: a multi-hot head `label`;
-    * logits `(batch, 1)` or `(batch,)`, or any `(batch, 1)` with labels that are floats: a regression head `label`;
+    * logits `(batch, labels)` with floats 0 or 1 `(batch, labels)`, more than one: a multi-hot head `label`;
+    * logits `(batch, 1)` or `(batch,)` with numbers `(batch,)` or `(batch, 1)`: a regression head `label`;
     * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
 
     Args:
@@ -262,8 +244,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
         Detached signals; logits keep their dtype.
 
     Raises:
-        ArgumentError: Where names or shapes fit none of these, and for causal language models, whose logits are
-            shifted against their labels.
+        ArgumentError: Where names or shapes fit none of these, where there are no labels, where the outputs have two
+            heads of the same shape, and for causal language models, whose logits are shifted against their labels.
 
     Example:
         >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
@@ -271,13 +253,17 @@ def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
         {'label': torch.Size([2, 3])}
     """
     if "CausalLM" in type(outputs).__name__:
-        raise ArgumentError(f"signals of a causal language model are not known: its labels are shifted. {ADVICE}")
+        raise ArgumentError(
+            f"a causal language model shifts its labels against its logits, so its signals cannot be guessed. {ADVICE}"
+        )
     if isinstance(outputs, Mapping) and "intent_logits" in outputs:
         return joint_signals(outputs, batch)
     logits, labels = _logits(outputs), _labels(batch)
     if logits.ndim == 3 and labels.ndim == 2 and logits.shape[:2] == labels.shape and not labels.is_floating_point():
         return Signals({"tokens": token_head(logits, labels)})
     if logits.shape == labels.shape and logits.ndim == 2 and logits.shape[1] > 1 and labels.is_floating_point():
+        if bool(((labels != 0) & (labels != 1)).any()):
+            raise ArgumentError(f"float labels {tuple(labels.shape)} other than 0 and 1 fit no known task. {ADVICE}")
         return multi_label_signals(logits, labels)
     if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
         if logits.ndim == 1 or logits.shape[1:] == (1,):
@@ -319,36 +305,45 @@ def token_head(logits: Tensor, labels: Tensor) -> HeadSignals:
     return HeadSignals(logits.detach(), labels.detach().long().masked_fill(~mask, 0), mask)
 
 
-def named(held: Any, name: str) -> Tensor:
+def named(tensors: Any, name: str) -> Tensor:
     """A tensor of a batch or of outputs by its name.
 
     Raises:
         ArgumentError: If it is not there, with the names that are.
     """
-    if not isinstance(held, Mapping):
-        if isinstance(tensor := getattr(held, name, None), Tensor):
+    if not isinstance(tensors, Mapping):
+        if isinstance(tensor := getattr(tensors, name, None), Tensor):
             return tensor
-        raise ArgumentError(f"expected named outputs with {name!r}, got {type(held).__name__}.")
-    if not isinstance(tensor := held.get(name), Tensor):
-        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, held)) or 'none'}.")
+        raise ArgumentError(f"expected named outputs with {name!r}, got {type(tensors).__name__}.")
+    if not isinstance(tensor := tensors.get(name), Tensor):
+        raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, tensors)) or 'none'}.")
     return tensor
 
 
 def _logits(outputs: Any) -> Tensor:
-    """Named `logits`, or in a tuple the first tensor that is not the loss."""
+    """Named `logits`, or in a tuple the first tensor that is not the loss; refused where another one has its shape."""
+    if isinstance(outputs, Tensor):
+        return outputs
     if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
-        found = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
-    elif isinstance(outputs, torch.Tensor):
-        found = outputs
+        items = dict(outputs) if isinstance(outputs, Mapping) else vars(outputs)
+        logits = items.get("logits", getattr(outputs, "logits", None))
+        others = [value for name, value in items.items() if name != "logits" and str(name).endswith("logits")]
     else:
-        found = next((part for part in outputs if isinstance(part, Tensor) and part.ndim > 1), None)
-    if not isinstance(found, Tensor):
-        raise ArgumentError(f"the model's output {type(outputs).__name__} has no logits. {ADVICE}")
-    return found
+        tensors: list[Any] = [part for part in outputs if isinstance(part, Tensor) and part.ndim > 1]
+        logits, *others = tensors or [None]
+    kind = type(outputs).__name__
+    if not isinstance(logits, Tensor):
+        raise ArgumentError(f"the model's output {kind} has no logits. {ADVICE}")
+    if any(isinstance(other, Tensor) and other.shape == logits.shape for other in others):
+        raise ArgumentError(
+            f"the model's output {kind} has several heads with logits {tuple(logits.shape)}, which cannot be told "
+            f"apart. {ADVICE}"
+        )
+    return logits
 
 
 def _labels(batch: Mapping[str, Any]) -> Tensor:
     for name in ("labels", "label"):
-        if isinstance(found := batch.get(name), Tensor):
-            return found
+        if isinstance(labels := batch.get(name), Tensor):
+            return labels
     raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")

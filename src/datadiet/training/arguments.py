@@ -1,4 +1,4 @@
-"""What the Trainer was given: whether a diet can go with it, and what it says of the data."""
+"""The arguments of a Trainer: what a diet refuses of them, and the ids and classes of its training data."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datadiet.scoring.forward import whole_numbers
 
 
 def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
-    """Refuse training arguments that a diet cannot go with.
+    """Refuse training arguments that do not go with a diet.
 
     Raises:
         ArgumentError: All problems at once.
@@ -38,7 +38,7 @@ def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
 
 
 def check_judged(args: Any, dev: Any, metric: str) -> None:
-    """Refuse training arguments from which a tolerance cannot learn how good the model is.
+    """Refuse training arguments without the dev metric that a tolerance needs.
 
     Raises:
         ArgumentError: All problems at once.
@@ -53,7 +53,7 @@ def check_judged(args: Any, dev: Any, metric: str) -> None:
     problems.check(
         bool(metric) and metric != "loss" and args.greater_is_better is not False,
         "tolerance is in points of a metric of which larger is better: name it in metric_for_best_model "
-        f"(got {metric or None!r}), and give compute_metrics.",
+        f"(got {metric or None!r}), and pass compute_metrics.",
     )
     problems.raise_any()
 

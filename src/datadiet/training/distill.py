@@ -1,18 +1,12 @@
-"""Distillation on a pruned data set: a teacher's soft labels, computed once, make up for what is not trained on.
+"""Distillation on a pruned data set: a teacher's logits, computed once, make up for the examples that are dropped.
 
-The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is what the teacher says, softened by the
-temperature T, and the weight a rises as fewer examples are kept.
+The loss of an example is `(1 - a) CE(p, y) + a T^2 KL(q_T || p_T)`: q is the teacher's prediction, softened by the
+temperature T, and the weight a rises as fewer examples are kept. `teacher_of` computes the logits of every training
+row (`Answers`, which a cache folder keeps for other runs); `Teacher.loss` is the loss inside the Trainer.
 
 Source: Ben-Baruch et al., "Distilling the Knowledge in Data Pruning" (ICML 2025), who find random pruning with a
 teacher at least as good as clever selections without one, and a teacher much larger than the student harmful at small
 keeps. The soft targets and T^2 are those of Hinton, Vinyals and Dean 2015 (arXiv 1503.02531).
-
-A teacher inside the Trainer: its logits of every training row, taken once, and the loss that follows them.
-
-What a teacher says of the training rows, kept in a folder for the runs that would ask it the same.
-
-An entry (`datadiet.store.cache`) has of every head the logits, one row per decision, as `save_soft_labels` writes them,
-and how many decisions each example has.
 """
 
 from __future__ import annotations
@@ -30,11 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from datadiet import __version__
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, forward_pass
-from datadiet.store.cache import keep_entry, load_values, place_of, read_about, save_values
+from datadiet.store.cache import load_arrays, load_values, save_arrays, save_values
 from datadiet.types import HeadSignals, Json, Signals
 
 LEAST_WEIGHT, MOST_WEIGHT = 0.1, 0.95
@@ -66,12 +59,12 @@ def distillation_weight(keep: float) -> float:
 
 
 def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float = 2.0) -> Tensor:
-    """What the student still misses of its teacher: `T^2 KL(softmax(t / T) || softmax(z / T))`, differentiable.
+    """The divergence of the student from its teacher: `T^2 KL(softmax(t / T) || softmax(z / T))`, differentiable.
 
     Args:
         logits: Of the student, `(batch, classes)`, any float dtype; computed in float32.
         teacher_logits: `(batch, classes)`, any float dtype, no gradient.
-        temperature: T, above 0; the factor T^2 keeps the size of the gradients whatever it is.
+        temperature: T, above 0; the factor T^2 keeps the size of the gradients at any T.
 
     Returns:
         float32 `(batch,)`, at least 0 but for rounding.
@@ -140,7 +133,7 @@ def save_soft_labels(path: Path, ids: Sequence[str], logits: NDArray[np.floating
     wide = np.asarray(logits, np.float32)
     if wide.ndim != 2:
         raise ArgumentError(f"soft labels need logits (n, classes), got shape {wide.shape}.")
-    # near 0 float16 is finest, and the classes that matter lie there; what is 65,000 below has no mass at all
+    # float16 is finest near 0, where the likely classes lie; a logit 65,000 below the largest has no mass
     shifted = np.maximum(wide - wide.max(1, keepdims=True), -6e4) if wide.size else wide
     save_values(path, ids, shifted.astype(np.float16), what=SOFT_LABELS, fingerprint=fingerprint)
 
@@ -153,8 +146,8 @@ def load_soft_labels(
     Args:
         path: Written by `save_soft_labels`.
         ids: Some or all of those in the file.
-        classes: How many there must be.
-        fingerprint: Of the data they must belong to; None does not ask.
+        classes: The expected number of classes; None accepts any.
+        fingerprint: Of the data; None accepts any.
 
     Returns:
         float16 `(n, classes)`; compute with them in float32.
@@ -162,15 +155,15 @@ def load_soft_labels(
     Raises:
         DataError: If the file is missing, of other data, lacks ids or has another number of classes.
     """
-    found = load_values(path, ids, what=SOFT_LABELS, fingerprint=fingerprint)
-    if classes is not None and found.shape[1] != classes:
-        raise DataError(f"{path.name} has {found.shape[1]} classes, {classes} are needed.")
-    return found.astype(np.float16, copy=False)
+    logits = load_values(path, ids, what=SOFT_LABELS, fingerprint=fingerprint)
+    if classes is not None and logits.shape[1] != classes:
+        raise DataError(f"{path.name} has {logits.shape[1]} classes, {classes} are needed.")
+    return logits.astype(np.float16, copy=False)
 
 
 @dataclass(frozen=True)
 class HeadLogits:
-    """What a teacher says at one head, decision after decision.
+    """A teacher's logits at one head, decision after decision.
 
     Attributes:
         logits: float16 `(decisions, classes)`, shifted so that the largest is 0, which softmax does not see.
@@ -188,13 +181,13 @@ class HeadLogits:
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher's logits of the whole training set, and how far they count.
+    """A teacher's logits of the whole training set, and their share of the loss.
 
     Attributes:
         heads: By the name of the head in the signals.
         temperature: Softens both sides, above 0.
         weight: Share of the loss, in [0, 1]; None rises as the kept share falls (`distillation_weight`).
-        seconds: What training the teacher has cost, where it is known; not part of a run's own costs.
+        seconds: Of training the teacher, where they are known; not part of a run's own costs.
     """
 
     heads: Mapping[str, HeadLogits]
@@ -203,13 +196,13 @@ class Teacher:
     seconds: float | None = None
 
     def share(self, keep: float) -> float:
-        """The teacher's part of the loss where so much is kept."""
+        """The teacher's share of the loss at this kept share."""
         return distillation_weight(keep) if self.weight is None else self.weight
 
     def loss(
         self, logits: Mapping[str, Tensor], signals: Signals, rows: Tensor, head_weights: Mapping[str, float]
     ) -> Tensor:
-        """What the student misses of the teacher: a mean over the examples, summed over an example's decisions.
+        """The divergence of the student from the teacher: a mean over examples of the sum over their decisions.
 
         Args:
             logits: Of the student's heads, with their gradient.
@@ -225,9 +218,9 @@ class Teacher:
             if name not in self.heads or name not in logits:
                 raise ArgumentError(f"the teacher cannot teach the head {name!r}; it has {', '.join(self.heads)}.")
             student = _decisions(logits[name], head)
-            said = self.heads[name].of_rows(rows.cpu().numpy()).to(student.device)
-            missed = distillation_loss(student, said, self.temperature).sum() / len(rows)
-            total = total + head_weights.get(name, 1.0) * missed
+            teacher = self.heads[name].of_rows(rows.cpu().numpy()).to(student.device)
+            divergence = distillation_loss(student, teacher, self.temperature).sum() / len(rows)
+            total = total + head_weights.get(name, 1.0) * divergence
         return total
 
 
@@ -243,7 +236,7 @@ def teacher_of(
     ledger: Ledger | None = None,
     **how: Any,
 ) -> Teacher:
-    """Ask a teacher about every training row, once.
+    """The logits of a teacher for every training row, by one pass.
 
     Args:
         model: The teacher, with the same classes as the student.
@@ -256,7 +249,7 @@ def teacher_of(
     Raises:
         ArgumentError: If the rows have no class labels.
     """
-    said: dict[str, dict[int, NDArray[np.float16]]] = {}
+    logits: dict[str, dict[int, NDArray[np.float16]]] = {}
     for rows, outputs, batch in forward_pass(model, dataset, collate, ledger=ledger, **how):
         for name, head in signals(outputs, batch).heads.items():
             if head.labels.is_floating_point():
@@ -265,8 +258,8 @@ def teacher_of(
             shifted = (split - split.amax(-1, keepdim=True)).clamp_min(-6e4).cpu().numpy().astype(np.float16)
             ends = np.cumsum(_counts(head, len(rows)))
             parts = np.split(shifted, ends[:-1])
-            said.setdefault(name, {}).update(zip(rows.tolist(), parts, strict=True))
-    return Teacher({name: _joined(parts) for name, parts in said.items()}, temperature, weight, seconds)
+            logits.setdefault(name, {}).update(zip(rows.tolist(), parts, strict=True))
+    return Teacher({name: _joined(parts) for name, parts in logits.items()}, temperature, weight, seconds)
 
 
 def _decisions(logits: Tensor, head: HeadSignals) -> Tensor:
@@ -285,35 +278,33 @@ def _joined(parts: Mapping[int, NDArray[np.float16]]) -> HeadLogits:
     return HeadLogits(np.concatenate(ordered), starts)
 
 
-KIND, DECISIONS = "teacher", "decisions"
+TEACHER = "teacher"  # kind of entry in a cache
 
 
 @dataclass(frozen=True)
 class Answers:
-    """A teacher's logits, and what asking for them took.
+    """A teacher's logits of the training rows, and the size of the pass that computed them.
 
     Attributes:
         heads: By the name of the head.
-        seconds: Of loading, tokenising and the pass.
         examples, tokens: Of the pass.
     """
 
     heads: dict[str, HeadLogits]
-    seconds: float
     examples: int
     tokens: int
 
 
 def origin_of(model: Path, data: str, task: Sequence[object], how: Json) -> Json:
-    """Everything that the answers follow from.
+    """Everything that the answers follow from: the origin of their entry in `datadiet.store.cache`.
 
     Args:
-        model: The teacher's files, which are known by their content.
+        model: Folder of the teacher, identified by the content of its files.
         data: Fingerprint of the data.
         task: Its name and classes.
-        how: Plain values: how the rows are read and the pass is made.
+        how: Plain values: tokenisation and settings of the pass.
     """
-    versions = {"datadiet": __version__, **{name: version(name) for name in ("torch", "transformers")}}
+    versions = {name: version(name) for name in ("datadiet", "torch", "transformers")}
     return {"versions": versions, "data": data, "task": list(task), "model": checksum(model), **how}
 
 
@@ -326,61 +317,25 @@ def checksum(model: Path) -> str:
     return digest.hexdigest()
 
 
-def read_answers(folder: Path, origin: Json, ids: Sequence[str]) -> Answers | None:
-    """The answers of an entry, in the order of the ids; None where they are to be asked for."""
-    place = place_of(folder, origin, KIND)
-    about = read_about(place, origin)
-    if about is None:
-        return None
-    try:
-        heads = {name: _read_head(place, name, ids, origin["data"]) for name in about["heads"]}
-        return Answers(heads, float(about["seconds"]), int(about["examples"]), int(about["tokens"]))
-    except (DataError, OSError, ValueError, KeyError, TypeError):
-        return None
-
-
-def _read_head(place: Path, name: str, ids: Sequence[str], fingerprint: str) -> HeadLogits:
-    counts = load_values(place / f"{name}-{DECISIONS}.parquet", ids, what=DECISIONS, fingerprint=fingerprint)
-    starts: NDArray[np.int64] = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    logits = load_soft_labels(place / f"{name}.parquet", _numbers(int(starts[-1])), fingerprint=fingerprint)
-    return HeadLogits(logits, starts)
-
-
-def keep_answers(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> None:
-    """Keep what a teacher said of the rows with these ids.
+def save_answers(folder: Path, answers: Answers) -> None:
+    """Write answers as arrays: of every head its logits (float16) and where each row begins.
 
     Raises:
         OSError: If the folder cannot be written to.
         ArgumentError: If a logit is not finite.
     """
-    about = {"seconds": answers.seconds, "examples": answers.examples, "tokens": answers.tokens}
-
-    def fill(part: Path) -> None:
-        for name, head in answers.heads.items():
-            counts, file = np.diff(head.starts).astype(np.float32), part / f"{name}-{DECISIONS}.parquet"
-            save_values(file, ids, counts, what=DECISIONS, fingerprint=origin["data"])
-            save_soft_labels(
-                part / f"{name}.parquet", _numbers(len(head.logits)), head.logits, fingerprint=origin["data"]
-            )
-
-    place = place_of(folder, origin, KIND)
-    keep_entry(
-        place, origin, {**about, "heads": list(answers.heads)}, fill,
-        lambda: read_answers(folder, origin, ids) is not None,
-    )  # fmt: skip
+    arrays: dict[str, NDArray[Any]] = {"size": np.array([answers.examples, answers.tokens])}
+    for name, head in answers.heads.items():
+        if not np.isfinite(head.logits).all():
+            raise ArgumentError(f"logits must be finite; some of the head {name!r} are not.")
+        arrays |= {f"logits {name}": head.logits, f"starts {name}": head.starts}
+    save_arrays(folder, arrays)
 
 
-def kept(folder: Path, origin: Json, ids: Sequence[str], answers: Answers) -> str | None:
-    """Keep them if that is possible; a sentence on why it was not, else None."""
-    try:
-        keep_answers(folder, origin, ids, answers)
-    except OSError as error:  # a full disk, a folder that may not be written to
-        return f"what the teacher says could not be kept in {folder}: {error.strerror or error}."
-    except ArgumentError as error:
-        return f"what the teacher says could not be kept: {error}"
-    return None
-
-
-def _numbers(count: int) -> list[str]:
-    """Names of decisions, which have none of their own."""
-    return [str(number) for number in range(count)]
+def load_answers(folder: Path) -> Answers:
+    """The answers that `save_answers` wrote."""
+    arrays = load_arrays(folder)
+    names = [key.removeprefix("logits ") for key in arrays if key.startswith("logits ")]
+    heads = {name: HeadLogits(arrays[f"logits {name}"], arrays[f"starts {name}"]) for name in names}
+    examples, tokens = arrays["size"].tolist()
+    return Answers(heads, examples, tokens)

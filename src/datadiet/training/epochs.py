@@ -1,43 +1,118 @@
-"""What one epoch of training adds up to: a line of the result, and the ledger's counts.
+"""A diet between the epochs of a Trainer: record the last epoch, score, choose the next rows, keep the counts.
 
-The scoring pass of a Trainer: the Trainer's own data set, collator, model and precision, in eval mode.
-
-What a diet does between the epochs of a Trainer: takes in what was seen, scores, chooses, and keeps the count.
-
-The result of a Trainer script: the contract of a run folder, as far as a Trainer knows it.
+`BetweenEpochs` does these steps in this order. It works on an `EpochContext`, the parts of a Trainer that it uses, and
+so do scoring passes (`score_rows`), the choice within batches and probes: none of them knows the Trainer itself.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import TrainerCallback
 
+from datadiet.diet.diet import Diet
 from datadiet.diet.tolerance import CORRELATIONS
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens, token_count
-from datadiet.store import run_folder as layout
-from datadiet.training.machine import environment
 from datadiet.training.sampler import DietSampler, row_weights
 from datadiet.training.state import exchange, share_of
 from datadiet.types import CostLedger, EpochResult, Json, Signals
 
-if TYPE_CHECKING:
-    from datadiet.training.trainer import DietMixin
+Rows = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EpochContext:
+    """The parts of a Trainer that work between its steps and epochs; made when its data loader is built.
+
+    Attributes:
+        diet, ledger: Of the run.
+        model: The network, not wrapped for several processes.
+        forward: Batch to outputs, under the Trainer's autocast.
+        signals: `(outputs, batch) -> Signals`.
+        dataset, collate: Of the training rows, without the rows inside the batch.
+        lengths: int64 `(rows,)`, tokens of each row; None where they are unknown.
+        batch_size: Examples per training batch of this process.
+        accelerator: Of `accelerate`; knows the other processes.
+        evaluate: Measures the dev split and reports it to the callbacks.
+        log: Sends metrics to `report_to`.
+    """
+
+    diet: Diet
+    ledger: Ledger
+    model: torch.nn.Module
+    forward: Callable[[Batch], Any]
+    signals: Callable[[Any, Mapping[str, Any]], Signals]
+    dataset: Any
+    collate: Callable[..., Batch]
+    lengths: Rows | None
+    batch_size: int
+    accelerator: Any
+    evaluate: Callable[[], object]
+    log: Callable[[dict[str, float]], None]
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the training data."""
+        return len(self.dataset)
+
+
+def score_rows(
+    context: EpochContext, rows: Rows, *, listen: Callable[[Rows, Signals], None] | None = None
+) -> tuple[Rows, dict[str, Values]]:
+    """One scoring pass of this process over some training rows, in eval mode.
+
+    Args:
+        context: Of the Trainer.
+        rows: int64 `(n,)`.
+        listen: Called with the rows and signals of every batch, in the order of the pass.
+
+    Returns:
+        The rows, ascending, and the float32 values of each column of the history beside them.
+    """
+    mean = 1 if context.lengths is None else max(1, int(context.lengths.mean()))
+    batches = forward_pass(
+        context.model,
+        context.dataset,
+        context.collate,
+        rows=rows,
+        lengths=context.lengths,
+        batch_tokens=pass_tokens(context.batch_size * mean, next(context.model.parameters()).device),
+        batch_size=context.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
+        call=context.forward,
+        ledger=context.ledger,
+    )
+    order = np.empty(len(rows), np.int64)
+    table = torch.empty(0)  # (columns, rows), in the order of the pass and on the model's device, so no batch waits
+    done = 0
+    for part, outputs, batch in batches:
+        signals = context.signals(outputs, batch)
+        if listen is not None:
+            listen(part, signals)
+        values = torch.stack([*context.diet.values_of(signals).values()])
+        if not done:
+            table = values.new_empty(len(values), len(rows))
+        table[:, done : done + len(part)] = values
+        order[done : done + len(part)] = part
+        done += len(part)
+    columns = dict(zip(context.diet.columns, table.cpu().numpy(), strict=False))  # without rows there are no columns
+    places = np.argsort(order)
+    for column in columns.values():
+        column[:] = column[places]  # in place: no second copy of the table
+    order.sort()
+    return order, columns
 
 
 class EpochTotals:
-    """Sums of one epoch while it runs.
+    """Sums of one epoch while it runs: its line of the result, and the counts of the ledger.
 
-    Tokens and losses stay tensors until a checkpoint or the end of the epoch asks for them, so that no step waits for
-    the device.
+    Tokens and losses stay tensors until a checkpoint or the end of the epoch reads them, so that no step waits for the
+    device.
 
     Args:
         epoch: From 0.
@@ -61,7 +136,7 @@ class EpochTotals:
         self.batches += 1
 
     def settle(self) -> None:
-        """Move what was counted since the last call into the ledger."""
+        """Move the counts since the last call into the ledger."""
         tokens = int(self._new_tokens)
         self._ledger.count_training(self.unsettled, tokens)
         self.examples += self.unsettled
@@ -80,7 +155,7 @@ class EpochTotals:
         return {**counts, "loss": float(self.loss), "tokens": self._tokens, "train_s": train_s, "score_s": score_s}
 
     def carry(self, earlier: Json) -> None:
-        """Take up an epoch in the middle, from its `so_far`."""
+        """Continue an epoch in its middle, from its `so_far`."""
         for name in ("kept", "dropped", "batches", "examples", "loss"):
             setattr(self, name, earlier[name])
         self._tokens = earlier["tokens"]
@@ -111,125 +186,66 @@ class EpochTotals:
         )
 
 
-Rows = NDArray[np.int64]
-Values = NDArray[np.float32]
-
-
-def score_rows(
-    trainer: DietMixin, rows: Rows, *, listen: Callable[[Rows, Signals], None] | None = None
-) -> tuple[Rows, dict[str, Values]]:
-    """One scoring pass of this process over some training rows.
-
-    Args:
-        trainer: In training, i.e. with a loader that carries rows.
-        rows: int64 `(n,)`.
-        listen: Is given the rows and signals of every batch, in the order of the pass.
-
-    Returns:
-        The rows, ascending, and the float32 values of each column of the history beside them.
-    """
-    order = np.empty(len(rows), np.int64)
-    table = torch.empty(0)  # (columns, rows), in the order of the pass and where the model is, so that no batch waits
-    done = 0
-    for part, outputs, batch in _batches(trainer, rows):
-        signals = trainer.signals_of_batch(outputs, batch)
-        if listen is not None:
-            listen(part, signals)
-        values = torch.stack([*trainer.diet.values_of(signals).values()])
-        if not done:
-            table = values.new_empty(len(values), len(rows))
-        table[:, done : done + len(part)] = values
-        order[done : done + len(part)] = part
-        done += len(part)
-    return _ascending(order, dict(zip(trainer.diet.columns, table.cpu().numpy(), strict=False)))  # no rows, no columns
-
-
-def _batches(trainer: DietMixin, rows: Rows) -> Iterator[tuple[Rows, Any, Batch]]:
-    """Rows, outputs and batch: `forward_pass` with what the trainer has."""
-    loader: Any = trainer.callback_handler.train_dataloader
-    inner = getattr(loader, "base_dataloader", loader)
-    network, batch_size = trainer.network, trainer._train_batch_size
-    mean = 1 if trainer.lengths is None else max(1, int(trainer.lengths.mean()))
-    return forward_pass(
-        network,
-        inner.dataset.dataset,
-        inner.collate_fn.collate,
-        rows=rows,
-        lengths=trainer.lengths,
-        batch_tokens=pass_tokens(batch_size * mean, next(network.parameters()).device),
-        batch_size=batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
-        call=trainer.call_model,
-        ledger=trainer.ledger,
-    )
-
-
-def _ascending(order: Rows, columns: dict[str, Values]) -> tuple[Rows, dict[str, Values]]:
-    """Rows and their columns by row, in place: no second copy of the table."""
-    places = np.argsort(order)
-    for values in columns.values():
-        values[:] = values[places]
-    order.sort()
-    return order, columns
-
-
 class BetweenEpochs:
-    """The epochs of one Trainer: the one that trains, and those that have trained.
+    """The epochs of one run: the one that trains, and those that have trained.
 
     Args:
-        trainer: With its diet and its ledger.
+        diet, ledger: Of the run.
+        accelerator: Of the Trainer.
+        accumulation: Batches per optimizer step.
 
     Attributes:
         current: Sums of the epoch that trains.
         results: A line for each epoch that has trained.
-        sampler: Is told the plan; None where the Trainer's own is left alone.
+        sampler: Receives each plan; None where the Trainer's own sampler stays.
         weights: Of the rows' losses in this epoch, float32 `(rows,)`; None where all weigh 1.
     """
 
-    def __init__(self, trainer: DietMixin) -> None:
-        self._trainer, self._ledger, self._diet = trainer, trainer.ledger, trainer.diet
-        self._dieting = trainer.diet.options.plans
-        self.current = EpochTotals(0, self._ledger)
+    def __init__(self, diet: Diet, ledger: Ledger, accelerator: Any, accumulation: int) -> None:
+        self._diet, self._ledger, self._accelerator, self._accumulation = diet, ledger, accelerator, accumulation
+        self.current = EpochTotals(0, ledger)
         self.results: list[EpochResult] = []
         self.sampler: DietSampler | None = None
         self.weights: torch.Tensor | None = None
 
-    def begin(self, so_far: Json | None) -> None:
-        """Take in what the last epoch saw, score what needs it, choose, and tell the sampler.
+    def begin(self, context: EpochContext, state: Any, so_far: Json | None) -> None:
+        """Record the values of the last epoch, score the rows that need it, choose, and hand the plan to the sampler.
 
         Args:
-            so_far: What a checkpoint holds of the run, at the first epoch after a resume.
+            context: Of the Trainer.
+            state: The Trainer's state.
+            so_far: The run's part of a checkpoint, at the first epoch after a resume.
         """
-        epoch, begun = self._position()
+        epoch, begun = self._position(state)
         if so_far is not None:
-            self._carry_epoch(so_far["epoch"])
+            self._carry_epoch(so_far["epoch"], epoch)
             decider = self._diet.tolerance_controller
+            # killed between a checkpoint and its evaluation
             if not begun and decider is not None and decider.waits_for(epoch - 1):
-                self._trainer.evaluate()  # killed between a checkpoint and its evaluation
+                context.evaluate()
             if not begun and self._diet.lacks_recalls(epoch):
-                self._trainer.evaluate()  # likewise
+                context.evaluate()
         if not begun:
             self.current = EpochTotals(epoch, self._ledger)
             self.absorb()
-            if self._dieting:
-                self._score(epoch)
+            if self._diet.options.plans:
+                self._score(context, epoch)
         with self._ledger.charge("select"):
             plan = self._diet.plan(epoch)
         if self.sampler is not None:
             self.sampler.set_plan(plan)
-        rows = self._trainer.num_rows
-        self.weights = row_weights(plan, rows)
-        self.current.kept, self.current.dropped = len(plan.rows), rows - len(plan.rows)
-        if self._dieting:  # fewer than planned, where a tolerance has decided
-            self._trainer.state.max_steps = self._diet.schedule.total_steps
-        if self._dieting and not begun:
-            with self._ledger.charge("select"):
-                metrics = self._metrics()
-            self._trainer.log(metrics)
+        self.weights = row_weights(plan, context.num_rows)
+        self.current.kept, self.current.dropped = len(plan.rows), context.num_rows - len(plan.rows)
+        if self._diet.options.plans:
+            state.max_steps = self._diet.schedule.total_steps  # fewer than planned, where a tolerance has decided
+            if not begun:
+                with self._ledger.charge("select"):
+                    metrics = self._metrics()
+                context.log(metrics)
 
-    def _position(self) -> tuple[int, bool]:
+    def _position(self, state: Any) -> tuple[int, bool]:
         """The epoch that is about to train, and whether it was begun before a resume."""
-        state = self._trainer.state
-        if self._dieting:
+        if self._diet.options.plans:
             epoch, step = self._diet.schedule.locate(state.global_step)
             return epoch, step > 0
         passed = state.epoch or 0.0
@@ -237,48 +253,49 @@ class BetweenEpochs:
         return epoch, passed - epoch > 1e-6
 
     def absorb(self) -> None:
-        """Take in what training has seen on all processes."""
-        trainer, diet = self._trainer, self._diet
+        """Record the values of the training forwards of all processes."""
         with self._ledger.charge("select"):
-            diet.absorb(exchange(diet.drain(), diet.columns, trainer.accelerator))
+            self._diet.absorb(exchange(self._diet.drain(), self._diet.columns, self._accelerator))
 
-    def _score(self, epoch: int) -> None:
+    def _score(self, context: EpochContext, epoch: int) -> None:
         """The scoring pass before a choice, where there is one."""
-        trainer, diet = self._trainer, self._diet
-        rows = diet.rows_to_score(epoch)
+        rows = self._diet.rows_to_score(epoch)
         if len(rows):
             with self._ledger.charge("score"):
-                found = diet.scores(*score_rows(trainer, share_of(rows, trainer.accelerator)), "pass", epoch)
-                diet.absorb(exchange(found, diet.columns, trainer.accelerator))
+                scored = score_rows(context, share_of(rows, self._accelerator))
+                scores = self._diet.scores(*scored, "pass", epoch)
+                self._diet.absorb(exchange(scores, self._diet.columns, self._accelerator))
 
-    def end(self) -> None:
+    def end(self, state: Any) -> None:
         """Close the epoch's line of the result."""
-        if self._dieting:
-            self._trainer.state.epoch = float(self.current.epoch + 1)  # the Trainer's is in steps of the longest epoch
-        self.results.append(self.current.close(self._trainer.args.gradient_accumulation_steps))
+        if self._diet.options.plans:
+            state.epoch = float(self.current.epoch + 1)  # the Trainer's is in steps of the longest epoch
+        self.results.append(self.current.close(self._accumulation))
 
-    def evaluated(self, metrics: Mapping[str, float]) -> None:
-        """Put the dev metrics into the line of the epoch they follow, and tell a diet with a tolerance."""
+    def evaluated(self, metrics: Mapping[str, float], judged: str, rows: int) -> None:
+        """Put the dev metrics into the line of the epoch they follow, and judge a diet with a tolerance by one of them.
+
+        Args:
+            metrics: By the Trainer's names, `eval_...`.
+            judged: Name of the metric of the tolerance.
+            rows: Of the dev split.
+        """
         dev = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
         if self.current.closed and self.results:
             self.results[-1] = replace(self.results[-1], dev=dev)
         else:
             self.current.dev = dev
-        judged = self._trainer.judged_metric
         if self._diet.options.config.tolerance is not None and judged in dev:
-            data: Any = self._trainer.eval_dataset
-            self._diet.judge(self.current.epoch, dev[judged], len(data), correlation=judged in CORRELATIONS)
-
-    # ---- what is told ----
+            self._diet.judge(self.current.epoch, dev[judged], rows, correlation=judged in CORRELATIONS)
 
     def _metrics(self) -> dict[str, float]:
-        """What goes to `report_to` before each epoch, as ordinary training metrics."""
-        found = {"diet_kept": float(self.current.kept), "diet_dropped": float(self.current.dropped)}
-        found |= {f"diet_score_{name}": value for name, value in self._diet.score_quantiles().items()}
-        return {**found, "diet_seconds_saved": self.seconds_saved()}
+        """The metrics that `report_to` receives before each epoch."""
+        counts = {"diet_kept": float(self.current.kept), "diet_dropped": float(self.current.dropped)}
+        quantiles = {f"diet_score_{name}": value for name, value in self._diet.score_quantiles().items()}
+        return {**counts, **quantiles, "diet_seconds_saved": self.seconds_saved()}
 
     def seconds_saved(self) -> float:
-        """What the dropped examples would have cost so far, less the time spent on scoring and selecting."""
+        """The seconds that the dropped examples would have cost so far, less those of scoring and selecting."""
         epoch, ledger = self.current, self._ledger
         per_example = ledger.seconds("train") / max(1, ledger.examples_backward + epoch.unsettled)
         dropped = 0.0 + sum(result.dropped for result in self.results)
@@ -295,64 +312,15 @@ class BetweenEpochs:
         return {"cost": asdict(self._ledger.snapshot()), "epochs": lines, "epoch": epoch}
 
     def carry(self, so_far: Json) -> None:
-        """Take up the costs and the lines of a run that goes on."""
+        """Continue with the costs and the lines of a resumed run."""
         self._ledger.carry(CostLedger(**so_far["cost"]))
         self.results = [EpochResult(**result) for result in so_far["epochs"]]
 
-    def _carry_epoch(self, so_far: Json) -> None:
-        """Take up the epoch that the checkpoint was in; close it if its last step was the checkpoint's."""
+    def _carry_epoch(self, so_far: Json, next_epoch: int) -> None:
+        """Continue the epoch of the checkpoint; close it if its last step was the checkpoint's."""
         if so_far["closed"]:
             return
         self.current = EpochTotals(so_far["epoch"], self._ledger)
         self.current.carry(so_far)
-        if so_far["epoch"] < self._position()[0]:
-            self.results.append(self.current.close(self._trainer.args.gradient_accumulation_steps))
-
-
-class EpochHooks(TrainerCallback):
-    """Calls the trainer's own methods at the moments that only callbacks see."""
-
-    def __init__(self, trainer: DietMixin) -> None:
-        self._trainer = trainer
-
-    def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
-        """Before the loader asks the sampler for an order."""
-        self._trainer.begin_epoch()
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
-        """After the last step of an epoch."""
-        self._trainer.end_epoch()
-        control.should_training_stop = control.should_training_stop or self._trainer.ended
-        return control
-
-    def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
-        """After the dev split."""
-        self._trainer.end_evaluation(kwargs.get("metrics") or {})
-
-    def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
-        """After the last epoch."""
-        self._trainer.end_training()
-
-
-def result_of(trainer: DietMixin) -> Json:
-    """What `result.json` holds: the contract of a run folder, with null for what a Trainer does not know."""
-    epochs = math.ceil(trainer.args.num_train_epochs)
-    tokens = None if trainer.lengths is None else int(trainer.lengths.sum()) * epochs
-    rows = {"train": trainer.num_rows}
-    dev: Any = trainer.eval_dataset
-    rows |= {"dev": len(dev)} if hasattr(dev, "__len__") and not isinstance(dev, dict) else {}
-    precision = "bf16" if trainer.args.bf16 else "fp16" if trainer.args.fp16 else "fp32"
-    return {
-        "schema": layout.SCHEMA,
-        "task": None,
-        "data": {"name": None, "fingerprint": getattr(trainer.train_dataset, "_fingerprint", None), "rows": rows},
-        "model": Path(getattr(getattr(trainer.model, "config", None), "_name_or_path", "") or "").name or None,
-        "seed": trainer.args.seed,
-        "diet": trainer.diet.describe(),
-        **layout.costs_of(trainer.ledger.snapshot(), trainer.epoch_results, rows["train"] * epochs, tokens),
-        "metrics": {"dev": dict(trainer.epoch_results[-1].dev) if trainer.epoch_results else {}, "test": None},
-        "tolerance": trainer.diet.tolerance_controller and trainer.diet.tolerance_controller.summary(),
-        "weights_tested": None,
-        "energy": None,
-        "environment": environment(trainer.args.device, precision),
-    }
+        if so_far["epoch"] < next_epoch:
+            self.results.append(self.current.close(self._accumulation))

@@ -1,6 +1,9 @@
-"""The diet as a plain `TrainerCallback`, for Trainers that cannot be subclassed.
+"""A diet without a Trainer subclass: in a plain PyTorch loop (`epochs`), or as a callback (`DietCallback`).
 
-The diet in a plain PyTorch loop: `for epoch in dd.epochs(diet, 10, num_examples=len(train)): ...`.
+for epoch in dd.epochs(diet, 10, num_examples=len(train)):
+    for batch in epoch.loader(train, batch_size=32, collate_fn=collate):
+        ...
+        epoch.observe(batch.rows, logits, batch.labels)
 """
 
 from __future__ import annotations
@@ -27,127 +30,18 @@ from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
 CONSTANT = ("constant", "constant_with_warmup")
 
 
-class DietCallback(TrainerCallback):
-    """A diet for a Trainer that is not ours: `Trainer(..., callbacks=[DietCallback(diet)])`.
-
-    A callback cannot change how many steps the Trainer plans, since the Trainer reads its loader's length before any
-    callback is asked, and it is never told what a run resumes from. So it takes a constant learning rate only, one
-    process, `rescore="none"`, and no resuming; for anything else use `DietMixin`. The progress bar, which counts to the
-    steps of full training, never fills.
-
-    Args:
-        diet: The diet.
-        run_folder: Where scores/ and plans/ are written; in memory by default.
-
-    Raises:
-        ArgumentError: At the start of training, with everything that does not fit.
-    """
-
-    def __init__(self, diet: Diet, run_folder: Path | None = None) -> None:
-        self.diet, self._run_folder = diet, run_folder
-        self._epoch = 0
-        self._sampler: DietSampler | None = None
-        self._rows: torch.Tensor | None = None
-        self._labels: dict[str, Any] = {}
-        self._hooks: list[Any] = []
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Take over the loader that the Trainer has built, and listen to the model."""
-        _check(self.diet, args, state)
-        loader, model = kwargs["train_dataloader"], kwargs["model"]
-        batch = args.train_batch_size * args.gradient_accumulation_steps
-        count = len(loader.dataset)
-        self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
-        carry_rows(loader)
-        if self.diet.options.plans:
-            seed = args.data_seed or args.seed
-            self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
-            loader.set_sampler(self._sampler)
-        self._hooks = [
-            model.register_forward_pre_hook(self._before, with_kwargs=True),
-            model.register_forward_hook(self._after),
-        ]
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Choose what this epoch trains on."""
-        self.diet.absorb(self.diet.drain())
-        plan = self.diet.plan(self._epoch)
-        if plan.weights is not None:
-            raise ArgumentError("the selector gives loss weights, which DietCallback cannot apply; use DietMixin.")
-        if self._sampler is not None:
-            self._sampler.set_plan(plan)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Count the epoch; the Trainer's own count is in steps of full training."""
-        self._epoch += 1
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Keep what the last epoch saw and let go of the model."""
-        self.diet.absorb(self.diet.drain())
-        for hook in self._hooks:
-            hook.remove()
-
-    def _before(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        self._rows = kwargs.pop(ROW_KEY, None)
-        self._labels = {name: value for name, value in kwargs.items() if "label" in name}
-        return args, kwargs
-
-    def _after(self, _module: Any, _inputs: Any, outputs: Any) -> None:
-        if self._rows is None:
-            return
-        read = self.diet.signals or _signals
-        self.diet.observe(self._rows, read(outputs, self._labels), epoch=self._epoch)
-        self._rows = None
-
-
-def _signals(outputs: Any, labels: Mapping[str, Any]) -> Any:
-    if not labels:
-        raise ArgumentError(
-            "DietCallback sees what the model is called with, and there were no labels (label smoothing and "
-            "compute_loss_func take them out); use DietMixin."
-        )
-    return signals_of(outputs, labels)
-
-
-def _check(diet: Diet, args: Any, state: Any) -> None:
-    problems = Problems()
-    dieting = diet.options.plans
-    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    problems.check(
-        not dieting or schedule in CONSTANT,
-        f"DietCallback cannot make the {schedule!r} learning rate end where it should, because the Trainer has planned "
-        f"its steps already; use DietMixin, or lr_scheduler_type one of {', '.join(CONSTANT)}.",
-    )
-    problems.check(
-        diet.options.config.tolerance is None,
-        "DietCallback cannot decide steps as it goes: a tolerance needs DietMixin.",
-    )
-    problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
-    problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
-    problems.check(
-        not diet.options.in_batch,
-        f"DietCallback cannot choose within batches ({diet.options.select!r}); use DietMixin.",
-    )
-    problems.check(
-        diet.options.config.rescore == "none",
-        f"DietCallback cannot rescore {diet.options.config.rescore!r} examples; use DietMixin.",
-    )
-    problems.check(state.global_step == 0, "DietCallback cannot resume: it is not told from where; use DietMixin.")
-    problems.raise_any()
-
-
 PassSignals = Callable[[NDArray[np.int64]], Signals]
 
 
 @dataclass(frozen=True)
 class RowBatch:
-    """A batch and where it comes from.
+    """A batch with its rows.
 
     Attributes:
-        inputs: What the collate function made.
+        inputs: Of the collate function.
         rows: int64 `(batch,)` positions in the training split.
-        weights: float32 `(batch,)`, what each example's loss is to be multiplied by before the mean over the batch;
-            None where every one weighs 1.
+        weights: float32 `(batch,)`, the factor of each example's loss before the mean over the batch; None where all
+            are 1.
     """
 
     inputs: dict[str, Any]
@@ -159,16 +53,16 @@ class RowBatch:
         """The labels among the inputs (`labels` or `label`)."""
         for name in ("labels", "label"):
             if name in self.inputs:
-                found: Tensor = self.inputs[name]
-                return found
+                labels: Tensor = self.inputs[name]
+                return labels
         raise ArgumentError(f"the batch has no labels; it has {', '.join(self.inputs)}.")
 
 
 class Epoch:
-    """One epoch of a plain loop: a loader over the rows it trains on, and the values it hands back.
+    """One epoch of a plain loop: a loader over its rows, and methods that record values.
 
     Attributes:
-        plan: What this epoch trains on.
+        plan: The rows of this epoch.
     """
 
     def __init__(self, diet: Diet, plan: EpochPlan, batch_size: int) -> None:
@@ -202,20 +96,24 @@ class Epoch:
             yield RowBatch(batch, rows, None if weights is None else weights[rows])
 
     def observe(self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> None:
-        """Hand back what the training forward gave, for one head.
+        """Record the outputs of a training forward, for one head.
 
         Args:
             rows: int64 `(batch,)`, the batch's own.
             logits: `(batch, classes)`, `(batch, positions, classes)` or, for regression, `(batch, 1)`.
             labels: `(batch,)` or `(batch, positions)`.
-            mask: bool `(batch, positions)`; positions labelled -100 are left out without one.
+            mask: bool `(batch, positions)`; by default the positions that are not labelled -100.
         """
         if mask is None and labels.dim() == 2:
             mask = labels != -100
         self.observe_signals(rows, Signals({"label": HeadSignals(logits.detach(), labels, mask)}))
 
+    def observe_signals(self, rows: Tensor, signals: Signals) -> None:
+        """Record the signals of a training forward, for any number of heads."""
+        self._diet.observe(rows, signals, epoch=self.epoch)
+
     def judge(self, value: float, rows: int, *, correlation: bool = False) -> None:
-        """Tell a diet with a `tolerance` the dev metric after this epoch.
+        """Record the dev metric after this epoch, for a diet with a `tolerance`.
 
         Args:
             value: Larger is better, as a share.
@@ -223,10 +121,6 @@ class Epoch:
             correlation: Whether the metric is a correlation.
         """
         self._diet.judge(self.epoch, value, rows, correlation=correlation)
-
-    def observe_signals(self, rows: Tensor, signals: Signals) -> None:
-        """Hand back what the training forward gave, for any number of heads."""
-        self._diet.observe(rows, signals, epoch=self.epoch)
 
 
 def epochs(
@@ -253,13 +147,13 @@ def epochs(
         signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
             `all` and `dropped`. It is called with at most eight batches of rows at a time.
         ids, groups, row_weights, folder: See `Diet.begin`.
-        start, state: The epoch to go on from, and `diet.state_dict()` as it was at the end of the one before.
+        start, state: The epoch to continue at, and `diet.state_dict()` at the end of the one before.
 
     Yields:
-        One `Epoch` after the other; the next one is chosen from what the last one observed.
+        One `Epoch` after the other; the values of one choose the next.
 
     Raises:
-        ArgumentError: If `rescore` needs passes and there are no `signals`, or the plan is impossible.
+        ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits.
 
     Example:
         >>> import torch
@@ -286,7 +180,7 @@ def epochs(
         folder=folder, state=state,
     )  # fmt: skip
     for epoch in range(start, num_epochs):
-        if epoch >= diet.schedule.last:  # a tolerance has decided so
+        if epoch >= diet.schedule.last:  # a tolerance ends the training early
             break
         diet.absorb(diet.drain())
         rows = diet.rows_to_score(epoch) if signals is not None else np.empty(0, np.int64)
@@ -300,3 +194,112 @@ def _pass(diet: Diet, rows: NDArray[np.int64], epoch: int, signals: PassSignals,
     parts = [diet.values_of(signals(rows[start : start + size])) for start in range(0, len(rows), size)]
     values = {name: np.concatenate([part[name].cpu().numpy() for part in parts]) for name in diet.columns}
     return diet.scores(rows, values, "pass", epoch)
+
+
+class DietCallback(TrainerCallback):
+    """A diet for a Trainer that is not ours: `Trainer(..., callbacks=[DietCallback(diet)])`.
+
+    A callback cannot change how many steps the Trainer plans, since the Trainer reads its loader's length before it
+    calls any callback, and it does not see the checkpoint that a run resumes from. So it takes a constant learning rate
+    only, one process, `rescore="none"`, and no resuming; for anything else use `DietMixin`. The progress bar counts to
+    the steps of full training and never fills.
+
+    Args:
+        diet: The diet.
+        run_folder: Receives scores/ and plans/; in memory by default.
+
+    Raises:
+        ArgumentError: At the start of training, with all problems at once.
+    """
+
+    def __init__(self, diet: Diet, run_folder: Path | None = None) -> None:
+        self.diet, self._run_folder = diet, run_folder
+        self._epoch = 0
+        self._sampler: DietSampler | None = None
+        self._rows: torch.Tensor | None = None
+        self._labels: dict[str, Any] = {}
+        self._hooks: list[Any] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take over the loader that the Trainer has built, and hook into the model."""
+        _check(self.diet, args, state)
+        loader, model = kwargs["train_dataloader"], kwargs["model"]
+        batch = args.train_batch_size * args.gradient_accumulation_steps
+        count = len(loader.dataset)
+        self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
+        carry_rows(loader)
+        if self.diet.options.plans:
+            seed = args.data_seed or args.seed
+            self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
+            loader.set_sampler(self._sampler)
+        self._hooks = [
+            model.register_forward_pre_hook(self._before, with_kwargs=True),
+            model.register_forward_hook(self._after),
+        ]
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Choose what this epoch trains on."""
+        self.diet.absorb(self.diet.drain())
+        plan = self.diet.plan(self._epoch)
+        if plan.weights is not None:
+            raise ArgumentError("the selector gives loss weights, which DietCallback cannot apply; use DietMixin.")
+        if self._sampler is not None:
+            self._sampler.set_plan(plan)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Count the epoch; the Trainer's own count is in steps of full training."""
+        self._epoch += 1
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Record the values of the last epoch and remove the hooks."""
+        self.diet.absorb(self.diet.drain())
+        for hook in self._hooks:
+            hook.remove()
+
+    def _before(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        self._rows = kwargs.pop(ROW_KEY, None)
+        self._labels = {name: value for name, value in kwargs.items() if "label" in name}
+        return args, kwargs
+
+    def _after(self, _module: Any, _inputs: Any, outputs: Any) -> None:
+        if self._rows is None:
+            return
+        read = self.diet.signals or _signals
+        self.diet.observe(self._rows, read(outputs, self._labels), epoch=self._epoch)
+        self._rows = None
+
+
+def _signals(outputs: Any, labels: Mapping[str, Any]) -> Any:
+    if not labels:
+        raise ArgumentError(
+            "DietCallback reads the inputs of the model, and these have no labels (label smoothing and "
+            "compute_loss_func remove them); use DietMixin."
+        )
+    return signals_of(outputs, labels)
+
+
+def _check(diet: Diet, args: Any, state: Any) -> None:
+    problems = Problems()
+    dieting = diet.options.plans
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    problems.check(
+        not dieting or schedule in CONSTANT,
+        f"DietCallback cannot make the {schedule!r} learning rate end where it should, because the Trainer has planned "
+        f"its steps already; use DietMixin, or lr_scheduler_type one of {', '.join(CONSTANT)}.",
+    )
+    problems.check(
+        diet.options.config.tolerance is None,
+        "DietCallback cannot change the steps during training: a tolerance needs DietMixin.",
+    )
+    problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
+    problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
+    problems.check(
+        not diet.options.in_batch,
+        f"DietCallback cannot choose within batches ({diet.options.select!r}); use DietMixin.",
+    )
+    problems.check(
+        diet.options.config.rescore == "none",
+        f"DietCallback cannot rescore {diet.options.config.rescore!r} examples; use DietMixin.",
+    )
+    problems.check(state.global_step == 0, "DietCallback cannot resume: it does not see the checkpoint; use DietMixin.")
+    problems.raise_any()

@@ -1,14 +1,14 @@
 """Scoring passes every few steps of the first epochs: a finer history than one value per epoch.
 
-In three epochs of fine-tuning hardly an example is forgotten from one epoch to the next; from pass to pass it can be
-seen. What is recorded is the same whatever the diet chooses, and changes nothing of the training.
+In three epochs of fine-tuning hardly an example is forgotten from one epoch to the next; between passes forgetting is
+visible. The passes record the same rows whatever the diet chooses, and change nothing of the training.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,14 +17,10 @@ from transformers import TrainerCallback
 
 from datadiet.diet.values import MOMENT
 from datadiet.errors import ArgumentError, Problems
-from datadiet.noise.rankings import FILE, MeanProbabilities, read_probabilities, write_probabilities
-from datadiet.training.arguments import ids_and_groups
-from datadiet.training.epochs import score_rows
+from datadiet.noise.probabilities import FILE, MeanProbabilities, read_probabilities, write_probabilities
+from datadiet.training.epochs import EpochContext, score_rows
 from datadiet.training.state import exchange, share_of
 from datadiet.types import HeadSignals, Scores, Signals
-
-if TYPE_CHECKING:
-    from datadiet.training.trainer import DietMixin
 
 _STREAM = 5  # of the generator that draws the share
 _LABEL = "label"
@@ -40,7 +36,7 @@ class Probe(TrainerCallback):
     Args:
         trainer: A `DietTrainer`, or another trainer with `DietMixin`.
         every: Optimizer steps from one pass to the next.
-        epochs: Only in the first so many epochs; None for all.
+        epochs: Number of first epochs with passes; None for all.
         share: Of the rows, drawn once by the seed; 1 is all.
         probabilities: Also keep the mean class probabilities over the passes, `classes + 3` numbers per example, and
             write them as `probabilities.parquet` into the run folder at the end, for `datadiet.cleanlab_inputs`.
@@ -59,7 +55,7 @@ class Probe(TrainerCallback):
 
     def __init__(
         self,
-        trainer: DietMixin,
+        trainer: Any,
         *,
         every: int = 50,
         epochs: int | None = 2,
@@ -80,20 +76,20 @@ class Probe(TrainerCallback):
         self._mean = MeanProbabilities(trainer.num_rows) if probabilities else None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """Take up the mean probabilities of a run that goes on."""
+        """Read the mean probabilities of a resumed run."""
         earlier = _checkpoint(args, state) / FILE
         if self._mean is not None and state.global_step and earlier.is_file():
             self._mean.carry(read_probabilities(earlier))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """Score, where it is time."""
+        """Score, every so many steps."""
         epoch = self._trainer.current_epoch.epoch
         if state.global_step % self._every == 0 and (self._epochs is None or epoch < self._epochs):
             with self._trainer.ledger.charge("score"):
                 self._pass(epoch)
 
     def on_save(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """Keep the mean probabilities beside the checkpoint."""
+        """Save the mean probabilities beside the checkpoint."""
         folder = _checkpoint(args, state)
         if folder.is_dir():
             self._write(folder)
@@ -103,29 +99,28 @@ class Probe(TrainerCallback):
         self._write(self._trainer.run_folder)
 
     def _pass(self, epoch: int) -> None:
-        trainer, heard = self._trainer, _Heard()
-        mine = share_of(self._rows, trainer.accelerator)
-        rows, values = score_rows(trainer, mine, listen=heard if self._mean is not None else None)
-        values[MOMENT] = np.full(len(rows), trainer.current_epoch.batches, np.float32)
-        scores = Scores(rows, values, "pass", epoch, trainer.diet.round)
-        scores = exchange(scores, trainer.diet.columns, trainer.accelerator)
-        if trainer.is_world_process_zero():
-            trainer.diet.history.append(scores)
+        context: EpochContext = self._trainer.context
+        diet, accelerator, seen = context.diet, context.accelerator, _PassProbabilities()
+        own = share_of(self._rows, accelerator)
+        rows, values = score_rows(context, own, listen=seen if self._mean is not None else None)
+        values[MOMENT] = np.full(len(rows), self._trainer.current_epoch.batches, np.float32)
+        scores = Scores(rows, values, "pass", epoch, diet.round)
+        scores = exchange(scores, diet.columns, accelerator)
+        if self._trainer.is_world_process_zero():
+            diet.history.append(scores)
         if self._mean is not None:
-            found = exchange(replace(scores, rows=heard.rows, values=heard.values), heard.columns, trainer.accelerator)
-            classes = [found.values[name] for name in heard.columns if name != _LABEL]
-            self._mean.add(found.rows, np.stack(classes, 1), found.values[_LABEL].astype(np.int64))
+            table = exchange(replace(scores, rows=seen.rows, values=seen.values), seen.columns, accelerator)
+            classes = [table.values[name] for name in seen.columns if name != _LABEL]
+            self._mean.add(table.rows, np.stack(classes, 1), table.values[_LABEL].astype(np.int64))
 
     def _write(self, folder: Path) -> None:
-        if self._mean is None or not self._mean.classes or not self._trainer.is_world_process_zero():
-            return
-        trainer = self._trainer
-        ids = ids_and_groups(trainer.train_dataset)[0] if trainer._ids is None else trainer._ids
-        write_probabilities(folder / FILE, self._mean.result(class_names(trainer.network, self._mean.classes), ids))
+        if self._mean is not None and self._mean.classes and self._trainer.is_world_process_zero():
+            names = class_names(self._trainer.network, self._mean.classes)
+            write_probabilities(folder / FILE, self._mean.result(names, self._trainer.row_ids))
 
 
-class _Heard:
-    """The class probabilities of one pass, in the order in which they were scored."""
+class _PassProbabilities:
+    """The class probabilities of one pass, in the order of the pass."""
 
     def __init__(self) -> None:
         self._parts: list[tuple[NDArray[np.int64], torch.Tensor]] = []
@@ -152,7 +147,7 @@ class _Heard:
 
 
 def probed_rows(number: int, share: float, seed: int, *, least: int = 1) -> NDArray[np.int64]:
-    """A share of the rows, the same for a seed: int64, ascending, at least so many.
+    """A share of the rows, the same for a seed: int64, ascending, at least `least`.
 
     Example:
         >>> probed_rows(10, 0.3, seed=0).tolist()
@@ -179,8 +174,8 @@ def first_class_head(signals: Signals) -> HeadSignals:
 def class_names(model: torch.nn.Module, classes: int) -> tuple[str, ...]:
     """Names from the model's config where they fit, else numbers."""
     config: Any = getattr(model, "config", None)
-    for found in (getattr(config, "intent_names", None), getattr(config, "id2label", None)):
-        names = [found[number] for number in sorted(found)] if isinstance(found, dict) else list(found or ())
+    for entry in (getattr(config, "intent_names", None), getattr(config, "id2label", None)):
+        names = [entry[number] for number in sorted(entry)] if isinstance(entry, dict) else list(entry or ())
         if len(names) == classes:
             return tuple(map(str, names))
     return tuple(map(str, range(classes)))

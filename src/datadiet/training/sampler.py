@@ -1,9 +1,11 @@
-"""The one mutable sampler of a run: the current plan's rows, in the order of the Trainer's own strategy.
+"""The mutable sampler of a run, and the rows inside its batches.
 
-It is built once, beside the data loader, and reads a new plan every epoch; no loader is rebuilt and no training is
-restarted. The order is a pure function of (seed, epoch), so a resumed or a second process draws the same.
+`DietSampler` yields the rows of the current plan in the order of the Trainer's own strategy. It is built once, beside
+the data loader, and reads a new plan every epoch; no loader is rebuilt and no training is restarted. The order is a
+pure function of (seed, epoch), so a resumed run or a second process draws the same.
 
-Rows travel inside the batch: loaders fetch ahead, so "the batch fetched last" is not the batch that trains.
+Rows travel inside the batch (`carry_rows`): loaders fetch ahead, so the batch fetched last is not the batch that
+trains.
 """
 
 from __future__ import annotations
@@ -24,22 +26,22 @@ from datadiet.types import EpochPlan
 
 STRATEGIES = ("random", "sequential", "group_by_length")
 
-# Upstream sorts at most so many batches together, and fewer of a small data set: of the few batches that a diet keeps
-# so few that every fifth position of a batch is padding (LOG.md). Here it is always so many.
+# Upstream sorts at most 50 batches together, and fewer of a small data set: where a diet keeps few batches, a fifth of
+# the positions would be padding (LOG.md). Here it is always 50.
 BATCHES_PER_GROUP = 50
-_AT_ONCE = 4096
+_ROWS_PER_PIECE = 4096
 
 
 class DietSampler(Sampler[int]):
     """Yields the rows of the plan set last.
 
     Args:
-        num_rows: Rows it answers with for its length before the first plan is set: the longest epoch, because trainers
-            read the length once, at the start.
+        num_rows: Its length before the first plan is set: the longest epoch, because trainers read the length once, at
+            the start.
         strategy: `random`, `sequential` or `group_by_length`.
         seed: Of the order.
         lengths: Tokens of each row of the data set (`group_by_length`).
-        batch_size: Examples of one optimizer step of all processes together: these are near in length
+        batch_size: Examples of one optimizer step of all processes, which have nearly the same length
             (`group_by_length`).
     """
 
@@ -66,12 +68,16 @@ class DietSampler(Sampler[int]):
         processes: int = 1,
         lengths: NDArray[np.int64] | None = None,
     ) -> DietSampler:
-        """A sampler that keeps the strategy of the one a Trainer has built, for so many processes.
+        """A sampler that keeps the strategy of the one that a Trainer has built.
 
-        `lengths` may be at hand already: where they are the sampler's own, it takes them and makes no second array.
+        Args:
+            sampler: Of the Trainer.
+            num_rows, seed: See the class.
+            processes: Of the training.
+            lengths: Of the rows, where they are already an array; equal ones are shared with the sampler.
 
         Raises:
-            ArgumentError: If the strategy is not one that an order of chosen rows can keep.
+            ArgumentError: For a sampler whose strategy cannot order a choice of rows.
         """
         if isinstance(sampler, LengthGroupedSampler):
             own = whole_numbers(sampler.lengths)
@@ -116,9 +122,9 @@ class DietSampler(Sampler[int]):
 
 
 def _in_pieces(order: NDArray[np.int64]) -> Iterator[int]:
-    """The numbers of an array, without a list of all of them: as Python's, each takes 40 bytes."""
-    for start in range(0, len(order), _AT_ONCE):
-        yield from order[start : start + _AT_ONCE].tolist()
+    """The numbers of an array, without a list of all of them: a Python number takes 40 bytes."""
+    for start in range(0, len(order), _ROWS_PER_PIECE):
+        yield from order[start : start + _ROWS_PER_PIECE].tolist()
 
 
 def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.random.Generator) -> NDArray[np.int64]:
@@ -167,13 +173,13 @@ class RowDataset(Dataset[tuple[int, Any]]):
         return row, self.dataset[row]
 
     def __getitems__(self, rows: Sequence[int]) -> list[tuple[int, Any]]:
-        """Several items in one call, where the data set can give them."""
+        """Several items in one call, where the data set supports it."""
         several = getattr(self.dataset, "__getitems__", None)
         items = several(rows) if several is not None else [self.dataset[row] for row in rows]
         return list(zip(rows, items, strict=True))
 
     def __getattr__(self, name: str) -> Any:
-        if name == "dataset":  # not there yet while a worker process unpickles it
+        if name == "dataset":  # missing while a worker process unpickles the wrapper
             raise AttributeError(name)
         return getattr(self.dataset, name)
 
@@ -192,10 +198,10 @@ class RowCollator:
 
 
 def carry_rows(loader: DataLoader[Any]) -> None:
-    """Make a loader that is already built put the rows into its batches.
+    """Make a finished loader put the rows into its batches.
 
-    The loader comes from the Trainer's own method, whatever subclass that is, so that every sampling, sharding and
-    worker setting stays upstream's; only what fetches and collates is wrapped.
+    The loader comes from the Trainer's own method, also of a subclass, so every sampling, sharding and worker setting
+    stays upstream's; only its data set and its collator are wrapped.
     """
     inner: Any = getattr(loader, "base_dataloader", loader)  # accelerate wraps the torch loader
     if isinstance(inner.dataset, RowDataset):

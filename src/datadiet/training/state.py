@@ -1,11 +1,14 @@
-"""The diet's part of a Trainer checkpoint: arrays in safetensors, plain values in JSON, no pickle.
+"""The state of a run across interruptions and processes.
 
-Exchange values between processes, at epoch ends and refreshes only, never per step.
+A checkpoint of the Trainer also holds the diet's state: arrays in safetensors, plain values in JSON, no pickle. The
+JSON is written last, so it marks the checkpoint as complete. Processes exchange values at epoch ends and refreshes
+only, never per step.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from transformers.trainer_utils import get_last_checkpoint
 
 from datadiet.errors import ArgumentError
 from datadiet.files import write_atomically
@@ -25,7 +27,7 @@ ARRAYS, NUMBERS = "diet_state.safetensors", "diet_state.json"
 
 
 def save_diet(folder: Path, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
-    """Write a diet's state into a checkpoint; the JSON is written last and makes it complete."""
+    """Write a diet's state into a checkpoint; the JSON last, which makes it complete."""
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS)
     write_atomically(folder / NUMBERS, json.dumps(numbers, indent=1))
 
@@ -44,25 +46,31 @@ def load_diet(folder: Path) -> tuple[dict[str, NDArray[Any]], Json]:
     return load_file(folder / ARRAYS), json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
 
 
-def last_checkpoint(folder: Path) -> str | None:
-    """The latest checkpoint in a folder; None where there is none, or no folder."""
-    if not folder.is_dir():
-        return None
-    found: str | None = get_last_checkpoint(str(folder))  # type: ignore[no-untyped-call]
-    return found
+def last_checkpoint(folder: Path) -> Path | None:
+    """The last complete checkpoint in a folder, by its number; one that a kill left half-written does not count.
+
+    Args:
+        folder: Has subfolders `checkpoint-<step>`; may be missing.
+    """
+    complete = {
+        int(match[1]): file.parent
+        for file in folder.glob(f"checkpoint-*/{NUMBERS}")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", file.parent.name))
+    }
+    return complete[max(complete)] if complete else None
 
 
 def share_of(rows: NDArray[np.int64], accelerator: Any) -> NDArray[np.int64]:
-    """The rows that this process is to score: every num_processes-th."""
+    """The rows that this process scores: every num_processes-th."""
     return rows[accelerator.process_index :: accelerator.num_processes]
 
 
 def exchange(scores: Scores, columns: tuple[str, ...], accelerator: Any) -> Scores:
     """The values of all processes, the same on each, ascending by row, each row once.
 
-    Rows are gathered as int64 and values as float32, apart: a row that travels through a float is wrong from 2^24 on.
-    A row that several processes have (samplers repeat examples to fill the last global batch) keeps the value of the
-    lowest rank.
+    Rows are gathered as int64 and values as float32, separately: float32 cannot hold a row above 2^24 exactly. A row
+    that several processes have (samplers repeat examples to fill the last global batch) keeps the value of the lowest
+    rank.
 
     Args:
         scores: Of this process; may be empty.

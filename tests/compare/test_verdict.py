@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import pytest
+
+from datadiet.compare.verdict import state_comparison, verdict
+
+
+def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:
+    interval = None if half is None else {"low": mean - half, "high": mean + half}
+    return {
+        "mean": mean, "interval": interval, "p_not_worse": p, "margin": 0.5, "seeds": [0, 1, 2], "seeds_needed": needed,
+    }  # fmt: skip
+
+
+def line(**changes) -> dict:
+    usual = {"name": "el2n-0.5", "method": "el2n", "comparable_times": True, "ceiling": 0.45, "energy": None}
+    saved = {"finetune_s": {"median": 0.39, "interval": None}}
+    return {**usual, "saved": saved, "against": {}, "p_not_worse_holm": None, **changes}
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            line(against={"full": against(-0.1), "short": against(0.1, 0.3)}),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); not worse than full by more than 0.5 points "
+            "(-0.1 ± 0.2, p = 0.01); against short at the same steps +0.1 ± 0.3: not shown",
+        ),
+        (
+            line(against={"full": against(-0.3, p=0.2, needed=9), "random": against(0.6)}, p_not_worse_holm=0.4),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); not shown to be within 0.5 points of full "
+            "(-0.3 ± 0.2, p = 0.4): about 9 seeds would do; against random at the same keep +0.6 ± 0.2: better",
+        ),
+        (
+            line(against={"full": against(-2.0, p=0.9, needed=None), "random": against(-0.6)}, ceiling=None),
+            "saves 39 % of the fine-tuning time; not shown to be within 0.5 points of full (-2.0 ± 0.2, p = 0.9), and "
+            "at this difference no number of seeds would show it; against random at the same keep -0.6 ± 0.2: worse",
+        ),
+        (line(saved={"finetune_s": {"median": -0.1}}), "takes 10 % more fine-tuning time"),
+        (
+            line(energy={"mean_kwh": 1.5, "saved": {"median": -0.02}, "estimated": False}),
+            "saves 39 % of the fine-tuning time (ceiling 45 %); a run takes 1.50 kWh, 2 % more than full",
+        ),
+        (line(saved={"finetune_s": None}, against={"short": against(0.1, None, None)}),
+         "against short at the same steps +0.1 in one seed"),
+        (line(method="full"), "what the others are compared with"),
+    ],
+)  # fmt: skip
+def test_verdicts(entry, sentence):
+    assert verdict(entry) == sentence
+
+
+def test_model_cards_state_the_verdict_once(tmp_path):
+    card = tmp_path / "runs" / "el2n-0.5-seed0" / "model" / "README.md"
+    card.parent.mkdir(parents=True)
+    card.write_text("# A model\n\n| a | b |\n")
+    entry = line(
+        seeds=[0, 1, 2], metrics={"accuracy": {"mean": 91.234, "deviation": 0.3}}, verdict="saves 50 %; all <b>"
+    )
+    comparison = {"metric": "accuracy", "split": "test", "methods": [entry]}
+    for _ in range(2):
+        state_comparison(tmp_path, comparison)
+        assert card.read_text() == (
+            "# A model\n\n| a | b |\n\n## Comparison\n\n"
+            "`el2n-0.5`, 3 seeds, accuracy 91.23 ± 0.30 on the test split: saves 50 %; all \\<b\\>.\n"
+        )

@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import json
+import re
+
+import datadiet as dd
+from datadiet.reporting import report
+
+
+def table_of(folder) -> str:
+    report(folder)
+    return (folder / "report.md").read_text(encoding="utf-8")
+
+
+def test_the_page_of_a_comparison(comparison):
+    page = report(comparison).read_text(encoding="utf-8")
+    for title in ("What may be said", "Quality and time", "What time buys", "Where the time went", "Quality by class"):
+        assert f"<h2>{title}</h2>" in page
+    assert "easiest-0.5-seed2 failed: no &lt;memory&gt;" in page
+    assert "el2n-0.5</b> saves 50 % of the fine-tuning time (ceiling 50 %)" in page
+    assert "the power of the processor is an estimate, not measured" in page
+    assert "Training examples" not in page
+
+
+def test_the_table_of_a_comparison(comparison):
+    text = table_of(comparison)
+    head = "fine-tuning saved | total saved | ceiling | kWh of a run | energy saved | seeds |\n"
+    assert text.startswith(f"| method | steps | accuracy | {head}")
+    assert re.search(r"\n\| full \| 40 \| [\d.]+ ± [\d.]+ \|  \|  \|  \| 0.00111 \|  \| 3 \|", text)
+    assert re.search(r"\n\| el2n-0.5 \|.*\| 0.000610 \| 45\.0 % \| 3 \|\n", text)
+    assert re.search(r"\n- `random-0.5` saves 50 % of the fine-tuning time", text)
+    assert "Held equal: epochs" in text
+
+
+def test_times_that_cannot_be_compared_are_left_out(comparison, tmp_path):
+    content = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    for line in content["methods"]:
+        if line["method"] == "el2n":
+            line |= {"comparable_times": False, "energy": None}
+    (tmp_path / "comparison.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "runs").symlink_to(comparison / "runs")
+    names = {text.get_text() for text in dd.plot.frontier(tmp_path).axes[0].texts}
+    assert names == {"full", "easiest-0.5", "random-0.5", "short-0.5"}
+    row = next(line for line in table_of(tmp_path).splitlines() if "| el2n" in line)
+    assert re.search(r"± [\d.]+ \|  \|  \| 50\.0 % \|  \|  \| 3 \|$", row)

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datadiet.errors import DataError
+from datadiet.jobs.finetune import finetune
+from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, Review, write_noise
+from datadiet.reporting import plot, report, rows, run_page
+from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
+from datadiet.store.run_folder import read_result
+from toys import HOSTILE, toy_config
+
+
+def page_of(folder: Path | str) -> str:
+    return report(folder).read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_results_of_the_run(run):
+    page, result = page_of(run), read_result(run)
+    assert f"{result['metrics']['test']['accuracy']:.4f}" in page
+    for title in (
+        "What trained in each epoch", "Quality against time", "Scores over the epochs", "How the kept rows turn over",
+        "Data map", "Quality by class", "Worst class", "Where the time went", "Training examples",
+    ):  # fmt: skip
+        assert f"<h2>{title}</h2>" in page
+    assert str(run.parent) not in page
+    assert "All of them." in page
+    lines = (run / "report.md").read_text(encoding="utf-8").splitlines()
+    assert lines[:2] == ["| metric | dev | test |", "| --- | ---: | ---: |"]
+
+
+def test_the_page_has_the_energy_where_it_was_measured(run, tmp_path):
+    assert "kWh" not in page_of(run)
+    copy = Path(shutil.copytree(run, tmp_path / "measured"))
+    result = read_result(copy) | {"energy": {"kwh": 0.0123, "estimated": False}}
+    (copy / "result.json").write_text(json.dumps(result), encoding="utf-8")
+    assert "0.0123 kWh" in page_of(copy)
+
+
+def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
+    for name, value in (("MOST_BYTES", 2500), ("MOST_SUSPECT", 5), ("MOST_EXTREME", 2)):
+        monkeypatch.setattr(rows, name, value)
+    monkeypatch.setattr(plot, "MOST_POINTS", 20)
+    dynamics = rows.read_dynamics(run, read_result(run))
+    chosen = rows.candidates(dynamics)
+    table = rows.example_table(dynamics, chosen, (["long " * 100] * len(chosen.rows), ["a"] * len(chosen.rows)))
+    assert table["hard"][:5] == [1, 2, 3, 4, 5]
+    assert 5 <= len(table["id"]) < table["rows"] == len(dynamics)
+    page = page_of(run)
+    sample = rf"A sample: (\d+) of {len(dynamics)}\. The 5 most suspect; (\d) more that are among the easiest"
+    assert re.search(sample, page)
+    assert "of the others, drawn at random (seed 0)." in page
+    assert f"Shown are 20 of {len(dynamics)} rows, drawn at random (seed 0); the counts are of all." in page
+
+
+def test_without_the_data_the_page_says_so(tmp_path):
+    config = toy_config(tmp_path, epochs=2)
+    finetune(config)
+    Path(config.data).rename(tmp_path / "moved")
+    missing = "The training texts are not shown: the data is no longer where the run read it."
+    assert missing in page_of(config.output)
+
+
+def test_full_data_and_regressions_have_a_page(tmp_path):
+    config = toy_config(tmp_path, "regression", epochs=2, keep=1.0)
+    finetune(config)
+    page = page_of(config.output)
+    assert not [part for part in ("Data map", "How the kept rows turn over", "Worst class") if part in page]
+
+
+# ---- the noise guard
+
+ROWS, ASIDE = 24, (1, 0, 4, 5)  # most suspected first; of the hostile texts
+IDS = [f"train-{row}" for row in range(ROWS)]
+LABELS = [("<b>bold</b>", "plain $a$")[row % 2] for row in range(ROWS)]
+SENTENCE = (
+    "The noise guard looked 2 times: an estimated 15.3 % of the training labels are wrong. At the end 4 rows were"
+)
+
+
+def guard_of(excluded_rows=ASIDE, reviews=2) -> NoiseGuard:
+    suspicion, excluded = np.full(ROWS, 0.01, np.float32), np.zeros(ROWS, bool)
+    for place, row in enumerate(excluded_rows):
+        suspicion[row], excluded[row] = 0.95 - 0.05 * place, True
+    looked = (
+        Review(1, 24, 0.12, 0.08, 0.19, 12, 0.12, 1.5, 0.75, excluded=3, joined=3),
+        Review(2, 23, 0.153, 0.11, 0.21, 24, 0.155, 1.5, 0.75, excluded=len(excluded_rows), joined=2, returned=1),
+        Review(3, 7, 0.153, excluded=len(excluded_rows), note="7 rows were seen, 200 are needed"),
+    )
+    confidence, judgements = np.full(ROWS, 0.9, np.float32), np.full(ROWS, 2, np.int16)
+    arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "excluded": excluded}
+    return NoiseGuard(looked[:reviews], arrays)
+
+
+@pytest.fixture
+def guarded(hostile_run, tmp_path) -> Path:
+    """The hostile run, as if it had had a guard."""
+    copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
+    write_noise(copy, guard_of(), IDS, LABELS)
+    return copy
+
+
+def test_without_a_guard_the_page_has_no_such_section(hostile_run):
+    assert read_guard(hostile_run) is None
+    assert not len(suspected_rows(None))
+    assert "Suspected wrong labels" not in page_of(hostile_run)
+    assert "noise guard" not in run_markdown(hostile_run)
+
+
+def test_the_page_has_the_estimate_its_interval_and_the_suspects(guarded):
+    page = page_of(guarded)
+    assert "<h2>Suspected wrong labels</h2>" in page
+    assert f"<p>{SENTENCE} set aside.</p>" in page
+    assert 'aria-label="Estimated share of wrong labels"><svg' in page
+    assert "<td>11.0 % to 21.0 %</td>" in page
+    assert page.index("Suspected wrong labels") < page.index("<h2>Training examples</h2>")
+    assert (guarded / "report.md").read_text(encoding="utf-8").splitlines()[-1].startswith(SENTENCE)
+
+
+def test_reviews_and_labels_are_counted(guarded):
+    reviews, by_label, suspects = guard_section(read_guard(guarded), None).tables
+    assert reviews.head[-3:] == ["set aside", "joined", "returned"]
+    assert reviews.rows[1] == ["3", "23", "15.3 %", "11.0 % to 21.0 %", "24 rows", "4", "2", "1"]
+    assert by_label.rows == [["<b>bold</b>", "2", "50.0 %"], ["plain $a$", "2", "50.0 %"]]
+    assert [row[3] for row in suspects.rows] == [f"train-{row}" for row in ASIDE]
+    assert suspects.rows[0][0] == ""  # the texts could not be read
+
+
+def test_hostile_text_of_the_suspects_stays_text(guarded):
+    page = page_of(guarded)
+    section = page[page.index("Most suspected") : page.index("<h2>Training examples</h2>")]
+    cells = re.findall(r'<td class="prose">(.*?)</td>', section, flags=re.DOTALL)
+    assert len(cells) == 4 * len(ASIDE)
+    assert "&lt;img src=x onerror=" in cells[0]
+    assert "&lt;/script&gt;&lt;script&gt;" in cells[4]
+    assert cells[12] == HOSTILE["template"]
+    assert "<img" not in page
+    assert page.count("<script") == 2
+    assert cells[3].startswith("its label contradicts what the model is sure of (probability 0.90 of another one)")
+
+
+def test_only_the_first_suspects_and_labels_are_shown_and_it_says_so(guarded, monkeypatch):
+    monkeypatch.setattr(run_page, "MOST_SUSPECTS", 3)
+    monkeypatch.setattr(run_page, "MOST_NAMES", 1)
+    _, by_label, suspects = guard_section(read_guard(guarded), ["a", "b", "c"]).tables
+    assert [row[0] for row in suspects.rows] == ["a", "b", "c"]
+    assert suspects.note == f"The first 3 of 4; all are in {SUSPECTS}."
+    assert by_label.note == "The first 1 of 2 labels."
+
+
+def test_a_review_that_judged_nothing_says_why_and_is_not_drawn(guarded):
+    write_noise(guarded, guard_of(reviews=3), IDS, LABELS)
+    section = guard_section(read_guard(guarded), None)
+    assert section.tables[0].rows[2][3:5] == ["", ""]
+    assert section.tables[0].note == "Before epoch 4: 7 rows were seen, 200 are needed."
+    assert len(section.drawings) == 1
+
+
+def test_no_row_is_excluded_or_the_guard_never_looked(guarded):
+    write_noise(guarded, guard_of(excluded_rows=()), IDS, LABELS)
+    record = read_guard(guarded)
+    assert guard_sentence(record).endswith("At the end no row was set aside.")
+    assert len(guard_section(record, []).tables) == 1
+    assert "noise guard" in page_of(guarded)
+    write_noise(guarded, NoiseGuard(), IDS, LABELS)
+    section = guard_section(read_guard(guarded), [])
+    assert section.text == "The noise guard judged nothing: no epoch trained after the first."
+    assert (list(section.tables), list(section.drawings)) == ([], [])
+
+
+def test_broken_files_are_named(guarded):
+    for name, content in ((SUSPECTS, "no table"), (NOISE, '{"reviews": 3}')):
+        (guarded / name).write_text(content, encoding="utf-8")
+        with pytest.raises(DataError, match=r"broken noise\.json or suspects\.parquet"):
+            report(guarded)

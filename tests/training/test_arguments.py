@@ -1,0 +1,57 @@
+"""Training arguments that do not go with a diet, or with a tolerance."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.arguments import check_judged
+from toys import toy_trainer
+
+JUDGED = {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"}
+
+
+@pytest.mark.parametrize(
+    ("diet", "changes", "message"),
+    [
+        ({"keep": 0.5}, {"max_steps": 5}, "set num_train_epochs, not max_steps"),
+        ({"keep": 0.5}, {"num_train_epochs": 2.5}, "must be a whole number, got 2.5"),
+        ({"keep": 0.5}, {"dataloader_drop_last": True}, "dataloader_drop_last does not go"),
+        ({"keep": 0.5}, {"auto_find_batch_size": True}, "auto_find_batch_size does not go"),
+        ({"tolerance": 5.0}, JUDGED | {"eval_strategy": "no"}, "eval_strategy='epoch', got 'no'"),
+        ({"tolerance": 5.0}, JUDGED | {"metric_for_best_model": None}, "name it in metric_for_best_model"),
+        (
+            {"tolerance": 5.0},
+            JUDGED | {"metric_for_best_model": "loss", "greater_is_better": False},
+            "of which larger is better",
+        ),
+    ],
+)
+def test_arguments_that_do_not_go_with_a_diet(tmp_path, diet, changes, message):
+    with pytest.raises(ArgumentError, match=message):
+        toy_trainer(tmp_path, Diet(**diet), **changes)
+
+
+def test_a_tolerance_needs_one_dev_split():
+    args = SimpleNamespace(eval_strategy="epoch", greater_is_better=True)
+    with pytest.raises(ArgumentError, match="tolerance needs one eval_dataset"):
+        check_judged(args, {"one": [1], "two": [2]}, "accuracy")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"keep": 0.3}, "keep has no effect with a tolerance"),
+        ({"anneal_epochs": 1}, "anneal_epochs has no effect with a tolerance"),
+        ({"static": True}, "static has no effect with a tolerance"),
+        ({"offset": 0.1}, "offset has no effect with a tolerance"),
+        ({"score": "margin"}, "no meaning for the score 'margin'"),
+        ({"select": "random"}, "no meaning for 'random'"),
+    ],
+)
+def test_options_that_do_not_go_with_a_tolerance(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Diet(tolerance=1.0, **options)

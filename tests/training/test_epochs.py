@@ -1,0 +1,241 @@
+"""Between the epochs of a Trainer: scoring passes, choices, costs, resuming, and a tolerance."""
+
+from __future__ import annotations
+
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose, assert_array_equal
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
+
+from datadiet.diet import tolerance
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.epochs import score_rows
+from toys import plans_of, scores_of, toy_features, toy_trainer, weights
+
+EPOCHS = 6
+
+
+def trained(folder, diet, **options):
+    trainer = toy_trainer(folder, diet, **options)
+    trainer.train()
+    return trainer
+
+
+def test_a_scoring_pass_is_in_eval_mode_and_training_mode_comes_back(tmp_path):
+    trainer = toy_trainer(tmp_path, Diet(keep=0.5, rescore="all", refresh_every=1), dropout=0.5)
+    modes = []
+    trainer.model.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
+    trainer.train()
+    assert modes.count((True, True)) == 12 + 3 * 6
+    assert set(modes) == {(True, True), (False, False)}
+    (_, first), (_, second) = (score_rows(trainer.context, np.arange(48)) for _ in range(2))
+    assert_array_equal(first["el2n"], second["el2n"])  # no dropout
+    rows, part = score_rows(trainer.context, np.array([8, 5, 7, 6]))
+    assert rows.tolist() == [5, 6, 7, 8]
+    assert_allclose(part["el2n"], first["el2n"][5:9], atol=1e-5)  # any batching
+
+
+@pytest.mark.proves("all", "dropped", "none")
+@pytest.mark.parametrize(("rescore", "scored"), [("all", 48 * 3), ("dropped", 0 + 24 + 24), ("none", 0)])
+def test_rescore_decides_what_a_refresh_costs(tmp_path, rescore, scored):
+    diet = Diet(keep=0.5, refresh_every=1, rescore=rescore)
+    assert diet.forecast(48, epochs=4, batch=4).examples_scored == scored
+    cost = trained(tmp_path, diet).ledger.snapshot()
+    assert cost.examples_forward - cost.examples_backward == scored
+    sources = scores_of(tmp_path)["source"]
+    assert ((sources == "pass").sum(), (sources == "train").sum()) == (scored, cost.examples_backward)
+
+
+def test_no_pass_after_the_last_cycle(tmp_path):
+    trained(tmp_path, Diet(keep=0.5, refresh_every=2, rescore="all"), num_train_epochs=3)
+    history = scores_of(tmp_path)
+    assert history[history["source"] == "pass"]["epoch"].unique().tolist() == [1]
+
+
+def test_plans_are_the_hardest_rows_seen(tmp_path):
+    trained(tmp_path, Diet(keep=0.25, refresh_every=3))
+    history, plans = scores_of(tmp_path), plans_of(tmp_path)
+    warm = history[history["epoch"] == 0].set_index("row")["el2n"]
+    assert set(plans[1]) == set(warm.nlargest(12).index)
+    assert plans[1] == plans[2]
+
+
+def test_the_first_cycle_without_a_warmup_is_random(tmp_path):
+    trained(tmp_path, Diet(keep=0.5, warmup_epochs=0, rescore="all", seed=4))
+    plans, history = plans_of(tmp_path), scores_of(tmp_path)
+    assert len(plans[0]) == 24
+    assert plans[0] != list(range(24))
+    assert history[history["source"] == "pass"]["epoch"].unique().tolist() == [2]  # nothing to score before epoch 0
+
+
+def test_the_diet_is_logged_before_each_epoch_as_ordinary_metrics(tmp_path):
+    trainer = trained(tmp_path, Diet(keep=0.5))
+    logged = [entry for entry in trainer.state.log_history if "diet_kept" in entry]
+    assert [(entry["diet_kept"], entry["diet_dropped"]) for entry in logged] == [(48, 0), *[(24, 24)] * 3]
+    assert "diet_score_p50" not in logged[0]  # no values yet
+    assert all(entry["diet_score_p10"] <= entry["diet_score_p50"] <= entry["diet_score_p90"] for entry in logged[1:])
+    assert logged[-1]["diet_seconds_saved"] > logged[1]["diet_seconds_saved"]
+
+
+def test_early_stopping_keeps_the_lines_it_has(tmp_path):
+    def accuracy(_predictions):
+        return {"accuracy": 0.5}  # never better: patience runs out
+
+    trainer = trained(
+        tmp_path, Diet(keep=0.5), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+        metric_for_best_model="accuracy",
+        extra={"compute_metrics": accuracy, "callbacks": [EarlyStoppingCallback(1)]},
+    )  # fmt: skip
+    assert [(line.epoch, line.dev["accuracy"]) for line in trainer.epoch_results] == [(0, 0.5), (1, 0.5)]
+    assert sorted(scores_of(tmp_path)["epoch"].unique()) == [0, 1]
+
+
+def test_the_accounts_add_up_to_the_total(tmp_path):
+    diet = Diet(keep=0.5, rescore="all", refresh_every=1)
+    trainer = trained(tmp_path, diet, eval_strategy="epoch", save_strategy="epoch")
+    cost = trainer.ledger.snapshot()
+    parts = (cost.load_s, cost.train_s, cost.score_s, cost.select_s, cost.eval_s, cost.save_s)
+    assert sum(parts) == pytest.approx(cost.total_s)
+    assert min(parts) > 0
+    assert cost.finetune_s == pytest.approx(cost.train_s + cost.score_s + cost.select_s)
+    lengths = np.array(toy_features()["length"])
+    rows = np.concatenate(list(plans_of(tmp_path).values()))
+    assert cost.tokens_backward == lengths[rows].sum()
+    assert cost.tokens_forward == cost.tokens_backward + 3 * lengths.sum()
+    assert sum(line.seconds for line in trainer.epoch_results) <= cost.train_s
+    assert all(line.score_s > 0 for line in trainer.epoch_results[1:])
+
+
+# ---- resume
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("step", [7, 12, 15, 18])  # inside the warm-up, at its end, inside a cycle, at an epoch's end
+def test_resume_is_bit_identical(tmp_path, step, rescore):
+    def build(name):
+        diet = Diet(keep=0.5, refresh_every=1, history="ema", rescore=rescore)
+        return toy_trainer(tmp_path / name, diet, dropout=0.1, save_strategy="steps", save_steps=1)
+
+    whole = build("whole")
+    whole.train()
+    for part in ("scores", "plans"):  # the killed run's folder, parts written after the checkpoint included
+        shutil.copytree(tmp_path / "whole" / part, tmp_path / "resumed" / part)
+    resumed = build("resumed")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert resumed.state.global_step == whole.state.global_step
+    assert plans_of(tmp_path / "resumed") == plans_of(tmp_path / "whole")
+    assert resumed.diet.history.to_pandas().equals(whole.diet.history.to_pandas())
+    lines = [[(e.epoch, e.kept, e.steps, e.tokens) for e in trainer.epoch_results] for trainer in (resumed, whole)]
+    assert lines[0] == lines[1]
+    assert [e.train_loss for e in resumed.epoch_results] == pytest.approx([e.train_loss for e in whole.epoch_results])
+    assert resumed.ledger.snapshot().tokens_backward == whole.ledger.snapshot().tokens_backward
+
+
+@pytest.mark.cpu
+def test_resume_true_takes_the_last_complete_checkpoint(tmp_path):
+    with pytest.raises(ArgumentError, match="no complete checkpoint to resume from"):
+        toy_trainer(tmp_path, Diet()).train(resume_from_checkpoint=True)
+    first = trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+    for step in (28, 30):  # as a kill leaves them
+        (tmp_path / f"checkpoint-{step}" / "diet_state.json").unlink()
+    again = toy_trainer(tmp_path, Diet())
+    again.train(resume_from_checkpoint=True)
+    assert torch.equal(weights(first.model), weights(again.model))
+    assert again.seen.losses == first.seen.losses[14:]
+
+
+def test_resume_refuses_other_checkpoints(tmp_path):
+    toy_trainer(tmp_path / "plain", kind=Trainer, save_strategy="steps", save_steps=6).train()
+    with pytest.raises(ArgumentError, match="holds no diet state"):
+        toy_trainer(tmp_path / "new", Diet()).train(str(tmp_path / "plain" / "checkpoint-6"))
+    trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+    with pytest.raises(ArgumentError, match="has 48 training examples, this run 40"):
+        toy_trainer(tmp_path, Diet(), n=40).train(str(tmp_path / "checkpoint-14"))
+
+
+# ---- a tolerance: counts decided during training, the learning rate, a way back, an end
+
+
+def tolerant(folder, accuracies=None, *, diet=None, **changes):
+    """A trainer with a tolerance; dev accuracies after each epoch as given, else the model's own."""
+    values = iter(accuracies or ())
+
+    def compute_metrics(predictions: EvalPrediction):
+        own = float((np.argmax(predictions.predictions, -1) == predictions.label_ids).mean())
+        return {"accuracy": next(values, own)}
+
+    settings = {"eval_strategy": "epoch", "metric_for_best_model": "accuracy", "num_train_epochs": EPOCHS, **changes}
+    extra = {"compute_metrics": compute_metrics}
+    return toy_trainer(folder, diet or Diet(tolerance=5.0), extra=extra, learning_rate=1e-2, **settings)
+
+
+def counts(trainer):
+    return [line.kept for line in trainer.epoch_results]
+
+
+def test_counts_follow_the_scores_and_an_epoch_takes_the_rate_an_epoch_further(tmp_path):
+    trainer = tolerant(tmp_path, [0.5] * EPOCHS, lr_scheduler_type="linear")
+    trainer.train()
+    kept, steps = counts(trainer), [line.steps for line in trainer.epoch_results]
+    assert kept[0] == 48
+    assert min(kept) < 48
+    assert all(count == 48 or count % 4 == 0 for count in kept)
+    assert kept == [trainer.diet.schedule.count(epoch) for epoch in range(EPOCHS)]
+    assert trainer.state.global_step == sum(steps) == trainer.state.max_steps
+    assert trainer.lr_scheduler.get_last_lr()[0] == 0.0
+    rates = trainer.seen.rates
+    assert all(before >= after for before, after in pairwise(rates))
+    # the rate logged at a step is the one it was made with
+    starts = np.cumsum([0, *steps])[:-1]
+    assert [rates[start] for start in starts] == pytest.approx([1e-2 * (1 - n / EPOCHS) for n in range(EPOCHS)])
+
+
+def test_when_the_dev_metric_falls_everything_trains_again(tmp_path):
+    trainer = tolerant(tmp_path, [0.9, 0.9, 0.2, 0.9, 0.9, 0.9])
+    trainer.train()
+    assert counts(trainer)[3] == 48
+    assert trainer.diet.tolerance_controller.summary()["decisions"][2] == {"epoch": 3, "kept": 48, "reason": "guard"}
+
+
+def test_training_ends_when_nothing_is_left_to_learn(tmp_path, monkeypatch):
+    monkeypatch.setattr(tolerance, "LEARNED", 1.0)
+    trainer = tolerant(tmp_path, [0.9] * EPOCHS, lr_scheduler_type="linear")
+    trainer.train()
+    assert [line.epoch for line in trainer.epoch_results] == [0, 1]
+    assert trainer.state.global_step == trainer.diet.schedule.total_steps
+    assert trainer.lr_scheduler.get_last_lr()[0] == 0.0
+    assert trainer.epoch_results[-1].dev["accuracy"] == 0.9  # evaluated before it stops
+
+
+@pytest.mark.cpu
+def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "lr_scheduler_type": "cosine"}
+    whole = tolerant(tmp_path / "whole", **settings)
+    whole.train()
+    for step in (12, 20, 27, 30):
+        resumed = tolerant(tmp_path / str(step), **settings)
+        assert step < whole.state.global_step
+        resumed.train(str(tmp_path / "whole" / f"checkpoint-{step}"))
+        assert counts(resumed) == counts(whole)
+        assert resumed.diet.tolerance_controller.policy == whole.diet.tolerance_controller.policy
+        assert resumed.seen.rates == whole.seen.rates[step:]
+        assert resumed.seen.losses == whole.seen.losses[step:]
+
+
+def test_a_diet_that_is_used_twice_starts_anew(tmp_path):
+    diet = Diet(tolerance=5.0)
+    for name in ("one", "two"):
+        tolerant(tmp_path / name, [0.5] * EPOCHS, diet=diet).train()
+        assert len(diet.tolerance_controller.policy.judgements) == EPOCHS
+
+
+def test_a_rate_that_is_no_function_of_the_step_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="ReduceLROnPlateau"):
+        tolerant(tmp_path, [0.5] * EPOCHS, lr_scheduler_type="reduce_lr_on_plateau").train()

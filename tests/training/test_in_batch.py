@@ -1,0 +1,117 @@
+"""Choosing within the batch, inside the Trainer."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.registry import names
+from datadiet.tasks.heads import Heads
+from datadiet.training.in_batch import gradient_gram, part_of
+from datadiet.types import HeadSignals, Signals
+from toys import scores_of, toy_trainer, weights
+
+N = 48
+
+
+def trained(folder, select, resume=None, **options):
+    values = options.pop("values", None)
+    diet = Diet(select=select, keep=0.5, **options.pop("diet", {}))
+    settings = {"num_train_epochs": 3, "per_device_train_batch_size": 8, **options}
+    trainer = toy_trainer(folder, diet, n=N, extra={"values": values}, **settings)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+@pytest.mark.parametrize("select", names("in_batch"))
+def test_a_part_of_every_batch_is_trained_on_after_the_warm_up(tmp_path, select):
+    values = np.zeros(N, np.float32) if select == "top_reducible" else None
+    trainer = trained(tmp_path, select, values=values)
+    cost = trainer.ledger.snapshot()
+    assert trainer.state.global_step == 18  # the steps of full training
+    assert N < cost.examples_backward < 3 * N
+    assert cost.examples_forward > cost.examples_backward
+    assert cost.score_s > 0
+    seen = scores_of(tmp_path).groupby("epoch").size()
+    assert seen[0] == N
+    assert seen[1] < N
+
+
+def test_the_share_of_the_batch(tmp_path):
+    cost = trained(tmp_path, "divbs").ledger.snapshot()
+    assert cost.examples_backward == N + 2 * N // 2
+    assert cost.examples_forward == N + 2 * (N + N // 2)
+
+
+@pytest.mark.proves("top_reducible", by="planted")
+def test_top_reducible_trains_on_what_can_be_learned(tmp_path):
+    irreducible = np.where(np.arange(N) < N // 2, 100.0, 0.0).astype(np.float32)
+    trained(tmp_path, "top_reducible", values=irreducible, diet={"warmup_epochs": 0})
+    history = scores_of(tmp_path)
+    assert (history[history["epoch"] == 0]["row"] >= N // 2).mean() > 0.8  # every batch has about as many of each kind
+
+
+def test_irreducible_losses_are_asked_for_before_training(tmp_path):
+    with pytest.raises(ArgumentError, match="needs irreducible losses"):
+        trained(tmp_path, "top_reducible")
+
+
+@pytest.mark.cpu
+def test_resuming_is_bit_identical(tmp_path):
+    whole = trained(tmp_path, "selective_backprop", save_strategy="epoch")
+    resumed = trained(tmp_path / "resumed", "selective_backprop", resume=str(tmp_path / "checkpoint-12"))
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_the_gram_is_that_of_the_gradients():
+    torch.manual_seed(0)
+    layer = nn.Linear(5, 3)
+    hidden, labels = torch.randn(4, 2, 5), torch.randint(3, (4, 2))
+    mask = torch.tensor([[True, True], [True, False], [True, True], [False, True]])
+    gradients = []
+    for row in range(4):
+        layer.zero_grad()
+        losses = nn.functional.cross_entropy(layer(hidden[row]), labels[row], reduction="none")
+        (losses * mask[row]).sum().backward()
+        gradients.append(torch.cat([layer.weight.grad.flatten(), layer.bias.grad]))
+    flat = torch.stack(gradients)
+    heads = Heads({"tokens": layer})
+    with heads.recording():
+        logits = layer(hidden).detach()
+    signals = heads.signals(Signals({"tokens": HeadSignals(logits, labels, mask)}))
+    torch.testing.assert_close(gradient_gram(signals), flat @ flat.T, atol=1e-5, rtol=1e-5)
+
+
+def test_a_gram_needs_the_hidden_vectors():
+    signals = Signals({"label": HeadSignals(torch.zeros(2, 2), torch.zeros(2, dtype=torch.int64))})
+    with pytest.raises(ArgumentError, match="last layer of 'label' is unknown"):
+        gradient_gram(signals)
+
+
+def test_padding_goes_with_the_examples_that_needed_it():
+    mask = torch.tensor([[0, 1, 1, 1], [0, 0, 0, 1]])
+    inputs = {"input_ids": torch.arange(8).reshape(2, 4), "attention_mask": mask, "labels": torch.tensor([1, 2])}
+    found = part_of(inputs, torch.tensor([1]))
+    assert {name: value.tolist() for name, value in found.items()} == {
+        "input_ids": [[7]],
+        "attention_mask": [[1]],
+        "labels": [2],
+    }
+    assert part_of(inputs, torch.tensor([0, 1])) is inputs
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "divbs", "keep": "1:0.5"}, "keep must be one share for 'divbs'"),
+        ({"select": "divbs(kep=0.1)"}, "unknown option of divbs 'kep'; did you mean 'keep'"),
+        ({"select": "selective_backprop(window=0)"}, "window of selective_backprop must be"),
+    ],
+)
+def test_options_that_do_not_fit(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        Diet(**options)

@@ -1,0 +1,190 @@
+"""The state of a run: its last checkpoint, and exchange between one and two processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+
+from datadiet.training.state import exchange, last_checkpoint, share_of
+from datadiet.types import Scores
+from toys import scores_of
+
+# Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
+# arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
+LAUNCHER = """
+import json, os, signal, sys, traceback
+from pathlib import Path
+sys.path.insert(0, {tests!r})
+import torch
+torch.set_num_threads(1)
+from toys import toy_trainer
+from datadiet.diet.diet import Diet
+
+def run(environment, folder, diet, options, resume):
+    os.environ.update(environment)
+    trainer = toy_trainer(Path(folder), Diet(keep=0.5, refresh_every=1, **diet), **options)
+    trainer.train(resume_from_checkpoint=resume)
+    result = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
+        "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}
+    Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(result))
+    torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
+
+def forked(job):
+    process = os.fork()
+    if process:
+        return process
+    signal.alarm(240)
+    os.dup2(2, 1)  # the Trainer prints, too
+    try:
+        run(**job)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+for line in sys.stdin:
+    running, codes = [forked(job) for job in json.loads(line)], []
+    while len(codes) < len(running):
+        process, status = os.wait()
+        codes.append(os.waitstatus_to_exitcode(status))
+        running = [None if one == process else one for one in running]
+        for other in running:
+            codes[-1] and other and os.kill(other, signal.SIGKILL)
+    print(json.dumps(codes), flush=True)
+"""
+
+
+class Launcher:
+    """Trains in processes of their own, one or several at a time."""
+
+    def __init__(self, errors: Path) -> None:
+        self._errors = errors
+        code = LAUNCHER.format(tests=str(Path(__file__).parent.parent))
+        env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
+        with errors.open("w") as said:
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code], env=env, text=True, stderr=said,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+
+    def train(self, folder: Path, processes: int, batch: int, *, resume: Path | None = None, diet=None, **options):
+        folder.mkdir(exist_ok=True)
+        job = {"folder": str(folder), "diet": diet or {}, "resume": None if resume is None else str(resume)}
+        job["options"] = {"per_device_train_batch_size": batch, **options}
+        together = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+        ranks = [{"RANK": str(rank), "LOCAL_RANK": str(rank), **together} for rank in range(processes)]
+        jobs = [{"environment": rank if processes > 1 else {}, **job} for rank in ranks]
+        self._process.stdin.write(json.dumps(jobs) + "\n")
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, self._errors.read_text()[-3000:]
+        assert json.loads(answer) == [0] * processes, self._errors.read_text()[-3000:]
+        return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(processes)]
+
+    def end(self) -> None:
+        self._process.stdin.close()
+        self._process.stdout.close()
+        assert self._process.wait(timeout=10) == 0
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory):
+    made = Launcher(tmp_path_factory.mktemp("launcher") / "errors")
+    yield made
+    made.end()
+
+
+def free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "diet",
+    [{"rescore": "all"}, {"score": "cross_entropy", "select": "infobatch"}],
+    ids=["all", "none, with weights"],
+)
+def test_two_processes_make_the_same_plan_as_one(tmp_path, launcher, diet):
+    (one,) = launcher.train(tmp_path / "one", 1, 4, diet=diet)
+    two = launcher.train(tmp_path / "two", 2, 2, diet=diet)
+    assert two[0]["plan"] == two[1]["plan"] == one["plan"]
+    assert two[0]["steps"] == one["steps"] == 30
+    assert two[0]["rate"] == one["rate"] == 0.0
+    assert two[0]["forward"] + two[1]["forward"] == one["forward"]
+    ours, theirs = scores_of(tmp_path / "two"), scores_of(tmp_path / "one")
+    keys = ["epoch", "source", "row"]
+    ours, theirs = ours.sort_values(keys), theirs.sort_values(keys)
+    assert ours["row"].tolist() == theirs["row"].tolist()
+    assert np.abs(ours["el2n"].to_numpy() - theirs["el2n"].to_numpy()).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path, launcher):
+    saving = {"save_strategy": "steps", "save_steps": 5}
+    whole = launcher.train(tmp_path / "whole", 2, 2, **saving)
+    resumed = launcher.train(tmp_path / "resumed", 2, 2, resume=tmp_path / "whole" / "checkpoint-15", **saving)
+    assert resumed[0]["plan"] == resumed[1]["plan"] == whole[0]["plan"]
+    assert resumed[0]["steps"] == whole[0]["steps"]
+
+
+def test_the_last_checkpoint_is_the_complete_one_with_the_largest_number(tmp_path):
+    assert last_checkpoint(tmp_path / "checkpoints") is None
+    for name in ("checkpoint-9", "checkpoint-10", "checkpoint-best", "checkpoint-100.part", "checkpoint-11"):
+        (tmp_path / name).mkdir()
+        if name != "checkpoint-11":  # half-written
+            (tmp_path / name / "diet_state.json").touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+class Ranks:
+    """Stands for the accelerator of rank 0, with what the other rank would send."""
+
+    num_processes, process_index, device = 2, 0, "cpu"
+
+    def __init__(self, other: Scores) -> None:
+        self.other = other
+
+    def gather(self, tensor):
+        rows = torch.from_numpy(self.other.rows)
+        if tensor.dtype == torch.int64 and tensor.numel() == 1:
+            return torch.tensor([int(tensor[0]), len(rows)])
+        theirs = torch.zeros_like(tensor)
+        sent = rows if tensor.dtype == torch.int64 else torch.from_numpy(self.other.values["el2n"])[:, None]
+        theirs[: len(sent)] = sent
+        assert tensor.dtype in (torch.int64, torch.float32)  # rows never travel as floats
+        return torch.cat([tensor, theirs])
+
+
+def scores(rows, values):
+    return Scores(np.array(rows, np.int64), {"el2n": np.array(values, np.float32)}, "train", 0, 0)
+
+
+def test_exchange_keeps_each_row_once_and_large_rows_exact():
+    big = 2**40 + 1
+    merged = exchange(scores([2, 7, big], [0.2, 0.7, 0.9]), ("el2n",), Ranks(scores([3, 7], [0.3, 0.5])))
+    assert merged.rows.tolist() == [2, 3, 7, big]
+    assert merged.values["el2n"].tolist() == pytest.approx([0.2, 0.3, 0.7, 0.9])
+
+
+@pytest.mark.cpu
+def test_exchange_of_one_process_is_what_it_was():
+    mine = scores([1], [0.5])
+    assert exchange(mine, ("el2n",), Accelerator(cpu=True)) is mine
+
+
+def test_shares_cover_all_rows_once():
+    ranks = [SimpleNamespace(num_processes=3, process_index=index) for index in range(3)]
+    parts = [share_of(np.arange(10), rank) for rank in ranks]
+    assert sorted(np.concatenate(parts)) == list(range(10))
