@@ -28,6 +28,7 @@ house: .venv/dev-installed
 # what is declared beside the code, collected: registry.json and the generated parts of the docs
 index: .venv/dev-installed
 	$(BIN)/python -m datadiet.registry
+	$(BIN)/python -m benchmarks.documents
 	$(BIN)/python -m benchmarks.house --write
 
 types: .venv/dev-installed

@@ -196,7 +196,7 @@ score-joint     score data/intent-slot --task intent-slot --base-model tiny --ep
 score-encoder   score data/regression --task regression --encoder tiny --scores prototypes,scdp --output encoder.jsonl
 select          select scores.parquet --data data/classification --score el2n --keep 0.3 --floor 3 \
     --drop-suspects 0.1 --with-score --output kept.jsonl
-select-json     select scores.parquet --data data/classification --score aum --select ccs --option strata=4 --count 20 \
+select-json     select scores.parquet --data data/classification --score aum --select 'ccs(strata=4)' --count 20 \
     --output kept.csv --json
 select-cover    select scores.parquet --data data/classification --score vog --select k_center --dedupe --near 0.7 \
     --keep 0.4 --output kept

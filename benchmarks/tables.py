@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmarks.grid import RESULTS
 from benchmarks.report import costs, geometry, gradients, methods, noise, quality, tolerance
+from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = ("docs/benchmarks.md", "README.md")
@@ -66,7 +67,7 @@ def fill(text: str, results: Path) -> str:
 
 def _filled(results: Path, found: re.Match[str]) -> str:
     # blank lines: without them Markdown takes the table for a part of the comment
-    return f"{found[1]}\n{TABLES[found[2]](results)}\n\n{found[3]}"
+    return f"{found[1]}\n{wrapped(TABLES[found[2]](results))}\n\n{found[3]}"
 
 
 def main(arguments: list[str] | None = None) -> None:

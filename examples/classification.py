@@ -1,4 +1,4 @@
-"""Classification of your own csv files, and a look at what the diet did.
+"""Classification of your own csv files, and the rows that the diet kept.
 
     python examples/classification.py
 
@@ -21,7 +21,7 @@ ROWS = {"train": 420, "dev": 105, "test": 105}
 
 
 def write_csv_files(folder: Path) -> None:
-    """What you would have already: text and label, one row per example, ids of your own if you like."""
+    """Your data: text and label, one row per example, with ids of your own."""
     packaged = dd.load_data("snips", "classification", train_rows=ROWS["train"]).splits
     for split, rows in ROWS.items():
         examples = packaged[split]
@@ -52,7 +52,7 @@ def main() -> None:
         result = dd.finetune(config)
         print(f"test accuracy {result['metrics']['test']['accuracy']:.3f} on {result['data']['rows']['test']} texts")
 
-        plans = pd.read_parquet(run / "plans")  # what was trained on, epoch by epoch
+        plans = pd.read_parquet(run / "plans")  # the rows of each epoch
         scores = pd.read_parquet(run / "scores")  # every value of every example that trained
         print("examples per epoch:", plans.groupby("epoch").size().tolist())
         print("hardest in epoch 0:")

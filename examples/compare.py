@@ -1,14 +1,14 @@
-"""Does a diet of your own making help? A method written out in YAML beside its baselines, and what may be said of it.
+"""Does a method of your own help? It is written in YAML and compared with its baselines; a verdict follows.
 
     python examples/compare.py
 
-The same from the command line, where DATA is your data and compare.yaml holds what SETTINGS says below:
+The same from the command line, where DATA is your data and compare.yaml holds the SETTINGS below:
 
     datadiet compare DATA --config compare.yaml --output runs/compare
     datadiet report runs/compare
 
-Needs `pip install 'datadiet[demo,compare,report]'`. One seed on a few rows, so that it ends soon: it can show nothing,
-and says so. examples/compare_and_report.ipynb has the figures.
+Needs `pip install 'datadiet[demo,compare,report]'`. One seed on a few rows ends soon and can show nothing, as the
+verdict states. examples/compare_and_report.ipynb has the figures.
 """
 
 import json
@@ -23,20 +23,20 @@ import datadiet as dd
 
 SETTINGS = {
     "task": "classification",
-    "methods": [{"careful": {"select": "hardest", "offset": 0.05, "floor": 4}}],
+    "methods": [{"careful": {"select": "ccs(beta=0.05)", "floor": 4}}],
     "keep": 0.5,
-    "baselines": ["full", "short"],  # and random, if you leave this out
-    "seeds": 1,  # at least 3 for an interval that is worth something
+    "baselines": ["full", "short"],  # by default also random
+    "seeds": 1,  # at least 3 for useful intervals
     "epochs": 3,
     "refresh_every": 1,
     "batch_size": 16,
     "learning_rate": 3e-4,
 }
-STEPS = {"train": 1, "dev": 14, "test": 7}  # of so many rows one
+STEPS = {"train": 1, "dev": 14, "test": 7}  # every so many rows
 
 
 def write_folder(folder: Path) -> Path:
-    """What you would have already: train, dev and test."""
+    """Your data: train, dev and test."""
     folder.mkdir()
     packaged = dd.load_data("snips", "classification", train_rows=128).splits
     for split, step in STEPS.items():

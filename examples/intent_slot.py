@@ -7,7 +7,7 @@ The same from the command line:
     datadiet finetune snips --task intent-slot --train-rows 320 --epochs 3 --batch-size 16 --learning-rate 5e-4 \
         --keep 0.5 --output runs/snips
 
-Needs `pip install 'datadiet[demo]'`. Little data and few epochs, so that it ends in seconds: no figure to quote.
+Needs `pip install 'datadiet[demo]'`. Little data and few epochs: it ends in seconds and proves nothing.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ def main() -> None:
         result = dd.finetune(config)
 
         for line in result["epochs"]:
-            print(f"epoch {line['epoch']}: trained {line['kept']}, rested {line['dropped']}, {line['tokens']} tokens")
+            print(f"epoch {line['epoch']}: trained {line['kept']}, dropped {line['dropped']}, {line['tokens']} tokens")
         shown = ("intent_accuracy", "slot_f1", "exact_match")
         print("test:", {name: round(result["metrics"]["test"][name], 3) for name in shown})
         saved = result["ceiling"]

@@ -1,4 +1,4 @@
-"""Any number of labels per text: which things does a request speak of?
+"""Any number of labels per text: the kinds of things that a request names.
 
     python examples/multi_label.py
 
@@ -20,7 +20,7 @@ LABELS = 8  # the most frequent kinds; a request without any of them has no labe
 
 
 def write_data(folder: Path) -> None:
-    """What you would have already: a text, and its labels with | between them."""
+    """Your data: a text, and its labels with | between them."""
     folder.mkdir()
     packaged = dd.load_data("snips", "intent-slot", train_rows=320).splits["train"]
     kinds = [{tag[2:] for tag in tags if tag != "O"} for tags in packaged.slots or ()]

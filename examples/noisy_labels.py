@@ -1,9 +1,9 @@
-"""Why `hardest` is not for noisy labels: a fifth of them is flipped, and the flipped ones among the kept are counted.
+"""Why `hardest` needs a guard on noisy labels: a fifth is flipped, and the flipped ones among the kept are counted.
 
     python examples/noisy_labels.py
 
 Needs `pip install 'datadiet[demo]'`. One short run on everything gives the values; the selectors are pure functions of
-them, so that all can be asked about the same run.
+them, so all can be compared on the same run.
 """
 
 import json
@@ -44,7 +44,7 @@ def main() -> None:
             data=str(data),
             task="classification",
             output=str(run),
-            keep=1.0,  # values are kept at keep 1 too
+            keep=1.0,  # values are recorded at keep 1 too
             epochs=2,
             batch_size=16,
             learning_rate=3e-4,
@@ -63,7 +63,7 @@ def main() -> None:
     print(f"wrong labels among all {ROWS} training rows: {wrong.mean():.0%}; kept: {KEEP:.0%}")
     for name, select in selectors.items():
         kept = select(values, round(KEEP * ROWS), seed=0, epoch=2).rows
-        print(f"{name}: {wrong[kept].mean():.0%} of what it keeps has a wrong label")
+        print(f"{name}: {wrong[kept].mean():.0%} of the kept rows have a wrong label")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Any Trainer subclass on a diet: sentence-transformers on pairs of texts, through `DietMixin`.
+"""A Trainer subclass with a diet: sentence-transformers on pairs of texts, through `DietMixin`.
 
     python examples/pairs.py
 
@@ -19,11 +19,11 @@ ROWS = 192
 
 
 class DietSentenceTrainer(dd.DietMixin, SentenceTransformerTrainer):
-    """The trainer of sentence-transformers on a diet."""
+    """The trainer of sentence-transformers with a diet."""
 
 
 def make_pairs(rows: int) -> Dataset:
-    """Two requests each from the packaged data; the label says whether they have the same intent."""
+    """Two requests each from the packaged data; the label is 1 where they have the same intent."""
     train = dd.load_data("snips", "classification", train_rows=2 * rows).splits["train"]
     generator = np.random.default_rng(0)
     left, right = generator.integers(len(train), size=(2, rows))

@@ -1,4 +1,4 @@
-"""A diet in a plain PyTorch loop, without the Trainer.
+"""Dynamic data pruning in a plain PyTorch loop, without the Trainer.
 
     python examples/plain_loop.py
 
@@ -30,7 +30,7 @@ def train(diet: dd.Diet, data: list[dict[str, torch.Tensor]], **options) -> torc
     rate = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.0, total_iters=planned.steps)
 
     def signals(rows):
-        """What a scoring pass calls, with rescore "all" or "dropped"."""
+        """The forward pass of a scoring pass, with rescore "all" or "dropped"."""
         x = torch.stack([data[row]["x"] for row in rows])
         labels = torch.stack([data[row]["labels"] for row in rows])
         model.eval()
@@ -39,7 +39,7 @@ def train(diet: dd.Diet, data: list[dict[str, torch.Tensor]], **options) -> torc
         model.train()
         return Signals({"label": HeadSignals(logits, labels)})
 
-    passes = {"signals": signals} if diet.rescore != "none" else {}
+    passes = {"signals": signals} if diet.options.config.rescore != "none" else {}
     for epoch in dd.epochs(diet, EPOCHS, num_examples=len(data), batch_size=BATCH, **passes):
         for batch in epoch.loader(data, batch_size=BATCH):
             logits = model(batch.inputs["x"])

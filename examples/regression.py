@@ -1,4 +1,4 @@
-"""Regression on pairs of sentences: how similar are they, from 0 to 5?
+"""Regression on pairs of sentences: their similarity from 0 to 5.
 
     python examples/regression.py
 
@@ -7,7 +7,7 @@ The same from the command line, where DATA is a folder with train.jsonl and dev.
     datadiet finetune DATA --task regression --keep 0.5 --output runs/similarity
 
 Needs `pip install 'datadiet[demo]'`. The pairs are made from the packaged data: the second sentence is the first one
-with some of its words replaced, and the score says how many were not.
+with some of its words replaced, and the score is the share of words that stayed.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""A tagger on half of the sentences: a tag for each word, from CoNLL files; and the hardest words of a sentence.
+"""A tagger on half of the sentences: a tag for each word, from CoNLL files; and the hardest words of each sentence.
 
     python examples/tagger.py
 
@@ -39,7 +39,7 @@ def write_conll_files(folder: Path) -> None:
 
 
 def show_hardest_words(model_folder: str, data: str) -> None:
-    """The value of a sentence is made of those of its words, and is the same whether the others are masked or gone."""
+    """The value of a sentence comes from its words; masking the others equals removing them."""
     model, tokenizer, task = load_saved(model_folder), load_tokenizer(model_folder), task_of_saved_model(model_folder)
     test = dd.load_data(data, task.name).splits["test"].take(range(4))
     batch = task.collator(tokenizer)(list(task.features(test, tokenizer, max_length=64)))
@@ -62,7 +62,7 @@ def main() -> None:
             task="token-classification",
             output=str(run),
             keep=0.5,
-            combine="norm",  # how the words' values become the sentence's
+            combine="norm",  # from the words' values to the sentence's
             epochs=5,
             batch_size=16,
             learning_rate=5e-4,

@@ -1,4 +1,4 @@
-"""Say how many points may be lost, instead of how much to keep: the diet finds the share of each epoch by itself.
+"""A tolerance instead of a keep: the diet finds the share of each epoch from the points that may be lost.
 
     python examples/tolerance.py
 
@@ -6,8 +6,8 @@ The same from the command line:
 
     datadiet finetune DATA --task classification --tolerance 0.5 --output runs/tolerant
 
-Needs `pip install 'datadiet[demo]'`. On a few rows of packaged data, so that it ends soon; with so small a dev split
-the dev metric is a rough guard, and the run says what it was worth (docs/tolerance.md).
+Needs `pip install 'datadiet[demo]'`. It runs on a few rows of packaged data; with so small a dev split the dev
+metric is a rough guard (docs/tolerance.md).
 """
 
 import tempfile

@@ -1,4 +1,4 @@
-"""A Trainer script as you have one, and the two lines that put it on a diet (marked DIET).
+"""A Trainer script and the two lines that add dynamic data pruning (marked DIET).
 
     python examples/two_lines_in_my_trainer_script.py
 
@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Data
 import datadiet as dd
 from datadiet.tasks.loading import resolve_model
 
-MODEL = resolve_model("minilm")  # a folder; any hub name goes as well
+MODEL = resolve_model("minilm")  # a folder; a hub name works too
 
 
 def tokenised(examples, tokenizer, numbers):
@@ -64,7 +64,7 @@ def main() -> None:
         print(f"steps: planned {planned.steps}, done {trainer.state.global_step}, full data {planned.full_steps}")
         print(f"learning rate at the end: {trainer.lr_scheduler.get_last_lr()[0]:.1e}")
         for line in trainer.epoch_results:
-            print(f"epoch {line.epoch}: trained {line.kept}, rested {line.dropped}, dev {line.dev['accuracy']:.3f}")
+            print(f"epoch {line.epoch}: trained {line.kept}, dropped {line.dropped}, dev {line.dev['accuracy']:.3f}")
         cost = trainer.ledger.snapshot()
         print(f"train {cost.train_s:.1f} s, score {cost.score_s:.1f} s, select {cost.select_s:.1f} s")
         history = diet.history.to_pandas()  # every value of every example

@@ -1,4 +1,4 @@
-"""Retrain when new data has come in, starting from the scores of the last run instead of from nothing.
+"""Retrain on new data, starting from the scores of the last run.
 
     python examples/weekly_retraining.py
 
@@ -8,8 +8,8 @@ The same from the command line:
     datadiet finetune week2 --task classification --keep 0.5 --output runs/week2 --scores-from runs/week1 \
         --warmup-epochs 0
 
-Scores are matched by id, so the data needs an id column. With `warmup_epochs=0` the first epoch is already chosen by
-last week's values; what is new has none and is taken first. Needs `pip install 'datadiet[demo]'`.
+Scores are matched by id, so the data needs an id column. With `warmup_epochs=0` last week's values already choose
+the first epoch; new examples have no value and are kept first. Needs `pip install 'datadiet[demo]'`.
 """
 
 import json
@@ -24,7 +24,7 @@ OLD, NEW = 256, 64
 
 
 def write_week(folder: Path, rows: int) -> None:
-    """The first rows of what has been collected so far, and the same dev split every week."""
+    """The first rows of the packaged data, and the same dev split every week."""
     folder.mkdir()
     packaged = dd.load_data("snips", "classification", train_rows=OLD + NEW).splits
     dev = packaged["dev"]

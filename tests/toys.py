@@ -35,8 +35,9 @@ from datadiet.data.schema import Examples
 from datadiet.diet.diet import Diet
 from datadiet.jobs.finetune import RunTrainer
 from datadiet.store.tables import read_table
+from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
-from datadiet.tasks.sequence import ClassificationTask
+from datadiet.tasks.sequence import ClassificationTask, RegressionTask
 from datadiet.training.trainer import DietTrainer
 from datadiet.types import EpochResult, Forecast, Silent, StepReport
 
@@ -337,6 +338,35 @@ def rows_of(columns: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def stack(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([item[name] for item in items]) for name in items[0]}
+
+
+def toy_rows(n: int, classes: int = 3, kind: str = "bert", seed: int = 0) -> tuple[datasets.Dataset, Any]:
+    """Tokenised rows of classes, and their collator."""
+    task, tokenizer = ClassificationTask(tuple(KEYWORDS[:classes])), tiny_tokenizer(kind)
+    data = task.features(toy_classification(n, classes, seed), tokenizer, max_length=32)
+    return data, task.collator(tokenizer)
+
+
+def toy_joint_rows(n: int, seed: int = 0) -> tuple[datasets.Dataset, Any]:
+    """The same of intents and slots."""
+    task, tokenizer = IntentSlotTask(INTENTS, SLOTS), tiny_tokenizer()
+    return task.features(toy_intent_slot(n, seed), tokenizer, max_length=32), task.collator(tokenizer)
+
+
+def toy_regression_rows(n: int) -> tuple[datasets.Dataset, Any]:
+    """The same of numbers."""
+    task, tokenizer = RegressionTask(), tiny_tokenizer()
+    return task.features(toy_regression(n), tokenizer, max_length=32), task.collator(tokenizer)
+
+
+def fit(model: nn.Module, x: Tensor, labels: Tensor, steps: int) -> nn.Module:
+    """Train a plain module by Adam."""
+    optimizer = torch.optim.Adam(model.parameters(), 0.05)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), labels).backward()
+        optimizer.step()
+    return model
 
 
 def only_x(batch: dict[str, Tensor]) -> tuple[Tensor]:

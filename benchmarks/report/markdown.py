@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +60,21 @@ def met(holds: bool) -> str:
 
 def paragraphs(*parts: str) -> str:
     return "\n\n".join(part for part in parts if part)
+
+
+def wrapped(text: str, width: int = 120) -> str:
+    """The same text with no line of prose wider than `width`; tables stay, and code spans are not broken."""
+    return "\n".join(line for long in text.split("\n") for line in _wrapped(long, width))
+
+
+def _wrapped(line: str, width: int) -> list[str]:
+    if len(line) <= width or line.startswith("|"):
+        return [line]
+    indent = "  " if line.startswith("- ") else ""
+    parts = line.split("`")
+    joined = "`".join(part.replace(" ", "\0") if place % 2 else part for place, part in enumerate(parts))
+    lines = textwrap.wrap(joined, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return [line.replace("\0", " ") for line in lines]
 
 
 def machines(environments: Iterable[Mapping[str, Any]]) -> str:

@@ -41,6 +41,7 @@ def similarity(one, two):
 # ---- exact
 
 
+@pytest.mark.proves("exact", by="definition")
 @given(st.lists(st.sampled_from(["a", " A", "b", "b  c", "B c", ""]), min_size=1, max_size=30))
 def test_every_row_has_one_that_says_the_same(texts):
     groups = representatives(texts)
@@ -50,6 +51,7 @@ def test_every_row_has_one_that_says_the_same(texts):
     assert sorted([*groups.rows, *groups.repeated]) == list(range(len(texts)))
 
 
+@pytest.mark.proves("exact")
 def test_where_labels_differ_the_majority_stands_and_it_is_told():
     groups = representatives(["x", "X", "x ", "y", "y"], ["a", "b", "b", "c", "d"])
     assert groups.rows.tolist() == [1, 3]  # the first of the majority; of a tie the first
@@ -63,6 +65,7 @@ def test_joint_labels_and_pairs_are_compared_whole():
     assert representatives(["x", "x"], text_pairs=["one", "One"]).rows.tolist() == [0]
 
 
+@pytest.mark.proves("exact", by="planted")
 def test_planted_repeats_are_kept_once():
     texts = sentences(300)
     repeated = [*texts, *(text.upper() for text in texts[:50])]
@@ -75,6 +78,8 @@ def test_planted_repeats_are_kept_once():
 # ---- near
 
 
+@pytest.mark.proves("near", by="brute")
+@pytest.mark.proves("near", by="planted")
 def test_near_pairs_are_those_of_brute_force():
     texts = sentences(120)
     changed = [text + " now" for text in texts[:30]] + ["please " + text for text in texts[30:60]]

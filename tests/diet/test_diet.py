@@ -52,6 +52,7 @@ def test_keeps_the_hardest_half():
     assert epoch_of(diet, 2, ERRORS).round == 1
 
 
+@pytest.mark.proves("all", by="planted")
 def test_dropped_examples_come_back_only_through_a_pass():
     turned = ERRORS[::-1].copy()  # from epoch 1 on the easy rows are the hard ones
     for rescore, expected in (("none", range(10, 20)), ("all", range(10)), ("dropped", range(10))):
@@ -102,6 +103,7 @@ def turnover(n=2000):
     return [len(np.intersect1d(plans[epoch], plans[epoch + 1])) / len(plans[1]) for epoch in (1, 2)]
 
 
+@pytest.mark.proves("none", by="planted")
 def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     """What rests keeps an old, higher value: unless that is brought up to date, every refresh takes the other half."""
     updated = turnover()
@@ -110,6 +112,7 @@ def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
     assert max(updated) < 1.0  # and yet what rests comes back
 
 
+@pytest.mark.proves("last", "mean", by="planted")
 def test_history_smooths_over_rounds():
     diet = begun(Diet(refresh_every=1, history=history.mean(2), rescore="all", warmup_epochs=1))
     first, second = np.r_[np.full(10, 1.0), np.full(10, 0.5)], np.r_[np.full(10, 0.4), np.full(10, 0.6)]
@@ -154,6 +157,7 @@ def test_weights_are_planned_and_reset_where_everything_trains():
     assert diet._tables.plans.read()["weight"].to_pylist()[-20:] == [1.0] * 20
 
 
+@pytest.mark.proves("uncertain", by="planted")
 def test_uncertain_prefers_the_undecided():
     sure = np.r_[np.full(100, 0.01), np.full(100, 1.41), np.full(100, math.sqrt(0.5))]
     diet = begun(Diet(select="uncertain", keep=1 / 3, refresh_every=1), n=300)
@@ -323,6 +327,7 @@ def test_a_selector_inside_a_quota():
         begun(Diet(select="balanced"))
 
 
+@pytest.mark.proves("drop_quota", by="planted")
 def test_recalls_give_more_places_to_the_class_that_is_missed():
     groups = np.arange(N) % 2
     diet = begun(Diet(select="drop_quota", refresh_every=1, keep=0.5), groups=groups)

@@ -89,6 +89,7 @@ def test_by_hand(name: str) -> None:
     assert [schedule.is_full(epoch) for epoch in epochs] == [count == 100 for count in counts]
 
 
+@pytest.mark.proves("all", "dropped", "none")
 @pytest.mark.parametrize(
     ("name", "scored"),
     [

@@ -178,6 +178,7 @@ def test_an_encoder_needs_no_head(home: Path) -> None:
     assert not np.allclose(own.values["neighbour_distance"], found.values["neighbour_distance"])
 
 
+@pytest.mark.proves("el2n", "aum", kind="score", by="planted")
 def test_mislabelled_rows_are_hard(home: Path, tmp_path: Path) -> None:
     """What the file is for: wrong labels stand at the top of el2n and of the dynamics."""
     data = write_toy_folder(tmp_path, TASK, 96)
@@ -386,6 +387,14 @@ def test_everything_that_is_missing_is_told_at_once(home: Path, tmp_path: Path) 
 def test_bad_arguments(home: Path, options: dict[str, Any], words: str) -> None:
     with pytest.raises(ArgumentError, match=words):
         scored(home, **{"scores": ["el2n"], **options})
+
+
+def test_the_flag_of_score_options_names_its_new_form(home: Path) -> None:
+    done = call(
+        "score", "nowhere", "--scores", "prototypes", "--score-options", "clusters=5", "--output", home / "s.parquet"
+    )
+    assert done.exit_code == 2
+    assert '--score-options is written with the score now: --scores "NAME(clusters=5)"' in done.stderr
 
 
 def test_a_model_without_a_trained_head_is_refused(home: Path, tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ from datadiet.data.export import SUFFIXES
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.select import Request, select
+from datadiet.jobs.select import SelectJob, select
+from datadiet.jobs.select_rows import SelectConfig
 from datadiet.store.score_file import ScoreFile, write_scores
 from toys import TOYS, Heard, toy_config, write_toy_folder
 
@@ -77,7 +78,7 @@ def test_the_kept_lines_are_those_of_the_data(scored: tuple[Path, Path], tmp_pat
 def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suffix: str) -> None:
     data = str(write_toy_folder(tmp_path, kind, 24))
     scores = score(tmp_path, data, TASKS[kind])
-    told = select(Request(scores, data, tmp_path / f"kept{suffix}", "el2n", keep=0.5))
+    told = select(SelectJob(scores, data, tmp_path / f"kept{suffix}", SelectConfig(score="el2n", keep=0.5)))
     assert (told["kept"], told["dropped"], bool(told["classes"])) == (12, 12, TASKS[kind] in LABELLED)
     again = load_data(str(tmp_path / f"kept{suffix}"), TASKS[kind], dev_share=0.1)
     train, kept = load_data(data, TASKS[kind]).splits["train"], again.splits["train"]
@@ -98,7 +99,7 @@ def test_a_dev_split_that_was_set_aside_stays_the_same(tmp_path: Path) -> None:
     (data / "dev.jsonl").unlink()
     reading = {"dev_share": 0.25, "seed": 7, "train_rows": 20}
     scores = score(tmp_path, str(data), "classification", **reading)
-    select(Request(scores, str(data), tmp_path / "kept", "el2n", keep=0.5))
+    select(SelectJob(scores, str(data), tmp_path / "kept", SelectConfig(score="el2n", keep=0.5)))
     whole, kept = load_data(str(data), "classification", **reading), load_data(str(tmp_path / "kept"), "classification")
     assert kept.splits["dev"] == whole.splits["dev"]
     assert kept.splits["train"] == whole.splits["train"].take(range(10, 20))
@@ -113,7 +114,7 @@ def test_names_and_reading_come_from_the_score_file(tmp_path: Path) -> None:
             csv.writer(stream).writerows(rows)
     named = {"text": "body", "label": "my stars"}
     scores = score(tmp_path, str(data), "classification", columns=named, train_rows=10)
-    told = select(Request(scores, str(data), tmp_path / "kept.csv", "el2n", keep=0.3))
+    told = select(SelectJob(scores, str(data), tmp_path / "kept.csv", SelectConfig(score="el2n", keep=0.3)))
     assert (tmp_path / "kept.csv").read_text(encoding="utf-8").startswith("body,my stars,note\n")
     assert "--text-column body --label-column 'my stars'" in told["next"]
     # flags win
@@ -131,7 +132,11 @@ def test_saved_sets_keep_their_features(tmp_path: Path) -> None:
     split = datasets.Dataset.from_dict(rows, features=features)
     datasets.DatasetDict({"train": split, "validation": split.select(range(4))}).save_to_disk(str(tmp_path / "set"))
     scores = score(tmp_path, str(tmp_path / "set"), "classification")
-    select(Request(scores, str(tmp_path / "set"), tmp_path / "kept", "el2n", keep=0.25, with_score=True))
+    select(
+        SelectJob(
+            scores, str(tmp_path / "set"), tmp_path / "kept", SelectConfig(score="el2n", keep=0.25), with_score=True
+        )
+    )
     found = datasets.load_from_disk(str(tmp_path / "kept"))
     assert sorted(found) == ["train", "validation"]
     assert found["train"].features["label"] == names
@@ -141,11 +146,8 @@ def test_saved_sets_keep_their_features(tmp_path: Path) -> None:
 
 def test_the_values_and_weights_as_columns(scored: tuple[Path, Path], tmp_path: Path) -> None:
     scores, data = scored
-    request = Request(
-        scores, str(data), tmp_path / "kept.parquet", "el2n", "infobatch", keep=0.6, with_score=True,
-        options=["reserve=0.5"],
-    )  # fmt: skip
-    told = select(request)
+    config = SelectConfig(score="el2n", select="infobatch(reserve=0.5)", keep=0.6)
+    told = select(SelectJob(scores, str(data), tmp_path / "kept.parquet", config, with_score=True))
     table = pq.read_table(tmp_path / "kept.parquet")
     assert table.column_names == ["id", "text", "label", "el2n", "weight"]
     assert sum(table["weight"].to_pylist()) == pytest.approx(40)
@@ -173,8 +175,12 @@ def test_features_from_a_file(scored: tuple[Path, Path], tmp_path: Path) -> None
     apart[17] = (-9, 9)
     np.save(tmp_path / "features.npy", apart)
     told = select(
-        Request(
-            scores, str(data), tmp_path / "k.jsonl", "el2n", "k_center", count=2, features=tmp_path / "features.npy"
+        SelectJob(
+            scores,
+            str(data),
+            tmp_path / "k.jsonl",
+            SelectConfig(score="el2n", select="k_center", count=2),
+            features=tmp_path / "features.npy",
         )
     )
     assert told["kept"] == 2
@@ -214,7 +220,11 @@ def test_json_says_what_and_why(scored: tuple[Path, Path], tmp_path: Path) -> No
 def test_examples_are_the_most_telling_ones(scored: tuple[Path, Path], tmp_path: Path) -> None:
     scores, data = scored
     for selector, kept, dropped in (("hardest", [39, 38, 37], [0, 1, 2]), ("easiest", [0, 1, 2], [39, 38, 37])):
-        told = select(Request(scores, str(data), tmp_path / f"{selector}.jsonl", "el2n", selector, keep=0.5))
+        told = select(
+            SelectJob(
+                scores, str(data), tmp_path / f"{selector}.jsonl", SelectConfig(score="el2n", select=selector, keep=0.5)
+            )
+        )
         rows = {reason: [e["row"] for e in told["examples"] if e["reason"] == reason] for reason in told["reasons"]}
         assert rows == {"chosen": kept, "rest": dropped}
 
@@ -266,16 +276,15 @@ def refused(*arguments: object, home: Path) -> list[str]:
 def test_everything_at_once(scored: tuple[Path, Path], tmp_path: Path) -> None:
     scores, _ = scored
     said = refused(
-        scores, "--score", "el2m", "--select", "ccs", "--keep", 30, "--option", "strata=many", "--option", "odd",
-        "--option", "betta=1", "--output", tmp_path / "k.xlsx", "--features", tmp_path / "no.npy", home=tmp_path,
+        scores, "--score", "el2m", "--select", "ccs(strata=many, betta=1)", "--keep", 30,
+        "--output", tmp_path / "k.xlsx", "--features", tmp_path / "no.npy", home=tmp_path,
     )  # fmt: skip
     assert said == [
-        "error: 8 problems:",
+        "error: 7 problems:",
         "  - --data is missing: what was scored, e.g. the same folder.",
-        "  - --option takes name=value, got 'odd'.",
-        "  - the option strata must be a whole number, got 'many'.",
         "  - keep must be in (0, 1], got 30.0. Did you mean 0.3?",
-        "  - the selector ccs: unknown option 'betta'; did you mean 'beta'? Allowed: beta, edges, strata.",
+        "  - strata of ccs must be a whole number, at least 1, got 'many'.",
+        "  - unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata.",
         "  - unknown score 'el2m'; did you mean 'el2n'? Allowed: aum, el2n.",
         f"  - --output must end in .jsonl, .csv, .tsv, .parquet, or be a folder, got {tmp_path / 'k.xlsx'}.",
         f"  - there is no file {tmp_path / 'no.npy'}: --features takes a .npy file.",
@@ -285,9 +294,12 @@ def test_everything_at_once(scored: tuple[Path, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--option", "offset=0.1", "--offset", "0.1"], "say the same thing"),
-        (["--option", "offset=0.1", "--option", "offset=0.2"], "offset is given twice"),
-        (["--select", "balanced", "--option", "select=hardst"], "unknown selector 'hardst'"),
+        (["--select", "hardest(offset=0.1)", "--offset", "0.1"], "offset must be given once"),
+        (
+            ["--select", "ccs", "--option", "beta=0.1"],
+            '--option is written with the selector now: --select "ccs(beta=0.1)"',
+        ),
+        (["--select", "balanced(select=hardst)"], "unknown selector 'hardst'"),
         (["--select", "drop_quota"], "needs the option recalls"),
         (["--count", "3"], "keep and count say the same thing"),
         (["--floor", "99"], "a floor of 99 rows per class is more than there are"),

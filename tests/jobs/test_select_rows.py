@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.jobs.select import REASONS, Wish, select_rows, wish_problems
+from datadiet.jobs.select_rows import REASONS, SelectConfig, select_rows, selection_problems
 from datadiet.registry import names
 from datadiet.selectors.ranked import hardest
 from datadiet.store.score_file import ScoreFile, write_scores
 
 N = 100
-OPTIONS: dict[str, dict[str, Any]] = {
-    "window": {"offset": 0.1},
-    "drop_quota": {"recalls": {"a": 0.5, "b": 0.9, "rare": 0.2}},
+CALLS = {
+    "window": "window(offset=0.1)",
+    "drop_quota": "drop_quota(recalls.a=0.5, recalls.b=0.9, recalls.rare=0.2)",
 }
 
 
@@ -41,12 +41,12 @@ def texts() -> list[str]:
 
 @pytest.mark.parametrize("name", sorted(names("select")))
 def test_every_selector_by_name(name: str) -> None:
-    wish: dict[str, Any] = {"select": name, "score": "el2n", "keep": 0.3, "seed": 3, **OPTIONS.get(name, {})}
-    found = select_rows(made_up(), texts=texts(), **wish)
+    options: dict[str, Any] = {"select": CALLS.get(name, name), "score": "el2n", "keep": 0.3, "seed": 3}
+    found = select_rows(made_up(), texts=texts(), **options)
     assert len(found.rows) == 30
     assert np.array_equal(found.rows, np.unique(found.rows))
     assert np.array_equal(found.kept, np.isin(found.reasons, REASONS[:2]))
-    assert np.array_equal(found.rows, select_rows(made_up(), texts=texts(), **wish).rows)
+    assert np.array_equal(found.rows, select_rows(made_up(), texts=texts(), **options).rows)
     assert sum(found.counts().values()) == N
 
 
@@ -74,7 +74,7 @@ def test_features_come_from_the_texts_or_from_the_caller() -> None:
 def test_a_function_of_ones_own_and_options() -> None:
     found = select_rows(made_up(), score="el2n", select=hardest, keep=0.1, offset=0.05)
     assert found.rows.tolist() == list(range(85, 95))
-    inner = select_rows(made_up(), score="el2n", select="quota", keep=0.1, shares={"a": 0.5, "b": 0.5, "rare": 0})
+    inner = select_rows(made_up(), score="el2n", select="quota(shares.a=0.5, shares.b=0.5, shares.rare=0)", keep=0.1)
     assert inner.rows.tolist() == list(range(90, 100))
 
 
@@ -94,7 +94,7 @@ def test_what_was_set_aside_is_told_from_the_rest() -> None:
     assert (found.reasons[95:] == "offset").all()
 
 
-def test_ccs_sets_its_beta_aside() -> None:
+def test_ccs_excludes_its_beta() -> None:
     found = select_rows(made_up(), score="el2n", select="ccs", keep=0.1)
     assert (found.reasons[90:] == "offset").all()
 
@@ -223,9 +223,12 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
         ({"floor": 5}, r"floor of 5 rows per class is more than there are of 'rare' \(4\); lower it to 4"),
         ({"drop_suspects": 1.0}, r"drop_suspects must be a share in \[0, 1\)"),
         ({"select": "hardst"}, "unknown selector 'hardst'; did you mean 'hardest'"),
-        ({"betta": 1}, "unknown option of hardest 'betta'"),
-        ({"select": "random", "x": 1}, "the selector random has no options, got x"),
-        ({"select": "quota", "inner": 1}, "unknown option of quota 'inner'"),
+        ({"select": "hardest(betta=1)"}, "unknown option of hardest 'betta'"),
+        ({"betta": 1}, r"unknown option 'betta'.* written with it, as in select=\"ccs"),
+        ({"select": "hardest(offset=0.1)", "offset": 0.1}, "offset must be given once"),
+        ({"select": "hardest("}, "a method must be name or"),
+        ({"select": "random(x=1)"}, "the selector random has no options, got x"),
+        ({"select": "quota(inner=1)"}, "unknown option of quota 'inner'"),
         ({"select": "window"}, "the selector window needs the option offset"),
         ({"offset": 2.0}, "offset of hardest must be in"),
         ({"offset": 0.99}, "offset"),
@@ -268,4 +271,4 @@ def test_nothing_left() -> None:
 
 
 def test_what_does_not_need_the_file_is_checked_without_it() -> None:
-    assert len(wish_problems(None, Wish(select="x", keep=3, floor=-1))) == 3
+    assert len(selection_problems(None, SelectConfig(select="x", keep=3, floor=-1))) == 3

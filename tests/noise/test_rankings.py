@@ -30,6 +30,7 @@ def rankings(data):
 # ---- each ranking: the battery
 
 
+@pytest.mark.proves("aum", "el2n", "irreducible", by="planted")
 @pytest.mark.parametrize("name", ["aum", "el2n", "irreducible"])
 def test_at_the_planted_rate_nearly_all_that_is_named_is_wrong(name):
     data = planted(RATE)
@@ -55,6 +56,7 @@ def test_more_seeds_do_not_rank_worse():
     assert two.flipped[long].mean() >= one.flipped[short].mean()
 
 
+@pytest.mark.proves("cleanlab", by="planted")
 def test_cleanlab_finds_them_too():
     pytest.importorskip("cleanlab")
     data = planted(RATE)
@@ -69,6 +71,7 @@ def test_without_cleanlab_the_error_has_the_install_line(monkeypatch):
         noise.cleanlab_values(np.eye(2), [0, 1])
 
 
+@pytest.mark.proves("irreducible", by="planted")
 def test_the_reducible_loss_ranks_what_was_learned_by_heart():
     # both have an unknowable label for the other model; the trained one has memorised the first alone
     assert noise.irreducible([4.0, 4.0], [0.1, 3.9]).argmax() == 0
@@ -76,6 +79,7 @@ def test_the_reducible_loss_ranks_what_was_learned_by_heart():
         noise.irreducible([1.0, np.inf])
 
 
+@pytest.mark.proves("aum", kind="suspects")
 def test_aum_by_hand_with_a_row_that_rested():
     assert noise.aum([[-1.0, 2.0], [-3.0, np.nan]]).tolist() == [-2.0, 2.0]
     with pytest.raises(ArgumentError, match=r"no value in any epoch, e\.g\. \[0\]"):
@@ -85,6 +89,7 @@ def test_aum_by_hand_with_a_row_that_rested():
 # ---- threshold samples
 
 
+@pytest.mark.proves("threshold")
 def test_a_fake_class_marks_the_threshold():
     data = planted(RATE, classes=4)
     labels, rows = threshold_samples(data.labels.tolist(), seed=0, fake=4)
@@ -96,6 +101,7 @@ def test_a_fake_class_marks_the_threshold():
         threshold_samples(["a", "b"], seed=0, fake="a")
 
 
+@pytest.mark.proves("threshold", by="planted")
 def test_rows_past_the_threshold_are_the_flipped_ones():
     # a fifth of the rows is as wrong as the flipped ones: they are the threshold samples
     data = planted(0.3)
@@ -150,6 +156,7 @@ def test_runs_of_several_seeds_are_ranked_together(tmp_path):
     assert one.flipped[ranking.top(RATE)].mean() > 0.95
 
 
+@pytest.mark.proves("el2n", kind="suspects", by="definition")
 def test_epochs_in_which_rows_rested_do_not_count(tmp_path):
     data = planted(RATE)
     run = write_run(tmp_path / "a", data, epochs=3, rest=np.arange(500))

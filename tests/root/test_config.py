@@ -81,7 +81,8 @@ def test_overrides_win_over_the_file(tmp_path: Path, rate: float) -> None:
 
 
 def test_paths_become_text(tmp_path: Path) -> None:
-    config = FinetuneConfig(data=tmp_path, task="regression", output=tmp_path / "run", model=tmp_path)  # type: ignore[arg-type]
+    paths: Any = {"data": tmp_path, "output": tmp_path / "run", "model": tmp_path}
+    config = FinetuneConfig(task="regression", **paths)
     assert config.output == str(tmp_path / "run")
     assert yaml.safe_load(config.to_yaml())["data"] == str(tmp_path)
 

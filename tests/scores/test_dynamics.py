@@ -66,6 +66,7 @@ def batch_form(name: str, columns: dict[str, np.ndarray], burn_out: int | None =
 # ---- golden values
 
 
+@pytest.mark.proves("confidence", "variability", "correctness", "threshold_closeness", "forgetting", by="golden")
 @pytest.mark.parametrize(("key", "burn_out"), [("all_epochs", None), ("burn_out_3", 3)])
 def test_golden_data_maps(key: str, burn_out: int | None) -> None:
     found, expected = training_dynamics(golden_columns(), burn_out=burn_out), GOLDEN[key]
@@ -74,6 +75,7 @@ def test_golden_data_maps(key: str, burn_out: int | None) -> None:
     assert_array_equal(np.where(np.isinf(found.forgetting), 1000, found.forgetting), expected["forgetfulness"])
 
 
+@pytest.mark.proves("forgetting", "aum", "grand_last_layer", by="golden")
 def test_golden_aum_forgetting_and_el2n() -> None:
     columns = golden_columns()
     found = training_dynamics(columns)
@@ -92,6 +94,7 @@ def tracin_columns() -> tuple[np.ndarray, np.ndarray, list[float]]:
     return np.linalg.norm(errors, axis=-1), np.linalg.norm(hidden, axis=-1), TRACIN["inputs"]["learning_rates"]
 
 
+@pytest.mark.proves("tracin_self_influence", by="golden")
 def test_golden_self_influence() -> None:
     el2n, hidden, rates = tracin_columns()
     columns = {"el2n": el2n, "hidden_norm": hidden}
@@ -104,6 +107,7 @@ def test_golden_self_influence() -> None:
     assert_allclose(score * sum(rates), TRACIN["self_influence"], rtol=1e-8)
 
 
+@pytest.mark.proves("el2n", kind="score", by="identity")
 def test_el2n_of_two_classes_is_the_gold_probability_turned() -> None:
     p = np.random.default_rng(0).random((3, 9))
     assert_allclose(dynamics.grand_last_layer(np.sqrt(2) * (1 - p), 0 * p), np.sqrt(2) * dynamics.confidence(p))
@@ -127,6 +131,7 @@ def test_finite_where_seen_and_infinite_where_not_and_inputs_as_they_were(name: 
     assert_array_equal(batch_form(name, {key: table[:, order] for key, table in columns.items()}), found[order])
 
 
+@pytest.mark.proves("variability", "threshold_closeness", by="planted")
 @every_score
 def test_what_is_hard_in_every_round_is_harder(name: str) -> None:
     """Three examples: learned, wavering, never learned. Only ambiguity has the wavering one on top."""
@@ -193,6 +198,7 @@ def run_with_noise(flipped: np.ndarray, rounds: int = 6) -> dict[str, np.ndarray
     }
 
 
+@pytest.mark.proves("confidence", "correctness", "aum", "tracin_self_influence", "grand_last_layer", by="planted")
 @pytest.mark.parametrize("name", ["confidence", "aum", "correctness", "tracin_self_influence", "grand_last_layer"])
 def test_flipped_labels_come_out_on_top(name: str) -> None:
     flipped = np.arange(200) < 20
@@ -201,6 +207,7 @@ def test_flipped_labels_come_out_on_top(name: str) -> None:
     assert flipped[top].mean() >= 0.9
 
 
+@pytest.mark.proves("forgetting", by="planted")
 def test_step_cadence_sees_forgetting_that_epoch_cadence_misses() -> None:
     """Right at the end of every epoch, wrong in its middle: the same run, recorded twice."""
     by_step = np.array([[1, 1], [0, 1], [1, 1], [0, 1], [1, 1], [0, 1], [1, 1]], float)

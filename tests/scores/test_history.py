@@ -31,12 +31,15 @@ battery = pytest.mark.parametrize("name", list(MEMBERS))
 of_values = pytest.mark.parametrize("name", list(MEMBERS)[:7])
 
 
+@pytest.mark.proves("ema", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["ema"], ids=lambda case: "-".join(map(str, list(case.values())[:4])))
 def test_golden_ema(case: dict[str, Any]) -> None:
     history = ema(float(case["alpha"]), float(case["c"]), case["deviation"])
     assert_allclose(over_rounds(history, ROUNDS[: case["rounds"]]), case["expected"], atol=1e-6)
 
 
+@pytest.mark.proves("ema", by="golden")
+@pytest.mark.proves("mean", kind="history", by="golden")
 def test_golden_missing_report_and_mean_of_the_last_two() -> None:
     missing = ROUNDS.copy()
     missing[2, 3] = np.nan
@@ -78,6 +81,7 @@ def test_ema_equals_its_definition_whatever_is_missing(rounds: np.ndarray, alpha
     assert_allclose(over_rounds(ema(alpha, 0.5, "var"), rounds), variance, atol=2e-4, rtol=1e-5)
 
 
+@pytest.mark.proves("ema", by="library")
 @settings(deadline=None)
 @given(arrays(np.float32, (6, 3), elements=st.floats(-2, 2, width=16)), st.sampled_from([0.3, 0.8]))
 def test_ema_equals_pandas_where_nothing_is_missing(rounds: np.ndarray, alpha: float) -> None:
@@ -87,6 +91,7 @@ def test_ema_equals_pandas_where_nothing_is_missing(rounds: np.ndarray, alpha: f
     assert_allclose(over_rounds(ema(alpha, 2.0, "var"), rounds), expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.proves("last", "mean", by="definition")
 @settings(deadline=None)
 @given(sparse_rounds, st.integers(1, 4), st.sampled_from([np.float32, np.float64]))
 def test_mean_last_and_deviation_equal_their_definition(rounds: np.ndarray, window: int, dtype: type) -> None:
@@ -148,6 +153,7 @@ def transitions(column: np.ndarray) -> float:
     return float(sum(a == 1 and b == 0 for a, b in itertools.pairwise(seen))) if seen.max() == 1 else -1.0
 
 
+@pytest.mark.proves("forgetting", by="definition")
 @settings(deadline=None)
 @given(arrays(np.float32, st.tuples(st.integers(1, 8), st.integers(1, 6)), elements=st.sampled_from([0, 1, np.nan])))
 def test_forgetting_equals_its_definition_whatever_is_missing(rounds: np.ndarray) -> None:

@@ -128,6 +128,7 @@ def same(kind: str, values: Tensor, expected: Tensor) -> None:
     assert_close(values, expected, atol=tolerance, rtol=tolerance)
 
 
+@pytest.mark.proves("margin", "entropy", by="definition")
 @battery
 @multi_hot
 @pytest.mark.parametrize("shape", [(20,), (3, 6), (2, 3, 4), ()])
@@ -206,6 +207,7 @@ def test_larger_is_harder_even_among_what_is_well_learned(name: str) -> None:
     assert bool((SIGNALS[name](two, torch.tensor([[1.0, 0.0]]).expand(77, 2)).diff() > 0).all())
 
 
+@pytest.mark.proves("el2n", kind="score", by="identity")
 @of_labels
 def test_two_classes_rank_alike_by_every_score_that_reads_the_label(name: str) -> None:
     logits, labels = batch(50, classes=2)
@@ -214,6 +216,7 @@ def test_two_classes_rank_alike_by_every_score_that_reads_the_label(name: str) -
     assert torch.equal(SIGNALS[name](logits, labels).argsort(descending=name == "gold_probability"), expected.argsort())
 
 
+@pytest.mark.proves("el2n", "cross_entropy", by="golden")
 @pytest.mark.parametrize("case", ["five_classes", "two_classes"])
 @pytest.mark.parametrize(("score", "column"), [(el2n, "el2n"), (cross_entropy, "loss")])
 def test_golden_classification(case: str, score: Callable[..., Tensor], column: str) -> None:
@@ -224,6 +227,7 @@ def test_golden_classification(case: str, score: Callable[..., Tensor], column: 
     assert_close(score(logits.bfloat16(), labels), expected, atol=2e-2, rtol=2e-2)
 
 
+@pytest.mark.proves("el2n", kind="score", by="golden")
 def test_golden_order_and_ties() -> None:
     data = GOLDEN["five_classes"]
     values = el2n(torch.tensor(data["logits"]), torch.tensor(data["labels"]))
@@ -231,6 +235,7 @@ def test_golden_order_and_ties() -> None:
     assert values[0] == values[12]
 
 
+@pytest.mark.proves("absolute_error", by="golden")
 @pytest.mark.parametrize("score", [el2n, absolute_error])
 def test_golden_regression_has_no_sigmoid(score: Callable[..., Tensor]) -> None:
     outputs, targets, expected = (torch.tensor(GOLDEN["regression"][key]) for key in ("outputs", "labels", "el2n"))
@@ -246,6 +251,7 @@ def test_entropy_ignores_the_label() -> None:
     assert_close(entropy(torch.zeros(1, 5), labels[:1]), torch.tensor([math.log(5)]))
 
 
+@pytest.mark.proves("margin")
 def test_margin_by_hand() -> None:
     logits = torch.tensor([[2.0, -1.0, 0.5], [2.0, -1.0, 0.5]])
     assert margin(logits, torch.tensor([0, 1])).tolist() == [-1.5, 3.0]
@@ -257,6 +263,7 @@ def test_one_output_is_a_regression() -> None:
     assert_close(el2n(torch.tensor([[2.0]]), torch.tensor([0.5])), torch.tensor([1.5]))
 
 
+@pytest.mark.proves("el2n", "cross_entropy", "margin", by="planted")
 @HARDER
 def test_mislabelled_rows_are_the_hardest(name: str) -> None:
     logits, _ = batch(200, kind="multi-hot", classes=4)
@@ -301,3 +308,31 @@ def test_scores_of_classes_refuse_a_regression(name: str) -> None:
 def test_a_regression_refuses_several_outputs() -> None:
     with pytest.raises(ArgumentError, match=r"one output per target: got logits of shape \(4, 3\)"):
         absolute_error(torch.zeros(4, 3), torch.zeros(4))
+
+
+# ---- planted rows
+
+
+def test_entropy_finds_what_is_ambiguous_whatever_its_label_says() -> None:
+    """A model that knows the boundary: EL2N puts the wrong labels on top, entropy the rows beside the boundary."""
+    generator = torch.Generator().manual_seed(0)
+    x = 4 * torch.randn(1000, generator=generator)
+    labels = (x > 0).long()
+    flipped = torch.zeros(1000, dtype=torch.bool)
+    flipped[torch.randperm(1000, generator=generator)[:100]] = True
+    labels = torch.where(flipped, 1 - labels, labels)
+    logits = torch.stack([-x, x], 1)
+    by_error, by_entropy = (score(logits, labels).argsort(descending=True)[:100] for score in (el2n, entropy))
+    assert flipped[by_error].float().mean() > 0.9
+    assert flipped[by_entropy].float().mean() < 0.25
+    assert x[by_entropy].abs().max() < x.abs().median()
+
+
+def test_absolute_error_finds_targets_that_are_off() -> None:
+    generator = torch.Generator().manual_seed(0)
+    truth = 5 * torch.rand(500, generator=generator)
+    targets = truth.clone()
+    targets[:25] = (targets[:25] + 2.5) % 5
+    predicted = truth + 0.2 * torch.randn(500, generator=generator)
+    top = absolute_error(predicted[:, None], targets).argsort(descending=True)[:25]
+    assert (top < 25).float().mean() > 0.9

@@ -51,6 +51,8 @@ def take(signals: Signals, rows: slice, positions: slice = slice(None)) -> Signa
     return Signals({name: cut(head) for name, head in signals.heads.items()})
 
 
+@pytest.mark.proves("el2n", kind="score", by="golden")
+@pytest.mark.proves("norm", "mean", "sum", by="golden")
 @combinations
 def test_golden_joint_el2n(how: str) -> None:
     expected = torch.tensor(GOLDEN[how]["total"])
@@ -59,6 +61,7 @@ def test_golden_joint_el2n(how: str) -> None:
     assert_close(example_values(el2n, joint(torch.bfloat16), combine=how), expected, atol=5e-2, rtol=5e-2)
 
 
+@pytest.mark.proves("norm", "mean", "sum", by="golden")
 @combinations
 def test_golden_parts_of_joint_el2n(how: str) -> None:
     slots = joint().heads["slots"]
@@ -68,6 +71,7 @@ def test_golden_parts_of_joint_el2n(how: str) -> None:
     assert_close(reduce_tokens(tokens, slots.mask, how), torch.tensor(GOLDEN[how]["slots"]), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.proves("cross_entropy", by="golden")
 @pytest.mark.parametrize("alpha", [0.5, 0.25])
 def test_golden_joint_loss(alpha: float) -> None:
     weights = {"intent": alpha, "slots": 1 - alpha}
@@ -75,6 +79,7 @@ def test_golden_joint_loss(alpha: float) -> None:
     assert_close(values, torch.tensor(GOLDEN["loss"][str(alpha)]), atol=1e-6, rtol=1e-6)
 
 
+@pytest.mark.proves("norm", by="definition")
 def test_joint_norm_is_the_norm_of_all_errors_end_to_end() -> None:
     signals = joint()
     intent, slots = signals.heads["intent"], signals.heads["slots"]
@@ -147,6 +152,7 @@ def test_an_example_without_positions_that_count_is_zero(how: str) -> None:
     assert reduce_tokens(torch.zeros(2, 0), None, how).tolist() == [0.0, 0.0]
 
 
+@pytest.mark.proves("norm", "mean", "sum", by="planted")
 def test_mean_is_free_of_length_and_sum_is_not() -> None:
     short, long = torch.full((1, 2), 0.7), torch.full((1, 8), 0.7)
     assert_close(reduce_tokens(short, None, "mean"), reduce_tokens(long, None, "mean"))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 
-from datadiet.errors import ArgumentError, MissingExtraError
+from datadiet.errors import ArgumentError
 from datadiet.selectors.base import row_hash
 from datadiet.selectors.coverage import d2_pruning, herding, k_center
 from datadiet.selectors.ranked import hardest
@@ -26,6 +25,7 @@ def spread(number: int, seed: int = 0, width: int = 5) -> tuple[np.ndarray, np.n
     return generator.random(number), generator.normal(size=(number, width))
 
 
+@pytest.mark.proves("k_center", by="golden")
 @pytest.mark.parametrize("case", K_CENTER["cases"], ids=lambda case: f"{case['start']}-{case['count']}")
 def test_golden_k_center(case: dict[str, Any]) -> None:
     features = np.array(K_CENTER["features"])
@@ -50,6 +50,7 @@ def plain_k_center(features: np.ndarray, count: int, start: int) -> np.ndarray:
     return np.sort(chosen)
 
 
+@pytest.mark.proves("k_center", by="brute")
 @pytest.mark.parametrize("width", [2, 40])
 def test_old_distances_as_bounds_give_what_plain_greedy_gives(width: int) -> None:
     """More rows than are kept up to date, so that others have to catch up."""
@@ -58,6 +59,7 @@ def test_old_distances_as_bounds_give_what_plain_greedy_gives(width: int) -> Non
     assert_array_equal(rows, plain_k_center(features, 900, 17))
 
 
+@pytest.mark.proves("k_center", by="planted")
 def test_k_center_covers_every_cluster_however_small() -> None:
     generator = np.random.default_rng(2)
     groups = np.repeat(np.arange(12), [900, *[5] * 11])
@@ -94,6 +96,7 @@ def plain_herding(features: np.ndarray, count: int) -> np.ndarray:
     return np.sort(chosen)
 
 
+@pytest.mark.proves("herding", by="brute")
 @pytest.mark.parametrize("shift", [0.0, 100.0])
 def test_herding_is_brute_force(shift: float) -> None:
     features = spread(300, seed=4, width=20)[1] + shift
@@ -101,6 +104,7 @@ def test_herding_is_brute_force(shift: float) -> None:
     assert_array_equal(rows, plain_herding(features, 90))
 
 
+@pytest.mark.proves("herding", by="planted")
 def test_herding_matches_the_mean_far_better_than_chance_and_than_the_largest_gap() -> None:
     features = np.random.default_rng(6).exponential(size=(500, 10))
 
@@ -134,15 +138,16 @@ def plain_d2(
     return np.sort(chosen)
 
 
+@pytest.mark.proves("d2_pruning", by="brute")
 @pytest.mark.parametrize(("neighbours", "gamma", "forward"), [(5, 0.1, 1.0), (3, 2.0, 0.0), (119, 0.5, 0.5)])
-@pytest.mark.parametrize("search", ["exact", "faiss"])
-def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float, search: str) -> None:
+def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float) -> None:
     values, features = spread(120, seed=8)
-    options = {"neighbours": neighbours, "gamma": gamma, "gamma_forward": forward, "search": search}
+    options = {"neighbours": neighbours, "gamma": gamma, "gamma_forward": forward}
     rows = d2_pruning(values, 40, seed=0, epoch=0, features=features, **options).rows
     assert_array_equal(rows, plain_d2(values, features, 40, neighbours, gamma, forward))
 
 
+@pytest.mark.proves("d2_pruning", by="planted")
 def test_d2_keeps_one_of_each_hard_example_and_hardest_keeps_the_copies() -> None:
     """Five hard examples come in four copies each, among a hundred easier ones."""
     generator = np.random.default_rng(9)
@@ -160,9 +165,3 @@ def test_d2_values_below_0_count_from_the_smallest() -> None:
     values -= values.min()
     rows = d2_pruning(values, 15, seed=0, epoch=0, features=features).rows
     assert_array_equal(d2_pruning(values - 4, 15, seed=0, epoch=0, features=features).rows, rows)
-
-
-def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[faiss\]'"):
-        d2_pruning(np.zeros(9), 3, seed=0, epoch=0, features=np.ones((9, 2)), search="faiss")

@@ -43,6 +43,7 @@ def test_places_that_a_full_group_leaves_go_to_the_others() -> None:
     assert shared_places(np.array([3, 0, 50]), np.array([1.0, 1.0, 0.0]), 13).tolist() == [3, 0, 10]
 
 
+@pytest.mark.proves("stratified", by="definition")
 @settings(deadline=None)
 @given(
     sizes=st.lists(st.integers(0, 50), min_size=1, max_size=10).filter(any),

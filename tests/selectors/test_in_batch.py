@@ -104,12 +104,15 @@ def test_missing_signals_and_losses_that_are_not_numbers(make) -> None:
         method.choose(BatchSignals(np.zeros(0), irreducible=np.zeros(0)), seed=0, step=0)
 
 
+@pytest.mark.proves("selective_backprop", by="brute")
 def test_percentiles_against_counting() -> None:
     generator = np.random.default_rng(0)
     losses, recent = generator.integers(0, 9, 20).astype(float), generator.integers(0, 9, 50).astype(float)
     assert_allclose(percentiles(losses, recent), [(recent <= loss).mean() for loss in losses])
 
 
+@pytest.mark.proves("selective_backprop", by="definition")
+@pytest.mark.proves("selective_backprop", by="planted")
 @pytest.mark.parametrize("beta", [0.0, 1.0, 3.0])
 def test_selective_backprop_takes_the_share_and_favours_large_losses(beta: float) -> None:
     method, generator = SelectiveBackprop(beta=beta), np.random.default_rng(0)
@@ -134,6 +137,8 @@ def test_the_window_forgets() -> None:
     assert sorted(method.state()["recent"].tolist()) == [0.5] * 6 + [5.0] * 2
 
 
+@pytest.mark.proves("top_reducible")
+@pytest.mark.proves("top_reducible", by="planted")
 def test_top_reducible_leaves_out_planted_noise_and_what_is_learned() -> None:
     losses = np.concatenate([np.full(20, 4.0), np.full(20, 0.1), np.linspace(1.5, 2.0, 10)])
     irreducible = np.repeat([3.9, 0.05, 0.2], [20, 20, 10])  # noise, learned, to be learned
@@ -159,6 +164,7 @@ def slow_divbs(vectors: np.ndarray, count: int) -> list[int]:
     return chosen
 
 
+@pytest.mark.proves("divbs", by="brute")
 @settings(deadline=None, max_examples=50)
 @given(size=st.integers(2, 14), share=st.floats(0.05, 1), seed=st.integers(0, 10_000))
 def test_divbs_against_the_rule_spelled_out(size: int, share: float, seed: int) -> None:
@@ -181,6 +187,7 @@ def test_divbs_takes_exactly_count_of_any_batch(size: int, rank: int, share: flo
     assert_array_equal(first, second)
 
 
+@pytest.mark.proves("divbs", by="planted")
 def test_divbs_takes_one_of_each_kind_before_any_twin() -> None:
     kinds = np.eye(6) * np.array([3.0, 2.5, 2.0, 1.5, 1.2, 1.0])[:, None]
     vectors = np.repeat(kinds, 5, axis=0)  # 30 examples of 6 kinds
@@ -196,6 +203,7 @@ def test_divbs_takes_rows_without_gradient_last_and_ties_at_random() -> None:
     assert min(np.bincount(drawn, minlength=4)) > 25
 
 
+@pytest.mark.proves("divbs", by="definition")
 def test_the_gram_matrix_of_a_linear_head() -> None:
     generator = np.random.default_rng(0)
     errors, hidden = generator.normal(size=(5, 3)), generator.normal(size=(5, 4))

@@ -30,11 +30,13 @@ tied_values = arrays(
 )
 
 
+@pytest.mark.proves("quota", by="golden")
 def test_golden_classes_in_their_proportions() -> None:
     chosen = quota(GOLDEN["values"], GOLDEN["count"], seed=0, epoch=0, groups=GOLDEN["groups"])
     assert chosen.rows.tolist() == GOLDEN["rows"]
 
 
+@pytest.mark.proves("quota", by="golden")
 @pytest.mark.parametrize("count", [5, 9, 10])
 def test_golden_coverage_class_by_class_is_exact(count: int) -> None:
     """The published code keeps 4 of 5 and 7 of 9, and loses the smallest class."""
@@ -53,6 +55,7 @@ def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return values, groups
 
 
+@pytest.mark.proves("balanced", "partly_balanced", "quota", "drop_quota", by="planted")
 @pytest.mark.parametrize("share", [0.1, 0.4])
 def test_quotas_keep_a_rare_class_that_the_score_would_drop(share: float) -> None:
     values, groups = planted()
@@ -80,6 +83,7 @@ THIRDS = {"values": np.arange(12.0), "groups": np.repeat([0, 1, 2], 4)}
 TWO_SIGNS = {"values": np.tile(np.arange(50.0), 2), "groups": np.repeat(["positive", "negative"], 50)}
 
 
+@pytest.mark.proves("balanced", "quota", "directed")
 @pytest.mark.parametrize(
     ("select", "data", "rows"),
     [
@@ -98,6 +102,7 @@ def test_rows_inside_each_class(select: Select, data: dict[str, Any], rows: list
     assert chosen.rows.tolist() == rows
 
 
+@pytest.mark.proves("partly_balanced")
 @pytest.mark.parametrize(("balance", "first", "second"), [(0.0, 40, 0), (0.5, 30, 10), (1.0, 20, 20)])
 def test_partly_balanced_between_the_score_and_the_proportions(balance: float, first: int, second: int) -> None:
     values, groups = np.arange(100.0)[::-1], np.repeat([0, 1], 50)
@@ -112,6 +117,7 @@ def test_drop_quota_draws_at_random_inside_a_class_by_default() -> None:
     assert np.intersect1d(first, second).size < 30
 
 
+@pytest.mark.proves("drop_quota")
 def test_a_class_of_perfect_recall_gets_nothing_until_the_others_are_full_or_a_floor_is_under_it() -> None:
     values, groups = np.zeros(100), np.repeat(["a", "b"], 50)
     options: dict[str, Any] = {"groups": groups, "recalls": {"a": 1.0, "b": 0.5, "gone": 0.1}}

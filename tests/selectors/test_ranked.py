@@ -26,6 +26,8 @@ tied_values = arrays(
 )
 
 
+@pytest.mark.proves("hardest", by="golden")
+@pytest.mark.proves("SHARE", by="golden")
 @pytest.mark.parametrize("case", EXACT["cases"], ids=lambda case: f"{case['values']}-{case['count']}-{case['offset']}")
 def test_golden_exact_selection(case: dict[str, Any]) -> None:
     values = EXACT["values"][case["values"]]
@@ -33,6 +35,7 @@ def test_golden_exact_selection(case: dict[str, Any]) -> None:
     assert chosen.rows.tolist() == case["rows"]
 
 
+@pytest.mark.proves("hardest", "easiest", by="brute")
 @settings(deadline=None)
 @given(values=tied_values, share=st.floats(0, 1), seed=seeds)
 def test_nothing_left_out_is_harder_than_anything_hardest_takes(values: np.ndarray, share: float, seed: int) -> None:
@@ -45,6 +48,7 @@ def test_nothing_left_out_is_harder_than_anything_hardest_takes(values: np.ndarr
         assert_array_equal(by_row, np.sort(np.argsort(-keys, kind="stable")[:count]))
 
 
+@pytest.mark.proves("window", by="definition")
 @settings(deadline=None)
 @given(values=tied_values, offset=st.floats(0.05, 0.5), seed=seeds)
 def test_a_window_is_the_top_less_the_very_top(values: np.ndarray, offset: float, seed: int) -> None:
@@ -58,6 +62,7 @@ def test_a_window_is_the_top_less_the_very_top(values: np.ndarray, offset: float
         assert np.intersect1d(top, rows).size == 0
 
 
+@pytest.mark.proves("window")
 def test_the_offset_is_a_share_of_the_rows_that_were_scored() -> None:
     values = np.array([np.inf, np.inf, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2])
     assert_array_equal(window(values, 4, seed=0, epoch=0, offset=0.25).rows, [0, 1, 4, 5])
@@ -74,6 +79,7 @@ def test_an_offset_that_leaves_too_few_rows() -> None:
 # ---- the middle band
 
 
+@pytest.mark.proves("moderate", kind="select", by="golden")
 @pytest.mark.parametrize("case", MODERATE["bands"], ids=lambda case: f"keep {case['keep']}")
 def test_golden_middle_bands(case: dict[str, Any]) -> None:
     rows = moderate(MODERATE["distance"], case["count"], seed=0, epoch=0).rows
@@ -84,12 +90,14 @@ def test_golden_middle_bands(case: dict[str, Any]) -> None:
     assert rows.tolist() == case["code_rows"]
 
 
+@pytest.mark.proves("moderate", kind="select", by="golden")
 def test_golden_middle_bands_per_class() -> None:
     expected = MODERATE["per_class_half"]
     options = {"seed": 0, "epoch": 0, "groups": MODERATE["labels"], "per_group": True}
     assert moderate(MODERATE["distance"], len(expected), **options).rows.tolist() == expected
 
 
+@pytest.mark.proves("moderate", kind="select", by="planted")
 def test_a_class_that_spreads_widely_vanishes_unless_bands_are_per_class() -> None:
     values = np.concatenate([np.linspace(0, 1, 50), np.linspace(5, 9, 10)])
     groups = np.repeat(["near", "far"], [50, 10])
@@ -99,6 +107,7 @@ def test_a_class_that_spreads_widely_vanishes_unless_bands_are_per_class() -> No
     assert (groups[per_class] == "far").sum() in (3, 4)
 
 
+@pytest.mark.proves("moderate", kind="select", by="planted")
 def test_moderate_is_left_alone_by_mislabelled_outliers() -> None:
     values = np.concatenate([np.random.default_rng(0).random(90), np.full(10, 50.0)])
     assert moderate(values, 40, seed=0, epoch=0).rows.max() < 90

@@ -30,11 +30,13 @@ def inclusion(select: Select, values: np.ndarray, count: int, draws: int = 600) 
     return taken / draws
 
 
+@pytest.mark.proves("random", by="definition")
 def test_random_gives_every_row_the_same_chance_whatever_its_value() -> None:
     share = inclusion(random, np.linspace(0, 1, 40), 10)
     assert_allclose(share, 0.25, atol=0.09)  # 5 standard deviations
 
 
+@pytest.mark.proves("epsilon", by="definition")
 @pytest.mark.parametrize(("share", "hard"), [(0.0, 10), (0.1, 9), (0.25, 7), (0.9, 1), (1.0, 0)])
 def test_epsilon_takes_the_hardest_and_draws_the_rest_evenly(share: float, hard: int) -> None:
     values = np.linspace(0, 1, 40)
@@ -49,6 +51,7 @@ def test_epsilon_does_not_draw_by_the_hash_that_broke_the_ties() -> None:
     assert_allclose(taken, 1 / 3, atol=0.1)
 
 
+@pytest.mark.proves("uncertain", by="definition")
 def test_uncertain_prefers_the_middle_in_proportion() -> None:
     """With one row drawn the chance is the weight itself: q (1 - q) + 0.01, normalised."""
     values = np.array([0.0, 0.1, 0.5, 0.8, 1.0, 7.0])
@@ -87,6 +90,7 @@ def weights_of(chosen: Selection) -> np.ndarray:
     return np.ones(chosen.rows.size, np.float32) if chosen.weights is None else chosen.weights
 
 
+@pytest.mark.proves("infobatch", by="golden")
 @pytest.mark.parametrize("case", [epoch for run in GOLDEN["runs"] for epoch in run["epochs"]])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_golden_rows_and_weights(case: dict[str, Any], dtype: type) -> None:
@@ -100,6 +104,7 @@ def test_golden_rows_and_weights(case: dict[str, Any], dtype: type) -> None:
     assert weights_of(chosen).sum() == pytest.approx(values.size, rel=1e-6)
 
 
+@pytest.mark.proves("infobatch", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["single"], ids=lambda case: f"{case['values']}-{case['ratio']}")
 def test_golden_weights_sum_to_n_where_the_code_misses_it(case: dict[str, Any]) -> None:
     count = len(case["kept_for_sure"]) + (max(1, case["low_kept"]) if case["low"] else 0)
@@ -108,6 +113,7 @@ def test_golden_weights_sum_to_n_where_the_code_misses_it(case: dict[str, Any]) 
     assert weights_of(chosen).sum() == pytest.approx(case["weight_sum"])
 
 
+@pytest.mark.proves("infobatch", by="golden")
 def test_golden_equal_float32_losses_share_the_draw() -> None:
     case = GOLDEN["equal_float32"]
     values = np.full(case["n"], case["value"], np.float32)
@@ -137,6 +143,7 @@ def test_weights_sum_to_n_and_none_is_larger_than_promised(
         assert sure.min() >= array[chosen.rows[weights > 1]].max()
 
 
+@pytest.mark.proves("infobatch", by="definition")
 @pytest.mark.parametrize("count", [60, 25, 8])  # the rest has room; the threshold is raised; the least there can be
 def test_weighted_sums_are_right_on_average(count: int) -> None:
     """Over 4,000 draws, within 4 standard errors of the sum over everything."""
@@ -152,6 +159,8 @@ def test_weighted_sums_are_right_on_average(count: int) -> None:
     assert max(gradients[infobatch(losses, count, seed=3, epoch=0).rows].sum(), 0) < 0.7 * gradients.sum()
 
 
+@pytest.mark.proves("infobatch")
+@pytest.mark.proves("infobatch", by="planted")
 @pytest.mark.parametrize(
     ("values", "count", "sure", "weight"),
     [
@@ -194,6 +203,7 @@ def test_weights_survive_floors_and_quotas(select: Select) -> None:
 # ---- proportional
 
 
+@pytest.mark.proves("proportional", by="definition")
 @pytest.mark.parametrize(
     ("options", "weights"),
     [
@@ -216,6 +226,7 @@ def test_softmax_of_large_values_overflows_nothing() -> None:
     assert_array_equal(rows, [1, 2, 3])
 
 
+@pytest.mark.proves("proportional", by="planted")
 def test_proportional_favours_the_hard_region_but_shuts_nothing_out() -> None:
     values = np.concatenate([np.full(70, 0.0), np.full(30, 1.0)])
     taken = inclusion(partial(proportional, least=0.1), values, 20, 500)

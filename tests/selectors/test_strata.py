@@ -21,16 +21,19 @@ GOLDEN = json.loads((FOLDER / "ccs.json").read_text())
 SETA = json.loads((FOLDER / "seta.json").read_text())
 
 
+@pytest.mark.proves("ccs", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["filled_places"], ids=lambda case: f"{case['sizes']}-{case['count']}")
 def test_golden_places_filled_from_the_smallest_stratum(case: dict[str, Any]) -> None:
     assert filled_places(np.array(case["sizes"]), case["count"]).tolist() == case["places"]
 
 
+@pytest.mark.proves("ccs", by="golden")
 def test_golden_strata_of_equal_width() -> None:
     numbers = stratum(np.array(GOLDEN["values"]), GOLDEN["strata"], "range")
     assert np.bincount(numbers, minlength=GOLDEN["strata"]).tolist() == GOLDEN["stratum_sizes"]
 
 
+@pytest.mark.proves("ccs", by="golden")
 @pytest.mark.parametrize("case", GOLDEN["drawn"], ids=lambda case: str(case["count"]))
 def test_golden_rows_per_stratum(case: dict[str, Any]) -> None:
     values = np.array(GOLDEN["values"])
@@ -53,6 +56,7 @@ def test_golden_edge_cases_negative_zero_and_equal_values(case: dict[str, Any], 
         assert np.count_nonzero(stratum(values, 2, edges)[top_alone.rows]) in (4, 5, 6, 7, 8, 9)
 
 
+@pytest.mark.proves("ccs", by="golden")
 def test_golden_rows_excluded_as_suspected_noise() -> None:
     case = GOLDEN["set_aside"]
     values = np.array(case["values"])
@@ -80,6 +84,7 @@ def test_no_outlier_empties_the_strata() -> None:
     assert covered == {"range": 2, "clipped": 50}
 
 
+@pytest.mark.proves("ccs", by="planted")
 def test_beta_excludes_planted_noise_where_the_hardest_are_nearly_all_noise() -> None:
     generator = np.random.default_rng(0)
     values = generator.beta(1, 4, 1000)
@@ -90,6 +95,7 @@ def test_beta_excludes_planted_noise_where_the_hardest_are_nearly_all_noise() ->
     assert np.isin(ccs(values, 100, seed=0, epoch=0, beta=0.0).rows, noise).mean() > 0.2
 
 
+@pytest.mark.proves("ccs", by="planted")
 def test_ccs_covers_the_hard_region_that_is_rare_and_the_easy_one_that_is_common() -> None:
     values = np.concatenate([np.full(900, 0.05), np.linspace(0, 1, 100)])
     rows = ccs(values, 100, seed=0, epoch=0, beta=0.0, strata=10).rows
@@ -112,6 +118,7 @@ def test_beta_is_a_share_of_the_rows_that_were_scored() -> None:
     assert set(range(10)) <= set(rows.tolist())
 
 
+@pytest.mark.proves("stratified", by="planted")
 def test_stratified_is_a_small_copy_of_the_whole() -> None:
     values = np.random.default_rng(0).lognormal(size=2000)
     rows = stratified(values, 200, seed=0, epoch=0).rows
@@ -119,6 +126,7 @@ def test_stratified_is_a_small_copy_of_the_whole() -> None:
     assert_allclose(np.bincount(tenth[rows]), 20, atol=1)
 
 
+@pytest.mark.proves("stratified")
 def test_stratified_with_more_strata_than_values_that_differ() -> None:
     values = np.repeat([1.0, 2.0, 2.5], [80, 15, 5])
     rows = stratified(values, 20, seed=0, epoch=0, strata=50).rows
@@ -127,6 +135,7 @@ def test_stratified_with_more_strata_than_values_that_differ() -> None:
     assert stratified(values, 20, seed=0, epoch=0, strata=100_000).rows.size == 20
 
 
+@pytest.mark.proves("both_ends")
 @pytest.mark.parametrize(("hard", "top", "bottom"), [(0.7, 7, 3), (1.0, 10, 0), (0.0, 0, 10), (0.25, 2, 8)])
 def test_both_ends_and_nothing_between(hard: float, top: int, bottom: int) -> None:
     rows = both_ends(np.arange(100), 10, seed=0, epoch=0, hard=hard).rows
@@ -143,6 +152,7 @@ def test_minus_infinity_is_refused_where_values_are_computed_with() -> None:
 # ---- seta
 
 
+@pytest.mark.proves("seta", by="golden")
 @pytest.mark.parametrize("case", SETA["windows"], ids=lambda c: f"{c['num_groups']}-{c['window']}-{c['place']}")
 def test_golden_windows(case: dict[str, Any]) -> None:
     number = case["num_groups"]
@@ -154,6 +164,7 @@ def test_golden_windows(case: dict[str, Any]) -> None:
     assert np.unique(rows // 10).tolist() == case["groups"]
 
 
+@pytest.mark.proves("seta", by="planted")
 def test_the_window_goes_from_easy_to_hard_and_wraps() -> None:
     values = np.random.default_rng(0).permutation(1000).astype(np.float32)
     means = [values[seta(values, 300, seed=0, epoch=epoch).rows].mean() for epoch in range(9)]

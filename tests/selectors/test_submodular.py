@@ -50,6 +50,7 @@ def crowds(seed: int) -> np.ndarray:
     return centres[generator.integers(40, size=1500)] + generator.normal(size=(1500, 24))
 
 
+@pytest.mark.proves("graph_cut", by="brute")
 @pytest.mark.parametrize("redundancy", [0.2, 0.5, 1.5])
 def test_graph_cut_is_plain_greedy(redundancy: float) -> None:
     features = directions(80, seed=11)
@@ -58,11 +59,11 @@ def test_graph_cut_is_plain_greedy(redundancy: float) -> None:
     assert rows.tolist() == plain_greedy(similar, 25, lambda chosen: cut(similar, chosen, redundancy))
 
 
-@pytest.mark.parametrize("search", ["exact", "faiss"])
-def test_facility_location_is_plain_greedy(search: str) -> None:
+@pytest.mark.proves("facility_location", by="brute")
+def test_facility_location_is_plain_greedy() -> None:
     features = directions(80, seed=12)
     similar = cosines(features)
-    rows = facility_location(np.zeros(80), 25, seed=0, epoch=0, features=features, search=search).rows
+    rows = facility_location(np.zeros(80), 25, seed=0, epoch=0, features=features).rows
     plain = plain_greedy(similar, 25, lambda chosen: covered(similar, chosen))
     # not the same rows: two that only stand for each other have the same gain, and rounding decides
     assert covered(similar, rows) == pytest.approx(covered(similar, plain), abs=1e-9)
@@ -95,6 +96,7 @@ def test_graph_cut_by_neighbours_finds_the_crowds_too() -> None:
     assert reached - usual > 0.5 * (best - usual)
 
 
+@pytest.mark.proves("facility_location", by="planted")
 def test_facility_location_has_one_like_each_and_no_copies() -> None:
     generator = np.random.default_rng(15)
     groups = np.repeat(np.arange(6), [100, 80, 40, 20, 10, 10])
@@ -103,6 +105,7 @@ def test_facility_location_has_one_like_each_and_no_copies() -> None:
     assert sorted(groups[rows].tolist()) == list(range(6))
 
 
+@pytest.mark.proves("graph_cut", by="planted")
 def test_graph_cut_trades_crowds_for_variety() -> None:
     generator = np.random.default_rng(16)
     groups = np.repeat(np.arange(3), [100, 30, 30])

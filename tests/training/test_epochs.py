@@ -40,6 +40,7 @@ def test_a_scoring_pass_is_in_eval_mode_and_training_mode_comes_back(tmp_path):
     assert_allclose(part["el2n"], first["el2n"][5:9], atol=1e-5)  # any batching
 
 
+@pytest.mark.proves("all", "dropped", "none")
 @pytest.mark.parametrize(("rescore", "scored"), [("all", 48 * 3), ("dropped", 0 + 24 + 24), ("none", 0)])
 def test_rescore_decides_what_a_refresh_costs(tmp_path, rescore, scored):
     diet = Diet(keep=0.5, refresh_every=1, rescore=rescore)

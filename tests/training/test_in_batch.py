@@ -47,6 +47,7 @@ def test_the_share_of_the_batch(tmp_path):
     assert cost.examples_forward == N + 2 * (N + N // 2)
 
 
+@pytest.mark.proves("top_reducible", by="planted")
 def test_top_reducible_trains_on_what_can_be_learned(tmp_path):
     irreducible = np.where(np.arange(N) < N // 2, 100.0, 0.0).astype(np.float32)
     trained(tmp_path, "top_reducible", values=irreducible, diet={"warmup_epochs": 0})

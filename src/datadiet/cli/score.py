@@ -173,12 +173,16 @@ def score(
     probabilities: Annotated[bool, typer.Option("--probabilities", help="Also keep the class probabilities.")] = False,
     max_length: Annotated[int | None, typer.Option(help="Tokens per text; by default as it was trained.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the output.")] = False,
+    score_options: Annotated[str | None, typer.Option(hidden=True)] = None,
     as_json: AsJson = False,
     debug: Debug = False,
     **options: Any,
 ) -> None:
     """Score every training row, many scores in one go, into a file that select and finetune read."""
     with reported(debug), quiet_stdout(as_json):
+        if score_options is not None:
+            call = f"NAME({score_options})"
+            raise ArgumentError(f'--score-options is written with the score now: --scores "{call}".')
         given = settings_given(options, lambda name: name in options and is_given(ctx, name))
         named = {"data": data, "model": model, "epochs": epochs, "base_model": base_model, "run": run}
         named |= {"folds": folds, "teacher": teacher, "holdout": holdout, "encoder": encoder}

@@ -12,6 +12,7 @@ from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_f
 from datadiet.cli.progress import display_for
 from datadiet.cli.tables import selection_table
 from datadiet.config import DATA_HELP
+from datadiet.errors import ArgumentError
 from datadiet.jobs.score_config import READING
 
 
@@ -24,11 +25,13 @@ def select(
         Path | None, typer.Option(help="A .jsonl, .csv, .tsv or .parquet file; or a folder, with all splits. Required.")
     ] = None,
     score: Annotated[str | None, typer.Option(help="A column of SCORES; the only one by default.")] = None,
-    selector: Annotated[str, typer.Option("--select", help="A selector of datadiet methods.")] = "hardest",
+    selector: Annotated[
+        str, typer.Option("--select", help="A selector of datadiet methods, such as ccs(beta=0.2).")
+    ] = "hardest",
     keep: Annotated[float | None, typer.Option(help="Share of all rows that is kept, in (0, 1].")] = None,
     count: Annotated[int | None, typer.Option(help="Instead of --keep: how many rows.")] = None,
-    offset: Annotated[float | None, typer.Option(help="Share of the very hardest set aside as noise.")] = None,
-    option: Annotated[list[str] | None, typer.Option(help="name=value of the selector; may be repeated.")] = None,
+    offset: Annotated[float | None, typer.Option(help="Share of the very hardest excluded as noise.")] = None,
+    option: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
     floor: Annotated[int, typer.Option(help="Keep at least so many of each class; 0 = no floor.")] = 0,
     drop_suspects: Annotated[float, typer.Option(help="Share dropped whose label is most likely wrong.")] = 0.0,
     suspects_by: Annotated[
@@ -50,14 +53,19 @@ def select(
 ) -> None:
     """Choose once what to train on, from a score file: writes what is kept, says why, class by class."""
     with reported(debug), quiet_stdout(as_json):
-        from datadiet.jobs import select as job
+        from datadiet.jobs import select as jobs
+        from datadiet.jobs.select_rows import SelectConfig
 
-        given = settings_given(reading, lambda name: name in reading and is_given(ctx, name))
-        request = job.Request(
-            scores, data, output, score, selector, keep, count, offset, floor, seed, drop_suspects, dedupe,
-            option or [], features, given, with_score, force, suspects_by, near,
+        if option:
+            call = f"{selector}({', '.join(option)})"
+            raise ArgumentError(f'--option is written with the selector now: --select "{call}".')
+        config = SelectConfig(
+            score=score, select=selector, offset=offset, keep=keep, count=count, floor=floor, seed=seed,
+            drop_suspects=drop_suspects, suspects_by=suspects_by, dedupe=dedupe, near=near,
         )  # fmt: skip
-        job.checked(request)  # before the display begins
+        given = settings_given(reading, lambda name: name in reading and is_given(ctx, name))
+        job = jobs.SelectJob(scores, data, output, config, features, given, with_score, force)
+        jobs.checked(job)  # before the display begins
         with display_for(stdout(), as_json, title="select") as listener:
-            found = job.select(request, listener)
-    answer(as_json, found, selection_table(found), commands=f"Train on it with: {found['next']}")
+            summary = jobs.select(job, listener)
+    answer(as_json, summary, selection_table(summary), commands=f"Train on it with: {summary['next']}")

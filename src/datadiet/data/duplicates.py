@@ -35,7 +35,7 @@ _DEDUPE = (
     Method(
         "dedupe",
         "exact",
-        "one row per text, case and spacing aside; the first with the most common label",
+        "one row per text (case and spacing ignored): the first with the most common label",
         paper="ours",
         inputs="texts, labels",
         cost="O(n)",

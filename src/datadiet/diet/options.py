@@ -25,8 +25,8 @@ from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
+from datadiet.selectors.base import floor_problems
 from datadiet.selectors.in_batch import BatchSelector
-from datadiet.selectors.quotas import floor_problems
 from datadiet.types import Forecast, Json, Selection, Signals
 
 _RESCORE = (
@@ -37,7 +37,7 @@ _RESCORE = (
         paper="in the manner of Qin et al. 2024 (InfoBatch), arXiv 2303.04947",
         inputs="the training forward",
         cost="nothing",
-        loses="values have dropout and different ages; what has become of an example at rest is estimated",
+        loses="values have dropout and different ages; those of dropped examples are estimated",
     ),
     Method(
         "rescore",
@@ -46,7 +46,7 @@ _RESCORE = (
         paper="ours",
         inputs="one forward of the dropped",
         cost="(1 - keep) * n forwards per refresh",
-        loses="values of two kinds in one ranking: with dropout of what trained, without of what rested",
+        loses="values of two kinds in one ranking: with dropout for kept examples, without for dropped ones",
     ),
     Method(
         "rescore",

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,7 +20,6 @@ from datadiet.data.load import load_configured
 from datadiet.data.schema import Columns as ColumnNames
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, Problems
-from datadiet.jobs.crossfit import CrossFitted, Folds, prepared
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_checks import (
@@ -42,7 +41,7 @@ from datadiet.jobs.score_checks import (
 from datadiet.jobs.score_config import BASE_MODEL, ScoreConfig
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
-from datadiet.scoring.dataset import Inputs, Material, WholeSet, needs_of, whole_set
+from datadiet.scoring.dataset import ScoringInputs, SplitScores, TokenisedRows, needs_of, score_split
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
@@ -52,6 +51,9 @@ from datadiet.tasks.loading import load_encoder, load_saved, load_tokenizer
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
 
+if TYPE_CHECKING:
+    from datadiet.jobs.crossfit import CrossFitted, Folds
+
 _READ_WITH = {
     **{name: name for name in ("train_rows", "dev_share", "drop_overlap", "label_separator")},
     "data_seed": "seed",
@@ -59,7 +61,7 @@ _READ_WITH = {
 
 
 def file_of(
-    data: Dataset, found: WholeSet, made_with: Mapping[str, Json], reading: FinetuneConfig, folds: Json, cost: Json
+    data: Dataset, found: SplitScores, made_with: Mapping[str, Json], reading: FinetuneConfig, folds: Json, cost: Json
 ) -> ScoreFile:
     """The score file of what was found.
 
@@ -107,7 +109,7 @@ def _changed(reading: FinetuneConfig, name: str) -> bool:
 
 
 def made_with_of(
-    name: str, config: ScoreConfig, model: Path | None, found: WholeSet, material: Material, folds: Json
+    name: str, config: ScoreConfig, model: Path | None, found: SplitScores, material: ScoringInputs, folds: Json
 ) -> Json:
     """What a score was made with: models by name, checkpoints, rounds, folds and seconds."""
     needs = needs_of(name)
@@ -213,7 +215,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
         names, material = _material(config, model, data, task, listener, ledger)
         material = material if crossed is None else _with_folds(material, crossed, folds)
         listener.phase(f"scoring: {', '.join(names)}")
-        found = whole_set(names, material, probabilities=config.probabilities)
+        found = score_split(names, material, probabilities=config.probabilities)
         made = {} if crossed is None else crossed.made
         made_with = {name: made_with_of(name, config, model, found, material, made) for name in names}
     file = file_of(data, found, made_with, reading, made, asdict(ledger.snapshot()))
@@ -281,6 +283,8 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     """What will be cross-fitted; None where nothing is."""
     if config.folds is None:
         return None
+    from datadiet.jobs.crossfit import prepared
+
     names, settings = asked(config), _settings(config, Path("run"))
     null, classes = "negative_pvi" in names, "negative_pvi" in names or config.probabilities
     found = prepared(settings, data, task, config.folds, listener, ledger, null=null, classes=classes)
@@ -289,10 +293,10 @@ def _folds(config: ScoreConfig, data: Dataset, task: Task, listener: Listener, l
     return found
 
 
-def _with_folds(material: Material, crossed: CrossFitted, folds: Folds | None) -> Material:
+def _with_folds(material: ScoringInputs, crossed: CrossFitted, folds: Folds | None) -> ScoringInputs:
     assert folds is not None  # it is they who have crossed
     groups = folds.task.groups(folds.features)
-    return replace(material, unseen=crossed.unseen, null=crossed.null, groups=groups)
+    return replace(material, out_of_fold=crossed.out_of_fold, null=crossed.null, groups=groups)
 
 
 def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener) -> Columns | None:
@@ -334,30 +338,30 @@ class _Loader:
         model: Any = load_saved(saved_model(folder))
         return model.to(best_device())
 
-    def inputs(self, source: str, length: int) -> Inputs:
+    def inputs(self, source: str, length: int) -> TokenisedRows:
         tokenizer = load_tokenizer(source)
         features = self.task.features(self.data.splits["train"], tokenizer, max_length=length)
-        return Inputs(features, self.task.collator(tokenizer))
+        return TokenisedRows(features, self.task.collator(tokenizer))
 
     def others(self, names: Sequence[str]) -> dict[str, Any]:
-        """Fields of `Material` for the models beside the one at hand, of those that a score needs."""
+        """Fields of `ScoringInputs` for the models beside the one at hand, of those that a score needs."""
         needed = {need for name in names for need in needs_of(name)}
-        found: dict[str, Any] = {"inputs": {}}
+        found: dict[str, Any] = {"tokenised": {}}
         for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
             if folder is not None and role in needed:
                 found[role] = self.saved(folder)
                 length = self.config.max_length or max_length_of(folder)
-                found["inputs"][role] = self.inputs(str(saved_model(folder)), length)
+                found["tokenised"][role] = self.inputs(str(saved_model(folder)), length)
         if self.config.encoder is not None and "encoder" in needed:
             encoder: Any = load_encoder(self.config.encoder)
             found["encoder"] = encoder.to(best_device())
-            found["inputs"]["encoder"] = self.inputs(self.config.encoder, max_length(self.config))
+            found["tokenised"]["encoder"] = self.inputs(self.config.encoder, max_length(self.config))
         return found
 
 
 def _material(
     config: ScoreConfig, model: Path | None, data: Dataset, task: Task, listener: Listener, ledger: Ledger
-) -> tuple[list[str], Material]:
+) -> tuple[list[str], ScoringInputs]:
     """The scores, and what they are made of."""
     history = None if model is None else _history(model, config, data, listener)
     names = list(asked(config))
@@ -366,8 +370,8 @@ def _material(
     listener.phase("loading the models")
     loader, train = _Loader(config, data, task), data.splits["train"]
     others = loader.others(names)
-    settings, embedded = _settings(config, Path("run")), others["inputs"].get("encoder")
-    material = Material(
+    settings, embedded = _settings(config, Path("run")), others["tokenised"].get("encoder")
+    material = ScoringInputs(
         joined_texts(train),
         None,
         _no_batches,
@@ -388,7 +392,7 @@ def _material(
     return names, _with_model(config, model, loader, material)
 
 
-def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: Material) -> Material:
+def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs) -> ScoringInputs:
     """Also the model at hand, the rows as it reads them, and the checkpoints of its run."""
     settings = _settings(config, Path("run"))
     tokenizer = load_tokenizer(str(saved_model(model)))

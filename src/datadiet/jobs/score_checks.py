@@ -186,7 +186,7 @@ def trains_on_everything(config: ScoreConfig) -> bool:
 
 
 def there(config: ScoreConfig) -> list[str]:
-    """The fields of `Material` that there will be."""
+    """The fields of `ScoringInputs` that there will be."""
     trains, model = config.epochs is not None, config.model
     folds = trains and config.folds is not None
     found = {

@@ -105,7 +105,7 @@ def reduce_tokens(values: Tensor, mask: Tensor | None, how: str) -> Tensor:
         [5.0, 3.5, 7.0]
 
     Source: Attendu and Corbeil 2023 (arXiv 2306.03208), section 3 and published code. Their mean is nan for an example
-    without labelled tokens.
+    without labelled tokens, and their code overwrites the ignored labels of the caller's batch.
     """
     check_combination(how)
     if mask is None:

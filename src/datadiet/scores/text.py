@@ -1,4 +1,4 @@
-"""Scores of a whole set by its words alone: no model and no embeddings.
+"""Scores of a whole set from its words, without a model or embeddings.
 
 score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 """
@@ -18,7 +18,6 @@ from datadiet.registry import score
 Values = NDArray[np.float32]
 Texts = Sequence[str] | Sequence[Sequence[str]]
 
-UNITS = ("words", "characters")
 _SAME = 1e-12  # squared distance below which a document is the median itself
 
 
@@ -66,7 +65,8 @@ def scdp(
     Source: SCDP (COLING 2025; he-y/NLP-Dataset-Pruning). Their code holds the TF-IDF matrix dense, which takes tens
     of GB for a hundred thousand texts; here it stays sparse, since `||x - m||^2 = ||x||^2 - 2 x.m + ||m||^2` needs only
     `x.m`. There a text without a word that counts is taken for the most usual one, and texts that are all the same
-    fail.
+    fail. They keep the farthest where at most 1,500 rows are kept, and strata of the distance (`ccs`, 100 strata,
+    beta 0) where more are.
     """
     problems = Problems()
     problems.check(tolerance > 0, f"tolerance must be above 0, got {tolerance}.")
@@ -217,7 +217,6 @@ def length(
     Source: Zhao et al. 2024 (Long Is More for Alignment, arXiv 2402.04833), who keep the longest instructions.
     """
     problems = Problems()
-    problems.choice("unit", unit, UNITS)
     joined = plain_texts(texts, problems)
     problems.raise_any()
     counts = [len(text.split()) if unit == "words" else len(text) for text in joined]

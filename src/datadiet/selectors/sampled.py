@@ -77,7 +77,7 @@ def uniform_mask(size: int, count: int, *, seed: int, epoch: int, stream: int) -
 @selector(
     formula="(1 - epsilon) * count hardest, epsilon * count uniformly among the others",
     paper="Raju et al. 2021, arXiv 2111.12621",
-    inputs="values, --epsilon",
+    inputs="values",
     cost="O(n)",
     loses="as hardest, a little less: most places still go to the hardest",
     traits=("takes_tolerance",),
@@ -168,7 +168,8 @@ def uncertain(
         2
 
     Source: active bias by prediction variance (Chang et al. 2017, arXiv 1704.07433), section 3.2, without replacement
-    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass.
+    and with a floor; drawn by exponential keys (Efraimidis and Spirakis 2006), which is exact and needs one pass. The
+    values are those of the last training forward pass instead of a running estimate over many batches.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     new = unseen(array)
@@ -223,7 +224,7 @@ def proportional(
 
     Source: Anand et al. 2023, Influence Scores at Scale for Efficient Language Data Sampling, section 5: softmax on
     SNLI, linear in production, where softmax kept too many hard and noisy rows. Drawn by exponential keys
-    (Efraimidis and Spirakis 2006).
+    (Efraimidis and Spirakis 2006). No code was published.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     new = unseen(array)
