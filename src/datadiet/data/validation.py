@@ -246,14 +246,14 @@ def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], proble
 
 
 def examples_from(
-    table: Table, task: str, wanted: Columns, labels: str = "required", separator: str = "|"
+    table: Table, task: str, requested: Columns, labels: str = "required", separator: str = "|"
 ) -> tuple[Examples | None, Problems]:
     """The examples of a split, and its problems.
 
     Args:
         table: As read.
         task: One of `TASKS`.
-        wanted: The user's column names.
+        requested: The user's column names.
         labels: `required` (train, dev), `complete` (all rows or none: test) or `optional` (new text: labels are used
             only where every row has one).
         separator: Between the labels of a text, for `multi-label`.
@@ -265,7 +265,7 @@ def examples_from(
         problems = Problems()
         problems.add(f"{table.place}: there are no examples in it; fill it or remove it.")
         return None, problems
-    names, problems = recognise(table, task, wanted, labelled=labels == "required")
+    names, problems = recognise(table, task, requested, labelled=labels == "required")
     if problems.found:
         return None, problems
     tokens = _words(table, names.tokens, problems) if names.tokens else None

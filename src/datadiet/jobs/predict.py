@@ -148,8 +148,8 @@ def trained_max_length(folder: Path) -> int:
         settings = yaml.safe_load((folder.parent / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return FinetuneConfig.max_length
-    known = settings.get("max_length") if isinstance(settings, dict) else None
-    return known if isinstance(known, int) else FinetuneConfig.max_length
+    length = settings.get("max_length") if isinstance(settings, dict) else None
+    return length if isinstance(length, int) else FinetuneConfig.max_length
 
 
 def _examples(request: Request, task: str) -> Examples:

@@ -289,7 +289,7 @@ def read_model(
     logs: torch.Tensor | None = None
 
     def call(batch: Batch) -> Any:
-        with heads.watching():
+        with heads.record():
             return model(**batch)
 
     options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}

@@ -68,7 +68,7 @@ def last_layer_pass(
     heads = Heads(head_layers(model))
 
     def call(batch: PassBatch) -> Any:
-        with heads.watching():
+        with heads.record():
             return model(**batch)
 
     for part, outputs, batch in forward_pass(model, dataset, collate, call=call, **options):

@@ -74,7 +74,7 @@ class Heads:
         >>> import torch
         >>> layer = nn.Linear(2, 3)
         >>> heads = Heads({"label": layer})
-        >>> with heads.watching():
+        >>> with heads.record():
         ...     logits = layer(torch.ones(1, 2))
         >>> heads.inputs["label"].tolist()
         [[1.0, 1.0]]
@@ -86,7 +86,7 @@ class Heads:
         self.outputs: dict[str, Tensor] = {}
 
     @contextmanager
-    def watching(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
+    def record(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
         """Record the inputs of the forward passes inside, and weigh each example in their backward passes.
 
         Args:
