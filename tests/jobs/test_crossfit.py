@@ -233,7 +233,7 @@ def test_with_a_cache_it_goes_on_with_the_fold_it_was_in(
     [
         ({"folds": 1}, "folds must be a whole number, at least 2, got 1"),
         ({"epochs": None, "learning_rate": 5e-5}, "--folds needs --epochs E: how long the models of each fold train"),
-        ({"scores": ["el2n"]}, "--folds has no effect: what is asked for needs no models that have not seen a row"),
+        ({"scores": ["el2n"]}, "--folds has no effect: no requested score needs models that have not seen a row"),
         ({"folds": None}, "negative_pvi needs models with and without the texts .* --folds K --epochs E"),
         ({"scores": ["irreducible_loss"], "holdout": Path("none")}, "--holdout and --folds both give the losses"),
         ({"run": Path("kept")}, "--run has no effect: only the models of the folds are trained"),

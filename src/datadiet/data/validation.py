@@ -409,7 +409,7 @@ def _labels(
         return None
     if none_labelled and len(problems.found) == before:
         remedy = "add labels to train and dev, or remove the file if it is not needed"
-        problems.add(f"{table.place}: all labels are missing or -1; {remedy}.")
+        problems.add(f"{table.place}: all labels in the column {column!r} are missing or -1; {remedy}.")
     elif unlabelled and not none_labelled:
         _report_unlabelled(table, column, task, unlabelled, problems)
     return tuple(values)
@@ -421,7 +421,11 @@ def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequenc
     unset, hint = _is_unset, " (-1 means no label; a class of that name needs another, e.g. 'negative')"
     if has(task, "numbers"):
         unset, hint = is_blank, ""
-    missing = [(row, f"the label is missing (found {values[row]!r})") for row in unlabelled if unset(values[row])]
+    missing = [
+        (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
+        for row in unlabelled
+        if unset(values[row])
+    ]
     if missing:
         problems.add(row_problem(table, missing, f"label the row or remove it{hint}"))
 
