@@ -276,7 +276,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "recalls of sets of labels": (
         {"task": "multi-label", "select": "drop_quota"},
-        "the selector drop_quota is for examples with one class each (intent-slot and classification)",
+        "the selector drop_quota is for examples with one class each (intent-slot and classification",
     ),
     "directions of sets of labels": (
         {"task": "multi-label", "select": "directed(directions.amber=easy)"},

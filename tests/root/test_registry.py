@@ -273,5 +273,6 @@ def test_a_method_of_a_comparison_has_its_own() -> None:
 
 
 def test_a_task_is_found_by_its_traits() -> None:
-    assert names("task", trait="one_class") == ("intent-slot", "classification")
+    one_class = names("task", trait="one_class")
+    assert {"intent-slot", "classification"} <= set(one_class) <= set(names("task")) - {"regression", "multi-label"}
     assert find("task", "regression").facts["metrics"][0] == "spearman"  # type: ignore[union-attr]

@@ -151,6 +151,7 @@ def test_new_heads_follow_the_seed(folder) -> None:
 
 
 def test_loading_is_silent_and_leaves_logging_as_it_was(folder, caplog, capfd) -> None:
+    hf_logging.enable_progress_bar()
     logger = logging.getLogger("transformers.modeling_utils")
     before = (hf_logging.get_verbosity(), hf_logging.is_progress_bar_enabled(), list(logger.filters))
     with caplog.at_level(logging.WARNING):
