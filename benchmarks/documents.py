@@ -15,7 +15,7 @@ import ast
 import re
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,9 +23,12 @@ from typing import Any, NamedTuple
 import typer
 
 from benchmarks.report.markdown import wrapped
-from datadiet import registry
+from datadiet import config, registry
 from datadiet.cli import app
 from datadiet.config import OPTIONS, PANELS, flag_name
+from datadiet.jobs.predict import PredictConfig
+from datadiet.jobs.score_config import ScoreConfig
+from datadiet.jobs.select_config import SelectConfig
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("docs/methods.md", "docs/cli.md", "docs/proofs.md")
@@ -82,9 +85,8 @@ def options_of(options: Iterable[Any]) -> str:
 def _assignment(option: Any) -> str:
     if option.required:
         return option.name
-    from datadiet.registry import format_call
 
-    return format_call("", {option.name: option.default})[1:-1]
+    return registry.format_call("", {option.name: option.default})[1:-1]
 
 
 def _allowed(option: Any) -> str:
@@ -124,10 +126,10 @@ def flags(command: str) -> str:
     """The flags of a command that are its own, or of `finetune` panel by panel."""
     if command == "finetune":
         return "\n\n".join(f"**{panel}**\n\n{_flag_table(rows)}" for panel, rows in _finetune_flags())
-    parameters = _parameters(command)
-    own = [item for item in parameters if item.name not in OPTIONS or command == "predict" or _overridden(item)]
+    parameters, declared = _parameters(command), _declared(command)
+    own = [item for item in parameters if _is_own(item, command, declared)]
     shared = [flag_name(item.name) for item in parameters if item not in own]
-    text = _flag_table([_row(item) for item in own])
+    text = _flag_table([_row(item, declared) for item in own])
     return (
         text if not shared else f"{text}\n\nFlags shared with `finetune`: {', '.join(f'`{flag}`' for flag in shared)}."
     )
@@ -153,13 +155,25 @@ def _parameters(command: str) -> list[Any]:
     return [item for item in shown if item.param_type_name == "option" and item.name not in NO_FLAGS]
 
 
-def _overridden(item: Any) -> bool:
-    """Whether a command gives a flag of `finetune` a help, and so a meaning, of its own."""
-    return item.help is not None and OPTIONS[item.name].help.split(".")[0] not in item.help.replace("\\", "")
+def _declared(command: str) -> Mapping[str, Any]:
+    """The options of a command that has a config of its own."""
+    configs: dict[str, type] = {"predict": PredictConfig, "score": ScoreConfig, "select": SelectConfig}
+    return config.declared(configs[command]) if command in configs else {}
 
 
-def _row(item: Any) -> list[str]:
-    option = OPTIONS.get(item.name)
+def _is_own(item: Any, command: str, declared: Mapping[str, Any]) -> bool:
+    """Whether a flag is not, or not in the same words, a flag of `finetune`."""
+    if item.name not in OPTIONS or item.name in declared or command == "predict":
+        return True
+    return (
+        not declared
+        and item.help is not None
+        and OPTIONS[item.name].help.split(".")[0] not in item.help.replace("\\", "")
+    )
+
+
+def _row(item: Any, declared: Mapping[str, Any] | None = None) -> list[str]:
+    option = {**OPTIONS, **(declared or {})}.get(item.name)
     switch = bool(getattr(item, "is_flag", False))
     default = "off" if switch else "" if item.default is None or callable(item.default) else f"`{item.default}`"
     allowed = ""

@@ -76,17 +76,8 @@ def measure(name: str, number: int, keep: float) -> dict[str, Any]:
 
 
 def in_a_process(name: str, number: int, keep: float) -> dict[str, Any]:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks.geometry",
-        "--case",
-        name,
-        "--number",
-        str(number),
-        "--keep",
-        str(keep),
-    ]
+    options = ["--case", name, "--number", str(number), "--keep", str(keep)]
+    command = [sys.executable, "-m", "benchmarks.geometry", *options]
     done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 

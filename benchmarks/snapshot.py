@@ -184,10 +184,10 @@ resumed         finetune --resume resumed
 config-file     finetune --config file.yaml --no-static --keep 0.6 --output config-file
 score           score data/classification --task classification --model full --teacher usual --holdout holdout \
     --precision fp32 --probabilities --output scores.parquet --json \
-    --score-options prototypes.clusters=3,length.unit=characters --scores el2n,cross_entropy,margin,entropy,\
+    --scores el2n,cross_entropy,margin,entropy,\
 confidence,variability,correctness,threshold_closeness,forgetting,aum,tracin_self_influence,grand_last_layer,grand,vog,\
-self_influence,tracin,reducible_loss,irreducible_loss,teacher_el2n,teacher_divergence,prototypes,moderate,\
-neighbour_distance,scdp,length
+self_influence,tracin,reducible_loss,irreducible_loss,teacher_el2n,teacher_divergence,prototypes(clusters=3),moderate,\
+neighbour_distance,scdp,length(unit=characters)
 score-folds     score data/classification --task classification --base-model tiny --epochs 2 --folds 2 \
     --learning-rate 1e-2 --precision fp32 --probabilities --scores negative_pvi,irreducible_loss,reducible_loss \
     --output folds.parquet
@@ -196,7 +196,7 @@ score-joint     score data/intent-slot --task intent-slot --base-model tiny --ep
 score-encoder   score data/regression --task regression --encoder tiny --scores prototypes,scdp --output encoder.jsonl
 select          select scores.parquet --data data/classification --score el2n --keep 0.3 --floor 3 \
     --drop-suspects 0.1 --with-score --output kept.jsonl
-select-json     select scores.parquet --data data/classification --score aum --select ccs --option strata=4 --count 20 \
+select-json     select scores.parquet --data data/classification --score aum --select ccs(strata=4) --count 20 \
     --output kept.csv --json
 select-cover    select scores.parquet --data data/classification --score vog --select k_center --dedupe --near 0.7 \
     --keep 0.4 --output kept

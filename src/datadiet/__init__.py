@@ -26,7 +26,7 @@ _PUBLIC = {
     "dynamics": "datadiet.store.dynamics:dynamics",
     "score_data": "datadiet.jobs.score:score_data",
     "cleanlab_inputs": "datadiet.noise.probabilities:cleanlab_inputs",
-    "select_rows": "datadiet.jobs.select:select_rows",
+    "select_rows": "datadiet.jobs.select_rows:select_rows",
     "read_scores": "datadiet.store.score_file:read_scores",
     "report": "datadiet.reporting:report",
     "plot": "datadiet.reporting.plot",
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from datadiet.diet.schedule import Schedule as Schedule
     from datadiet.jobs.finetune import finetune as finetune
     from datadiet.jobs.score import score_data as score_data
-    from datadiet.jobs.select import select_rows as select_rows
+    from datadiet.jobs.select_rows import select_rows as select_rows
     from datadiet.noise.probabilities import cleanlab_inputs as cleanlab_inputs
     from datadiet.reporting import plot as plot
     from datadiet.reporting import report as report

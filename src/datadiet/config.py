@@ -304,17 +304,18 @@ class FinetuneConfig(DietConfig):
         return yaml.safe_dump(ordered, sort_keys=False, allow_unicode=True)
 
 
-def declared(config: type = FinetuneConfig) -> dict[str, Declared]:
+@cache
+def declared(config: type = FinetuneConfig) -> Mapping[str, Declared]:
     """The options of a config by name, panel by panel, each panel in the order of the source."""
     own = {item.name: item.metadata["option"] for item in _fields(config) if "option" in item.metadata}
-    shown = [name for panel in PANELS for name, one in own.items() if one.panel == panel]
-    return {name: own[name] for name in shown}
+    panels = dict.fromkeys((*PANELS, *(one.panel for one in own.values() if one.panel)))
+    return {name: one for panel in panels for name, one in own.items() if one.panel == panel}
 
 
 def _fields(config: type) -> Iterator[Field[Any]]:
     """Those of the config itself before those that it takes from `DietConfig`, `seed` aside, which is of a run."""
     own = fields(config)
-    taken = {item.name for item in fields(DietConfig)}
+    taken = {item.name for item in fields(DietConfig)} if issubclass(config, DietConfig) else set()
     yield from (item for item in own if item.name not in taken or item.name == "seed")
     yield from (item for item in own if item.name in taken and item.name != "seed")
 
@@ -322,6 +323,11 @@ def _fields(config: type) -> Iterator[Field[Any]]:
 OPTIONS: Mapping[str, Declared] = declared()
 DIET_OPTIONS = tuple(item.name for item in fields(DietConfig))
 COLUMNS = tuple(name for name in OPTIONS if name.endswith("_column"))
+# what the data of a run are: configs that agree on these options see the same examples
+READING = ("data", *(name for name, one in OPTIONS.items() if one.panel == DATA and name != "dedupe_weights"))
+READING += ("data_seed",)
+# those by which `datadiet score` and `datadiet select` read a training split
+READING_FLAGS = tuple(name for name in READING if name not in ("data", "task", "dedupe"))
 DEFAULTS: Mapping[str, Any] = {item.name: item.default for item in fields(FinetuneConfig)}
 
 
@@ -349,7 +355,7 @@ def flag_name(name: str) -> str:
 # ---- checks
 
 
-def option_problems(config: DietConfig, skip: tuple[str, ...] = ()) -> list[str]:
+def option_problems(config: Any, skip: tuple[str, ...] = ()) -> list[str]:
     """Values out of their declared bounds and choices.
 
     Example:
@@ -416,16 +422,16 @@ def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
 _KIND_WORDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
 
 
-def plain_types(name: str) -> tuple[type, ...]:
+def plain_types(name: str, config: type = FinetuneConfig) -> tuple[type, ...]:
     """The types that an option takes in a file and on the command line."""
-    kind = _hints()[name]
+    kind = _hints(config)[name]
     members = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    return tuple(member for member in members if member in (*_KIND_WORDS, NoneType))
+    return tuple(member for member in members if member in (*_KIND_WORDS, Path, NoneType))
 
 
 @cache
-def _hints() -> dict[str, Any]:
-    return get_type_hints(FinetuneConfig)
+def _hints(config: type) -> dict[str, Any]:
+    return get_type_hints(config)
 
 
 # ---- files

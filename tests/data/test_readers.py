@@ -81,6 +81,9 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
     assert "test is unlabelled: it gets no metrics." in data.notes
 
 
+CUT_GZIP = gzip.compress(b'{"text": "a", "label": 1}\n' * 100, mtime=0)[:-9]
+
+
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
@@ -93,7 +96,11 @@ def test_a_seq_test_split_without_labels_is_unlabelled(tmp_path):
         ("train.csv", "text,text\ngood,1\n", r"train\.csv, line 1: the header names 'text' twice"),
         ("train.parquet", "no parquet", r"train\.parquet: not a readable Parquet file"),
         ("train.jsonl.gz", "no gzip", r"train\.jsonl\.gz: not a complete gzip file"),
-        ("train.jsonl.gz", gzip.compress(b'{"text": "a", "label": 1}\n' * 100)[:-9], "not a complete gzip file"),
+        (
+            "train.jsonl.gz",
+            CUT_GZIP,
+            "not a complete gzip file",
+        ),
         (
             "train.csv",
             "text,label\ngood,1\ncafé,0\n".encode("latin-1"),

@@ -206,10 +206,18 @@ def test_a_regression_test_split_of_minus_ones_is_unlabelled(folder, labels):
 @pytest.mark.parametrize(
     ("split", "labels", "message"),
     [
-        ("train", ("a", None, "b", -1), r"train\.jsonl, line 2: the label is missing \(found None\); .*Also line 4\."),
-        ("train", (0, -1, 1), r"line 2: the label is missing \(found -1\); .*-1 means no label"),
-        ("train", (None, None), r"train\.jsonl: all labels are missing or -1; add labels"),
-        ("dev", (-1, -1), r"dev\.jsonl: all labels are missing or -1; add labels to train and dev, or remove the file"),
+        (
+            "train",
+            ("a", None, "b", -1),
+            r"train\.jsonl, line 2: the label is missing \(found None\) in .*Also line 4\.",
+        ),
+        ("train", (0, -1, 1), r"line 2: the label is missing \(found -1\) in the column 'label'; .*-1 means no label"),
+        ("train", (None, None), r"train\.jsonl: all labels in the column 'label' are missing or -1; add labels"),
+        (
+            "dev",
+            (-1, -1),
+            r"dev\.jsonl: all labels in .* are missing or -1; add labels to train and dev, or remove the file",
+        ),
         ("dev", ("a", ""), r"dev\.jsonl, line 2: the label is missing"),
         ("test", ("a", None), r"test\.jsonl, line 2: the label is missing"),
         ("train", ("a", "a", "a"), r"train has one class only \('a'\), so there is nothing to learn"),

@@ -19,6 +19,7 @@ from datadiet.config import FinetuneConfig, config_from
 from datadiet.errors import UserError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
+from datadiet.registry import names
 from toys import TOYS, rewrite, tiny_model_folder, write_toy_folder
 
 Change = Callable[[Path], object]
@@ -275,7 +276,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "recalls of sets of labels": (
         {"task": "multi-label", "select": "drop_quota"},
-        "the selector drop_quota is for examples with one class each (intent-slot and classification)",
+        "the selector drop_quota is for examples with one class each (intent-slot and classification",
     ),
     "directions of sets of labels": (
         {"task": "multi-label", "select": "directed(directions.amber=easy)"},
@@ -400,7 +401,7 @@ def test_what_is_right_is_not_refused(tmp_path: Path, model: str) -> None:
     diet = check_config(config_for(tmp_path, model, keep="1:0.7,3:0.4", history="ema(c=0.5)"))
     assert diet.options.keep == {1: 0.7, 3: 0.4}
     assert diet.describe()["history"] == "ema(c=0.5)"
-    for task in ("classification", "regression", "intent-slot"):
+    for task in names("task"):
         check_config(config_from({"data": "snips", "task": task, "output": str(tmp_path / "run"), "model": model}))
 
 

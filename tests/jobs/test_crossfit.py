@@ -68,9 +68,9 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 @pytest.mark.proves("negative_pvi", by="planted")
 def test_flipped_labels_are_hard_for_models_that_have_not_seen_them(home: Path, tmp_path: Path) -> None:
     """Through the command, with the file and what follows: dropped as suspects."""
-    rows, wanted = 160, {f"c-0-{row}" for row in range(12)}
+    rows, wrong_ids = 160, {f"c-0-{row}" for row in range(12)}
     folder, output = write_toy_folder(tmp_path / "in", TASK, rows), tmp_path / "out" / "scores.parquet"
-    rewrite(folder, "train", lambda row: row | ({"label": OTHER[row["label"]]} if row["id"] in wanted else {}))
+    rewrite(folder, "train", lambda row: row | ({"label": OTHER[row["label"]]} if row["id"] in wrong_ids else {}))
     data = str(folder)
     words = ["score", data, "--task", TASK, "--scores", "negative_pvi,irreducible_loss"]
     words += ["--folds", "4", "--epochs", "5"]
@@ -78,19 +78,17 @@ def test_flipped_labels_are_hard_for_models_that_have_not_seen_them(home: Path, 
     words += ["--learning-rate", "5e-3", "--batch-size", "8", "--precision", "fp32"]
     done = CliRunner().invoke(app, words)
     assert done.exit_code == 0, done.output
-    told, file = json.loads(done.stdout), read_scores(output)
+    result, file = json.loads(done.stdout), read_scores(output)
     assert [path.name for path in output.parent.iterdir()] == ["scores.parquet"]
     for values in file.values.values():
         hardest = {file.ids[row] for row in np.argsort(-values)[:12].tolist()}
-        assert len(hardest & wanted) >= 9
-    wrong = np.isin(file.ids, sorted(wanted))
+        assert len(hardest & wrong_ids) >= 9
+    wrong = np.isin(file.ids, sorted(wrong_ids))
     assert np.median(file.values["negative_pvi"][wrong]) > 0 > np.median(file.values["negative_pvi"][~wrong])
-    made = told["scores"]["negative_pvi"]
+    made = result["scores"]["negative_pvi"]
     assert (made["folds"], made["fold_trainings"], made["epochs"], made["base_model"]) == (4, 8, 5, "tiny-bert")
-    assert (
-        told["cost"]["examples_backward"] == 2 * 5 * 3 * rows
-    )  # with and without texts, epochs, all but a part of each
-    assert told["probabilities_with"] == {"folds": 4}
+    assert result["cost"]["examples_backward"] == 2 * 5 * 3 * rows  # with and without texts, epochs, 3 of 4 parts
+    assert result["probabilities_with"] == {"folds": 4}
     labels, probabilities = cleanlab_inputs(file)
     unlikely = np.argsort(probabilities[np.arange(rows), labels])[:12]
     assert wrong[unlikely].sum() >= 9
@@ -102,7 +100,7 @@ def test_flipped_labels_are_hard_for_models_that_have_not_seen_them(home: Path, 
     assert chosen.exit_code == 0, chosen.output
     kept = {json.loads(line)["id"] for line in (tmp_path / "kept.jsonl").read_text().splitlines()}
     assert len(kept) == rows - 12
-    assert len(wanted - kept) >= 9
+    assert len(wrong_ids - kept) >= 9
 
 
 def test_a_diet_begins_from_it(home: Path, tmp_path: Path) -> None:
@@ -164,12 +162,29 @@ def test_no_row_is_scored_by_a_model_that_has_seen_its_text() -> None:
     train = Examples(ids=tuple(map(str, range(23))), texts=tuple(texts))
     groups = np.arange(23) % 2
     parts = text_folds(train, groups, 4, seed=1, names=("a", "b"))
-    assert_array_equal(np.sort(np.concatenate([held for _, held in parts])), np.arange(23))
-    for training, held in parts:
-        assert not {" ".join(texts[row].lower().split()) for row in training} & {
-            " ".join(texts[row].lower().split()) for row in held
-        }
+    assert_array_equal(np.sort(np.concatenate([held_out for _, held_out in parts])), np.arange(23))
+    for training, held_out in parts:
+        apart = [{" ".join(texts[row].lower().split()) for row in rows} for rows in (training, held_out)]
+        assert not apart[0] & apart[1]
         assert set(groups[training].tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("sizes", [(50, 20, 3), (1,) * 30], ids=["classes", "every set of labels once"])
+@pytest.mark.parametrize("folds", [2, 5])
+def test_folds_hold_each_row_once_and_each_class_evenly(folds: int, sizes: tuple[int, ...]) -> None:
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    rows = Examples(ids=tuple(map(str, range(len(groups)))), texts=tuple(f"text {row}" for row in range(len(groups))))
+    parts = text_folds(rows, groups, folds, seed=3)
+    assert sorted(np.concatenate([held_out for _, held_out in parts])) == list(range(len(rows)))
+    for training, held_out in parts:
+        assert sorted([*training, *held_out]) == list(range(len(rows)))
+        for group, size in enumerate(sizes):
+            assert abs((groups[held_out] == group).sum() - size / folds) <= 1
+    held_sizes = [len(held_out) for _, held_out in parts]
+    assert max(held_sizes) - min(held_sizes) <= 1
+    again, other = (text_folds(rows, groups, folds, seed=seed) for seed in (3, 4))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(parts, again, strict=True))
+    assert any(not np.array_equal(a[1], b[1]) for a, b in zip(parts, other, strict=True))
 
 
 @pytest.mark.parametrize("kind", ["intent-slot", "regression", "multi-label", "token-classification"])
@@ -218,7 +233,7 @@ def test_with_a_cache_it_goes_on_with_the_fold_it_was_in(
     [
         ({"folds": 1}, "folds must be a whole number, at least 2, got 1"),
         ({"epochs": None, "learning_rate": 5e-5}, "--folds needs --epochs E: how long the models of each fold train"),
-        ({"scores": ["el2n"]}, "--folds has no effect: what is asked for needs no models that have not seen a row"),
+        ({"scores": ["el2n"]}, "--folds has no effect: no requested score needs models that have not seen a row"),
         ({"folds": None}, "negative_pvi needs models with and without the texts .* --folds K --epochs E"),
         ({"scores": ["irreducible_loss"], "holdout": Path("none")}, "--holdout and --folds both give the losses"),
         ({"run": Path("kept")}, "--run has no effect: only the models of the folds are trained"),

@@ -15,6 +15,7 @@ from transformers import AutoModel, AutoModelForSequenceClassification, AutoToke
 
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import RunTrainer, finetune
+from datadiet.registry import find, has
 from datadiet.scoring.forward import predict_all
 from datadiet.tasks import task_of_saved_model
 from datadiet.tasks.joint_model import IntentSlotModel
@@ -42,25 +43,14 @@ def trainers(monkeypatch: pytest.MonkeyPatch) -> list[RunTrainer]:
     return watched(monkeypatch)
 
 
-METRICS = {
-    "classification": {"accuracy", "macro_f1", "matthews", "nll"},
-    "pairs": {"accuracy", "macro_f1", "matthews", "nll"},
-    "regression": {"pearson", "spearman", "mse"},
-    "intent-slot": {"intent_accuracy", "slot_f1", "exact_match", "nll"},
-    "multi-label": {"micro_f1", "macro_f1", "exact_match", "nll"},
-    "token-classification": {"span_f1", "accuracy", "nll"},
-}
-MAIN = {"classification": "accuracy", "pairs": "accuracy", "regression": "spearman", "intent-slot": "exact_match"}
-MAIN |= {"multi-label": "micro_f1", "token-classification": "span_f1"}
-
-
 # ---- tasks
 
 
 @pytest.mark.parametrize("kind", list(TOYS))
 def test_every_task_runs_and_is_saved_as_it_was_tested(tmp_path: Path, kind: str) -> None:
-    result = finetune(toy_config(tmp_path, kind))
-    assert set(result["metrics"]["dev"]) == set(result["metrics"]["test"]) == METRICS[kind]
+    result, name = finetune(toy_config(tmp_path, kind)), TOYS[kind].task
+    metrics = {*find("task", name).facts["metrics"], "nll" if has(name, "classes") else "mse"}
+    assert set(result["metrics"]["dev"]) == set(result["metrics"]["test"]) == metrics
     assert [line["kept"] for line in result["epochs"]] == [48, 24, 24, 24]
     saved = tmp_path / "run" / "model"
     model, tokenizer, task = load_saved(saved), AutoTokenizer.from_pretrained(saved), task_of_saved_model(saved)
@@ -69,18 +59,18 @@ def test_every_task_runs_and_is_saved_as_it_was_tested(tmp_path: Path, kind: str
     found = predict_all(model, features, task.collator(tokenizer), task.decode)
     told = predictions_of(tmp_path / "run", "test")
     assert told["id"].tolist() == list(data.ids)
-    if kind == "regression":
+    if has(name, "numbers"):
         assert np.allclose(told["predicted"], [prediction.label for prediction in found], atol=1e-5)
         assert told["probability"].isna().all()
-    elif kind == "token-classification":
+    elif has(name, "tags_only"):
         assert told[["gold", "predicted", "probability"]].isna().all(axis=None)
-    elif kind == "multi-label":
+    elif has(name, "label_sets"):
         assert [tuple(labels) for labels in told["gold"]] == list(data.labels)
         assert [tuple(labels) for labels in told["predicted"]] == [prediction.label for prediction in found]
     else:
         assert told["predicted"].tolist() == [prediction.label for prediction in found]
         assert np.allclose(told["probability"], [prediction.probability for prediction in found], atol=1e-5)
-    if kind in ("intent-slot", "token-classification"):
+    if has(name, "words"):
         assert [tuple(tags) for tags in told["predicted_slots"]] == [prediction.slots for prediction in found]
 
 
@@ -90,7 +80,7 @@ def test_every_task_learns(tmp_path: Path, kind: str) -> None:
     result = finetune(toy_config(tmp_path, kind, n=128, model=model, epochs=12, keep=0.6, refresh_every=1))
     first, last = result["epochs"][0]["train_loss"], result["epochs"][-1]["train_loss"]
     assert last < 0.75 * first
-    assert result["metrics"]["test"][MAIN[kind]] > {"pairs": 0.6}.get(kind, 0.65)
+    assert result["metrics"]["test"][find("task", TOYS[kind].task).facts["metrics"][0]] > {"pairs": 0.6}.get(kind, 0.65)
 
 
 def test_saved_models_load_by_the_auto_classes(tmp_path: Path) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,50 +18,66 @@ from datadiet.data.export import SUFFIXES
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.select import Request, select
+from datadiet.jobs.select import select
+from datadiet.jobs.select_config import SelectConfig
+from datadiet.registry import has
 from datadiet.store.score_file import ScoreFile, write_scores
-from toys import TOYS, Heard, toy_config, write_toy_folder
+from toys import TOYS, Heard, rewrite, toy_config, write_rows, write_toy_folder
 
 TASKS = {kind: toy.task for kind, toy in TOYS.items()}
-LABELLED = ("classification", "intent-slot")  # one class per row
+Run, Refused = Callable[..., Result], Callable[..., list[str]]
 
 
-def score(home: Path, data: str, task: str, **reading: Any) -> Path:
+def score_file(home: Path, data: str, task: str, **reading: Any) -> Path:
     """A score file of made-up values: the later in train, the harder."""
     columns = Columns(**reading.pop("columns", {}))
-    told = {**reading, "columns": {name: held for name, held in vars(columns).items() if held}}
+    read_with = {**reading, "columns": {name: column for name, column in vars(columns).items() if column}}
     loaded = load_data(data, task, columns=columns, **reading)
     train = loaded.splits["train"]
     values = np.linspace(0, 1, len(train), dtype=np.float32)
-    labels = [str(label) for label in train.labels or ()] if task in LABELLED else None
-    made = {"el2n": {"model": "tiny", "epochs": 2}}
-    rows, known = np.arange(len(train)), {"el2n": values, "aum": -values}
-    file = ScoreFile(train.ids, rows, known, labels, loaded.fingerprint, loaded.name, task, made, read_with=told)
-    write_scores(home / "scores.parquet", file)
+    labels = [str(label) for label in train.labels or ()] if has(task, "one_class") else None
+    made, rows, scores = (
+        {"el2n": {"model": "tiny", "epochs": 2}},
+        np.arange(len(train)),
+        {"el2n": values, "aum": -values},
+    )
+    data_of = (loaded.fingerprint, loaded.name, task)
+    file = ScoreFile(train.ids, rows, scores, labels, *data_of, made_with=made, read_with=read_with)
+    write_scores(home / "scores.parquet", file, force=True)
     return home / "scores.parquet"
 
 
 @pytest.fixture
-def scored(tmp_path: Path) -> tuple[Path, Path]:
-    """A score file, and the folder of the data: 40 rows in two classes."""
-    data = write_toy_folder(tmp_path, "classification", 40)
-    return score(tmp_path, str(data), "classification"), data
+def data(tmp_path: Path) -> Path:
+    """The folder of the data: 40 rows in two classes."""
+    return write_toy_folder(tmp_path, "classification", 40)
+
+
+@pytest.fixture
+def scores(tmp_path: Path, data: Path) -> Path:
+    return score_file(tmp_path, str(data), "classification")
 
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(app, ["select", *map(str, arguments)], env={"COLUMNS": "140", "NO_COLOR": "1"})
 
 
+@pytest.fixture
+def run(scores: Path, data: Path) -> Run:
+    """Calls the command on the data by el2n; later flags win."""
+    return lambda *arguments: call(scores, "--data", data, "--score", "el2n", *arguments)
+
+
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-# ---- what comes out ----
+def config(data: object, output: Path, **options: Any) -> SelectConfig:
+    return SelectConfig(**{"data": str(data), "output": output, "score": "el2n", "keep": 0.5, **options})
 
 
-def test_the_kept_lines_are_those_of_the_data(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    done = call(scores, "--data", data, "--score", "el2n", "--keep", 0.25, "--output", tmp_path / "kept.jsonl")
+def test_the_kept_lines_are_those_of_the_data(run, data, tmp_path):
+    done = run("--keep", 0.25, "--output", tmp_path / "kept.jsonl")
     assert done.exit_code == 0, done.stderr
     whole = (data / "train.jsonl").read_text(encoding="utf-8").splitlines()
     assert (tmp_path / "kept.jsonl").read_text(encoding="utf-8").splitlines() == whole[30:]
@@ -74,158 +90,127 @@ def test_the_kept_lines_are_those_of_the_data(scored: tuple[Path, Path], tmp_pat
 
 @pytest.mark.parametrize("kind", TOYS)
 @pytest.mark.parametrize("suffix", SUFFIXES)
-def test_every_task_in_every_format_is_read_again(tmp_path: Path, kind: str, suffix: str) -> None:
+def test_every_task_in_every_format_is_read_again(tmp_path, kind, suffix):
     data = str(write_toy_folder(tmp_path, kind, 24))
-    scores = score(tmp_path, data, TASKS[kind])
-    told = select(Request(scores, data, tmp_path / f"kept{suffix}", "el2n", keep=0.5))
-    assert (told["kept"], told["dropped"], bool(told["classes"])) == (12, 12, TASKS[kind] in LABELLED)
-    again = load_data(str(tmp_path / f"kept{suffix}"), TASKS[kind], dev_share=0.1)
-    train, kept = load_data(data, TASKS[kind]).splits["train"], again.splits["train"]
+    summary = select(config(data, tmp_path / f"kept{suffix}"), score_file(tmp_path, data, TASKS[kind]))
+    assert (summary["kept"], summary["dropped"], bool(summary["classes"])) == (12, 12, has(TASKS[kind], "one_class"))
+    kept = load_data(str(tmp_path / f"kept{suffix}"), TASKS[kind], dev_share=0.1).splits["train"]
+    train = load_data(data, TASKS[kind]).splits["train"]
     assert kept == train.take(row + 12 for row in kept.source_rows or ())
 
 
-def test_a_folder_has_the_other_splits_too(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    done = call(scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "kept")
+def test_a_folder_has_the_other_splits_too(run, data, tmp_path):
+    done = run("--keep", 0.5, "--output", tmp_path / "kept")
     assert done.exit_code == 0, done.stderr
     whole, kept = load_data(str(data), "classification"), load_data(str(tmp_path / "kept"), "classification")
     assert kept.splits["train"] == whole.splits["train"].take(range(20, 40))
     assert all(kept.splits[name] == whole.splits[name] for name in ("dev", "test"))
 
 
-def test_a_dev_split_that_was_set_aside_stays_the_same(tmp_path: Path) -> None:
-    data = write_toy_folder(tmp_path, "classification", 40)
+def test_a_dev_split_from_train_stays_the_same(data, tmp_path):
     (data / "dev.jsonl").unlink()
     reading = {"dev_share": 0.25, "seed": 7, "train_rows": 20}
-    scores = score(tmp_path, str(data), "classification", **reading)
-    select(Request(scores, str(data), tmp_path / "kept", "el2n", keep=0.5))
+    select(config(data, tmp_path / "kept"), score_file(tmp_path, str(data), "classification", **reading))
     whole, kept = load_data(str(data), "classification", **reading), load_data(str(tmp_path / "kept"), "classification")
     assert kept.splits["dev"] == whole.splits["dev"]
     assert kept.splits["train"] == whole.splits["train"].take(range(10, 20))
 
 
-def test_names_and_reading_come_from_the_score_file(tmp_path: Path) -> None:
+def test_names_and_reading_come_from_the_score_file(tmp_path):
     data = tmp_path / "reviews"
     data.mkdir()
     for split, first in (("train", 0), ("dev", 50)):
-        with (data / f"{split}.csv").open("w", encoding="utf-8", newline="") as stream:
-            rows = [["body", "my stars", "note"], *([f"text {i}", i % 2, ""] for i in range(first, first + 20))]
-            csv.writer(stream).writerows(rows)
+        rows = [{"body": f"text {i}", "my stars": i % 2, "note": ""} for i in range(first, first + 20)]
+        write_rows(data / f"{split}.csv", rows)
     named = {"text": "body", "label": "my stars"}
-    scores = score(tmp_path, str(data), "classification", columns=named, train_rows=10)
-    told = select(Request(scores, str(data), tmp_path / "kept.csv", "el2n", keep=0.3))
+    scores = score_file(tmp_path, str(data), "classification", columns=named, train_rows=10)
+    summary = select(config(data, tmp_path / "kept.csv", keep=0.3), scores)
     assert (tmp_path / "kept.csv").read_text(encoding="utf-8").startswith("body,my stars,note\n")
-    assert "--text-column body --label-column 'my stars'" in told["next"]
-    # flags win
-    wrong = call(
-        scores, "--data", data, "--score", "el2n", "--keep", 0.3, "--output", tmp_path / "x.csv", "--train-rows", 9
-    )
+    assert "--text-column body --label-column 'my stars'" in summary["next"]
+    flags = ("--score", "el2n", "--keep", 0.3, "--output", tmp_path / "x.csv", "--train-rows", 9)
+    wrong = call(scores, "--data", data, *flags)  # flags win
     assert wrong.exit_code == 2
     assert "read in the same way (train_rows 10" in wrong.stderr
 
 
-def test_saved_sets_keep_their_features(tmp_path: Path) -> None:
+def test_saved_sets_keep_their_features(tmp_path):
     names = datasets.ClassLabel(names=["neg", "pos"])
     features = datasets.Features({"text": datasets.Value("string"), "label": names})
     rows = {"text": [f"text {i}" for i in range(12)], "label": [0, 1] * 6}
     split = datasets.Dataset.from_dict(rows, features=features)
-    datasets.DatasetDict({"train": split, "validation": split.select(range(4))}).save_to_disk(str(tmp_path / "set"))
-    scores = score(tmp_path, str(tmp_path / "set"), "classification")
-    select(Request(scores, str(tmp_path / "set"), tmp_path / "kept", "el2n", keep=0.25, with_score=True))
-    found = datasets.load_from_disk(str(tmp_path / "kept"))
-    assert sorted(found) == ["train", "validation"]
-    assert found["train"].features["label"] == names
-    assert found["train"]["text"][:] == ["text 9", "text 10", "text 11"]
-    assert found["train"]["el2n"][:] == pytest.approx([9 / 11, 10 / 11, 1])
+    folder = str(tmp_path / "set")
+    datasets.DatasetDict({"train": split, "validation": split.select(range(4))}).save_to_disk(folder)
+    scores = score_file(tmp_path, folder, "classification")
+    select(config(folder, tmp_path / "kept", keep=0.25, with_score=True), scores)
+    kept = datasets.load_from_disk(str(tmp_path / "kept"))
+    assert sorted(kept) == ["train", "validation"]
+    assert kept["train"].features["label"] == names
+    assert kept["train"]["text"][:] == ["text 9", "text 10", "text 11"]
+    assert kept["train"]["el2n"][:] == pytest.approx([9 / 11, 10 / 11, 1])
 
 
-def test_the_values_and_weights_as_columns(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    request = Request(
-        scores, str(data), tmp_path / "kept.parquet", "el2n", "infobatch", keep=0.6, with_score=True,
-        options=["reserve=0.5"],
-    )  # fmt: skip
-    told = select(request)
+def test_the_values_and_weights_as_columns(run, scores, data, tmp_path):
+    options = {"select": "infobatch(reserve=0.5)", "keep": 0.6, "with_score": True}
+    summary = select(config(data, tmp_path / "kept.parquet", **options), scores)
     table = pq.read_table(tmp_path / "kept.parquet")
     assert table.column_names == ["id", "text", "label", "el2n", "weight"]
     assert sum(table["weight"].to_pylist()) == pytest.approx(40)
-    assert (told["weighted"], told["options"]) == (True, {"reserve": 0.5})
-    del told
-    with_weights = call(
-        scores,
-        "--data",
-        data,
-        "--score",
-        "el2n",
-        "--select",
-        "infobatch",
-        "--keep",
-        0.6,
-        "--output",
-        tmp_path / "k.csv",
-    )
-    assert "--with-score writes them" in with_weights.stdout
+    assert (summary["weighted"], summary["select"], summary["options"]) == (True, "infobatch", {"reserve": 0.5})
+    done = run("--select", "infobatch", "--keep", 0.6, "--output", tmp_path / "k.csv")
+    assert "--with-score writes them" in done.stdout
 
 
-def test_features_from_a_file(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
+def test_features_from_a_file(run, data, tmp_path):
     apart = np.ones((40, 2))
     apart[17] = (-9, 9)
+    flags = ("--select", "k_center", "--count", 2, "--features", tmp_path / "features.npy", "--output")
     np.save(tmp_path / "features.npy", apart)
-    told = select(
-        Request(
-            scores, str(data), tmp_path / "k.jsonl", "el2n", "k_center", count=2, features=tmp_path / "features.npy"
-        )
-    )
-    assert told["kept"] == 2
+    done = run(*flags, tmp_path / "k.jsonl")
+    assert done.exit_code == 0, done.stderr
     assert lines(data / "train.jsonl")[17] in lines(tmp_path / "k.jsonl")
+    assert len(lines(tmp_path / "k.jsonl")) == 2
     np.save(tmp_path / "features.npy", np.ones((3, 2)))
-    bad = call(
-        scores, "--data", data, "--score", "el2n", "--select", "k_center", "--count", 2, "--output", tmp_path / "x.csv",
-        "--features", tmp_path / "features.npy",
-    )  # fmt: skip
+    bad = run(*flags, tmp_path / "x.csv")
     assert (bad.exit_code, "must hold numbers of the shape (40, size)" in bad.stderr) == (2, True)
 
 
-# ---- what is told ----
+# ---- the command: what is shown ----
 
 
-def test_json_says_what_and_why(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    done = call(
-        scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "k.tsv", "--offset", 0.1,
-        "--drop-suspects", 0.05, "--suspects-by", "el2n", "--dedupe", "--near", 0.9, "--floor", 3,
-        "--seed", 4, "--json",
-    )  # fmt: skip
-    assert done.exit_code == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["rows"], told["kept"], told["dropped"], told["suspects_by"]) == (40, 20, 20, "el2n")
-    assert told["reasons"]["suspect"] == round(0.05 * (40 - told["reasons"].get("duplicate", 0)))
-    assert sum(line["rows"] for line in told["classes"]) == 40
-    assert sum(line["kept"] for line in told["classes"]) == 20
-    examples = {line["reason"]: line for line in told["examples"]}
-    assert set(examples) == set(told["reasons"])
-    train = load_data(str(data), "classification").splits["train"]
-    assert all(
-        train.texts[line["row"]] == line["text"] and train.ids[line["row"]] == line["id"] for line in examples.values()
+def test_json_says_what_and_why(run, data, tmp_path):
+    done = run(
+        *("--keep", 0.5, "--output", tmp_path / "k.tsv", "--offset", 0.1, "--drop-suspects", 0.05, "--suspects-by"),
+        *("el2n", "--dedupe", "--near", 0.9, "--floor", 3, "--seed", 4, "--json"),
     )
+    assert done.exit_code == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert [summary[name] for name in ("rows", "kept", "dropped", "suspects_by")] == [40, 20, 20, "el2n"]
+    assert summary["reasons"]["suspect"] == round(0.05 * (40 - summary["reasons"].get("duplicate", 0)))
+    assert [sum(line[name] for line in summary["classes"]) for name in ("rows", "kept")] == [40, 20]
+    examples = {line["reason"]: line for line in summary["examples"]}
+    assert set(examples) == set(summary["reasons"])
+    train = load_data(str(data), "classification").splits["train"]
+    for line in examples.values():
+        assert (train.texts[line["row"]], train.ids[line["row"]]) == (line["text"], line["id"])
 
 
-def test_examples_are_the_most_telling_ones(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    for selector, kept, dropped in (("hardest", [39, 38, 37], [0, 1, 2]), ("easiest", [0, 1, 2], [39, 38, 37])):
-        told = select(Request(scores, str(data), tmp_path / f"{selector}.jsonl", "el2n", selector, keep=0.5))
-        rows = {reason: [e["row"] for e in told["examples"] if e["reason"] == reason] for reason in told["reasons"]}
-        assert rows == {"chosen": kept, "rest": dropped}
+@pytest.mark.parametrize(
+    ("selector", "kept", "dropped"),
+    [("hardest", [39, 38, 37], [0, 1, 2]), ("easiest", [0, 1, 2], [39, 38, 37])],
+)
+def test_examples_are_the_extreme_ones(scores, data, tmp_path, selector, kept, dropped):
+    examples = select(config(data, tmp_path / "k.jsonl", select=selector), scores)["examples"]
+    rows = [(line["reason"], line["row"]) for line in examples]
+    assert rows == [*(("chosen", row) for row in kept), *(("rest", row) for row in dropped)]
 
 
-def test_text_from_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
+def test_text_from_data_cannot_steer_the_terminal(tmp_path):
     data = tmp_path / "hostile"
     data.mkdir()
     for split in ("train", "dev"):
         rows = [{"text": f"\x1b[2J[red]{split} {i}[/red]", "label": f"[bold]{i % 2}\x07"} for i in range(8)]
-        (data / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    scores = score(tmp_path, str(data), "classification")
+        write_rows(data / f"{split}.jsonl", rows)
+    scores = score_file(tmp_path, str(data), "classification")
     done = call(scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "k.jsonl")
     assert done.exit_code == 0, done.stderr
     assert not {"\x1b", "\x07"} & set(done.stdout)
@@ -233,125 +218,118 @@ def test_text_from_data_cannot_steer_the_terminal(tmp_path: Path) -> None:
     assert r"[bold]0\x07" in done.stdout
 
 
-# ---- the static path, end to end ----
-
-
 @pytest.mark.parametrize("output", ["kept.jsonl", "kept"])
-def test_select_then_finetune(scored: tuple[Path, Path], tmp_path: Path, output: str) -> None:
-    scores, data = scored
-    done = call(scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output", tmp_path / output)
+def test_select_then_finetune(run, tmp_path, output):
+    done = run("--keep", 0.5, "--output", tmp_path / output)
     assert done.exit_code == 0, done.stderr
-    heard = Heard()
-    result = finetune(toy_config(tmp_path, data=str(tmp_path / output), keep=1.0, epochs=2), listener=heard)
-    there = load_data(str(tmp_path / output), "classification").splits
-    assert len(there["train"]) == (18 if output == "kept.jsonl" else 20)  # a file has no dev split: 2 were set aside
-    assert [epoch["kept"] for epoch in result["epochs"]] == [len(there["train"])] * 2
+    result = finetune(toy_config(tmp_path, data=str(tmp_path / output), keep=1.0, epochs=2), listener=Heard())
+    size = len(load_data(str(tmp_path / output), "classification").splits["train"])
+    assert size == (18 if output == "kept.jsonl" else 20)  # a file has no dev split: 2 became one
+    assert [epoch["kept"] for epoch in result["epochs"]] == [size] * 2
     assert 0 <= result["metrics"]["dev"]["accuracy"] <= 1
     assert (result["metrics"]["test"] is None) == (output == "kept.jsonl")
 
 
-# ---- refusals ----
+# ---- the command: refusals ----
 
 
-def refused(*arguments: object, home: Path) -> list[str]:
-    """The problems of a call that writes nothing."""
-    before = sorted(home.rglob("*"))
-    done = call(*arguments)
-    assert done.exit_code == 2, done.stderr
-    assert "Wrote" not in done.stdout
-    assert sorted(home.rglob("*")) == before
-    return done.stderr.splitlines()
+@pytest.fixture
+def refused(tmp_path: Path, data: Path, scores: Path) -> Refused:
+    """The problems of a call like `run` that writes nothing."""
+
+    def problems(*arguments: object, file: Path = scores) -> list[str]:
+        before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+        done = call(file, "--data", data, "--score", "el2n", *arguments)
+        assert done.exit_code == 2, done.stderr
+        assert "Wrote" not in done.stdout
+        assert {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")} == before
+        return done.stderr.splitlines()
+
+    return problems
 
 
-def test_everything_at_once(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, _ = scored
-    said = refused(
-        scores, "--score", "el2m", "--select", "ccs", "--keep", 30, "--option", "strata=many", "--option", "odd",
-        "--option", "betta=1", "--output", tmp_path / "k.xlsx", "--features", tmp_path / "no.npy", home=tmp_path,
-    )  # fmt: skip
-    assert said == [
-        "error: 8 problems:",
+def test_everything_at_once(scores, tmp_path):
+    done = call(
+        *(scores, "--score", "el2m", "--select", "ccs(strata=many, betta=1)", "--keep", 30),
+        *("--output", tmp_path / "k.xlsx", "--features", tmp_path / "no.npy"),
+    )
+    assert done.stderr.splitlines() == [
+        "error: 7 problems:",
         "  - --data is missing: what was scored, e.g. the same folder.",
-        "  - --option takes name=value, got 'odd'.",
-        "  - the option strata must be a whole number, got 'many'.",
         "  - keep must be in (0, 1], got 30.0. Did you mean 0.3?",
-        "  - the selector ccs: unknown option 'betta'; did you mean 'beta'? Allowed: beta, edges, strata.",
+        "  - strata of ccs must be a whole number, at least 1, got 'many'.",
+        "  - unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata.",
         "  - unknown score 'el2m'; did you mean 'el2n'? Allowed: aum, el2n.",
         f"  - --output must end in .jsonl, .csv, .tsv, .parquet, or be a folder, got {tmp_path / 'k.xlsx'}.",
         f"  - there is no file {tmp_path / 'no.npy'}: --features takes a .npy file.",
     ]
+    assert done.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
-        (["--option", "offset=0.1", "--offset", "0.1"], "say the same thing"),
-        (["--option", "offset=0.1", "--option", "offset=0.2"], "offset is given twice"),
-        (["--select", "balanced", "--option", "select=hardst"], "unknown selector 'hardst'"),
+        (["--select", "hardest(offset=0.1)", "--offset", "0.1"], "offset must be given once, got 0.1 beside select="),
+        (["--select", "ccs(odd)"], "options of ccs must be name=value with commas between, got 'odd'"),
+        (["--select", "balanced(select=hardst)"], "unknown selector 'hardst'"),
         (["--select", "drop_quota"], "needs the option recalls"),
         (["--count", "3"], "keep and count say the same thing"),
         (["--floor", "99"], "a floor of 99 rows per class is more than there are"),
         (["--offset", "0.9"], "an offset of 0.9 excludes 36 of 40 rows"),
         (["--data", "nowhere"], "no file or folder 'nowhere'"),
+        (
+            ["--select", "ccs", "--option", "beta=0.2"],
+            '--option is written with the selector now: --select "ccs(beta=0.2)".',
+        ),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else "",
 )
-def test_bad_arguments(scored: tuple[Path, Path], tmp_path: Path, arguments: list[str], said: str) -> None:
-    scores, data = scored
-    usual = ["--data", data, "--score", "el2n", "--keep", 0.3, "--output", tmp_path / "k.jsonl"]
-    assert said in "\n".join(refused(scores, *usual, *arguments, home=tmp_path))
+def test_bad_arguments(refused, tmp_path, arguments, message):
+    assert message in "\n".join(refused("--keep", 0.3, "--output", tmp_path / "k.jsonl", *arguments))
 
 
-def test_no_output_and_no_score_file(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    told = refused(tmp_path / "none.parquet", "--data", scored[1], "--keep", 0.3, home=tmp_path)
-    assert "no score file" in told[1]
-    assert "--output is missing" in told[2]
+def test_no_output_and_no_score_file(refused, tmp_path):
+    problems = refused("--keep", 0.3, file=tmp_path / "none.parquet")
+    assert "no score file" in problems[1]
+    assert "--output is missing" in problems[2]
 
 
-def test_scores_of_other_data(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    with (data / "train.jsonl").open("a", encoding="utf-8") as stream:
-        stream.write(json.dumps({"id": "new", "text": "one more", "label": "0"}) + "\n")
-    told = refused(
-        scores, "--data", data, "--score", "el2n", "--keep", 0.3, "--output", tmp_path / "k.jsonl", home=tmp_path
-    )
-    assert "the scores are of other data" in told[0]
+def test_scores_of_other_data(refused, data, tmp_path):
+    write_rows(data / "train.jsonl", [*lines(data / "train.jsonl"), {"id": "new", "text": "one more", "label": "0"}])
+    assert "the scores are of other data" in refused("--keep", 0.3, "--output", tmp_path / "k.jsonl")[0]
 
 
-def test_what_exists_is_replaced_with_force_only(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    usual = [scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--output"]
+def test_outputs_are_replaced_with_force_only(run, refused, tmp_path):
     (tmp_path / "k.jsonl").write_text("old", encoding="utf-8")
-    assert "exists: --force replaces it" in refused(*usual, tmp_path / "k.jsonl", home=tmp_path)[0]
-    assert call(*usual, tmp_path / "k.jsonl", "--force").exit_code == 0
+    assert run("--keep", 0.5, "--output", tmp_path / "kept").exit_code == 0
+    for name in ("k.jsonl", "kept"):
+        flags = ("--keep", 0.5, "--output", tmp_path / name)
+        assert "exists: --force replaces it" in refused(*flags)[0]
+        assert run(*flags, "--force").exit_code == 0
     assert len(lines(tmp_path / "k.jsonl")) == 20
-    assert call(*usual, tmp_path / "kept").exit_code == 0
-    assert "exists: --force replaces it" in refused(*usual, tmp_path / "kept", home=tmp_path)[0]
-    assert call(*usual, tmp_path / "kept", "--force").exit_code == 0
 
 
-@pytest.mark.parametrize("name", ["toy-classification", "toy-classification/train.jsonl", "toy-classification/dev.csv"])
-def test_the_data_themselves_are_never_replaced(scored: tuple[Path, Path], tmp_path: Path, name: str) -> None:
-    scores, data = scored
-    usual = [scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--force", "--output", tmp_path / name]
-    assert "would be a part of the data" in "\n".join(refused(*usual, home=tmp_path))
-
-
-def test_other_folders_and_files_are_not_replaced(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    scores, data = scored
-    usual = [scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--force", "--output"]
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("toy-classification", "would be a part of the data"),
+        ("toy-classification/train.jsonl", "would be a part of the data"),
+        ("toy-classification/dev.csv", "would be a part of the data"),
+        ("mine", "is not replaced"),
+        ("file", "is a file"),
+        ("folder.csv", "is a folder"),
+    ],
+)
+def test_force_replaces_outputs_alone(refused, tmp_path, name, message):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").touch()
     (tmp_path / "file").touch()
     (tmp_path / "folder.csv").mkdir()
-    for name, said in (("mine", "is not replaced"), ("file", "is a file"), ("folder.csv", "is a folder")):
-        assert said in refused(*usual, tmp_path / name, home=tmp_path)[0]
+    assert message in "\n".join(refused("--keep", 0.5, "--force", "--output", tmp_path / name))
 
 
-def test_a_column_of_that_name(scored: tuple[Path, Path], tmp_path: Path) -> None:
-    data = write_toy_folder(tmp_path / "other", "classification", 24)
-    rows = lines(data / "train.jsonl")
-    (data / "train.jsonl").write_text("".join(json.dumps({**row, "el2n": 1}) + "\n" for row in rows), encoding="utf-8")
-    scores = score(tmp_path / "other", str(data), "classification")
-    usual = [scores, "--data", data, "--score", "el2n", "--keep", 0.5, "--with-score", "--output", tmp_path / "k.jsonl"]
-    assert "has a column 'el2n' already" in refused(*usual, home=tmp_path)[0]
+def test_a_column_of_that_name(refused, data, tmp_path):
+    rewrite(data, "train", lambda row: {**row, "el2n": 1})
+    scores = score_file(tmp_path, str(data), "classification")
+    flags = ("--keep", 0.5, "--with-score", "--output", tmp_path / "k.jsonl")
+    assert "has a column 'el2n' already" in refused(*flags, file=scores)[0]

@@ -1,218 +1,202 @@
-"""A static selection: what is kept, what is dropped, and why."""
+"""Which rows of a score file a static selection keeps, and why."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.jobs.select import REASONS, Wish, select_rows, wish_problems
+from datadiet.jobs.select_config import SelectConfig, config_problems
+from datadiet.jobs.select_rows import REASONS, StaticSelection, select_rows
 from datadiet.registry import names
 from datadiet.selectors.ranked import hardest
 from datadiet.store.score_file import ScoreFile, write_scores
 
 N = 100
-OPTIONS: dict[str, dict[str, Any]] = {
-    "window": {"offset": 0.1},
-    "drop_quota": {"recalls": {"a": 0.5, "b": 0.9, "rare": 0.2}},
+CALLS = {
+    "window": "window(offset=0.1)",
+    "drop_quota": "drop_quota(recalls.a=0.5, recalls.b=0.9, recalls.rare=0.2)",
 }
 
 
-def made_up(**changes: Any) -> ScoreFile:
+def made_up(values: dict[str, Any] | None = None, labels: Any = "", task: str = "classification") -> ScoreFile:
     """100 rows of three classes, one of four rows, whose values are all among the easiest; el2n rises by row."""
-    values = {"el2n": np.linspace(0, 1, N, dtype=np.float32), "other": np.zeros(N, np.float32)}
-    labels = ["rare" if row < 4 else "ab"[row % 2] for row in range(N)]
-    file = ScoreFile(
-        [f"id-{row}" for row in range(N)], np.arange(N), values, labels, "f" * 16, "made up", "classification"
-    )
-    return replace(file, **changes)
+    if values is None:
+        values = {"el2n": np.linspace(0, 1, N), "other": np.zeros(N)}
+    columns = {name: np.float32(column) for name, column in values.items()}
+    size = len(next(iter(columns.values())))
+    if labels == "":
+        labels = ["rare" if row < 4 else "ab"[row % 2] for row in range(size)]
+    return ScoreFile([f"id-{row}" for row in range(size)], np.arange(size), columns, labels, "f" * 16, "made up", task)
+
+
+def chosen(**options: Any) -> StaticSelection:
+    return select_rows(made_up(), **({"score": "el2n"} | options))
 
 
 def texts() -> list[str]:
     return [f"text number {row}" for row in range(N)]
 
 
+def where(selection: StaticSelection, reason: str) -> list[int]:
+    return np.flatnonzero(selection.reasons == reason).tolist()
+
+
 # ---- every selector ----
 
 
 @pytest.mark.parametrize("name", sorted(names("select")))
-def test_every_selector_by_name(name: str) -> None:
-    wish: dict[str, Any] = {"select": name, "score": "el2n", "keep": 0.3, "seed": 3, **OPTIONS.get(name, {})}
-    found = select_rows(made_up(), texts=texts(), **wish)
-    assert len(found.rows) == 30
-    assert np.array_equal(found.rows, np.unique(found.rows))
-    assert np.array_equal(found.kept, np.isin(found.reasons, REASONS[:2]))
-    assert np.array_equal(found.rows, select_rows(made_up(), texts=texts(), **wish).rows)
-    assert sum(found.counts().values()) == N
+def test_every_selector_by_name(name):
+    options = {"select": CALLS.get(name, name), "keep": 0.3, "seed": 3, "texts": texts()}
+    selection = chosen(**options)
+    assert len(selection.rows) == 30
+    assert np.array_equal(selection.rows, np.unique(selection.rows))
+    assert np.array_equal(selection.kept, np.isin(selection.reasons, REASONS[:2]))
+    assert np.array_equal(selection.rows, chosen(**options).rows)
+    assert sum(selection.counts().values()) == N
 
 
 @pytest.mark.parametrize("name", sorted({*names("select", need="groups"), *names("select", need="recalls"), "window"}))
-def test_what_a_selector_needs_is_asked_for(name: str) -> None:
-    file = made_up(labels=None)
+def test_missing_needs_of_a_selector_are_named(name):
     with pytest.raises(ArgumentError, match=r"needs the (option|class)"):
-        select_rows(file, score="el2n", select=name, keep=0.3)
+        select_rows(made_up(labels=None), score="el2n", select=name, keep=0.3)
 
 
-def test_features_come_from_the_texts_or_from_the_caller() -> None:
+def test_features_come_from_the_texts_or_from_the_caller():
     near = np.zeros((N, 2))
     near[:, 0] = 1
     near[7] = near[70] = (-5, 5)
-    found = select_rows(made_up(), score="el2n", select="k_center", count=2, features=near).rows
-    assert len({7, 70} & set(found.tolist())) == 1
+    assert len({7, 70} & set(chosen(select="k_center", count=2, features=near).rows.tolist())) == 1
     words = ["play it"] * N
-    words[13] = "x"  # a single letter has to lie somewhere too
-    found = select_rows(made_up(), score="el2n", select="k_center", count=2, texts=words).rows
-    assert 13 in found
+    words[13] = "x"  # a single letter needs a vector too
+    assert 13 in chosen(select="k_center", count=2, texts=words).rows
     with pytest.raises(ArgumentError, match="needs features"):
-        select_rows(made_up(), score="el2n", select="k_center", count=2)
+        chosen(select="k_center", count=2)
 
 
-def test_a_function_of_ones_own_and_options() -> None:
-    found = select_rows(made_up(), score="el2n", select=hardest, keep=0.1, offset=0.05)
-    assert found.rows.tolist() == list(range(85, 95))
-    inner = select_rows(made_up(), score="el2n", select="quota", keep=0.1, shares={"a": 0.5, "b": 0.5, "rare": 0})
-    assert inner.rows.tolist() == list(range(90, 100))
+@pytest.mark.parametrize(
+    ("options", "last"),
+    [
+        ({"select": hardest, "offset": 0.05}, 95),
+        ({"select": "hardest(offset=0.05)"}, 95),
+        ({"select": "hardest", "offset": 0.05}, 95),
+        ({"select": "quota(shares.a=0.5, shares.b=0.5, shares.rare=0)"}, 100),
+    ],
+)
+def test_a_function_and_options_in_brackets(options, last):
+    assert chosen(keep=0.1, **options).rows.tolist() == list(range(last - 10, last))
 
 
-def test_weights_go_with_the_rows() -> None:
-    found = select_rows(made_up(), score="el2n", select="infobatch", keep=0.6)
-    assert found.weights is not None
-    assert found.weights.shape == found.rows.shape
-    assert found.weights.sum() == pytest.approx(N)
+def test_weights_go_with_the_rows():
+    selection = chosen(select="infobatch", keep=0.6)
+    assert selection.weights is not None
+    assert selection.weights.shape == selection.rows.shape
+    assert selection.weights.sum() == pytest.approx(N)
 
 
 # ---- why ----
 
 
-def test_what_was_set_aside_is_told_from_the_rest() -> None:
-    found = select_rows(made_up(), score="el2n", keep=0.1, offset=0.05)
-    assert found.counts() == {"chosen": 10, "offset": 5, "rest": 85}
-    assert (found.reasons[95:] == "offset").all()
+def test_excluded_rows_have_their_own_reason():
+    selection = chosen(keep=0.1, offset=0.05)
+    assert selection.counts() == {"chosen": 10, "offset": 5, "rest": 85}
+    assert where(selection, "offset") == list(range(95, 100))
+    assert where(chosen(select="ccs", keep=0.1), "offset") == list(range(90, 100))  # its beta
 
 
-def test_ccs_sets_its_beta_aside() -> None:
-    found = select_rows(made_up(), score="el2n", select="ccs", keep=0.1)
-    assert (found.reasons[90:] == "offset").all()
+def test_a_floor_keeps_a_rare_easy_class():
+    assert not chosen(keep=0.2).kept[:4].any()
+    selection = chosen(keep=0.2, floor=3)
+    assert selection.counts() == {"chosen": 17, "floor": 3, "rest": 80}
+    assert selection.reasons[:4].tolist() == ["rest", "floor", "floor", "floor"]
 
 
-def test_a_floor_keeps_a_rare_easy_class() -> None:
-    without = select_rows(made_up(), score="el2n", keep=0.2)
-    assert not without.kept[:4].any()
-    found = select_rows(made_up(), score="el2n", keep=0.2, floor=3)
-    assert found.counts() == {"chosen": 17, "floor": 3, "rest": 80}
-    assert found.reasons[:4].tolist() == ["rest", "floor", "floor", "floor"]
-
-
-def test_duplicates_go_first_and_the_most_common_label_stands() -> None:
+def test_duplicates_go_first_and_the_most_common_label_stands():
     words = texts()
     words[10], words[12], words[15] = "Play  it", "play it", "PLAY IT "  # of the classes a, a, b
     words[51], words[50] = "stop", "stop"  # of one row each: the first stands
-    found = select_rows(made_up(), score="el2n", dedupe=True, texts=words)
-    assert np.flatnonzero(found.reasons == "duplicate").tolist() == [12, 15, 51]
-    assert found.counts() == {"chosen": N - 3, "duplicate": 3}
+    selection = chosen(dedupe=True, texts=words)
+    assert where(selection, "duplicate") == [12, 15, 51]
+    assert selection.counts() == {"chosen": N - 3, "duplicate": 3}
     words[8] = "play it"  # now it is a: 8, 10, 12; before that b could have stood
-    assert np.flatnonzero(~select_rows(made_up(), score="el2n", dedupe=True, texts=words).kept).tolist() == [
-        10,
-        12,
-        15,
-        51,
-    ]
+    assert where(chosen(dedupe=True, texts=words), "duplicate") == [10, 12, 15, 51]
 
 
-def test_suspects_are_those_whose_labels_were_flipped() -> None:
+def test_near_duplicates_beside_exact_ones():
+    file = made_up({"el2n": [4, 3, 2, 1]}, ["x"] * 4)
+    words = ["book a table for two", "book a table for two!", "Book a table  for two", "play jazz"]
+    assert select_rows(file, texts=words, dedupe=True).rows.tolist() == [0, 1, 3]
+    assert select_rows(file, texts=words, dedupe=True, near=0.7).rows.tolist() == [0, 3]
+
+
+def test_suspects_are_those_whose_labels_were_flipped():
     rng = np.random.default_rng(0)
     wrong = rng.permutation(N)[:10]
     aum = rng.normal(-3, 1, N).astype(np.float32)
     aum[wrong] += 8
-    el2n = np.full(N, 0.1, np.float32)
-    file = made_up(values={"el2n": el2n, "aum": aum})
-    found = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1)
-    assert set(np.flatnonzero(found.reasons == "suspect")) == set(wrong)
-    assert found.suspicion is not None
-    assert found.suspicion[0] == "aum"
+    file = made_up({"el2n": np.full(N, 0.1), "aum": aum})
+    selection = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1)
+    assert set(where(selection, "suspect")) == set(wrong.tolist())
+    assert selection.suspicion is not None
+    assert selection.suspicion[0] == "aum"
     # keeping the hardest by the same score would have kept them all
     assert select_rows(file, score="aum", keep=0.5).kept[wrong].all()
 
 
-def test_suspects_by_what_is_named() -> None:
-    values = {
-        "el2n": np.arange(10),
-        "aum": np.arange(10),
-        "confidence": -np.arange(10),
-        "reducible_loss": np.arange(10),
-    }
-    file = ScoreFile(
-        [str(row) for row in range(10)], np.arange(10),
-        {name: np.float32(column) for name, column in values.items()}, None, "f", "d", "regression",
-    )  # fmt: skip
-    for by, suspect in ((None, 9), ("el2n", 9), ("confidence", 0), ("irreducible", 0)):
-        found = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by=by)
-        assert np.flatnonzero(found.reasons == "suspect").tolist() == [suspect]
-        assert found.suspicion is not None
-        assert found.suspicion[0] == (by or "aum")
-    alone = replace(file, values={"el2n": file.values["el2n"], "irreducible_loss": file.values["aum"]})
-    found = select_rows(alone, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by="irreducible")
-    assert np.flatnonzero(found.reasons == "suspect").tolist() == [9]
+@pytest.mark.parametrize(("by", "suspect"), [(None, 9), ("el2n", 9), ("confidence", 0), ("irreducible", 0)])
+def test_suspects_by_a_named_ranking(by, suspect):
+    rising = np.arange(10)
+    file = made_up({"el2n": rising, "aum": rising, "confidence": -rising, "reducible_loss": rising}, None, "regression")
+    selection = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by=by)
+    assert where(selection, "suspect") == [suspect]
+    assert selection.suspicion is not None
+    assert selection.suspicion[0] == (by or "aum")
 
 
-def test_near_duplicates_beside_exact_ones() -> None:
-    values = {"el2n": np.float32([4, 3, 2, 1])}
-    file = ScoreFile(list("abcd"), np.arange(4), values, ["x"] * 4, "f", "d", "classification")
-    texts = ["book a table for two", "book a table for two!", "Book a table  for two", "play jazz"]
-    exact = select_rows(file, texts=texts, dedupe=True)
-    assert exact.rows.tolist() == [0, 1, 3]
-    assert select_rows(file, texts=texts, dedupe=True, near=0.7).rows.tolist() == [0, 3]
+def test_suspects_without_aum_or_reducible_loss():
+    assert where(chosen(score="other", select="random", keep=0.5, drop_suspects=0.1), "suspect") == list(range(90, 100))
+    file = made_up({"el2n": np.arange(10), "irreducible_loss": np.arange(10)}, None, "regression")
+    selection = select_rows(file, score="el2n", keep=0.5, drop_suspects=0.1, suspects_by="irreducible")
+    assert where(selection, "suspect") == [9]
 
 
-def test_suspects_by_el2n_where_there_is_no_aum() -> None:
-    found = select_rows(made_up(), score="other", select="random", keep=0.5, drop_suspects=0.1)
-    assert np.flatnonzero(found.reasons == "suspect").tolist() == list(range(90, 100))
-
-
-def test_everything_in_turn() -> None:
+def test_every_reason_in_turn():
     words = texts()
     words[99] = words[98]
-    found = select_rows(
-        made_up(), score="el2n", keep=0.5, dedupe=True, texts=words, drop_suspects=0.1, offset=0.1, floor=2
-    )
-    counts = found.counts()
-    # of 99 left 10 are suspects; the rare class gets its floor, and of the other 85 a tenth is set aside
-    assert {name: counts[name] for name in ("duplicate", "suspect", "offset")} == {
-        "duplicate": 1, "suspect": 10, "offset": 8,
-    }  # fmt: skip
+    counts = chosen(keep=0.5, dedupe=True, texts=words, drop_suspects=0.1, offset=0.1, floor=2).counts()
+    # of 99 left 10 are suspects; the rare class gets its floor, and of the other 85 a tenth is excluded
+    assert [counts[name] for name in ("duplicate", "suspect", "offset")] == [1, 10, 8]
     assert counts["chosen"] + counts["floor"] == 50
 
 
 # ---- how many ----
 
 
-def test_the_share_is_of_all_rows() -> None:
+def test_the_share_is_of_all_rows():
     words = ["same"] * 50 + texts()[50:]
-    assert len(select_rows(made_up(), score="el2n", keep=0.5, dedupe=True, texts=words).rows) == 50
+    assert len(chosen(keep=0.5, dedupe=True, texts=words).rows) == 50
     with pytest.raises(ArgumentError, match=r"60 of 100 .* only 51 are left without duplicates: keep at most 0.51"):
-        select_rows(made_up(), score="el2n", keep=0.6, dedupe=True, texts=words)
+        chosen(keep=0.6, dedupe=True, texts=words)
 
 
-def test_the_only_score_is_the_default(tmp_path: Path) -> None:
-    file = made_up(values={"el2n": np.linspace(0, 1, N, dtype=np.float32)})
+def test_the_only_score_is_the_default(tmp_path):
+    file = made_up({"el2n": np.linspace(0, 1, N)})
     write_scores(tmp_path / "s.parquet", file)
-    found = select_rows(tmp_path / "s.parquet", count=5)
-    assert (found.score, found.rows.tolist()) == ("el2n", [95, 96, 97, 98, 99])
+    selection = select_rows(tmp_path / "s.parquet", count=5)
+    assert (selection.score, selection.rows.tolist()) == ("el2n", [95, 96, 97, 98, 99])
     assert len(select_rows(file, keep=0.001).rows) == 1
     assert select_rows(file, keep=1).kept.all()
 
 
-# ---- refusals ----
+# ---- refusals of `select_rows` ----
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
-        ({"keep": 70}, "keep must be in .* Did you mean 0.7"),
+        ({"keep": 70}, r"keep must be in \(0, 1\], got 70. Did you mean 0.7"),
         ({"keep": 0.0}, r"keep must be in \(0, 1\]"),
         ({"keep": None}, "nothing is dropped"),
         ({"count": 5}, "keep and count say the same thing"),
@@ -221,11 +205,16 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
         ({"floor": -1}, "floor must be"),
         ({"seed": -1}, "seed must be"),
         ({"floor": 5}, r"floor of 5 rows per class is more than there are of 'rare' \(4\); lower it to 4"),
-        ({"drop_suspects": 1.0}, r"drop_suspects must be a share in \[0, 1\)"),
+        ({"drop_suspects": 1.0}, r"drop_suspects must be in \[0, 1\)"),
         ({"select": "hardst"}, "unknown selector 'hardst'; did you mean 'hardest'"),
-        ({"betta": 1}, "unknown option of hardest 'betta'"),
-        ({"select": "random", "x": 1}, "the selector random has no options, got x"),
-        ({"select": "quota", "inner": 1}, "unknown option of quota 'inner'"),
+        ({"select": "divbs"}, "unknown selector 'divbs'"),  # chooses within batches
+        ({"select": "ccs(beta"}, r"a method must be name or name\(option=value"),
+        ({"select": "hardest(offset=0.1)", "offset": 0.1}, "offset must be given once"),
+        ({"select": "hardest(betta=1)"}, "unknown option of hardest 'betta'"),
+        ({"betta": 1}, r"unknown option 'betta'.* written with it, as in select=\"ccs"),
+        ({"output": "kept"}, "unknown option 'output'"),  # of the command
+        ({"select": "random(x=1)"}, "the selector random has no options, got x"),
+        ({"select": "quota(inner=1)"}, "unknown option of quota 'inner'"),
         ({"select": "window"}, "the selector window needs the option offset"),
         ({"offset": 2.0}, "offset of hardest must be in"),
         ({"offset": 0.99}, "offset"),
@@ -234,38 +223,25 @@ def test_the_only_score_is_the_default(tmp_path: Path) -> None:
         ({"dedupe": True}, "dedupe needs the texts"),
         ({"suspects_by": "el2n"}, "suspects_by has no effect without drop_suspects"),
         ({"near": 0.8}, "near has no effect without dedupe"),
-        ({"near": 80, "dedupe": True}, r"near must be a similarity in \(0, 1\), got 80"),
+        ({"near": 80, "dedupe": True}, r"near must be in \(0, 1\), got 80"),
         ({"drop_suspects": 0.1, "suspects_by": "aun"}, "unknown ranking in suspects_by 'aun'; did you mean 'aum'"),
-        (
-            {"drop_suspects": 0.1, "suspects_by": "irreducible"},
-            "needs reducible_loss or irreducible_loss, and the file",
-        ),
+        ({"drop_suspects": 0.1, "suspects_by": "irreducible"}, "needs reducible_loss or irreducible_loss, and the"),
+        ({"keep": None, "drop_suspects": 0.999}, "nothing is left"),
         ({"texts": ["a"]}, "texts must have one entry per row, 100, got 1"),
         ({"features": np.zeros((3, 2))}, "features must have one entry per row"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
-def test_refused(change: dict[str, Any], said: str) -> None:
-    with pytest.raises(ArgumentError, match=said):
-        select_rows(made_up(), **({"score": "el2n", "keep": 0.5} | change))
+def test_refused(change, message):
+    with pytest.raises(ArgumentError, match=message):
+        chosen(**({"keep": 0.5} | change))
 
 
-def test_what_the_file_lacks() -> None:
-    bare = made_up(labels=None, values={"other": np.zeros(N, np.float32)}, task="regression")
+def test_what_the_file_lacks(tmp_path):
+    bare = made_up({"other": np.zeros(N)}, None, "regression")
     with pytest.raises(ArgumentError, match="suspects are ranked by aum or el2n or negative_pvi") as caught:
         select_rows(bare, keep=0.5, drop_suspects=0.1, floor=2)
     assert "a floor needs the class of each row, and the file has none (task regression)." in caught.value.problems
-
-
-def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no score file"):
         select_rows(tmp_path / "none.parquet", keep=0.5)
-
-
-def test_nothing_left() -> None:
-    with pytest.raises(ArgumentError, match="nothing is left"):
-        select_rows(made_up(), score="el2n", drop_suspects=0.999)
-
-
-def test_what_does_not_need_the_file_is_checked_without_it() -> None:
-    assert len(wish_problems(None, Wish(select="x", keep=3, floor=-1))) == 3
+    assert len(config_problems(SelectConfig(select="x", keep=3, floor=-1))) == 3  # without a file

@@ -10,14 +10,14 @@ from datadiet.types import CostLedger
 
 @pytest.fixture
 def clock(monkeypatch):
-    """A clock that moves only when told to."""
-    now = [100.0]
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    """A clock that stands still between calls of `clock(seconds)`."""
+    ticks = [100.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: sum(ticks))
+    return ticks.append
 
-    def tick(seconds: float) -> None:
-        now[0] += seconds
 
-    return tick
+def counts(cost: CostLedger) -> tuple[int, ...]:
+    return cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward
 
 
 def test_every_second_is_in_one_account(clock):
@@ -66,15 +66,10 @@ def test_a_resumed_run_adds_what_the_killed_one_had_spent(clock):
     ledger.carry(CostLedger(load_s=1, train_s=2, total_s=3, examples_forward=7, examples_backward=4, tokens_forward=70))
     cost = ledger.snapshot()
     assert (cost.load_s, cost.train_s, cost.total_s) == (6, 2, 8)
-    assert (cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward) == (
-        10,
-        7,
-        100,
-        30,
-    )
+    assert counts(cost) == (10, 7, 100, 30)
 
 
-def test_what_others_have_spent_is_charged_and_told_apart(clock):
+def test_shared_costs_are_charged_and_recorded_apart(clock):
     ledger = Ledger()
     clock(1)
     ledger.charge_shared(10)
@@ -92,8 +87,7 @@ def test_what_others_have_spent_is_charged_and_told_apart(clock):
 def test_scoring_counts_forward_only():
     ledger = Ledger()
     ledger.count_scoring(5, 50)
-    cost = ledger.snapshot()
-    assert (cost.examples_forward, cost.examples_backward, cost.tokens_forward, cost.tokens_backward) == (5, 0, 50, 0)
+    assert counts(ledger.snapshot()) == (5, 0, 50, 0)
 
 
 def test_a_run_inside_takes_the_place_of_its_own_time(clock):

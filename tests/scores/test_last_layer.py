@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,8 +45,8 @@ def gradients_by_autograd(hidden: Tensor, labels: Tensor, layer: nn.Linear, mask
 
 @pytest.mark.proves("grand_last_layer", by="golden")
 def test_golden_and_no_trace_of_the_batch() -> None:
-    held, expected = GOLDEN["grand_mlp"], torch.tensor(GOLDEN["grand_last_layer"]["expected"])
-    logits, labels, hidden = (torch.tensor(held[name]) for name in ("logits", "labels", "hidden"))
+    case, expected = GOLDEN["grand_mlp"], torch.tensor(GOLDEN["grand_last_layer"]["expected"])
+    logits, labels, hidden = (torch.tensor(case[name]) for name in ("logits", "labels", "hidden"))
     values = last_layer_grand(logits, labels, hidden)
     assert_close(values, expected, atol=1e-5, rtol=1e-5)
     parts = [last_layer_grand(logits[at], labels[at], hidden[at]) for at in (slice(0, 3), slice(3, 6), slice(6, 8))]
@@ -133,15 +134,16 @@ def test_heads_add_up_with_their_weights() -> None:
     assert_close(weighted, ((0.9 * norms[0]) ** 2 + (0.1 * norms[1]) ** 2).sqrt())
 
 
-def test_bad_input() -> None:
-    logits, labels, hidden = drawn(4)
-    with pytest.raises(ArgumentError, match=r"got \(3, 3\) for logits of shape \(4, 4\)"):
-        last_layer_grand(logits, labels, hidden[:3])
-    with pytest.raises(ArgumentError, match=r"logits of shape \(4, 4\) for torch.int64 labels of shape \(3,\)"):
-        last_layer_grand(logits, labels[:3], hidden)
-    with pytest.raises(ArgumentError, match=r"labels must be in \[0, 4\), found -100 to"):
-        last_layer_grand(logits, labels.clone().index_fill(0, torch.tensor([0]), -100), hidden)
-    with pytest.raises(ArgumentError, match=r"gradient must have shape \(4, 4\), got \(4, 3\)"):
-        last_layer_alignment(logits, labels, hidden, torch.zeros(4, 3))
-    with pytest.raises(ArgumentError, match="not known for 'label'"):
-        signals_grand(Signals({"label": HeadSignals(logits, labels)}))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda z, y, h: last_layer_grand(z, y, h[:3]), r"got \(3, 3\) for logits of shape \(4, 4\)"),
+        (lambda z, y, h: last_layer_grand(z, y[:3], h), r"logits of shape \(4, 4\) for torch.int64 .*shape \(3,\)"),
+        (lambda z, y, h: last_layer_grand(z, y.where(y > 9, -100), h), r"labels must be in \[0, 4\), found -100 to"),
+        (lambda z, y, h: last_layer_alignment(z, y, h, h), r"gradient must have shape \(4, 4\), got \(4, 3\)"),
+        (lambda z, y, h: signals_grand(Signals({"label": HeadSignals(z, y)})), "not known for 'label'"),
+    ],
+)
+def test_bad_input(call: Callable[..., Tensor], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        call(*drawn(4))

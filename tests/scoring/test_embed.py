@@ -14,16 +14,14 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.ledger import Ledger
 from datadiet.scoring.embed import embed, encoder_of, kept_embeddings, weights_digest
 from datadiet.tasks.sequence import ClassificationTask
-from toys import KEYWORDS, tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_classification
+from toys import tiny_classifier, tiny_intent_slot, tiny_tokenizer, toy_rows
 
-TASK = ClassificationTask(tuple(KEYWORDS[:3]))
-DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)
-COLLATE = TASK.collator(tiny_tokenizer())
+DATA, COLLATE = toy_rows(30)
 
 
 def wide(items: Any) -> Any:
     """Padded to far more than is needed, with token numbers that mean something."""
-    batch = TASK.collator(tiny_tokenizer(), pad_to_multiple_of=48)(items)
+    batch = ClassificationTask(()).collator(tiny_tokenizer(), pad_to_multiple_of=48)(items)
     return {**batch, "input_ids": batch["input_ids"].masked_fill(batch["attention_mask"] == 0, 7)}
 
 
@@ -71,34 +69,24 @@ def test_padding_before_the_tokens_does_not_matter_either() -> None:
     assert embed(Counts(), data, left, normalize=False).ravel().tolist() == [3, 4, 8]
 
 
-def test_some_rows_in_the_order_asked_for() -> None:
-    model = tiny_classifier(3)
-    every = embed(model, DATA, COLLATE)
-    rows = np.array([9, 2, 9, 20])
-    assert_allclose(embed(model, DATA, COLLATE, rows=rows), every[rows], atol=1e-5)
-
-
-def test_vectors_have_length_1_unless_asked_otherwise() -> None:
-    model = tiny_classifier(3)
+def test_rows_come_in_the_order_asked_for_and_vectors_have_length_1_unless_asked_otherwise() -> None:
+    model, rows = tiny_classifier(3), np.array([9, 2, 9, 20])
     plain, scaled = (embed(model, DATA, COLLATE, normalize=normalize) for normalize in (False, True))
+    assert_allclose(embed(model, DATA, COLLATE, rows=rows), scaled[rows], atol=1e-5)
     assert_allclose(np.linalg.norm(scaled, axis=1), 1, atol=1e-5)
     assert_allclose(plain / np.linalg.norm(plain, axis=1, keepdims=True), scaled, atol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
+@pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra", "joint"])
 def test_models_with_and_without_heads_give_the_same(kind: str) -> None:
-    model, tokenizer = tiny_classifier(3, kind=kind), tiny_tokenizer(kind)
-    data = TASK.features(toy_classification(8, 3), tokenizer, max_length=32)
-    with_head = embed(model, data, TASK.collator(tokenizer))
-    assert encoder_of(model) is model.base_model
-    assert_array_equal(with_head, embed(model.base_model, data, TASK.collator(tokenizer)))
-
-
-def test_the_joint_model_has_an_encoder() -> None:
-    model = tiny_intent_slot(("book", "play"), ("O", "B-city"))
-    assert encoder_of(model) is model.encoder
-    found = embed(model, DATA, COLLATE)
-    assert_array_equal(found, embed(model.encoder, DATA, COLLATE))
+    if kind == "joint":
+        model, (data, collate) = tiny_intent_slot(("book", "play"), ("O", "B-city")), (DATA, COLLATE)
+        encoder = model.encoder
+    else:
+        model, (data, collate) = tiny_classifier(3, kind=kind), toy_rows(8, kind=kind)
+        encoder = model.base_model
+    assert encoder_of(model) is encoder
+    assert_array_equal(embed(model, data, collate), embed(encoder, data, collate))
 
 
 def test_adapters_stay_in_the_encoder() -> None:

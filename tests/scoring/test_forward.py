@@ -1,3 +1,5 @@
+"""Forward passes: batches by length, modes restored, counts, predictions in row order."""
+
 from __future__ import annotations
 
 import datasets
@@ -9,28 +11,28 @@ from datadiet.ledger import Ledger
 from datadiet.scoring import forward
 from datadiet.scoring.forward import batches_by_length, evaluating, forward_pass, lengths_of, predict_all, token_count
 from datadiet.tasks.sequence import ClassificationTask
-from toys import KEYWORDS, tiny_classifier, tiny_tokenizer, toy_classification
+from toys import KEYWORDS, tiny_classifier, toy_rows
 
-TASK = ClassificationTask(tuple(KEYWORDS[:3]))
-DATA = TASK.features(toy_classification(30, 3), tiny_tokenizer(), max_length=32)
-COLLATE = TASK.collator(tiny_tokenizer())
+DECODE = ClassificationTask(tuple(KEYWORDS[:3])).decode
+DATA, COLLATE = toy_rows(30)
 
 
-def test_modes_come_back_as_they_were_also_for_frozen_parts():
+def test_modes_come_back_as_they_were_also_for_frozen_parts_and_after_an_error():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Sequential(torch.nn.Dropout()))
     model.train()
     model[1].eval()
-    with evaluating(model):
+
+    def check(error):
         assert not any(module.training for module in model.modules())
         assert torch.is_inference_mode_enabled()
-    assert [module.training for module in model.modules()] == [True, True, False, False]
+        raise error
 
-
-def test_modes_come_back_after_an_error():
-    model = torch.nn.Dropout().train()
     with pytest.raises(RuntimeError, match="boom"), evaluating(model):
-        raise RuntimeError("boom")
-    assert model.training
+        check(RuntimeError("boom"))
+    assert [module.training for module in model.modules()] == [True, True, False, False]
+    with evaluating(model):
+        assert not model.training
+    assert [module.training for module in model.modules()] == [True, True, False, False]
 
 
 def test_batches_hold_every_row_once_within_the_budget():
@@ -40,25 +42,18 @@ def test_batches_hold_every_row_once_within_the_budget():
     assert sorted(np.concatenate(batches)) == rows.tolist()
     assert all(len(batch) * lengths[batch].max() <= 64 for batch in batches)
     assert lengths[batches[0]].max() == lengths[rows].max()
-
-
-def test_one_example_longer_than_the_budget_still_fits():
-    assert [b.tolist() for b in batches_by_length(np.array([0]), np.array([900]), batch_tokens=64, batch_size=1)] == [
-        [0]
-    ]
-
-
-def test_without_lengths_batches_have_a_size():
+    (longer,) = batches_by_length(np.array([0]), np.array([900]), batch_tokens=64, batch_size=1)
+    assert longer.tolist() == [0]  # one example longer than the budget still fits
     assert [len(b) for b in batches_by_length(np.arange(10), None, batch_tokens=1, batch_size=4)] == [4, 4, 2]
 
 
 def outputs(rows=None, **options):
     model = tiny_classifier(3, dropout=0.5).train()
-    found = {}
+    logits = {}
     for part, out, _ in forward_pass(model, DATA, COLLATE, rows=rows, **options):
-        found |= dict(zip(part.tolist(), out.logits, strict=True))
+        logits |= dict(zip(part.tolist(), out.logits, strict=True))
     assert model.training
-    return found
+    return logits
 
 
 def test_values_do_not_depend_on_the_batching_and_dropout_is_off():
@@ -78,19 +73,14 @@ def test_the_ledger_counts_a_pass_as_forward_only():
     assert cost.tokens_forward == sum(DATA["length"])
 
 
-def test_predictions_come_in_row_order():
+def test_predictions_come_in_row_order_and_bf16_stays_close():
     model = tiny_classifier(3).eval()
-    together = predict_all(model, DATA, COLLATE, TASK.decode, batch_tokens=64)
-    alone = [predict_all(model, DATA.select([row]), COLLATE, TASK.decode)[0] for row in range(30)]
+    together = predict_all(model, DATA, COLLATE, DECODE, batch_tokens=64)
+    alone = [predict_all(model, DATA.select([row]), COLLATE, DECODE)[0] for row in range(30)]
+    fast = predict_all(model, DATA, COLLATE, DECODE, precision="bf16")
     assert [p.label for p in together] == [p.label for p in alone]
     assert np.allclose([p.probability for p in together], [p.probability for p in alone], atol=1e-5)
-
-
-def test_bf16_passes_stay_close_to_fp32():
-    model = tiny_classifier(3).eval()
-    exact = predict_all(model, DATA, COLLATE, TASK.decode)
-    fast = predict_all(model, DATA, COLLATE, TASK.decode, precision="bf16")
-    assert np.allclose([p.probability for p in exact], [p.probability for p in fast], atol=0.02)
+    assert np.allclose([p.probability for p in together], [p.probability for p in fast], atol=0.02)
 
 
 def test_lengths_and_tokens():
@@ -110,9 +100,9 @@ def test_whole_numbers_of_a_column_are_taken_in_pieces(monkeypatch, count):
     numbers = np.arange(count) ** 3
     column = datasets.Dataset.from_dict({"length": numbers, "text": ["a"] * count}).select(range(count))["length"]
     for given in (numbers, numbers.tolist(), column):
-        found = forward.whole_numbers(given)
-        assert found.dtype == np.int64
-        assert np.array_equal(found, numbers)
+        taken = forward.whole_numbers(given)
+        assert taken.dtype == np.int64
+        assert np.array_equal(taken, numbers)
 
 
 @pytest.mark.parametrize(("tokens", "on_cpu"), [(1, 8), (1024, 8192), (1025, 8192), (8192, 8192), (9000, 9000)])

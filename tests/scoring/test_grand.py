@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,11 @@ from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.scoring.gradients import example_losses
 from datadiet.scoring.grand import grand
-from datadiet.tasks.intent_slot import IntentSlotTask
-from datadiet.tasks.sequence import ClassificationTask, RegressionTask
 from toys import (
     INTENTS,
-    KEYWORDS,
     KINDS,
     SLOTS,
+    fit,
     from_x,
     mlp,
     norm_alone,
@@ -30,50 +29,29 @@ from toys import (
     stack,
     tiny_classifier,
     tiny_intent_slot,
-    tiny_tokenizer,
-    toy_classification,
-    toy_intent_slot,
-    toy_regression,
+    toy_joint_rows,
+    toy_regression_rows,
+    toy_rows,
 )
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "gradients.json").read_text())
-TASK = ClassificationTask(tuple(KEYWORDS[:3]))
-JOINT = IntentSlotTask(INTENTS, SLOTS)
-
-
-def classification(kind: str = "bert", rows: int = 9):
-    tokenizer = tiny_tokenizer(kind)
-    return TASK.features(toy_classification(rows, 3), tokenizer, max_length=32), TASK.collator(tokenizer)
-
-
-def joint(rows: int = 6):
-    return JOINT.features(toy_intent_slot(rows), tiny_tokenizer(), max_length=32), JOINT.collator(tiny_tokenizer())
-
-
-def alone(model, data, collate, names=None, **options) -> np.ndarray:
-    """One example at a time, unpadded, by autograd: what every way must agree with."""
-    found = []
-    for row in range(len(data)):
-        batch = collate([data[row]])
-        given = {name: value for name, value in batch.items() if "label" not in name}
-        found.append(norm_alone(model, example_losses(model(**given), batch, **options), names))
-    return np.array(found, np.float32)
+X = {"loss": from_x, "inputs": only_x}
 
 
 def golden_bert():
     from safetensors.torch import load_file
     from transformers import BertConfig, BertForSequenceClassification
 
-    held = GOLDEN["grand_bert"]
-    model = BertForSequenceClassification(BertConfig(**held["config"]))
+    case = GOLDEN["grand_bert"]
+    model = BertForSequenceClassification(BertConfig(**case["config"]))
     model.load_state_dict(load_file(FOLDER / "grand_bert.safetensors"))
     names = ("input_ids", "attention_mask", "token_type_ids", "labels")
-    return model.train(), rows_of({name: torch.tensor(held[name]) for name in names})  # dropout on, as after training
+    return model.train(), rows_of({name: torch.tensor(case[name]) for name in names})  # dropout on, as after training
 
 
 @pytest.mark.proves("grand", by="golden")
-@pytest.mark.parametrize("method", ["layers", "func"])
+@pytest.mark.parametrize("method", ["auto", "layers", "func"])
 @pytest.mark.parametrize(
     ("parameters", "column"),
     [
@@ -93,145 +71,120 @@ def test_golden_bert(parameters, column, method):
 
 
 @pytest.mark.proves("grand", by="golden")
-def test_golden_bert_in_closed_form():
-    model, rows = golden_bert()
-    np.testing.assert_allclose(
-        grand(model, rows, stack, parameters="last_layer"), GOLDEN["grand_bert"]["classifier"], rtol=1e-5
-    )
-
-
-@pytest.mark.proves("grand", by="golden")
 @pytest.mark.parametrize("method", ["layers", "func"])
 @pytest.mark.parametrize("size", [1, 3, 8])
 def test_golden_mlp_by_any_batch(method, size):
-    held = GOLDEN["grand_mlp"]
+    case = GOLDEN["grand_mlp"]
     model = mlp()
     with torch.no_grad():
         for parameter, name in zip(model.parameters(), ("W1", "b1", "W2", "b2"), strict=True):
-            value = torch.tensor(held[name])
+            value = torch.tensor(case[name])
             parameter.copy_(value.T if value.dim() == 2 else value)
-    rows = rows_of({"x": torch.tensor(held["X"]), "labels": torch.tensor(held["labels"])})
-    values = grand(model, rows, stack, loss=from_x, inputs=only_x, batch_size=size, method=method)
-    np.testing.assert_allclose(values, held["grand_full"], rtol=1e-4)
+    rows = rows_of({"x": torch.tensor(case["X"]), "labels": torch.tensor(case["labels"])})
+    values = grand(model, rows, stack, **X, batch_size=size, method=method)
+    np.testing.assert_allclose(values, case["grand_full"], rtol=1e-4)
     assert values[1] == pytest.approx(values[7])  # the same example twice
 
 
+HEADS = {"intent_head.weight", "intent_head.bias", "slot_head.weight", "slot_head.bias"}
+LAST = {"classifier.weight", "classifier.bias"}
+
+
 @pytest.mark.proves("grand", by="library")
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_encoder_agrees_with_one_example_at_a_time(kind):
-    model, (data, collate) = tiny_classifier(3, kind), classification(kind)
-    np.testing.assert_allclose(grand(model, data, collate), alone(model, data, collate), rtol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["bert", "distilbert"])
-def test_torch_func_agrees_with_the_layers(kind):
-    model, (data, collate) = tiny_classifier(3, kind), classification(kind)
-    by_layer, by_func = (grand(model, data, collate, method=method) for method in ("layers", "func"))
-    np.testing.assert_allclose(by_func, by_layer, rtol=1e-4)
+@pytest.mark.parametrize(
+    ("model", "rows", "names", "alpha", "options"),
+    [
+        *((partial(tiny_classifier, 3, kind), partial(toy_rows, 9, kind=kind), None, 0.5, {}) for kind in KINDS),
+        *(
+            (partial(tiny_classifier, 3, kind), partial(toy_rows, 9, kind=kind), None, 0.5, {"method": method})
+            for kind in ("bert", "distilbert")
+            for method in ("layers", "func")
+        ),
+        *(
+            (partial(tiny_intent_slot, INTENTS, SLOTS, alpha=alpha), partial(toy_joint_rows, 6), names, alpha, options)
+            for alpha in (0.5, 0.8)
+            for names, options in ((None, {}), (HEADS, {"parameters": "last_layer"}))
+        ),
+        (partial(tiny_classifier, 1), partial(toy_regression_rows, 6), None, 0.5, {}),
+        (partial(tiny_classifier, 1), partial(toy_regression_rows, 6), LAST, 0.5, {"parameters": "last_layer"}),
+    ],
+)
+def test_every_model_and_method_agrees_with_one_unpadded_example_at_a_time(model, rows, names, alpha, options):
+    """Of a regression, half the squared error counts."""
+    model, (data, collate), expected = model(), rows(), []
+    for row in range(len(data)):
+        batch = collate([data[row]])
+        outputs = model(**{name: value for name, value in batch.items() if "label" not in name})
+        expected.append(norm_alone(model, example_losses(outputs, batch, alpha=alpha), names))
+    np.testing.assert_allclose(grand(model, data, collate, **options), expected, rtol=1e-4)
 
 
 def test_values_do_not_depend_on_batch_or_padding_and_come_in_the_order_of_the_rows():
-    model, (data, collate) = tiny_classifier(3), classification()
+    model, (data, collate) = tiny_classifier(3), toy_rows(9)
     large, small = (grand(model, data, collate, batch_tokens=tokens) for tokens in (10_000, 1))
     np.testing.assert_allclose(large, small, rtol=1e-4)
     rows = np.array([7, 2, 5])
     np.testing.assert_allclose(grand(model, data, collate, rows=rows), large[rows], rtol=1e-4)
 
 
-@pytest.mark.parametrize("parameters", ["all", "last_layer"])
-@pytest.mark.parametrize("alpha", [0.5, 0.8])
-def test_joint_model(parameters, alpha):
-    model, (data, collate) = tiny_intent_slot(INTENTS, SLOTS, alpha=alpha), joint()
-    heads = {name for name, _ in model.named_parameters() if "head" in name}
-    expected = alone(model, data, collate, None if parameters == "all" else heads, alpha=alpha)
-    np.testing.assert_allclose(grand(model, data, collate, parameters=parameters), expected, rtol=1e-4)
-
-
 def test_the_losses_by_default_are_those_of_training():
-    model, (data, collate) = tiny_intent_slot(INTENTS, SLOTS, alpha=0.7), joint()
+    model, (data, collate) = tiny_intent_slot(INTENTS, SLOTS, alpha=0.7), toy_joint_rows(6)
     for row in range(len(data)):
         batch = collate([data[row]])
         outputs = model(**batch)
         assert_close(example_losses(outputs, batch, alpha=0.7), outputs.loss.reshape(1))
-    classifier, (data, collate) = tiny_classifier(3), classification()
+    classifier, (data, collate) = tiny_classifier(3), toy_rows(9)
     batch = collate([data[row] for row in range(len(data))])
     assert_close(example_losses(outputs := classifier(**batch), batch).mean(), outputs.loss)
 
 
-@pytest.mark.parametrize("parameters", ["all", "last_layer"])
-def test_regression_counts_half_the_squared_error(parameters):
-    task, model = RegressionTask(), tiny_classifier(1)
-    data = task.features(toy_regression(6), tiny_tokenizer(), max_length=32)
-    collate = task.collator(tiny_tokenizer())
-    names = None if parameters == "all" else {"classifier.weight", "classifier.bias"}
-    np.testing.assert_allclose(
-        grand(model, data, collate, parameters=parameters), alone(model, data, collate, names), rtol=1e-4
-    )
+class Plain(nn.Module):
+    """A module of any parts and any forward pass."""
+
+    def __init__(self, run, **parts):
+        super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
+        self.run = run
+
+    def forward(self, x):
+        return self.run(self, x)
 
 
-class Scaled(nn.Module):
+def scaled():
     """A parameter that belongs to no known layer."""
-
-    def __init__(self):
-        super().__init__()
-        self.body, self.scale = mlp(), nn.Parameter(torch.tensor([1.0, 2.0, 3.0]))
-
-    def forward(self, x):
-        return self.body(x) * self.scale
+    return Plain(lambda m, x: m.body(x) * m.scale, body=mlp(), scale=nn.Parameter(torch.tensor([1.0, 2.0, 3.0])))
 
 
-class Conv(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.first, self.last = nn.Conv1d(1, 2, 2), nn.Linear(8, 3)
-
-    def forward(self, x):
-        return self.last(self.first(x.unsqueeze(1)).flatten(1))
+def conv():
+    first, last = nn.Conv1d(1, 2, 2), nn.Linear(8, 3)
+    return Plain(lambda m, x: m.last(m.first(x.unsqueeze(1)).flatten(1)), first=first, last=last)
 
 
-class Hidden(nn.Module):
+def hidden():
     """A layer whose weight is used without calling the layer: no hook sees it."""
-
-    def __init__(self):
-        super().__init__()
-        self.body = mlp()
-
-    def forward(self, x):
-        return self.body(x) + x.sum(-1, keepdim=True) * self.body[2].weight.sum(-1)
+    return Plain(lambda m, x: m.body(x) + x.sum(-1, keepdim=True) * m.body[2].weight.sum(-1), body=mlp())
 
 
-class InPlace(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.body = nn.Sequential(nn.Linear(5, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
-
-    def forward(self, x):
-        return self.body(x)
+def in_place():
+    return nn.Sequential(nn.Linear(5, 6), nn.ReLU(inplace=True), nn.Linear(6, 3))
 
 
-class Twice(nn.Module):
+def twice():
     """One layer called twice in a forward pass."""
-
-    def __init__(self):
-        super().__init__()
-        self.again, self.last = nn.Linear(5, 5), nn.Linear(5, 3, bias=False)
-
-    def forward(self, x):
-        return self.last(torch.tanh(self.again(torch.tanh(self.again(x)))))
+    again, last = nn.Linear(5, 5), nn.Linear(5, 3, bias=False)
+    return Plain(lambda m, x: m.last(torch.tanh(m.again(torch.tanh(m.again(x))))), again=again, last=last)
 
 
-class Positions(nn.Module):
+def positions():
     """An embedding that all rows share, with a token that occurs twice, and a padding that never learns."""
 
-    def __init__(self):
-        super().__init__()
-        self.place, self.token = nn.Embedding(5, 4), nn.Embedding(7, 4, padding_idx=0)
-        self.norm, self.last = nn.LayerNorm(4), nn.Linear(4, 3)
-
-    def forward(self, x):
+    def run(m, x):
         tokens = (x.abs() * 3).long().clamp(0, 6)
-        states = self.norm(self.place(torch.arange(5).unsqueeze(0)) + self.token(tokens))
-        return self.last(states).sum(1)
+        return m.last(m.norm(m.place(torch.arange(5).unsqueeze(0)) + m.token(tokens))).sum(1)
+
+    token = nn.Embedding(7, 4, padding_idx=0)
+    return Plain(run, place=nn.Embedding(5, 4), token=token, norm=nn.LayerNorm(4), last=nn.Linear(4, 3))
 
 
 def drawn(n: int = 7):
@@ -239,37 +192,36 @@ def drawn(n: int = 7):
     return rows_of({"x": torch.randn(n, 5, generator=generator), "labels": torch.arange(n) % 3})
 
 
-@pytest.mark.parametrize("kind", [Scaled, Conv, Hidden, InPlace, Twice, Positions])
+@pytest.mark.parametrize("kind", [scaled, conv, hidden, in_place, twice, positions])
 def test_any_module_agrees_with_one_example_at_a_time(kind):
     torch.manual_seed(1)
     model, rows = kind(), drawn()
     expected = [norm_alone(model, from_x(model(row["x"][None]), {"labels": row["labels"][None]})) for row in rows]
     for size in (1, 4):
-        values = grand(model, rows, stack, loss=from_x, inputs=only_x, batch_size=size)
+        values = grand(model, rows, stack, **X, batch_size=size)
         np.testing.assert_allclose(values, expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        (Scaled, "Scaled is no layer of a known kind"),
-        (Conv, "Conv1d is no layer"),
-        (Hidden, "where autograd gives"),
-        (InPlace, "changed in place"),
+        (scaled, "Plain is not a supported layer"),
+        (conv, "Conv1d is not a supported"),
+        (hidden, "where autograd gives"),
+        (in_place, "changed in place"),
     ],
 )
 def test_layers_that_are_not_exact_are_refused_by_name(kind, reason):
     with pytest.raises(ArgumentError, match=f"not exact for this model: .*{reason}"):
-        grand(kind(), drawn(), stack, loss=from_x, inputs=only_x, method="layers")
+        grand(kind(), drawn(), stack, **X, method="layers")
 
 
 def test_frozen_parameters_do_not_count():
     model, rows = mlp(), drawn()
     for parameter in model[0].parameters():
         parameter.requires_grad_(False)
-    options = {"loss": from_x, "inputs": only_x}
-    last = grand(model, rows, stack, parameters=lambda name: name.startswith("2."), **options)
-    np.testing.assert_allclose(grand(model, rows, stack, **options), last, rtol=1e-5)
+    last = grand(model, rows, stack, parameters=lambda name: name.startswith("2."), **X)
+    np.testing.assert_allclose(grand(model, rows, stack, **X), last, rtol=1e-5)
 
 
 def test_long_texts_take_the_other_way_through_a_layer():
@@ -284,7 +236,7 @@ def test_long_texts_take_the_other_way_through_a_layer():
 
 
 def test_bf16_stays_close_and_the_ledger_counts():
-    model, (data, collate) = tiny_classifier(3), classification()
+    model, (data, collate) = tiny_classifier(3), toy_rows(9)
     ledger = Ledger()
     exact = grand(model, data, collate, ledger=ledger)
     np.testing.assert_allclose(grand(model, data, collate, precision="bf16"), exact, rtol=0.1)
@@ -297,48 +249,46 @@ def test_mislabelled_examples_stand_out():
     torch.manual_seed(0)
     x = torch.randn(60, 5)
     labels = x[:, :3].argmax(1)
-    model = mlp()
-    optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    for _ in range(150):
-        optimizer.zero_grad()
-        nn.functional.cross_entropy(model(x), labels).backward()
-        optimizer.step()
+    model = fit(mlp(), x, labels, 150)
     given = labels.clone()
     given[:6] = (given[:6] + 1) % 3
-    values = grand(model, rows_of({"x": x, "labels": given}), stack, loss=from_x, inputs=only_x)
+    values = grand(model, rows_of({"x": x, "labels": given}), stack, **X)
     assert set(np.argsort(-values)[:6]) == set(range(6))
 
 
-def test_bad_input():
-    model, rows = mlp(), drawn()
-    options = {"loss": from_x, "inputs": only_x}
-    with pytest.raises(ArgumentError, match="unknown method 'layer'; did you mean 'layers'"):
-        grand(model, rows, stack, method="layer", **options)
-    with pytest.raises(ArgumentError, match="unknown parameters 'al'; did you mean 'all'"):
-        grand(model, rows, stack, parameters="al", **options)
-    with pytest.raises(ArgumentError, match=r"no parameter that trains was chosen; there are: 0\.weight"):
-        grand(model, rows, stack, parameters=lambda name: False, **options)
-    with pytest.raises(ArgumentError, match="needs a last linear layer with as many outputs"):
-        grand(model, rows, stack, parameters="last_layer", **options)
-    with pytest.raises(ArgumentError, match=r"one number per example, \(2,\), not \(\): do not average"):
-        grand(model, rows, stack, loss=lambda outputs, batch: outputs.mean(), inputs=only_x)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"method": "layer"}, "unknown method 'layer'; did you mean 'layers'"),
+        ({"parameters": "al"}, "unknown parameters 'al'; did you mean 'all'"),
+        ({"parameters": lambda name: False}, r"no parameter that trains was chosen; there are: 0\.weight"),
+        ({"parameters": "last_layer"}, "needs a last linear layer with as many outputs"),
+        ({"loss": lambda outputs, batch: outputs.mean()}, r"one number per example, \(2,\), not \(\): do not average"),
+    ],
+)
+def test_options_that_are_refused(options, message):
+    with pytest.raises(ArgumentError, match=message):
+        grand(mlp(), drawn(), stack, **X | options)
+
+
+def test_rows_that_are_refused():
+    rows = drawn()
     with pytest.raises(ArgumentError, match="the batch has no labels; it holds x"):
-        grand(model, [{"x": row["x"]} for row in rows], stack, inputs=only_x)
+        grand(mlp(), [{"x": row["x"]} for row in rows], stack, inputs=only_x)
     with pytest.raises(ArgumentError, match=r"fit no known loss\. Pass loss="):
-        grand(model, [{**row, "labels": torch.zeros(2, dtype=torch.long)} for row in rows], stack, inputs=only_x)
+        grand(mlp(), [{**row, "labels": torch.zeros(2, dtype=torch.long)} for row in rows], stack, inputs=only_x)
     rows[3]["x"] = torch.full((5,), torch.nan)
     with pytest.raises(ArgumentError, match="not finite at rows 3: check"):
-        grand(model, rows, stack, **options)
+        grand(mlp(), rows, stack, **X)
 
 
 def test_a_model_that_torch_func_cannot_follow_is_named_with_a_way_out():
-    class Reads(Scaled):
-        def forward(self, x):
-            return super().forward(x) if bool((x > -1e9).all()) else x
-
+    reads = Plain(
+        lambda m, x: m.body(x) if bool((x > -1e9).all()) else x, body=mlp(), scale=nn.Parameter(torch.ones(1))
+    )
     with pytest.raises(ArgumentError, match=r"cannot map over this model .*Take parameters='last_layer'"):
-        grand(Reads(), drawn(), stack, loss=from_x, inputs=only_x)
+        grand(reads, drawn(), stack, **X)
 
 
 def test_no_rows_give_no_values():
-    assert grand(mlp(), drawn(), stack, rows=np.empty(0, np.int64), loss=from_x, inputs=only_x).shape == (0,)
+    assert grand(mlp(), drawn(), stack, rows=np.empty(0, np.int64), **X).shape == (0,)

@@ -1,9 +1,8 @@
-"""TracIn: golden values, both ways agree, the sign, the library beside ours, bad input."""
+"""TracIn: golden values, both ways agree, the sign, bad input."""
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,17 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from datadiet.errors import ArgumentError, MissingExtraError
-from datadiet.scoring.attribution import attributed, dattri_tracin
+from datadiet.errors import ArgumentError
 from datadiet.scoring.grand import grand
 from datadiet.scoring.tracin import self_influence, tracin
-from datadiet.tasks.intent_slot import IntentSlotTask
-from datadiet.tasks.sequence import ClassificationTask
 from toys import (
     INTENTS,
-    KEYWORDS,
     KINDS,
     SLOTS,
+    fit,
     from_x,
     mlp,
     only_x,
@@ -30,14 +26,11 @@ from toys import (
     stack,
     tiny_classifier,
     tiny_intent_slot,
-    tiny_tokenizer,
-    toy_classification,
-    toy_intent_slot,
+    toy_joint_rows,
+    toy_rows,
 )
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "gradients.json").read_text())["tracin"]
-TASK = ClassificationTask(tuple(KEYWORDS[:3]))
-JOINT = IntentSlotTask(INTENTS, SLOTS)
 RATES = GOLDEN["learning_rates"]
 
 
@@ -64,10 +57,9 @@ def golden():
 
 
 def classification(kind="bert", rows=8):
-    tokenizer = tiny_tokenizer(kind)
     models = [tiny_classifier(3, kind, seed=seed) for seed in (0, 1)]
-    data, dev = (TASK.features(toy_classification(n, 3, seed=n), tokenizer, max_length=32) for n in (rows, 5))
-    return models, data, dev, TASK.collator(tokenizer)
+    (data, collate), (dev, _) = (toy_rows(n, kind=kind, seed=n) for n in (rows, 5))
+    return models, data, dev, collate
 
 
 @pytest.mark.proves("self_influence", "tracin", by="golden")
@@ -89,21 +81,21 @@ def test_inner_products_are_those_of_the_gradients(kind):
     def gradient(items):
         batch = collate(items)
         loss = nn.functional.cross_entropy(model(**{**batch, "labels": None}).logits, batch["labels"])
-        found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
-        return torch.cat([part.flatten() for part in found if part is not None])
+        parts = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return torch.cat([part.flatten() for part in parts if part is not None])
 
     mean = gradient([dev[row] for row in range(len(dev))])
     expected = [-0.1 * float(gradient([data[row]]) @ mean) for row in range(4)]
-    found = tracin([model], [0.1], data, dev, collate, parameters="all")
-    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-4)
+    values = tracin([model], [0.1], data, dev, collate, parameters="all")
+    np.testing.assert_allclose(values, expected, rtol=2e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["classification", "joint"])
 def test_the_closed_form_agrees_with_forward_mode(name):
     if name == "joint":
         models = [tiny_intent_slot(INTENTS, SLOTS, seed=seed, alpha=0.7) for seed in (0, 1)]
-        data, dev = (JOINT.features(toy_intent_slot(n, seed=n), tiny_tokenizer(), max_length=32) for n in (6, 4))
-        collate, heads = JOINT.collator(tiny_tokenizer()), ("intent_head", "slot_head")
+        (data, collate), (dev, _) = (toy_joint_rows(n, seed=n) for n in (6, 4))
+        heads = ("intent_head", "slot_head")
     else:
         (models, data, dev, collate), heads = classification(), ("classifier",)
     closed = tracin(models, [0.1, 0.2], data, dev, collate, batch_tokens=40)
@@ -131,54 +123,10 @@ def test_flipped_labels_are_harmful_and_clean_ones_help():
     labels = clean.clone()
     labels[:6] = (labels[:6] + 1) % 3
     torch.manual_seed(0)
-    model, rows = mlp(3), rows_of({"x": x, "labels": labels})
-    optimizer = torch.optim.Adam(model.parameters(), 0.05)
-    for _ in range(20):
-        optimizer.zero_grad()
-        from_x(model(x), {"labels": labels}).mean().backward()
-        optimizer.step()
+    model, rows = fit(mlp(3), x, labels, 20), rows_of({"x": x, "labels": labels})
     dev = rows_of({"x": x[30:], "labels": clean[30:]})
     harm = tracin([model], [0.1], rows[:30], dev, stack, parameters="all", loss=from_x, inputs=only_x)
     assert harm[:6].mean() > 0 > harm[6:].mean()
-
-
-@pytest.mark.proves("tracin", by="library")
-@pytest.mark.parametrize("parameters", ["last_layer", lambda name: "layer.1.output" in name])
-def test_the_library_gives_the_same(parameters):
-    pytest.importorskip("dattri")
-    models, data, dev, collate = classification()
-    options = {"parameters": parameters, "rows": np.array([5, 0, 2])}
-    ours = tracin(models, [0.1, 0.2], data, dev, collate, **options)
-    theirs = dattri_tracin(models, [0.1, 0.2], data, dev, collate, batch_size=2, **options)
-    np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-5)
-    cosines = dattri_tracin(models, [0.5, 0.5], data, dev, collate, normalised=True, **options)
-    assert np.abs(cosines).max() <= 1 + 1e-5
-
-
-def test_any_attributor_of_the_library_can_be_used():
-    pytest.importorskip("dattri")
-    seen = []
-
-    class Attributor:
-        def __init__(self, task, loader):
-            seen.append((task.get_param(ckpt_idx=0)[0].numel(), [len(batch[0]) for batch in loader]))
-
-        def attribute(self, loader, dev_loader):
-            rows, others = (sum(len(batch[0]) for batch in held) for held in (loader, dev_loader))
-            return torch.arange(float(rows))[:, None].expand(rows, others)
-
-    models, data, dev, collate = classification()
-    values = attributed(Attributor, models, data, dev, collate, batch_size=5)
-    assert values.tolist() == [-float(row) for row in range(8)]
-    assert seen == [(3 * 16 + 3, [5, 3])]
-
-
-def test_without_the_library_the_extra_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "dattri", None)
-    monkeypatch.setitem(sys.modules, "dattri.task", None)
-    models, data, dev, collate = classification()
-    with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[attribution\]'"):
-        dattri_tracin(models, [0.1, 0.1], data, dev, collate)
 
 
 def test_bad_input():
@@ -193,5 +141,3 @@ def test_bad_input():
         tracin(models, RATES, rows, [], stack)
     with pytest.raises(ArgumentError, match="needs a last linear layer"):
         tracin([mlp()], [0.1], rows, dev, stack)
-    with pytest.raises(ArgumentError, match="one learning rate per checkpoint is needed: got 1 for 3"):
-        dattri_tracin(models, [0.1], rows, dev, stack)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import pytest
 from numpy.testing import assert_array_equal
 from scipy.sparse import csr_array
 
-from datadiet.errors import ArgumentError, MissingExtraError
+from datadiet.errors import ArgumentError
 from datadiet.selectors.base import row_hash
 from datadiet.selectors.coverage import d2_pruning, herding, k_center
 from datadiet.selectors.ranked import hardest
@@ -141,10 +140,9 @@ def plain_d2(
 
 @pytest.mark.proves("d2_pruning", by="brute")
 @pytest.mark.parametrize(("neighbours", "gamma", "forward"), [(5, 0.1, 1.0), (3, 2.0, 0.0), (119, 0.5, 0.5)])
-@pytest.mark.parametrize("search", ["exact", "faiss"])
-def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float, search: str) -> None:
+def test_d2_is_brute_force(neighbours: int, gamma: float, forward: float) -> None:
     values, features = spread(120, seed=8)
-    options = {"neighbours": neighbours, "gamma": gamma, "gamma_forward": forward, "search": search}
+    options = {"neighbours": neighbours, "gamma": gamma, "gamma_forward": forward}
     rows = d2_pruning(values, 40, seed=0, epoch=0, features=features, **options).rows
     assert_array_equal(rows, plain_d2(values, features, 40, neighbours, gamma, forward))
 
@@ -167,9 +165,3 @@ def test_d2_values_below_0_count_from_the_smallest() -> None:
     values -= values.min()
     rows = d2_pruning(values, 15, seed=0, epoch=0, features=features).rows
     assert_array_equal(d2_pruning(values - 4, 15, seed=0, epoch=0, features=features).rows, rows)
-
-
-def test_without_faiss_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "faiss", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[faiss\]'"):
-        d2_pruning(np.zeros(9), 3, seed=0, epoch=0, features=np.ones((9, 2)), search="faiss")

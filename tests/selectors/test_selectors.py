@@ -43,7 +43,6 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "infobatch, no reserve": ("infobatch", {"reserve": 0.0}),
     "seta, five groups": ("seta", {"num_groups": 5, "window": 0.6, "every": 2}),
     "quota, ccs window": ("quota", {"select": partial(registry.load("select", "ccs"), beta=0.2)}),
-    "d2_pruning, faiss": ("d2_pruning", {"search": "faiss"}),
     "facility_location, 3 neighbours": ("facility_location", {"neighbours": 3}),
     "graph_cut, redundancy 2": ("graph_cut", {"redundancy": 2.0}),
     **{f"{name}, floor": (name, {}) for name in ("hardest", "random", "infobatch", "k_center", "d2_pruning")},
@@ -259,11 +258,9 @@ def test_quotas_need_the_groups(name: str) -> None:
         ("d2_pruning(neighbours=0)", "neighbours must be a whole number, at least 1, got 0"),
         ("d2_pruning(gamma=-1)", "gamma must be at least 0 and finite, got -1"),
         ("d2_pruning(gamma_forward=nan)", "gamma_forward must be at least 0 and finite, got nan"),
-        ("d2_pruning(search=fais)", "unknown search 'fais'; did you mean 'faiss'"),
         ("facility_location(neighbours=6)", "neighbours must be a whole number from 1 to 5, got 6"),
         ("facility_location(neighbours=true)", "neighbours must be a whole number, at least 1, got True"),
         ("graph_cut(redundancy=-0.1)", "redundancy must be at least 0 and finite, got -0.1"),
-        ("graph_cut(search=x)", "unknown search 'x'. Allowed: exact, faiss"),
     ],
 )
 def test_options_that_are_not_allowed(call: str, message: str) -> None:
@@ -297,11 +294,10 @@ def test_lists_single_precision_and_sparse_features_give_the_same(name: str) -> 
     features = features.astype(np.float32)
     rows = MEMBERS[name](values, 20, seed=1, epoch=2, features=features).rows
     assert_array_equal(MEMBERS[name](values.tolist(), 20, seed=1, epoch=2, features=features.tolist()).rows, rows)
-    if "faiss" not in name:
-        features[np.abs(features) < 0.5] = 0
-        features[:, 0] += 0.1
-        rows = MEMBERS[name](values, 20, seed=1, epoch=2, features=features).rows
-        assert_array_equal(MEMBERS[name](values, 20, seed=1, epoch=2, features=csr_array(features)).rows, rows)
+    features[np.abs(features) < 0.5] = 0
+    features[:, 0] += 0.1
+    rows = MEMBERS[name](values, 20, seed=1, epoch=2, features=features).rows
+    assert_array_equal(MEMBERS[name](values, 20, seed=1, epoch=2, features=csr_array(features)).rows, rows)
 
 
 @pytest.mark.parametrize("name", [name for name in USES_FEATURES if "floor" not in name])

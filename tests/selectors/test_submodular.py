@@ -60,11 +60,10 @@ def test_graph_cut_is_plain_greedy(redundancy: float) -> None:
 
 
 @pytest.mark.proves("facility_location", by="brute")
-@pytest.mark.parametrize("search", ["exact", "faiss"])
-def test_facility_location_is_plain_greedy(search: str) -> None:
+def test_facility_location_is_plain_greedy() -> None:
     features = directions(80, seed=12)
     similar = cosines(features)
-    rows = facility_location(np.zeros(80), 25, seed=0, epoch=0, features=features, search=search).rows
+    rows = facility_location(np.zeros(80), 25, seed=0, epoch=0, features=features).rows
     plain = plain_greedy(similar, 25, lambda chosen: covered(similar, chosen))
     # not the same rows: two that only stand for each other have the same gain, and rounding decides
     assert covered(similar, rows) == pytest.approx(covered(similar, plain), abs=1e-9)

@@ -18,7 +18,7 @@ def test_the_input_of_the_head_gives_the_norm_of_its_gradient():
     model = tiny_classifier(3, dropout=0.0).eval()
     ids, labels = torch.randint(5, 20, (4, 6)), torch.tensor([0, 1, 2, 1])
     heads = Heads(head_layers(model))
-    with heads.watching():
+    with heads.recording():
         logits = model(input_ids=ids).logits
     found = free_signals(heads.signals(Signals({"label": HeadSignals(logits.detach(), labels)})))
     expected = []
@@ -44,7 +44,7 @@ def test_weights_make_the_gradient_that_of_the_weighted_loss(shape):
     (losses() * weights).mean().backward()
     expected = [parameter.grad.clone() for parameter in model.parameters()]
     model.zero_grad()
-    with Heads({"label": model[2]}).watching(weights):
+    with Heads({"label": model[2]}).recording(weights):
         losses().mean().backward()
     for parameter, gradient in zip(model.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient)
@@ -54,14 +54,14 @@ def test_weights_make_the_gradient_that_of_the_weighted_loss(shape):
 
 
 def test_weights_need_a_head():
-    with pytest.raises(ArgumentError, match="no linear layer"), Heads({}).watching(torch.ones(2)):
+    with pytest.raises(ArgumentError, match="no linear layer"), Heads({}).recording(torch.ones(2)):
         pass
 
 
 def test_a_head_whose_input_has_another_shape_is_left_alone():
     layer = nn.Linear(2, 3)
     heads = Heads({"label": layer})
-    with heads.watching():
+    with heads.recording():
         layer(torch.ones(4, 7, 2))
     signals = Signals({"label": HeadSignals(torch.zeros(4, 3), torch.zeros(4, dtype=torch.int64))})
     assert heads.signals(signals).heads["label"].hidden is None

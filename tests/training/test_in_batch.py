@@ -80,7 +80,7 @@ def test_the_gram_is_that_of_the_gradients():
         gradients.append(torch.cat([layer.weight.grad.flatten(), layer.bias.grad]))
     flat = torch.stack(gradients)
     heads = Heads({"tokens": layer})
-    with heads.watching():
+    with heads.recording():
         logits = layer(hidden).detach()
     signals = heads.signals(Signals({"tokens": HeadSignals(logits, labels, mask)}))
     torch.testing.assert_close(gradient_gram(signals), flat @ flat.T, atol=1e-5, rtol=1e-5)

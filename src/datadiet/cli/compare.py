@@ -34,7 +34,7 @@ from datadiet.compare.plan import (
 )
 from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
-from datadiet.config import DATA_HELP, DEFAULTS, FinetuneConfig, migrated, read_settings, task_missing
+from datadiet.config import DATA_HELP, DEFAULTS, READING, FinetuneConfig, migrated, read_settings, task_missing
 from datadiet.errors import MissingExtraError, Problems, UserError, unknown
 from datadiet.formatting import spaced
 from datadiet.registry import names
@@ -341,7 +341,7 @@ class _Shared:
         self._read: dict[tuple[Any, ...], Dataset | UserError] = {}
 
     def of(self, config: FinetuneConfig) -> Dataset:
-        from datadiet.data.load import READING, load_configured
+        from datadiet.data.load import load_configured
 
         key = tuple(getattr(config, name) for name in READING)
         if key not in self._read:

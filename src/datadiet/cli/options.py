@@ -9,7 +9,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import wraps
 from typing import Annotated, Any, TypeVar
 
@@ -18,11 +18,11 @@ from rich.markup import escape
 
 from datadiet.config import (
     DATA_HELP,
-    DEFAULTS,
     MOVED,
     OPTIONS,
     FinetuneConfig,
     config_from,
+    declared,
     flag_name,
     moved_hint,
     plain_types,
@@ -58,19 +58,21 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 OFF = "no_"
 
 
-def with_flags(chosen: Iterable[str] | None = None) -> Callable[[Command], Command]:
-    """Give a command one flag per option of `FinetuneConfig`; it receives them as keyword arguments.
+def with_flags(chosen: Iterable[str] | None = None, *, config: type = FinetuneConfig) -> Callable[[Command], Command]:
+    """Give a command one flag per option of a config; it receives them as keyword arguments.
 
     Args:
-        chosen: Names of options; all by default, and the flags that moved into the brackets of a method, which are
-            refused with the new form.
+        chosen: Names of options; all by default, and of `FinetuneConfig` the flags that moved into the brackets of a
+            method, which are refused with the new form.
+        config: The class that declares the options.
 
     Returns:
         A decorator for a command that has `**options`, in whose place the flags are put.
     """
-    names = [name for name in OPTIONS if chosen is None or name in set(chosen)]
-    options = [parameter for name in names for parameter in _parameters(name)]
-    if chosen is None:
+    requested = None if chosen is None else set(chosen)
+    names = [name for name in declared(config) if requested is None or name in requested]
+    options = [parameter for name in names for parameter in _parameters(name, config)]
+    if chosen is None and config is FinetuneConfig:
         options += [_keyword(name, str | None, typer.Option(flag_name(name), hidden=True), None) for name in MOVED]
 
     def decorate(command: Command) -> Command:
@@ -89,16 +91,18 @@ def with_flags(chosen: Iterable[str] | None = None) -> Callable[[Command], Comma
     return decorate
 
 
-def _parameters(name: str) -> list[inspect.Parameter]:
+def _parameters(name: str, config: type) -> list[inspect.Parameter]:
     """The flag of an option; of one that can only be switched on, also the hidden `--no-...` that wins over a file."""
-    default, one, kinds = DEFAULTS[name], OPTIONS[name], plain_types(name)
+    one, kinds = declared(config)[name], plain_types(name, config)
+    default = next(item.default for item in fields(config) if item.name == name)
     kind: Any = str if str in kinds else next(kind for kind in kinds if kind is not type(None))
     names = one.choices() if callable(one.choices) else ()
     help_text = f"{one.help} One of: {', '.join(names)}." if names and name == "task" else one.help
     option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel)
     if kind is bool:
         off = typer.Option(f"--no-{flag_name(name)[2:]}", hidden=True)
-        return [_keyword(name, bool, option, False), _keyword(OFF + name, bool, off, False)]
+        switched_off = [_keyword(OFF + name, bool, off, False)] if config is FinetuneConfig else []
+        return [_keyword(name, bool, option, False), *switched_off]
     if default is None or default is MISSING:  # what has no default is asked for later, all of it at once
         return [_keyword(name, kind | None, option, None)]
     return [_keyword(name, kind, option, kind(default))]
@@ -108,12 +112,15 @@ def _keyword(name: str, kind: Any, option: Any, default: Any) -> inspect.Paramet
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option])
 
 
-def settings_given(options: Mapping[str, Any], is_given: Callable[[str], bool]) -> dict[str, Any]:
+def settings_given(
+    options: Mapping[str, Any], is_given: Callable[[str], bool], names: Iterable[str] = OPTIONS
+) -> dict[str, Any]:
     """The settings that stand on the command line, without those that only have their default.
 
     Args:
         options: Every option by the name of its parameter.
         is_given: Whether a parameter was given.
+        names: Options of `FinetuneConfig` that the command has; all by default.
 
     Example:
         >>> options = {"keep": "0.3", "epochs": 5, "no_static": True}
@@ -126,8 +133,8 @@ def settings_given(options: Mapping[str, Any], is_given: Callable[[str], bool]) 
             hint = moved_hint(name, options[name])
             problems.add(f"{flag_name(name)} is written with the method it belongs to now: --{hint}.")
     problems.raise_any()
-    given = {name: options[name] for name in OPTIONS if is_given(name)}
-    given |= {name: False for name in OPTIONS if is_given(OFF + name)}
+    given = {name: options[name] for name in names if is_given(name)}
+    given |= {name: False for name in names if is_given(OFF + name)}
     for name in ("keep", "offset"):
         if name in given:
             with suppress(ValueError):  # a step-down, or auto; what is neither is refused with the other options

@@ -72,7 +72,7 @@ def check_columns(columns: Columns, task: str) -> Problems:
     return problems
 
 
-def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
+def recognise(table: Table, task: str, requested: Columns, labelled: bool = True) -> tuple[Columns, Problems]:
     """The table's own names of the parts that the task needs; None where there is no such column.
 
     The class is in `label` for every task, so `intent` is always None in the result; the tags are in `slots`.
@@ -80,51 +80,51 @@ def recognise(table: Table, task: str, wanted: Columns, labelled: bool = True) -
     Args:
         table: Any format.
         task: Its name.
-        wanted: The user's names, without problems of `check_columns`.
+        requested: The user's names, without problems of `check_columns`.
         labelled: Whether the targets must be there: the label, the slots, or both.
 
     Returns:
         The names, and the problems: missing columns, with those that exist.
     """
     problems = Problems()
-    flags = {**FLAGS, "label": FLAGS["label" if wanted.intent is None else "intent"]}
-    wanted = replace(wanted, label=wanted.label or wanted.intent, intent=None)
+    flags = {**FLAGS, "label": FLAGS["label" if requested.intent is None else "intent"]}
+    requested = replace(requested, label=requested.label or requested.intent, intent=None)
     for field, flag in flags.items():
-        name = getattr(wanted, field)
+        name = getattr(requested, field)
         may_lack = field in ("label", "slots") and not labelled
         if name is not None and name not in table.columns and not may_lack:
             problems.add(f"{table.place}: {flag}: {unknown('column', name, table.columns)}")
     if problems.found:
-        return wanted, problems
-    usual = _usual(table, task, wanted)
+        return requested, problems
+    usual = _usual(table, task, requested)
     _require(usual, table, task, labelled, problems)
     return usual, problems
 
 
-def _usual(table: Table, task: str, wanted: Columns) -> Columns:
-    """`wanted`, completed by usual names, for columns that the table has."""
+def _usual(table: Table, task: str, requested: Columns) -> Columns:
+    """`requested`, completed by usual names, for columns that the table has."""
     normalised = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
-    label = _present(wanted.label, table, _first(_label_names(task), normalised))
-    wanted = replace(wanted, id=wanted.id or _first(IDS, normalised), label=label)
+    label = _present(requested.label, table, _first(_label_names(task), normalised))
+    requested = replace(requested, id=requested.id or _first(IDS, normalised), label=label)
     if not has(task, "words"):
-        return _usual_texts(wanted, normalised)
-    slots = _present(wanted.slots, table, _first(_slot_names(task), normalised))
-    tokens = wanted.tokens or wanted.text or _first((*TOKENS, *TEXTS), normalised)
-    return replace(wanted, tokens=tokens, text=None, slots=slots)
+        return _usual_texts(requested, normalised)
+    slots = _present(requested.slots, table, _first(_slot_names(task), normalised))
+    tokens = requested.tokens or requested.text or _first((*TOKENS, *TEXTS), normalised)
+    return replace(requested, tokens=tokens, text=None, slots=slots)
 
 
-def _usual_texts(wanted: Columns, normalised: Mapping[str, str]) -> Columns:
+def _usual_texts(requested: Columns, normalised: Mapping[str, str]) -> Columns:
     """The text or the pair of a task on whole texts; tokens where there is neither."""
-    if wanted.tokens or wanted.text:
-        return wanted
-    if wanted.text_pair is None:
+    if requested.tokens or requested.text:
+        return requested
+    if requested.text_pair is None:
         pair = next((pair for pair in PAIRS if normalised.keys() >= set(pair)), None)
         if pair is not None:
-            return replace(wanted, text=normalised[pair[0]], text_pair=normalised[pair[1]])
+            return replace(requested, text=normalised[pair[0]], text_pair=normalised[pair[1]])
     # where the user has named the second half of a pair, the usual first halves count too
-    names = [*TEXTS, *(one for one, _ in PAIRS if wanted.text_pair)]
-    text = _first(names, {key: name for key, name in normalised.items() if name != wanted.text_pair})
-    return replace(wanted, text=text, tokens=None if text else _first(TOKENS, normalised))
+    names = [*TEXTS, *(one for one, _ in PAIRS if requested.text_pair)]
+    text = _first(names, {key: name for key, name in normalised.items() if name != requested.text_pair})
+    return replace(requested, text=text, tokens=None if text else _first(TOKENS, normalised))
 
 
 def _label_names(task: str) -> Sequence[str]:

@@ -423,10 +423,6 @@ def _dataset(name: str, task: str, splits: Mapping[str, Examples], notes: Sequen
 
 # ---- the data of a config ----
 
-# options of a config that determine its data: configs that agree in them have the same data
-READING: tuple[str, ...] = ("data", "task", "train_rows", "dev_share", "drop_overlap", "dedupe", "data_seed")
-READING += ("label_separator", *(f"{field.name}_column" for field in fields(Columns)))
-
 
 def columns_of(config: FinetuneConfig) -> Columns:
     """The column names of a config."""

@@ -73,7 +73,7 @@ def hub_name(source: str) -> tuple[str, str | None] | None:
     if parts[0] in CONFIGS and len(parts) <= 2:
         config = parts[1] if len(parts) == 2 else ""
         if config not in CONFIGS[parts[0]]:
-            raise DataError(unknown("data set", source, [f"{parts[0]}/{known}" for known in CONFIGS[parts[0]]]))
+            raise DataError(unknown("data set", source, [f"{parts[0]}/{name}" for name in CONFIGS[parts[0]]]))
         return parts[0], config
     if len(parts) == 1:
         return None

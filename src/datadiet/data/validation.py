@@ -246,14 +246,14 @@ def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], proble
 
 
 def examples_from(
-    table: Table, task: str, wanted: Columns, labels: str = "required", separator: str = "|"
+    table: Table, task: str, requested: Columns, labels: str = "required", separator: str = "|"
 ) -> tuple[Examples | None, Problems]:
     """The examples of a split, and its problems.
 
     Args:
         table: As read.
         task: One of `TASKS`.
-        wanted: The user's column names.
+        requested: The user's column names.
         labels: `required` (train, dev), `complete` (all rows or none: test) or `optional` (new text: labels are used
             only where every row has one).
         separator: Between the labels of a text, for `multi-label`.
@@ -265,7 +265,7 @@ def examples_from(
         problems = Problems()
         problems.add(f"{table.place}: there are no examples in it; fill it or remove it.")
         return None, problems
-    names, problems = recognise(table, task, wanted, labelled=labels == "required")
+    names, problems = recognise(table, task, requested, labelled=labels == "required")
     if problems.found:
         return None, problems
     tokens = _words(table, names.tokens, problems) if names.tokens else None
@@ -409,7 +409,7 @@ def _labels(
         return None
     if none_labelled and len(problems.found) == before:
         remedy = "add labels to train and dev, or remove the file if it is not needed"
-        problems.add(f"{table.place}: all labels are missing or -1; {remedy}.")
+        problems.add(f"{table.place}: all labels in the column {column!r} are missing or -1; {remedy}.")
     elif unlabelled and not none_labelled:
         _report_unlabelled(table, column, task, unlabelled, problems)
     return tuple(values)
@@ -421,7 +421,11 @@ def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequenc
     unset, hint = _is_unset, " (-1 means no label; a class of that name needs another, e.g. 'negative')"
     if has(task, "numbers"):
         unset, hint = is_blank, ""
-    missing = [(row, f"the label is missing (found {values[row]!r})") for row in unlabelled if unset(values[row])]
+    missing = [
+        (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
+        for row in unlabelled
+        if unset(values[row])
+    ]
     if missing:
         problems.add(row_problem(table, missing, f"label the row or remove it{hint}"))
 

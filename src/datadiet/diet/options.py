@@ -25,8 +25,8 @@ from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
+from datadiet.selectors.base import floor_problems
 from datadiet.selectors.in_batch import BatchSelector
-from datadiet.selectors.quotas import floor_problems
 from datadiet.types import Forecast, Json, Selection, Signals
 
 _RESCORE = (

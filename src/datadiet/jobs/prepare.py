@@ -40,7 +40,7 @@ from datadiet.jobs.validate import (
 )
 from datadiet.ledger import Ledger
 from datadiet.registry import has
-from datadiet.scoring.dataset import Material, embeddings_of, whole_set_values
+from datadiet.scoring.dataset import ScoringInputs, embeddings_of, score_split
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.store import run_folder as layout
 from datadiet.store.cache import Entry, entry
@@ -285,7 +285,7 @@ class Precomputed:
     features: NDArray[np.float32] | None = None
 
 
-def precompute(diet: Diet, material: Material, train: Examples, fingerprint: str) -> Precomputed:
+def precompute(diet: Diet, material: ScoringInputs, train: Examples, fingerprint: str) -> Precomputed:
     """Compute, or read, what a diet cannot make while training.
 
     Args:
@@ -310,7 +310,7 @@ def precompute(diet: Diet, material: Material, train: Examples, fingerprint: str
         return Precomputed(_from_file(source, name, train.ids, fingerprint), features)
     if source is not None and is_of_gradients(name):
         return Precomputed(_from_run(source, name, material), features)
-    return Precomputed(whole_set_values([name], material)[name], features)
+    return Precomputed(score_split([name], material).values[name], features)
 
 
 def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> NDArray[np.float32]:
@@ -326,13 +326,13 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     return np.array([by_id[str(key)] for key in ids], np.float32)
 
 
-def _from_run(run: Path, name: str, material: Material) -> NDArray[np.float32]:
+def _from_run(run: Path, name: str, material: ScoringInputs) -> NDArray[np.float32]:
     """The values that the checkpoints of an earlier run give."""
     steps = checkpoints_of(run)
     model: Any = load_saved(run / layout.MODEL) if name == "grand" else None
     if model is not None:
         model.to(best_device())
-    return whole_set_values([name], replace(material, checkpoints=steps or None, model=model))[name]
+    return score_split([name], replace(material, checkpoints=steps or None, model=model)).values[name]
 
 
 @dataclass(frozen=True)
@@ -438,7 +438,7 @@ def prepare(
     if config.teacher is not None:
         listener.phase("asking the teacher")
     teacher = _teacher(config, features, lengths, precision)
-    material = Material(
+    material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
         batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,

@@ -1,10 +1,10 @@
-"""Scores of a whole set by where its examples lie: larger = farther from what is usual = harder.
+"""Scores of a whole set from the embeddings of its examples: larger = farther from the usual = harder.
 
     score(embeddings, labels=None, *, ids=None, ...) -> float32 (n,)
 
-No model's answer is needed. Without labels the whole set is one group; with labels every class is one by itself. Raw
-sentence embeddings cluster by topic and not by label, so that a rare topic of a large class looks hard either way,
-and a rare class looks hard without labels only.
+No trained classifier is needed. Without labels the whole set is one group; with labels each class is a group. Raw
+sentence embeddings cluster by topic, not by label: a rare topic of a large class looks hard either way, a rare class
+only without labels.
 """
 
 from __future__ import annotations
@@ -17,9 +17,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import (
-    BACKENDS,
-    METRICS,
-    SEARCHES,
     check_points,
     class_codes,
     is_sparse,
@@ -53,9 +50,8 @@ def prototypes(
     clusters: Annotated[int | None, Rows()] = None,
     metric: Literal["euclidean", "cosine"] = "euclidean",
     seed: int = 0,
-    backend: str = "sklearn",
 ) -> Values:
-    """Distance to the nearest centroid of k-means: how far an example lies from every usual kind of example.
+    """Distance to the nearest centroid of k-means: how unlike an example is to every usual kind of example.
 
     `min_k || x - c_k ||_2`, or `min_k 1 - cos(x, c_k)` with `metric="cosine"`
 
@@ -67,15 +63,13 @@ def prototypes(
             being the rows of the set or of the class.
         metric: `euclidean` or `cosine`.
         seed: Of the start of k-means.
-        backend: `sklearn`, or `faiss` (an extra).
 
     Returns:
         float32 `(n,)`, at least 0; 0 = a prototype, larger = harder.
 
     Raises:
         ArgumentError: If embeddings or options do not fit, or there are more clusters than examples.
-        DataError: If a cosine is asked of embeddings that are 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
+        DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
     Example:
         >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
@@ -85,11 +79,7 @@ def prototypes(
     the cosine form, without labels: `metric="cosine"`.
     """
     problems = Problems()
-    problems.choice("metric", metric, METRICS)
-    problems.choice("backend", backend, BACKENDS)
     problems.whole("seed", seed)
-    if clusters is not None:
-        problems.whole("clusters", clusters, least=1)
     points = _dense("prototypes", embeddings, problems, ids)
     codes, names = class_codes(labels, len(points))
     _check_clusters(clusters, np.bincount(codes), names)
@@ -98,7 +88,7 @@ def prototypes(
     values = np.empty(len(points))
     for code in range(len(names)):
         rows = np.flatnonzero(codes == code)
-        centroids = k_means(points[rows], clusters or usual_clusters(rows.size), seed=seed, backend=backend)
+        centroids = k_means(points[rows], clusters or usual_clusters(rows.size), seed=seed)
         values[rows] = nearest_centroid(points[rows], centroids, metric=metric)[1]
     return values.astype(np.float32)
 
@@ -181,7 +171,6 @@ def neighbour_distance(
     ids: Sequence[str] | None = None,
     neighbours: Annotated[int, Rows(fewer=1)] = 10,
     metric: Literal["euclidean", "cosine"] = "euclidean",
-    search: str = "exact",
 ) -> Values:
     """Mean distance to the nearest other examples: small in crowds and among duplicates, large for what is rare.
 
@@ -193,15 +182,13 @@ def neighbour_distance(
         ids: The user's names of the rows, for errors.
         neighbours: How many; where a group has fewer others, all of them.
         metric: `euclidean` or `cosine`.
-        search: `exact`, or `faiss` (an extra, dense embeddings only).
 
     Returns:
         float32 `(n,)`, at least 0; larger = lonelier = harder. An example without any other in its group has 0.
 
     Raises:
         ArgumentError: If embeddings or options do not fit.
-        DataError: If a cosine is asked of embeddings that are 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
+        DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
     Example:
         >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
@@ -211,9 +198,6 @@ def neighbour_distance(
     mean.
     """
     problems = Problems()
-    problems.choice("metric", metric, METRICS)
-    problems.choice("search", search, SEARCHES)
-    problems.whole("neighbours", neighbours, least=1)
     points = check_points(embeddings, problems, ids=ids)
     problems.raise_any()
     codes, names = class_codes(labels, points.shape[0])
@@ -223,13 +207,13 @@ def neighbour_distance(
     for code in range(len(names)):
         rows = np.flatnonzero(codes == code)
         if rows.size > 1:
-            apart = nearest(points[rows], min(neighbours, rows.size - 1), search=search)[1]
+            apart = nearest(points[rows], min(neighbours, rows.size - 1))[1]
             values[rows] = (apart**2 / 2 if metric == "cosine" else apart).mean(1)
     return values.astype(np.float32)
 
 
 def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | None) -> NDArray[np.float64]:
-    """Checked embeddings; everything found so far is raised."""
+    """Checked embeddings; raises all problems so far."""
     if is_sparse(embeddings):
         problems.add(f"{name} needs dense embeddings, got a sparse matrix.")
         problems.raise_any()

@@ -1,4 +1,4 @@
-"""Gradients of the last linear layer in closed form: what one forward pass says about them, no backward pass needed.
+"""Gradients of the last linear layer in closed form, from the logits and the layer's input of one forward pass.
 
 With logits `z = W h + b` and the cross-entropy, the gradient of one decision's loss is its error `p - y` times the
 layer's input: `dL/dW = (p - y) h^T`, `dL/db = p - y`. Several decisions of an example (words of a sentence) share the
@@ -29,15 +29,15 @@ def last_layer_grand(
     Args:
         logits: `(batch, classes)` or `(batch, positions, classes)`, any float dtype; `(batch, 1)` for regression.
         labels: Class numbers `(batch,)` or `(batch, positions)`; floating-point `(batch,)` for regression.
-        hidden: What went into the layer, `(batch, size)` or `(batch, positions, size)`, any float dtype.
-        mask: bool `(batch, positions)`: where it is False the label may be anything and nothing counts.
+        hidden: The layer's input, `(batch, size)` or `(batch, positions, size)`, any float dtype.
+        mask: bool `(batch, positions)`, False at positions that do not count; their label may be anything.
         bias: Whether the layer has one.
 
     Returns:
         float32 `(batch,)`, at least 0; larger = harder.
 
     Raises:
-        ArgumentError: If the shapes do not fit, naming both, or a label that counts is no class.
+        ArgumentError: If the shapes do not fit, naming both, or a label that counts is not a class.
 
     Example:
         >>> last_layer_grand(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[1.0, 1.0]]))
@@ -62,7 +62,7 @@ def signals_grand(signals: Signals, *, weights: Mapping[str, float] | None = Non
         float32 `(batch,)`; larger = harder.
 
     Raises:
-        ArgumentError: If a head's `hidden` is not known.
+        ArgumentError: If a head has no `hidden`.
 
     Example:
         >>> head = HeadSignals(torch.zeros(1, 2), torch.tensor([1]), hidden=torch.tensor([[1.0, 1.0]]))
@@ -82,7 +82,7 @@ def last_layer_gradient(
 ) -> Tensor:
     """The gradient of the summed loss of a batch over the last layer: `sum_i sum_t (p_it - y_it) [h_it; 1]^T`.
 
-    Divided by the number of examples it is the mean gradient that TracIn compares with.
+    Divided by the number of examples it is the mean gradient of TracIn.
 
     Args:
         logits, labels, hidden, mask, bias: See `last_layer_grand`.
@@ -134,10 +134,10 @@ def last_layer_alignment(
 
 
 def hidden_of(name: str, head: HeadSignals) -> Tensor:
-    """What went into the last linear layer of a head.
+    """The input of the last linear layer of a head.
 
     Raises:
-        ArgumentError: If it is not known, naming the head.
+        ArgumentError: If the head has none, naming it.
     """
     if head.hidden is None:
         raise ArgumentError(
@@ -163,7 +163,7 @@ def errors_of(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Ten
         `(..., classes)`, float32 (float64 for float64 logits).
 
     Raises:
-        ArgumentError: If the shapes do not fit, naming both, or a label that counts is no class.
+        ArgumentError: If the shapes do not fit, naming both, or a label that counts is not a class.
 
     Example:
         >>> errors_of(torch.zeros(1, 2), torch.tensor([1]))

@@ -1,4 +1,4 @@
-"""Scores of a whole set by its words alone: no model and no embeddings.
+"""Scores of a whole set from its words, without a model or embeddings.
 
 score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 """
@@ -18,7 +18,6 @@ from datadiet.registry import score
 Values = NDArray[np.float32]
 Texts = Sequence[str] | Sequence[Sequence[str]]
 
-UNITS = ("words", "characters")
 _SAME = 1e-12  # squared distance below which a document is the median itself
 
 
@@ -218,7 +217,6 @@ def length(
     Source: Zhao et al. 2024 (Long Is More for Alignment, arXiv 2402.04833), who keep the longest instructions.
     """
     problems = Problems()
-    problems.choice("unit", unit, UNITS)
     joined = plain_texts(texts, problems)
     problems.raise_any()
     counts = [len(text.split()) if unit == "words" else len(text) for text in joined]

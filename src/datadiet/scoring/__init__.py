@@ -1,8 +1,8 @@
-"""Scores that need gradients: passes over a data set with a model, or with the checkpoints of a run.
+"""Forward and backward passes outside training: scores of a whole split, embeddings, gradients.
 
-`grand` is the norm of each example's gradient, `vog` how its gradient at the input moves while the model trains,
-`self_influence` and `tracin` what a step on it does to itself and to a dev set. All give one float32 value per row,
-larger = harder (or more harmful). The closed forms of the last layer alone are in `datadiet.scores.last_layer`.
+The gradient scores give one float32 value per row, larger = harder (or more harmful): `grand` is the norm of an
+example's gradient; `vog` is the variance of its gradient at the input over checkpoints; `self_influence` and `tracin`
+are the effect of a step on it on its own loss and on a dev set's.
 """
 
 from __future__ import annotations

@@ -40,14 +40,14 @@ def embed(
 
     `mean`: `sum_t a_t h_t / sum_t a_t` with the attention mask `a`; `cls`: `h_t` of the first real token
 
-    Heads are not run. Padding has no say, on whichever side it stands; pooling is done in float32.
+    Heads are not run. Padding does not count, on either side; pooling is done in float32.
 
     Args:
         model: A transformers model with or without heads, an encoder-decoder (of which the encoder is taken), or the
             joint intent and slot model; on the device where the pass is to run.
         dataset, collate: As for `datadiet.scoring.forward.forward_pass`; columns that the encoder does not take are
-            left out.
-        rows: int64 `(n,)`, which rows, in this order; all by default.
+            dropped.
+        rows: int64 `(n,)`, in this order, repeats allowed; all by default.
         pooling: `mean` or `cls`.
         normalize: Scale each vector to length 1.
         precision: Of the autocast: `fp32`, `bf16` or `fp16`.
@@ -66,16 +66,16 @@ def embed(
     problems = Problems()
     problems.choice("pooling", pooling, POOLINGS)
     problems.raise_any()
-    wanted = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
-    if not wanted.size:
+    requested = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
+    if not requested.size:
         raise ArgumentError("there is no example to embed.")
     encoder = encoder_of(model)
-    taken = _inputs_of(encoder)
-    each, places = np.unique(wanted, return_inverse=True)
-    found: NDArray[np.float32] | None = None
+    names = {name for name in inspect.signature(encoder.forward).parameters if not name.endswith(("labels", "label"))}
+    each, places = np.unique(requested, return_inverse=True)
+    table: NDArray[np.float32] | None = None
 
     def call(batch: Batch) -> Any:
-        return encoder(**{name: value for name, value in batch.items() if name in taken})
+        return encoder(**{name: value for name, value in batch.items() if name in names})
 
     clock = ledger or Ledger()
     with clock.charge("score"):
@@ -83,17 +83,17 @@ def embed(
         for part, outputs, batch in forward_pass(encoder, dataset, collate, rows=each, call=call, **options):
             pooled = _pooled(_hidden(outputs), batch.get("attention_mask"), pooling)
             vectors = (torch.nn.functional.normalize(pooled, dim=-1) if normalize else pooled).cpu().numpy()
-            found = np.empty((each.size, vectors.shape[1]), np.float32) if found is None else found
-            found[np.searchsorted(each, part)] = vectors
-    assert found is not None  # there is at least one row
-    bad = each[~np.isfinite(found).all(1)]
+            table = np.empty((each.size, vectors.shape[1]), np.float32) if table is None else table
+            table[np.searchsorted(each, part)] = vectors
+    assert table is not None  # there is at least one row
+    bad = each[~np.isfinite(table).all(1)]
     if bad.size:
         raise DataError(f"the model gives vectors that are not finite for {bad.size} rows, the first is {bad[0]}.")
-    return found[places]
+    return table[places]
 
 
 def encoder_of(model: torch.nn.Module) -> torch.nn.Module:
-    """The part of a model that turns tokens into hidden states: what its heads stand on.
+    """The part of a model that turns tokens into hidden states, without its heads.
 
     An encoder-decoder's encoder; the `encoder` of a model that names no base, as the joint one; else transformers'
     `base_model`. Adapters of PEFT stay in it.
@@ -109,12 +109,6 @@ def encoder_of(model: torch.nn.Module) -> torch.nn.Module:
     if not isinstance(base, torch.nn.Module):
         raise ArgumentError(f"{type(model).__name__} has no encoder to take hidden states from.")
     return base
-
-
-def _inputs_of(encoder: torch.nn.Module) -> frozenset[str]:
-    """The names of what its forward takes; labels are never among them."""
-    named = inspect.signature(encoder.forward).parameters
-    return frozenset(name for name in named if not name.endswith(("labels", "label")))
 
 
 def _hidden(outputs: Any) -> Tensor:

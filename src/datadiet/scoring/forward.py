@@ -1,7 +1,7 @@
-"""Forward passes outside the training loop: scoring rows, and predicting.
+"""Forward passes outside the training loop, for scores and predictions.
 
-Training batches are padded for shuffled examples; a pass has no order to keep, so it sorts by length and packs as many
-padded tokens as fit a budget, which is where its speed comes from (benchmarks/scoring.py).
+A pass has no order to keep, unlike training. It sorts examples by length and packs as many padded tokens as fit a
+budget, which makes it fast (benchmarks/scoring.py). `forward_pass` is the one loop; `predict_all` decodes its outputs.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ Batch = dict[str, Any]
 Collate = Callable[[list[Any]], Batch]
 
 # A scoring batch holds at most the padded tokens of this many training batches, which bounds its memory: a forward
-# pass without activations to keep needs far less than a training step of the same size.
+# pass stores no activations and needs far less than a training step of the same size.
 TRAINING_BATCHES_PER_PASS_BATCH = 8
-# On a CPU more tokens at once gain no speed and every thread needs room for them: at most so many, or a training batch.
+# On a CPU more tokens at once gain no speed and take memory in every thread: at most so many, or a training batch.
 CPU_PASS_TOKENS = 8192
 _AT_ONCE = 16_384  # numbers of a column
-_NAMES = ("id", "row")  # of columns that name a row and say nothing of it
+_NAMES = ("id", "row")  # columns that name a row and are not input
 
 
 @contextmanager
 def in_eval_mode(model: torch.nn.Module) -> Iterator[None]:
-    """Put a model in eval mode, and every module back as it was (also ones frozen in eval mode)."""
+    """Put a model in eval mode, and restore every module's mode afterwards (also of modules frozen in eval mode)."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -57,7 +57,7 @@ def autocast(device: torch.device, precision: str) -> Any:
 
 
 def whole_numbers(column: Sequence[int]) -> NDArray[np.int64]:
-    """A column of a data set as an array; a piece at a time, which a lazy column gives far faster than one by one.
+    """A column of a data set as an array, read in slices: on a lazy column far faster than number by number.
 
     Example:
         >>> whole_numbers([3, 1, 2])
@@ -88,7 +88,7 @@ def batches_by_length(
         rows: int64 `(n,)`.
         lengths: Tokens of each row of the data set, or None.
         batch_tokens: Most padded tokens (longest of the batch times its size); one example always fits.
-        batch_size: Examples per batch where the lengths are not known.
+        batch_size: Examples per batch where the lengths are unknown.
 
     Example:
         >>> lengths = np.array([2, 9, 3, 4])
@@ -98,17 +98,13 @@ def batches_by_length(
     if lengths is None:
         yield from (rows[start : start + batch_size] for start in range(0, len(rows), batch_size))
         return
-    ordered = _longest_first(rows, lengths)
+    keys = lengths[rows]
+    ordered = rows[np.argsort(np.negative(keys, out=keys), kind="stable")]
     start = 0
     while start < len(ordered):
         size = max(1, batch_tokens // max(1, int(lengths[ordered[start]])))
         yield ordered[start : start + size]
         start += size
-
-
-def _longest_first(rows: NDArray[np.int64], lengths: NDArray[np.int64]) -> NDArray[np.int64]:
-    keys = lengths[rows]
-    return rows[np.argsort(np.negative(keys, out=keys), kind="stable")]
 
 
 def pass_tokens(training_tokens: int, device: torch.device) -> int:
@@ -127,10 +123,10 @@ def pass_tokens(training_tokens: int, device: torch.device) -> int:
 
 
 def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:
-    """Items of a map-style data set, in one call where it can give several."""
-    wanted = rows.tolist()
+    """Items of a map-style data set, in one call where it supports that."""
+    numbers = rows.tolist()
     several = getattr(dataset, "__getitems__", None)
-    return list(several(wanted)) if several is not None else [dataset[row] for row in wanted]
+    return list(several(numbers)) if several is not None else [dataset[row] for row in numbers]
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> Batch:
@@ -140,18 +136,16 @@ def to_device(batch: Mapping[str, Any], device: torch.device) -> Batch:
 
 def token_count(batch: Mapping[str, Any]) -> int:
     """Real tokens of a batch: where the attention masks are 1; all positions without a mask; else one per example."""
-    masks = [value for name, value in batch.items() if name.endswith("attention_mask")]
-    if masks:
-        return int(sum(int(mask.sum()) for mask in masks))
-    ids = [value for name, value in batch.items() if name.endswith("input_ids")]
-    if ids:
-        return int(sum(value.numel() for value in ids))
+    if masks := [value for name, value in batch.items() if name.endswith("attention_mask")]:
+        return sum(int(mask.sum()) for mask in masks)
+    if ids := [value for name, value in batch.items() if name.endswith("input_ids")]:
+        return sum(value.numel() for value in ids)
     first = next((value for value in batch.values() if isinstance(value, torch.Tensor) and value.dim()), None)
     return 0 if first is None else len(first)
 
 
 def first_alike(texts: Sequence[str], features: Any) -> NDArray[np.int64]:
-    """For each row the first one that a model cannot tell from it: the same tokens and labels.
+    """For each row the first row with the same tokens and labels, which gives the same outputs.
 
     Args:
         texts: `(n,)`; only rows whose text occurs again are compared.
@@ -165,13 +159,13 @@ def first_alike(texts: Sequence[str], features: Any) -> NDArray[np.int64]:
         >>> first_alike(["up", "no", "up", "up"], [up, no, up, up | {"labels": 1}])
         array([0, 1, 0, 3])
     """
-    found, times = np.arange(len(features)), Counter(texts)
+    firsts, times = np.arange(len(features)), Counter(texts)
     first: dict[tuple[str, str], int] = {}
     for row, text in enumerate(texts):
         if times[text] > 1:
-            told = {name: part for name, part in features[row].items() if name not in _NAMES}
-            found[row] = first.setdefault((text, repr(sorted(told.items(), key=itemgetter(0)))), row)
-    return found
+            inputs = {name: part for name, part in features[row].items() if name not in _NAMES}
+            firsts[row] = first.setdefault((text, repr(sorted(inputs.items(), key=itemgetter(0)))), row)
+    return firsts
 
 
 def forward_pass(
@@ -232,8 +226,8 @@ def predict_all(
         decode: `(outputs, batch)` to one prediction per example.
         model, dataset, collate, batch_tokens, precision: See `forward_pass`.
     """
-    found: list[Any] = [None] * len(dataset)
+    predictions: list[Any] = [None] * len(dataset)
     for rows, outputs, batch in forward_pass(model, dataset, collate, batch_tokens=batch_tokens, precision=precision):
         for row, prediction in zip(rows.tolist(), decode(outputs, batch), strict=True):
-            found[row] = prediction
-    return found
+            predictions[row] = prediction
+    return predictions

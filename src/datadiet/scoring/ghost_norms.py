@@ -1,10 +1,10 @@
-"""Per-example gradient norms from one backward pass of the whole batch, layer by layer.
+"""Ghost norms: exact per-example gradient norms from one backward pass of the whole batch, layer by layer.
 
-The gradient of a linear layer is a sum over positions of outer products, `sum_t d_t h_t^T`, with `h_t` what went in and
-`d_t` the loss's gradient at what came out. Its squared norm is `sum_ts (d_t . d_s) (h_t . h_s)`: no gradient of any
-example is ever made, which for a text model would be as large as the model itself for each one. Embeddings and layer
-norms are alike. This is exact as long as every chosen parameter belongs to such a layer and an example's loss depends
-on its own row alone.
+The gradient of a linear layer is a sum over positions of outer products, `sum_t d_t h_t^T`, with `h_t` the layer's
+input and `d_t` the gradient of the loss at its output. Its squared norm is `sum_ts (d_t . d_s) (h_t . h_s)`, so that
+no gradient of an example, which is as large as the model, is ever stored. Embeddings and layer norms are treated
+alike. The norms are exact if every chosen parameter belongs to exactly one such layer and the loss of an example
+depends on its own row alone; else `NotLayerwiseError` is raised and the caller falls back to torch.func.
 
 Source: Goodfellow 2015 (arXiv 1510.01799); for positions Li et al. 2022 (arXiv 2110.05679), "ghost clipping".
 """
@@ -19,16 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-_KNOWN = (nn.Linear, nn.Embedding, nn.LayerNorm)
+_SUPPORTED = (nn.Linear, nn.Embedding, nn.LayerNorm)
 
 
 class NotLayerwiseError(Exception):
-    """The parameters cannot be taken layer by layer; the general way has to be gone."""
+    """A parameter is not owned by exactly one Linear, Embedding or LayerNorm; the caller falls back to torch.func."""
 
 
 @dataclass
 class _Calls:
-    """What went in and came out of one layer; several calls are several positions."""
+    """Inputs and outputs of one layer; several calls count as several positions."""
 
     names: frozenset[str]
     inputs: list[Tensor] = field(default_factory=list)
@@ -43,16 +43,16 @@ class Layers:
         chosen: Names and parameters.
 
     Raises:
-        NotLayerwiseError: If one belongs to a layer of another kind, or to two layers.
+        NotLayerwiseError: If a parameter belongs to a layer of another kind, or to two layers.
     """
 
     def __init__(self, model: nn.Module, chosen: Mapping[str, nn.Parameter]) -> None:
-        wanted = {id(parameter) for parameter in chosen.values()}
+        chosen_ids = {id(parameter) for parameter in chosen.values()}
         owners: dict[int, int] = {}
         self.calls: dict[nn.Module, _Calls] = {}
         for module in model.modules():
             own = dict(module.named_parameters(recurse=False))
-            names = frozenset(name for name, parameter in own.items() if id(parameter) in wanted)
+            names = frozenset(name for name, parameter in own.items() if id(parameter) in chosen_ids)
             if not names:
                 continue
             _check_kind(module)
@@ -62,8 +62,8 @@ class Layers:
             self.calls[module] = _Calls(names)
 
     @contextmanager
-    def watching(self, batch: int) -> Iterator[None]:
-        """Note the forward passes inside, of a batch of this size."""
+    def recording(self, batch: int) -> Iterator[None]:
+        """Record the inputs and outputs of the layers in the forward passes inside, of a batch of this size."""
         for calls in self.calls.values():
             calls.inputs, calls.outputs = [], []
         hooks = [module.register_forward_hook(self._hook(batch)) for module in self.calls]
@@ -74,9 +74,9 @@ class Layers:
                 hook.remove()
 
     def _hook(self, batch: int) -> Callable[..., Tensor]:
-        def seen(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        def record(module: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> Tensor:
             inputs = given[0].detach()
-            if len(output) == 1 and batch > 1:  # positions alike for all rows: their gradient must stay apart
+            if len(output) == 1 and batch > 1:  # position embeddings shared by all rows
                 output = output.expand(batch, *output.shape[1:])
                 inputs = inputs.expand(batch, *inputs.shape[1:])
             if len(output) != batch:
@@ -85,29 +85,29 @@ class Layers:
             self.calls[module].outputs.append(output)
             return output
 
-        return seen
+        return record
 
     def squared_norms(self, losses: Tensor) -> Tensor:
         """Squared norm of each example's gradient in each layer, float32 `(layers, batch)`.
 
         Args:
-            losses: `(batch,)`, of the pass that was watched.
+            losses: `(batch,)`, of the recorded pass.
 
         Raises:
-            NotLayerwiseError: If what came out of a layer was changed in place, so that its gradient is lost.
+            NotLayerwiseError: If a layer's output was changed in place, so that its gradient is lost.
         """
         outputs = [output for calls in self.calls.values() for output in calls.outputs]
         if any(output._version for output in outputs):
             raise NotLayerwiseError("a layer's output is changed in place")
-        found = iter(torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ())
+        gradients = iter(torch.autograd.grad(losses.sum(), outputs, allow_unused=True) if outputs else ())
         norms = []
         for module, calls in self.calls.items():
-            pairs = [(given, gradient) for given in calls.inputs if (gradient := next(found)) is not None]
+            pairs = [(given, gradient) for given in calls.inputs if (gradient := next(gradients)) is not None]
             norms.append(_of_layer(module, calls.names, pairs) if pairs else torch.zeros_like(losses.detach().float()))
         return torch.stack(norms)
 
     def by_layer(self, gradients: Mapping[int, Tensor]) -> Tensor:
-        """The same `(layers,)` for one example from the gradients of its parameters, by their `id`."""
+        """The same for one example, `(layers,)`, from the gradients of its parameters, by their `id`."""
         return torch.stack(
             [
                 torch.stack([gradients[id(getattr(module, name))].float().square().sum() for name in calls.names]).sum()
@@ -117,10 +117,10 @@ class Layers:
 
 
 def _check_kind(module: nn.Module) -> None:
-    if type(module) not in _KNOWN:
-        raise NotLayerwiseError(f"{type(module).__name__} is no layer of a known kind")
+    if type(module) not in _SUPPORTED:
+        raise NotLayerwiseError(f"{type(module).__name__} is not a supported layer")
     if isinstance(module, nn.Embedding) and (module.scale_grad_by_freq or module.sparse):
-        raise NotLayerwiseError("an embedding that scales its gradients, or makes sparse ones")
+        raise NotLayerwiseError("an embedding with scale_grad_by_freq or sparse gradients")
 
 
 def _of_layer(module: nn.Module, names: frozenset[str], pairs: list[tuple[Tensor, Tensor]]) -> Tensor:
@@ -151,7 +151,7 @@ def _stacked(pairs: list[tuple[Tensor, Tensor]], place: int) -> Tensor:
 
 
 def _products(inputs: Tensor, outgoing: Tensor) -> Tensor:
-    """`|| sum_t d_t h_t^T ||^2`, by whichever way is shorter."""
+    """`|| sum_t d_t h_t^T ||^2`, by the cheaper of two ways."""
     positions, size, outputs = inputs.shape[1], inputs.shape[2], outgoing.shape[2]
     if positions * (size + outputs) <= size * outputs:
         return (_gram(inputs) * _gram(outgoing)).sum((1, 2)).clamp_min(0)
@@ -163,7 +163,7 @@ def _gram(vectors: Tensor) -> Tensor:
 
 
 def _embedding(ids: Tensor, outgoing: Tensor, padding: int | None) -> Tensor:
-    """Positions with one token share its row: `sum_ts [id_t = id_s] d_t . d_s`; the padding's row never moves."""
+    """Positions with one token share its row: `sum_ts [id_t = id_s] d_t . d_s`; padding has no gradient."""
     if padding is not None:
         outgoing = outgoing.masked_fill((ids == padding).unsqueeze(-1), 0.0)
     same = ids.unsqueeze(1) == ids.unsqueeze(2)  # (batch, positions, positions)

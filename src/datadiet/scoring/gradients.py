@@ -1,8 +1,8 @@
-"""Per-example gradients with torch.func, for models of any layers: norms by vmap, inner products by forward mode.
+"""Losses and gradients of single examples, for any module.
 
-Which parameters a gradient is taken over.
-
-The loss of each example of a batch, and the outputs that speak for its label, with their graph.
+`example_losses` and `gold_outputs` read outputs and labels by their names; `chosen_parameters` selects what gradients
+are taken over; `squared_norms`, `alignments` and `summed_gradient` compute them with torch.func: norms by vmap, inner
+products in forward mode.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ Batch = Mapping[str, Any]
 Losses = Callable[[Any, Batch], Tensor]
 Inputs = Callable[[Batch], Mapping[str, Any] | tuple[Any, ...]]
 
-# Most bytes that the gradients of the examples taken together may need
+# The most memory for gradients of several examples at once, in bytes
 GRADIENT_BYTES = 512 * 2**20
 
 
 def losses_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, loss: Losses, inputs: Inputs) -> Tensor:
-    """The loss of each example `(batch,)` with these values for parameters.
+    """The loss of each example `(batch,)` with the given values of the parameters.
 
     Raises:
         ArgumentError: If the loss is not one number per example.
@@ -42,16 +42,22 @@ def losses_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, 
     return checked_losses(losses, batch)
 
 
+def batch_losses(model: nn.Module, batch: Batch, loss: Losses, inputs: Inputs) -> Tensor:
+    """The same with the model's own parameters, with a graph."""
+    given = inputs(batch)
+    return checked_losses(loss(model(*given) if isinstance(given, tuple) else model(**given), batch), batch)
+
+
 def checked_losses(losses: Any, batch: Batch) -> Tensor:
-    """The losses, if there is one per example.
+    """The losses unchanged, after a check of their shape.
 
     Raises:
-        ArgumentError: If not.
+        ArgumentError: If there is not one per example.
     """
     size = batch_size(batch)
     if not isinstance(losses, Tensor) or losses.shape != (size,):
-        found = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
-        raise ArgumentError(f"the loss must give one number per example, {(size,)}, not {found}: do not average it.")
+        shape = tuple(losses.shape) if isinstance(losses, Tensor) else type(losses).__name__
+        raise ArgumentError(f"the loss must give one number per example, {(size,)}, not {shape}: do not average it.")
     return losses
 
 
@@ -69,9 +75,9 @@ def batch_size(batch: Batch) -> int:
 
 @contextmanager
 def derivable_attention() -> Iterator[None]:
-    """Attention by its formula: the fused kernels have no rules for vmap and forward mode. The model stays as it is."""
+    """Attention by its formula, since the fused kernels have no rules for vmap and forward mode."""
     with warnings.catch_warnings(), sdpa_kernel(SDPBackend.MATH):
-        # torch's own rules for forward mode are still written in torch.jit, of which it warns
+        # torch's own rules for forward mode use torch.jit, which is deprecated
         warnings.filterwarnings("ignore", message=r"`torch\.jit", category=DeprecationWarning)
         yield
 
@@ -82,7 +88,7 @@ def squared_norms(
     """Squared norm of each example's gradient, float32 `(batch,)`, by vmap over parts of the batch.
 
     Raises:
-        ArgumentError: If torch.func cannot follow the model, saying what to do.
+        ArgumentError: If torch.func cannot map over the model, with a way out.
     """
     parameters = {name: parameter.detach() for name, parameter in chosen.items()}
     size = batch_size(batch)
@@ -94,13 +100,13 @@ def squared_norms(
             with derivable_attention():
                 return _mapped(model, parameters, form, loss, inputs, together)
         except torch.OutOfMemoryError:
-            raise  # no fault of the model's
+            raise
         except RuntimeError as error:
             reason = reason or error
     raise ArgumentError(
         f"torch.func cannot map over this model ({str(reason).splitlines()[0][:200]}). Take parameters='last_layer' or "
-        f"a function of names that chooses linear layers, embeddings and layer norms only, which need no mapping; or "
-        f"rewrite what reads a tensor's value in the forward pass."
+        "a function of names that chooses linear layers, embeddings and layer norms only, which need no mapping; or "
+        "remove code that reads a tensor's value from the forward pass."
     ) from reason
 
 
@@ -115,12 +121,12 @@ def _mapped(
         gradients = grad(lambda values: losses_of(model, values, alone, loss, inputs)[0])(parameters)
         return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum()
 
-    found: Tensor = vmap(of_one, chunk_size=together, randomness="error")(rows)
-    return found.detach()
+    norms: Tensor = vmap(of_one, chunk_size=together, randomness="error")(rows)
+    return norms.detach()
 
 
 def with_wide_mask(batch: Batch) -> dict[str, Any]:
-    """The attention mask in the additive form `(batch, 1, 1, positions)`, which transformers takes as it is."""
+    """The batch with its attention mask in additive form `(batch, 1, 1, positions)`, which transformers keeps."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.dim() != 2:
         return dict(batch)
@@ -138,18 +144,19 @@ def alignments(
 ) -> Tensor:
     """Inner product of each example's gradient with a direction, float32 `(batch,)`: one pass in forward mode.
 
-    The derivative of all losses along the direction is the product of each one's gradient with it, and no gradient of
-    an example is ever made.
+    The derivative of the losses along the direction is this product, so that no gradient of an example is computed.
 
     Raises:
         ArgumentError: If torch has no forward derivative of something in the model.
     """
     parameters = {name: parameter.detach() for name, parameter in chosen.items()}
+
+    def losses(values: dict[str, Tensor]) -> Tensor:
+        return losses_of(model, values, batch, loss, inputs)
+
     try:
         with derivable_attention():
-            found = jvp(
-                lambda values: losses_of(model, values, batch, loss, inputs), (parameters,), (dict(direction),)
-            )[1]
+            products: Tensor = jvp(losses, (parameters,), (dict(direction),))[1]
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:
@@ -157,21 +164,18 @@ def alignments(
             f"torch has no forward derivative of this model ({str(error).splitlines()[0][:200]}); take "
             f"parameters='last_layer'."
         ) from error
-    products: Tensor = found.detach().float()
-    return products
+    return products.detach().float()
 
 
 def summed_gradient(
     model: nn.Module, chosen: Mapping[str, nn.Parameter], batch: Batch, loss: Losses, inputs: Inputs
 ) -> dict[str, Tensor]:
-    """The gradient of the summed loss of a batch, by name; 0 where a parameter plays no part."""
-    given = inputs(batch)
-    outputs = model(*given) if isinstance(given, tuple) else model(**given)
-    losses = checked_losses(loss(outputs, batch), batch)
-    found = torch.autograd.grad(losses.sum(), list(chosen.values()), allow_unused=True)
+    """The gradient of the summed loss of a batch, by name; 0 for a parameter that is not used."""
+    losses = batch_losses(model, batch, loss, inputs)
+    gradients = torch.autograd.grad(losses.sum(), list(chosen.values()), allow_unused=True)
     return {
         name: torch.zeros_like(parameter) if gradient is None else gradient.detach()
-        for (name, parameter), gradient in zip(chosen.items(), found, strict=True)
+        for (name, parameter), gradient in zip(chosen.items(), gradients, strict=True)
     }
 
 
@@ -180,15 +184,14 @@ CHOICES = ("all", "last_layer")
 
 
 def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.Parameter]:
-    """The parameters that train, and that are wanted.
+    """The trainable parameters of a choice, by name.
 
     Args:
         model: The model.
-        parameters: `all`; `last_layer`: of the last linear layer of each head; or a function of a name that says
-            whether it counts.
+        parameters: `all`; `last_layer`, of the last linear layer of each head; or a predicate on names.
 
     Raises:
-        ArgumentError: If the choice is unknown or no parameter is left, with names that there are.
+        ArgumentError: If the choice is unknown or no parameter is left; names the trainable ones.
 
     Example:
         >>> list(chosen_parameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), lambda name: name[0] == "1"))
@@ -196,24 +199,26 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
     """
     training = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     if callable(parameters):
-        found = {name: parameter for name, parameter in training.items() if parameters(name)}
+        chosen = {name: parameter for name, parameter in training.items() if parameters(name)}
     elif parameters == "all":
-        found = training
+        chosen = training
     elif parameters == "last_layer":
         layers = {id(parameter) for layer in last_layers(model) for parameter in layer.parameters()}
-        found = {name: parameter for name, parameter in training.items() if id(parameter) in layers}
+        chosen = {name: parameter for name, parameter in training.items() if id(parameter) in layers}
     else:
         raise ArgumentError(unknown("parameters", parameters, CHOICES))
-    if not found:
-        raise ArgumentError(f"no parameter that trains was chosen; there are: {_some(list(training))}.")
-    return found
+    if not chosen:
+        names = ", ".join(list(training)[:5]) or "none"
+        more = f" and {len(training) - 5} more" if len(training) > 5 else ""
+        raise ArgumentError(f"no parameter that trains was chosen; there are: {names}{more}.")
+    return chosen
 
 
 def last_layers(model: nn.Module) -> list[nn.Linear]:
     """The last linear layer of each head.
 
     Raises:
-        ArgumentError: If the model has none that can be told.
+        ArgumentError: If the model has none that can be identified.
     """
     layers = list(dict.fromkeys(head_layers(model).values()))
     if not layers:
@@ -222,10 +227,6 @@ def last_layers(model: nn.Module) -> list[nn.Linear]:
             "give a function of the parameters' names, such as lambda name: name.startswith('classifier')."
         )
     return layers
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "") if names else "none"
 
 
 LABELS = ("labels", "label", "intent_labels", "slot_labels")
@@ -237,7 +238,7 @@ def example_losses(outputs: Any, batch: Mapping[str, Any], *, alpha: float = 0.5
 
     Classes: cross-entropy; one number: half the squared error (so that the error of the last layer is `z - y`); several
     labels at once (floating-point, one per class): the sum of their binary cross-entropies; words: the sum of their
-    cross-entropies; intent and slots: `alpha * CE_intent + (1 - alpha) * sum_t CE_t`. What is labelled -100 counts 0.
+    cross-entropies; intent and slots: `alpha * CE_intent + (1 - alpha) * sum_t CE_t`. A label of -100 counts 0.
 
     Args:
         outputs: With `logits`, or `intent_logits` and `slot_logits`; or the logits themselves.
@@ -270,7 +271,7 @@ def example_losses(outputs: Any, batch: Mapping[str, Any], *, alpha: float = 0.5
 
 
 def gold_outputs(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-    """What each head says for the label before the softmax: the gold logit, summed over words; the number itself.
+    """The output of each head for the label, before the softmax: the gold logit, summed over words; or the number.
 
     Args:
         outputs, batch: See `example_losses`.
@@ -301,22 +302,22 @@ def gold_outputs(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
 
 
 def without_labels(batch: Mapping[str, Any]) -> dict[str, Any]:
-    """What a model needs to make its logits: some make their loss in a way that torch.func cannot follow."""
+    """The batch without labels, since some models compute their loss in a way that torch.func does not support."""
     return {name: value for name, value in batch.items() if name not in LABELS}
 
 
 def _class_losses(logits: Tensor, labels: Tensor) -> Tensor:
-    scaled = logits.float()
-    counted = labels != IGNORED
-    gold = labels.long().masked_fill(~counted, 0).unsqueeze(-1)
-    losses = scaled.logsumexp(-1) - scaled.gather(-1, gold).squeeze(-1)
-    return _per_example(losses * counted)
+    losses = logits.float().logsumexp(-1) - _gold_logits(logits, labels)
+    return _per_example(losses * (labels != IGNORED))
 
 
 def _gold(logits: Tensor, labels: Tensor) -> Tensor:
-    counted = labels != IGNORED
-    gold = labels.long().masked_fill(~counted, 0).unsqueeze(-1)
-    return _per_example(logits.float().gather(-1, gold).squeeze(-1) * counted)
+    return _per_example(_gold_logits(logits, labels) * (labels != IGNORED))
+
+
+def _gold_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    gold = labels.long().masked_fill(labels == IGNORED, 0).unsqueeze(-1)
+    return logits.float().gather(-1, gold).squeeze(-1)
 
 
 def _per_example(values: Tensor) -> Tensor:
@@ -324,22 +325,18 @@ def _per_example(values: Tensor) -> Tensor:
 
 
 def _named(outputs: Any, name: str) -> Tensor:
-    found = outputs if isinstance(outputs, Tensor) else _held(outputs, name)
-    if not isinstance(found, Tensor):
+    if isinstance(outputs, Tensor):
+        return outputs
+    value = outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None)
+    if not isinstance(value, Tensor):
         raise ArgumentError(f"the model's output {type(outputs).__name__} has no {name}. {ADVICE}")
-    return found
-
-
-def _held(outputs: Any, name: str) -> Any:
-    if isinstance(outputs, Mapping):
-        return outputs.get(name)
-    return getattr(outputs, name, None)
+    return value
 
 
 def _label(batch: Mapping[str, Any]) -> Tensor:
     for name in ("labels", "label"):
-        if isinstance(found := batch.get(name), torch.Tensor):
-            return found
+        if isinstance(labels := batch.get(name), Tensor):
+            return labels
     raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")
 
 

@@ -1,11 +1,12 @@
-"""Forward passes that also see what goes into the last layer of each head.
+"""GraNd: the norm of each example's gradient, exactly, for whole batches at a time.
 
-GraNd: the norm of each example's gradient, exactly, for whole batches at a time.
+Over the last layer it follows in closed form from a forward pass (`last_layer_pass`). Over other parameters it takes
+one backward pass per batch, layer by layer (`ghost_norms`), or else torch.func (`gradients`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -15,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datadiet.errors import ArgumentError, unknown
+from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.registry import score
 from datadiet.scores.last_layer import signals_grand
@@ -49,46 +50,34 @@ from datadiet.types import HeadSignals, Signals
 
 
 def last_layer_pass(
-    model: nn.Module,
-    dataset: Any,
-    collate: Collate,
-    *,
-    rows: NDArray[np.int64] | None = None,
-    batch_tokens: int = 4096,
-    batch_size: int = 64,
-    precision: str = "fp32",
-    ledger: Ledger | None = None,
+    model: nn.Module, dataset: Any, collate: Collate, **options: Any
 ) -> Iterator[tuple[NDArray[np.int64], Signals, bool]]:
-    """One forward pass without gradients: `(rows, signals with hidden, whether the last layers have a bias)`.
+    """One forward pass without gradients that also records the inputs of the last linear layers.
+
+    Args:
+        model, dataset, collate: See `forward_pass`.
+        options: Of `forward_pass`: `rows`, `batch_tokens`, `precision`, ...
+
+    Yields:
+        `(rows, signals with hidden, whether the last layers have a bias)`.
 
     Raises:
-        ArgumentError: If the model has no last linear layer that can be told.
+        ArgumentError: If the model has no last linear layer that can be identified.
     """
     bias = all(layer.bias is not None for layer in last_layers(model))
     heads = Heads(head_layers(model))
 
     def call(batch: PassBatch) -> Any:
-        with heads.watching():
+        with heads.recording():
             return model(**batch)
 
-    found = forward_pass(
-        model,
-        dataset,
-        collate,
-        rows=rows,
-        batch_tokens=batch_tokens,
-        batch_size=batch_size,
-        precision=precision,
-        call=call,
-        ledger=ledger,
-    )
-    for part, outputs, batch in found:
+    for part, outputs, batch in forward_pass(model, dataset, collate, call=call, **options):
         signals = heads.signals(signals_of(outputs, batch))
         yield part, Signals({name: _masked(head) for name, head in signals.heads.items()}), bias
 
 
 def head_weights(model: nn.Module, signals: Signals) -> dict[str, float] | None:
-    """The share of each head in the loss of a joint model; None where there is one head."""
+    """The weight of each head in the loss of a joint model; None for a model with one head."""
     if set(signals.heads) != {"intent", "slots"}:
         return None
     alpha = float(getattr(getattr(model, "config", None), "alpha", 0.5))
@@ -96,14 +85,13 @@ def head_weights(model: nn.Module, signals: Signals) -> dict[str, float] | None:
 
 
 def _masked(head: HeadSignals) -> HeadSignals:
-    """An example without a label (-100) counts nothing."""
+    """The head with a mask that excludes examples without a label (-100)."""
     if head.mask is not None or head.labels.is_floating_point():
         return head
     return replace(head, mask=head.labels >= 0)
 
 
-METHODS = ("auto", "layers", "func")
-# How far a layer's squared norm may be from autograd's own for two examples, before the general way is taken
+# The largest relative difference of a layer's squared norm from that of autograd, on two examples
 TOLERANCE = 1e-3
 
 
@@ -135,10 +123,10 @@ def grand(
 
     `GraNd(x, y) = || grad_w L(f_w(x), y) ||_2` over the chosen parameters `w` that train.
 
-    `last_layer` with the loss by default is a closed form: one forward pass without gradients. Otherwise linear layers,
-    embeddings and layer norms are taken layer by layer from one backward pass per batch; two examples are checked
-    against autograd. What that cannot do goes through `torch.func`: vmap over per-example gradients, several times
-    slower.
+    `last_layer` with the default loss is a closed form: one forward pass without gradients. Otherwise linear layers,
+    embeddings and layer norms are taken layer by layer from one backward pass per batch, and two examples are checked
+    against autograd. Models for which this is not exact go through `torch.func`: vmap over per-example gradients,
+    several times slower.
 
     Args:
         model: On its device; a transformers model or any module.
@@ -148,18 +136,18 @@ def grand(
         parameters: `all`; `last_layer` of each head; or a function of a parameter's name.
         loss: `(outputs, batch) -> (batch,)`, one loss per example; recognised from names by default
             (`datadiet.scoring.gradients.example_losses`).
-        inputs: `batch ->` what the model takes, a mapping of keywords or a tuple; all but the labels by default.
-        batch_tokens, batch_size: Most padded tokens of a batch; examples where lengths are not known.
+        inputs: From a batch to the model's arguments, a mapping of keywords or a tuple; all but the labels by default.
+        batch_tokens, batch_size: Most padded tokens of a batch; examples where lengths are unknown.
         precision: Of the autocast: `fp32`, `bf16` or `fp16`; norms are summed in float32.
         method: `auto`, `layers` (refused where it is not exact) or `func`.
-        ledger: Counts what is passed as scoring, forward and backward.
+        ledger: Counts the examples and tokens as scoring.
 
     Returns:
         float32 `(n,)` in the order of the rows, at least 0; larger = harder.
 
     Raises:
         ArgumentError: If an option is unknown, no parameter is chosen, the loss is not one per example, torch.func
-            cannot follow the model, or a norm is not finite, naming rows.
+            cannot map over the model, or a norm is not finite, naming rows.
 
     Example:
         >>> model = nn.Linear(2, 2)
@@ -174,36 +162,34 @@ def grand(
     DeepCore divides each value by the size of its batch, which inflates a short last batch. The code of Attendu and
     Corbeil 2023 leaves dropout on and takes one example at a time.
     """
-    if method not in METHODS:
-        raise ArgumentError(unknown("method", method, METHODS))
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
     if parameters == "last_layer" and loss is None and inputs is None and method == "auto":
-        found = _closed_form(model, dataset, collate, every, precision, ledger, sizes)
+        parts = _closed_form(model, dataset, collate, rows=every, precision=precision, ledger=ledger, **sizes)
     else:
-        names = chosen_parameters(model, parameters)
-        how = _Norms(model, names, loss or default_loss(model), inputs or without_labels, precision, method)
-        found = _batchwise(how, dataset, collate, every, ledger, sizes)
-    return in_order(found, every)
+        chosen = chosen_parameters(model, parameters)
+        norms = _Norms(model, chosen, loss or default_loss(model), inputs or without_labels, precision, method)
+        parts = _batchwise(norms, dataset, collate, every, ledger, sizes)
+    return in_order(parts, every)
 
 
-def in_order(found: Iterator[tuple[NDArray[np.int64], Tensor]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-    """One value per row, in the order of the rows, from values in any order.
+def in_order(parts: Iterable[tuple[NDArray[np.int64], Tensor]], rows: NDArray[np.int64]) -> NDArray[np.float32]:
+    """One value per row, float32 `(n,)` in the order of `rows`, from `(rows, values)` of batches in any order.
 
     Raises:
         ArgumentError: If a value is not finite, naming rows.
     """
-    parts = [(part, values.float().cpu().numpy()) for part, values in found]
-    if not parts:
+    batches = [(part, values.float().cpu().numpy()) for part, values in parts]
+    if not batches:
         return np.empty(0, np.float32)
-    seen, values = np.concatenate([part for part, _ in parts]), np.concatenate([held for _, held in parts])
+    seen, values = (np.concatenate(column) for column in zip(*batches, strict=True))
     if len(bad := np.sort(seen[~np.isfinite(values)])):
         raise ArgumentError(
             f"gradients are not finite at rows {', '.join(map(str, bad[:5]))}: check the inputs and the loss there."
         )
     order = np.argsort(seen, kind="stable")
-    places = order[np.searchsorted(seen, rows, sorter=order)]
-    return values[places]
+    in_rows: NDArray[np.float32] = values[order[np.searchsorted(seen, rows, sorter=order)]]
+    return in_rows
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -214,50 +200,38 @@ def device_of(model: nn.Module) -> torch.device:
 def batches(
     model: nn.Module, dataset: Any, collate: Collate, rows: NDArray[np.int64], sizes: dict[str, int]
 ) -> Iterator[tuple[NDArray[np.int64], dict[str, Any]]]:
-    """Rows and batches on the model's device, by length."""
+    """Rows and batches on the model's device, longest first."""
     device = device_of(model)
     for part in batches_by_length(rows, lengths_of(dataset), **sizes):
         yield part, to_device(collate(fetch(dataset, part)), device)
 
 
 def default_loss(model: nn.Module) -> Losses:
-    """The losses recognised from names, with the share of the intent that the model trains with."""
+    """The losses recognised from names, with the weight of the intent that the model trains with."""
     alpha = getattr(getattr(model, "config", None), "alpha", 0.5)
     return partial(example_losses, alpha=float(alpha))
 
 
 def _closed_form(
-    model: nn.Module,
-    dataset: Any,
-    collate: Collate,
-    rows: NDArray[np.int64],
-    precision: str,
-    ledger: Ledger | None,
-    sizes: dict[str, int],
+    model: nn.Module, dataset: Any, collate: Collate, **options: Any
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    found = last_layer_pass(model, dataset, collate, rows=rows, precision=precision, ledger=ledger, **sizes)
-    for part, signals, bias in found:
+    for part, signals, bias in last_layer_pass(model, dataset, collate, **options):
         yield part, signals_grand(signals, weights=head_weights(model, signals), bias=bias)
 
 
 def _batchwise(
-    how: _Norms,
-    dataset: Any,
-    collate: Collate,
-    rows: NDArray[np.int64],
-    ledger: Ledger | None,
-    sizes: dict[str, int],
+    norms: _Norms, dataset: Any, collate: Collate, rows: NDArray[np.int64], ledger: Ledger | None, sizes: dict[str, int]
 ) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
     if len(rows):
-        how.choose(to_device(collate(fetch(dataset, rows[:2])), device_of(how.model)))
-    for part, batch in batches(how.model, dataset, collate, rows, sizes):
+        norms.choose(to_device(collate(fetch(dataset, rows[:2])), device_of(norms.model)))
+    for part, batch in batches(norms.model, dataset, collate, rows, sizes):
         if ledger is not None:
             ledger.count_scoring(len(part), token_count(batch))
-        yield part, how(batch)
+        yield part, norms(batch)
 
 
 class _Norms:
-    """Per-example norms of a batch, by the fastest way that is exact for the model."""
+    """Per-example norms of a batch, by the fastest method that is exact for the model."""
 
     def __init__(
         self,
@@ -273,12 +247,12 @@ class _Norms:
         self._norms: Callable[[Batch], Tensor] = self._mapped
 
     def __call__(self, batch: Batch) -> Tensor:
-        # entered per batch, so that the caller's code between two batches never runs in them
+        # entered per batch, so that the caller's code between two batches never runs inside these contexts
         with in_eval_mode(self.model), torch.enable_grad(), autocast(device_of(self.model), self.precision):
             return self._norms(batch).sqrt()
 
     def choose(self, examples: Batch) -> None:
-        """Layer by layer if the model's layers allow it and two examples have the norms that autograd gives them."""
+        """Use layer by layer norms if the layers are supported and two examples have the norms of autograd."""
         if self.method == "func":
             return
         try:
@@ -293,42 +267,39 @@ class _Norms:
             self._norms = partial(self._by_layer, layers)
 
     def _check(self, layers: Layers, examples: Batch) -> None:
-        """Layer by layer, since a layer that is used without being called may count little in the whole."""
-        # without hooks first: what fails here fails whatever the way
-        losses = self._losses(examples)
+        """Compare each layer, since a weight that is used without calling its layer may be small in the total."""
+        losses = self._losses(examples)  # without hooks first: an error here is not due to the method
         expected = [layers.by_layer(self._by_autograd(loss)) for loss in losses]
         try:
-            with layers.watching(len(losses)):
-                watched = self._losses(examples)
+            with layers.recording(len(losses)):
+                recorded = self._losses(examples)
         except RuntimeError as error:
             raise NotLayerwiseError(f"its layers do not keep the examples apart ({error})") from error
-        found = layers.squared_norms(watched)
-        for place, wanted in enumerate(expected):
-            atol = TOLERANCE * 1e-3 * float(wanted.sum().nan_to_num())
-            if bool(wanted.isfinite().all()) and not torch.allclose(found[:, place], wanted, rtol=TOLERANCE, atol=atol):
-                worst = int((found[:, place] - wanted).abs().argmax())
+        norms = layers.squared_norms(recorded)
+        for place, exact in enumerate(expected):
+            atol = TOLERANCE * 1e-3 * float(exact.sum().nan_to_num())
+            if bool(exact.isfinite().all()) and not torch.allclose(norms[:, place], exact, rtol=TOLERANCE, atol=atol):
+                worst = int((norms[:, place] - exact).abs().argmax())
                 layer = type(list(layers.calls)[worst]).__name__
                 raise NotLayerwiseError(
-                    f"a {layer} has a squared norm of {float(found[worst, place]):.4g} by its calls where autograd "
-                    f"gives {float(wanted[worst]):.4g}"
+                    f"a {layer} has a squared norm of {float(norms[worst, place]):.4g} by its calls where autograd "
+                    f"gives {float(exact[worst]):.4g}"
                 )
 
     def _losses(self, batch: Batch) -> Tensor:
-        given = self.inputs(batch)
-        outputs = self.model(*given) if isinstance(given, tuple) else self.model(**given)
-        return gradients.checked_losses(self.loss(outputs, batch), batch)
+        return gradients.batch_losses(self.model, batch, self.loss, self.inputs)
 
     def _by_layer(self, layers: Layers, batch: Batch) -> Tensor:
-        with layers.watching(gradients.batch_size(batch)):
+        with layers.recording(gradients.batch_size(batch)):
             losses = self._losses(batch)
         return layers.squared_norms(losses).sum(0)
 
     def _by_autograd(self, loss: Tensor) -> dict[int, Tensor]:
         parameters = list(self.chosen.values())
-        found = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        parts = torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
         return {
             id(parameter): torch.zeros_like(parameter) if gradient is None else gradient
-            for parameter, gradient in zip(parameters, found, strict=True)
+            for parameter, gradient in zip(parameters, parts, strict=True)
         }
 
     def _mapped(self, batch: Batch) -> Tensor:

@@ -1,6 +1,6 @@
-"""Checkpoints of a run, one in memory at a time.
+"""TracIn: the effect of training on an example, on its own loss (`self_influence`) or on a dev set's (`tracin`).
 
-TracIn: what the steps on an example did to the loss, of the example itself or of a dev set.
+Both sum over the checkpoints of a run, of which one is in memory at a time (`loaded`).
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Checkpoint = nn.Module | str | Path
 
 
 def loaded(checkpoints: Iterable[Checkpoint], load: Callable[[Any], nn.Module] | None = None) -> Iterator[nn.Module]:
-    """The models one after the other; a folder is loaded when it is its turn, and no reference to it is kept.
+    """The models one after the other. A folder is loaded in its turn, and no reference to its model is kept.
 
     Args:
-        checkpoints: Models, or whatever `load` takes.
+        checkpoints: Models, or arguments of `load`.
         load: A folder to a model; transformers' classifiers and our joint models by default.
 
     Example:
@@ -90,12 +90,11 @@ def self_influence(
     Source: Pruthi et al. 2020 (arXiv 2002.08484), sections 3 and 4.1.
     """
     chosen = {"parameters": "last_layer"} | options
-    total: NDArray[np.float64] | None = None
-    for model, rate in _with_rates(checkpoints, learning_rates, load):
-        part = rate * np.square(grand(model, dataset, collate, **chosen), dtype=np.float64)
-        total = part if total is None else total + part
-    assert total is not None
-    return total.astype(np.float32)
+    total = sum(
+        rate * np.square(grand(model, dataset, collate, **chosen), dtype=np.float64)
+        for model, rate in _with_rates(checkpoints, learning_rates, load)
+    )
+    return np.asarray(total, np.float32)
 
 
 @score(
@@ -124,12 +123,11 @@ def tracin(
 ) -> NDArray[np.float32]:
     """How harmful each example is to a dev set: minus its TracIn influence on the dev set's mean loss.
 
-    `- sum_c eta_c <grad L_c(x, y), mean_dev grad L_c>`. Published, the sign is the other way round: a positive
-    influence lowers the dev loss. Here larger = harder, as everywhere: **positive = harmful, negative = helpful**.
+    `- sum_c eta_c <grad L_c(x, y), mean_dev grad L_c>`. The published sign is the opposite: a positive influence lowers
+    the dev loss. Here larger = harder, as everywhere: **positive = harmful, negative = helpful**.
 
-    The last layer with the loss by default is a closed form over forward passes. Other parameters cost one backward
-    pass of the dev set and one pass in forward mode of the data per checkpoint, which gives the inner products without
-    any example's gradient.
+    The last layer with the default loss is a closed form over forward passes. Other parameters cost, per checkpoint,
+    one backward pass of the dev set and one pass of the data in forward mode, without any example's gradient.
 
     Args:
         checkpoints: Models, or folders that are loaded one after the other.
@@ -148,25 +146,22 @@ def tracin(
     Raises:
         ArgumentError: As `grand`; if the dev set is empty, or there is not one learning rate per checkpoint.
 
-    Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3, sign turned. Exact: no random projection, as dattri's
-    attributor has by default.
+    Source: Pruthi et al. 2020 (arXiv 2002.08484), section 3, sign turned. Exact, without random projections.
     """
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     dev_every = np.arange(len(dev), dtype=np.int64) if dev_rows is None else np.asarray(dev_rows, np.int64)
     if not len(dev_every):
         raise ArgumentError("tracin needs a dev set with at least one example.")
     sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
-    total: NDArray[np.float64] | None = None
+    total = np.zeros(len(every))
     for model, rate in _with_rates(checkpoints, learning_rates, load):
         if parameters == "last_layer" and loss is None and inputs is None:
             of_rows = partial(_last_layer, model, collate=collate, sizes=sizes)
         else:
             how = (chosen_parameters(model, parameters), loss or default_loss(model), inputs or without_labels)
             of_rows = partial(_general, model, collate=collate, sizes=sizes, how=how)
-        found = in_order(of_rows(dataset, every, dev, dev_every), every)
-        part = -rate * found.astype(np.float64) / len(dev_every)
-        total = part if total is None else total + part
-    assert total is not None
+        products = in_order(of_rows(dataset, every, dev, dev_every), every)
+        total += -rate * products.astype(np.float64) / len(dev_every)
     return total.astype(np.float32)
 
 

@@ -1,6 +1,7 @@
-"""Variance of gradients: how much the gradient at an example's input moves while the model trains.
+"""VoG, the variance of gradients: how much the gradient at an example's input changes while the model trains.
 
-Variance of gradients over the checkpoints of a run: a pass per checkpoint, running means in between.
+`vog` passes the data through one checkpoint after the other and keeps running means (`RunningVariance`) in between;
+`vog_of` reduces the variances to one value per example, and `normalised` makes standard scores of these.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ UNEVEN = 4.0
 
 
 class RunningVariance:
-    """Mean and variance of tensors that come one at a time, in the memory of two of them (Welford).
+    """Mean and variance of a stream of tensors, in the memory of two of them (Welford).
 
     Example:
         >>> running = RunningVariance()
@@ -46,10 +47,10 @@ class RunningVariance:
         self._squares = torch.empty(0)
 
     def add(self, values: Tensor) -> None:
-        """Take in one more tensor of the same shape.
+        """Add one more tensor.
 
         Raises:
-            ArgumentError: If its shape is another one.
+            ArgumentError: If its shape differs from the earlier ones.
         """
         if self.count == 0:
             self.mean, self._squares = torch.zeros_like(values), torch.zeros_like(values)
@@ -64,7 +65,7 @@ class RunningVariance:
         self._squares += before * (values - self.mean)
 
     def variance(self) -> Tensor:
-        """The variance over what was added, divided by their number."""
+        """The variance over the tensors so far, divided by their number."""
         return self._squares / max(1, self.count)
 
 
@@ -74,7 +75,7 @@ def vog_of(variance: Tensor, mask: Tensor | None = None) -> Tensor:
     Args:
         variance: Over the checkpoints, float `(batch, positions, size)`, or `(batch, size)` for inputs without
             positions.
-        mask: bool `(batch, positions)`: False at paddings, whose zeros would dilute short texts.
+        mask: bool `(batch, positions)`, False at padding, whose zeros would dilute short texts.
 
     Returns:
         float32 `(batch,)`, at least 0; 0 for an example without positions; larger = harder.
@@ -83,8 +84,8 @@ def vog_of(variance: Tensor, mask: Tensor | None = None) -> Tensor:
         >>> vog_of(torch.tensor([[[4.0, 4.0], [0.0, 0.0]]]), torch.tensor([[True, False]]))
         tensor([2.])
 
-    Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600), equations 2 and 3, whose pixels are here the positions
-    and dimensions of the embedding output. Their formula also divides by the root of the number of checkpoints, which
+    Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600), equations 2 and 3, with positions and dimensions of
+    the embedding output in place of pixels. Their formula also divides by the root of the number of checkpoints, which
     changes no rank.
     """
     spread = variance.sqrt()
@@ -103,14 +104,14 @@ def normalised(
     Args:
         values: float `(n,)`.
         labels: Class numbers `(n,)`; None where there are no classes.
-        how: `class`; `dataset`; `none` gives them back as they are; `auto` takes `dataset` where there are no classes
-            or they are uneven (largest more than 4 times the smallest), else `class`.
+        how: `class`; `dataset`; `none` for the values unchanged; `auto` for `dataset` without classes or with uneven
+            ones (the largest more than 4 times the smallest), else `class`.
 
     Returns:
         float32 `(n,)`; 0 in a class of one example or of equal values. Larger = harder.
 
     Raises:
-        ArgumentError: If the name is unknown, a value is not finite, or classes are asked for where there are none.
+        ArgumentError: If the name is unknown, a value is not finite, or `class` is requested without classes.
 
     Example:
         >>> normalised(np.array([1.0, 3.0, 9.0]), np.array([0, 0, 1]), "class")
@@ -153,7 +154,7 @@ def _standard_scores(values: NDArray[np.float64], groups: NDArray[np.int64]) -> 
     means = (np.bincount(groups, values) / sizes)[groups]
     offsets = values - means
     spread = np.sqrt(np.bincount(groups, offsets**2) / sizes)[groups]
-    # equal values differ by rounding alone, which must not be blown up to standard scores
+    # equal values differ by rounding errors only, which must not become standard scores
     real = spread > 1e-12 * np.maximum(1e-300, np.abs(means))
     return np.divide(offsets, spread, out=np.zeros_like(values), where=real).astype(np.float32)
 
@@ -163,13 +164,13 @@ Batch = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Vog:
-    """What `vog` found.
+    """The result of `vog`.
 
     Attributes:
         values: float32 `(n,)` in the order of the rows; larger = harder.
-        raw: Before they were normalised, by head: `label`, or `intent` and `slots`; at least 0.
-        normalisation: What `auto` came to: `class`, `dataset` or `none`.
-        checkpoints: How many there were.
+        raw: Values before normalisation, by head: `label`, or `intent` and `slots`; at least 0.
+        normalisation: The one used, also for `auto`: `class`, `dataset` or `none`.
+        checkpoints: Their number.
     """
 
     values: NDArray[np.float32]
@@ -206,15 +207,15 @@ def vog(
     rows_at_once: Annotated[int | None, AtLeast(1)] = None,
     load: Callable[[Any], nn.Module] | None = None,
 ) -> Vog:
-    """How much the gradient of the gold logit at the embedding output moves while a model trains.
+    """How much the gradient of the gold logit at the embedding output changes while a model trains.
 
     `G_c = dA_y / dE` at checkpoint c, E the output of the token embeddings `(positions, size)`, A_y the logit of the
-    label (of words: summed); `VoG = mean_{t, d} sqrt(mean_c (G_c - mean_c G_c)^2)` over the positions that are no
-    padding; then standard scores per class or over the data set. Each head of a joint model has its own, and the values
-    are their mean.
+    label (of words: summed); `VoG = mean_{t, d} sqrt(mean_c (G_c - mean_c G_c)^2)` over the positions that are
+    not padding; then standard scores per class or over the data set. The values of a joint model are the mean over its
+    heads.
 
-    Memory: two numbers per real token and dimension, whatever the number of checkpoints; `rows_at_once` bounds it, for
-    another loading of the checkpoints per part.
+    Memory: two numbers per real token and dimension, for any number of checkpoints. `rows_at_once` bounds it, but loads
+    the checkpoints once per part.
 
     Args:
         checkpoints: At least 2 of one run: models, or folders that are loaded one after the other.
@@ -223,25 +224,22 @@ def vog(
         rows: int64 `(n,)`; all rows by default.
         normalise: `auto` (over the data set where the largest class is more than 4 times the smallest, else per class),
             `class`, `dataset` or `none`.
-        embeddings: The layer whose output E is; the token embeddings of a transformers model by default.
-        batch_tokens, batch_size: Most padded tokens of a batch; examples where lengths are not known.
+        embeddings: From a model to the layer with output E; the token embeddings of a transformers model by default.
+        batch_tokens, batch_size: Most padded tokens of a batch; examples where lengths are unknown.
         rows_at_once: Rows whose running means are in memory together; all by default.
         load: A folder to a model; transformers' own loading by default.
 
     Returns:
-        Values and where they come from; larger = harder.
+        The values, larger = harder, and how they were made.
 
     Raises:
         ArgumentError: If there are fewer than 2 checkpoints, they do not belong together, an option is unknown, the
             model's embeddings are not known, or a gradient is not finite, naming rows.
 
     Source: Agarwal, D'souza and Hooker 2022 (arXiv 2008.11600); for text Anand, Tan and Minakova 2023 ("Influence
-    Scores at Scale", EMNLP), section 3.1. They do not say that paddings are left out, without which short texts seem
-    easy. The reference code adds up gradients that it never sets to 0, and divides the sum over all checkpoints by the
-    number of some.
+    Scores at Scale", EMNLP), section 3.1. Here padding is excluded, since it makes short texts look easy. The reference
+    code accumulates gradients without resetting them, and divides a sum over all checkpoints by the number of some.
     """
-    if normalise not in NORMALISATIONS:
-        raise ArgumentError(unknown("normalisation", normalise, NORMALISATIONS))
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     if isinstance(checkpoints, Sequence):
         _check_number(len(checkpoints))
@@ -292,12 +290,12 @@ class _Running:
         if any(labels is None for _, labels in parts):
             return None
         order = np.argsort(np.concatenate([rows for rows, _ in parts]), kind="stable")
-        found = np.concatenate([labels for _, labels in parts if labels is not None])[order]
-        return found[np.searchsorted(np.sort(self.rows), self.rows)].astype(np.int64)
+        ordered = np.concatenate([labels for _, labels in parts if labels is not None])[order]
+        return ordered[np.searchsorted(np.sort(self.rows), self.rows)].astype(np.int64)
 
 
 class _BatchVariance:
-    """The running means of one batch: those of its real positions only, without padding."""
+    """The running means of one batch, of its real positions only."""
 
     def __init__(self, rows: NDArray[np.int64]) -> None:
         self.rows = rows
@@ -327,26 +325,25 @@ class _BatchVariance:
 def input_gradients(model: nn.Module, batch: Batch, embeddings: nn.Module) -> dict[str, Tensor]:
     """Gradient of each head's gold output at the output of a layer, `(batch, positions, size)` per head, in eval mode.
 
-    One backward pass per head; it stops at the layer, and no parameter's gradient is made.
+    One backward pass per head; it stops at the layer and computes no gradient of a parameter.
 
     Raises:
-        ArgumentError: If the layer plays no part in the model's forward pass.
+        ArgumentError: If the forward pass of the model does not use the layer.
     """
-    with in_eval_mode(model), torch.enable_grad(), _seen(embeddings, batch_size(batch)) as outputs:
+    with in_eval_mode(model), torch.enable_grad(), _output_as_leaf(embeddings, batch_size(batch)) as outputs:
         gold = gold_outputs(model(**without_labels(batch)), batch)
         if not outputs:
             raise ArgumentError("the embeddings given play no part in the model's forward pass.")
-        place = outputs[0]
         heads = list(gold.items())
         return {
-            head: torch.autograd.grad(values.sum(), place, retain_graph=number + 1 < len(heads))[0].detach()
+            head: torch.autograd.grad(values.sum(), outputs[0], retain_graph=number + 1 < len(heads))[0].detach()
             for number, (head, values) in enumerate(heads)
         }
 
 
 @contextmanager
-def _seen(layer: nn.Module, size: int) -> Iterator[list[Tensor]]:
-    """The layer's output as a leaf of the graph, so that the backward pass ends there."""
+def _output_as_leaf(layer: nn.Module, size: int) -> Iterator[list[Tensor]]:
+    """Make the output of the layer a leaf of the graph, so that the backward pass ends there."""
     outputs: list[Tensor] = []
 
     def hook(_layer: nn.Module, _given: Any, output: Tensor) -> Tensor:
@@ -362,13 +359,13 @@ def _seen(layer: nn.Module, size: int) -> Iterator[list[Tensor]]:
 
 
 def _token_embeddings(model: nn.Module) -> nn.Module:
-    found = getattr(model, "get_input_embeddings", None)
-    if found is None:
+    getter = getattr(model, "get_input_embeddings", None)
+    if getter is None:
         raise ArgumentError(
             f"the embeddings of {type(model).__name__} are not known; give embeddings=, a function of the model that "
             "returns the layer."
         )
-    layer: nn.Module = found()
+    layer: nn.Module = getter()
     return layer
 
 
@@ -381,9 +378,9 @@ def _real_positions(batch: Batch, gradient: Tensor) -> Tensor | None:
 
 def _classes(batch: Batch) -> NDArray[np.int64] | None:
     for name in ("labels", "label", "intent_labels"):
-        held = batch.get(name)
-        if isinstance(held, Tensor) and held.dim() == 1 and not held.is_floating_point():
-            return held.cpu().numpy()
+        labels = batch.get(name)
+        if isinstance(labels, Tensor) and labels.dim() == 1 and not labels.is_floating_point():
+            return labels.cpu().numpy()
     return None
 
 
@@ -396,10 +393,10 @@ def _joined(parts: list[_Running], normalise: Normalisation) -> Vog:
     if not parts:
         raise ArgumentError("vog needs at least one row.")
     _check_number(parts[0].checkpoints)
-    raws, labels = [part.raw() for part in parts], [part.labels() for part in parts]
-    raw = {head: np.concatenate([found[head] for found in raws]) for head in raws[0]}
-    known = [held for held in labels if held is not None]
-    classes = np.concatenate(known) if len(known) == len(parts) else None
+    raws = [part.raw() for part in parts]
+    raw = {head: np.concatenate([values[head] for values in raws]) for head in raws[0]}
+    labels = [codes for part in parts if (codes := part.labels()) is not None]
+    classes = np.concatenate(labels) if len(labels) == len(parts) else None
     how = choose_normalisation(classes) if normalise == "auto" else normalise
-    values = np.stack([normalised(held, classes, how) for held in raw.values()]).mean(0)  # (heads, n) -> (n,)
+    values = np.stack([normalised(values, classes, how) for values in raw.values()]).mean(0)  # (heads, n) -> (n,)
     return Vog(np.asarray(values, np.float32), raw, how, parts[0].checkpoints)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +18,8 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import named_rows
 from datadiet.types import Selection
+
+_MOST_NAMED = 10  # names in an error
 
 # (values, count, *, seed, epoch, groups=None, ids=None, **options of its own) -> Selection
 Selector = Callable[..., Selection]
@@ -229,3 +231,42 @@ def _bracket(keys: Floats, count: int) -> tuple[np.floating[Any], np.floating[An
     low = sample[middle - slack] if middle >= slack else keys.dtype.type(-np.inf)
     high = sample[middle + slack] if middle + slack < len(sample) else keys.dtype.type(np.inf)
     return low, high
+
+
+def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[str]:
+    """Why a floor cannot hold in a data set; empty where it can.
+
+    Args:
+        minimum: Rows per class; 0 = no floor.
+        sizes: Rows of each class, by name.
+        count: Rows that are kept, at the least.
+
+    Example:
+        >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
+        ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
+        >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)
+        ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
+    """
+    problems = []
+    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
+        problems.append(
+            f"a floor of {minimum} rows per class is more than there are of {listed(small)}; "
+            f"lower it to {min(sizes.values())} or less."
+        )
+    if (needed := sum(min(minimum, size) for size in sizes.values())) > count:
+        problems.append(crowded(minimum, len(sizes), needed, count))
+    return problems
+
+
+def crowded(minimum: int, classes: int, needed: int, count: int) -> str:
+    """The problem of a floor that needs more rows than are kept."""
+    return (
+        f"a floor of {minimum} rows in each of {classes} classes needs {needed} rows, but only {count} are kept. "
+        "Lower the floor or keep more."
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for an error, the first ten of them."""
+    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+    return ", ".join(names[:_MOST_NAMED]) + more

@@ -16,7 +16,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import Problems
 from datadiet.geometry import (
-    SEARCHES,
     Points,
     centred,
     check_points,
@@ -276,7 +275,6 @@ def d2_pruning(
     neighbours: Annotated[int, AtLeast(1)] = 5,
     gamma: Annotated[float, NotNegative] = 0.1,
     gamma_forward: Annotated[float, NotNegative] = 1.0,
-    search: str = "exact",
 ) -> Selection:
     """Hard rows that are not near each other: values are passed to neighbours, then taken back around each kept row.
 
@@ -294,14 +292,12 @@ def d2_pruning(
         neighbours: Of each row; all others where there are fewer.
         gamma: At least 0; the smaller, the more a kept row takes from its neighbours.
         gamma_forward: At least 0; the smaller, the more a crowd of hard rows lifts each of them.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
 
     Raises:
         ArgumentError: If values, features or options do not fit.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[0.0], [1.0], [9.0], [10.0]]
@@ -314,13 +310,12 @@ def d2_pruning(
     neighbours.
     """
     problems = Problems()
-    problems.choice("search", search, SEARCHES)
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    near, apart = nearest(points, min(neighbours, size - 1), search=search)
+    near, apart = nearest(points, min(neighbours, size - 1))
     messages, new = _from_zero(array), unseen(array)
     reach = messages + (np.exp(-gamma_forward * apart) * messages[near]).sum(1)
     back, hashes = np.exp(-gamma * apart), row_hash(np.arange(size), seed=seed, epoch=epoch)

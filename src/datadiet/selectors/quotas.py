@@ -16,7 +16,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
 from datadiet.registry import UnitShare, selector
-from datadiet.selectors.base import Floats, Selector, checked, checked_groups, mix, selection
+from datadiet.selectors.base import (
+    Floats,
+    Selector,
+    checked,
+    checked_groups,
+    crowded,
+    listed,
+    mix,
+    selection,
+)
 from datadiet.selectors.groups import (
     Counts,
     encoded,
@@ -35,35 +44,9 @@ from datadiet.selectors.sampled import random
 from datadiet.types import Selection
 
 _STREAM = 9  # of the generator, so that no two selectors share their draws
-_MOST_NAMED = 10  # groups that an error names
 Direction = Literal["hard", "easy"]
 DIRECTIONS: Mapping[str, Selector] = {"hard": hardest, "easy": easiest}
 ByGroup = Mapping[Any, Any]
-
-
-def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[str]:
-    """Why a floor cannot hold in a data set; empty where it can.
-
-    Args:
-        minimum: Rows per class; 0 = no floor.
-        sizes: Rows of each class, by name.
-        count: Rows that are kept, at the least.
-
-    Example:
-        >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
-        ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
-        >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)
-        ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
-    """
-    problems = []
-    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
-        problems.append(
-            f"a floor of {minimum} rows per class is more than there are of {_listed(small)}; "
-            f"lower it to {min(sizes.values())} or less."
-        )
-    if (needed := sum(min(minimum, size) for size in sizes.values())) > count:
-        problems.append(_crowded(minimum, len(sizes), needed, count))
-    return problems
 
 
 def with_floor(select: Selector, minimum: int) -> Selector:
@@ -112,7 +95,7 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         codes, sizes, _ = encoded(names)
         floors = np.minimum(sizes, minimum)
         if (needed := int(floors.sum())) > count:
-            raise ArgumentError(_crowded(minimum, int(np.count_nonzero(sizes)), needed, count))
+            raise ArgumentError(crowded(minimum, int(np.count_nonzero(sizes)), needed, count))
         return _floored(select, array, count, names, codes, floors, seed=seed, epoch=epoch, **options)
 
     return floored
@@ -201,13 +184,6 @@ def _floored(
         own = mix(seed, group)
         parts.append(inside(select, values, rows, int(floors[group]), seed=own, epoch=epoch, groups=groups, **options))
     return together(values.size, parts)
-
-
-def _crowded(minimum: int, classes: int, needed: int, count: int) -> str:
-    return (
-        f"a floor of {minimum} rows in each of {classes} classes needs {needed} rows, but only {count} are kept. "
-        "Lower the floor or keep more."
-    )
 
 
 @selector(
@@ -424,7 +400,7 @@ def directed(
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     codes, sizes, names = encoded(checked_groups(groups, "directed"))
     if unknown := [repr(name) for name in sorted(set(by_name) - {str(name) for name in names.tolist()})]:
-        raise ArgumentError(f"directions name classes that do not exist: {_listed(unknown)}.")
+        raise ArgumentError(f"directions name classes that do not exist: {listed(unknown)}.")
     places = even_places(sizes, count, seed=seed, epoch=epoch, stream=_STREAM)
     parts = []
     for group, rows in members(codes, places > 0):
@@ -473,13 +449,8 @@ def _by_group(by_group: ByGroup, name: str, sizes: Counts, names: NDArray[Any]) 
     present = [(group, str(names[group])) for group in np.flatnonzero(sizes).tolist()]
     missing = [repr(text) for _, text in present if text not in texts]
     if missing:
-        raise ArgumentError(f"{name} must name every class; missing: {_listed(missing)}.")
+        raise ArgumentError(f"{name} must name every class; missing: {listed(missing)}.")
     numbers = np.zeros(len(sizes))
     for group, text in present:
         numbers[group] = texts[text]
     return numbers
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
-    return ", ".join(names[:_MOST_NAMED]) + more

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import Problems
-from datadiet.geometry import SEARCHES, Points, check_points, nearest, unit_rows
+from datadiet.geometry import Points, check_points, nearest, unit_rows
 from datadiet.registry import AtLeast, NotNegative, selector
 from datadiet.selectors.base import Rows, checked, row_hash
 from datadiet.types import Selection
@@ -103,7 +103,6 @@ def facility_location(
     ids: Sequence[str] | None = None,
     features: Any,
     neighbours: Annotated[int | None, AtLeast(1)] = None,
-    search: str = "exact",
 ) -> Selection:
     """Rows that represent all: every example should have a similar one among the kept.
 
@@ -118,7 +117,6 @@ def facility_location(
         features: float `(n, d)` or CSR, no row 0 everywhere.
         neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
             that as many as `10 n / count`, from 32 to 512.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
@@ -126,7 +124,6 @@ def facility_location(
     Raises:
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
@@ -137,11 +134,11 @@ def facility_location(
     Minoux 1978, which takes the same rows as plain greedy.
     """
     problems = Problems()
-    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
     columns = similar.tocsc()
     starts, rows, cosines = columns.indptr.tolist(), columns.indices, columns.data
     covered = np.zeros(size)
@@ -178,7 +175,6 @@ def graph_cut(
     features: Any,
     redundancy: Annotated[float, NotNegative] = 0.5,
     neighbours: Annotated[int | None, AtLeast(1)] = None,
-    search: str = "exact",
 ) -> Selection:
     """Rows that are like many others but unlike each other.
 
@@ -195,7 +191,6 @@ def graph_cut(
         redundancy: Penalty on similarity among the kept rows, at least 0. Up to 0.5 more rows never lower the sum.
         neighbours: Similarities of each row that count, the largest ones; by default all up to 2,000 rows, and above
             that as many as `10 n / count`, from 32 to 512. A pair counts if either row is a neighbour of the other.
-        search: `exact`, or `faiss` (an extra, dense features only).
 
     Returns:
         Exactly `count` rows, ascending.
@@ -203,7 +198,6 @@ def graph_cut(
     Raises:
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
-        MissingExtraError: If faiss is asked for and not installed.
 
     Example:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
@@ -214,11 +208,11 @@ def graph_cut(
     theirs, lambda.
     """
     problems = Problems()
-    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, search, problems)
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, neighbours, problems)
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), search, ids)
+    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
     both = similar.maximum(similar.T).tocsr()
     starts, rows, cosines = both.indptr.tolist(), both.indices, both.data
     gains = np.asarray(both.sum(0), np.float64).reshape(-1) - redundancy  # (1, n) or (n,) -> (n,)
@@ -241,11 +235,9 @@ def _inputs(
     ids: Sequence[str] | None,
     features: Any,
     neighbours: int | None,
-    search: str,
     problems: Problems,
 ) -> tuple[Points, int]:
     """Checked points and count; all problems are raised together."""
-    problems.choice("search", search, SEARCHES)
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
     if neighbours is not None:
         most = max(1, np.size(values) - 1)
@@ -254,7 +246,7 @@ def _inputs(
     return points, count
 
 
-def _similarities(points: Points, neighbours: int, search: str, ids: Sequence[str] | None) -> Any:
+def _similarities(points: Points, neighbours: int, ids: Sequence[str] | None) -> Any:
     """CSR `(n, n)`: row i holds the cosines above 0 of x_i with its nearest neighbours, and 1 with itself.
 
     `cos = 1 - d^2 / 2` for points of length 1.
@@ -262,7 +254,7 @@ def _similarities(points: Points, neighbours: int, search: str, ids: Sequence[st
     from scipy.sparse import csr_array
 
     size = points.shape[0]
-    near, apart = nearest(unit_rows(points, name="features", ids=ids), neighbours, search=search)
+    near, apart = nearest(unit_rows(points, name="features", ids=ids), neighbours)
     cosines: NDArray[np.float64] = np.maximum(1 - apart**2 / 2, 0.0)
     columns = np.concatenate([np.arange(size)[:, None], near], 1).ravel()  # (n, 1 + neighbours) -> flat
     data = np.concatenate([np.ones((size, 1)), cosines], 1).ravel()

@@ -330,5 +330,5 @@ def _number(value: float | None) -> str:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The kept checkpoints of a run, in order; empty where it has none."""
-    found = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
-    return sorted((place.parent for place in found), key=lambda folder: int(folder.name.partition("-")[2]))
+    configs = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
+    return sorted((place.parent for place in configs), key=lambda folder: int(folder.name.partition("-")[2]))

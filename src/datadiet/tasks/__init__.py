@@ -1,5 +1,7 @@
-"""Tasks: the only code that knows column names and model outputs. A task turns examples into features and outputs into
-signals, predictions and metrics."""
+"""Tasks: the only code that knows column names and model outputs.
+
+A task turns examples into features, and model outputs into signals, predictions and metrics.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,10 @@ Names = Sequence[str]
 
 def make(name: str, label_names: Names, slot_names: Names) -> Task:
     """A task by its name, with the label names that it takes."""
-    kind = load("task", name)
+    build = load("task", name)
     names_of = {"label_names": tuple(label_names), "slot_names": tuple(slot_names)}
-    made: Task = kind(**{field.name: names_of[field.name] for field in fields(kind) if field.name in names_of})
-    return made
+    task: Task = build(**{field.name: names_of[field.name] for field in fields(build) if field.name in names_of})
+    return task
 
 
 def task_for(dataset: Dataset) -> Task:
@@ -43,7 +45,7 @@ def task_for(dataset: Dataset) -> Task:
 
 
 def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
-    """The task a saved model was trained for, with the label names its config holds.
+    """The task that a saved model was trained for, with the label names of its config.
 
     Args:
         source: Its folder, or its config.
@@ -61,7 +63,7 @@ def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
     by_number = {int(number): str(name) for number, name in (config.id2label or {}).items()}
     labels = [by_number[number] for number in sorted(by_number)] if own is None else own
     owners = [method.name for method in methods("task") if method.load().owns(config)]
-    # the most special one: whatever nobody else owns is a classifier of texts
+    # the most special one; a model that no other task owns is a classifier of texts
     name = next((one for one in owners if not has(one, "whole_text")), owners[-1])
     return make(name, labels, getattr(config, "slot_names", labels))
 

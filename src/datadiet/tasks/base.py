@@ -1,8 +1,6 @@
-"""What a task is, and the steps that all of them share.
+"""The contract of a task, and the steps that tasks share: feature tables, padded batches, and signals of heads.
 
-From feature rows to one padded batch.
-
-From a model's outputs and a batch to the signals that scores work on, also for models without a task.
+`signals_of` reads the signals of stock models, also for scripts without a task.
 """
 
 from __future__ import annotations
@@ -29,7 +27,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one example.
+    """The prediction of a model for one example.
 
     Attributes:
         label: The likeliest class (the intent, for joint tasks), the predicted number, or the predicted labels of a
@@ -84,7 +82,7 @@ class Task(Protocol):
         """A function from feature rows to one batch of tensors, padded to its longest row."""
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
-        """What scores work on: logits, labels and mask of every head, detached."""
+        """Logits, labels and mask of every head, detached, for the scores."""
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """One prediction per example of the batch, from float32 probabilities."""
@@ -116,40 +114,29 @@ def as_dataset(parts: Iterator[Mapping[str, Any]]) -> datasets.Dataset:
     tables = []
     for part in parts:
         columns = {**part, "length": [len(ids) for ids in part["input_ids"]]}
-        features = datasets.Features({name: _TYPES[name](columns[name]) for name in columns})
+        features = datasets.Features({name: _feature_type(name, column[0]) for name, column in columns.items()})
         tables.append(datasets.Dataset.from_dict(columns, features=features))
     return tables[0] if len(tables) == 1 else datasets.concatenate_datasets(tables)
 
 
-def _numbers(kind: str) -> Callable[[Any], Any]:
-    return lambda column: datasets.List(datasets.Value(kind))
+_INTEGERS = {"attention_mask": "int8", "token_type_ids": "int8"}
+_INTEGERS |= dict.fromkeys(("input_ids", "slot_labels", "word_positions", "length"), "int32")
 
 
-def _label_type(column: Sequence[Any]) -> Any:
-    if isinstance(column[0], list):
-        return datasets.List(_label_type(column[0]))
-    return datasets.Value("float32" if isinstance(column[0], float) else "int64")
-
-
-_TYPES: dict[str, Callable[[Any], Any]] = {
-    "input_ids": _numbers("int32"),
-    "attention_mask": _numbers("int8"),
-    "token_type_ids": _numbers("int8"),
-    "slot_labels": _numbers("int32"),
-    "word_positions": _numbers("int32"),
-    "labels": _label_type,
-    "intent_labels": _label_type,
-    "length": lambda column: datasets.Value("int32"),
-}
+def _feature_type(name: str, value: Any) -> Any:
+    """The type of a column, from its first value."""
+    if isinstance(value, list):
+        return datasets.List(_feature_type(name, value[0] if value else 0))
+    return datasets.Value(_INTEGERS.get(name, "float32" if isinstance(value, float) else "int64"))
 
 
 def model_inputs(encoded: Mapping[str, Any]) -> dict[str, Any]:
-    """The columns of a tokenizer's answer that encoders take."""
+    """The columns that encoders take, of those that a tokenizer returns."""
     return {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids") if name in encoded}
 
 
 def length_limit(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
-    """`max_length`, or what the model has positions for if that is less."""
+    """`max_length`, or the number of positions of the model if that is less."""
     return int(min(max_length, tokenizer.model_max_length))
 
 
@@ -200,34 +187,30 @@ class Collator:
     left: bool = False
     multiple: int | None = None
 
-    def __call__(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
+    def __call__(self, rows: Sequence[Row]) -> Batch:
         """One batch of tensors, int64 but for float labels."""
-        columns = rows[0].keys()
-        width = self._width(max(len(row["input_ids"]) for row in rows))
-        batch = {name: self._pad(rows, name, fill, width) for name, fill in self.padding.items() if name in columns}
-        for name, fill in self.ragged.items():
-            if name in columns:
+        step = self.multiple or 1
+        width = -(-max(len(row["input_ids"]) for row in rows) // step) * step
+        batch = {}
+        for name in rows[0]:
+            if name in self.padding:
+                batch[name] = _padded([row[name] for row in rows], self.padding[name], width, self.left)
+            elif name in self.ragged:
                 longest = max(len(row[name]) for row in rows)
-                batch[name] = torch.tensor([[*row[name], *[fill] * (longest - len(row[name]))] for row in rows])
-        for name, dtype in self.labels.items():
-            if name in columns:
-                batch[name] = torch.tensor([row[name] for row in rows], dtype=dtype)
+                batch[name] = _padded([row[name] for row in rows], self.ragged[name], longest)
+            elif name in self.labels:
+                batch[name] = torch.tensor([row[name] for row in rows], dtype=self.labels[name])
         return batch
 
-    def _width(self, longest: int) -> int:
-        step = self.multiple or 1
-        return -(-longest // step) * step
 
-    def _pad(self, rows: Sequence[Mapping[str, Any]], name: str, fill: int, width: int) -> Tensor:
-        padded = []
-        for row in rows:
-            gap = [fill] * (width - len(row[name]))
-            padded.append([*gap, *row[name]] if self.left else [*row[name], *gap])
-        return torch.tensor(padded)  # (batch, width)
+def _padded(rows: Sequence[Sequence[int]], fill: int, width: int, left: bool = False) -> Tensor:
+    gaps = [[fill] * (width - len(row)) for row in rows]
+    pairs = zip(rows, gaps, strict=True)
+    return torch.tensor([[*gap, *row] if left else [*row, *gap] for row, gap in pairs])  # (batch, width)
 
 
 def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
-    """The padding values of what a tokenizer makes.
+    """The padding values of a tokenizer's columns.
 
     Raises:
         ArgumentError: If the tokenizer has no padding token.
@@ -343,19 +326,20 @@ def _logits(outputs: Any) -> Tensor:
         return outputs
     if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
         items = dict(outputs) if isinstance(outputs, Mapping) else vars(outputs)
-        first = outputs.get("logits") if isinstance(outputs, Mapping) else outputs.logits
+        logits = items.get("logits", getattr(outputs, "logits", None))
         others = [value for name, value in items.items() if name != "logits" and str(name).endswith("logits")]
     else:
-        tensors = [part for part in outputs if isinstance(part, Tensor) and part.ndim > 1]
-        first, others = (tensors[0] if tensors else None), tensors[1:]
-    if not isinstance(first, Tensor):
-        raise ArgumentError(f"the model's output {type(outputs).__name__} has no logits. {ADVICE}")
-    if any(isinstance(other, Tensor) and other.shape == first.shape for other in others):
+        tensors: list[Any] = [part for part in outputs if isinstance(part, Tensor) and part.ndim > 1]
+        logits, *others = tensors or [None]
+    kind = type(outputs).__name__
+    if not isinstance(logits, Tensor):
+        raise ArgumentError(f"the model's output {kind} has no logits. {ADVICE}")
+    if any(isinstance(other, Tensor) and other.shape == logits.shape for other in others):
         raise ArgumentError(
-            f"the model's output {type(outputs).__name__} has several heads with logits {tuple(first.shape)}, which "
-            f"cannot be told apart. {ADVICE}"
+            f"the model's output {kind} has several heads with logits {tuple(logits.shape)}, which cannot be told "
+            f"apart. {ADVICE}"
         )
-    return first
+    return logits
 
 
 def _labels(batch: Mapping[str, Any]) -> Tensor:

@@ -1,13 +1,13 @@
-"""The last linear layer of each head: what goes into it, and a weight per example on what comes back through it.
+"""The last linear layer of each head: its inputs during a forward pass, and a weight per example in its backward pass.
 
-An example's gradient at such a layer is its error times the layer's input, so the input says how large the gradient is
-without a backward pass. And as an example's loss depends on its own logits alone, its gradient there, times a weight,
-is the gradient of its weighted loss: whatever computed the loss, wherever that was.
+An example's gradient at such a layer is its error times the layer's input, so the input gives the size of the gradient
+without a backward pass. An example's loss depends on its own logits alone, so its gradient there times a weight is the
+gradient of its weighted loss, wherever the loss was computed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -50,7 +50,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 
 def head_weights(model: nn.Module) -> dict[str, float]:
-    """What each head of a joint model counts in its loss, `alpha` and the rest; empty for a model with one head."""
+    """The share of each head in the loss of a joint model: `alpha` and its complement; empty for one head."""
     alpha = getattr(getattr(model, "config", None), "alpha", None)
     return {} if alpha is None else {"intent": float(alpha), "slots": 1 - float(alpha)}
 
@@ -61,20 +61,20 @@ def _last(linear: Mapping[str, nn.Linear], part: str) -> nn.Linear | None:
 
 
 class Heads:
-    """Sees what goes into the heads of a model during a forward pass.
+    """Records the inputs of a model's heads during a forward pass.
 
     Args:
         layers: Of `head_layers`.
 
     Attributes:
-        inputs: What went into each head in the last forward pass, detached.
-        outputs: What came out, with its gradient, where `watching` was asked to keep it.
+        inputs: The input of each head in the last forward pass, detached.
+        outputs: Its output, with its gradient, where `recording` keeps it.
 
     Example:
         >>> import torch
         >>> layer = nn.Linear(2, 3)
         >>> heads = Heads({"label": layer})
-        >>> with heads.watching():
+        >>> with heads.recording():
         ...     logits = layer(torch.ones(1, 2))
         >>> heads.inputs["label"].tolist()
         [[1.0, 1.0]]
@@ -86,12 +86,12 @@ class Heads:
         self.outputs: dict[str, Tensor] = {}
 
     @contextmanager
-    def watching(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
-        """Note the inputs of the forward passes inside; give each example a weight in their backward.
+    def recording(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
+        """Record the inputs of the forward passes inside, and weigh each example in their backward passes.
 
         Args:
             weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th.
-            outputs: Whether to keep what comes out of the heads.
+            outputs: Whether to keep the outputs of the heads.
 
         Raises:
             ArgumentError: If there are weights, and no layer that they could act on.
@@ -102,27 +102,27 @@ class Heads:
                 "outputs as labels on which they could act; use a selector without weights, and no dedupe_weights."
             )
         self.inputs, self.outputs = {}, {}
-        hooks = [
-            layer.register_forward_hook(self._hook(heads, weights, outputs))
-            for layer, heads in _by_layer(self.layers).items()
-        ]
+        heads_of: dict[nn.Linear, list[str]] = {}  # a layer may be of several heads
+        for head, layer in self.layers.items():
+            heads_of.setdefault(layer, []).append(head)
+        hooks = [layer.register_forward_hook(self._hook(heads, weights, outputs)) for layer, heads in heads_of.items()]
         try:
             yield
         finally:
             for hook in hooks:
                 hook.remove()
 
-    def _hook(self, heads: tuple[str, ...], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
-        def seen(_layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
+    def _hook(self, heads: Sequence[str], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
+        def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
-                self.inputs[head] = given[0].detach()
+                self.inputs[head] = inputs[0].detach()
                 if outputs:
                     self.outputs[head] = output
             if weights is not None and output.requires_grad:
                 factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
                 output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
 
-        return seen
+        return record
 
     def signals(self, signals: Signals) -> Signals:
         """The signals with the inputs of their heads, where the shapes show that they belong together.
@@ -136,11 +136,3 @@ class Heads:
             fits = hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]
             heads[name] = replace(head, hidden=hidden) if fits else head
         return Signals(heads)
-
-
-def _by_layer(layers: Layers) -> dict[nn.Linear, tuple[str, ...]]:
-    """Each layer once, with the heads that it may be of."""
-    heads_of: dict[nn.Linear, tuple[str, ...]] = {}
-    for head, layer in layers.items():
-        heads_of[layer] = (*heads_of.get(layer, ()), head)
-    return heads_of

@@ -2,36 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from datadiet.data.schema import Examples
 from datadiet.registry import task
 from datadiet.tasks import metrics
 from datadiet.tasks.base import (
-    Batch,
-    Collator,
     Prediction,
-    Row,
     class_numbers,
     class_predictions,
     column,
     joint_signals,
     named,
-    token_padding,
 )
 from datadiet.tasks.joint_model import IntentSlotConfig
 from datadiet.tasks.loading import load_intent_slot
-from datadiet.tasks.tagging import NO_WORD, word_features, word_labels, word_tags
-from datadiet.types import IGNORED, Signals
+from datadiet.tasks.tagging import WordTask, word_labels, word_tags
+from datadiet.types import Signals
 
 
 @task(
@@ -42,7 +37,7 @@ from datadiet.types import IGNORED, Signals
     label="one intent",
 )
 @dataclass(frozen=True)
-class IntentSlotTask:
+class IntentSlotTask(WordTask):
     """An intent per request and a slot tag per word.
 
     Attributes:
@@ -52,9 +47,8 @@ class IntentSlotTask:
 
     label_names: tuple[str, ...]
     slot_names: tuple[str, ...]
-    name: ClassVar[str]
-    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("intent_labels", "slot_labels")
+    tag_column: ClassVar[str] = "slot_labels"
 
     @staticmethod
     def owns(config: Any) -> bool:
@@ -65,29 +59,10 @@ class IntentSlotTask:
         """The joint model; options are `alpha`, `label_smoothing` and `class_weights` (of the intents)."""
         return load_intent_slot(source, self.label_names, self.slot_names, **options)
 
-    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, `word_positions`, and `intent_labels` and `slot_labels` where there are labels; see
-        `word_features`."""
-        return word_features(examples, tokenizer, max_length, self._labels, task=self.name)
-
     def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
-        labels: dict[str, list[Any]] = {}
-        if part.labels is not None:
-            labels["intent_labels"] = class_numbers(self.label_names, part.labels)
-        if part.slots is not None:
-            labels["slot_labels"] = list(word_labels(self.slot_names, part.slots, columns))
-        return labels
-
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
-    ) -> Callable[[Sequence[Row]], Batch]:
-        """Pads after the tokens, whatever the tokenizer's side: the intent is read from the first position."""
-        return Collator(
-            {**token_padding(tokenizer), "slot_labels": IGNORED},
-            {"intent_labels": torch.int64},
-            ragged={"word_positions": NO_WORD},
-            multiple=pad_to_multiple_of,
-        )
+        intents = {} if part.labels is None else {"intent_labels": class_numbers(self.label_names, part.labels)}
+        slots = {} if part.slots is None else {"slot_labels": [*word_labels(self.slot_names, part.slots, columns)]}
+        return {**intents, **slots}
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """Two heads, `intent` and `slots`; the mask of the latter is True on first sub-tokens."""

@@ -18,13 +18,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForSequenceClassification,
-    PreTrainedConfig,
-    PreTrainedModel,
-)
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PreTrainedConfig, PreTrainedModel
 from transformers.utils.generic import ModelOutput
 
 from datadiet.errors import Problems
@@ -32,7 +26,7 @@ from datadiet.types import IGNORED
 
 
 class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
-    """What an `IntentSlotModel` is made of; saved as `config.json`.
+    """The parts and options of an `IntentSlotModel`; saved as `config.json`.
 
     Args:
         encoder: The config of any encoder, or its settings with `model_type`.
@@ -65,7 +59,11 @@ class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         class_weights: Sequence[float] | None = None,
         **kwargs: Any,
     ) -> None:
-        self.encoder = _encoder_config(encoder)
+        if not isinstance(encoder, PreTrainedConfig):
+            settings = dict(encoder or {})
+            # BERT's where transformers asks for defaults
+            encoder = AutoConfig.for_model(settings.pop("model_type", "bert"), **settings)
+        self.encoder = encoder
         self.intent_names = list(intent_names)
         self.slot_names = list(slot_names)
         self.alpha = alpha
@@ -95,16 +93,8 @@ class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
         return 2 / math.sqrt(self.hidden_size)
 
 
-def _encoder_config(given: PreTrainedConfig | dict[str, Any] | None) -> PreTrainedConfig:
-    """A config from a config, from its saved settings, or BERT's where transformers asks for defaults."""
-    if isinstance(given, PreTrainedConfig):
-        return given
-    settings = dict(given or {})
-    return AutoConfig.for_model(settings.pop("model_type", "bert"), **settings)
-
-
 def _own_dropout(encoder: PreTrainedConfig) -> float:
-    """What the encoder itself would use before a classification head."""
+    """The dropout that the encoder itself would use before a classification head."""
     for name in ("classifier_dropout", "seq_classif_dropout", "hidden_dropout_prob", "dropout"):
         if isinstance(value := getattr(encoder, name, None), (int, float)):
             return float(value)
@@ -127,7 +117,7 @@ def _check(config: IntentSlotConfig) -> None:
 
 @dataclass
 class IntentSlotOutput(ModelOutput):
-    """What a forward pass gives.
+    """The output of a forward pass.
 
     Attributes:
         loss: Scalar, where both kinds of labels were given.
@@ -213,7 +203,7 @@ class IntentSlotModel(PreTrainedModel):  # type: ignore[no-untyped-call]
             intent_labels: int64 `(batch,)`; -100 leaves an example out of the intent loss.
             slot_labels: int64 `(batch, positions)`; -100 everywhere but on the first sub-token of a word.
             word_positions: Not used here: it travels with the batch, so that slots can be laid on words afterwards.
-            return_dict: False gives a plain tuple of what is there.
+            return_dict: False gives a plain tuple of the outputs that are not None.
         """
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "inputs_embeds": inputs_embeds}
         if self._takes_token_types and token_type_ids is not None:

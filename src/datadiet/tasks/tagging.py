@@ -1,8 +1,6 @@
-"""Words and their tags: what all tasks that tag words share.
+"""Tasks that tag words, and token classification: a tag for each word, as for named entities or parts of speech.
 
 Only the first sub-token of a word carries its tag, in the loss, in the signals and when decoding.
-
-One tag for each word: named entities, parts of speech, and other token classification.
 """
 
 from __future__ import annotations
@@ -14,6 +12,7 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -45,48 +44,56 @@ NO_TOKEN = -1
 NO_WORD = -2
 
 
-def word_features(
-    examples: Examples,
-    tokenizer: PreTrainedTokenizerBase,
-    max_length: int,
-    labels: Any,
-    *,
-    task: str,
-) -> datasets.Dataset:
-    """Token columns, `length`, `word_positions` and label columns of words.
+class WordTask:
+    """Features and batches of the tasks that tag words; a subclass gives the label columns of its examples.
 
-    `word_positions` holds for each word the position of its first sub-token, -1 where it has none: cut off by
-    `max_length`, or nothing but characters that the tokenizer drops. Texts without tokens are split at spaces.
-
-    Args:
-        examples: With tokens, or texts.
-        tokenizer: A fast one.
-        max_length: Tokens; the rest is cut.
-        labels: `(part, columns) -> label columns`.
-        task: Its name, for the error.
-
-    Raises:
-        ArgumentError: If the tokenizer is a slow one.
+    Attributes:
+        tag_column: The label column with one class number per token.
     """
-    if not tokenizer.is_fast:
-        raise ArgumentError(f"{task} needs a fast tokenizer: a slow one does not say which word a token is of.")
-    limit, prefix = length_limit(tokenizer, max_length), " " if needs_space(tokenizer) else ""
 
-    def parts() -> Iterator[dict[str, Any]]:
-        for part in chunks(examples):
-            columns = _encoded(part, tokenizer, limit, prefix)
-            yield {**columns, **labels(part, columns)}
+    name: ClassVar[str]
+    main_metric: ClassVar[str]
+    tag_column: ClassVar[str] = "labels"
 
-    return as_dataset(parts())
+    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
+        """Token columns, `length`, `word_positions`, and label columns where there are labels.
 
+        `word_positions` holds for each word the position of its first sub-token, -1 where it has none: cut off by
+        `max_length`, or nothing but characters that the tokenizer drops. Texts without tokens are split at spaces.
 
-def _encoded(part: Examples, tokenizer: PreTrainedTokenizerBase, limit: int, prefix: str) -> dict[str, Any]:
-    tokens = words_of(part)
-    given = [[prefix + word for word in words] for words in tokens]
-    encoded = tokenizer(given, is_split_into_words=True, truncation=True, max_length=limit)
-    columns = model_inputs(encoded)
-    columns["word_positions"] = [first_positions(encoded.word_ids(row), len(words)) for row, words in enumerate(tokens)]
-    return columns
+        Raises:
+            ArgumentError: If the tokenizer is a slow one.
+        """
+        if not tokenizer.is_fast:
+            raise ArgumentError(f"{self.name} needs a fast tokenizer: a slow one does not map tokens to words.")
+        limit, prefix = length_limit(tokenizer, max_length), " " if needs_space(tokenizer) else ""
+
+        def parts() -> Iterator[dict[str, Any]]:
+            for part in chunks(examples):
+                tokens = [text.split() for text in part.texts] if part.tokens is None else part.tokens
+                spaced = [[prefix + word for word in words] for words in tokens]
+                encoded = tokenizer(spaced, is_split_into_words=True, truncation=True, max_length=limit)
+                columns = model_inputs(encoded)
+                columns["word_positions"] = [
+                    first_positions(encoded.word_ids(row), len(words)) for row, words in enumerate(tokens)
+                ]
+                yield {**columns, **self._labels(part, columns)}
+
+        return as_dataset(parts())
+
+    def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
+        raise NotImplementedError
+
+    def collator(
+        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
+    ) -> Callable[[Sequence[Row]], Batch]:
+        """Pads after the tokens, whatever the tokenizer's side: positions count from the first."""
+        return Collator(
+            {**token_padding(tokenizer), self.tag_column: IGNORED},
+            {"intent_labels": torch.int64},
+            ragged={"word_positions": NO_WORD},
+            multiple=pad_to_multiple_of,
+        )
 
 
 def word_labels(
@@ -117,11 +124,6 @@ def word_tags(tags: NDArray[np.int64], positions: NDArray[np.int64], names: Sequ
     """
     real = positions[positions != NO_WORD]
     return tuple(OUTSIDE if position == NO_TOKEN else names[tags[position]] for position in real)
-
-
-def words_of(examples: Examples) -> list[Sequence[str]]:
-    """The words of each example: its tokens, or its text split at white space."""
-    return list(examples.tokens) if examples.tokens is not None else [text.split() for text in examples.texts]
 
 
 def first_positions(word_ids: Sequence[int | None], words: int) -> list[int]:
@@ -165,7 +167,7 @@ def _spaced(step: Mapping[str, Any]) -> bool:
     pipeline="token-classification",
 )
 @dataclass(frozen=True)
-class TokenClassificationTask:
+class TokenClassificationTask(WordTask):
     """A tag per word.
 
     Attributes:
@@ -173,8 +175,6 @@ class TokenClassificationTask:
     """
 
     slot_names: tuple[str, ...]
-    name: ClassVar[str]
-    main_metric: ClassVar[str]
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     label_names: ClassVar[tuple[str, ...]] = ()
 
@@ -188,19 +188,8 @@ class TokenClassificationTask:
         no_options(self.name, options)
         return load_tagger(source, self.slot_names)
 
-    def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
-        """Token columns, `length`, `word_positions`, and `labels` where there are tags; see `word_features`."""
-        return word_features(examples, tokenizer, max_length, self._labels, task=self.name)
-
     def _labels(self, part: Examples, columns: Mapping[str, Any]) -> dict[str, list[Any]]:
         return {} if part.slots is None else {"labels": list(word_labels(self.slot_names, part.slots, columns))}
-
-    def collator(
-        self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
-    ) -> Callable[[Sequence[Row]], Batch]:
-        """Pads after the tokens, whatever the tokenizer's side: `word_positions` count from the first."""
-        padding = {**token_padding(tokenizer), "labels": IGNORED}
-        return Collator(padding, {}, ragged={"word_positions": NO_WORD}, multiple=pad_to_multiple_of)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `tokens`; the mask is True on first sub-tokens."""
@@ -208,11 +197,11 @@ class TokenClassificationTask:
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """For each word the likeliest tag at its first sub-token, `O` where it has none."""
-        given = named(outputs, "logits").detach().float().softmax(-1).cpu().numpy()  # (batch, positions, tags)
+        p = named(outputs, "logits").detach().float().softmax(-1).cpu().numpy()  # (batch, positions, tags)
         words = named(batch, "word_positions").cpu().numpy()
         return [
             Prediction(None, None, _by_word(row, positions), word_tags(row.argmax(-1), positions, self.slot_names))
-            for row, positions in zip(given, words, strict=True)
+            for row, positions in zip(p, words, strict=True)
         ]
 
     def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
@@ -226,9 +215,9 @@ class TokenClassificationTask:
         return None
 
 
-def _by_word(given: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
+def _by_word(p: NDArray[np.float32], positions: NDArray[np.int64]) -> NDArray[np.float32]:
     """Probabilities `(words, tags)` from `(positions, tags)`; nan for words without a token."""
     real = positions[positions != NO_WORD]
-    values: NDArray[np.float32] = given[real]
+    values: NDArray[np.float32] = p[real]
     values[real == NO_TOKEN] = np.nan
     return values

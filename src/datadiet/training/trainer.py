@@ -186,7 +186,7 @@ class DietMixin(_Base):
             captured_outputs(self.network) if self._embeds else nullcontext(none)
         )
         weights = None if self._epochs.weights is None else self._epochs.weights[rows.cpu()]
-        with capture as captured, self.heads.watching(weights, outputs=self.teacher is not None):
+        with capture as captured, self.heads.recording(weights, outputs=self.teacher is not None):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
@@ -342,7 +342,7 @@ class DietMixin(_Base):
 
     def _call_model(self, batch: Batch) -> Any:
         """The model's outputs for a batch, under the Trainer's autocast; one per text column where it embeds."""
-        with self.autocast_smart_context_manager(), self.heads.watching():
+        with self.autocast_smart_context_manager(), self.heads.recording():
             if not self._embeds:
                 return self.network(**batch)
             trainer: Any = self

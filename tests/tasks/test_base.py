@@ -11,18 +11,15 @@ from datadiet.errors import ArgumentError
 from datadiet.tasks.base import signals_of
 from toys import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
 
-CLASSES, WHOLE, NUMBERS = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0])
-ONE = torch.randn(2, 1)
+CLASSES, WHOLE, NUMBERS, ONE = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0]), torch.randn(2, 1)
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "electra"])
-@pytest.mark.parametrize("form", ["output", "dict", "tuple"])
+@pytest.mark.parametrize("form", [lambda output: output, dict, lambda output: output.to_tuple()])
 @pytest.mark.parametrize("name", ["labels", "label"])
-def test_stock_classifiers(kind: str, form: str, name: str) -> None:
-    model = tiny_classifier(3, kind)
-    output = model(**tiny_batch(["the amber", "of it"], kind), labels=WHOLE)
-    given = {"output": output, "dict": dict(output), "tuple": output.to_tuple()}[form]
-    head = signals_of(given, {name: WHOLE}).heads["label"]
+def test_stock_classifiers(kind: str, form, name: str) -> None:
+    output = tiny_classifier(3, kind)(**tiny_batch(["the amber", "of it"], kind), labels=WHOLE)
+    head = signals_of(form(output), {name: WHOLE}).heads["label"]
     assert torch.equal(head.logits, output.logits)
     assert not head.logits.requires_grad
     assert head.mask is None
@@ -62,7 +59,7 @@ def test_joint_models() -> None:
 
 
 @pytest.mark.parametrize(
-    ("outputs", "labels", "says"),
+    ("outputs", "labels", "message"),
     [
         ({"logits": CLASSES}, NUMBERS, r"logits \(2, 3\) and torch.float32 labels \(2,\)"),
         ({"logits": CLASSES}, torch.rand(2, 4), "fit no known task"),
@@ -74,14 +71,10 @@ def test_joint_models() -> None:
         ((CLASSES, CLASSES + 1), WHOLE, "cannot be told apart"),
         ({"logits": CLASSES}, torch.rand(2, 3), "other than 0 and 1 fit no known task"),
         (CausalLMOutput(logits=torch.randn(2, 4, 3)), torch.zeros(2, 4, dtype=torch.int64), "causal language model"),
+        ({"logits": CLASSES}, None, "no labels; it holds input_ids"),
     ],
 )
-def test_what_does_not_fit_says_to_pass_signals(outputs, labels, says: str) -> None:
-    with pytest.raises(ArgumentError, match=rf"(?s){says}.*Pass signals=") as error:
-        signals_of(outputs, {"labels": labels})
-    assert "(outputs, batch)" in str(error.value)
-
-
-def test_a_batch_without_labels_names_what_it_holds() -> None:
-    with pytest.raises(ArgumentError, match=r"no labels; it holds input_ids.*Pass signals="):
-        signals_of({"logits": CLASSES}, {"input_ids": WHOLE})
+def test_errors_recommend_signals(outputs, labels, message: str) -> None:
+    batch = {"input_ids": WHOLE} if labels is None else {"labels": labels}
+    with pytest.raises(ArgumentError, match=rf"(?s){message}.*Pass signals=.*\(outputs, batch\)"):
+        signals_of(outputs, batch)

@@ -1,0 +1,131 @@
+"""What `datadiet select` and `dd.select_rows` are asked for, each option declared once. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from datadiet.config import DATA, DATA_HELP, option, option_problems
+from datadiet.errors import ArgumentError, Problems, UserError, unknown
+from datadiet.registry import AtLeast, Bound, Share, ShareBelowOne, find, names, parse_call, problems_of
+from datadiet.types import Selection
+
+Select = str | Callable[..., Selection]
+SELECTION, OUTPUT = "Selection", "Output"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectConfig:
+    """The options of a static selection. `dd.select_rows` takes those of the panel Selection as keywords.
+
+    First duplicates are dropped, then suspects, then the selector chooses among the other rows.
+
+    Attributes:
+        select: A selector by name, with options in brackets: `"ccs(beta=0.2)"`; in Python also a function of the common
+            form of `datadiet.selectors`.
+        keep: Share of all rows of the file that is kept.
+        count: Instead of `keep`. With neither, every row is kept that is no duplicate and no suspect.
+        drop_suspects: Share of the remaining rows whose labels are most likely wrong, by the first of `aum`, `el2n`,
+            `negative_pvi` and `irreducible_loss` that the file has.
+        suspects_by: Another ranking of `datadiet.noise.rankings.BY`.
+        dedupe: Keeps one of the rows with the same text, case and spacing aside: the first with the most common label.
+        near: Least similarity of near duplicates, which must have the same label; see `datadiet.data.duplicates`.
+        reading: Options of `config.READING_FLAGS` that differ from how the split was scored.
+    """
+
+    score: str | None = option(None, "A column of SCORES; the only one by default.", SELECTION)
+    select: Select = option("hardest", 'A selector of datadiet methods, such as "ccs(beta=0.2)".', SELECTION)
+    keep: float | None = option(None, "Share of all rows that is kept, in (0, 1].", SELECTION, bound=Share)
+    count: int | None = option(None, "Instead of --keep: how many rows.", SELECTION, bound=AtLeast(1))
+    offset: float | None = option(None, "Share of the very hardest excluded as noise.", SELECTION)
+    floor: int = option(0, "Keep at least so many of each class; 0 = no floor.", SELECTION, bound=AtLeast(0))
+    drop_suspects: float = option(
+        0.0, "Share dropped whose label is most likely wrong.", SELECTION, bound=ShareBelowOne
+    )
+    suspects_by: str | None = option(
+        None, "aum, el2n, irreducible, ... of SCORES; aum by default, else el2n.", SELECTION
+    )
+    dedupe: bool = option(False, "Keep one of the rows with the same text.", SELECTION)
+    near: float | None = option(
+        None, "With --dedupe: also of nearly the same texts, such as 0.8.", SELECTION, bound=Bound(0, 1, True, True)
+    )
+    seed: int = option(0, "Of ties and random choices.", SELECTION, bound=AtLeast(0))
+    data: str | None = option(None, f"What was scored. {DATA_HELP} Required.", DATA)
+    features: Path | None = option(None, "A .npy file for selectors that cover a space; TF-IDF by default.", DATA)
+    output: Path | None = option(
+        None, "A .jsonl, .csv, .tsv or .parquet file; or a folder, with all splits. Required.", OUTPUT
+    )
+    with_score: bool = option(False, "Add the values as a column.", OUTPUT)
+    force: bool = option(False, "Replace the output.", OUTPUT)
+    reading: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def selector(self) -> tuple[Select, Mapping[str, Any]]:
+        """The selector's name, or the function, and its options.
+
+        Raises:
+            ArgumentError: If `select` cannot be read, or names the offset a second time.
+
+        Example:
+            >>> SelectConfig(select="ccs(strata=20, beta=0.2)").selector
+            ('ccs', {'strata': 20, 'beta': 0.2})
+        """
+        select, options = parse_call(self.select) if isinstance(self.select, str) else (self.select, {})
+        if self.offset is None:
+            return select, options
+        if "offset" in options:
+            raise ArgumentError(f"offset must be given once, got {self.offset} beside select={self.select!r}.")
+        return select, {**options, "offset": self.offset}
+
+
+SELECTION_OPTIONS = tuple(
+    item.name
+    for item in fields(SelectConfig)
+    if "option" in item.metadata and item.metadata["option"].panel == SELECTION
+)
+
+
+def config_problems(config: SelectConfig) -> list[str]:
+    """What is wrong with a selection, as far as it shows without the score file.
+
+    Example:
+        >>> config_problems(SelectConfig(keep=70))
+        ['keep must be in (0, 1], got 70. Did you mean 0.7?']
+    """
+    problems = Problems()
+    problems.found += option_problems(config)
+    problems.check(config.keep is None or config.count is None, "keep and count say the same thing: give one of them.")
+    drops = config.drop_suspects or config.dedupe
+    if config.keep is None and config.count is None and not drops:
+        problems.add("nothing is dropped: give keep (a share) or count, or drop suspects or duplicates.")
+    if config.suspects_by is not None and not config.drop_suspects:
+        problems.add("suspects_by has no effect without drop_suspects.")
+    problems.check(config.near is None or config.dedupe, "near has no effect without dedupe.")
+    problems.found += selector_problems(config)
+    return problems.found
+
+
+def selector_problems(config: SelectConfig) -> list[str]:
+    """What is wrong with the name of a selector and its options.
+
+    Example:
+        >>> selector_problems(SelectConfig(select="ccs(betta=0.1)"))
+        ["unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata."]
+    """
+    try:
+        select, options = config.selector
+    except UserError as error:
+        return list(error.problems)
+    if not isinstance(select, str):
+        return []
+    method = find("select", select)
+    if method is None:
+        return [unknown("selector", select, names("select"))]
+    required = {name for name, one in method.options.items() if one.required} | set(method.needs)
+    missing = [name for name in method.options if name in required and options.get(name) is None]
+    return problems_of("select", select, options) + [
+        f"the selector {select} needs the option {name}." for name in missing
+    ]

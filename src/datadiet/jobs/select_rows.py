@@ -1,0 +1,237 @@
+"""A static selection: from the values in a score file to the rows that are kept, with a reason for each row."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet import registry
+from datadiet.data.duplicates import representatives
+from datadiet.diet.choose import BoundSelector, SelectorContext
+from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems
+from datadiet.noise.rankings import suspicion_of, suspicion_problems
+from datadiet.selectors.base import floor_problems, top_mask
+from datadiet.store.score_file import ScoreFile, read_scores
+from datadiet.types import Selection
+
+Rows = NDArray[np.int64]
+Values = NDArray[np.float32]
+
+# why a row is kept (the first two) or dropped, in the order in which it is decided
+CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST = "chosen", "floor", "duplicate", "suspect", "offset", "rest"
+REASONS = (CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST)
+_EXCLUDING = ("offset", "beta")  # options of selectors that exclude the very hardest
+
+
+@dataclass(frozen=True)
+class StaticSelection:
+    """Which rows of a training split are kept, and why.
+
+    Attributes:
+        rows: int64 `(count,)`, ascending: the kept rows.
+        reasons: `(n,)`, one of `REASONS` per row: `chosen` and `floor` are kept; `duplicate`, `suspect`, `offset`
+            (excluded as among the very hardest) and `rest` are dropped.
+        values: float32 `(n,)`, the score; larger = harder.
+        score: Its name.
+        weights: float32 beside `rows`, or None where every kept row weighs 1.
+        suspicion: The ranking of the suspects, its name and float32 `(n,)`; None where none were dropped.
+    """
+
+    rows: Rows
+    reasons: NDArray[np.str_]
+    values: Values
+    score: str
+    weights: Values | None = None
+    suspicion: tuple[str, Values] | None = None
+
+    @property
+    def kept(self) -> NDArray[np.bool_]:
+        """Where a row is kept, `(n,)`."""
+        mask = np.zeros(len(self.values), np.bool_)
+        mask[self.rows] = True
+        return mask
+
+    def counts(self) -> dict[str, int]:
+        """Rows by reason, without reasons that no row has."""
+        counts = Counter(self.reasons.tolist())
+        return {reason: counts[reason] for reason in REASONS if counts[reason]}
+
+
+def select_rows(
+    scores: str | Path | ScoreFile, *, texts: Sequence[str] | None = None, features: Any = None, **options: Any
+) -> StaticSelection:
+    """Choose once what to train on, from a score file.
+
+    First duplicates are dropped, then suspects, then the selector chooses among the other rows.
+
+    Args:
+        scores: A score file, or its path.
+        texts: One per row: for `dedupe`, and for selectors that cover a space where there are no features.
+        features: float `(n, size)` or a SciPy CSR matrix, for selectors that cover a space; by default TF-IDF of texts.
+        options: `score`, `select`, `keep`, `count`, `offset`, `floor`, `drop_suspects`, `suspects_by`, `dedupe`,
+            `near` and `seed`; see `datadiet.jobs.select_config.SelectConfig`.
+
+    Returns:
+        The rows, and the reason of each row of the split.
+
+    Raises:
+        ArgumentError: For arguments that do not fit the file or each other, together.
+        DataError: If the file cannot be read; see `read_scores`.
+
+    Example:
+        >>> values = {"el2n": np.float32([0.9, 0.2, 0.9, 0.1])}
+        >>> file = ScoreFile(list("abcd"), np.arange(4), values, None, "f", "d", "regression")
+        >>> select_rows(file, keep=0.5, texts=["x", "y", "X ", "z"], dedupe=True).reasons.tolist()
+        ['chosen', 'chosen', 'duplicate', 'rest']
+
+    Source: score, then select, then train: Paul, Ganguli and Dziugaite 2021, section 3; duplicates first as in Lee et
+    al. 2022 (arXiv 2107.06499), so that a text that occurs often has no more votes than another.
+    """
+    problems = Problems()
+    for name in options.keys() - set(SELECTION_OPTIONS):
+        hint = 'The options of a selector are written with it, as in select="ccs(beta=0.2)".'
+        problems.add(f"{unknown('option', name, SELECTION_OPTIONS)} {hint}")
+    problems.raise_any()
+    file = scores if isinstance(scores, ScoreFile) else read_scores(scores)
+    return select_from(file, SelectConfig(**options), texts, features)
+
+
+def select_from(
+    file: ScoreFile, config: SelectConfig, texts: Sequence[str] | None = None, features: Any = None
+) -> StaticSelection:
+    """Choose among the rows of a score file; see `select_rows`."""
+    problems = Problems()
+    problems.found += config_problems(config) + file_problems(file, config)
+    problems.check(not config.dedupe or texts is not None, "dedupe needs the texts: give texts=.")
+    for name, given in (("texts", texts), ("features", features)):
+        size = len(file) if given is None else np.shape(given)[0]
+        problems.check(size == len(file), f"{name} must have one entry per row, {len(file)}, got {size}.")
+    problems.raise_any()
+    return _selection(file, config, texts, features)
+
+
+def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
+    """Why a score file does not have what a selection needs; nothing where it does."""
+    problems = Problems()
+    names = list(file.values)
+    if config.score is not None:
+        problems.choice("score", config.score, names)
+    elif len(names) > 1:
+        problems.add(f"the file has several scores ({', '.join(names)}): name the one to select by.")
+    if config.drop_suspects:
+        problems.found += suspicion_problems(file, config.suspects_by)
+    select = str(config.select).partition("(")[0]
+    if file.labels is None and (config.floor or select in registry.names("select", need="groups")):
+        subject = "a floor" if config.floor else f"the selector {select}"
+        problems.add(f"{subject} needs the class of each row, and the file has none (task {file.task}).")
+    if isinstance(config.count, int) and config.count > len(file):
+        problems.add(f"count must be at most {len(file)}, the rows of the file, got {config.count}.")
+    return problems.found
+
+
+# ---- the selection
+
+
+def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | None, features: Any) -> StaticSelection:
+    score = config.score or next(iter(file.values))
+    values, groups = file.values[score], None if file.labels is None else np.asarray(list(file.labels))
+    reasons = np.full(len(file), REST, dtype=f"<U{max(map(len, REASONS))}")
+    if config.dedupe and texts is not None:
+        reasons[representatives(texts, file.labels, near=config.near).repeated] = DUPLICATE
+    suspicion = suspicion_of(file, config.suspects_by) if config.drop_suspects else None
+    if suspicion is not None:
+        candidates = np.flatnonzero(reasons == REST)
+        number = round(config.drop_suspects * candidates.size)
+        if number:
+            reasons[candidates[top_mask(suspicion[1][candidates], number, seed=config.seed, epoch=0)]] = SUSPECT
+    pool = np.flatnonzero(reasons == REST)
+    count = _count(config, len(file), pool.size)
+    pool_groups = None if groups is None else groups[pool]
+    problems = Problems()
+    sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
+    problems.found += floor_problems(config.floor, sizes, count)
+    problems.raise_any()
+    context = SelectorContext(groups=pool_groups, features=_features(config, texts, features, pool, file.ids))
+    chosen = _choose(config, config.floor, values[pool], count, context)
+    reasons[pool] = _reasons(config, values[pool], count, context, chosen)
+    return StaticSelection(pool[chosen.rows], reasons, values, score, chosen.weights, suspicion)
+
+
+def _choose(config: SelectConfig, floor: int, values: Values, count: int, context: SelectorContext) -> Selection:
+    select, options = config.selector
+    bound = BoundSelector(
+        select if isinstance(select, str) else partial(select, **options),
+        options=options,
+        floor=floor,
+        seed=config.seed,
+    )
+    bound.check(context)
+    return bound.choose(values, count, epoch=0, context=context)
+
+
+def _count(config: SelectConfig, rows: int, candidates: int) -> int:
+    """How many of the candidates are kept."""
+    if config.keep is None and config.count is None:
+        if not candidates:
+            raise ArgumentError("nothing is left to keep: drop fewer suspects.")
+        return candidates
+    count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * rows))
+    if count > candidates:
+        dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects)}
+        raise ArgumentError(
+            f"{count} of {rows} rows shall be kept, but only {candidates} are left without "
+            f"{' and '.join(name for name, holds in dropped.items() if holds)}: keep at most "
+            f"{candidates / rows:.4g}, or give neither keep nor count to keep all of them."
+        )
+    return count
+
+
+def _reasons(
+    config: SelectConfig, values: Values, count: int, context: SelectorContext, chosen: Selection
+) -> NDArray[np.str_]:
+    """Why each candidate is kept or dropped."""
+    reasons = np.full(len(values), REST, dtype="<U9")
+    number = round(_excluded_share(config) * len(values))
+    if number and count < len(values):
+        reasons[top_mask(values, number, seed=config.seed, epoch=0)] = OFFSET
+    reasons[chosen.rows] = CHOSEN
+    if config.floor and context.groups is not None:
+        without_floor = _choose(config, 0, values, count, context).rows
+        _, codes = np.unique(context.groups, return_inverse=True)
+        short = np.bincount(codes[without_floor], minlength=codes.max() + 1) < config.floor
+        reasons[np.setdiff1d(chosen.rows[short[codes[chosen.rows]]], without_floor)] = FLOOR
+    return reasons
+
+
+def _excluded_share(config: SelectConfig) -> float:
+    """The share of the very hardest that the selector excludes."""
+    select, options = config.selector
+    method = registry.find("select", select) if isinstance(select, str) else None
+    defaults = {} if method is None else {name: one.default for name, one in method.options.items()}
+    share = next((options[name] for name in _EXCLUDING if name in options), None)
+    if share is None:
+        share = next((defaults[name] for name in _EXCLUDING if defaults.get(name)), None)
+    return share if isinstance(share, (int, float)) else 0.0
+
+
+def _features(config: SelectConfig, texts: Sequence[str] | None, features: Any, pool: Rows, ids: Sequence[str]) -> Any:
+    """A vector for each candidate, for selectors that need them."""
+    if features is not None:
+        return features[pool]
+    if config.selector[0] not in registry.names("select", need="features") or texts is None:
+        return None
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    from datadiet.scores.text import tf_idf
+
+    names = [str(ids[row]) for row in pool]
+    # single letters and signs count too: a text of nothing else needs a vector
+    return tf_idf([texts[row] for row in pool], ids=names, vectorizer=TfidfVectorizer(token_pattern=r"\S+"))
