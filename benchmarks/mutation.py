@@ -148,11 +148,13 @@ def run(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def _fails(tree: Path, tests: tuple[str, ...]) -> bool:
     there = [str(tree / "tests" / name) for name in tests if (tree / "tests" / name).exists()]
     environment = {**os.environ, "PYTHONPATH": str(tree / "src"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-p", "no:doctest", *there]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *there]
     try:
         done = subprocess.run(command, cwd=tree, env=environment, capture_output=True, timeout=SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return True
+    if done.returncode not in (0, 1, 2):  # such as a usage error; 2 = the fault breaks the collection of a test
+        raise SystemExit(done.stdout.decode()[-2000:] + done.stderr.decode()[-2000:])
     return done.returncode != 0
 
 
