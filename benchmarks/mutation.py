@@ -126,9 +126,10 @@ def run(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shutil.copytree(ROOT, tree, ignore=ignored)
         places = functions(tree)
         for entry in entries:
-            key = next(
-                key for key in ((entry["room"], entry["name"]), (entry["other"], entry["name"])) if key in places
-            )
+            names = ((entry["room"], entry["name"]), (entry["other"], entry["name"]))
+            key = next((key for key in names if key in places), None)
+            if key is None:
+                raise SystemExit(f"{entry['name']} is no longer in this tree: draw the plan anew.")
             path, node = places[key]
             text = path.read_text(encoding="utf-8")
             changed = list(faults(node))[entry["fault"]]

@@ -36,7 +36,7 @@ from types import ModuleType
 from typing import Any
 
 PARTS = ("runs", "help", "api", "methods")
-MESSAGES = "SNAPSHOT_MESSAGES"  # the folder in which the plugin leaves what it has heard
+MESSAGES = "SNAPSHOT_MESSAGES"  # the folder in which the plugin writes the messages of the tests
 ROOT = Path(__file__).resolve().parent.parent
 TIMED = re.compile(r"_s$|seconds|versions?$|^environment$|_hours?$|^(finetune|total)_saved|^time")  # keys of JSON
 FRAMES = re.compile("[\u2500-\u257f]+")
@@ -532,29 +532,29 @@ def pytest_configure(config: Any) -> None:
     from _pytest.capture import CaptureFixture
     from typer.testing import CliRunner
 
-    heard: set[str] = set()
+    messages: set[str] = set()
     expects = type(pytest.raises(KeyError))
     leave, invoke, read = expects.__exit__, CliRunner.invoke, CaptureFixture.readouterr
 
     def leaving(self: Any, kind: Any, error: Any, trace: Any) -> Any:
         __tracebackhide__ = True
         if error is not None:
-            heard.add(f"{type(error).__name__}: {error}")
+            messages.add(f"{type(error).__name__}: {error}")
         return leave(self, kind, error, trace)
 
     def invoking(self: Any, *args: Any, **options: Any) -> Any:
         done = invoke(self, *args, **options)
-        heard.update(said(done.stderr))
+        messages.update(said(done.stderr))
         return done
 
     def reading(self: Any) -> Any:
         found = read(self)
-        heard.update(said(str(found.err)))
+        messages.update(said(str(found.err)))
         return found
 
     class Keeper:
         def pytest_sessionfinish(self) -> None:
-            write(Path(os.environ[MESSAGES]) / f"{os.getpid()}.json", sorted(heard))
+            write(Path(os.environ[MESSAGES]) / f"{os.getpid()}.json", sorted(messages))
 
     expects.__exit__, CliRunner.invoke, CaptureFixture.readouterr = leaving, invoking, reading  # type: ignore
     config.pluginmanager.register(Keeper())
@@ -572,15 +572,15 @@ def said(text: str) -> list[str]:
 def messages_part(folder: Path) -> None:
     """Run the test suite; how it ends is no part of the snapshot."""
     with tempfile.TemporaryDirectory(prefix="snapshot-") as work:
-        environment = {**os.environ, MESSAGES: f"{work}/heard", "HYPOTHESIS_STORAGE_DIRECTORY": f"{work}/hypothesis"}
+        environment = {**os.environ, MESSAGES: f"{work}/messages", "HYPOTHESIS_STORAGE_DIRECTORY": f"{work}/hypothesis"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", str(ROOT / "src"))])
         environment = {name: value for name, value in environment.items() if name not in PLAIN}
         options = ["-n", "2", "--dist", "worksteal", "-p", "no:cacheprovider", "--hypothesis-seed", "0"]
         suite = [sys.executable, "-m", "pytest", *options, "-p", "benchmarks.snapshot", "--basetemp", f"{work}/tests"]
         subprocess.run(suite, cwd=ROOT, env=environment, check=False)
-        heard = [line for file in Path(work, "heard").glob("*.json") for line in json.loads(file.read_text())]
-        told = {message(line, work) for line in heard if not re.search(r"\.py\", line \d+", line)}  # no tracebacks
-        write(folder / "messages.json", sorted(told))
+        lines = [line for file in Path(work, "messages").glob("*.json") for line in json.loads(file.read_text())]
+        unique = {message(line, work) for line in lines if not re.search(r"\.py\", line \d+", line)}  # no tracebacks
+        write(folder / "messages.json", sorted(unique))
 
 
 def message(text: str, work: str) -> str:

@@ -211,11 +211,6 @@ class Method:
 # ---- declaring
 
 
-def declare(method: Method) -> Method:
-    """State a method that is no function of its own; it is found where it is assigned in a module."""
-    return method
-
-
 def _decorator(kind: str) -> Callable[..., Callable[[Declared], Declared]]:
     def decorate(
         *,
