@@ -90,14 +90,16 @@ class DietConfig:
         score: How hard an example is; a function is `(logits, labels, *, mask=None) -> values`.
         combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
             `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
-        select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`.
+        select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`. By
+            default `auto`: a short race on the dev split decides between `cover`, which is training on everything for
+            as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a tolerance, `hardest`.
         offset: Share of the very hardest that is excluded as suspected noise (`hardest`, `window`); or `auto`: the rows
             whose labels contradict a confident model (`datadiet.noise.guard`), with any selector. By default `auto` for
             `hardest` where each example has one class, else 0; `offset=0.0` is the published rule.
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
-        refresh_every: Epochs from one selection to the next: 2 by default, 1 with a tolerance.
+        refresh_every: Epochs from one selection to the next: 1 by default with `auto` or a tolerance, else 2.
         anneal_epochs: Last epochs on everything.
         static: Choose once, after the warm-up.
         rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass; values come from the
@@ -129,14 +131,14 @@ class DietConfig:
         tasks="heads",
     )
     select: str | Callable[..., Any] = option(
-        "hardest",
-        'Which are kept: hardest, uncertain, random, "ccs(beta=0.2)", ...; see datadiet methods.',
+        "auto",
+        'Which are kept: auto, cover, hardest, uncertain, "ccs(beta=0.2)", ...; see datadiet methods.',
         DIET,
         method=True,
     )
     offset: float | str | None = option(
         None,
-        "Share of the hardest excluded as noise; auto, the default of hardest, finds wrong labels.",
+        "Share of the hardest excluded as noise; auto, the default of auto and hardest, finds wrong labels.",
         DIET,
         method=True,
     )

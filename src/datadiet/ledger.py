@@ -9,11 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 from datadiet.types import CostLedger
 
-Account = Literal["load", "train", "score", "select", "eval", "save"]
+Account = Literal["load", "train", "score", "select", "probe", "eval", "save"]
+ACCOUNTS: tuple[Account, ...] = get_args(Account)
 
 
 class Ledger:
@@ -30,15 +31,14 @@ class Ledger:
         ...     with ledger.charge("score"):  # taken out of train while it lasts
         ...         pass
         >>> cost = ledger.snapshot()
-        >>> parts = cost.load_s + cost.train_s + cost.score_s + cost.select_s + cost.eval_s + cost.save_s
-        >>> abs(parts - cost.total_s) < 1e-9
+        >>> abs(sum(getattr(cost, f"{account}_s") for account in ACCOUNTS) - cost.total_s) < 1e-9
         True
     """
 
     def __init__(self, started: float | None = None, account: Account = "load") -> None:
         self._started = self._since = time.perf_counter() if started is None else started
         self._account: Account = account
-        self._seconds: dict[Account, float] = dict.fromkeys(("load", "train", "score", "select", "eval", "save"), 0.0)
+        self._seconds: dict[Account, float] = dict.fromkeys(ACCOUNTS, 0.0)
         self._carried = self._shared = 0.0
         self.examples_forward = self.examples_backward = self.tokens_forward = self.tokens_backward = 0
 
@@ -61,6 +61,11 @@ class Ledger:
         self._seconds[self._account] += seconds
         self._carried += seconds
         self._shared += seconds
+
+    def move(self, source: Account, target: Account, seconds: float) -> None:
+        """Charge seconds to another account than the one that was running, once it is known whose they are."""
+        self._seconds[source] -= seconds
+        self._seconds[target] += seconds
 
     def include(self, cost: CostLedger) -> None:
         """Replace the time of a run that has just ended by its accounts.
@@ -102,7 +107,7 @@ class Ledger:
         return CostLedger(
             **{f"{account}_s": seconds for account, seconds in spent.items()},
             total_s=self._since - self._started + self._carried,
-            finetune_s=spent["train"] + spent["score"] + spent["select"],
+            finetune_s=spent["train"] + spent["score"] + spent["select"] + spent["probe"],
             shared_s=self._shared,
             examples_forward=self.examples_forward,
             examples_backward=self.examples_backward,

@@ -1,8 +1,8 @@
 """Every method and task, declared once, beside the function or class that it is.
 
-`@score`, `@selector`, `@history`, `@ranking` and `@task` attach a `Method` to what they decorate; `declare` states one
-that is no function of its own. `make index` imports all packages once and writes `registry.json`. Everything else is
-read from there, without torch: choices and help of the command line, the check of options, presets, `datadiet
+`@score`, `@selector`, `@race`, `@history`, `@ranking` and `@task` attach a `Method` to what they decorate; `declare`
+states one that is no function of its own. `make index` imports all packages once and writes `registry.json`. Everything
+else is read from there, without torch: choices and help of the command line, the check of options, presets, `datadiet
 methods`, the tables of docs/methods.md, citations of model cards.
 """
 
@@ -33,6 +33,7 @@ KINDS: Mapping[str, str] = {
     "score": "--score, and --scores of datadiet score: how hard an example is; larger = harder, always",
     "select": "--select: which examples an epoch keeps",
     "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
+    "race": "--select: which of several rules chooses, decided while training",
     "preset": "--methods of datadiet compare, beside the names of scores and selectors",
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
@@ -176,7 +177,8 @@ class Method:
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
         traits: Of scores `forward` (made of one forward pass), `zero_when_learned` and `suspects` (ranks wrong labels
             high); of selectors `weights`, `fills_classes` (gives every class its places), `takes_offset`,
-            `takes_tolerance`, `needs_bounded`; of tasks the keys of `TASK_TRAITS` and others.
+            `takes_tolerance`, `needs_bounded`, `takes_turns` (goes by what has trained before); of tasks the keys of
+            `TASK_TRAITS` and others.
         options: Its own options by name.
         preset: The options of `datadiet finetune` that `datadiet compare --methods NAME` stands for, beyond those of
             its family; None where the name alone is not enough.
@@ -266,13 +268,13 @@ def _decorator(kind: str) -> Callable[..., Callable[[Declared], Declared]]:
     return decorate
 
 
-score, selector, in_batch, history, ranking, task = map(
-    _decorator, ("score", "select", "in_batch", "history", "suspects", "task")
+score, selector, in_batch, race, history, ranking, task = map(
+    _decorator, ("score", "select", "in_batch", "race", "history", "suspects", "task")
 )
 
 
 # parameters of every selector that are no options of its own
-_COMMON = ("seed", "epoch", "groups", "ids", "features")
+_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns")
 
 
 def _own_options(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
@@ -473,7 +475,9 @@ def attribute(package: str, name: str, also: Mapping[str, Iterable[str]]) -> Any
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-_WORDS = {"select": "selector", "in_batch": "selector", "suspects": "ranking", "preset": "method"}
+_WORDS = {"select": "selector", "in_batch": "selector", "race": "selector", "suspects": "ranking", "preset": "method"}
+# what `--select` takes
+SELECT_KINDS = ("select", "in_batch", "race")
 
 
 # ---- `name(option=value)`
@@ -595,7 +599,7 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
     """Everything that is wrong with a method by name: that it is unknown, its options, or the task.
 
     Args:
-        kind: `score`, `select` (which includes `in_batch`), `history` or `suspects`.
+        kind: `score`, `select` (which includes all of `SELECT_KINDS`), `history` or `suspects`.
         name: As the user gives it.
         options: Its options by name.
         task: Of the run, where it is known.
@@ -606,7 +610,7 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
         >>> problems_of("score", "aum", task="regression")
         ['the score aum is for classes; a regression has none.']
     """
-    kinds = ("select", "in_batch") if kind == "select" else (kind,)
+    kinds = SELECT_KINDS if kind == "select" else (kind,)
     method = next((candidate for one in kinds if (candidate := find(one, name)) is not None), None)
     if method is None:
         return [unknown(_WORDS.get(kind, kind), name, names(*kinds))]

@@ -76,10 +76,12 @@ class Selection:
     Attributes:
         rows: int64 `(count,)`, ascending, no repeats.
         weights: float32 `(count,)` loss weights, or None where every kept row weighs 1.
+        rates: float64 `(n,)`, the expected visits of each of all rows; None where all have the same.
     """
 
     rows: NDArray[np.int64]
     weights: NDArray[np.float32] | None = None
+    rates: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,9 +107,11 @@ class EpochPlan:
 class CostLedger:
     """Everything a run has spent. The `_s` keys but the last three partition `total_s`.
 
-    `finetune_s = train_s + score_s + select_s`. `shared_s` is the part of `total_s` that an earlier run has spent, on
-    tokenised data that this one took from a cache: the clock on the wall went `total_s - shared_s`. Tokens are real
-    tokens (attention mask 1), not padding. Forward counts are training and scoring, not evaluation.
+    `finetune_s = train_s + score_s + select_s + probe_s`; `probe_s` is what races cost: the steps of the losers, and
+    the passes over dev rows, whose examples count as backward and forward. `shared_s` is the part of `total_s` that an
+    earlier run has spent, on tokenised data that this one took from a cache: the clock on the wall went `total_s -
+    shared_s`. Tokens are real tokens (attention mask 1), not padding. Forward counts are training, scoring and races,
+    not evaluation.
     """
 
     load_s: float = 0.0
@@ -123,6 +127,7 @@ class CostLedger:
     tokens_forward: int = 0
     tokens_backward: int = 0
     shared_s: float = 0.0
+    probe_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,8 @@ class Forecast:
         examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; the share of the
             tokens is about the largest share of the training time that can be saved.
         bound: Whether steps, examples and tokens are the most there can be, because counts are decided as it runs.
+        races: Races on the dev split.
+        race_steps: What they cost at most beside `steps`, in optimizer steps, passes over dev rows included.
     """
 
     epochs: tuple[EpochForecast, ...]
@@ -161,6 +168,8 @@ class Forecast:
     tokens_backward: int | None = None
     full_tokens: int | None = None
     bound: bool = False
+    races: int = 0
+    race_steps: int = 0
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from datadiet.formatting import (
     spaced,
     three_digits,
 )
-from datadiet.registry import KINDS, Method
+from datadiet.registry import KINDS, SELECT_KINDS, Method
 from datadiet.types import EpochForecast, Forecast, Json
 
 
@@ -209,7 +209,7 @@ def _method_lines(method: Method) -> Text:
 
 def _evidence(method: Method) -> str:
     """Where the quality of a method stands beside random; only of what a comparison can rank."""
-    if method.kind not in ("score", "select", "in_batch", "preset", "history"):
+    if method.kind not in ("score", *SELECT_KINDS, "preset", "history"):
         return ""
     return f"docs/benchmarks.md#{method.evidence}" if method.evidence else "not yet measured here"
 

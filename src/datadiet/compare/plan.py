@@ -119,7 +119,7 @@ def presets() -> dict[str, dict[str, Any]]:
         >>> presets()["ccs"]
         {'select': 'ccs', 'score': 'aum'}
     """
-    named = [method for kind in ("score", "select", "in_batch", "preset") for method in registry.methods(kind)]
+    named = [method for kind in ("score", *registry.SELECT_KINDS, "preset") for method in registry.methods(kind)]
     return {
         method.name: {**({} if method.kind == "preset" else _family(method)), **method.preset}
         for method in named

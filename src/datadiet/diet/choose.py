@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.diet.options import DietOptions, Selector
+from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError
 from datadiet.registry import find, load, parse_call
+from datadiet.selectors.visits import Turns
 from datadiet.types import EpochPlan, Selection
 
 Rows = NDArray[np.int64]
@@ -28,17 +30,22 @@ class SelectorContext:
         features: float `(n, size)`, or a SciPy CSR matrix: where each row lies, for selectors that cover a space.
         recalls: Recall of each class on the dev split.
         scale: The largest value the score can have.
+        turns: How often each row has trained in the cycles before.
     """
 
     groups: NDArray[np.int64] | None = None
     features: Any = None
     recalls: Mapping[int, float] | None = None
     scale: float | None = None
+    turns: Turns | None = None
 
     def of(self, rows: Rows) -> SelectorContext:
         """The same of some rows, int64 `(m,)`."""
         groups = None if self.groups is None else self.groups[rows]
-        return replace(self, groups=groups, features=None if self.features is None else self.features[rows])
+        features = None if self.features is None else self.features[rows]
+        return replace(
+            self, groups=groups, features=features, turns=None if self.turns is None else self.turns.of(rows)
+        )
 
 
 def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPlan:
@@ -96,6 +103,7 @@ class BoundSelector:
 
     Attributes:
         needs: What it cannot do without, of `groups`, `features` and `recalls`.
+        takes_turns: Whether it goes by how often each row has trained.
     """
 
     def __init__(self, select: str | Selector, *, options: Mapping[str, Any], floor: int, seed: int) -> None:
@@ -109,6 +117,8 @@ class BoundSelector:
         self._select = chosen
         needs = set() if method is None else set(method.needs) - set(given)
         self._takes = set() if method is None else (set(method.options) | needs) - set(given)
+        self.takes_turns = method is not None and "takes_turns" in method.traits
+        self._takes |= {"turns"} if self.takes_turns else set()
         self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
         self._seed = seed
 
@@ -141,7 +151,7 @@ class BoundSelector:
         """
         if "recalls" in self.needs and context.recalls is None:
             raise ArgumentError(_MISSING["recalls"])
-        extra = {"features": context.features, "recalls": context.recalls, "scale": context.scale}
+        extra = {name: getattr(context, name) for name in ("features", "recalls", "scale", "turns")}
         options = {name: extra[name] for name in extra if name in self._takes}
         return self._select(values, count, seed=self._seed, epoch=epoch, groups=context.groups, **options)
 
@@ -166,8 +176,11 @@ def _selector(value: object) -> object:
     return partial(load("select", name), **options) if options else load("select", name)
 
 
-def selector_of(options: DietOptions) -> BoundSelector:
-    """The selector of a diet, with its options and the seed."""
+def selector_of(options: DietOptions, rule: str | None = None) -> BoundSelector:
+    """The selector of a diet, with its options and the seed; of `auto`, that of a rule, `cover` by default."""
+    if options.race is not None:
+        name, own = parse_call(RULES[rule or COVER].select)
+        return BoundSelector(name, options=own, floor=options.config.floor, seed=options.config.seed)
     own = {} if options.in_batch else dict(options.select_options)
     if isinstance(options.offset, float) and options.offset:
         own["offset"] = options.offset

@@ -22,16 +22,19 @@ from torch import Tensor
 from datadiet.config import DietConfig
 from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
 from datadiet.diet.options import DietOptions, checked_values, resolve
+from datadiet.diet.race import COVER, RULES, Race, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError
 from datadiet.noise.guard import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
+from datadiet.selectors.visits import Turns
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values
-from datadiet.types import EpochPlan, Forecast, Json, Scores, Signals, Source
+from datadiet.types import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
+_VISITS, _EXPECTED = "turns.visits", "turns.expected"
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -95,6 +98,7 @@ class Diet:
     recalls: Mapping[int, float] | None = None
     noise_monitor: NoiseMonitor | None = None  # with offset="auto", while a run goes on
     tolerance_controller: ToleranceController | None = None  # with a tolerance, while a run goes on
+    race: Race | None = None  # with select="auto", while a run goes on
     _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
@@ -117,10 +121,16 @@ class Diet:
         self.signals = signals
 
     def forecast(
-        self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
+        self,
+        num_examples: int,
+        *,
+        epochs: int,
+        batch: int = 1,
+        lengths: NDArray[np.int64] | None = None,
+        dev_rows: int | None = None,
     ) -> Forecast:
         """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
-        return self.options.forecast(num_examples, epochs=epochs, batch=batch, lengths=lengths)
+        return self.options.forecast(num_examples, epochs=epochs, batch=batch, lengths=lengths, dev_rows=dev_rows)
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
@@ -130,7 +140,7 @@ class Diet:
     @property
     def covers(self) -> bool:
         """Whether the selector covers a space, and needs to know where each example lies."""
-        return "features" in selector_of(self.options).needs
+        return self.options.race is None and "features" in selector_of(self.options).needs
 
     @property
     def guarded(self) -> bool:
@@ -156,6 +166,7 @@ class Diet:
         row_weights: NDArray[np.float32] | None = None,
         folder: Path | None = None,
         write: bool = True,
+        dev_rows: int | None = None,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
     ) -> None:
         """Bind the diet to a data set, anew or from a checkpoint.
@@ -173,6 +184,7 @@ class Diet:
                 stands for. A selector's own weights come on top; see `datadiet.diet.choose.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
+            dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
             state: What `state_dict` gave, to go on from there.
 
         Raises:
@@ -183,8 +195,10 @@ class Diet:
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
         self._context = SelectorContext(groups, features)
-        self._selector = selector_of(options)
-        self._selector.check(self._context)
+        rules = (None,) if options.race is None else tuple(RULES)
+        self._selectors = {rule: selector_of(options, rule) for rule in rules}
+        for selector in self._selectors.values():
+            selector.check(self._context)
         self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
         if self._guarded and groups is None:
             raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
@@ -195,12 +209,18 @@ class Diet:
         if isinstance(planned, AdaptiveSchedule):
             planned = replace(planned, least=options.config.floor * len(sizes))
         self._planned: BaseSchedule = planned
+        self.race = None
+        if options.race is not None and options.plans:
+            self.race = Race(plan_races(planned, dev_rows, options.race))
+        self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
         self.tolerance_controller = None
         if options.config.tolerance is not None and isinstance(planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), planned)
         self._regression = False
         self._training = EpochBuffer(num_examples, self.columns)
         self._current = LatestValues(num_examples, options.score.history, every=options.score.kind == "dynamics")
+        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
+        self._turns = Turns.none(num_examples) if takes_turns else None
         self.round = 0
         self._plan: EpochPlan | None = None
         self._run = state[1]["run"] if state else uuid.uuid4().hex
@@ -219,7 +239,8 @@ class Diet:
 
     def lacks_recalls(self, epoch: int) -> bool:
         """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
-        return "recalls" in self._selector.needs and self.recalls is None and self.schedule.is_refresh(epoch)
+        needed = any("recalls" in selector.needs for selector in self._selectors.values())
+        return needed and self.recalls is None and self.schedule.is_refresh(epoch)
 
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
@@ -259,6 +280,15 @@ class Diet:
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
         return self._training.drain(self.round)
+
+    def new_buffer(self) -> EpochBuffer:
+        """Begin to record the training values of an epoch anew, and hand over where they are recorded."""
+        self._training = EpochBuffer(len(self._current), self.columns)
+        return self._training
+
+    def use_buffer(self, buffer: EpochBuffer) -> None:
+        """Go on with the training values of one entrant of a race."""
+        self._training = buffer
 
     def put_back(self, scores: Scores) -> None:
         """Take back what `drain` handed over, e.g. the values of all processes, for a checkpoint inside an epoch."""
@@ -333,7 +363,10 @@ class Diet:
         arrays |= planned
         parts = (0, 0) if self._tables is None else self._tables.parts
         controller = self.tolerance_controller and self.tolerance_controller.state()
+        if self._turns is not None:
+            arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
+        own |= {} if self.race is None else {"race": self.race.state()}
         return arrays, {**numbers, **plan, **own, "decider": controller}
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
@@ -352,6 +385,10 @@ class Diet:
             self.tolerance_controller.load(numbers["decider"])
         if self.noise_monitor is not None:
             self.noise_monitor.load(part(arrays, "watch"), numbers["watch"])
+        if self._turns is not None:
+            self._turns = Turns(np.array(arrays[_VISITS]), np.array(arrays[_EXPECTED]))
+        if self.race is not None:
+            self.race = self.race.restored(numbers["race"])
         self._plan = plan_of(arrays, numbers)
 
     # ---- inside ----
@@ -373,25 +410,90 @@ class Diet:
         self.round += 1
         return plan
 
+    @property
+    def rule(self) -> str | None:
+        """The rule of `auto` that chooses now; None for any other selector."""
+        return None if self.options.race is None else COVER if self.race is None else self.race.rule
+
+    def entrants(self, epoch: int) -> dict[str, EpochPlan]:
+        """The race before an epoch: what the rule at hand would train on, and what its challenger would.
+
+        Whoever trains tries both from the same weights and calls `decide` with the losses of the dev rows.
+
+        Returns:
+            Empty where no race is due. Asking again for the same epoch changes nothing.
+        """
+        if self.race is None or not self.race.is_due(epoch):
+            return {}
+        if not self._entrants:
+            if self.noise_monitor is not None:
+                self.noise_monitor.review(epoch)
+            values, count = self._current.close_round(), self.schedule.count(epoch)
+            self._entrants = {
+                rule: self._tried(values, count, epoch, rule)
+                for rule in (self.race.rule, self.race.challenger(tuple(RULES)))
+            }
+        return {rule: plan for rule, (plan, _) in self._entrants.items()}
+
+    def decide(
+        self, epoch: int, losses: Mapping[str, NDArray[np.float32]], cost: Mapping[str, float] | None = None
+    ) -> EpochPlan:
+        """Take in the result of a race; the winner's rows are the plan of the epoch.
+
+        Args:
+            epoch: Of `entrants`.
+            losses: Of each entrant: float32 `(dev rows,)`, the loss of each dev row after its steps.
+            cost: See `datadiet.diet.race.Duel`.
+
+        Raises:
+            ArgumentError: If no race is due, or the losses do not fit.
+        """
+        if self.race is None or not self._entrants:
+            raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
+        self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, cost)
+        plan, self._turns = self._entrants[self.race.rule]
+        self._entrants = {}
+        self.round += 1
+        self._plan = weighed(plan, self._row_weights)
+        if self._tables is not None:
+            append_plan(self._tables.plans, self._plan)
+        return self._plan
+
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
-            return EpochPlan(epoch, self._selector.draw(len(self._current), count, epoch=epoch), full=False)
+            drawn = self._selectors[self.rule].draw(len(self._current), count, epoch=epoch)
+            if self._turns is not None:
+                self._turns = self._turns.after(Selection(drawn))
+            return EpochPlan(epoch, drawn, full=False)
         plan = self._chosen(self._current.close_round(), count, epoch)
         self.round += 1
         return plan
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
+        plan, self._turns = self._tried(values, count, epoch, self.rule)
+        return plan
+
+    def _tried(
+        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None
+    ) -> tuple[EpochPlan, Turns | None]:
+        """What a rule would keep, and the turns of the rows if it did."""
+        selector, turns = self._selectors[rule], self._turns
         context = replace(
-            self._context, recalls=self.recalls, scale=self.options.score.scale(regression=self._regression)
+            self._context,
+            recalls=self.recalls,
+            scale=self.options.score.scale(regression=self._regression),
+            turns=self._turns,
         )
-        if self.noise_monitor is None:
-            chosen = self._selector.choose(values, count, epoch=epoch, context=context)
-            return EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
+        if self.noise_monitor is None or (rule is not None and not RULES[rule].guarded):
+            chosen = selector.choose(values, count, epoch=epoch, context=context)
+            plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
+            return plan, None if turns is None else turns.after(chosen)
         free = self.noise_monitor.candidates(count)
-        chosen = self._selector.choose(values[free], count, epoch=epoch, context=context.of(free))
-        return EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
+        chosen = selector.choose(values[free], count, epoch=epoch, context=context.of(free))
+        plan = EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
+        return plan, None if turns is None else turns.after(chosen, free)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         earlier = last_values(run / "scores", self.options.score.name)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from datadiet.config import DietConfig, option_problems
 from datadiet.diet.forecast import forecast
+from datadiet.diet.race import RaceOptions, plan_races
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
 from datadiet.errors import ArgumentError, Problems, percent_hint
@@ -59,6 +60,7 @@ _RESCORE = (
     ),
 )
 
+AUTO = "auto"
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
 Selector = Callable[..., Selection]
@@ -134,6 +136,7 @@ class DietOptions:
         offset: Share of the hardest that is excluded; `auto`: the label-noise guard excludes rows.
         guard_by_default: Whether `auto` is a default, in force only where each example has one class.
         refresh_every: Epochs from one selection to the next.
+        race: How the rule is found, where the selector is `auto`.
     """
 
     config: DietConfig
@@ -146,6 +149,7 @@ class DietOptions:
     offset: float | str
     guard_by_default: bool
     refresh_every: int
+    race: RaceOptions | None = None
 
     @property
     def select_name(self) -> str:
@@ -173,11 +177,21 @@ class DietOptions:
         return Schedule(num_examples, epochs, self.keep, *phases, batch)
 
     def forecast(
-        self, num_examples: int, *, epochs: int, batch: int = 1, lengths: NDArray[np.int64] | None = None
+        self,
+        num_examples: int,
+        *,
+        epochs: int,
+        batch: int = 1,
+        lengths: NDArray[np.int64] | None = None,
+        dev_rows: int | None = None,
     ) -> Forecast:
         """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
         schedule = self.schedule(num_examples, epochs=epochs, batch=batch)
-        return forecast(schedule, rescore=self.config.rescore, lengths=lengths)
+        planned = forecast(schedule, rescore=self.config.rescore, lengths=lengths)
+        if self.race is None or not self.plans:
+            return planned
+        races = plan_races(schedule, dev_rows, self.race)
+        return replace(planned, races=len(races.epochs), race_steps=races.extra_steps(batch))
 
     def check_floor(self, sizes: Mapping[str, int], schedule: BaseSchedule) -> None:
         """Refuse a floor that cannot hold.
@@ -248,8 +262,10 @@ def resolve(config: DietConfig) -> DietOptions:
     select, select_options = _method("select", config.select, problems)
     combine = config.combine or ("mean" if select in names("select", trait="needs_bounded") else "norm")
     score, score_options = _checked_score(config, combine, problems)
+    if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
+        select = "hardest"
     # not where everything is kept, nor for values that are independent of what a model has learned
-    guards = select in names("select", trait="guarded") and "offset" not in select_options
+    guards = select in names("select", "race", trait="guarded") and "offset" not in select_options
     guards = guards and config.offset is None and config.tolerance is None and keep != 1.0 and score.kind != "given"
     offset = _checked_offset(config, select, select_options, problems) if not guards else "auto"
     options = DietOptions(
@@ -262,7 +278,9 @@ def resolve(config: DietConfig) -> DietOptions:
         {name: value for name, value in select_options.items() if name != "offset"},
         offset,
         guards,
-        config.refresh_every or (REFRESH_EVERY if config.tolerance is None else AdaptiveSchedule.refresh_every),
+        config.refresh_every
+        or (REFRESH_EVERY if config.tolerance is None and (select != AUTO or config.static) else 1),
+        load("race", AUTO)(**select_options) if select == AUTO and not problems.found else None,
     )
     _check_together(options, problems)
     problems.raise_any()

@@ -125,6 +125,10 @@ class RunTrainer(DietTrainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def note(self, text: str) -> None:
+        """Tell the listener."""
+        self.run.listener.note(text)
+
     @property
     def judged_metric(self) -> str:
         """The task's own main metric."""
@@ -357,6 +361,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
         "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
+        "race": run.diet.race and run.diet.race.summary(),
         "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},

@@ -384,7 +384,9 @@ class Run:
         """What the run will do; of a run with `max_steps`, up to there."""
         config = self.config
         batch = examples_per_step(config)
-        planned = self.diet.forecast(len(self.train), epochs=config.epochs, batch=batch, lengths=self.lengths)
+        planned = self.diet.forecast(
+            len(self.train), epochs=config.epochs, batch=batch, lengths=self.lengths, dev_rows=len(self.dev)
+        )
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
 
 

@@ -188,7 +188,8 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     problems.found += schedule_problems(config)
     for kind, value in (("score", config.score), ("select", config.select)):
         name, options = _collect(partial(parse_call, str(value)), Problems()) or ("", {})
-        method = find(kind, name) or find("in_batch", name)
+        kinds = registry.SELECT_KINDS if kind == "select" else (kind,)
+        method = next((found for one in kinds if (found := find(one, name)) is not None), None)
         if task_exists and method is not None:
             problems.found += registry.task_problems(method, options, config.task)
         if kind == "score" and options and config.scores_from is not None:

@@ -102,6 +102,8 @@ def inside(
     if options.get("features") is not None:  # one line per row, a plain list included
         features = options["features"]
         options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[rows]
+    if options.get("turns") is not None:
+        options["turns"] = options["turns"].of(rows)
     try:
         chosen = select(values[rows], count, seed=seed, epoch=epoch, groups=part, **options)
     except OffsetError:

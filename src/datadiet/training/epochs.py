@@ -20,10 +20,11 @@ from datadiet.ledger import Ledger
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens, token_count
 from datadiet.training.sampler import DietSampler, row_weights
 from datadiet.training.state import exchange, share_of
-from datadiet.types import CostLedger, EpochResult, Json, Signals
+from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
+RunRace = Callable[[int, Mapping[str, EpochPlan]], int]
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class EpochContext:
         accelerator: Of `accelerate`; knows the other processes.
         evaluate: Measures the dev split and reports it to the callbacks.
         log: Sends metrics to `report_to`.
+        dev: The dev split, map-style, which judges races; None where there is none.
     """
 
     diet: Diet
@@ -55,6 +57,7 @@ class EpochContext:
     accelerator: Any
     evaluate: Callable[[], object]
     log: Callable[[dict[str, float]], None]
+    dev: Any = None
 
     @property
     def num_rows(self) -> int:
@@ -208,15 +211,17 @@ class BetweenEpochs:
         self.sampler: DietSampler | None = None
         self.weights: torch.Tensor | None = None
 
-    def begin(self, context: EpochContext, state: Any, so_far: Json | None) -> None:
+    def begin(self, context: EpochContext, state: Any, so_far: Json | None, race: RunRace) -> None:
         """Record the values of the last epoch, score the rows that need it, choose, and hand the plan to the sampler.
 
         Args:
             context: Of the Trainer.
             state: The Trainer's state.
             so_far: The run's part of a checkpoint, at the first epoch after a resume.
+            race: Runs a race between plans; see `datadiet.training.race.run_race`.
         """
         epoch, begun = self._position(state)
+        self._num_rows = context.num_rows
         if so_far is not None:
             self._carry_epoch(so_far["epoch"], epoch)
             decider = self._diet.tolerance_controller
@@ -230,18 +235,27 @@ class BetweenEpochs:
             self.absorb()
             if self._diet.options.plans:
                 self._score(context, epoch)
+        done = 0
+        with self._ledger.charge("select"):
+            entrants = {} if begun else self._diet.entrants(epoch)
+        if entrants:
+            done = race(epoch, entrants)
         with self._ledger.charge("select"):
             plan = self._diet.plan(epoch)
         if self.sampler is not None:
-            self.sampler.set_plan(plan)
-        self.weights = row_weights(plan, context.num_rows)
-        self.current.kept, self.current.dropped = len(plan.rows), context.num_rows - len(plan.rows)
+            self.sampler.set_plan(plan, done=done * self._diet.schedule.batch)
+        self.use(self.current, plan)
         if self._diet.options.plans:
             state.max_steps = self._diet.schedule.total_steps  # fewer than planned, where a tolerance has decided
             if not begun:
                 with self._ledger.charge("select"):
                     metrics = self._metrics()
                 context.log(metrics)
+
+    def use(self, totals: EpochTotals, plan: EpochPlan) -> None:
+        """Train by this plan, and count into these sums."""
+        self.current, self.weights = totals, row_weights(plan, self._num_rows)
+        totals.kept, totals.dropped = len(plan.rows), self._num_rows - len(plan.rows)
 
     def _position(self, state: Any) -> tuple[int, bool]:
         """The epoch that is about to train, and whether it was begun before a resume."""

@@ -57,6 +57,7 @@ class DietSampler(Sampler[int]):
         self._num_rows, self._strategy, self._seed = num_rows, strategy, seed
         self._lengths, self._batch_size = lengths, batch_size
         self._plan: EpochPlan | None = None
+        self._done = 0
 
     @classmethod
     def like(
@@ -99,19 +100,20 @@ class DietSampler(Sampler[int]):
             "sampling strategy (for sentence-transformers: BatchSamplers.BATCH_SAMPLER)."
         )
 
-    def set_plan(self, plan: EpochPlan) -> None:
-        """Train on these rows from the next iterator on."""
-        self._plan = plan
+    def set_plan(self, plan: EpochPlan, *, done: int = 0) -> None:
+        """Train on these rows from the next iterator on; the first `done` of their order have trained already."""
+        self._plan, self._done = plan, done
 
     def __len__(self) -> int:
-        return self._num_rows if self._plan is None else len(self._plan.rows)
+        return self._num_rows if self._plan is None else len(self._plan.rows) - self._done
 
     def __iter__(self) -> Iterator[int]:
         if self._plan is None:
             raise RuntimeError("no plan has been set for this epoch")
-        return _in_pieces(self._order(self._plan))
+        return _in_pieces(self.order(self._plan)[self._done :])
 
-    def _order(self, plan: EpochPlan) -> NDArray[np.int64]:
+    def order(self, plan: EpochPlan) -> NDArray[np.int64]:
+        """The rows of a plan in the order in which they train: int64, a pure function of the seed and the epoch."""
         if self._strategy == "sequential":
             return plan.rows
         generator = np.random.default_rng([self._seed, plan.epoch])

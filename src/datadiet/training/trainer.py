@@ -8,6 +8,7 @@ ahead, so rows travel inside the batches. The work between epochs is in `datadie
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -33,10 +34,12 @@ from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
+from datadiet.training.race import run_race
 from datadiet.training.sampler import DietSampler, carry_rows, pop_rows
 from datadiet.training.state import exchange, last_checkpoint, load_diet, save_diet
-from datadiet.types import EpochResult, HeadSignals, Json, Signals
+from datadiet.types import EpochPlan, EpochResult, HeadSignals, Json, Signals
 
+logger = logging.getLogger(__name__)
 IN_BATCH_STATE, RUN_SO_FAR = "in_batch", "run_so_far"  # in a checkpoint, beside the diet's own state
 EMBEDDING = "sentence_embedding"
 
@@ -259,6 +262,7 @@ class DietMixin(_Base):
             accelerator=self.accelerator,
             evaluate=self.evaluate,
             log=self.log,
+            dev=self._judges(),
         )
         ids, groups = ids_and_groups(self.train_dataset)
         self.row_ids = ids if self._ids is None else self._ids
@@ -273,8 +277,11 @@ class DietMixin(_Base):
             row_weights=self._row_weights,
             folder=self.run_folder,
             write=self.is_world_process_zero(),
+            dev_rows=None if self.context.dev is None else len(self.context.dev),
             state=self._resumed,
         )
+        if self.diet.race is not None and self.diet.race.plan.note and self.is_world_process_zero():
+            self.note(f"select auto: {self.diet.race.plan.note}. Every cycle takes the rule cover.")
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
@@ -282,6 +289,15 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
+
+    def _judges(self) -> Any:
+        """The dev split that judges races, where there is one of known length."""
+        dev: Any = self.eval_dataset
+        return dev if hasattr(dev, "__len__") and hasattr(dev, "__getitem__") and not isinstance(dev, dict) else None
+
+    def note(self, text: str) -> None:
+        """Say something that the user should know before the training."""
+        logger.warning(text)
 
     @property
     def current_epoch(self) -> EpochTotals:
@@ -296,8 +312,49 @@ class DietMixin(_Base):
     def begin_epoch(self) -> None:
         """Record the values of the last epoch, score the rows that need it, and choose; see `BetweenEpochs.begin`."""
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
-        self._epochs.begin(self.context, self.state, so_far)
+        self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
+
+    # ---- races ----
+
+    def _race(self, epoch: int, plans: Mapping[str, EpochPlan]) -> int:
+        return run_race(self, self.context, epoch, plans, begin=self._epochs.use)
+
+    @property
+    def sampler(self) -> DietSampler | None:
+        """Of the training rows; None where the Trainer's own stays."""
+        return self._epochs.sampler
+
+    def optimizer_step(self, batches: Sequence[Mapping[str, Any]]) -> torch.Tensor:
+        """One optimizer step outside the Trainer's loop, as that makes it; callbacks are not called.
+
+        Args:
+            batches: Of this process, one for each step of the accumulation.
+
+        Returns:
+            The training loss.
+        """
+        trainer: Any = self
+        samples, items = self.get_batch_samples(iter(batches), len(batches), self.args.device)
+        self.current_gradient_accumulation_steps = len(samples)
+        model, loss = self.model_wrapped, torch.zeros((), device=self.args.device)
+        for place, inputs in enumerate(samples, 1):
+            last = place == len(samples)
+            self.accelerator.gradient_state._set_sync_gradients(last)
+            with nullcontext() if last else self.accelerator.no_sync(model=model):
+                loss = loss + self.training_step(model, inputs, items)
+        if self.args.max_grad_norm > 0:
+            trainer._clip_grad_norm(model)
+        trainer.optimizer.step()
+        if not self.accelerator.optimizer_step_was_skipped:
+            trainer.lr_scheduler.step()
+        model.zero_grad()
+        return loss
+
+    def add_loss(self, loss: torch.Tensor) -> None:
+        """Count the losses of steps outside the Trainer's loop in its log."""
+        trainer: Any = self
+        trainer._tr_loss += loss.to(trainer._tr_loss.device)
 
     def end_epoch(self) -> None:
         """Close the epoch's line of the result."""
@@ -373,6 +430,7 @@ class DietMixin(_Base):
             **layout.costs_of(self.ledger.snapshot(), self.epoch_results, rows["train"] * epochs, tokens),
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
+            "race": self.diet.race and self.diet.race.summary(),
             "weights_tested": None,
             "energy": None,
             "environment": environment(self.args.device, precision),

@@ -1,0 +1,270 @@
+"""`select="auto"`: which rule chooses the rows is decided by a race on the dev split.
+
+Nobody knows before a run whether its hard rows teach (rare requests among repeats) or mislead (wrong labels, ambiguous
+texts). A short race tells: from the same weights, the rule at hand and a challenger train for a few steps each, and the
+loss of every dev row is compared, pair by pair. The winner's weights go on. `cover`, which is training on everything
+for as many steps, is the rule that stands until another is better by more than the error.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.diet.schedule import BaseSchedule
+from datadiet.errors import ArgumentError
+from datadiet.registry import Bound, race
+from datadiet.types import Json
+
+COVER = "cover"
+# a forward pass without gradients, in forward and backward passes of training: about a third
+FORWARD_SHARE = 1 / 3
+LEAST_DEV_ROWS = 50
+MOST_DEV_ROWS = 400
+LEAST_STEPS = 3
+# a challenger must be better by so many standard errors
+STANDARD_ERRORS = 2.0
+
+Losses = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule that may take part.
+
+    Attributes:
+        select: A selector, as on the command line.
+        guarded: Whether rows that the label-noise guard excludes cannot be chosen.
+    """
+
+    select: str
+    guarded: bool = False
+
+
+RULES: Mapping[str, Rule] = {
+    COVER: Rule("cover"),
+    "visits": Rule("visits"),
+    "hardest": Rule("hardest", guarded=True),
+}
+
+
+@dataclass(frozen=True)
+class RaceOptions:
+    """What `auto` is given.
+
+    Attributes:
+        share: The most that races may cost, as a share of the training on the diet.
+        on_cpu: Whether the copy of the weights and of the optimizer's state that a race keeps lies in the memory of
+            the host.
+    """
+
+    share: float = 0.05
+    on_cpu: bool = False
+
+
+@race(
+    formula="cover, or visits or hardest where a short race from the same weights shows that the dev loss falls faster",
+    paper="ours; successive racing of Maron and Moore 1994, with two entrants",
+    inputs="values, a dev split",
+    cost="a few steps and two passes over some dev rows per race; one copy of weights and optimizer state",
+    loses="what the race costs, where no rule is better than cover",
+    traits=("guarded",),
+    preset={"select": "auto"},
+    evidence="auto",
+)
+def auto(*, share: Annotated[float, Bound(0, 0.5, True)] = 0.05, on_cpu: bool = False) -> RaceOptions:
+    """The options of the race; see `RaceOptions`."""
+    return RaceOptions(share, on_cpu)
+
+
+@dataclass(frozen=True)
+class RacePlan:
+    """When a run races, and how long: known before it starts.
+
+    Attributes:
+        epochs: Before which there is a race.
+        steps: Optimizer steps of each entrant.
+        dev_rows: That judge.
+        note: Why there is no race; empty where there is one.
+    """
+
+    epochs: tuple[int, ...] = ()
+    steps: int = 0
+    dev_rows: int = 0
+    note: str = ""
+
+    def extra_steps(self, batch: int) -> int:
+        """What the races cost at most, in optimizer steps: those of the losers, and the passes over dev rows."""
+        passes = math.ceil(2 * self.dev_rows * FORWARD_SHARE / batch)
+        return len(self.epochs) * (self.steps + passes)
+
+
+def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOptions) -> RacePlan:
+    """The races of a run: before the first cycle, and again at half of the cycles if the budget is enough for both.
+
+    Args:
+        schedule: Of the run.
+        dev_rows: Of the dev split, those whose labels the model knows; None where there is none.
+        options: Of `auto`.
+
+    Returns:
+        No race where there is no cycle after training, too few dev rows, or a budget of too few steps; `note` says
+        which.
+
+    Example:
+        >>> from datadiet.diet.schedule import Schedule
+        >>> plan_races(Schedule(9000, 5, 0.3, refresh_every=1, batch=32), 900, RaceOptions())
+        RacePlan(epochs=(1, 3), steps=9, dev_rows=293, note='')
+    """
+    starts = [epoch for epoch in range(1, schedule.epochs) if schedule.is_refresh(epoch)]
+    if not starts:
+        return RacePlan(note="no cycle begins after training has begun, so there is nothing to race for")
+    if dev_rows is None:
+        return RacePlan(note="there is no dev split to judge a race by")
+    if dev_rows < LEAST_DEV_ROWS:
+        error = 1 / math.sqrt(max(1, dev_rows))
+        return RacePlan(
+            note=f"the dev split has {dev_rows} rows, fewer than {LEAST_DEV_ROWS}: their mean loss has an error "
+            f"of {error:.0%} of the spread of one row's loss, too wide to judge by"
+        )
+    budget = options.share * schedule.total_count
+    half = starts[math.ceil(len(starts) / 2)] if len(starts) > 1 else None
+    for epochs in ((starts[0], half), (starts[0],)) if half is not None else ((starts[0],),):
+        each = budget / len(epochs)
+        judges = int(min(dev_rows, MOST_DEV_ROWS, 0.4 * each / (2 * FORWARD_SHARE)))
+        steps = int((each - 2 * FORWARD_SHARE * judges) // schedule.batch)
+        steps = min(steps, schedule.steps(starts[0]) // 2)
+        enough = LEAST_STEPS * (2 if len(epochs) > 1 else 1)
+        if steps >= enough and judges >= LEAST_DEV_ROWS:
+            return RacePlan(epochs, steps, judges)
+    return RacePlan(
+        note=f"{options.share:.0%} of this training is less than a race of {LEAST_STEPS} steps costs, judged by "
+        f"{LEAST_DEV_ROWS} dev rows"
+    )
+
+
+@dataclass(frozen=True)
+class Duel:
+    """One race: two rules from the same weights.
+
+    Attributes:
+        epoch: The first of the cycle that was raced for.
+        champion, challenger: The rule at hand, and the one that would take its place.
+        steps: Optimizer steps of each.
+        dev_rows: That judged.
+        losses: Mean dev loss after those steps, by rule.
+        difference: Mean of the challenger's loss less the champion's over the dev rows; below 0 where it is better.
+        error: The standard error of that mean, of paired rows.
+        winner: Whose weights went on.
+        cost: `seconds` and `examples` of the loser's steps, `passes` (dev rows forwarded) and `bytes` of the copy.
+    """
+
+    epoch: int
+    champion: str
+    challenger: str
+    steps: int
+    dev_rows: int
+    losses: Mapping[str, float]
+    difference: float
+    error: float
+    winner: str
+    cost: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The difference less and plus the errors by which a challenger must win."""
+        return self.difference - STANDARD_ERRORS * self.error, self.difference + STANDARD_ERRORS * self.error
+
+
+@dataclass(frozen=True)
+class Race:
+    """The races of one run; a new record for each that is decided.
+
+    Attributes:
+        plan: When and how long.
+        duels: Decided so far, in order.
+
+    Example:
+        >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
+        >>> race = Race(RacePlan((1,), 5, 200))
+        >>> race = race.decided(1, {"cover": dev, "hardest": 0.9 * dev})
+        >>> race.rule, race.duels[0].difference < 0
+        ('hardest', True)
+    """
+
+    plan: RacePlan
+    duels: tuple[Duel, ...] = ()
+
+    @property
+    def rule(self) -> str:
+        """The rule that chooses now."""
+        return self.duels[-1].winner if self.duels else COVER
+
+    def is_due(self, epoch: int) -> bool:
+        """Whether there is a race before an epoch that has not been decided."""
+        return epoch in self.plan.epochs and all(duel.epoch != epoch for duel in self.duels)
+
+    def challenger(self, allowed: Sequence[str]) -> str:
+        """Who runs against the rule at hand: `cover` against another, else one that has not lost yet.
+
+        Args:
+            allowed: The rules that can choose on these data, in the order in which they are tried.
+        """
+        if self.rule != COVER:
+            return COVER
+        lost = {duel.challenger for duel in self.duels if duel.winner == COVER}
+        others = [name for name in allowed if name != COVER]
+        return next((name for name in others if name not in lost), others[0])
+
+    def decided(self, epoch: int, losses: Mapping[str, Losses], cost: Mapping[str, float] | None = None) -> Race:
+        """The race with one more decision.
+
+        Args:
+            epoch: The first of the cycle.
+            losses: Of the champion, then of the challenger: float `(dev rows,)`, the loss of each dev row.
+            cost: See `Duel`.
+
+        Raises:
+            ArgumentError: If the two are not of the same rows, or not finite.
+        """
+        (champion, old), (challenger, new) = losses.items()
+        if old.shape != new.shape or old.ndim != 1 or len(old) < 2:
+            raise ArgumentError(f"a race is judged by the same dev rows for both: got {old.shape} and {new.shape}.")
+        pairs = new.astype(np.float64) - old.astype(np.float64)
+        if not np.isfinite(pairs).all():
+            raise ArgumentError("a race is judged by finite losses of the dev rows; the training has diverged.")
+        difference, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
+        # cover is the rule in doubt: it must not be shown to be better, the others must
+        bound = difference - STANDARD_ERRORS * error if challenger == COVER else difference + STANDARD_ERRORS * error
+        wins = bound < 0
+        duel = Duel(
+            epoch,
+            champion,
+            challenger,
+            self.plan.steps,
+            len(pairs),
+            {name: float(values.mean(dtype=np.float64)) for name, values in losses.items()},
+            difference,
+            error,
+            challenger if wins else champion,
+            dict(cost or {}),
+        )
+        return replace(self, duels=(*self.duels, duel))
+
+    def summary(self) -> Json:
+        """For `result.json`: the plan, why there is none, and every race with its interval."""
+        races = [{**asdict(duel), "interval": list(duel.interval)} for duel in self.duels]
+        return {"rule": self.rule, "note": self.plan.note, "races": races}
+
+    def state(self) -> list[Json]:
+        """Plain values, for a checkpoint."""
+        return [asdict(duel) for duel in self.duels]
+
+    def restored(self, state: Sequence[Mapping[str, Any]]) -> Race:
+        """As it was when `state` was taken."""
+        return replace(self, duels=tuple(Duel(**duel) for duel in state))

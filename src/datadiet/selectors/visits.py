@@ -1,0 +1,201 @@
+"""Selectors that give rows their turns: `cover`, each as often as any other, and `visits`, each as often as it is hard.
+
+They go by what has trained before. A row that rests is owed a visit, and the longer it rests the more, so that no row
+is forgotten and none comes twice while another waits. Other selectors see the values of one moment only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import rankdata
+
+from datadiet.errors import ArgumentError
+from datadiet.registry import NotNegative, selector
+from datadiet.selectors.base import Floats, checked, row_hash, selection, top_mask, unseen
+from datadiet.types import Selection
+
+# how often a row comes, in units of the mean: an easy row is not forgotten, a hard one does not take every place
+LEAST_RATE, MOST_RATE = 0.2, 3.0
+# where the debts start: apart, so that equal rates do not come due in the same cycle, and inside (0, 1), so that the
+# visits of a row differ from its rate by less than one (measured; tests/selectors/test_visits.py)
+_FIRST, _LAST = 0.05, 0.95
+_START = 0x7E11  # stream of the hash that they start by
+
+
+@dataclass(frozen=True)
+class Turns:
+    """How often each row has trained on a diet, and how often it should have; what `cover` and `visits` go by.
+
+    Attributes:
+        visits: int64 `(n,)`, cycles that the row has trained in.
+        expected: float64 `(n,)`, the sum of its rates in those cycles.
+    """
+
+    visits: NDArray[np.int64]
+    expected: NDArray[np.float64]
+
+    @classmethod
+    def none(cls, rows: int) -> Turns:
+        """Before the first cycle."""
+        return cls(np.zeros(rows, np.int64), np.zeros(rows))
+
+    def of(self, rows: NDArray[np.int64]) -> Turns:
+        """The same of some rows, int64 `(m,)`."""
+        return Turns(self.visits[rows], self.expected[rows])
+
+    def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None) -> Turns:
+        """With one cycle more.
+
+        Args:
+            chosen: Its rows.
+            rows: int64, those that were chosen from; all by default. The others have no turn and no claim to one.
+
+        Example:
+            >>> Turns.none(4).after(Selection(np.array([1, 3]))).expected
+            array([0.5, 0.5, 0.5, 0.5])
+        """
+        pool = np.arange(len(self.visits)) if rows is None else rows
+        visits, expected = self.visits.copy(), self.expected.copy()
+        visits[pool[chosen.rows]] += 1
+        expected[pool] += len(chosen.rows) / len(pool) if chosen.rates is None else chosen.rates
+        return Turns(visits, expected)
+
+
+@selector(
+    formula="the rows with the fewest visits, ties at random: nothing comes twice before everything came once",
+    paper="ours; epochs of random reshuffling, cut into cycles",
+    inputs="nothing",
+    cost="O(n), no scoring",
+    loses="to values wherever some rows teach more than others: it is `short` in the form of a diet",
+    traits=("takes_turns",),
+    evidence="auto",
+)
+def cover(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    turns: Turns | None = None,
+) -> Selection:
+    """Rows at random, without replacement across cycles; the floor under every other rule.
+
+    Args:
+        values: float `(n,)`; only their number counts, but NaN is refused here as everywhere.
+        count: How many, in [1, n].
+        seed, epoch: Of the draw among the rows that had equally many visits.
+        groups: Not used; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+        turns: Of the cycles before; none by default.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, turns or options do not fit.
+
+    Example:
+        >>> before = Turns(np.array([1, 0, 1, 0]), np.full(4, 0.5))
+        >>> cover([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=1, turns=before).rows
+        array([1, 3])
+
+    Source: ours. `random` draws anew at every cycle, so that at 0.3 a quarter of the rows does not come in four cycles.
+    """
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
+    before = _checked(turns, array.size)
+    return selection(top_mask(-before.visits.astype(np.float64), count, seed=seed, epoch=epoch))
+
+
+@selector(
+    formula="rate w = clip((value / mean)^gain, 0.2, 3) per row; the rows with the largest debt, rates less visits",
+    paper="ours; debts as in fair scheduling",
+    inputs="values",
+    cost="O(n)",
+    loses="to hardest where rows repeat one another and labels are clean; to cover where hard rows are ambiguous",
+    traits=("takes_turns",),
+    evidence="auto",
+)
+def visits(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    turns: Turns | None = None,
+    gain: Annotated[float, NotNegative] = 1.0,
+    weights: bool = False,
+) -> Selection:
+    """Every row comes as often as it is hard, within a factor of 15: between `cover` (gain 0) and `hardest`.
+
+    Each cycle the debt of a row grows by its rate, the rates sum to `count`, and the rows with the largest debt train;
+    a visit takes 1 off. The visits of a row so differ from the sum of its rates by less than one.
+
+    Args:
+        values: float `(n,)`; larger = harder, +inf = never scored, which has the largest rate. Where a value is
+            negative (`margin`), the ratios are those of the ranks.
+        count, seed, epoch, groups, ids, turns: As of `cover`; the debts start by a hash of the seed and the row.
+        gain: How much more often hard rows come, at least 0.
+        weights: Give the loss weights 1 / rate, with which the expected weighted sum is that of all rows.
+
+    Returns:
+        Exactly `count` rows, ascending, and the rates of this cycle.
+
+    Raises:
+        ArgumentError: If values, turns or options do not fit.
+
+    Example:
+        >>> chosen = visits([1.0, 1.0, 4.0, 2.0], 2, seed=0, epoch=0)
+        >>> chosen.rates.round(2)
+        array([0.25, 0.25, 1.  , 0.5 ])
+
+    Source: ours. With constant rates the largest debt first is the quota method of apportionment (Balinski and Young
+    1975), over cycles.
+    """
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
+    before = _checked(turns, array.size)
+    ranked = np.where(unseen(array), np.inf, rankdata(array)) if (array < 0).any() else array
+    rates = rates_of(ranked, count, gain)
+    hashes = row_hash(np.arange(array.size), seed=seed, epoch=_START) >> np.uint64(11)
+    start = _FIRST + (_LAST - _FIRST) * hashes.astype(np.float64) / 2.0**53
+    mask = top_mask(start + before.expected + rates - before.visits, count, seed=seed, epoch=epoch)
+    rows = selection(mask).rows
+    return Selection(rows, (1 / rates[rows]).astype(np.float32) if weights else None, rates)
+
+
+def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
+    """The expected visits of each row in a cycle of `count` places: at most 1 each, and `count` in all.
+
+    Example:
+        >>> rates_of(np.array([1.0, 1.0, 1.0, 97.0]), 2, gain=1.0).round(3)
+        array([0.333, 0.333, 0.333, 1.   ])
+    """
+    new = unseen(values)
+    seen = values[~new].astype(np.float64)
+    shares = np.full(len(values), MOST_RATE)
+    mean = seen.mean() if len(seen) else 0.0
+    shares[~new] = np.clip((seen / mean) ** gain, LEAST_RATE, MOST_RATE) if mean > 0 else 1.0
+    rates, whole = np.zeros(len(values)), np.zeros(len(values), bool)
+    while True:  # what is above 1 goes to the others; every turn fixes a row, and few turns are needed
+        left = count - int(whole.sum())
+        rates = np.where(whole, 1.0, shares * (left / max(shares[~whole].sum(), 1e-300)))
+        above = (rates > 1) & ~whole
+        if not above.any():
+            return rates
+        whole |= above
+
+
+def _checked(turns: Turns | None, rows: int) -> Turns:
+    if turns is None:
+        return Turns.none(rows)
+    if turns.visits.shape != (rows,) or turns.expected.shape != (rows,):
+        raise ArgumentError(f"turns need one entry per value, {rows}: got {turns.visits.shape}.")
+    return turns

@@ -1,0 +1,247 @@
+"""A race on a Trainer: two rules train from the same weights for a few steps, and the dev rows judge.
+
+One copy of everything that a step changes is kept: trained weights, buffers, optimizer state, learning rate, random
+generators. The winner's weights, values and counts go on as if nothing else had happened; the loser's steps are
+charged to `probe`.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datadiet.diet.values import EpochBuffer
+from datadiet.scores.reduce import free_signals
+from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, fetch, forward_pass, lengths_of, pass_tokens
+from datadiet.training.epochs import EpochContext, EpochTotals
+from datadiet.training.sampler import ROW_KEY
+from datadiet.training.state import exchange, share_of
+from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
+
+_STREAM = 6  # of the generator that draws the dev rows
+_LOSS = "loss"
+Losses = NDArray[np.float32]
+
+
+class Snapshot:
+    """A copy of everything that an optimizer step changes, which can change places with the state itself.
+
+    Args:
+        trainer: A Trainer that has made its optimizer.
+        on_cpu: Whether the tensors of the copy lie in the memory of the host.
+    """
+
+    def __init__(self, trainer: Any, *, on_cpu: bool = False) -> None:
+        self._trainer = trainer
+        self._live = list(_tensors(trainer))
+        with torch.no_grad():
+            self._copies = [tensor.detach().to("cpu" if on_cpu else tensor.device, copy=True) for tensor in self._live]
+        self._plain = self._read()
+
+    @property
+    def num_bytes(self) -> int:
+        """Memory of the copied tensors."""
+        return sum(tensor.numel() * tensor.element_size() for tensor in self._copies)
+
+    def swap(self) -> None:
+        """Put the copy in the place of the state, and the state in the place of the copy."""
+        with torch.no_grad():
+            for live, other in zip(self._live, self._copies, strict=True):
+                now = live.detach().clone()
+                live.copy_(other)
+                other.copy_(now)
+        plain = self._read()
+        self._write(self._plain)
+        self._plain = plain
+
+    def _read(self) -> dict[str, Any]:
+        trainer = self._trainer
+        scaler = trainer.accelerator.scaler
+        groups = [{k: v for k, v in group.items() if k != "params"} for group in trainer.optimizer.param_groups]
+        return copy.deepcopy({
+            "scheduler": trainer.lr_scheduler.state_dict(),
+            "groups": groups,
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "generators": _generators(),
+        })  # fmt: skip
+
+    def _write(self, plain: Mapping[str, Any]) -> None:
+        trainer = self._trainer
+        trainer.lr_scheduler.load_state_dict(copy.deepcopy(plain["scheduler"]))
+        for group, values in zip(trainer.optimizer.param_groups, plain["groups"], strict=True):
+            group.update(copy.deepcopy(values))
+        if plain["scaler"] is not None:
+            trainer.accelerator.scaler.load_state_dict(plain["scaler"])
+        _set_generators(plain["generators"])
+
+
+def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
+    """Trained weights, buffers, and the state that the optimizer has of each weight."""
+    yield from (weight for weight in trainer.network.parameters() if weight.requires_grad)
+    yield from trainer.network.buffers()
+    for entries in trainer.optimizer.state.values():
+        yield from (value for value in entries.values() if isinstance(value, torch.Tensor))
+
+
+def _generators() -> dict[str, Any]:
+    states = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
+    return states | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
+
+
+def _set_generators(states: Mapping[str, Any]) -> None:
+    random.setstate(states["python"])
+    np.random.set_state(states["numpy"])  # noqa: NPY002
+    torch.set_rng_state(states["torch"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state_all(states["cuda"])
+
+
+@dataclass
+class _Probe:
+    """What an entrant leaves behind."""
+
+    losses: Losses
+    buffer: EpochBuffer
+    totals: EpochTotals
+    summed_loss: Any
+    seconds: float
+
+
+def run_race(
+    trainer: Any,
+    context: EpochContext,
+    epoch: int,
+    plans: Mapping[str, EpochPlan],
+    *,
+    begin: Callable[[EpochTotals, EpochPlan], None],
+) -> int:
+    """Try the entrants of a race, and leave the Trainer where the winner's steps have brought it.
+
+    Args:
+        trainer: A `DietMixin`, at the beginning of an epoch.
+        context: Of the Trainer.
+        epoch: The first of the cycle that is raced for.
+        plans: Of the champion and of the challenger.
+        begin: Makes an epoch's sums, and the loss weights of a plan, those of the Trainer.
+
+    Returns:
+        Optimizer steps that the winner has made: the first ones of its epoch.
+    """
+    diet, ledger = context.diet, context.ledger
+    race = diet.race
+    assert race is not None
+    assert diet.options.race is not None
+    steps, probes = race.plan.steps, {}
+    with ledger.charge("probe"):
+        snapshot = Snapshot(trainer, on_cpu=diet.options.race.on_cpu)
+        dev = dev_rows_of(context, race.plan.dev_rows)
+        for number, (rule, plan) in enumerate(plans.items()):
+            if number:
+                snapshot.swap()
+            started = time.perf_counter()
+            buffer, totals = diet.new_buffer(), EpochTotals(epoch, ledger)
+            begin(totals, plan)
+            summed = _train(trainer, context, plan, steps)
+            seconds = time.perf_counter() - started
+            probes[rule] = _Probe(dev_losses(context, dev, epoch), buffer, totals, summed, seconds)
+        known = np.isfinite(np.stack([probe.losses for probe in probes.values()])).all(0)
+        losses = {rule: probe.losses[known] for rule, probe in probes.items()}
+        winner = race.decided(epoch, losses).rule
+        (lost,) = (probe for rule, probe in probes.items() if rule != winner)
+        cost = {"seconds": lost.seconds, "examples": lost.totals.unsettled, "passes": 2 * len(dev)}
+        plan = diet.decide(epoch, losses, {**cost, "bytes": snapshot.num_bytes})
+        if winner != list(probes)[-1]:
+            snapshot.swap()
+        lost.totals.settle()  # its examples count, though nothing else is left of them
+    won = probes[winner]
+    ledger.move("probe", "train", won.seconds)
+    diet.use_buffer(won.buffer)
+    begin(won.totals, plan)
+    trainer.add_loss(won.summed_loss)
+    trainer.state.global_step += steps
+    return steps
+
+
+def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> Any:
+    """The first optimizer steps of an epoch, in the order in which its loader would give the batches.
+
+    Returns:
+        The sum of the training losses.
+    """
+    accelerator, accumulation = context.accelerator, trainer.args.gradient_accumulation_steps
+    order, size, summed = trainer.sampler.order(plan), context.batch_size, 0.0
+    for step in range(steps):
+        places = [(step * accumulation + part) * accelerator.num_processes for part in range(accumulation)]
+        starts = [(place + accelerator.process_index) * size for place in places]
+        summed = summed + trainer.optimizer_step([_batch(context, order[start : start + size]) for start in starts])
+    return summed
+
+
+def _batch(context: EpochContext, rows: NDArray[np.int64]) -> dict[str, Any]:
+    return {**context.collate(fetch(context.dataset, rows)), ROW_KEY: torch.from_numpy(rows)}
+
+
+def dev_rows_of(context: EpochContext, count: int) -> NDArray[np.int64]:
+    """The dev rows that judge every race of a run: int64, ascending, drawn by the seed of the diet."""
+    generator = np.random.default_rng([context.diet.options.config.seed, _STREAM])
+    return np.sort(generator.permutation(len(context.dev))[:count])
+
+
+def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Losses:
+    """The loss of dev rows under the model as it is, the same on all processes.
+
+    Args:
+        context: Of the Trainer; its `dev` is a map-style data set.
+        rows: int64 `(n,)`, ascending.
+        epoch: For the record.
+
+    Returns:
+        float32 `(n,)`: the negative log-likelihood of all decisions of a row, or a squared error; nan for a row with a
+        label that the model does not know.
+    """
+    own = share_of(rows, context.accelerator)
+    mean = 1 if context.lengths is None else max(1, int(context.lengths.mean()))
+    parts = []
+    for part, outputs, batch in forward_pass(
+        context.model,
+        context.dev,
+        context.collate,
+        rows=own,
+        lengths=lengths_of(context.dev),
+        batch_tokens=pass_tokens(context.batch_size * mean, next(context.model.parameters()).device),
+        batch_size=context.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
+        call=context.forward,
+        ledger=context.ledger,
+    ):
+        parts.append((part, _row_losses(context.signals(outputs, batch)).cpu().numpy()))
+    found = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int64)
+    losses = np.concatenate([values for _, values in parts]) if parts else np.empty(0, np.float32)
+    order = np.argsort(found)
+    scores = Scores(found[order], {_LOSS: losses[order]}, "pass", epoch, 0)
+    return exchange(scores, (_LOSS,), context.accelerator).values[_LOSS].astype(np.float32)
+
+
+def _row_losses(signals: Signals) -> torch.Tensor:
+    known = None
+    for head in signals.heads.values():
+        if head.labels.dim() == 1 and not head.labels.is_floating_point():
+            known = (head.labels >= 0) if known is None else known & (head.labels >= 0)
+    if known is None or bool(known.all()):
+        return free_signals(signals)[_LOSS]
+    losses = torch.full((len(known),), torch.nan, device=known.device)
+    if bool(known.any()):
+        losses[known] = free_signals(Signals({name: _some(head, known) for name, head in signals.heads.items()}))[_LOSS]
+    return losses
+
+
+def _some(head: HeadSignals, where: torch.Tensor) -> HeadSignals:
+    parts = (head.logits, head.labels, head.mask, head.hidden)
+    return HeadSignals(*(None if part is None else part[where] for part in parts))  # type: ignore[arg-type]
