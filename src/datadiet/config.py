@@ -99,7 +99,8 @@ class DietConfig:
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
-        refresh_every: Epochs from one selection to the next: 1 by default with `auto` or a tolerance, else 2.
+        refresh_every: Epochs from one selection to the next: by default 1 with `auto`, `cover`, `visits` or a
+            tolerance, else 2.
         anneal_epochs: Last epochs on everything.
         static: Choose once, after the warm-up.
         rescore: Which examples get a forward pass of their own at a refresh. `none`: no pass; values come from the

@@ -60,7 +60,9 @@ def compare(
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each method, with seeds 0, 1, ...; 3 by default.")] = None,
     folder: Annotated[Path | None, typer.Option("--output", help="Gets runs/ and comparison.json. Required.")] = None,
-    baselines: Annotated[str | None, typer.Option(help="Run beside the methods: full,random,short by default.")] = None,
+    baselines: Annotated[
+        str | None, typer.Option(help="Run beside the methods: full,random,cover,short by default.")
+    ] = None,
     margin: Annotated[float | None, typer.Option(help="Points that a method may lose to full; 0.5 by default.")] = None,
     metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from datadiet.compare.plan import FULL, RANDOM, SHORT, Plan
+from datadiet.compare.plan import DRAWN, FULL, SHORT, Plan
 from datadiet.compare.run import RUNS, CellState
 from datadiet.compare.statistics import (
     Difference,
@@ -294,8 +294,8 @@ def _baselines_of(plan: Plan, arm: Arm) -> dict[str, str]:
         return {}
     keep = arm.name.removeprefix(f"{arm.method}-")
     arms = {FULL: FULL}
-    if arm.method != RANDOM and plan.tolerance_of(arm.method) is None:  # no random arm has the counts of a tolerance
-        arms[RANDOM] = f"{RANDOM}-{keep}"
+    if plan.tolerance_of(arm.method) is None:  # no drawn arm has the counts of a tolerance
+        arms |= {name: f"{name}-{keep}" for name in DRAWN}
     short = plan.short_of(arm.method, arm.keep) if not arm.method.startswith(SHORT) else None
     if short is not None:
         arms[SHORT] = f"{short}-{keep}"

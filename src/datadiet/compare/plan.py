@@ -6,7 +6,7 @@ Imports no torch, because the command line needs the names of the methods for it
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -20,8 +20,9 @@ from datadiet.errors import ArgumentError, Problems, UserError, unknown
 from datadiet.registry import Method
 from datadiet.store import run_folder
 
-FULL, SHORT, RANDOM, DIET = "full", "short", "random", "diet"
-BASELINES = (FULL, RANDOM, SHORT)
+FULL, SHORT, RANDOM, COVER, DIET = "full", "short", "random", "cover", "diet"
+BASELINES = (FULL, RANDOM, COVER, SHORT)
+DRAWN = (RANDOM, COVER)  # baselines that keep as much as the methods they stand beside
 
 # Published methods have no guard against wrong labels, which `hardest` has by default.
 _HARDEST: dict[str, Any] = {"select": "hardest", "offset": 0.0}
@@ -29,7 +30,7 @@ _PRESETS = (
     Method(
         "preset",
         "diet",
-        "the default of datadiet finetune: hardest by el2n, with the noise guard where each example has one class",
+        "the default of datadiet finetune: auto by el2n",
         preset={},
         evidence="methods",
     ),
@@ -104,6 +105,8 @@ def _family(method: Method) -> dict[str, Any]:
     """What the name of a score or selector stands for in a comparison, by what the method needs."""
     if method.kind == "in_batch":
         return {"score": "cross_entropy", "select": method.name}
+    if method.kind == "race":
+        return {"select": method.name, "score": "el2n"}
     if method.kind == "select":
         return {"select": method.name, **({"static": True} if "features" in method.needs else {"score": "el2n"})}
     once = {} if {"forward"} & set(method.traits) or "history" in method.needs else {"static": True}
@@ -178,6 +181,7 @@ class Cell:
         seed: Of the run.
         steps_of: For `short`: the method whose steps it takes.
         tolerance: Of a method that finds its keep by itself, and of the `short` with its steps.
+        waits: Whether the steps of `steps_of` are known only when it is done.
         after: The baseline whose run of the same seed it learns from: it has that run's costs on top of its own.
     """
 
@@ -187,6 +191,7 @@ class Cell:
     steps_of: str | None = None
     tolerance: float | None = None
     after: str | None = None
+    waits: bool = False
 
     @property
     def arm(self) -> str:
@@ -204,9 +209,9 @@ class Cell:
         """The run that must be done first: one learns from it, or takes as many steps, which are not known before."""
         if self.after is not None:
             return Cell(self.after, None, self.seed)
-        if self.steps_of is None or self.tolerance is None:
+        if self.steps_of is None or not self.waits:
             return None
-        return Cell(self.steps_of, None, self.seed, tolerance=self.tolerance)
+        return Cell(self.steps_of, self.keep, self.seed, tolerance=self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -218,7 +223,7 @@ class Plan:
         methods: Options of each method, in the order of the tables.
         keeps: Shares kept, as on the command line.
         seeds: Of the runs; the same for every method.
-        baselines: Which of `full`, `random` and `short` are run beside the methods.
+        baselines: Which of `BASELINES` are run beside the methods.
         margin: Points by which a method may be worse than full and still be called not worse.
     """
 
@@ -260,19 +265,24 @@ class Plan:
         return [cell for seed in self.seeds for cell in self._seed_cells(seed)]
 
     def _seed_cells(self, seed: int) -> list[Cell]:
-        diets = [*self.methods, *([RANDOM] if RANDOM in self.baselines and RANDOM not in self.methods else [])]
+        diets = [*self.methods, *(name for name in DRAWN if name in self.baselines and name not in self.methods)]
         cells = [Cell(FULL, None, seed)] if FULL in self.baselines else []
         for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
             here = [method for method in diets if keep in self.keeps_of(method)]
             cells += [Cell(method, keep, seed, after=self.after(method)) for method in here]
-            shorter = [method for method in here if not self._in_batch(method)]
-            if SHORT in self.baselines and shorter:
+            if SHORT not in self.baselines:
+                continue
+            racing = [method for method in here if self.races(method)]
+            shorter = [method for method in here if not self._in_batch(method) and method not in racing]
+            if shorter:
                 cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(shorter).items()]
+            cells += [Cell(f"{SHORT}_{method}", keep, seed, steps_of=method, waits=True) for method in racing]
         for method in diets:
             if (tolerance := self.tolerance_of(method)) is not None:
                 cells.append(Cell(method, None, seed, tolerance=tolerance, after=self.after(method)))
                 if SHORT in self.baselines:
-                    cells.append(Cell(f"{SHORT}_{method}", None, seed, steps_of=method, tolerance=tolerance))
+                    name = f"{SHORT}_{method}"
+                    cells.append(Cell(name, None, seed, steps_of=method, tolerance=tolerance, waits=True))
         return cells
 
     def _shorts(self, methods: Sequence[str]) -> dict[str, str]:
@@ -297,15 +307,22 @@ class Plan:
         """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
         return self.options_of(method).get("select") in registry.names("in_batch")
 
+    def races(self, method: str) -> bool:
+        """Whether a method decides by races what it trains on: its `short` also has the steps that those cost."""
+        if self.tolerance_of(method) is not None or method in (FULL, SHORT):
+            return False
+        select = str(self.options_of(method).get("select", DEFAULTS["select"]))
+        return select.partition("(")[0] in registry.names("race")
+
     def short_of(self, method: str, keep: float | str | None) -> str | None:
         """The name of the `short` that has as many steps as a method; None where there is none."""
         if self._in_batch(method):
             return None
-        if self.tolerance_of(method) is not None:
+        if self.tolerance_of(method) is not None or self.races(method):
             return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
         for cell in self._seed_cells(self.seeds[0]):
-            is_short = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
+            is_short = cell.steps_of is not None and not cell.waits and cell.keep == keep
             if is_short and self._schedule_key(str(cell.steps_of)) == key:
                 return cell.method
         return None
@@ -337,10 +354,11 @@ class Plan:
             settings |= {option: source for option in OF_A_RUN if settings.get(option) == cell.after}
         if cell.method == FULL and any(options.get("scores_from") == FULL for options in self.methods.values()):
             settings |= {"keep_checkpoints": True, "checkpoint_every": settings.get("checkpoint_every", 1) or 1}
-        if cell.steps_of is not None and cell.tolerance is not None:
+        if cell.waits:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
-            return config_from({**on_everything(settings), "max_steps": steps})
+            most = self._schedule(replace(cell, keep=None), rows).total_steps if rows is not None else steps
+            return config_from({**on_everything(settings), "max_steps": min(steps, most)})
         if cell.tolerance is not None:
             return config_from(settings)
         if cell.keep is None:
@@ -489,7 +507,7 @@ def _arms(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
 
     if FULL in plan.baselines:
         yield FULL, on_everything(options(FULL))
-    for method in [*plan.methods, *([RANDOM] if RANDOM in plan.baselines else [])]:
+    for method in [*plan.methods, *(name for name in DRAWN if name in plan.baselines)]:
         if (points := plan.tolerance_of(method)) is not None:
             yield Cell(method, None, 0, tolerance=points).arm, options(method)
         for keep in plan.keeps_of(method):

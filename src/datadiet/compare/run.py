@@ -254,7 +254,7 @@ class _Runner:
 
 
 def _followed_steps(folder: Path, cell: Cell) -> int | None:
-    """Optimizer steps of the run that a cell follows; None for one that follows none.
+    """Optimizer steps of the run that a cell follows, and what its races cost; None for one that follows none.
 
     Raises:
         ArgumentError: If that run is not done.
@@ -266,7 +266,8 @@ def _followed_steps(folder: Path, cell: Cell) -> int | None:
     except UserError as error:
         verb = "learns from" if cell.after is not None else "takes the steps of"
         raise ArgumentError(f"{cell.name} {verb} {cell.follows.name}, which is not done.") from error
-    return sum(int(epoch["steps"]) for epoch in result["epochs"])
+    raced = (result.get("race") or {}).get("races", [])
+    return sum(int(epoch["steps"]) for epoch in result["epochs"]) + sum(int(race["cost"]["steps"]) for race in raced)
 
 
 def _rows(states: Iterable[CellState]) -> int | None:

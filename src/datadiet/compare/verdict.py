@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datadiet.compare.plan import FULL, RANDOM, SHORT
+from datadiet.compare.plan import DRAWN, FULL, SHORT
 from datadiet.compare.run import RUNS
 from datadiet.files import write_atomically
 from datadiet.formatting import counted, difference_text, escaped, mean_text, percent, points, spaced, three_digits
@@ -88,7 +88,7 @@ def verdict(line: Mapping[str, Any]) -> str:
     parts = [_time(line), _energy(line["energy"])]
     if FULL in against:
         parts.append(_against_full(against[FULL], line["p_not_worse_holm"]))
-    parts += [_against(name, against[name]) for name in (SHORT, RANDOM) if name in against]
+    parts += [_against(name, against[name]) for name in (SHORT, *DRAWN) if name in against]
     return "; ".join(part for part in parts if part)
 
 
@@ -130,8 +130,8 @@ def _against_full(difference: Mapping[str, Any], adjusted: float | None) -> str:
 
 
 def _against(name: str, difference: Mapping[str, Any]) -> str:
-    """Beside `short` and `random`: better, worse, or not shown."""
-    baseline = "short at the same steps" if name == SHORT else "random at the same keep"
+    """Beside `short`, `random` and `cover`: better, worse, or not shown."""
+    baseline = "short at the same steps" if name == SHORT else f"{name} at the same keep"
     interval = difference["interval"]
     if interval is None:
         return f"against {baseline} {points(difference['mean'])} in one seed"

@@ -278,13 +278,20 @@ def resolve(config: DietConfig) -> DietOptions:
         {name: value for name, value in select_options.items() if name != "offset"},
         offset,
         guards,
-        config.refresh_every
-        or (REFRESH_EVERY if config.tolerance is None and (select != AUTO or config.static) else 1),
+        config.refresh_every or _refresh_every(config, select),
         load("race", AUTO)(**select_options) if select == AUTO and not problems.found else None,
     )
     _check_together(options, problems)
     problems.raise_any()
     return options
+
+
+def _refresh_every(config: DietConfig, select: Any) -> int:
+    """Rows that take turns, and counts that are decided anew, change every epoch; other choices hold for two."""
+    if config.tolerance is not None:
+        return AdaptiveSchedule.refresh_every
+    in_turns = select == AUTO or select in names("select", trait="takes_turns")
+    return 1 if in_turns and not config.static else REFRESH_EVERY
 
 
 def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> tuple[Any, dict[str, Any]]:

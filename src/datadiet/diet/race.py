@@ -161,7 +161,8 @@ class Duel:
         difference: Mean of the challenger's loss less the champion's over the dev rows; below 0 where it is better.
         error: The standard error of that mean, of paired rows.
         winner: Whose weights went on.
-        cost: `seconds` and `examples` of the loser's steps, `passes` (dev rows forwarded) and `bytes` of the copy.
+        cost: `seconds` and `examples` of the loser's steps, `passes` (dev rows forwarded), both in `steps`, and `bytes`
+            of the copy.
     """
 
     epoch: int

@@ -140,8 +140,8 @@ def visits(
     a visit takes 1 off. The visits of a row so differ from the sum of its rates by less than one.
 
     Args:
-        values: float `(n,)`; larger = harder, +inf = never scored, which has the largest rate. Where a value is
-            negative (`margin`), the ratios are those of the ranks.
+        values: float `(n,)`; larger = harder, +inf = never scored, which comes first. Where a value is negative
+            (`margin`), the ratios are those of the ranks.
         count, seed, epoch, groups, ids, turns: As of `cover`; the debts start by a hash of the seed and the row.
         gain: How much more often hard rows come, at least 0.
         weights: Give the loss weights 1 / rate, with which the expected weighted sum is that of all rows.
@@ -166,7 +166,9 @@ def visits(
     rates = rates_of(ranked, count, gain)
     hashes = row_hash(np.arange(array.size), seed=seed, epoch=_START) >> np.uint64(11)
     start = _FIRST + (_LAST - _FIRST) * hashes.astype(np.float64) / 2.0**53
-    mask = top_mask(start + before.expected + rates - before.visits, count, seed=seed, epoch=epoch)
+    debts = start + before.expected + rates - before.visits
+    debts[unseen(array)] = np.inf
+    mask = top_mask(debts, count, seed=seed, epoch=epoch)
     rows = selection(mask).rows
     return Selection(rows, (1 / rates[rows]).astype(np.float32) if weights else None, rates)
 

@@ -8,6 +8,7 @@ charged to `probe`.
 from __future__ import annotations
 
 import copy
+import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet.diet.race import FORWARD_SHARE
 from datadiet.diet.values import EpochBuffer
 from datadiet.scores.reduce import free_signals
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, fetch, forward_pass, lengths_of, pass_tokens
@@ -156,8 +158,9 @@ def run_race(
         losses = {rule: probe.losses[known] for rule, probe in probes.items()}
         winner = race.decided(epoch, losses).rule
         (lost,) = (probe for rule, probe in probes.items() if rule != winner)
-        cost = {"seconds": lost.seconds, "examples": lost.totals.unsettled, "passes": 2 * len(dev)}
-        plan = diet.decide(epoch, losses, {**cost, "bytes": snapshot.num_bytes})
+        spent = {"seconds": lost.seconds, "examples": steps * diet.schedule.batch, "passes": 2 * len(dev)}
+        extra = steps + math.ceil(2 * len(dev) * FORWARD_SHARE / diet.schedule.batch)
+        plan = diet.decide(epoch, losses, {**spent, "steps": extra, "bytes": snapshot.num_bytes})
         if winner != list(probes)[-1]:
             snapshot.swap()
         lost.totals.settle()  # its examples count, though nothing else is left of them
