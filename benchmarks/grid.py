@@ -13,7 +13,8 @@ SNIPS needs no download: it is packaged.
 A cell that has a result is skipped, so a grid that was killed goes on where it stopped; the quality
 grid also skips what the speed grid has run. The sets are fixed shares of
 the training split (`data_seed` 0), the same for every seed. `short` is all the data for as many optimizer steps as
-the diet of the same seed and keep, with its own complete learning-rate schedule.
+the diet of the same seed and keep, with its own complete learning-rate schedule. `plain`, in the speed grid, is full
+data in the batches of the plain Trainer, whose length groups pad more: what better batches alone save.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.cells import each_once, finetuned, keep
+from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned, keep
 
 RESULTS = Path(__file__).parent / "results"
 COMMON: dict[str, Any] = {
@@ -47,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"select": "random"},
     "uncertain": {"select": "uncertain"},
     "short": {"keep": 1.0},
+    "plain": {"keep": 1.0},
     "dropped": {"rescore": "dropped", "offset": 0.0},
     "all": {"rescore": "all", "offset": 0.0},
 }
@@ -82,7 +84,7 @@ def speed_cells(sets: list[str], seeds: int) -> list[Cell]:
     cells = []
     for seed in range(seeds):
         for name in sets:
-            cells.append(Cell(name, "full", 1.0, seed))
+            cells += [Cell(name, method, 1.0, seed) for method in ("plain", "full")]
             cells += [Cell(name, method, keep, seed) for keep in (0.5, 0.2) for method in ("el2n", "dropped", "all")]
     return cells
 
@@ -105,7 +107,7 @@ def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> 
     """Run one cell and keep its result; its run folder is thrown away."""
     settings = config_of(cell, root, results, changes)
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
-        result = finetuned(settings, Path(work))
+        result = finetuned(settings, Path(work), PLAIN_BATCHES if cell.method == "plain" else DATADIET)
     kept = {"cell": cell.__dict__, "settings": {**settings, "data": SETS[cell.set]["data"]}, **result}
     keep(results, cell.name, kept, indent=1)
     metrics = result["metrics"]["test"] or result["metrics"]["dev"]
