@@ -98,7 +98,10 @@ def config_of(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) ->
     if settings["data"] != "snips":
         settings["data"] = str(root / settings["data"])
     if cell.method == "short":
-        diet = json.loads(result_file(replace(cell, method="el2n"), results).read_text(encoding="utf-8"))
+        file = result_file(replace(cell, method="el2n"), results)
+        if not file.exists():  # another process runs it
+            raise RuntimeError(f"the diet {file.stem} has no result yet: run the grid again")
+        diet = json.loads(file.read_text(encoding="utf-8"))
         settings["max_steps"] = sum(epoch["steps"] for epoch in diet["epochs"])
     return settings
 
@@ -108,7 +111,8 @@ def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> 
     settings = config_of(cell, root, results, changes)
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
         result = finetuned(settings, Path(work), PLAIN_BATCHES if cell.method == "plain" else DATADIET)
-    kept = {"cell": cell.__dict__, "settings": {**settings, "data": SETS[cell.set]["data"]}, **result}
+    names = {"data": SETS[cell.set]["data"], "model": result["model"]}  # no path
+    kept = {"cell": cell.__dict__, "settings": {**settings, **names}, **result}
     keep(results, cell.name, kept, indent=1)
     metrics = result["metrics"]["test"] or result["metrics"]["dev"]
     shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -129,6 +133,7 @@ def main() -> None:
     parser.add_argument("--methods", help="comma-separated; all of the grid by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--model", help="a hub name or folder in place of the packaged model")
     parser.add_argument("--epochs", type=int, help="for a quick look only")
     parser.add_argument("--rows", type=int, help="for a quick look only")
     args = parser.parse_args()
@@ -136,7 +141,8 @@ def main() -> None:
     wanted = cells(args.sets.split(",") if args.sets else sets, args.seeds)
     if args.methods:
         wanted = [cell for cell in wanted if cell.method in args.methods.split(",")]
-    changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
+    given = {"epochs": args.epochs, "train_rows": args.rows, "model": args.model}
+    changes = {name: value for name, value in given.items() if value}
     results = args.results / args.grid
     whole = each_once(
         wanted,

@@ -262,7 +262,8 @@ def run_cell(cell: Cell, options: argparse.Namespace, work: Path) -> str:
             settings = diet_settings(cell, common, options.rows, options.select)
             place = {"data": str(data), "model": options.model, "precision": precision}
             found = run_diet({**settings, **place}, Path(folder))
-    facts = {"cell": asdict(cell), "rows": options.rows, "settings": {**common, "select": options.select}}
+    settings = {**common, "select": options.select, "model": Path(options.model).name}
+    facts = {"cell": asdict(cell), "rows": options.rows, "settings": settings}
     keep_figures(options.output, cell.name, {**facts, **found, "environment": environment(precision)})
     return f"dev {found['dev']:.4f}  fine-tuning {found['finetune_s']:.0f} s  total {found['total_s']:.0f} s"
 
