@@ -20,6 +20,7 @@ from pathlib import Path
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import SETS as NOISE_SETS
+from benchmarks.plain_script import SETS as SCRIPT_SETS
 from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +45,7 @@ QUICK = {
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
+    "plain-script": ["--rows", "200", "--epochs", "3", "--seeds", "1", "--keeps", "0.5"],
 }
 
 
@@ -107,6 +109,15 @@ def methods(options: argparse.Namespace) -> list[Part]:
     return [Part("methods", ("-m", "benchmarks.methods", "--timed", *place)), *compared]
 
 
+def plain_script(options: argparse.Namespace) -> list[Part]:
+    """The sets of the comparison with a plain script that are there."""
+    there = [name for name in SCRIPT_SETS if (options.data_root / name).is_dir()]
+    for missing in sorted(set(SCRIPT_SETS) - set(there)):
+        print(f"plain-script: {missing} left out, there is no {options.data_root / missing}")
+    place = ("--data-root", str(options.data_root), "--output", str(options.results / "plain_script.json"))
+    return [Part("plain-script", ("-m", "benchmarks.plain_script", "--sets", ",".join(there), *place))] if there else []
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
@@ -132,6 +143,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         *methods(options),
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
+        *plain_script(options),
     ]
 
 

@@ -13,6 +13,13 @@ from typing import Any, Protocol, TypeVar
 import yaml
 
 RUN = "run"  # in the folder of a run's process
+DATADIET = ("-m", "datadiet")
+# the same command with the batches of the plain Trainer where everything trains, for which there is no option
+PLAIN_BATCHES = (
+    "-c",
+    "from datadiet.__main__ import main; from datadiet.jobs.finetune import RunTrainer\n"
+    "RunTrainer.own_batches = False; main()",
+)
 
 
 class Named(Protocol):
@@ -25,15 +32,20 @@ class Named(Protocol):
 C = TypeVar("C", bound=Named)
 
 
-def finetuned(settings: dict[str, Any], work: Path) -> dict[str, Any]:
+def finetuned(settings: dict[str, Any], work: Path, program: Sequence[str] = DATADIET) -> dict[str, Any]:
     """`result.json` of `datadiet finetune` with these options; its run folder is `work / RUN`.
+
+    Args:
+        settings: The options.
+        work: A folder.
+        program: What Python runs, `DATADIET` or `PLAIN_BATCHES`.
 
     Raises:
         RuntimeError: If it failed, with the end of what it said.
     """
     config = work / "config.yaml"
     config.write_text(yaml.safe_dump({**settings, "output": str(work / RUN)}), encoding="utf-8")
-    command = [sys.executable, "-m", "datadiet", "finetune", "--config", str(config), "--json"]
+    command = [sys.executable, *program, "finetune", "--config", str(config), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip()[-300:])

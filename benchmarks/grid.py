@@ -13,7 +13,8 @@ SNIPS needs no download: it is packaged.
 A cell that has a result is skipped, so a grid that was killed goes on where it stopped; the quality
 grid also skips what the speed grid has run. The sets are fixed shares of
 the training split (`data_seed` 0), the same for every seed. `short` is all the data for as many optimizer steps as
-the diet of the same seed and keep, with its own complete learning-rate schedule.
+the diet of the same seed and keep, with its own complete learning-rate schedule. `plain`, in the speed grid, is full
+data in the batches of the plain Trainer, whose length groups pad more: what better batches alone save.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.cells import each_once, finetuned, keep
+from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned, keep
 
 RESULTS = Path(__file__).parent / "results"
 COMMON: dict[str, Any] = {
@@ -47,6 +48,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"select": "random"},
     "uncertain": {"select": "uncertain"},
     "short": {"keep": 1.0},
+    "plain": {"keep": 1.0},
     "dropped": {"rescore": "dropped", "offset": 0.0},
     "all": {"rescore": "all", "offset": 0.0},
 }
@@ -82,7 +84,7 @@ def speed_cells(sets: list[str], seeds: int) -> list[Cell]:
     cells = []
     for seed in range(seeds):
         for name in sets:
-            cells.append(Cell(name, "full", 1.0, seed))
+            cells += [Cell(name, method, 1.0, seed) for method in ("plain", "full")]
             cells += [Cell(name, method, keep, seed) for keep in (0.5, 0.2) for method in ("el2n", "dropped", "all")]
     return cells
 
@@ -96,7 +98,10 @@ def config_of(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) ->
     if settings["data"] != "snips":
         settings["data"] = str(root / settings["data"])
     if cell.method == "short":
-        diet = json.loads(result_file(replace(cell, method="el2n"), results).read_text(encoding="utf-8"))
+        file = result_file(replace(cell, method="el2n"), results)
+        if not file.exists():  # another process runs it
+            raise RuntimeError(f"the diet {file.stem} has no result yet: run the grid again")
+        diet = json.loads(file.read_text(encoding="utf-8"))
         settings["max_steps"] = sum(epoch["steps"] for epoch in diet["epochs"])
     return settings
 
@@ -105,8 +110,9 @@ def run_cell(cell: Cell, root: Path, results: Path, changes: dict[str, Any]) -> 
     """Run one cell and keep its result; its run folder is thrown away."""
     settings = config_of(cell, root, results, changes)
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
-        result = finetuned(settings, Path(work))
-    kept = {"cell": cell.__dict__, "settings": {**settings, "data": SETS[cell.set]["data"]}, **result}
+        result = finetuned(settings, Path(work), PLAIN_BATCHES if cell.method == "plain" else DATADIET)
+    names = {"data": SETS[cell.set]["data"], "model": result["model"]}  # no path
+    kept = {"cell": cell.__dict__, "settings": {**settings, **names}, **result}
     keep(results, cell.name, kept, indent=1)
     metrics = result["metrics"]["test"] or result["metrics"]["dev"]
     shown = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
@@ -127,6 +133,7 @@ def main() -> None:
     parser.add_argument("--methods", help="comma-separated; all of the grid by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--model", help="a hub name or folder in place of the packaged model")
     parser.add_argument("--epochs", type=int, help="for a quick look only")
     parser.add_argument("--rows", type=int, help="for a quick look only")
     args = parser.parse_args()
@@ -134,7 +141,8 @@ def main() -> None:
     wanted = cells(args.sets.split(",") if args.sets else sets, args.seeds)
     if args.methods:
         wanted = [cell for cell in wanted if cell.method in args.methods.split(",")]
-    changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
+    given = {"epochs": args.epochs, "train_rows": args.rows, "model": args.model}
+    changes = {name: value for name, value in given.items() if value}
     results = args.results / args.grid
     whole = each_once(
         wanted,

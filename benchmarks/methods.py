@@ -82,15 +82,19 @@ def one_rare(labels: list[str], generator: np.random.Generator) -> tuple[list[in
     return kept, [labels[row] for row in kept]
 
 
-def repeated(labels: list[str], generator: np.random.Generator) -> tuple[list[int], list[str]]:
-    """As many rows, drawn with replacement: Zipf over the intents, and within an intent over its utterances."""
+def repeated(
+    labels: list[str], generator: np.random.Generator, *, count: int | None = None, power: float = 1.0
+) -> tuple[list[int], list[str]]:
+    """As many rows, or `count`, drawn with replacement: Zipf over the intents, and within an intent over its utterances
+    (to a power)."""
     classes = sorted(set(labels))
     share = 1 / np.arange(1, len(classes) + 1)
     rows: list[int] = []
-    for name, count in zip(classes, generator.multinomial(len(labels), share / share.sum()).tolist(), strict=True):
+    counts = generator.multinomial(len(labels) if count is None else count, share / share.sum()).tolist()
+    for name, number in zip(classes, counts, strict=True):
         own = generator.permutation([row for row, label in enumerate(labels) if label == name])
-        weights = 1 / np.arange(1, len(own) + 1)
-        rows += generator.choice(own, count, p=weights / weights.sum()).tolist()
+        weights = 1 / np.arange(1, len(own) + 1) ** power
+        rows += generator.choice(own, number, p=weights / weights.sum()).tolist()
     return rows, [labels[row] for row in rows]
 
 

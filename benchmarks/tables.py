@@ -47,6 +47,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "methods-stress": methods.stress,
     "comparing": costs.comparing,
     "report": costs.report,
+    "plain-script": costs.plain_script,
     "readme": quality.readme,
 }
 

@@ -119,8 +119,8 @@ class Saving:
     count: int
 
 
-def saving(runs: Mapping[int, Run], full: Mapping[int, Run]) -> Saving | None:
-    """Savings paired by seed; None where no seed has both."""
+def saving(runs: Mapping[int, Run], full: Mapping[int, Run], *, tokens: str = "tokens_backward") -> Saving | None:
+    """Savings paired by seed; None where no seed has both. The ceiling is the saving of the `tokens` in `cost`."""
     seeds = sorted(runs.keys() & full.keys())
     if not seeds:
         return None
@@ -129,7 +129,7 @@ def saving(runs: Mapping[int, Run], full: Mapping[int, Run]) -> Saving | None:
     def saved(name: str) -> list[float]:
         return [1 - diet[name] / whole[name] for diet, whole in pairs]
 
-    finetune, ceiling = saved("finetune_s"), saved("tokens_backward")
+    finetune, ceiling = saved("finetune_s"), saved(tokens)
     median = statistics.median
     return Saving(
         (median(whole["finetune_s"] for _, whole in pairs), median(diet["finetune_s"] for diet, _ in pairs)),

@@ -41,6 +41,7 @@ class Ledger:
         self._seconds: dict[Account, float] = dict.fromkeys(ACCOUNTS, 0.0)
         self._carried = self._shared = 0.0
         self.examples_forward = self.examples_backward = self.tokens_forward = self.tokens_backward = 0
+        self.tokens_padded = 0
 
     @contextmanager
     def charge(self, account: Account) -> Iterator[None]:
@@ -83,12 +84,13 @@ class Ledger:
         self._seconds[self._account] += now - self._since
         self._since, self._account = now, account
 
-    def count_training(self, examples: int, tokens: int) -> None:
-        """Count a training batch: one forward and one backward each."""
+    def count_training(self, examples: int, tokens: int, padded: int = 0) -> None:
+        """Count a training batch: one forward and one backward each; `padded` are its positions, padding included."""
         self.examples_forward += examples
         self.examples_backward += examples
         self.tokens_forward += tokens
         self.tokens_backward += tokens
+        self.tokens_padded += padded
 
     def count_scoring(self, examples: int, tokens: int) -> None:
         """Count a batch of a scoring pass: forward only."""
@@ -113,6 +115,7 @@ class Ledger:
             examples_backward=self.examples_backward,
             tokens_forward=self.tokens_forward,
             tokens_backward=self.tokens_backward,
+            tokens_padded=self.tokens_padded,
         )
 
     def carry(self, earlier: CostLedger) -> None:
@@ -125,3 +128,4 @@ class Ledger:
         self.examples_backward += earlier.examples_backward
         self.tokens_forward += earlier.tokens_forward
         self.tokens_backward += earlier.tokens_backward
+        self.tokens_padded += earlier.tokens_padded

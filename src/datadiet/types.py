@@ -110,8 +110,9 @@ class CostLedger:
     `finetune_s = train_s + score_s + select_s + probe_s`; `probe_s` is what races cost: the steps of the losers, and
     the passes over dev rows, whose examples count as backward and forward. `shared_s` is the part of `total_s` that an
     earlier run has spent, on tokenised data that this one took from a cache: the clock on the wall went `total_s -
-    shared_s`. Tokens are real tokens (attention mask 1), not padding. Forward counts are training, scoring and races,
-    not evaluation.
+    shared_s`. Tokens are real tokens (attention mask 1), not padding, but `tokens_padded`: all positions of the batches
+    that trained, so that `1 - tokens_backward / tokens_padded` is the share of padding; 0 where it was not counted.
+    Forward counts are training, scoring and races, not evaluation.
     """
 
     load_s: float = 0.0
@@ -128,6 +129,7 @@ class CostLedger:
     tokens_backward: int = 0
     shared_s: float = 0.0
     probe_s: float = 0.0
+    tokens_padded: int = 0
 
 
 @dataclass(frozen=True)

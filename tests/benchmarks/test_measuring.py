@@ -8,13 +8,14 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 from benchmarks.all import QUICK
 from benchmarks.all import main as run_all
-from benchmarks.cells import each_once
+from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned
 from typer.testing import CliRunner
 
 from benchmarks import comparing, geometry, grid, imports, memory, overhead, recorder, report_scale, scoring, tables
@@ -22,7 +23,7 @@ from datadiet.cli import app
 from datadiet.cli.options import Call
 from datadiet.reporting.rows import read_dynamics, training_texts
 from datadiet.store.run_folder import read_result
-from toys import tiny_model_folder
+from toys import tiny_model_folder, toy_config
 
 
 def test_imports(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -219,6 +220,20 @@ def test_the_overhead_of_a_comparison_is_above_its_processes(tmp_path: Path, mon
 def test_a_command_that_fails_ends_the_benchmark() -> None:
     with pytest.raises(RuntimeError, match=r"datadiet report: [\s\S]*neither a run nor a comparison"):
         comparing.timed("report", "nowhere")
+
+
+@pytest.mark.slow
+def test_plain_batches_pad_more(tmp_path: Path) -> None:
+    """What better batches alone save: the same run with the sampler of the plain Trainer."""
+    settings = {**asdict(toy_config(tmp_path, keep=1.0, epochs=2)), "output": None}
+    padded = []
+    for program in (DATADIET, PLAIN_BATCHES):
+        work = tmp_path / program[0]
+        work.mkdir()
+        cost = finetuned(settings, work, program)["cost"]
+        padded.append((cost["tokens_backward"], cost["tokens_padded"]))
+    assert padded[0][0] == padded[1][0]
+    assert padded[0][1] < padded[1][1]
 
 
 def test_a_cell_that_fails_is_told_and_stops_no_other(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,6 +173,21 @@ def test_speed_comes_from_the_speed_grid_alone(results: Path) -> None:
     assert "1 thread," not in text
 
 
+def test_better_batches_have_a_row_of_their_own(results: Path) -> None:
+    for method, seconds, padded in (("plain", 120.0, 1200), ("full", 100.0, 1000)):
+        made_up(results / "speed", "atis", method, 1.0, 0, joint(0.5), seconds=seconds)
+        path = results / "speed" / f"atis-{method}-1-seed0.json"
+        run = json.loads(path.read_text())
+        run["cost"]["tokens_padded"] = padded
+        path.write_text(json.dumps(run), encoding="utf-8")
+    text = tables.TABLES["speed"](results)
+    best = ["120 s", "100 s", "16.7 %", "9.1 %", "16.7 %", "100.0 %", "1"]
+    assert rows_of(text)[2] == ["ATIS, 1,500 rows", "1", "better batches", *best]
+    assert len(rows_of(text)) == 5
+    assert "the batches of the plain Trainer (left)" in text
+    assert "plain" not in tables.TABLES["quality-atis"](results)
+
+
 def test_readme_table(results: Path) -> None:
     text = tables.TABLES["readme"](results)
     assert rows_of(text)[2:] == [

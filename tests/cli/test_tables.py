@@ -120,6 +120,16 @@ def test_summaries(content: dict[str, object], parts: list[str], absent: list[st
     assert [part for part in absent if part in text] == []
 
 
+def test_padding_is_shown_where_it_is_counted() -> None:
+    counted, before = result(80.0), result(40.0)
+    counted["cost"] |= {"tokens_backward": 90, "tokens_padded": 100}
+    assert "Padding: 10.0 % of the positions that trained." in text_of(summary_table(counted))
+    assert "Padding" not in text_of(summary_table(before))
+    demo = {"keep": 0.5, "quality": [], "full": counted, "diet": before, "ceiling": {}}
+    demo |= {"saved": {"finetune_s": 0.49, "total_s": -0.1}}
+    assert "padding of the batches 10.0 % -" in lines_of(demo_table(demo))
+
+
 def test_demo_table_puts_both_runs_side_by_side() -> None:
     better = {**METRICS, "slot_f1": 0.955}
     demo = {"keep": 0.5, "quality": list(METRICS), "full": result(80.0), "diet": result(40.0, better)}

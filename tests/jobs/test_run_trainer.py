@@ -23,6 +23,7 @@ from datadiet.jobs.validate import check_config
 from datadiet.store.tables import read_table
 from datadiet.tasks.losses import class_weights
 from datadiet.tasks.sequence import ClassificationTask
+from datadiet.training import sampler
 from datadiet.types import HeadSignals, Signals
 from toys import Heard, same, scores_of, toy_config, weights_of, write_toy_folder
 
@@ -128,6 +129,21 @@ def test_recalls_of_the_dev_split_choose_the_classes(tmp_path, monkeypatch):
     assert first[1] < 0.5 * first[0]  # of the class that is known a ninth of the others' density
     assert len(calls) == 3
     assert calls[0][0] == calls[0][1] > 0
+
+
+@pytest.mark.parametrize(
+    ("options", "epochs"),
+    [({"keep": 1.0}, 3), ({"keep": 1.0, "max_steps": 8}, 2), ({"keep": 0.5, "select": "selective_backprop"}, 3)],
+)
+def test_every_arm_of_a_comparison_is_batched_alike(tmp_path, monkeypatch, options, epochs):
+    grouped, group = [], sampler.length_grouped
+    monkeypatch.setattr(
+        sampler, "length_grouped", lambda lengths, *how: (grouped.append(len(lengths)), group(lengths, *how))[1]
+    )
+    result = finetune(toy_config(tmp_path, epochs=3, **options))
+    assert grouped == [48] * epochs
+    assert sum(line["steps"] for line in result["epochs"]) == options.get("max_steps", 18)
+    assert result["cost"]["tokens_padded"] >= result["cost"]["tokens_backward"] > 0
 
 
 # ---- --dedupe --dedupe-weights

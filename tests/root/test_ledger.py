@@ -62,9 +62,11 @@ def test_an_error_inside_an_account_goes_back_to_the_outer_one(clock):
 def test_a_resumed_run_adds_what_the_killed_one_had_spent(clock):
     ledger = Ledger()
     clock(5)
-    ledger.count_training(3, 30)
-    ledger.carry(CostLedger(load_s=1, train_s=2, total_s=3, examples_forward=7, examples_backward=4, tokens_forward=70))
+    ledger.count_training(3, 30, padded=40)
+    earlier = {"examples_forward": 7, "examples_backward": 4, "tokens_forward": 70, "tokens_padded": 50}
+    ledger.carry(CostLedger(load_s=1, train_s=2, total_s=3, **earlier))
     cost = ledger.snapshot()
+    assert cost.tokens_padded == 90
     assert (cost.load_s, cost.train_s, cost.total_s) == (6, 2, 8)
     assert counts(cost) == (10, 7, 100, 30)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
-from itertools import pairwise
+from dataclasses import asdict
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +16,9 @@ from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 from datadiet.diet import tolerance
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
+from datadiet.store.run_folder import padding_share
 from datadiet.training.epochs import score_rows
+from datadiet.training.trainer import DietTrainer
 from toys import plans_of, scores_of, toy_features, toy_trainer, weights
 
 EPOCHS = 6
@@ -158,6 +162,85 @@ def test_resume_refuses_other_checkpoints(tmp_path):
     trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
     with pytest.raises(ArgumentError, match="has 48 training examples, this run 40"):
         toy_trainer(tmp_path, Diet(), n=40).train(str(tmp_path / "checkpoint-14"))
+
+
+class OwnBatches(DietTrainer):
+    """As the Trainer of `datadiet finetune`."""
+
+    own_batches = True
+
+
+def rows_of_batches(trainer):
+    """Rows of each training batch, in order, of a trainer that has not trained yet; filled while it trains."""
+    seen, observe = [], trainer.diet.observe
+    trainer.diet.observe = lambda rows, *more, **named: (seen.append(rows.tolist()), observe(rows, *more, **named))
+    return seen
+
+
+GROUPED = {"train_sampling_strategy": "group_by_length", "n": 48}
+
+
+def test_full_data_has_the_batches_of_a_diet(tmp_path):
+    """The same warm-up epoch as a diet's, padded less than the Trainer's own; what trains is everything, each epoch."""
+    seen, padding = {}, {}
+    for name, kind, diet in (
+        ("plain", DietTrainer, Diet(keep=1.0)),
+        ("full", OwnBatches, Diet(keep=1.0)),
+        ("diet", OwnBatches, Diet(keep=0.5)),
+    ):
+        trainer = toy_trainer(tmp_path / name, diet, kind=kind, **GROUPED)
+        seen[name] = rows_of_batches(trainer)
+        trainer.train()
+        cost = trainer.ledger.snapshot()
+        padding[name] = 1 - cost.tokens_backward / cost.tokens_padded
+    assert seen["full"][:12] == seen["diet"][:12] != seen["plain"][:12]
+    assert all(sorted(chain(*seen["full"][start : start + 12])) == list(range(48)) for start in range(0, 48, 12))
+    assert seen["full"][:12] != seen["full"][12:24]
+    assert 0 < padding["full"] < padding["plain"]
+
+
+def test_positions_are_those_of_the_padded_batches(tmp_path):
+    trainer = toy_trainer(tmp_path, Diet(keep=0.5), kind=OwnBatches, **GROUPED)
+    seen = rows_of_batches(trainer)
+    trainer.train()
+    lengths = np.array(toy_features()["length"])
+    assert trainer.ledger.snapshot().tokens_padded == sum(len(rows) * lengths[rows].max() for rows in seen)
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("max_steps", [-1, 30])
+@pytest.mark.parametrize("step", [7, 12, 25])  # inside an epoch, at the end of one, inside a later one
+def test_full_data_in_our_batches_resumes_bit_identically(tmp_path, step, max_steps):
+    def build(name):
+        options = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 1, "max_steps": max_steps, **GROUPED}
+        return toy_trainer(tmp_path / name, Diet(keep=1.0), kind=OwnBatches, **options)
+
+    whole, resumed = build("whole"), build("resumed")
+    seen = rows_of_batches(whole), rows_of_batches(resumed)
+    whole.train()
+    shutil.copytree(tmp_path / "whole" / "scores", tmp_path / "resumed" / "scores")
+    shutil.copytree(tmp_path / "whole" / "plans", tmp_path / "resumed" / "plans")
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert seen[1] == seen[0][step:]
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert whole.state.global_step == resumed.state.global_step == (48 if max_steps < 0 else max_steps)
+    assert whole.lr_scheduler.get_last_lr()[0] == resumed.lr_scheduler.get_last_lr()[0] == 0.0
+    counts = [(cost.tokens_backward, cost.tokens_padded) for cost in (t.ledger.snapshot() for t in (whole, resumed))]
+    assert counts[0] == counts[1]
+
+
+def test_a_checkpoint_from_before_positions_were_counted_goes_on(tmp_path):
+    first = trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+    state = tmp_path / "checkpoint-14" / "diet_state.json"
+    numbers = json.loads(state.read_text())
+    del numbers["run_so_far"]["cost"]["tokens_padded"]
+    state.write_text(json.dumps(numbers))
+    again = toy_trainer(tmp_path, Diet())
+    again.train(resume_from_checkpoint=str(state.parent))
+    mine, whole = again.ledger.snapshot(), first.ledger.snapshot()
+    assert mine.tokens_backward == whole.tokens_backward
+    assert padding_share(asdict(mine)) is None  # a part of the positions is no share
+    assert padding_share(asdict(whole)) is not None
 
 
 # ---- a tolerance: counts decided during training, the learning rate, a way back, an end

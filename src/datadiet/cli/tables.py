@@ -28,6 +28,7 @@ from datadiet.formatting import (
     three_digits,
 )
 from datadiet.registry import KINDS, SELECT_KINDS, Method
+from datadiet.store.run_folder import padding_share
 from datadiet.types import EpochForecast, Forecast, Json
 
 
@@ -101,6 +102,8 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
     closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
+    if (padding := padding_share(result["cost"])) is not None:
+        closing.append(f" Padding: {percent(padding)} of the positions that trained.")
     energy = [Text(f"Energy: {energy_text(result['energy'])}.")] if result.get("energy") else []
     return Group(*parts, grid, closing, *energy, *_tolerance_lines(result.get("tolerance")))
 
@@ -169,6 +172,8 @@ def demo_table(demo: Json) -> RenderableType:
     for key, words in ACCOUNTS.items():
         table.add_row(f"  {words}", *_seconds(full, diet, key), "")
     table.add_row("examples trained on", *(f"{run['cost']['examples_backward']:,}" for run in (full, diet)), "")
+    shares = [padding_share(run["cost"]) for run in (full, diet)]
+    table.add_row("padding of the batches", *("-" if share is None else percent(share) for share in shares), "")
     return Group(Text(""), table, Text(f"Ceiling of the saving: {_ceiling(demo['ceiling'])}."))
 
 

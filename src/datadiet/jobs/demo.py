@@ -21,7 +21,7 @@ from datadiet.types import Json, Listener
 
 RECORD = "demo.json"
 RUNS = ("full", "diet")
-# of a share of time: the noise between two runs on a quiet machine, and what a diet's better filled batches save
+# of a share of time: the noise between two runs on a quiet machine
 NOISE = 0.08
 QUALITY = ("intent_accuracy", "slot_f1", "exact_match")
 

@@ -86,7 +86,13 @@ REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it 
 
 
 class RunTrainer(DietTrainer):
-    """A `DietTrainer` for a prepared run; it reads the model's outputs by the signals of the run's task."""
+    """A `DietTrainer` for a prepared run; it reads the model's outputs by the signals of the run's task.
+
+    Full data, `short` and methods within batches have the length groups of a diet, which pad less than the Trainer's:
+    what a diet saves beside them is then its own.
+    """
+
+    own_batches = True
 
     def __init__(self, run: Run, args: TrainingArguments) -> None:
         self.run = run

@@ -118,17 +118,35 @@ def _time(comparison: Json) -> Table:
         [name, *(f"{costs[key]:.1f}" for key in ACCOUNTS), duration(costs["total_s"])]
         for name, costs in _median_costs(comparison).items()
     ]
-    return Table("Where the time went", ["method", *ACCOUNTS.values(), "all"], rows, "Seconds, medians over the seeds.")
+    head, caption = ["method", *ACCOUNTS.values(), "all"], "Seconds, medians over the seeds."
+    shares = _padding(comparison)
+    if None not in shares.values():
+        head, caption = [*head, "padding"], f"{caption} Padding: of the positions of the batches that trained."
+        rows = [[*row, percent(shares[row[0]] or 0.0)] for row in rows]
+    return Table("Where the time went", head, rows, caption)
 
 
-def _median_costs(comparison: Json) -> dict[str, dict[str, float]]:
+def _costs(comparison: Json) -> dict[str, list[Json]]:
     by_method: dict[str, list[Json]] = {}
     for run in comparison["runs"]:
         if run["status"] == "done":
             by_method.setdefault(_arm(run["name"]), []).append(run["cost"])
+    return by_method
+
+
+def _median_costs(comparison: Json) -> dict[str, dict[str, float]]:
     return {
         name: {key: statistics.median(cost[key] for cost in costs) for key in (*ACCOUNTS, "total_s")}
-        for name, costs in by_method.items()
+        for name, costs in _costs(comparison).items()
+    }
+
+
+def _padding(comparison: Json) -> dict[str, float | None]:
+    """The share of padding by method, median over the seeds; None where a run does not know it."""
+    shares = {name: [run_folder.padding_share(cost) for cost in costs] for name, costs in _costs(comparison).items()}
+    return {
+        name: None if None in found else statistics.median(share for share in found if share is not None)
+        for name, found in shares.items()
     }
 
 

@@ -201,6 +201,8 @@ def _tiles(result: Json) -> dict[str, str]:
     tiles["examples not trained"] = percent(saved["examples_saved"])
     if saved["tokens_saved"] is not None:
         tiles["ceiling: tokens not trained"] = percent(saved["tokens_saved"])
+    if (padding := run_folder.padding_share(cost)) is not None:
+        tiles["padding of the batches"] = percent(padding)
     if result.get("energy"):
         tiles["energy"] = energy_text(result["energy"])
     return tiles

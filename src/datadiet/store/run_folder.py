@@ -173,7 +173,7 @@ def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int
     """The costs in a result: `epochs`, `cost` and `ceiling`.
 
     The ceiling is the share of examples and of tokens that were not trained on; the share of tokens is about the
-    largest share of the training time that can be saved. It ignores padding: an order with less padding saves more.
+    largest share of the training time that can be saved. It ignores padding: see `padding_share`.
 
     Args:
         cost: The ledger.
@@ -186,6 +186,20 @@ def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int
         "cost": asdict(cost),
         "ceiling": {"examples_saved": 1 - cost.examples_backward / full_examples, "tokens_saved": saved},
     }
+
+
+def padding_share(cost: Mapping[str, Any]) -> float | None:
+    """The share of padding in the batches that trained; None in records that do not count it, or only in part.
+
+    Args:
+        cost: Of a result.
+
+    Example:
+        >>> padding_share({"tokens_backward": 90, "tokens_padded": 100}), padding_share({"tokens_backward": 90})
+        (0.1, None)
+    """
+    tokens, padded = cost.get("tokens_backward", 0), cost.get("tokens_padded", 0)
+    return (padded - tokens) / padded if padded >= tokens and padded else None
 
 
 def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequence[Prediction]]]) -> None:

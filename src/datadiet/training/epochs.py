@@ -125,6 +125,7 @@ class EpochTotals:
     def __init__(self, epoch: int, ledger: Ledger) -> None:
         self.epoch, self._ledger = epoch, ledger
         self.kept = self.dropped = self.batches = self.examples = self._tokens = self.unsettled = 0
+        self._new_padded = 0
         self.loss: Any = 0.0
         self.dev: Mapping[str, float] = {}
         self.closed = False
@@ -134,17 +135,19 @@ class EpochTotals:
     def count(self, examples: int, batch: Mapping[str, Any]) -> None:
         """Count a training batch."""
         masks = [value for name, value in batch.items() if name.endswith("attention_mask")]
-        self._new_tokens = self._new_tokens + (sum(mask.sum() for mask in masks) if masks else token_count(batch))
+        tokens = sum(mask.sum() for mask in masks) if masks else token_count(batch)
+        self._new_tokens = self._new_tokens + tokens
+        self._new_padded += sum(mask.numel() for mask in masks) if masks else tokens
         self.unsettled += examples
         self.batches += 1
 
     def settle(self) -> None:
         """Move the counts since the last call into the ledger."""
         tokens = int(self._new_tokens)
-        self._ledger.count_training(self.unsettled, tokens)
+        self._ledger.count_training(self.unsettled, tokens, self._new_padded)
         self.examples += self.unsettled
         self._tokens += tokens
-        self.unsettled, self._new_tokens = 0, 0
+        self.unsettled, self._new_tokens, self._new_padded = 0, 0, 0
 
     def seconds(self) -> tuple[float, float]:
         """Seconds of training and of scoring."""

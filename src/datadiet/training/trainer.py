@@ -55,7 +55,12 @@ else:
 class DietMixin(_Base):
     """Puts a diet into any Trainer subclass: `class MyTrainer(DietMixin, SentenceTransformerTrainer): ...`.
 
-    At `keep=1.0` the Trainer's own sampler is left alone and the losses are bit-identical to the plain Trainer's.
+    At `keep=1.0` the Trainer's own sampler is left alone and the losses are bit-identical to the plain Trainer's, but
+    in a subclass that sets `own_batches`.
+
+    Attributes:
+        own_batches: Whether epochs on everything are put into batches as the epochs of a diet are, also where no epoch
+            is chosen: the runs of a comparison then differ in their rows alone, not in their padding.
 
     Args:
         diet: The diet.
@@ -74,6 +79,8 @@ class DietMixin(_Base):
     Raises:
         ArgumentError: If the training arguments cannot go with a diet.
     """
+
+    own_batches = False
 
     def __init__(
         self,
@@ -126,7 +133,7 @@ class DietMixin(_Base):
         loader: Any = super().get_train_dataloader()
         carry_rows(loader)
         self._begin(loader)
-        if self.diet.options.plans:
+        if self.diet.options.plans or self.own_batches:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
             self._epochs.sampler = DietSampler.like(
                 loader.get_sampler(),
