@@ -16,6 +16,7 @@ ACCOUNTS = {
     "train_s": "train",
     "score_s": "score",
     "select_s": "select",
+    "probe_s": "probe",
     "eval_s": "evaluate",
     "save_s": "save",
 }
@@ -208,3 +209,33 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     rule = ["---", *["---:"] * (len(head) - 1)]
     lines = [[escaped(cell) for cell in head], rule, *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def race_sentence(duel: Mapping[str, Any]) -> str:
+    """One race of `select="auto"` in a sentence: who ran, the dev losses, who won, and what it cost.
+
+    Args:
+        duel: An entry of `race.races` in `result.json`.
+
+    Example:
+        >>> duel = {"epoch": 1, "losses": {"cover": 0.6, "hardest": 0.5}, "difference": -0.1}
+        >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest", "cost": {"steps": 11, "seconds": 2.0}}
+        >>> race_sentence(duel)[:81]
+        'Race before epoch 2: dev loss cover 0.600, hardest 0.500 after 6 steps each on 19'
+    """
+    losses = ", ".join(f"{rule} {loss:.3f}" for rule, loss in duel["losses"].items())
+    low, high = duel["interval"]
+    return (
+        f"Race before epoch {duel['epoch'] + 1}: dev loss {losses} after {counted(duel['steps'], 'step')} each on "
+        f"{duel['dev_rows']:,} dev rows; difference {duel['difference']:+.3f} ({low:+.3f} to {high:+.3f}). "
+        f"{duel['winner']} goes on. It cost as much as {counted(duel['cost']['steps'], 'step')}."
+    )
+
+
+def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
+    """The races of a run, or why there was none; nothing for a diet that does not race."""
+    if race is None:
+        return []
+    if race["races"]:
+        return [race_sentence(duel) for duel in race["races"]]
+    return [f"No race: {race['note']}. Every cycle took the rule {race['rule']}."] if race["note"] else []

@@ -23,6 +23,7 @@ from datadiet.formatting import (
     epoch_span,
     number,
     percent,
+    race_sentences,
     shown,
     spaced,
     three_digits,
@@ -85,8 +86,12 @@ def _ceiling_sentence(forecast: Forecast) -> str:
         return "Each refresh decides by the scores and the dev metric how many are dropped: the plan is a bound."
     if forecast.examples_backward == forecast.full_examples:
         return "Everything is trained on in every epoch: nothing can be saved."
+    races = ""
+    if forecast.races:
+        times = "one race" if forecast.races == 1 else f"{forecast.races} races"
+        races = f". {times.capitalize()} on the dev split cost at most as much as {forecast.race_steps:,} more steps"
     passes = f"; scoring passes forward up to {forecast.examples_scored:,} examples" if forecast.examples_scored else ""
-    return f"Ceiling of the saving: {percent(forecast.examples_saved)} of the training examples{passes}."
+    return f"Ceiling of the saving: {percent(forecast.examples_saved)} of the training examples{passes}{races}."
 
 
 def summary_table(result: Json, output: str | None = None) -> RenderableType:
@@ -101,11 +106,14 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
         parts.append(Text.assemble(("Result ", "bold"), f"({output})"))
     grid = Table.grid(padding=(0, 5))
     grid.add_row(metrics_table(result["metrics"]), _time_table(result["cost"]))
-    closing = Text(f"finetune_s = train + score + select. Ceiling of the saving: {_ceiling(result['ceiling'])}.")
+    closing = Text(
+        f"finetune_s = train + score + select + probe. Ceiling of the saving: {_ceiling(result['ceiling'])}."
+    )
     if (padding := padding_share(result["cost"])) is not None:
         closing.append(f" Padding: {percent(padding)} of the positions that trained.")
+    races = [Text(sentence) for sentence in race_sentences(result.get("race"))]
     energy = [Text(f"Energy: {energy_text(result['energy'])}.")] if result.get("energy") else []
-    return Group(*parts, grid, closing, *energy, *_tolerance_lines(result.get("tolerance")))
+    return Group(*parts, grid, closing, *energy, *_tolerance_lines(result.get("tolerance")), *races)
 
 
 def _tolerance_lines(tolerance: Json | None) -> list[Text]:

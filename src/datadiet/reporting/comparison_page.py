@@ -136,7 +136,7 @@ def _costs(comparison: Json) -> dict[str, list[Json]]:
 
 def _median_costs(comparison: Json) -> dict[str, dict[str, float]]:
     return {
-        name: {key: statistics.median(cost[key] for cost in costs) for key in (*ACCOUNTS, "total_s")}
+        name: {key: statistics.median(cost.get(key, 0.0) for cost in costs) for key in (*ACCOUNTS, "total_s")}
         for name, costs in _costs(comparison).items()
     }
 

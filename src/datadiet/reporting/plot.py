@@ -170,7 +170,7 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     names = list(costs)
     left = np.zeros(len(names))
     for place, (key, word) in enumerate(ACCOUNTS.items()):
-        seconds = np.array([costs[name][key] for name in names])
+        seconds = np.array([costs[name].get(key, 0.0) for name in names])
         axes.barh(names, seconds, left=left, color=SERIES[place], label=word, height=0.62)
         left += seconds
     axes.invert_yaxis()

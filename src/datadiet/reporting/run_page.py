@@ -18,7 +18,16 @@ import yaml
 
 from datadiet.compare.statistics import label_pairs, several_labels, span_pairs, tags_words
 from datadiet.errors import DataError
-from datadiet.formatting import ACCOUNTS, counted, duration, energy_text, markdown_table, percent, spaced
+from datadiet.formatting import (
+    ACCOUNTS,
+    counted,
+    duration,
+    energy_text,
+    markdown_table,
+    percent,
+    race_sentences,
+    spaced,
+)
 from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
 from datadiet.registry import has
 from datadiet.reporting import plot
@@ -174,7 +183,10 @@ def run_page(folder: Path) -> Page:
         notes=notes,
         tables=[_quality(result), _time(result), *_classes(folder, result)],
         drawings=_drawings(folder, result, dynamics),
-        sections=[] if guard is None else [guard_section(guard, texts and texts[0][count:])],
+        sections=[
+            *_race_sections(result.get("race")),
+            *([] if guard is None else [guard_section(guard, texts and texts[0][count:])]),
+        ],
         examples=table,
         examples_note=_examples_note(table),
         options=yaml.safe_dump(result["diet"], sort_keys=False, allow_unicode=True),
@@ -186,9 +198,43 @@ def run_markdown(folder: Path) -> str:
     """Quality and cost of a run as Markdown tables, and the sentence on its noise guard."""
     result = run_folder.read_result(folder)
     parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
+    parts += race_sentences(result.get("race"))
     if (guard := read_guard(folder)) is not None:
         parts.append(guard_sentence(guard))
     return "\n\n".join(parts) + "\n"
+
+
+def _race_sections(race: Json | None) -> list[Section]:
+    """Each race of `auto`: the entrants, their dev losses with the interval of the difference, and the cost."""
+    if race is None:
+        return []
+    rule, races = race["rule"], race["races"]
+    if not races:
+        return [Section("Which rule chose the rows", " ".join(race_sentences(race)), [], [])] if race["note"] else []
+    head = ["before epoch", "rule", "challenger", "steps", "dev rows", "dev loss", "difference", "interval", "goes on"]
+    rows = [
+        [
+            str(duel["epoch"] + 1),
+            duel["champion"],
+            duel["challenger"],
+            str(duel["steps"]),
+            f"{duel['dev_rows']:,}",
+            " / ".join(f"{loss:.3f}" for loss in duel["losses"].values()),
+            f"{duel['difference']:+.3f}",
+            " to ".join(f"{end:+.3f}" for end in duel["interval"]),
+            duel["winner"],
+        ]
+        for duel in races
+    ]
+    spent = sum(int(duel["cost"]["steps"]) for duel in races)
+    seconds = sum(duel["cost"]["seconds"] for duel in races)
+    note = (
+        f"The losers' steps and the passes over dev rows cost as much as {counted(spent, 'training step')} "
+        f"({duration(seconds)} of it the steps). The interval is two standard errors of the paired difference to "
+        "either side; below 0 the challenger is better."
+    )
+    text = f"Two rules train from the same weights, and the dev split judges. At the end {rule} chose the rows."
+    return [Section("Which rule chose the rows", text, [], [Table("Races", head, rows, note)])]
 
 
 def _tiles(result: Json) -> dict[str, str]:
@@ -219,8 +265,9 @@ def _quality(result: Json) -> Table:
 
 def _time(result: Json) -> Table:
     cost = result["cost"]
-    words = {**ACCOUNTS, "finetune_s": "train + score + select", "total_s": "all"}
-    rows = [[word, f"{cost[key]:.1f}", percent(cost[key] / (cost["total_s"] or 1.0))] for key, word in words.items()]
+    words = {**ACCOUNTS, "finetune_s": "train + score + select + probe", "total_s": "all"}
+    spent = {key: cost.get(key, 0.0) for key in words}  # an older result has no races
+    rows = [[word, f"{spent[key]:.1f}", percent(spent[key] / (cost["total_s"] or 1.0))] for key, word in words.items()]
     return Table("Where the time went", ["", "seconds", "share"], rows)
 
 

@@ -31,6 +31,8 @@ CONSTANT = ("constant", "constant_with_warmup")
 
 
 PassSignals = Callable[[NDArray[np.int64]], Signals]
+# for `select="auto"`: (rows of each entrant, optimizer steps) -> the loss of each dev row, by entrant
+Judge = Callable[[Mapping[str, NDArray[np.int64]], int], Mapping[str, NDArray[np.float32]]]
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,8 @@ def epochs(
     groups: NDArray[np.int64] | None = None,
     row_weights: NDArray[np.float32] | None = None,
     folder: Path | None = None,
+    judge: Judge | None = None,
+    dev_rows: int | None = None,
     start: int = 0,
     state: tuple[Mapping[str, NDArray[Any]], dict[str, Any]] | None = None,
 ) -> Iterator[Epoch]:
@@ -147,6 +151,10 @@ def epochs(
         signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
             `all` and `dropped`. It is called with at most eight batches of rows at a time.
         ids, groups, row_weights, folder: See `Diet.begin`.
+        judge: For `select="auto"`, `(rows of each rule, steps) -> losses`: tries each rule from the weights as they
+            are, for so many optimizer steps on its rows, puts the weights and the optimizer back, and returns the loss
+            of every dev row, float32 `(dev_rows,)` by rule. Without a judge every cycle takes `cover`.
+        dev_rows: Of the judge.
         start, state: The epoch to continue at, and `diet.state_dict()` at the end of the one before.
 
     Yields:
@@ -177,7 +185,7 @@ def epochs(
         )
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
-        folder=folder, state=state,
+        folder=folder, dev_rows=None if judge is None else dev_rows, state=state,
     )  # fmt: skip
     for epoch in range(start, num_epochs):
         if epoch >= diet.schedule.last:  # a tolerance ends the training early
@@ -186,8 +194,15 @@ def epochs(
         rows = diet.rows_to_score(epoch) if signals is not None else np.empty(0, np.int64)
         if signals is not None and len(rows):
             diet.absorb(_pass(diet, rows, epoch, signals, batch_size * TRAINING_BATCHES_PER_PASS_BATCH))
+        _hold_race(diet, epoch, judge)
         yield Epoch(diet, diet.plan(epoch), batch_size)
     diet.absorb(diet.drain())
+
+
+def _hold_race(diet: Diet, epoch: int, judge: Judge | None) -> None:
+    """Ask the judge, where a race is due; without one every cycle takes `cover`."""
+    if judge is not None and (entrants := diet.entrants(epoch)) and diet.race is not None:
+        diet.decide(epoch, judge({rule: plan.rows for rule, plan in entrants.items()}, diet.race.plan.steps))
 
 
 def _pass(diet: Diet, rows: NDArray[np.int64], epoch: int, signals: PassSignals, size: int) -> Scores:
@@ -207,13 +222,17 @@ class DietCallback(TrainerCallback):
     Args:
         diet: The diet.
         run_folder: Receives scores/ and plans/; in memory by default.
+        judge, dev_rows: For `select="auto"`, see `epochs`.
 
     Raises:
         ArgumentError: At the start of training, with all problems at once.
     """
 
-    def __init__(self, diet: Diet, run_folder: Path | None = None) -> None:
+    def __init__(
+        self, diet: Diet, run_folder: Path | None = None, *, judge: Judge | None = None, dev_rows: int | None = None
+    ) -> None:
         self.diet, self._run_folder = diet, run_folder
+        self._judge, self._dev_rows = judge, dev_rows
         self._epoch = 0
         self._sampler: DietSampler | None = None
         self._rows: torch.Tensor | None = None
@@ -226,7 +245,8 @@ class DietCallback(TrainerCallback):
         loader, model = kwargs["train_dataloader"], kwargs["model"]
         batch = args.train_batch_size * args.gradient_accumulation_steps
         count = len(loader.dataset)
-        self.diet.begin(count, epochs=int(np.ceil(args.num_train_epochs)), batch=batch, folder=self._run_folder)
+        epochs, dev_rows = int(np.ceil(args.num_train_epochs)), None if self._judge is None else self._dev_rows
+        self.diet.begin(count, epochs=epochs, batch=batch, folder=self._run_folder, dev_rows=dev_rows)
         carry_rows(loader)
         if self.diet.options.plans:
             seed = args.data_seed or args.seed
@@ -240,6 +260,7 @@ class DietCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Choose what this epoch trains on."""
         self.diet.absorb(self.diet.drain())
+        _hold_race(self.diet, self._epoch, self._judge)
         plan = self.diet.plan(self._epoch)
         if plan.weights is not None:
             raise ArgumentError("the selector gives loss weights, which DietCallback cannot apply; use DietMixin.")
