@@ -219,7 +219,7 @@ def race_sentence(duel: Mapping[str, Any]) -> str:
 
     Example:
         >>> duel = {"epoch": 1, "losses": {"cover": 0.6, "hardest": 0.5}, "difference": -0.1}
-        >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest", "cost": {"steps": 11, "seconds": 2.0}}
+        >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest"}
         >>> race_sentence(duel)[:81]
         'Race before epoch 2: dev loss cover 0.600, hardest 0.500 after 6 steps each on 19'
     """
@@ -236,6 +236,10 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
     """The races of a run, or why there was none; nothing for a diet that does not race."""
     if race is None:
         return []
-    if race["races"]:
-        return [race_sentence(duel) for duel in race["races"]]
-    return [f"No race: {race['note']}. Every cycle took the rule {race['rule']}."] if race["note"] else []
+    sentences = [race_sentence(duel) for duel in race["races"]]
+    if race["note"]:
+        sentences.append(f"No race: {race['note']}. Every cycle took the rule {race['rule']}.")
+    if race["ended_after"] is not None:
+        epoch = race["ended_after"] + 1
+        sentences.append(f"Training ended after epoch {epoch}: the dev metric had fallen, so more passes do not pay.")
+    return sentences

@@ -336,9 +336,15 @@ class Diet:
         return self._planned if self.tolerance_controller is None else self.tolerance_controller.schedule
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
-        """Tell a diet with a tolerance the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
+        """Tell a diet the dev metric after an epoch: a tolerance decides by it, and `auto` ends where it falls.
+
+        Args:
+            epoch, value, rows, correlation: See `datadiet.diet.tolerance.Tolerance.judge`.
+        """
         if self.tolerance_controller is not None:
             self.tolerance_controller.judge(epoch, value, rows, correlation=correlation)
+        if self.race is not None and rows and -1 <= value <= 1:
+            self.race = self.race.judge(epoch, value, rows, correlation=correlation)
 
     def score_quantiles(self) -> dict[str, float]:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""

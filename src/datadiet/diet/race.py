@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.diet.schedule import BaseSchedule
+from datadiet.diet.tolerance import Judgement, standard_error
 from datadiet.errors import ArgumentError
 from datadiet.registry import Bound, race
 from datadiet.types import Json
@@ -29,6 +30,8 @@ MOST_DEV_ROWS = 400
 LEAST_STEPS = 3
 # a challenger must be better by so many standard errors
 STANDARD_ERRORS = 2.0
+# epochs in a row with a dev metric below its best by so many errors, after which training ends
+FALLEN_EPOCHS = 2
 
 Losses = NDArray[np.float32]
 
@@ -189,6 +192,7 @@ class Race:
     Attributes:
         plan: When and how long.
         duels: Decided so far, in order.
+        judgements: The dev metric after each epoch so far.
 
     Example:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -200,6 +204,28 @@ class Race:
 
     plan: RacePlan
     duels: tuple[Duel, ...] = ()
+    judgements: tuple[Judgement, ...] = ()
+
+    @property
+    def ended(self) -> int | None:
+        """The epoch after which more passes do not pay; None while they may.
+
+        The dev metric of two epochs in a row is below its best by more than `STANDARD_ERRORS` standard errors.
+        """
+        best = -math.inf
+        below = 0
+        for judged in self.judgements:
+            fallen = judged.value < best - STANDARD_ERRORS * judged.error
+            below = below + 1 if fallen else 0
+            best = max(best, judged.value)
+            if below == FALLEN_EPOCHS:
+                return judged.epoch
+        return None
+
+    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Race:
+        """Take in the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
+        judged = Judgement(epoch, value, standard_error(value, rows, correlation=correlation))
+        return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
 
     @property
     def rule(self) -> str:
@@ -260,12 +286,13 @@ class Race:
     def summary(self) -> Json:
         """For `result.json`: the plan, why there is none, and every race with its interval."""
         races = [{**asdict(duel), "interval": list(duel.interval)} for duel in self.duels]
-        return {"rule": self.rule, "note": self.plan.note, "races": races}
+        return {"rule": self.rule, "note": self.plan.note, "ended_after": self.ended, "races": races}
 
-    def state(self) -> list[Json]:
+    def state(self) -> Json:
         """Plain values, for a checkpoint."""
-        return [asdict(duel) for duel in self.duels]
+        return {name: [asdict(entry) for entry in getattr(self, name)] for name in ("duels", "judgements")}
 
-    def restored(self, state: Sequence[Mapping[str, Any]]) -> Race:
+    def restored(self, state: Mapping[str, Any]) -> Race:
         """As it was when `state` was taken."""
-        return replace(self, duels=tuple(Duel(**duel) for duel in state))
+        judgements = tuple(Judgement(**entry) for entry in state["judgements"])
+        return replace(self, duels=tuple(Duel(**duel) for duel in state["duels"]), judgements=judgements)

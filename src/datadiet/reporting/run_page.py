@@ -233,7 +233,9 @@ def _race_sections(race: Json | None) -> list[Section]:
         f"({duration(seconds)} of it the steps). The interval is two standard errors of the paired difference to "
         "either side; below 0 the challenger is better."
     )
+    ended = [sentence for sentence in race_sentences(race) if sentence.startswith("Training ended")]
     text = f"Two rules train from the same weights, and the dev split judges. At the end {rule} chose the rows."
+    text = " ".join([text, *ended])
     return [Section("Which rule chose the rows", text, [], [Table("Races", head, rows, note)])]
 
 

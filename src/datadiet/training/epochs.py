@@ -302,7 +302,7 @@ class BetweenEpochs:
             self.results[-1] = replace(self.results[-1], dev=dev)
         else:
             self.current.dev = dev
-        if self._diet.options.config.tolerance is not None and judged in dev:
+        if judged in dev and (self._diet.options.config.tolerance is not None or "loss" not in judged):
             self._diet.judge(self.current.epoch, dev[judged], rows, correlation=judged in CORRELATIONS)
 
     def _metrics(self) -> dict[str, float]:

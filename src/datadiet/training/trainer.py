@@ -165,6 +165,8 @@ class DietMixin(_Base):
             # the Trainer divides the step by the longest epoch; the epochs of a diet differ
             epoch, step = self.diet.schedule.locate(self.state.global_step)
             batches = 0 if self.args.ignore_data_skip else step * self.args.gradient_accumulation_steps
+            if self.fallen:
+                return math.ceil(self.args.num_train_epochs), 0  # it had ended before the kill
         return epoch, batches
 
     def compute_loss(
@@ -386,6 +388,11 @@ class DietMixin(_Base):
         return str(self.args.metric_for_best_model or "").removeprefix("eval_")
 
     @property
+    def fallen(self) -> bool:
+        """Whether the dev metric has fallen for so long that more passes do not pay; see `datadiet.diet.race.Race`."""
+        return self.diet.race is not None and self.diet.race.ended is not None
+
+    @property
     def ended(self) -> bool:
         """Whether the diet ends training after the current epoch."""
         return self.diet.options.plans and self.current_epoch.epoch + 1 >= self.diet.schedule.last
@@ -460,9 +467,11 @@ class _EpochHooks(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self._trainer.ended
         return control
 
-    def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """After the dev split."""
         self._trainer.end_evaluation(kwargs.get("metrics") or {})
+        control.should_training_stop = control.should_training_stop or self._trainer.fallen
+        return control
 
     def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
         """After the last epoch."""

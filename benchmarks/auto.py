@@ -1,0 +1,235 @@
+"""Which rule when: `auto` beside what users have for free, on eight settings made from free sets.
+
+    python -m benchmarks.auto --data-root DATA                          # the grid; a cell that has a result is skipped
+    python -m benchmarks.auto --data-root DATA --keeps 0.3 --arms short,auto --seeds 3
+    python -m benchmarks.auto --data-root DATA --pairs 10               # auto that chose cover, beside short
+    python -m benchmarks.auto --data-root DATA --rows 96 --epochs 3 --results build/look            # a look
+
+DATA holds one folder per set (train/dev/test.jsonl.gz): banking77 (CC BY 4.0), clinc150 (CC BY 3.0), snli_9k, cola,
+sst2_sentences, wikigold (CC BY 4.0; its train split is cut in three); SNIPS is packaged. `banking77-flipped` has 10 %
+of the training labels replaced by another one; `clinc150-zipf` is drawn with replacement, class weight 1 / rank and
+utterance weight rank^-0.7, and is tested on balanced rows. The rows are the same for every seed and every rule.
+
+One epoch on everything, then four cycles of a share `keep`, chosen anew before each. `short` is everything for as many
+optimizer steps as `auto` takes, with what its races cost at most. The learning rates were set before any of these runs.
+All runs of a cell's set are made in one process, two processes may share a grid; times are not compared here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import each_once, keep
+from benchmarks.grid import COMMON, RESULTS
+
+ROWS, DEV_ROWS, TEST_ROWS, EPOCHS = 2000, 500, 1000, 5
+FLIPPED = 0.1
+Lines = list[dict[str, Any]]
+Make = Callable[[Lines, np.random.Generator, int], Lines]
+
+
+def drawn(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
+    """So many of the lines, at random."""
+    return [lines[row] for row in generator.permutation(len(lines))[:count]]
+
+
+def flipped(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
+    """As `drawn`, with every tenth label replaced by another one."""
+    chosen = [dict(line) for line in drawn(lines, generator, count)]
+    classes = sorted({line["label"] for line in chosen})
+    for row in generator.permutation(len(chosen))[: round(FLIPPED * len(chosen))]:
+        others = [name for name in classes if name != chosen[row]["label"]]
+        chosen[row]["label"] = others[generator.integers(len(others))]
+    return chosen
+
+
+def traffic(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
+    """As many lines, drawn with replacement as requests repeat themselves; at least one of every class."""
+    classes = sorted({line["label"] for line in lines})
+    generator.shuffle(classes)
+    weights = 1 / np.arange(1, len(classes) + 1)
+    counts = generator.multinomial(max(count - len(classes), 0), weights / weights.sum()) + 1
+    chosen: Lines = []
+    for name, places in zip(classes, counts.tolist(), strict=True):
+        own = [line for line in lines if line["label"] == name]
+        generator.shuffle(own)
+        share = np.arange(1, len(own) + 1) ** -0.7
+        chosen += [own[row] for row in generator.choice(len(own), places, p=share / share.sum())]
+    generator.shuffle(chosen)
+    return chosen
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table.
+
+    Attributes:
+        source: Folder of the set.
+        task: Of `datadiet finetune`.
+        learning_rate: Peak.
+        make: Makes the training rows.
+    """
+
+    source: str
+    task: str = "classification"
+    learning_rate: float = 2e-4
+    make: Make = drawn
+
+
+SETTINGS: dict[str, Setting] = {
+    "snips": Setting("snips", "intent-slot", 5e-4),
+    "snli": Setting("snli_9k"),
+    "sst2": Setting("sst2_sentences"),
+    "cola": Setting("cola"),
+    "wikigold": Setting("wikigold", "token-classification", 5e-4),
+    "banking77": Setting("banking77", learning_rate=1e-3),
+    "banking77-flipped": Setting("banking77", learning_rate=1e-3, make=flipped),
+    "clinc150-zipf": Setting("clinc150", learning_rate=1e-3, make=traffic),
+}
+ARMS: dict[str, dict[str, Any]] = {
+    "short": {"keep": 1.0},
+    "auto": {"select": "auto"},
+    "cover": {"select": "cover"},
+    "hardest": {"select": "hardest", "offset": 0.0},
+    "guarded": {"select": "hardest"},
+    "visits": {"select": "visits"},
+    "uncertain": {"select": "uncertain"},
+    "random": {"select": "random"},
+    "full": {"keep": 1.0},
+}
+KEEPS = (0.5, 0.3, 0.1)
+_SEED = 47
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run."""
+
+    setting: str
+    arm: str
+    keep: float
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.setting}-{self.arm}-{self.keep:g}-seed{self.seed}"
+
+
+def prepare(name: str, root: Path, folder: Path, rows: int) -> Path:
+    """Write the splits of a setting, the same whenever it is called."""
+    setting, generator = SETTINGS[name], np.random.default_rng(_SEED)
+    packaged = Path(str(resources.files("datadiet") / "packaged" / "snips"))
+    source = packaged if setting.source == "snips" else root / setting.source
+    splits = {split: _lines(source / f"{split}.jsonl.gz") for split in ("train", "dev", "test")}
+    splits = {split: [line for line in lines if line.get("label") != "oos"] for split, lines in splits.items()}
+    if not splits["dev"]:  # wikigold
+        train = drawn(splits["train"], generator, len(splits["train"]))
+        splits = {"train": train[650:], "dev": train[:250], "test": train[250:650]}
+    elif not splits["test"]:  # cola has no labels on its test split
+        train = drawn(splits["train"], generator, len(splits["train"]))
+        splits = {"train": train[DEV_ROWS:], "dev": train[:DEV_ROWS], "test": splits["dev"]}
+    made = {
+        "train": setting.make(splits["train"], generator, rows),
+        "dev": drawn(splits["dev"], generator, DEV_ROWS),
+        "test": drawn(splits["test"], generator, TEST_ROWS),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for split, lines in made.items():
+        named = ({**line, "id": f"{split}-{place}"} for place, line in enumerate(lines))
+        (folder / f"{split}.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in named), encoding="utf-8")
+    return folder
+
+
+def _lines(path: Path) -> Lines:
+    if not path.exists():
+        return []
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [{key: value for key, value in json.loads(line).items() if key != "src"} for line in lines]
+
+
+def short_steps(setting: str, keep: float, folder: Path, rows: int, epochs: int) -> int:
+    """The optimizer steps of `auto`, with what its races cost at most."""
+    from datadiet.diet.diet import Diet
+
+    lines = (folder / "train.jsonl").read_text(encoding="utf-8").count("\n")
+    dev = (folder / "dev.jsonl").read_text(encoding="utf-8").count("\n")
+    planned = Diet(keep=keep).forecast(lines, epochs=epochs, batch=COMMON["batch_size"], dev_rows=dev)
+    return min(planned.steps + planned.race_steps, planned.full_steps)
+
+
+def run_cell(cell: Cell, data: Path, results: Path, precision: str, rows: int, epochs: int) -> str:
+    """Run one cell in this process and keep its result; its run folder is thrown away."""
+    from datadiet.config import config_from
+    from datadiet.jobs.finetune import finetune
+    from datadiet.store.run_folder import main_metric
+
+    setting = SETTINGS[cell.setting]
+    common = {name: value for name, value in COMMON.items() if name != "refresh_every"}
+    chosen = {"keep": cell.keep, "refresh_every": 1, **ARMS[cell.arm]}
+    if cell.arm == "full":
+        chosen.pop("refresh_every")
+    if cell.arm == "short":
+        chosen = {"keep": 1.0, "max_steps": short_steps(cell.setting, cell.keep, data, rows, epochs)}
+    settings = {
+        **common, "task": setting.task, "learning_rate": setting.learning_rate, "epochs": epochs, "seed": cell.seed,
+        "precision": precision, **chosen,
+    }  # fmt: skip
+    with TemporaryDirectory(prefix="datadiet-bench-") as work:
+        result = finetune(config_from({**settings, "data": str(data), "output": str(Path(work) / "run")}))
+    metric = main_metric(result["task"])
+    keep(results, cell.name, {"cell": cell.__dict__, "settings": settings, "metric": metric, **result})
+    races = [f"{race['challenger']} {race['difference']:+.3f}" for race in (result["race"] or {}).get("races", [])]
+    rule = f"  {result['race']['rule']} ({', '.join(races)})" if result["race"] else ""
+    return f"{metric} {100 * result['metrics']['test'][metric]:.2f}{rule}"
+
+
+def run_grid(cells: Sequence[Cell], args: argparse.Namespace, results: Path) -> bool:
+    """Run the cells, setting by setting within a seed."""
+    with TemporaryDirectory(prefix="datadiet-auto-") as folder:
+
+        def run(cell: Cell) -> str:
+            data = Path(folder) / cell.setting
+            if not (data / "test.jsonl").exists():
+                prepare(cell.setting, args.data_root, data, args.rows)
+            return run_cell(cell, data, results, args.precision, args.rows, args.epochs)
+
+        return each_once(cells, results, run, lambda cell: (results / f"{cell.name}.json").exists())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data-root", type=Path, default=Path("data"))
+    parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in KEEPS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
+    args = parser.parse_args()
+    cells = [
+        Cell(setting, arm, float(share), seed)
+        for seed in range(args.first_seed, args.seeds)
+        for share in args.keeps.split(",")
+        for setting in args.settings.split(",")
+        for arm in args.arms.split(",")
+        if arm != "full" or float(share) == float(args.keeps.split(",")[0])
+    ]
+    sys.exit(0 if run_grid(cells, args, args.results / "auto") else 1)
+
+
+if __name__ == "__main__":
+    main()
