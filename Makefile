@@ -6,7 +6,7 @@ BIN := .venv/bin
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples docs bench bench-methods installed clean
+.PHONY: demo test lint types unit house index examples docs bench bench-auto bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -48,6 +48,10 @@ docs: .venv/dev-installed
 bench-methods: .venv/dev-installed
 	$(BIN)/python -m benchmarks.methods --timed
 	$(BIN)/python -m benchmarks.methods --jobs 2 --data-root $(or $(DATA),data)
+	$(BIN)/python -m benchmarks.tables
+
+bench-auto: .venv/dev-installed
+	$(BIN)/python -m benchmarks.auto --data-root $(or $(DATA),data)
 	$(BIN)/python -m benchmarks.tables
 
 bench: .venv/dev-installed

@@ -21,11 +21,11 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-from benchmarks.report import costs, geometry, gradients, methods, noise, quality, tolerance
+from benchmarks.report import auto, costs, geometry, gradients, methods, noise, quality, tolerance
 from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("docs/benchmarks.md", "README.md")
+DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "README.md")
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 OPENED = re.compile(r"<!-- table:")
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -48,6 +48,9 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparing": costs.comparing,
     "report": costs.report,
     "plain-script": costs.plain_script,
+    "auto": auto.rules,
+    "auto-races": auto.races,
+    "auto-costs": auto.costs,
     "readme": quality.readme,
 }
 

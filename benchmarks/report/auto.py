@@ -1,0 +1,99 @@
+"""Tables of the grid `benchmarks.auto`: rules side by side, the races of one setting, and what the races cost."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from pathlib import Path
+
+from scipy import stats
+
+from benchmarks.auto import ARMS, SETTINGS
+from benchmarks.report.markdown import METRIC_NAMES, NOT_YET, machines, paragraphs, percent, plus_minus, table
+from benchmarks.report.numbers import Run, Spread, paired, spread, verdict
+
+Arms = Mapping[str, Mapping[int, Run]]
+METRIC_NAMES_HERE = {**METRIC_NAMES, "span_f1": "span F1"}
+
+
+def grid(results: Path) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
+    """The runs by setting and keep, then by arm, then by seed."""
+    found: dict[tuple[str, float], dict[str, dict[int, Run]]] = {}
+    for path in sorted((results / "auto").glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        cell = run["cell"]
+        found.setdefault((cell["setting"], cell["keep"]), {}).setdefault(cell["arm"], {})[cell["seed"]] = run
+    return found
+
+
+def interval(difference: Spread) -> str:
+    """The 95 % interval of a mean, by Student's t over the seeds; nothing for one seed."""
+    if difference.deviation is None:
+        return ""
+    half = stats.t.ppf(0.975, difference.count - 1) * difference.deviation / math.sqrt(difference.count)
+    return f"{difference.mean - half:+.2f} to {difference.mean + half:+.2f}"
+
+
+def rules(results: Path) -> str:
+    """Every rule on every setting and keep, and `auto` less `short` with its interval."""
+    cells = grid(results)
+    if not cells:
+        return NOT_YET
+    order = list(SETTINGS)
+    arms = [arm for arm in ARMS if any(arm in found for found in cells.values())]
+    rows = []
+    for setting, share in sorted(cells, key=lambda key: (-key[1], order.index(key[0]))):
+        found = cells[setting, share]
+        metric = next(iter(next(iter(found.values())).values()))["metric"]
+        means = [plus_minus(_metric(found.get(arm, {}), metric)) for arm in arms]
+        gain = paired(found.get("auto", {}), found.get("short", {}), metric)
+        said = ["-", "-"] if gain is None else [f"{gain.mean:+.2f} ({interval(gain)})", verdict(gain)]
+        rows.append([setting, f"{share:g}", METRIC_NAMES_HERE[metric], *means, *said])
+    head = ["setting", "keep", "metric", *arms, "`auto` - `short` (95 % interval)", ""]
+    seeds = sorted({len(runs) for found in cells.values() for runs in found.values()})
+    runs = [run for found in cells.values() for each in found.values() for run in each.values()]
+    note = (
+        f"Test split, mean ± sample standard deviation over {' or '.join(map(str, seeds))} seeds, paired by seed. "
+        f"{machines(run['environment'] for run in runs)}"
+    )
+    return paragraphs(table(head, rows, left=3), note)
+
+
+def _metric(runs: Mapping[int, Run], name: str) -> Spread | None:
+    return spread(100 * float(run["metrics"]["test"][name]) for run in runs.values())
+
+
+def races(results: Path) -> str:
+    """Every race of `auto`: the entrants, the difference of the dev loss, what was chosen."""
+    rows = []
+    for (setting, share), found in sorted(grid(results).items()):
+        for seed, run in sorted(found.get("auto", {}).items()):
+            for race in run["race"]["races"]:
+                low, high = race["interval"]
+                rows.append([
+                    setting, f"{share:g}", str(seed), str(race["epoch"] + 1),
+                    f"{race['challenger']} - {race['champion']}", str(race["steps"]), str(race["dev_rows"]),
+                    f"{race['difference']:+.3f} ({low:+.3f} to {high:+.3f})", race["winner"],
+                ])  # fmt: skip
+    if not rows:
+        return NOT_YET
+    head = ["setting", "keep", "seed", "before epoch", "dev loss of", "steps", "dev rows", "difference", "goes on"]
+    return table(head, rows, left=2)
+
+
+def costs(results: Path) -> str:
+    """What the races cost, as a share of the time of fine-tuning."""
+    shares: dict[float, list[float]] = {}
+    for (_, keep), found in grid(results).items():
+        for run in found.get("auto", {}).values():
+            if run["race"]["races"]:
+                shares.setdefault(keep, []).append(run["cost"]["probe_s"] / run["cost"]["finetune_s"])
+    if not shares:
+        return NOT_YET
+    rows = [
+        [f"{keep:g}", str(len(found)), percent(statistics.median(found)), percent(max(found))]
+        for keep, found in sorted(shares.items(), reverse=True)
+    ]
+    return table(["keep", "runs", "median share of finetune_s", "largest"], rows)
