@@ -17,6 +17,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.auto import SETTINGS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import SETS as NOISE_SETS
@@ -43,6 +44,7 @@ QUICK = {
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
+    "auto": ["--settings", "snips", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
     "plain-script": ["--rows", "200", "--epochs", "3", "--seeds", "1", "--keeps", "0.5"],
@@ -109,6 +111,17 @@ def methods(options: argparse.Namespace) -> list[Part]:
     return [Part("methods", ("-m", "benchmarks.methods", "--timed", *place)), *compared]
 
 
+def auto(options: argparse.Namespace) -> list[Part]:
+    """The settings of the table of rules whose sets are there."""
+    there = [
+        name
+        for name, setting in SETTINGS.items()
+        if setting.source == "snips" or (options.data_root / setting.source).is_dir()
+    ]
+    place = ("--data-root", str(options.data_root), "--results", str(options.results))
+    return [Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))]
+
+
 def plain_script(options: argparse.Namespace) -> list[Part]:
     """The sets of the comparison with a plain script that are there."""
     there = [name for name in SCRIPT_SETS if (options.data_root / name).is_dir()]
@@ -141,6 +154,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         *tolerance(options),
         *noise(options),
         *methods(options),
+        *auto(options),
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
         *plain_script(options),
