@@ -149,6 +149,8 @@ class Forecast:
         examples_saved: The ceiling of the saving, `1 - examples_backward / full_examples`; the share of the
             tokens is about the largest share of the training time that can be saved.
         bound: Whether steps, examples and tokens are the most there can be, because counts are decided as it runs.
+        open_end: Whether the run may end before the last epoch, when the dev metric has stopped rising.
+        learning_rate: Its peak and how it was found, in words; empty where it is not known.
     """
 
     epochs: tuple[EpochForecast, ...]
@@ -161,6 +163,8 @@ class Forecast:
     tokens_backward: int | None = None
     full_tokens: int | None = None
     bound: bool = False
+    open_end: bool = False
+    learning_rate: str = ""
 
 
 @dataclass(frozen=True)

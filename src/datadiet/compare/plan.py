@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet import registry
-from datadiet.config import DEFAULTS, OPTIONS, FinetuneConfig, config_from, migrated
+from datadiet.config import AUTO, DEFAULTS, MOST_EPOCHS, OPTIONS, FinetuneConfig, config_from, migrated
 from datadiet.diet.forecast import schedule_problems
 from datadiet.diet.schedule import Schedule, parse_keep
 from datadiet.errors import ArgumentError, Problems, UserError, unknown
@@ -179,6 +179,7 @@ class Cell:
         steps_of: For `short`: the method whose steps it takes.
         tolerance: Of a method that finds its keep by itself, and of the `short` with its steps.
         after: The baseline whose run of the same seed it learns from: it has that run's costs on top of its own.
+        open_end: For `short`: the run that it takes the steps of finds its number of epochs itself.
     """
 
     method: str
@@ -187,6 +188,12 @@ class Cell:
     steps_of: str | None = None
     tolerance: float | None = None
     after: str | None = None
+    open_end: bool = False
+
+    @property
+    def follows_steps(self) -> bool:
+        """Whether the steps of a `short` are only known when the run that has them is done."""
+        return self.steps_of is not None and (self.tolerance is not None or self.open_end)
 
     @property
     def arm(self) -> str:
@@ -204,9 +211,9 @@ class Cell:
         """The run that must be done first: one learns from it, or takes as many steps, which are not known before."""
         if self.after is not None:
             return Cell(self.after, None, self.seed)
-        if self.steps_of is None or self.tolerance is None:
+        if self.steps_of is None or not self.follows_steps:
             return None
-        return Cell(self.steps_of, None, self.seed, tolerance=self.tolerance)
+        return Cell(self.steps_of, self.keep, self.seed, tolerance=self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -265,9 +272,10 @@ class Plan:
         for keep in dict.fromkeys(keep for method in diets for keep in self.keeps_of(method)):
             here = [method for method in diets if keep in self.keeps_of(method)]
             cells += [Cell(method, keep, seed, after=self.after(method)) for method in here]
-            shorter = [method for method in here if not self._in_batch(method)]
+            shorter = [method for method in here if not self._in_batch(method) and not self._only_beside(method)]
             if SHORT in self.baselines and shorter:
-                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(shorter).items()]
+                found = self._shorts(shorter).items()
+                cells += [Cell(name, keep, seed, steps_of=method, open_end=self.open_end) for name, method in found]
         for method in diets:
             if (tolerance := self.tolerance_of(method)) is not None:
                 cells.append(Cell(method, None, seed, tolerance=tolerance, after=self.after(method)))
@@ -287,11 +295,21 @@ class Plan:
         """The options that decide the steps of a method; while `keep` is constant, the refreshes do not."""
         constant = not any(isinstance(parse_keep(keep), dict) for keep in self.keeps)
         excluded = _REFRESHES if constant else ()
-        return tuple(value for name, value in self._schedule_options(method).items() if name not in excluded)
+        key = tuple(value for name, value in self._schedule_options(method).items() if name not in excluded)
+        return (*key, method) if self.open_end else key  # each ends at an epoch of its own
 
     def _schedule_options(self, method: str) -> dict[str, Any]:
         options = self.options_of(method)
         return {name: options.get(name, DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
+
+    @property
+    def open_end(self) -> bool:
+        """Whether every run finds its number of epochs itself."""
+        return self.options.get("epochs") == AUTO
+
+    def _only_beside(self, method: str) -> bool:
+        """Whether a method has no `short` of its own: random rows beside methods that end at epochs of their own."""
+        return self.open_end and method == RANDOM and RANDOM not in self.methods
 
     def _in_batch(self, method: str) -> bool:
         """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
@@ -337,10 +355,11 @@ class Plan:
             settings |= {option: source for option in OF_A_RUN if settings.get(option) == cell.after}
         if cell.method == FULL and any(options.get("scores_from") == FULL for options in self.methods.values()):
             settings |= {"keep_checkpoints": True, "checkpoint_every": settings.get("checkpoint_every", 1) or 1}
-        if cell.steps_of is not None and cell.tolerance is not None:
+        if cell.follows_steps:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
-            return config_from({**on_everything(settings), "max_steps": steps})
+            most = {"epochs": MOST_EPOCHS} if self.open_end else {}
+            return config_from({**on_everything(settings), **most, "max_steps": steps})
         if cell.tolerance is not None:
             return config_from(settings)
         if cell.keep is None:
@@ -434,6 +453,10 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
         for option in options:
             allowed_here = option in DEFAULTS and (option not in OWN or option in OF_A_RUN)
             problems.check(allowed_here, unknown(f"option of {name}", option, DEFAULTS))
+        problems.check(
+            options.get("epochs") != AUTO,
+            f"epochs of {name} must be a number, got {AUTO}. It is for the whole comparison: --epochs {AUTO}.",
+        )
         problems.check(
             plan.after(name) is None or FULL in plan.baselines,
             f"{name} learns from the run on everything: leave {FULL} among the baselines.",

@@ -18,7 +18,18 @@ import yaml
 
 from datadiet.compare.statistics import label_pairs, several_labels, span_pairs, tags_words
 from datadiet.errors import DataError
-from datadiet.formatting import ACCOUNTS, counted, duration, energy_text, markdown_table, percent, spaced
+from datadiet.formatting import (
+    ACCOUNTS,
+    counted,
+    duration,
+    energy_text,
+    escaped,
+    markdown_table,
+    percent,
+    rate_text,
+    spaced,
+    unfinished_text,
+)
 from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
 from datadiet.registry import has
 from datadiet.reporting import plot
@@ -166,10 +177,12 @@ def run_page(folder: Path) -> Page:
     texts = training_texts(folder, result, np.concatenate([chosen.rows, suspected_rows(guard)]))
     count = len(chosen.rows)
     table = example_table(dynamics, chosen, texts and (texts[0][:count], texts[1][:count]))
-    notes = [] if texts else ["The training texts are not shown: the data is no longer where the run read it."]
+    rate = f". {rate_text(result['learning_rate'])}" if result.get("learning_rate") else ""
+    notes = [*filter(None, [unfinished_text(result)])]
+    notes += [] if texts else ["The training texts are not shown: the data is no longer where the run read it."]
     return Page(
         title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
-        subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}",
+        subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}{rate}",
         tiles=_tiles(result),
         notes=notes,
         tables=[_quality(result), _time(result), *_classes(folder, result)],
@@ -186,6 +199,8 @@ def run_markdown(folder: Path) -> str:
     """Quality and cost of a run as Markdown tables, and the sentence on its noise guard."""
     result = run_folder.read_result(folder)
     parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
+    if text := unfinished_text(result):
+        parts.append(f"**{escaped(text)}**")
     if (guard := read_guard(folder)) is not None:
         parts.append(guard_sentence(guard))
     return "\n\n".join(parts) + "\n"
