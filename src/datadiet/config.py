@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import MISSING, Field, asdict, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
@@ -45,6 +46,8 @@ LR_SCHEDULES = (
     "inverse_sqrt",
 )
 Rescore = Literal["all", "dropped", "none"]
+AUTO = "auto"
+MOST_EPOCHS = 20  # that `epochs="auto"` plans
 
 
 class Declared(NamedTuple):
@@ -57,6 +60,7 @@ class Declared(NamedTuple):
         choices: The only values allowed; a callable is asked when it is needed.
         method: Whether it belongs to a method of a comparison, not to the comparison.
         tasks: A trait that the task must have for the option to have an effect; a key of `registry.TASK_TRAITS`.
+        word: What may stand in the place of a number.
     """
 
     help: str
@@ -65,6 +69,7 @@ class Declared(NamedTuple):
     choices: tuple[str, ...] | Callable[[], tuple[str, ...]] = ()
     method: bool = False
     tasks: str = ""
+    word: str = ""
 
 
 def option(default: Any, help: str, panel: str | None, **more: Any) -> Any:
@@ -192,6 +197,11 @@ class FinetuneConfig(DietConfig):
         task: A name of `datadiet methods`, kind task.
         model: A hub name, a local folder, or `minilm`, which is packaged.
         output: The run folder.
+        epochs: Times through the data, or what is kept of it; or `auto`: until the dev metric has stopped rising
+            (`datadiet.diet.tolerance.stopped_rising`), at most `MOST_EPOCHS`. The best weights are then tested and
+            saved.
+        learning_rate: Peak of AdamW; or `auto`: by the number of weights that train
+            (`datadiet.training.arguments.auto_learning_rate`).
         max_steps: Stop after so many optimizer steps, with the LR schedule planned for them (only with `keep` 1).
         data_seed: Of the shares of the data that are set apart or taken, so that runs with several seeds see the same
             data.
@@ -232,13 +242,21 @@ class FinetuneConfig(DietConfig):
     intent_column: str | None = option(None, "Column with the intent.", DATA)
     id_column: str | None = option(None, "Column with your own ids.", DATA)
     model: str = option("minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING)
-    epochs: int = option(5, "Times through the data, or what is kept of it.", TRAINING, bound=AtLeast(1))
+    epochs: int | str = option(
+        5,
+        "Times through the data, or what is kept of it; auto stops where the dev metric stops rising.",
+        TRAINING,
+        bound=AtLeast(1),
+        word=AUTO,
+    )
     max_steps: int | None = option(
         None, "Stop after so many steps, the LR planned for them (only with --keep 1).", TRAINING, bound=AtLeast(1)
     )
     batch_size: int = option(32, "Examples per device and batch.", TRAINING, bound=AtLeast(1))
     gradient_accumulation: int = option(1, "Batches per optimizer step.", TRAINING, bound=AtLeast(1))
-    learning_rate: float = option(5e-5, "Peak learning rate of AdamW.", TRAINING, bound=Positive)
+    learning_rate: float | str = option(
+        AUTO, "Peak learning rate of AdamW; auto: by the number of weights.", TRAINING, bound=Positive, word=AUTO
+    )
     lr_schedule: str = option(
         "linear",
         "linear, cosine, constant, polynomial, inverse_sqrt, ... (an error names all).",
@@ -298,6 +316,16 @@ class FinetuneConfig(DietConfig):
         None, "A folder that keeps tokens and teacher logits for other runs; the time is charged to each.", RUN
     )
     energy: bool = option(False, "Measure the energy of the run (needs datadiet[energy]).", RUN)
+
+    @property
+    def planned_epochs(self) -> int:
+        """The number of epochs; the most there can be with `auto`."""
+        return MOST_EPOCHS if isinstance(self.epochs, str) else self.epochs
+
+    @property
+    def tests_best(self) -> bool:
+        """Whether the weights of the best epoch are tested, and not those of the last."""
+        return self.epochs == AUTO or self.early_stopping > 0
 
     def to_yaml(self) -> str:
         """The file that runs it again: `datadiet finetune --config FILE`."""
@@ -371,6 +399,8 @@ def option_problems(config: Any, skip: tuple[str, ...] = ()) -> list[str]:
         value = getattr(config, item.name)
         if one is None or item.name in skip or (value is None and item.default is None):
             continue
+        if one.word and value == one.word:
+            continue
         if one.bound is not None and (problem := one.bound.problem(item.name, value)):
             problems.add(problem)
         allowed = one.choices() if callable(one.choices) else one.choices
@@ -397,13 +427,15 @@ def type_problem(name: str, value: object) -> list[str]:
 
     Example:
         >>> type_problem("epochs", 2.5), type_problem("keep", "1:0.7,4:0.5"), type_problem("learning_rate", 1)
-        (['epochs must be a whole number, got 2.5.'], [], [])
+        (['epochs must be a whole number or auto, got 2.5.'], [], [])
     """
-    kinds = plain_types(name)
+    kinds, word = plain_types(name), OPTIONS[name].word if name in OPTIONS else ""
     whole = isinstance(value, int) and not isinstance(value, bool)
-    if type(value) in kinds or (isinstance(value, float) and float in kinds) or (whole and float in kinds):
+    fits = type(value) in kinds or (isinstance(value, float) and float in kinds) or (whole and float in kinds)
+    if fits and not (word and isinstance(value, str) and value != word):
         return []
-    allowed = " or ".join(_KIND_WORDS[kind] for kind in kinds if kind is not NoneType)
+    named = {**_KIND_WORDS, str: word or _KIND_WORDS[str]}
+    allowed = " or ".join(named[kind] for kind in kinds if kind is not NoneType)
     return [f"{name} must be {allowed}, got {_described(value)}."]
 
 
@@ -413,7 +445,7 @@ def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
     Example:
         >>> config, problems = well_typed(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="many"))
         >>> config.epochs, problems
-        (5, ["epochs must be a whole number, got 'many'."])
+        (5, ["epochs must be a whole number or auto, got 'many'."])
     """
     problems = {name: type_problem(name, getattr(config, name)) for name in DEFAULTS}
     wrong: dict[str, Any] = {
@@ -534,12 +566,12 @@ def moved_hint(name: str, value: object = "...") -> str:
 
 def _plain(name: str, value: object) -> object:
     """As the config holds it: YAML reads `1e-4`, which has no point, as text."""
-    if not isinstance(value, str) or float not in plain_types(name) or str in plain_types(name):
+    kinds, word = plain_types(name), OPTIONS[name].word if name in OPTIONS else ""
+    if not isinstance(value, str) or float not in kinds or (str in kinds and not word):
         return value
-    try:
+    with suppress(ValueError):
         return float(value)
-    except ValueError:
-        return value
+    return value
 
 
 def _described(value: object) -> str:

@@ -125,6 +125,27 @@ def energy_text(energy: Mapping[str, Any]) -> str:
     return f"{three_digits(energy['kwh'])} kWh{' (estimated)' if energy['estimated'] else ''}"
 
 
+def rate_text(rate: Mapping[str, Any]) -> str:
+    """The learning rate of a run, how it was found, and the weights that trained.
+
+    Example:
+        >>> rate_text({"value": 0.0002, "rule": "auto", "weights": 22_713_216})
+        'Learning rate 0.0002 (auto); 22.7 million weights train.'
+    """
+    how = " (auto)" if rate["rule"] == "auto" else ""
+    return f"Learning rate {rate['value']:g}{how}; {rate['weights'] / 1e6:,.1f} million weights train."
+
+
+def unfinished_text(result: Mapping[str, Any]) -> str:
+    """What `result.json` says of a training that had not finished; empty where it had, or where that is not known.
+
+    Example:
+        >>> unfinished_text({"convergence": {"rising": False, "advice": ""}}), unfinished_text({})
+        ('', '')
+    """
+    return str((result.get("convergence") or {}).get("advice", ""))
+
+
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Metrics on one line.
 

@@ -158,6 +158,8 @@ class Forecast:
         bound: Whether steps, examples and tokens are the most there can be, because counts are decided as it runs.
         races: Races on the dev split.
         race_steps: What they cost at most beside `steps`, in optimizer steps, passes over dev rows included.
+        open_end: Whether the run may end before the last epoch, when the dev metric has stopped rising.
+        learning_rate: Its peak and how it was found, in words; empty where it is not known.
     """
 
     epochs: tuple[EpochForecast, ...]
@@ -172,6 +174,8 @@ class Forecast:
     bound: bool = False
     races: int = 0
     race_steps: int = 0
+    open_end: bool = False
+    learning_rate: str = ""
 
 
 @dataclass(frozen=True)

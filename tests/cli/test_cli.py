@@ -147,15 +147,15 @@ def test_all_missing_options_are_named_at_once(library: Library) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problems"),
     [
-        (["finetune", "d", "--epochs", "abc"], ["--epochs must be a whole number, got 'abc'."]),
-        (["finetune", "d", "--learning-rate", "x"], ["--learning-rate must be a number, got 'x'."]),
+        (["finetune", "d", "--epochs", "abc"], ["--epochs must be a whole number or auto, got 'abc'."]),
+        (["finetune", "d", "--learning-rate", "x"], ["--learning-rate must be a number or auto, got 'x'."]),
         (
             ["finetune", "--keeep", "0.5", "--jsn", "--learnig-rate=1", "--epochs", "2.5"],
             [
                 "unknown option '--keeep'; did you mean '--keep'? datadiet finetune --help lists all.",
                 "unknown option '--jsn'; did you mean '--json'? datadiet finetune --help lists all.",
                 "unknown option '--learnig-rate'; did you mean '--learning-rate'? datadiet finetune --help lists all.",
-                "--epochs must be a whole number, got '2.5'.",
+                "--epochs must be a whole number or auto, got '2.5'.",
             ],
         ),
         (["finetun"], [f"unknown command 'finetun'; did you mean 'finetune'? Allowed: {', '.join(ALL)}."]),

@@ -86,7 +86,7 @@ def test_everything_missing_is_said_at_once():
         ({"margin": "half a point"}, "margin must be a number of points above 0, got 'half a point'"),
         ({"metric": "acuracy"}, "unknown metric 'acuracy'; did you mean 'intent_accuracy'?"),
         ({"keep": [None]}, "keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got None"),
-        ({"epochs": "many"}, "^epochs must be a whole number, got 'many'"),
+        ({"epochs": "many"}, "^epochs must be a whole number or auto, got 'many'"),
         ({"warmup_epochs": 5}, "^el2n-0.5, random-0.5: no epoch is left|^no epoch is left for the diet"),
         (
             {"methods": ["el2n", {"mine": {"static": True, "warmup_epochs": 9}}]},

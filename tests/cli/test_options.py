@@ -49,7 +49,14 @@ def test_the_commands_own_parameters_come_first() -> None:
 
 @pytest.mark.parametrize(
     ("field", "kind"),
-    [("keep", "str"), ("batch_size", "int"), ("learning_rate", "float"), ("static", "bool"), ("task", "str | None")],
+    [
+        ("keep", "str"),
+        ("batch_size", "int"),
+        ("learning_rate", "float"),
+        ("epochs", "int"),
+        ("static", "bool"),
+        ("task", "str | None"),
+    ],
 )
 def test_types_come_from_the_fields(field: str, kind: str) -> None:
     annotation = PARAMETERS[field].annotation.__args__[0]

@@ -80,6 +80,10 @@ def test_numbers_and_texts_as_people_read_them() -> None:
         ),
         (FULL, ["Plan: 1 epoch, 4 steps, 100 examples.", "nothing can be saved"]),
         (replace(FULL, bound=True), ["Plan: at most 1 epoch, 4 steps", "the plan is a bound"]),
+        (
+            replace(FULL, open_end=True, learning_rate="Learning rate 0.0002 (auto)."),
+            ["Plan: at most 1 epoch, 4 steps, 100 examples. It ends when the dev metric has stopped rising. Learning "],
+        ),
     ],
 )  # fmt: skip
 def test_forecasts(forecast: Forecast, parts: list[str]) -> None:
@@ -88,6 +92,7 @@ def test_forecasts(forecast: Forecast, parts: list[str]) -> None:
 
 
 ENERGY = {"kwh": 0.00123, "estimated": True}
+RATE = {"value": 2e-4, "rule": "auto", "weights": 22_713_216}
 TOLERANCE = {"points": 0.5, "advice": "Try --epochs 2.", "decisions": [
     {"epoch": 1, "kept": 1500, "reason": "rising"}, {"epoch": 2, "kept": 900, "reason": "scores"},
 ]}  # fmt: skip
@@ -103,7 +108,12 @@ TOLERANCE = {"points": 0.5, "advice": "Try --epochs 2.", "decisions": [
         ),
         (result(40.0, None), ["unlabelled"], []),
         (result(40.0, energy=ENERGY), ["Energy: 0.00123 kWh (estimated)."], []),
-        (result(40.0, energy=None), [], ["Energy"]),
+        (result(40.0, energy=None), [], ["Energy", "Learning rate"]),
+        (
+            result(40.0, learning_rate=RATE, convergence={"rising": True, "advice": "Training had not finished: [x]."}),
+            ["Learning rate 0.0002 (auto); 22.7 million weights train.", "Training had not finished: [x]."],
+            [],
+        ),
         (
             result(40.0, tolerance=TOLERANCE),
             [
@@ -194,3 +204,18 @@ def test_the_table_of_a_comparison_has_room_for_energy() -> None:
     assert "verdicts about slot f1 with a margin of 0.5 points. Held equal: epochs. All runs together: 1:15." in text
     assert "el2n-seed0 failed: no [memory]" in text
     assert "…" not in text
+
+
+def test_a_comparison_of_unfinished_training_says_so() -> None:
+    rising = {"seeds": [0], "points_per_epoch": 4.24, "error": 1.7, "epoch_rows": 600}
+    lines = [{**method("full", None, 0.0), "energy": None, "unfinished": rising}, {**method("el2n", 0.45, 0.0)}]
+    comparison = {
+        "data": {"name": "SNIPS"}, "split": "test", "metric": "slot_f1", "margin": 0.5, "held_equal": "epochs",
+        "runs": [], "methods": [lines[0], {**lines[1], "energy": None}],
+    }  # fmt: skip
+    shown_lines = lines_of(comparison_table(comparison))
+    assert shown_lines[1].endswith("ceiling still rising seeds")
+    assert shown_lines[2] == "full 40 91.0 ± 0.5 +4.2 3"
+    assert "This is a comparison of unfinished training: on dev, full still rose by 4.2 points per" in " ".join(
+        shown_lines
+    )

@@ -157,3 +157,22 @@ def test_a_written_outcome_is_read_as_it_was_and_holds_no_path(ran, tmp_path):
     write_comparison(tmp_path, comparison)
     assert read_comparison(tmp_path) == json.loads(json.dumps(comparison))
     assert str(ran[1]) not in (tmp_path / "comparison.json").read_text()
+
+
+def converging(state, rising):
+    one = {"rising": rising, "points_per_epoch": 4.0 + state.cell.seed, "error": 1.0, "epoch_rows": 50}
+    return replace(state, result={**state.result, "convergence": one})
+
+
+def test_methods_whose_training_had_not_finished_are_named(ran):
+    plan, folder, states = ran
+    unfinished = {("full", 0), ("full", 2), ("el2n", 1)}
+    seen = [converging(state, (state.cell.method, state.cell.seed) in unfinished) for state in states]
+    comparison = outcome(plan, folder, seen)
+    lines = lines_of(comparison)
+    assert comparison["unfinished"] == ["full"]  # el2n in one seed of three only
+    expected = {"seeds": [0, 2], "points_per_epoch": 5.0, "error": 1.0, "epoch_rows": 50}
+    assert (lines["full"]["unfinished"], lines["el2n-0.5"]["unfinished"]) == (expected, None)
+    assert outcome(*ran)["unfinished"] == []  # of older runs it is not known
+    seen = [converging(state, True) for state in states]
+    assert lines_of(outcome(plan, folder, seen))["el2n-0.5"]["verdict"].endswith("rose by 5.0 points per epoch")

@@ -4,6 +4,7 @@ import pytest
 
 from datadiet import registry
 from datadiet.compare.plan import Cell, Plan, check_plan, methods_from, presets
+from datadiet.config import MOST_EPOCHS
 from datadiet.diet.schedule import Schedule
 from datadiet.errors import ArgumentError
 from datadiet.jobs.validate import check_config
@@ -156,3 +157,25 @@ def test_a_method_that_learns_from_the_run_on_everything():
     assert (full.keep_checkpoints, full.checkpoint_every) == (True, 1)
     with pytest.raises(ArgumentError, match="vog learns from the run on everything: leave full among the baselines"):
         check_plan(plan("vog", baselines=["random"]))
+
+
+def test_where_runs_find_their_epochs_each_method_has_a_short_with_its_steps():
+    made = plan("el2n", "uncertain", options={**OPTIONS, "epochs": "auto"}, keeps=[0.5], seeds=[3])
+    cells = {cell.arm: cell for cell in made.cells()}
+    arms = ["full", "el2n-0.5", "uncertain-0.5", "random-0.5", "short-0.5", "short_uncertain-0.5"]
+    assert list(cells) == arms
+    assert made.config(cells["el2n-0.5"], "runs/x", rows=100).epochs == "auto"
+    assert [cells[name].follows for name in arms[-2:]] == [cells["el2n-0.5"], cells["uncertain-0.5"]]
+    short = made.config(cells["short_uncertain-0.5"], "runs/x", rows=100, steps=31)
+    assert (short.epochs, short.max_steps, short.keep) == (MOST_EPOCHS, 31, 1.0)
+    shorts = [made.short_of(name, 0.5) for name in ("el2n", "uncertain", "random")]
+    assert shorts == ["short", "short_uncertain", None]
+    with pytest.raises(ValueError, match="needs the steps of the run that it follows"):
+        made.config(cells["short-0.5"], "runs/x", rows=100)
+
+
+def test_epochs_that_are_found_belong_to_the_whole_comparison():
+    with pytest.raises(ArgumentError, match="epochs of mine must be a number, got auto"):
+        check_plan(plan({"mine": {"epochs": "auto"}}))
+    with pytest.raises(ArgumentError, match="tolerance must be left out with epochs auto"):
+        check_plan(plan({"tolerance": {"tolerance": 0.5}}, options={**OPTIONS, "epochs": "auto"}))

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from datadiet.diet.schedule import AdaptiveSchedule
-from datadiet.diet.tolerance import LEARNED, SLACK_PER_POINT, Tolerance, advice, carrying, standard_error
+from datadiet.diet.tolerance import (
+    LEARNED,
+    SLACK_PER_POINT,
+    Tolerance,
+    advice,
+    carrying,
+    convergence,
+    standard_error,
+    stopped_rising,
+)
 from datadiet.errors import ArgumentError
 
 ROWS = 1000
@@ -174,3 +183,61 @@ def test_advice(curve, saved, said):
     found = advice(judged(*curve).judgements, points=0.5, epochs=4, saved=saved)
     assert said in found
     assert bool(said) == bool(found)
+
+
+# ---- the end of a training
+
+
+@pytest.mark.parametrize(
+    ("curve", "rows", "rising", "per_epoch"),
+    [
+        ([0.05, 0.1, 0.18], 500, True, 8.0),  # nothing has converged
+        ([0.5, 0.9, 0.91], 500, False, 1.0),  # within the error of 1.3
+        ([0.5, 0.6, 0.58], 500, False, -2.0),  # it fell
+        ([0.8, 0.809, 0.818], 1000, True, 0.9),  # neither epoch alone, but both together
+        ([0.5, 0.8, 0.809], 1000, False, 0.9),  # the large rise was before
+        ([0.98, 1.0], 40, False, 2.0),  # what is perfect cannot rise, whatever its error
+        ([0.01, 0.04], 500, True, 3.0),
+    ],
+)
+def test_whether_training_had_finished(curve, rows, rising, per_epoch):
+    found = convergence(curve, metric="accuracy", kept=[600] * len(curve), rows=rows, remedy="Try more epochs.")
+    assert (found.rising, found.points_per_epoch) == (rising, pytest.approx(per_epoch))
+    assert (found.epoch_rows, bool(found.advice)) == (600, rising)
+    assert not rising or "points per epoch (of 600 rows)" in found.advice
+    assert not rising or found.advice.endswith("Try more epochs.")
+
+
+def test_an_epoch_of_a_diet_is_what_it_kept():
+    curve = [0.8, 0.809, 0.818]
+    same = convergence(curve, metric="accuracy", kept=[1000, 480, 480], rows=1000)
+    assert (same.rising, same.epoch_rows) == (True, 480)
+    # the warm-up's rise came from more rows, and says nothing of an epoch of the diet
+    assert not convergence(curve, metric="accuracy", kept=[1000, 1000, 480], rows=1000).rising
+
+
+def test_a_correlation_has_another_error():
+    share, correlation = (convergence([0.9, 0.91], metric=name, kept=[9, 9], rows=400) for name in ("f1", "pearson"))
+    assert (share.rising, correlation.rising) == (False, True)
+
+
+@pytest.mark.parametrize(("curve", "rows"), [([0.5], 100), ([], 100), ([0.1, 0.9], 0), ([0.1, float("nan")], 100)])
+def test_where_it_cannot_be_told(curve, rows):
+    assert convergence(curve, metric="accuracy", kept=[9] * len(curve), rows=rows) is None
+
+
+@pytest.mark.parametrize(
+    ("curve", "ends_after"),
+    [
+        ([0.5, 0.8, 0.9, 0.9, 0.9, 0.9], 5),  # two epochs after the last rise
+        ([0.5, 0.8, 0.809, 0.818, 0.827, 0.836, 0.84], None),  # small steps add up
+        ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 5),  # four epochs without any rise
+        ([0.02, 0.02, 0.02, 0.3, 0.6, 0.6, 0.6], 7),  # a late start
+        ([0.9, 0.5, 0.9, 0.9, 0.9], 5),  # what is won back is no rise
+        ([float("nan"), 0.1, 0.3, 0.3, 0.3], 5),
+        ([1.0, 1.0, 1.0, 1.0, 1.0], 5),
+    ],
+)
+def test_where_a_training_ends_by_itself(curve, ends_after):
+    ends = [stopped_rising(curve[:epoch], metric="accuracy", rows=500) for epoch in range(1, len(curve) + 1)]
+    assert (ends.index(True) + 1 if True in ends else None) == ends_after

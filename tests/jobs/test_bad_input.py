@@ -292,6 +292,24 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "stopping without checkpoints": (
         {"early_stopping": 2, "checkpoint_every": 2}, "early_stopping needs a checkpoint of every epoch",
     ),
+    "two rules for the end": (
+        {"epochs": "auto", "early_stopping": 2}, "early_stopping must be 0 with epochs auto, got 2. It is a rule",
+    ),
+    "auto without checkpoints": (
+        {"epochs": "auto", "checkpoint_every": 0}, "checkpoint_every must be 1 with epochs auto, got 0. The best",
+    ),
+    "steps and auto": (
+        {"epochs": "auto", "max_steps": 9, "keep": 1.0}, "max_steps must be left out with epochs auto, got 9. The end",
+    ),
+    "tolerance and auto": (
+        {"epochs": "auto", "tolerance": 0.5}, "tolerance must be left out with epochs auto, got 0.5. It decides",
+    ),
+    "annealing and auto": (
+        {"epochs": "auto", "anneal_epochs": 1}, "anneal_epochs must be 0 with epochs auto, got 1. Which epochs",
+    ),
+    "a long warm-up and auto": (
+        {"epochs": "auto", "warmup_epochs": 21}, "the warm-up is longer than the training: warmup_epochs 21, epochs 20",
+    ),
     "no tolerance": ({"tolerance": 0.0}, "tolerance must be points of the metric, above 0 and at most 100, got 0.0."),
     "tolerance and keep": ({"tolerance": 0.5, "keep": 0.3}, "keep has no effect with a tolerance"),
     "tolerance of a random choice": ({"tolerance": 0.5, "select": "random"}, "tolerance has no meaning for 'random'"),
@@ -300,7 +318,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "steps on a diet": ({"max_steps": 5}, "max_steps goes with keep 1 only"),
     "ema out of range": ({"history": "ema(alpha=2.0)"}, "alpha of ema must be in (0, 1], got 2.0."),
     "window of nothing": ({"history": "mean(window=0)"}, "window of mean must be a whole number"),
-    "a type": ({"epochs": "4"}, "epochs must be a whole number, got '4'."),
+    "a type": ({"epochs": "4"}, "epochs must be a whole number or auto, got '4'."),
     "columns without effect": ({"slots_column": "tags"}, "--slots-column has no effect for the task 'classification'"),
     "fp16 on a CPU": ({"precision": "fp16"}, "precision fp16 needs a GPU; use bf16, fp32 or auto."),
     "no data": ({"data": " "}, "data is empty."),

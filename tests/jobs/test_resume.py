@@ -208,6 +208,33 @@ def test_a_run_that_had_stopped_early_does_not_go_on(tmp_path: Path) -> None:
     assert_same(whole, resume_run(tmp_path / "third"), tmp_path / "run", tmp_path / "third")
 
 
+@pytest.mark.usefixtures("_fixed_accuracies")
+@pytest.mark.parametrize("step", [8, 14])
+def test_a_run_that_finds_its_epochs_ends_where_it_would_have(tmp_path: Path, step: int) -> None:
+    """Two epochs after the last rise; the learning rate is found again from the model."""
+    config = toy_config(tmp_path, dropout=0.1, epochs="auto", learning_rate="auto")
+    whole = finetune(config)
+    assert [line["dev"]["accuracy"] for line in whole["epochs"]] == [0.3, 0.8, 0.5, 0.6]
+    kill(replace(config, output=str(tmp_path / "second")), step)
+    resumed = resume_run(tmp_path / "second")
+    assert_same(whole, resumed, tmp_path / "run", tmp_path / "second")
+    assert resumed["learning_rate"] == whole["learning_rate"]
+
+
+@pytest.mark.usefixtures("_fixed_accuracies")
+def test_a_run_that_had_found_its_end_does_not_go_on(tmp_path: Path) -> None:
+    class Dying(Heard):
+        def phase(self, text: str) -> None:
+            if text == "testing":
+                raise Killed
+
+    config = toy_config(tmp_path, dropout=0.1, epochs="auto")
+    whole = finetune(config)
+    with pytest.raises(Killed):
+        finetune(replace(config, output=str(tmp_path / "second")), listener=Dying())
+    assert_same(whole, resume_run(tmp_path / "second"), tmp_path / "run", tmp_path / "second")
+
+
 # ---- what cannot be resumed, or begun
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ import torch
 import yaml
 
 from datadiet.compare.plan import compare_fields
+from datadiet.config import MOST_EPOCHS, read_config
 from datadiet.data.load import load_data
 from datadiet.errors import ArgumentError
 from datadiet.jobs import finetune as run_trainer
@@ -24,6 +26,7 @@ from datadiet.store.tables import read_table
 from datadiet.tasks.losses import class_weights
 from datadiet.tasks.sequence import ClassificationTask
 from datadiet.training import sampler
+from datadiet.training.arguments import auto_learning_rate
 from datadiet.types import HeadSignals, Signals
 from toys import Heard, same, scores_of, toy_config, weights_of, write_toy_folder
 
@@ -186,3 +189,70 @@ def test_dedupe_weights_is_an_option_of_comparisons_and_refused_alone(tmp_path):
     assert "dedupe_weights" in compare_fields()
     with pytest.raises(ArgumentError, match="dedupe_weights has no effect without dedupe"):
         check_config(toy_config(tmp_path, dedupe_weights=True))
+
+
+# ---- what a run finds by itself
+
+
+def rising(monkeypatch: pytest.MonkeyPatch, accuracies: list[float]) -> None:
+    """Let the dev metric be so after each epoch."""
+    values = iter(accuracies)
+
+    def evaluate(self: RunTrainer, *_args: Any, **_kwargs: Any) -> dict[str, float]:
+        metrics = {"eval_accuracy": next(values)}
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    monkeypatch.setattr(RunTrainer, "evaluate", evaluate)
+
+
+def test_the_learning_rate_follows_the_weights_that_train(tmp_path: Path) -> None:
+    heard = Heard()
+    result = finetune(toy_config(tmp_path, epochs=2, learning_rate="auto"), listener=heard)
+    found = result["learning_rate"]
+    weights = sum(value.numel() for value in weights_of(tmp_path / "run").values())
+    assert (found["rule"], found["value"]) == ("auto", auto_learning_rate(weights))
+    assert found["weights"] == weights
+    assert heard.forecasts[0].learning_rate.startswith(f"Learning rate {found['value']:g} (auto); ")
+    # the file keeps the wish, so that a comparison, or a run of another model, can be told from it
+    assert read_config(tmp_path / "run" / "config.yaml").learning_rate == "auto"
+
+
+def test_a_rate_that_is_given_is_taken(tmp_path: Path) -> None:
+    assert finetune(toy_config(tmp_path, epochs=2))["learning_rate"] == {"value": 1e-2, "rule": "given", "weights": ANY}
+
+
+def test_a_run_that_still_rises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch, [0.1, 0.2, 0.5, 0.9])
+    found = finetune(toy_config(tmp_path, keep=0.5, learning_rate=1e-6))["convergence"]
+    assert (found["rising"], found["metric"], found["epoch_rows"]) == (True, "accuracy", 24)
+    assert found["points_per_epoch"] == pytest.approx(40.0)
+    assert "accuracy on dev still rose by 40.0 points per epoch (of 24 rows)" in found["advice"]
+    assert "--learning-rate auto would be 0.0005" in found["advice"]
+    assert "--epochs auto" in found["advice"]
+
+
+def test_a_run_that_has_stopped_rising_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rising(monkeypatch, [0.1, 0.5, 0.9, 0.9])
+    found = finetune(toy_config(tmp_path))["convergence"]
+    assert (found["rising"], found["advice"]) == (False, "")
+
+
+def test_one_epoch_tells_nothing(tmp_path: Path) -> None:
+    assert finetune(toy_config(tmp_path, keep=1.0, epochs=1))["convergence"] is None
+
+
+@pytest.mark.parametrize("keep", [0.5, 1.0])
+def test_epochs_end_where_the_dev_metric_stops_rising(tmp_path: Path, monkeypatch, keep: float) -> None:
+    rising(monkeypatch, [0.1, 0.5, 0.9, 0.89, 0.9, 0.0])
+    heard = Heard()
+    result = finetune(toy_config(tmp_path, epochs="auto", keep=keep), listener=heard)
+    assert len(result["epochs"]) == 5  # two after the third, the last that rose
+    assert (result["weights_tested"], result["convergence"]["rising"]) == ("best", False)
+    planned = heard.forecasts[0]
+    assert (len(planned.epochs), planned.open_end) == (MOST_EPOCHS, True)
+    kept = [line["kept"] for line in result["epochs"]]
+    assert kept == ([48, 24, 24, 24, 24] if keep < 1 else [48] * 5)
+    # beside as many epochs on everything
+    assert result["ceiling"]["examples_saved"] == pytest.approx(1 - sum(kept) / (5 * 48))
+    assert not (tmp_path / "run" / "checkpoints").exists()

@@ -30,9 +30,8 @@ def changed(config: FinetuneConfig) -> FinetuneConfig:
     """Every option with another value of its type."""
     unset = {"max_steps": 9, "train_rows": 9, "tolerance": 0.25, "refresh_every": 9}
     values = asdict(config).items()
-    return FinetuneConfig(
-        **{name: unset.get(name, "other") if old is None else OTHER[type(old)] for name, old in values}
-    )
+    others = {name: unset.get(name, "other") if old is None else OTHER[type(old)] for name, old in values}
+    return FinetuneConfig(**{**others, "epochs": "auto", "learning_rate": 0.25})
 
 
 def test_every_option_survives_yaml(tmp_path: Path) -> None:
@@ -91,17 +90,18 @@ def test_yaml_numbers_without_a_point() -> None:
     """YAML 1.1 reads `1e-4` as text."""
     assert yaml.safe_load("learning_rate: 1e-4") == {"learning_rate": "1e-4"}
     assert config_from({**NEEDED, "learning_rate": "1e-4"}).learning_rate == 1e-4
+    assert config_from({**NEEDED, "learning_rate": "auto", "epochs": "auto"}).epochs == "auto"
     assert config_from({**NEEDED, "keep": "0.5"}).keep == "0.5"  # keep may be text: a step-down
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("epochs", 2.0, "epochs must be a whole number, got 2.0."),
-        ("epochs", "2", "epochs must be a whole number, got '2'."),
-        ("epochs", True, "epochs must be a whole number, got True."),
-        ("epochs", None, "epochs must be a whole number, got nothing."),
-        ("learning_rate", "fast", "learning_rate must be a number, got 'fast'."),
+        ("epochs", 2.0, "epochs must be a whole number or auto, got 2.0."),
+        ("epochs", "2", "epochs must be a whole number or auto, got '2'."),
+        ("epochs", True, "epochs must be a whole number or auto, got True."),
+        ("epochs", None, "epochs must be a whole number or auto, got nothing."),
+        ("learning_rate", "fast", "learning_rate must be a number or auto, got 'fast'."),
         ("static", 1, "static must be true or false, got 1."),
         ("static", "yes", "static must be true or false, got 'yes'."),
         ("keep", [0.5], "keep must be a number or text, got list."),
@@ -130,7 +130,7 @@ def test_values_of_a_right_type(name: str, value: Any) -> None:
 def test_well_typed_keeps_what_is_right() -> None:
     wrong: dict[str, Any] = {"epochs": "many", "seed": 3, "data": None}
     config, problems = well_typed(FinetuneConfig(**{**NEEDED, **wrong}))
-    assert sorted(problems) == ["data must be text, got nothing.", "epochs must be a whole number, got 'many'."]
+    assert sorted(problems) == ["data must be text, got nothing.", "epochs must be a whole number or auto, got 'many'."]
     assert asdict(config) == asdict(FinetuneConfig(**{**NEEDED, "data": "", "seed": 3}))
 
 

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.training.arguments import check_judged
+from datadiet.training.arguments import (
+    LEAST_RATE,
+    MOST_RATE,
+    LearningRate,
+    auto_learning_rate,
+    check_judged,
+    learning_rate_of,
+)
 from toys import toy_trainer
 
 JUDGED = {"eval_strategy": "epoch", "metric_for_best_model": "accuracy"}
@@ -55,3 +64,34 @@ def test_a_tolerance_needs_one_dev_split():
 def test_options_that_do_not_go_with_a_tolerance(options, message):
     with pytest.raises(ArgumentError, match=message):
         Diet(tolerance=1.0, **options)
+
+
+# ---- the learning rate
+
+
+@pytest.mark.parametrize(
+    ("weights", "low", "high"),
+    [
+        (14e6, 1e-4, 5e-4),  # ELECTRA-small: 3e-4
+        (66e6, 2e-5, 1e-4),  # DistilBERT: 5e-5
+        (110e6, 2e-5, 5e-5),  # BERT-base
+        (125e6, 1e-5, 3e-5),  # RoBERTa-base
+        (335e6, 1e-5, 3e-5),  # BERT-large
+        (0.3e6, 1e-4, 1e-3),  # an adapter
+    ],
+)
+def test_the_automatic_rate_is_within_what_is_published(weights, low, high):
+    assert low <= auto_learning_rate(int(weights)) <= high
+
+
+def test_more_weights_never_get_a_higher_rate_and_the_rate_has_limits():
+    rates = [auto_learning_rate(int(10**power)) for power in np.arange(0, 12, 0.1)]
+    assert rates == sorted(rates, reverse=True)
+    assert (rates[0], rates[-1]) == (MOST_RATE, LEAST_RATE)
+
+
+def test_frozen_weights_do_not_count():
+    model = torch.nn.Sequential(torch.nn.Linear(10, 10), torch.nn.Linear(10, 2))
+    assert learning_rate_of("auto", model) == LearningRate(MOST_RATE, "auto", 132)
+    model[0].requires_grad_(False)
+    assert learning_rate_of(0.5, model) == LearningRate(0.5, "given", 22)

@@ -64,6 +64,7 @@ def show_problems(problems: Sequence[str], debug: bool = False) -> None:
 
 
 _KINDS = {"int": "a whole number", "integer": "a whole number", "float": "a number", "number": "a number"}
+_KINDS |= {"int_or_auto": "a whole number or auto", "float_or_auto": "a number or auto"}
 
 
 class Command(TyperCommand):

@@ -98,14 +98,42 @@ def _parameters(name: str, config: type) -> list[inspect.Parameter]:
     kind: Any = str if str in kinds else next(kind for kind in kinds if kind is not type(None))
     names = one.choices() if callable(one.choices) else ()
     help_text = f"{one.help} One of: {', '.join(names)}." if names and name == "task" else one.help
-    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel)
+    own: dict[str, Any] = {}
+    if one.word:
+        kind = int if int in kinds else float
+        own = {"parser": number_or(one.word, kind)}
+    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel, **own)
     if kind is bool:
         off = typer.Option(f"--no-{flag_name(name)[2:]}", hidden=True)
         switched_off = [_keyword(OFF + name, bool, off, False)] if config is FinetuneConfig else []
         return [_keyword(name, bool, option, False), *switched_off]
     if default is None or default is MISSING:  # what has no default is asked for later, all of it at once
         return [_keyword(name, kind | None, option, None)]
-    return [_keyword(name, kind, option, kind(default))]
+    return [_keyword(name, kind, option, default if one.word else kind(default))]
+
+
+def number_or(word: str, kind: type) -> Callable[[Any], Any]:
+    """A reader of a flag that takes a number or one word.
+
+    Args:
+        word: What may stand in the place of a number.
+        kind: `int` or `float`.
+
+    Example:
+        >>> read = number_or("auto", int)
+        >>> read("auto"), read("3")
+        ('auto', 3)
+    """
+
+    def read(text: Any) -> Any:
+        if text == word:
+            return text
+        try:
+            return kind(text)
+        except ValueError:
+            raise typer.BadParameter(f"{text!r} is not a valid {kind.__name__}_or_{word}") from None
+
+    return read
 
 
 def _keyword(name: str, kind: Any, option: Any, default: Any) -> inspect.Parameter:

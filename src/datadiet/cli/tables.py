@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from datadiet.compare.run import CellState
-from datadiet.compare.verdict import basis, measured_energy, result_cells, table_metrics, verdicts
+from datadiet.compare.verdict import (
+    basis,
+    has_unfinished,
+    measured_energy,
+    result_cells,
+    rising_cell,
+    table_metrics,
+    unfinished_sentence,
+    verdicts,
+)
 from datadiet.formatting import (
     ACCOUNTS,
     clock,
@@ -24,9 +33,11 @@ from datadiet.formatting import (
     number,
     percent,
     race_sentences,
+    rate_text,
     shown,
     spaced,
     three_digits,
+    unfinished_text,
 )
 from datadiet.registry import KINDS, SELECT_KINDS, Method
 from datadiet.store.run_folder import padding_share
@@ -56,7 +67,8 @@ def forecast_table(forecast: Forecast) -> RenderableType:
         refreshed = _some(str(line.epoch + 1) for line in stretch if line.refresh)
         numbers = (f"{first.kept:,}", f"{first.dropped:,}", f"{first.steps:,}")
         stretches.add_row(epoch_span(first.epoch, last.epoch), *numbers, refreshed)
-    return Group(Text(_plan_sentence(forecast)), stretches, Text(_ceiling_sentence(forecast)), Text(""))
+    rate = [Text(forecast.learning_rate)] if forecast.learning_rate else []
+    return Group(Text(_plan_sentence(forecast)), *rate, stretches, Text(_ceiling_sentence(forecast)), Text(""))
 
 
 def _stretches(epochs: Sequence[EpochForecast]) -> list[list[EpochForecast]]:
@@ -77,8 +89,9 @@ def _plan_sentence(forecast: Forecast) -> str:
     if forecast.tokens_backward is not None and forecast.full_tokens is not None:
         totals.append((forecast.tokens_backward, forecast.full_tokens, "tokens"))
     spent = ", ".join(f"{diet:,} {name}" + (f" of {full:,}" if full != diet else "") for diet, full, name in totals)
-    most = "at most " if forecast.bound else ""
-    return f"Plan: {most}{counted(len(forecast.epochs), 'epoch')}, {spent}."
+    most = "at most " if forecast.bound or forecast.open_end else ""
+    end = " It ends when the dev metric has stopped rising." if forecast.open_end else ""
+    return f"Plan: {most}{counted(len(forecast.epochs), 'epoch')}, {spent}.{end}"
 
 
 def _ceiling_sentence(forecast: Forecast) -> str:
@@ -113,7 +126,10 @@ def summary_table(result: Json, output: str | None = None) -> RenderableType:
         closing.append(f" Padding: {percent(padding)} of the positions that trained.")
     races = [Text(sentence) for sentence in race_sentences(result.get("race"))]
     energy = [Text(f"Energy: {energy_text(result['energy'])}.")] if result.get("energy") else []
-    return Group(*parts, grid, closing, *energy, *_tolerance_lines(result.get("tolerance")), *races)
+    rate = [Text(rate_text(result["learning_rate"]))] if result.get("learning_rate") else []
+    unfinished = [Text(text, style="bold yellow")] if (text := unfinished_text(result)) else []
+    decided = [*_tolerance_lines(result.get("tolerance")), *races]
+    return Group(*parts, grid, closing, *rate, *energy, *decided, *unfinished)
 
 
 def _tolerance_lines(tolerance: Json | None) -> list[Text]:
@@ -314,7 +330,8 @@ def comparison_table(comparison: Json) -> RenderableType:
     parts: list[RenderableType] = [Text("")]
     if comparison["methods"]:
         sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
-        parts += [_results(comparison), Text(""), *sentences, Text(""), Text(_basis(comparison), style="dim")]
+        warning = [Text(text, style="bold yellow")] if (text := unfinished_sentence(comparison)) else []
+        parts += [_results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
     for run in comparison["runs"]:
         if run["status"] == "failed":
             parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
@@ -322,16 +339,19 @@ def comparison_table(comparison: Json) -> RenderableType:
 
 
 def _results(comparison: Json) -> Table:
-    with_energy = measured_energy(comparison)
+    with_energy, with_rising = measured_energy(comparison), has_unfinished(comparison)
     headings = ["steps", *map(spaced, table_metrics(comparison)), "tuning saved", "total saved", "ceiling"]
     table = plain_table("method", *headings, gap=1)
     table.columns[0].no_wrap = True
     if with_energy:
         table.add_column("Wh", justify="right", no_wrap=True)  # a number must not be cut
+    if with_rising:
+        table.add_column("still rising", justify="right")
     table.add_column("seeds", justify="right")
     for line in comparison["methods"]:
         energy = [_watt_hours(line["energy"])] if with_energy else []
-        cells = [line["name"], *result_cells(comparison, line, 1), *energy, str(len(line["seeds"]))]
+        rising = [rising_cell(line)] if with_rising else []
+        cells = [line["name"], *result_cells(comparison, line, 1), *energy, *rising, str(len(line["seeds"]))]
         table.add_row(*cells, style="bold" if line["method"] == "full" else "")
     return table
 

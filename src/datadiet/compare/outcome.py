@@ -32,6 +32,8 @@ from datadiet.store import run_folder
 from datadiet.types import Json
 
 LOWER_IS_BETTER = ("nll", "mse")
+# what ends the training of every run, by whether the epochs are `auto`
+_END = {False: "epochs", True: "the rule that ends training (epochs auto: each run at an epoch of its own)"}
 
 BySeed = dict[int, CellState]
 
@@ -93,6 +95,20 @@ def arms_of(states: Sequence[CellState]) -> dict[str, Arm]:
     return arms
 
 
+def unfinished(arm: Arm) -> Json | None:
+    """How the dev metric of an arm still rose at the end; None where it had stopped in more than half of its runs.
+
+    The points, their error and the rows of an epoch are means over the runs in which it rose.
+    """
+    found = {seed: state.finished.get("convergence") for seed, state in arm.runs.items()}
+    rising = {seed: one for seed, one in sorted(found.items()) if one and one["rising"]}
+    if not rising or 2 * len(rising) < len(arm.runs):
+        return None
+    names = ("points_per_epoch", "error", "epoch_rows")
+    means = {name: statistics.mean(one[name] for one in rising.values()) for name in names}
+    return {"seeds": list(rising), **means, "epoch_rows": round(means["epoch_rows"])}
+
+
 def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: str | None = None) -> Json:
     """The content of `comparison.json`.
 
@@ -116,6 +132,7 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
     rows = _TestRows(folder, metric)
     compared = [_Compared(plan, rows, arms, arm, metric) for arm in arms.values()]
     _adjust(compared)
+    lines = [each.entry() for each in compared]
     return {
         "schema": SCHEMA,
         "task": first["task"],
@@ -124,7 +141,7 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
         "split": _tested_split(first),
         "metric": metric,
         "margin": plan.margin,
-        "held_equal": "epochs; `short` has the optimizer steps of the diet that it stands beside",
+        "held_equal": f"{_END[plan.open_end]}; `short` has the optimizer steps of the diet that it stands beside",
         "comparable_times": all(arm.alone for arm in arms.values()),
         "environment": first["environment"],
         "plan": {
@@ -134,7 +151,8 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
             "baselines": list(plan.baselines),
         },
         "runs": runs,
-        "methods": [each.entry() for each in compared],
+        "methods": lines,
+        "unfinished": [line["name"] for line in lines if line["unfinished"]],
     }
 
 
@@ -280,6 +298,7 @@ class _Compared:
             "against": {name: asdict(one) for name, one in self.differences.items()},
             "p_not_worse_holm": self.adjusted,
             "mcnemar": self._mcnemar(),
+            "unfinished": unfinished(arm),
         }
         return {**entry, "verdict": verdict(entry)}
 

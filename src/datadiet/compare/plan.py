@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet import registry
-from datadiet.config import DEFAULTS, OPTIONS, FinetuneConfig, config_from, migrated
+from datadiet.config import AUTO, DEFAULTS, MOST_EPOCHS, OPTIONS, FinetuneConfig, config_from, migrated
 from datadiet.diet.forecast import schedule_problems
 from datadiet.diet.schedule import Schedule, parse_keep
 from datadiet.errors import ArgumentError, Problems, UserError, unknown
@@ -273,9 +273,14 @@ class Plan:
             if SHORT not in self.baselines:
                 continue
             racing = [method for method in here if self.races(method)]
-            shorter = [method for method in here if not self._in_batch(method) and method not in racing]
+            shorter = [
+                method
+                for method in here
+                if not self._in_batch(method) and not self._only_beside(method) and method not in racing
+            ]
             if shorter:
-                cells += [Cell(name, keep, seed, steps_of=method) for name, method in self._shorts(shorter).items()]
+                found = self._shorts(shorter).items()
+                cells += [Cell(name, keep, seed, steps_of=method, waits=self.open_end) for name, method in found]
             cells += [Cell(f"{SHORT}_{method}", keep, seed, steps_of=method, waits=True) for method in racing]
         for method in diets:
             if (tolerance := self.tolerance_of(method)) is not None:
@@ -297,11 +302,21 @@ class Plan:
         """The options that decide the steps of a method; while `keep` is constant, the refreshes do not."""
         constant = not any(isinstance(parse_keep(keep), dict) for keep in self.keeps)
         excluded = _REFRESHES if constant else ()
-        return tuple(value for name, value in self._schedule_options(method).items() if name not in excluded)
+        key = tuple(value for name, value in self._schedule_options(method).items() if name not in excluded)
+        return (*key, method) if self.open_end else key  # each ends at an epoch of its own
 
     def _schedule_options(self, method: str) -> dict[str, Any]:
         options = self.options_of(method)
         return {name: options.get(name, DEFAULTS[name]) for name in (*_SCHEDULE, *_BATCH)}
+
+    @property
+    def open_end(self) -> bool:
+        """Whether every run finds its number of epochs itself."""
+        return self.options.get("epochs") == AUTO
+
+    def _only_beside(self, method: str) -> bool:
+        """Whether a method has no `short` of its own: random rows beside methods that end at epochs of their own."""
+        return self.open_end and method in DRAWN and method not in self.methods
 
     def _in_batch(self, method: str) -> bool:
         """Whether a method takes all the steps of full training, with smaller batches: no `short` has as many."""
@@ -322,8 +337,9 @@ class Plan:
             return f"{SHORT}_{method}" if SHORT in self.baselines else None
         key = self._schedule_key(method)
         for cell in self._seed_cells(self.seeds[0]):
-            is_short = cell.steps_of is not None and not cell.waits and cell.keep == keep
-            if is_short and self._schedule_key(str(cell.steps_of)) == key:
+            steps_of = str(cell.steps_of)
+            is_short = cell.steps_of is not None and cell.tolerance is None and cell.keep == keep
+            if is_short and not self.races(steps_of) and self._schedule_key(steps_of) == key:
                 return cell.method
         return None
 
@@ -357,8 +373,10 @@ class Plan:
         if cell.waits:
             if steps is None:
                 raise ValueError("this short needs the steps of the run that it follows")
-            most = self._schedule(replace(cell, keep=None), rows).total_steps if rows is not None else steps
-            return config_from({**on_everything(settings), "max_steps": min(steps, most)})
+            most = {"epochs": MOST_EPOCHS} if self.open_end else {}
+            if rows is not None and not self.open_end:  # races may bring a large keep above everything
+                steps = min(steps, self._schedule(replace(cell, keep=None), rows).total_steps)
+            return config_from({**on_everything(settings), **most, "max_steps": steps})
         if cell.tolerance is not None:
             return config_from(settings)
         if cell.keep is None:
@@ -452,6 +470,10 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
         for option in options:
             allowed_here = option in DEFAULTS and (option not in OWN or option in OF_A_RUN)
             problems.check(allowed_here, unknown(f"option of {name}", option, DEFAULTS))
+        problems.check(
+            options.get("epochs") != AUTO,
+            f"epochs of {name} must be a number, got {AUTO}. It is for the whole comparison: --epochs {AUTO}.",
+        )
         problems.check(
             plan.after(name) is None or FULL in plan.baselines,
             f"{name} learns from the run on everything: leave {FULL} among the baselines.",

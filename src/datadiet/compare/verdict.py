@@ -49,6 +49,46 @@ def result_cells(comparison: Json, line: Json, decimals: int) -> list[str]:
     return [f"{line['steps']:,}", *metrics, *times, ceiling]
 
 
+def has_unfinished(comparison: Json) -> bool:
+    """Whether the dev metric of some method still rose at the end; not known of older comparisons."""
+    return any(line.get("unfinished") for line in comparison["methods"])
+
+
+def rising_cell(line: Mapping[str, Any]) -> str:
+    """Points per epoch by which a method still rose on dev, as a table shows them; empty where it had stopped."""
+    return points(line["unfinished"]["points_per_epoch"]) if line.get("unfinished") else ""
+
+
+def unfinished_sentence(comparison: Json) -> str:
+    """What to know of a comparison of unfinished training, and to do; empty where no method is unfinished.
+
+    Example:
+        >>> rising = {"seeds": [0], "points_per_epoch": 4.2, "error": 1.7, "epoch_rows": 600}
+        >>> methods = [{"name": "full", "unfinished": rising}, {"name": "el2n-0.5", "unfinished": None}]
+        >>> print(unfinished_sentence({"methods": methods}))
+        This is a comparison of unfinished training: on dev, full still rose by 4.2 points per epoch (of 600 rows) at
+        the end, more than its standard error of 1.7. After longer training another method may win: raise the epochs
+        (--epochs auto finds how many) or the learning rate.
+    """
+    lines = [line for line in comparison["methods"] if line.get("unfinished")]
+    if not lines:
+        return ""
+    (first, *others) = [_rise(line["name"], line["unfinished"]) for line in lines]
+    more = "".join(f", {other}" for other in others)
+    return (
+        f"This is a comparison of unfinished training: on dev, {first}{more}. After longer training another method may "
+        "win: raise the epochs (--epochs auto finds how many) or the learning rate."
+    )
+
+
+def _rise(name: str, rising: Mapping[str, Any]) -> str:
+    rise, error = rising["points_per_epoch"], rising["error"]
+    return (
+        f"{name} still rose by {rise:.1f} points per epoch (of {rising['epoch_rows']:,} rows) at the end, more than "
+        f"its standard error of {error:.1f}"
+    )
+
+
 def verdicts(comparison: Json) -> dict[str, str]:
     """The verdict on each method, by its name with its keep; `full` and `short` have none of their own."""
     return {
@@ -89,6 +129,10 @@ def verdict(line: Mapping[str, Any]) -> str:
     if FULL in against:
         parts.append(_against_full(against[FULL], line["p_not_worse_holm"]))
     parts += [_against(name, against[name]) for name in (SHORT, *DRAWN) if name in against]
+    if line.get("unfinished"):
+        parts.append(
+            f"unfinished: on dev it still rose by {line['unfinished']['points_per_epoch']:.1f} points per epoch"
+        )
     return "; ".join(part for part in parts if part)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from datadiet.config import FinetuneConfig
+from datadiet.config import AUTO, FinetuneConfig
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.errors import Problems, UserError
 from datadiet.types import EpochForecast, Forecast
@@ -142,12 +142,38 @@ def schedule_problems(config: FinetuneConfig) -> list[str]:
     if not all(0 < share <= 1 for share in shares):
         keep = 0.5
     phases: dict[str, Any] = {name: getattr(config, name) for name in PHASES if getattr(config, name) is not None}
+    if problems := _open_end_problems(config):
+        return problems
     try:
         if config.tolerance is None:
-            Schedule(MANY, config.epochs, keep, **phases)
+            Schedule(MANY, config.planned_epochs, keep, **phases)
         else:
             cycles = {name: phases[name] for name in ("warmup_epochs", "refresh_every") if name in phases}
-            AdaptiveSchedule(MANY, config.epochs, **cycles)
+            AdaptiveSchedule(MANY, config.planned_epochs, **cycles)
     except UserError as error:
         return list(error.problems)
     return []
+
+
+def _open_end_problems(config: FinetuneConfig) -> list[str]:
+    """Options that need to know the last epoch beforehand, beside epochs that are found while the run trains.
+
+    Example:
+        >>> _open_end_problems(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="auto", tolerance=0.5))
+        ['tolerance must be left out with epochs auto, got 0.5. It decides the end itself: give the most epochs.']
+    """
+    if config.epochs != AUTO:
+        return []
+    problems = Problems()
+    for name, hint in (
+        ("max_steps", "The end is found by the dev metric: give the number of epochs."),
+        ("tolerance", "It decides the end itself: give the most epochs."),
+    ):
+        value = getattr(config, name)
+        problems.check(value is None, f"{name} must be left out with epochs auto, got {value}. {hint}")
+    problems.check(
+        not config.anneal_epochs,
+        f"anneal_epochs must be 0 with epochs auto, got {config.anneal_epochs}. Which epochs are the last ones is not "
+        "known before: give the number of epochs.",
+    )
+    return problems.found

@@ -7,12 +7,15 @@ model learns these become fewer. The dev metric says whether that can be afforde
 epoch, every step counts, whichever examples it takes; where it falls, everything trains again.
 
 A tolerance at work in a run: the policy and the schedule that it decides, as they stand.
+
+What the dev metric says of a training as such, with or without a diet: whether it had finished (`convergence`), and
+where it may end (`stopped_rising`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -33,6 +36,10 @@ STANDARD_ERRORS = 1.0
 CORRELATIONS = ("matthews", "pearson", "spearman")
 # scores that a tolerance goes with
 ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
+
+# epochs without a rise after which a training ends by itself, and so many where it has not risen at all yet: a model
+# that still answers with the most frequent class has not finished
+PATIENCE, FIRST_PATIENCE = 2, 4
 
 Reason = Literal["scores", "rising", "guard", "learned"]
 
@@ -246,6 +253,103 @@ def standard_error(value: float, rows: int, *, correlation: bool = False) -> flo
     if correlation:
         return (1 - value * value) / math.sqrt(rows)
     return math.sqrt(max(0.0, value * (1 - value)) / rows)
+
+
+@dataclass(frozen=True)
+class Convergence:
+    """What the dev metric says of the end of a training.
+
+    Attributes:
+        rising: Whether it still rose by more than its standard error.
+        metric: Its name.
+        points_per_epoch: How much it changed per epoch at the end, in points.
+        error: Its standard error, in points: the larger one of those before and after the last epoch.
+        epoch_rows: Training rows of such an epoch: of a diet, those that it kept.
+        advice: What to know and to do, in two sentences; empty where it does not rise.
+    """
+
+    rising: bool
+    metric: str
+    points_per_epoch: float
+    error: float
+    epoch_rows: int
+    advice: str = ""
+
+
+def convergence(
+    curve: Sequence[float], *, metric: str, kept: Sequence[int], rows: int, remedy: str = ""
+) -> Convergence | None:
+    """Whether training had finished: whether the dev metric still rose at its end.
+
+    It rises where it gained more than its standard error in the last epoch; or more than half of it in each of the last
+    two epochs of as many rows, and in the last one at least half as much as in the one before: with few dev rows a
+    steady rise hides in the error of one epoch.
+
+    Args:
+        curve: The metric after each epoch, larger is better, in [-1, 1].
+        metric: Its name; a correlation has another error than a share.
+        kept: Training rows of each epoch.
+        rows: Of the dev split.
+        remedy: What to do about it, for the advice.
+
+    Returns:
+        None where fewer than two epochs have a metric, or there are no dev rows.
+
+    Example:
+        >>> found = convergence([0.05, 0.1, 0.18], metric="accuracy", kept=[600] * 3, rows=500, remedy="Try more.")
+        >>> print(found.advice)
+        Training had not finished: accuracy on dev still rose by 8.0 points per epoch (of 600 rows) at the end, and its
+        standard error is 1.7. Try more.
+        >>> convergence([0.9, 0.95, 0.952], metric="accuracy", kept=[600] * 3, rows=500).rising
+        False
+
+    Source: ours.
+    """
+    if len(curve) < 2 or len(kept) < 2 or rows < 1 or not all(map(math.isfinite, curve[-3:])):
+        return None
+    error = _error_of_rise(curve[-2], curve[-1], metric, rows)
+    last = curve[-1] - curve[-2]
+    before = curve[-2] - curve[-3] if len(curve) > 2 and kept[-1] == kept[-2] else 0.0
+    steadily = last <= error < 2 * min(last, before) and before <= 2 * last
+    rise = (last + before) / 2 if steadily else last
+    rising = (steadily or last > error) and curve[-1] < 1  # what is perfect cannot rise
+    text = (
+        f"Training had not finished: {metric.replace('_', ' ')} on dev still rose by {100 * rise:.1f} points per epoch "
+        f"(of {kept[-1]:,} rows) at the end, and its standard error is {100 * error:.1f}. {remedy}"
+    )
+    return Convergence(rising, metric, 100 * rise, 100 * error, kept[-1], text.strip() if rising else "")
+
+
+def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
+    """Whether a training whose epochs are `auto` ends: the dev metric has stopped rising.
+
+    A rise is more than the standard error above the value at the last rise, so that small steps add up. Training ends
+    `PATIENCE` epochs after the last rise, or after `FIRST_PATIENCE` epochs that brought no rise at all.
+
+    Args:
+        curve: The metric after each epoch so far, larger is better, in [-1, 1].
+        metric: Its name.
+        rows: Of the dev split.
+
+    Example:
+        >>> curve = [0.5, 0.8, 0.805, 0.81]
+        >>> stopped_rising(curve[:3], metric="accuracy", rows=500), stopped_rising(curve, metric="accuracy", rows=500)
+        (False, True)
+        >>> stopped_rising([0.1, 0.1, 0.1, 0.1], metric="accuracy", rows=500)  # nothing is learned yet
+        False
+    """
+    values = [value if math.isfinite(value) else -1.0 for value in curve]  # a correlation with a constant is not known
+    reached = risen = 0
+    for epoch, value in enumerate(values):
+        if value - values[reached] > _error_of_rise(values[reached], value, metric, rows):
+            reached, risen = epoch, risen + 1
+    return len(values) - 1 - reached >= (PATIENCE if risen else FIRST_PATIENCE)
+
+
+def _error_of_rise(before: float, after: float, metric: str, rows: int) -> float:
+    """How far a metric must rise to be told from luck; a share of 1 or 0 has no error of its own."""
+    errors = (standard_error(value, rows, correlation=metric in CORRELATIONS) for value in (before, after))
+    return STANDARD_ERRORS * max(errors)
 
 
 def advice(judgements: tuple[Judgement, ...], *, points: float, epochs: int, saved: float) -> str:

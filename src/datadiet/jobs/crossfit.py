@@ -143,7 +143,11 @@ class Folds:
         """The trainings in words: folds, rows, epochs and steps."""
         sizes = sorted({len(training) for training, _ in self.parts})
         rows = " to ".join(f"{size:,}" for size in (sizes if len(sizes) < 2 else (sizes[0], sizes[-1])))
-        batch, epochs, kinds = examples_per_step(self.config), self.config.epochs, 1 if self.blank is None else 2
+        batch, epochs, kinds = (
+            examples_per_step(self.config),
+            self.config.planned_epochs,
+            1 if self.blank is None else 2,
+        )
         steps = kinds * epochs * sum(math.ceil(len(training) / batch) for training, _ in self.parts)
         each = "a model" if kinds == 1 else "a model with the texts and one without"
         return (
@@ -282,7 +286,7 @@ def prepared(
     made = Folds(plain, data, task, tokenizer, features, lengths, parts, blank, classes, cache, ledger, listener)
     smallest = min(len(training) for training, _ in parts)
     check_config(plain, resume=True).options.schedule(
-        smallest, epochs=plain.epochs, batch=examples_per_step(plain)
+        smallest, epochs=plain.planned_epochs, batch=examples_per_step(plain)
     )  # raises
     return made
 

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
-from datadiet.config import FinetuneConfig, read_config
+from datadiet.config import AUTO, MOST_EPOCHS, FinetuneConfig, read_config
 from datadiet.data.sources import hub_name
+from datadiet.diet.tolerance import convergence, stopped_rising
 from datadiet.errors import ArgumentError
 from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
-from datadiet.jobs.validate import check_config
+from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
 from datadiet.noise.guard import write_noise
 from datadiet.registry import has
@@ -34,24 +35,25 @@ from datadiet.store.run_folder import model_card
 from datadiet.tasks.base import Prediction
 from datadiet.tasks.loading import PACKAGED
 from datadiet.tasks.losses import own_loss
+from datadiet.training.arguments import LearningRate, auto_learning_rate
 from datadiet.training.machine import best_device, environment, metered
 from datadiet.training.state import last_checkpoint
 from datadiet.training.trainer import DietTrainer
-from datadiet.types import Json, Listener, Silent, StepReport
+from datadiet.types import EpochResult, Json, Listener, Silent, StepReport
 
 
 def training_arguments(run: Run) -> TrainingArguments:
     """The Trainer's arguments for a config."""
-    config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.early_stopping > 0
+    config, on_gpu, stopping = run.config, best_device().type != "cpu", run.config.tests_best
     smooth_themselves = has(config.task, "heads") or has(config.task, "label_sets") or config.class_weights is not None
     return TrainingArguments(
         output_dir=str(run.folder / layout.CHECKPOINTS),
         run_name=run.folder.resolve().name,
-        num_train_epochs=config.epochs,
+        num_train_epochs=config.planned_epochs,
         max_steps=-1 if config.max_steps is None else config.max_steps,
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.gradient_accumulation,
-        learning_rate=config.learning_rate,
+        learning_rate=run.learning_rate.value,
         lr_scheduler_type=config.lr_schedule,
         warmup_steps=config.lr_warmup,
         weight_decay=config.weight_decay,
@@ -117,6 +119,8 @@ class RunTrainer(DietTrainer):
         self.remove_callback(PrinterCallback)  # the listener reports instead
         if run.config.early_stopping:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=run.config.early_stopping))
+        if run.config.epochs == AUTO:
+            self.add_callback(_OpenEnd(self))
         self.add_callback(_Reports(self))  # last: an epoch's line is complete when it is reported
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
@@ -150,7 +154,16 @@ class RunTrainer(DietTrainer):
             return math.ceil(self.args.num_train_epochs), 0  # it had stopped before the kill: nothing is left to train
         return epoch, batches
 
+    @property
+    def stopped_rising(self) -> bool:
+        """Whether a run whose epochs are `auto` is at its end."""
+        metric = self.judged_metric
+        curve = [float(line.dev[metric]) for line in judged_epochs(self.epoch_results, metric)]
+        return stopped_rising(curve, metric=metric, rows=len(self.run.dev))
+
     def _out_of_patience(self) -> bool:
+        if self.run.config.epochs == AUTO:
+            return self.stopped_rising
         callbacks: Any = self.state.stateful_callbacks
         state = callbacks.get(EarlyStoppingCallback.__name__) if callbacks else None
         if not self.run.config.early_stopping or not state:
@@ -191,6 +204,22 @@ def row_weights_of(run: Run) -> NDArray[np.float32] | None:
     return np.array(times, np.float32) if run.config.dedupe_weights and times is not None else None
 
 
+class _OpenEnd(TrainerCallback):
+    """Ends a run whose epochs are `auto`."""
+
+    def __init__(self, trainer: RunTrainer) -> None:
+        self._trainer = trainer
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
+        control.should_training_stop = control.should_training_stop or self._trainer.stopped_rising
+        return control
+
+
+def judged_epochs(epochs: Sequence[EpochResult], metric: str) -> list[EpochResult]:
+    """The epochs after which a dev metric is known."""
+    return [line for line in epochs if line.dev.get(metric) is not None]
+
+
 class _Reports(TrainerCallback):
     """Reports the progress of training to the listener, and requests checkpoints."""
 
@@ -211,7 +240,7 @@ class _Reports(TrainerCallback):
         steps_left = state.max_steps - state.global_step
         return StepReport(
             epoch=epoch.epoch,
-            epochs=self._run.config.epochs,
+            epochs=self._run.config.planned_epochs,
             step=state.global_step,
             steps=state.max_steps,
             kept=epoch.kept,
@@ -224,8 +253,8 @@ class _Reports(TrainerCallback):
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         config = self._run.config
-        self._check_loss(config.learning_rate)
-        if config.checkpoint_every and not config.early_stopping:
+        self._check_loss(self._run.learning_rate.value)
+        if config.checkpoint_every and not config.tests_best:
             # the checkpoint after the last step serves only those who keep checkpoints: the run is about to finish
             useful = config.keep_checkpoints or state.global_step < state.max_steps
             control.should_save = useful and (self._trainer.current_epoch.epoch + 1) % config.checkpoint_every == 0
@@ -351,7 +380,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
 
 def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
     config, data = run.config, run.data
-    stopped = len(trainer.epoch_results) if config.early_stopping else config.epochs
+    stopped = len(trainer.epoch_results) if config.tests_best else config.planned_epochs
     tokens = int(run.lengths.sum())
     return {
         "schema": SCHEMA,
@@ -369,7 +398,9 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
         "race": run.diet.race and run.diet.race.summary(),
         "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
-        "weights_tested": "best" if config.early_stopping else "last",
+        "learning_rate": asdict(run.learning_rate),
+        "convergence": _convergence(run, trainer),
+        "weights_tested": "best" if config.tests_best else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
         "energy": run.meter.stop(),
         "environment": {
@@ -377,6 +408,26 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
             "from_cache": ", ".join(run.features.taken) or None,
         },
     }
+
+
+def _convergence(run: Run, trainer: RunTrainer) -> Json | None:
+    """Whether the dev metric still rose at the end, and what to do then; None where it cannot be told."""
+    config, rate = run.config, run.learning_rate
+    metric, step = trainer.judged_metric, examples_per_step(config)
+    lines = judged_epochs(trainer.epoch_results, metric)
+    curve = [float(line.dev[metric]) for line in lines]
+    kept = [min(line.kept, line.steps * step) for line in lines]  # max_steps may end inside an epoch
+    found = convergence(curve, metric=metric, kept=kept, rows=len(run.dev), remedy=_remedy(config, rate))
+    return None if found is None else asdict(found)
+
+
+def _remedy(config: FinetuneConfig, rate: LearningRate) -> str:
+    """What to change so that the next run is finished."""
+    higher = auto_learning_rate(rate.weights)
+    more = f"more epochs than {MOST_EPOCHS}" if config.epochs == AUTO else "more epochs (--epochs auto finds how many)"
+    if rate.value < higher:
+        return f"Try a higher learning rate (--learning-rate auto would be {higher:g}), or {more}."
+    return f"Try {more}, or a higher learning rate than {rate.value:g}."
 
 
 def _model_name(model: str) -> str:

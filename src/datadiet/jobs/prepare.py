@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
@@ -22,12 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from datadiet.config import FinetuneConfig
+from datadiet.config import AUTO, FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
 from datadiet.errors import ArgumentError, Problems, UserError
+from datadiet.formatting import rate_text
 from datadiet.jobs.validate import (
     check_with_data,
     examples_per_step,
@@ -50,6 +51,7 @@ from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Prediction, Task, length_limit
 from datadiet.tasks.loading import load_saved, load_tokenizer, with_lora
 from datadiet.tasks.losses import class_weights
+from datadiet.training.arguments import LearningRate, learning_rate_of
 from datadiet.training.distill import (
     TEACHER,
     Answers,
@@ -348,6 +350,7 @@ class Run:
         meter: Of the energy.
         teacher: What another model says of the training rows.
         known: What was computed of the training rows before the first step.
+        learning_rate: By the config and the weights of the model that train, before anything is merged.
     """
 
     config: FinetuneConfig
@@ -367,6 +370,10 @@ class Run:
     meter: EnergyMeter
     teacher: Teacher | None = None
     precomputed: Precomputed = field(default_factory=Precomputed)
+    learning_rate: LearningRate = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "learning_rate", learning_rate_of(self.config.learning_rate, self.model))
 
     @property
     def collate(self) -> Any:
@@ -384,9 +391,11 @@ class Run:
         """What the run will do; of a run with `max_steps`, up to there."""
         config = self.config
         batch = examples_per_step(config)
+        epochs, dev_rows = config.planned_epochs, len(self.dev)
         planned = self.diet.forecast(
-            len(self.train), epochs=config.epochs, batch=batch, lengths=self.lengths, dev_rows=len(self.dev)
+            len(self.train), epochs=epochs, batch=batch, lengths=self.lengths, dev_rows=dev_rows
         )
+        planned = replace(planned, learning_rate=rate_text(asdict(self.learning_rate)), open_end=config.epochs == AUTO)
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
 
 
@@ -433,7 +442,7 @@ def prepare(
     train, dev = features.of("train"), features.of("dev")
     if _starts_from_run(config, diet) and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
-        diet.begin(len(train), epochs=config.epochs, ids=ids, groups=groups, write=False)
+        diet.begin(len(train), epochs=config.planned_epochs, ids=ids, groups=groups, write=False)
     lengths = lengths_of(train)
     assert lengths is not None  # every task gives a length
     precision = resolve_precision(config.precision, best_device())

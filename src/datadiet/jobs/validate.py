@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from transformers.integrations import integration_utils
 
 from datadiet import registry
-from datadiet.config import FinetuneConfig, diet_config, option_problems, task_problems, well_typed
+from datadiet.config import AUTO, FinetuneConfig, diet_config, option_problems, task_problems, well_typed
 from datadiet.data.columns import check_columns
 from datadiet.data.load import columns_of
 from datadiet.data.schema import Dataset, Examples
@@ -88,6 +88,17 @@ def _check_no_effect(config: FinetuneConfig, problems: Problems) -> None:
         problems.check(not idle, "teacher_temperature has no effect without a teacher.")
     weighs = config.dedupe_weights and not config.dedupe
     problems.check(not weighs, "dedupe_weights has no effect without dedupe, which keeps one row of each text.")
+    if config.epochs == AUTO:
+        problems.check(
+            not config.early_stopping,
+            f"early_stopping must be 0 with epochs auto, got {config.early_stopping}. It is a rule of its own for the "
+            "same end: leave it out, or give the number of epochs.",
+        )
+        problems.check(
+            config.checkpoint_every == 1,
+            f"checkpoint_every must be 1 with epochs auto, got {config.checkpoint_every}. The best weights are those "
+            "of some epoch.",
+        )
     problems.check(
         not config.early_stopping or config.checkpoint_every == 1,
         "early_stopping needs a checkpoint of every epoch, for the best weights: checkpoint_every must be 1.",
@@ -228,14 +239,14 @@ def check_with_data(config: FinetuneConfig, diet: Diet, data: Dataset) -> None:
     numbered = _collect(lambda: options.numbered(data.label_names), problems)
 
     def rehearse() -> None:
-        schedule = options.schedule(rows, epochs=config.epochs, batch=batch)
+        schedule = options.schedule(rows, epochs=config.planned_epochs, batch=batch)
         options.check_floor(class_sizes(train), schedule)
         if numbered is not None:
             choose_once(numbered, rows, schedule, _groups(train, data.label_names))
 
     _collect(rehearse, problems)
     _collect(lambda: check_rows("score", {options.score.name: options.score_options}, rows), problems)
-    there = config.epochs * math.ceil(rows / batch)
+    there = config.planned_epochs * math.ceil(rows / batch)
     if config.max_steps is not None and config.max_steps > there:
         problems.add(
             f"max_steps {config.max_steps} is more than the {there} steps of {config.epochs} epochs: set more epochs."

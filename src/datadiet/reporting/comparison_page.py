@@ -12,9 +12,19 @@ import yaml
 from matplotlib.figure import Figure
 
 from datadiet.compare.run import RUNS, read_comparison
-from datadiet.compare.verdict import basis, is_not_worse, measured_energy, result_cells, table_metrics, verdicts
+from datadiet.compare.verdict import (
+    basis,
+    has_unfinished,
+    is_not_worse,
+    measured_energy,
+    result_cells,
+    rising_cell,
+    table_metrics,
+    unfinished_sentence,
+    verdicts,
+)
 from datadiet.errors import DataError
-from datadiet.formatting import ACCOUNTS, duration, markdown_table, percent, spaced, three_digits
+from datadiet.formatting import ACCOUNTS, duration, escaped, markdown_table, percent, spaced, three_digits
 from datadiet.registry import has
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Table
@@ -45,7 +55,7 @@ def comparison_page(folder: Path) -> Page:
         title=f"Comparison on {comparison['data']['name']}",
         subtitle=f"{name}: {task}, {model}, {len(results)} runs. {_basis(comparison)}",
         tiles=_tiles(comparison),
-        notes=notes,
+        notes=[*filter(None, [unfinished_sentence(comparison)]), *notes],
         verdicts=verdicts(comparison),
         tables=[_quality(comparison), _time(comparison), *_worst(recall, counts, comparison["task"])],
         drawings=_drawings(folder, comparison, results, recall, counts),
@@ -61,7 +71,9 @@ def comparison_markdown(folder: Path) -> str:
         return "No run has finished.\n"
     quality = _quality(comparison)
     sentences = [f"- `{name}` {text}." for name, text in verdicts(comparison).items()]
-    return "\n\n".join([markdown_table(quality.head, quality.rows), "\n".join(sentences), _basis(comparison)]) + "\n"
+    warning = [f"**{escaped(text)}**"] if (text := unfinished_sentence(comparison)) else []
+    table = markdown_table(quality.head, quality.rows)
+    return "\n\n".join([table, *warning, "\n".join(sentences), _basis(comparison)]) + "\n"
 
 
 def _basis(comparison: Json) -> str:
@@ -88,15 +100,19 @@ def _tiles(comparison: Json) -> dict[str, str]:
 
 
 def _quality(comparison: Json) -> Table:
-    with_energy = measured_energy(comparison)
+    with_energy, with_rising = measured_energy(comparison), has_unfinished(comparison)
     metrics = [spaced(name) for name in table_metrics(comparison)]
     energy = ["kWh of a run", "energy saved"] if with_energy else []
-    head = ["method", "steps", *metrics, "fine-tuning saved", "total saved", "ceiling", *energy, "seeds"]
+    rising = ["still rising on dev"] if with_rising else []
+    head = ["method", "steps", *metrics, "fine-tuning saved", "total saved", "ceiling", *energy, *rising, "seeds"]
     rows = []
     for line in comparison["methods"]:
         energy = _energy_cells(line) if with_energy else []
-        rows.append([line["name"], *result_cells(comparison, line, 2), *energy, str(len(line["seeds"]))])
+        rising = [rising_cell(line)] if with_rising else []
+        rows.append([line["name"], *result_cells(comparison, line, 2), *energy, *rising, str(len(line["seeds"]))])
     caption = "Mean ± standard deviation over the seeds; medians of the times."
+    if with_rising:
+        caption += " Still rising: points per epoch at the end of training, where they are more than their error."
     if with_energy:
         estimated = any(line["energy"] and line["energy"]["estimated"] for line in comparison["methods"])
         remark = "; the power of the processor is an estimate, not measured" if estimated else ""

@@ -23,10 +23,13 @@ from datadiet.formatting import (
     counted,
     duration,
     energy_text,
+    escaped,
     markdown_table,
     percent,
     race_sentences,
+    rate_text,
     spaced,
+    unfinished_text,
 )
 from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
 from datadiet.registry import has
@@ -175,10 +178,12 @@ def run_page(folder: Path) -> Page:
     texts = training_texts(folder, result, np.concatenate([chosen.rows, suspected_rows(guard)]))
     count = len(chosen.rows)
     table = example_table(dynamics, chosen, texts and (texts[0][:count], texts[1][:count]))
-    notes = [] if texts else ["The training texts are not shown: the data is no longer where the run read it."]
+    rate = f". {rate_text(result['learning_rate'])}" if result.get("learning_rate") else ""
+    notes = [*filter(None, [unfinished_text(result)])]
+    notes += [] if texts else ["The training texts are not shown: the data is no longer where the run read it."]
     return Page(
         title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
-        subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}",
+        subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}{rate}",
         tiles=_tiles(result),
         notes=notes,
         tables=[_quality(result), _time(result), *_classes(folder, result)],
@@ -199,6 +204,8 @@ def run_markdown(folder: Path) -> str:
     result = run_folder.read_result(folder)
     parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
     parts += race_sentences(result.get("race"))
+    if text := unfinished_text(result):
+        parts.append(f"**{escaped(text)}**")
     if (guard := read_guard(folder)) is not None:
         parts.append(guard_sentence(guard))
     return "\n\n".join(parts) + "\n"

@@ -1,8 +1,9 @@
-"""The arguments of a Trainer: what a diet refuses of them, and the ids and classes of its training data."""
+"""The arguments of a Trainer: what a diet refuses, the ids and classes of its training data, a learning rate."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,57 @@ from numpy.typing import NDArray
 
 from datadiet.errors import Problems
 from datadiet.scoring.forward import whole_numbers
+
+# `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
+REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.0
+LEAST_RATE, MOST_RATE = 1e-5, 5e-4
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The peak learning rate of a run.
+
+    Attributes:
+        value: Above 0.
+        rule: `auto`, by `auto_learning_rate`, or `given`.
+        weights: That train.
+    """
+
+    value: float
+    rule: str
+    weights: int
+
+
+def learning_rate_of(given: float | str, model: Any) -> LearningRate:
+    """The learning rate of a run: as given, or by the number of weights of the model that train.
+
+    Args:
+        given: A number, or `auto`.
+        model: With its heads, and its adapter where it has one.
+    """
+    weights = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+    if isinstance(given, str):
+        return LearningRate(auto_learning_rate(weights), "auto", weights)
+    return LearningRate(float(given), "given", weights)
+
+
+def auto_learning_rate(weights: int) -> float:
+    """A peak learning rate of AdamW for fine-tuning, by the number of weights that train.
+
+    Args:
+        weights: Embeddings, heads and adapters included, frozen weights left out.
+
+    Returns:
+        Two significant digits, in [`LEAST_RATE`, `MOST_RATE`].
+
+    Example:
+        >>> [auto_learning_rate(int(weights)) for weights in (110e6, 335e6, 0.3e6)]
+        [3e-05, 1e-05, 0.0005]
+
+    Source: ours, between the published rates of docs/trainer.md and `python -m benchmarks.learning_rate`.
+    """
+    rate = REFERENCE_RATE * (REFERENCE_WEIGHTS / max(1, weights)) ** EXPONENT
+    return float(f"{min(MOST_RATE, max(LEAST_RATE, rate)):.1e}")
 
 
 def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
