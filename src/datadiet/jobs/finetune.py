@@ -21,13 +21,14 @@ from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from datadiet.config import FinetuneConfig, read_config
+from datadiet.data.schema import Examples
 from datadiet.data.sources import hub_name
 from datadiet.errors import ArgumentError
 from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
-from datadiet.noise.guard import write_noise
+from datadiet.noise.guard import skill, write_noise
 from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card
@@ -119,6 +120,7 @@ class RunTrainer(DietTrainer):
             run = self.run
             predictions = run.predict(self.model, run.dev)
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
+            self.diet.dev_skill = dev_skill(run.data.splits["dev"], predictions)
             values = run.task.metrics(run.data.splits["dev"], predictions) or {}
             metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(dict(metrics))
@@ -173,6 +175,35 @@ def class_recalls(
     right = Counter(label for label, predicted in zip(gold, predictions, strict=True) if label == predicted.label)
     sizes = Counter(gold)
     return {number: right[name] / sizes[name] if sizes[name] else 0.5 for number, name in enumerate(names)}
+
+
+def dev_skill(examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float]:
+    """How much better than its commonest answer the model is, by what the noise guard judges; see `skill`.
+
+    Args:
+        examples: With gold labels.
+        predictions: One each.
+
+    Returns:
+        `label` where there is one class per example, `tags` (all of a sentence right, or not) where words have tags;
+        the commonest answer to the latter is the commonest tag throughout.
+
+    Example:
+        >>> examples = Examples(ids=("a", "b"), texts=("", ""), labels=("x", "y"))
+        >>> dev_skill(examples, [Prediction("x", 1.0, None), Prediction("x", 1.0, None)])["label"] < 0
+        True
+    """
+    found = {}
+    if examples.labels and not any(isinstance(label, (tuple, float)) for label in examples.labels):
+        gold = list(map(str, examples.labels))
+        right = sum(label == predicted.label for label, predicted in zip(gold, predictions, strict=True))
+        found["label"] = skill(right, len(gold), max(Counter(gold).values()) / len(gold))
+    if examples.slots:
+        tags = list(map(tuple, examples.slots))
+        right = sum(gold == predicted.slots for gold, predicted in zip(tags, predictions, strict=True))
+        ((common, _),) = Counter(tag for gold in tags for tag in gold).most_common(1)
+        found["tags"] = skill(right, len(tags), sum(set(gold) <= {common} for gold in tags) / len(tags))
+    return found
 
 
 def row_weights_of(run: Run) -> NDArray[np.float32] | None:
@@ -325,7 +356,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         layout.write_predictions(run.folder, predicted)
     if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
-        write_noise(run.folder, run.diet.noise_monitor.guard, train.ids, train.labels or ())
+        write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or ())
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)
@@ -357,7 +388,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         **layout.costs_of(run.ledger.snapshot(), trainer.epoch_results, stopped * len(run.train), stopped * tokens),
         "metrics": dict(metrics),
         "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
-        "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
+        "noise": run.diet.noise_monitor and run.diet.noise_monitor.summary(run.data.splits["train"].labels),
         "weights_tested": "best" if config.early_stopping else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
         "energy": run.meter.stop(),
