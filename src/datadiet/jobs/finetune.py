@@ -28,7 +28,7 @@ from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config
 from datadiet.ledger import Ledger
-from datadiet.noise.guard import skill, write_noise
+from datadiet.noise.guard import skill, skill_of, write_noise
 from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card
@@ -120,7 +120,7 @@ class RunTrainer(DietTrainer):
             run = self.run
             predictions = run.predict(self.model, run.dev)
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
-            self.diet.dev_skill = dev_skill(run.data.splits["dev"], predictions)
+            self.diet.dev_skill = dev_skill(run.data.splits["dev"], predictions, run.task.label_names)
             values = run.task.metrics(run.data.splits["dev"], predictions) or {}
             metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(dict(metrics))
@@ -177,27 +177,32 @@ def class_recalls(
     return {number: right[name] / sizes[name] if sizes[name] else 0.5 for number, name in enumerate(names)}
 
 
-def dev_skill(examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float]:
-    """How much better than its commonest answer the model is, by what the noise guard judges; see `skill`.
+def dev_skill(examples: Examples, predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, float]:
+    """How much better than the class prior the model is, by what the noise guard judges.
 
     Args:
         examples: With gold labels.
         predictions: One each.
+        names: Class names by class number.
 
     Returns:
-        `label` where there is one class per example, `tags` (all of a sentence right, or not) where words have tags;
-        the commonest answer to the latter is the commonest tag throughout.
+        `label` where there is one class per example (see `skill_of`), `tags` where words have tags: all of a sentence
+        right, or not; by the prior all words have the commonest tag.
 
     Example:
         >>> examples = Examples(ids=("a", "b"), texts=("", ""), labels=("x", "y"))
-        >>> dev_skill(examples, [Prediction("x", 1.0, None), Prediction("x", 1.0, None)])["label"] < 0
+        >>> dev_skill(examples, [Prediction("x", 0.9, np.array([0.9, 0.1]))] * 2, ("x", "y"))["label"] < 0
         True
     """
     found = {}
-    if examples.labels and not any(isinstance(label, (tuple, float)) for label in examples.labels):
-        gold = list(map(str, examples.labels))
-        right = sum(label == predicted.label for label, predicted in zip(gold, predictions, strict=True))
-        found["label"] = skill(right, len(gold), max(Counter(gold).values()) / len(gold))
+    probabilities = [predicted.probabilities for predicted in predictions if predicted.probabilities is not None]
+    if len(names) > 1 and examples.labels and len(probabilities) == len(examples.labels):
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers.get(str(label), -1) for label in examples.labels], np.int64)
+        if (labels >= 0).all():
+            table = np.stack(probabilities)
+            ranks = (table > table[np.arange(len(labels)), labels][:, None]).sum(1)
+            found["label"] = skill_of(ranks, labels, len(names))
     if examples.slots:
         tags = list(map(tuple, examples.slots))
         right = sum(gold == predicted.slots for gold, predicted in zip(tags, predictions, strict=True))

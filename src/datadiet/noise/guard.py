@@ -55,8 +55,8 @@ MOST_OF_CLASS = 0.5
 MOST_UNLEARNED = 0.1
 # the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
-# how much better than the commonest class a model must be, of what there is between that class and 1
-LEAST_SKILL = 0.25
+# how much better than the class prior a model must be, of what there is between the prior and 1
+LEAST_SKILL = 0.4
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
 COLUMNS = ("loss", "margin")
@@ -289,14 +289,14 @@ def _reason(kind: str, suspicion: float, confidence: float, judgements: int) -> 
 
 
 def skill(right: int, rows: int, prior: float) -> float:
-    """How much better than its commonest class a model is: 0 as good, 1 always right; the lower end of its interval.
+    """How much better than a class prior a model is: 0 as good, 1 always right; the lower end of its interval.
 
-    `(low - prior) / (1 - prior)`, with the lower end of Wilson's 95 % interval of the accuracy.
+    `(low - prior) / (1 - prior)`, with the lower end of Wilson's 95 % interval of the share that is right.
 
     Args:
         right: Examples that the model is right about, of those it has not trained on.
         rows: All of them, at least 1.
-        prior: Share of the commonest class among them.
+        prior: The share that is right by the prior.
 
     Example:
         >>> round(skill(90, 100, 0.5), 2), skill(55, 100, 0.5) < 0
@@ -309,12 +309,37 @@ def skill(right: int, rows: int, prior: float) -> float:
     return float((low - prior) / max(1 - prior, 1e-9))
 
 
+def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64], classes: int) -> float:
+    """The larger of two skills: that the label is the model's choice, and that it is not far off.
+
+    Of many classes, a model whose first choice is mostly wrong may still know well which labels are far off. By the
+    class prior, the choice is the commonest class, and far off is the rarer half of the classes.
+
+    Args:
+        ranks: `(n,)`, how many classes the model puts before the label; of examples it has not trained on.
+        labels: int64 `(n,)`.
+        classes: At least 2.
+
+    Example:
+        >>> ranks, labels = np.arange(100) % 4, np.arange(100) % 40  # of forty classes among the first four
+        >>> round(skill_of(ranks, labels, 40), 2), skill((ranks == 0).sum(), 100, 1 / 40) < 0.25
+        (0.91, True)
+    """
+    shares = np.sort(np.bincount(labels, minlength=classes))[::-1] / len(labels)
+    (far, _), *_ = bands(ranks, classes)
+    near = classes - classes // 2
+    return max(
+        skill(int((ranks == 0).sum()), len(ranks), float(shares[0])),
+        skill(int((~far).sum()), len(ranks), float(shares[:near].sum())),
+    )
+
+
 def unready(reached: float | None, where: str) -> str:
-    """Why a model may not judge labels: it is not clearly better than its commonest class; empty where it may.
+    """Why a model may not judge labels: it is not clearly better than the class prior; empty where it may.
 
     Example:
         >>> unready(0.1, "on the dev split")
-        'the model has not learned the task yet: its skill on the dev split may be as low as 0.10, and 0.25 is needed'
+        'the model has not learned the task yet: its skill on the dev split may be as low as 0.10, and 0.4 is needed'
     """
     if reached is None or reached >= LEAST_SKILL:
         return ""
@@ -388,22 +413,25 @@ def _judged(
     loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
     # of the predicted class: exp(margin) p_label, unless that is the label itself
     confidence, wrong = np.exp(np.maximum(margin, 0) - loss), margin > 0
+    ranks = np.where(wrong, classes - 1, 0)  # where unknown, a label that contradicts is taken for far off
     found = [(wrong, 1.0)]
     if RANK in columns and np.isfinite(columns[RANK][rows]).all():
-        found = bands(columns[RANK][rows], classes)
+        ranks = columns[RANK][rows]
+        found = bands(ranks, classes)
     far, share = found[0]
     moments = columns[MOMENT][rows] if MOMENT in columns else np.zeros(len(rows), np.float32)
     early = early_exposures(state["judgements"], moments, LEAST_ROWS)
     parts = [~early, early] if early.any() else [~early]
     exposures = counted_exposures(state, rows, moments, early, LEAST_ROWS)
     # a model that agrees with what it has trained on may have learned it by heart
-    new = [_skill(~wrong[part], groups[rows[part]]) for part, again in exposures if not again]
+    new = [skill_of(ranks[part], groups[rows[part]], classes) for part, again in exposures if not again]
     was_ready = bool(state["counted"].any()) or (dev_skill or 0.0) >= LEAST_SKILL
     ready = [(part, again) for part, again in exposures if (was_ready if again else max(new) >= LEAST_SKILL)]
     updated = with_evidence(state, rows, ready, confidence, far)
     updated["judgements"][rows] += 1
     if not updated["counted"].any():
-        note = unready(max(new, default=0.0), "on examples new to it")
+        late = "the model had not learned the task when the examples were new to it"
+        note = unready(max(new), "on examples new to it") if new else late
         return updated, Review(0, len(rows), 0.0, note=note)
     level = fit_level(all_evidence(updated), classes, share=share)
     prior = level.rate * _more_suspected(state["suspicion"], rows)
@@ -419,10 +447,6 @@ def _judged(
     counted = int(updated["counted"].sum())
     estimate = (level.rate, level.low, level.high, counted, curve.rate, curve.offset, curve.slope)
     return updated, Review(0, len(rows), *estimate)
-
-
-def _skill(right: Mask, groups: NDArray[np.int64]) -> float:
-    return skill(int(right.sum()), len(right), float(np.bincount(groups).max() / len(groups)))
 
 
 def _more_suspected(suspicion: Floats, rows: NDArray[np.int64]) -> float:

@@ -397,8 +397,8 @@ def _of_head(head: HeadSignals) -> _Head:
     words = positions.clamp_min(1)
     wrong = ((1 - right) * counted).sum(-1)
     right = (wrong == 0).float()
-    parts = (probability / words, margin / words, loss, errors, right, hidden, positions)
-    return _Head(*parts, sequence_margin=sequence)
+    means = (probability / words, margin / words)
+    return _Head(*means, loss, errors, right, hidden, positions, sequence_margin=sequence)
 
 
 def _squared_norm(head: HeadSignals, like: Tensor) -> Tensor:
