@@ -448,6 +448,77 @@ def test_it_goes_by_the_label_whatever_is_tagged_beside_it():
     assert free_signals(Signals({"slots": slots}), of_label=True)["label_loss"].isnan().all()
 
 
+# ---- tags
+
+
+def tagged(rows, words=6, tags=9, flipped=(), seed=0):
+    """A sure tagger, right in nearly all words; `flipped` sentences have one word with another tag."""
+    rng = np.random.default_rng([seed, rows])
+    gold = rng.integers(0, tags, (rows, words))
+    logits = rng.normal(size=(rows, words, tags)) + 6 * np.eye(tags)[gold]
+    unsure = rng.uniform(size=(rows, words)) < 0.05  # of two tags
+    logits[unsure] += 6.5 * np.eye(tags)[(gold[unsure] + 1) % tags]
+    labels = gold.copy()
+    for row in flipped:
+        labels[row, row % words] = (gold[row, row % words] + rng.integers(1, tags)) % tags
+    return HeadSignals(torch.from_numpy(logits), torch.from_numpy(labels), torch.ones(rows, words, dtype=torch.bool))
+
+
+def test_the_class_of_a_tagger_is_the_whole_sequence():
+    logits = torch.tensor([[[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]], [[2.0, 0.0, 1.0], [0.0, 3.0, 1.0]]])
+    labels = torch.tensor([[0, 1], [1, 0]])
+    head = HeadSignals(logits, labels, torch.ones(2, 2, dtype=torch.bool))
+    found = free_signals(Signals({"tags": head}), of_label=True)
+    sequences = (logits[:, 0, :, None] + logits[:, 1, None, :]).flatten(1)  # all nine of two words
+    whole = HeadSignals(sequences, labels[:, 0] * 3 + labels[:, 1])
+    right = free_signals(Signals({"label": whole}), of_label=True)
+    assert torch.allclose(found["tags_loss"], right["label_loss"])
+    assert torch.allclose(found["tags_margin"], right["label_margin"])
+    assert found["tags_rank"].tolist() == [0, 2]
+    assert found["label_rank"].isnan().all()
+
+
+@pytest.mark.proves("auto", by="planted")
+@pytest.mark.parametrize("joint", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_a_sentence_is_suspect_when_a_tag_contradicts_a_sure_model(seed, joint):
+    rows = 1200
+    flipped = np.random.default_rng(seed).permutation(rows)[:120]
+    heads = {"slots": tagged(rows, flipped=flipped, seed=seed)}
+    if joint:
+        intents = torch.arange(rows) % 4
+        heads["intent"] = HeadSignals(8 * torch.eye(4)[intents] + torch.rand(rows, 4), intents)
+    diet = Diet(keep=0.5, offset="auto")
+    diet.begin(rows, epochs=3, groups=np.arange(rows) % 4 if joint else None, write=False)
+    diet.observe(torch.arange(rows), Signals(heads), epoch=0)
+    diet.absorb(diet.drain())
+    plan = diet.plan(1)
+    monitor = diet.noise_monitor
+    assert monitor.guards["tags"].rate == pytest.approx(0.1, abs=0.03)
+    assert np.isin(np.flatnonzero(monitor.excluded), flipped).mean() > 0.9
+    assert monitor.excluded[flipped].mean() > 0.7
+    assert not monitor.excluded[plan.rows].any()
+    assert list(monitor.guards) == (["label", "tags"] if joint else ["tags"])
+    assert monitor.summary()["aside"] == (0 if joint else monitor.excluded.sum())
+    assert not joint or monitor.summary()["tags"]["aside"] == monitor.excluded.sum()
+
+
+def test_right_tags_are_left_alone_and_so_are_those_of_a_model_that_has_not_learned():
+    for head in (tagged(1200), HeadSignals(torch.rand(1200, 6, 9), torch.randint(9, (1200, 6)))):
+        diet = Diet(keep=0.5, offset="auto")
+        diet.begin(1200, epochs=3, write=False)
+        diet.observe(torch.arange(1200), Signals({"tags": head}), epoch=0)
+        diet.absorb(diet.drain())
+        diet.plan(1)
+        assert not diet.noise_monitor.excluded.any()
+        assert diet.noise_monitor.guard.reviews[0].note
+
+
+def test_tags_are_judged_only_where_asked():
+    assert list(begun_by_default().noise_monitor.guards) == ["label"]
+    assert list(begun_by_default(offset="auto").noise_monitor.guards) == ["label", "tags"]
+
+
 # ---- the default guard
 
 

@@ -368,6 +368,8 @@ class Diet:
         self._regression = self._regression or any(numeric)
         if self.guarded and all(numeric) and self._context.groups is None:
             raise ArgumentError("offset='auto' needs classes or tags; these examples have numbers (regression?).")
+        if self.noise_monitor is not None:
+            self.noise_monitor.hear(signals)
         return self.options.score.recorded(signals, of_label=self.guarded)
 
     def _everything(self, epoch: int) -> EpochPlan:

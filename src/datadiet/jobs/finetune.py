@@ -186,8 +186,8 @@ def dev_skill(examples: Examples, predictions: Sequence[Prediction], names: Sequ
         names: Class names by class number.
 
     Returns:
-        `label` where there is one class per example (see `skill_of`), `tags` where words have tags: all of a sentence
-        right, or not; by the prior all words have the commonest tag.
+        `label` where there is one class per example (see `skill_of`), `tags` where words have tags: of the words; by
+        the prior all have the commonest tag.
 
     Example:
         >>> examples = Examples(ids=("a", "b"), texts=("", ""), labels=("x", "y"))
@@ -204,10 +204,11 @@ def dev_skill(examples: Examples, predictions: Sequence[Prediction], names: Sequ
             ranks = (table > table[np.arange(len(labels)), labels][:, None]).sum(1)
             found["label"] = skill_of(ranks, labels, len(names))
     if examples.slots:
-        tags = list(map(tuple, examples.slots))
-        right = sum(gold == predicted.slots for gold, predicted in zip(tags, predictions, strict=True))
-        ((common, _),) = Counter(tag for gold in tags for tag in gold).most_common(1)
-        found["tags"] = skill(right, len(tags), sum(set(gold) <= {common} for gold in tags) / len(tags))
+        gold = [tag for tags in examples.slots for tag in tags]
+        said = [tag for predicted in predictions for tag in predicted.slots or ()]
+        if len(gold) == len(said) > 0:
+            right = sum(tag == other for tag, other in zip(gold, said, strict=True))
+            found["tags"] = skill(right, len(gold), max(Counter(gold).values()) / len(gold))
     return found
 
 

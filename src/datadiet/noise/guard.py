@@ -42,7 +42,7 @@ from datadiet.noise.lapse_rate import (
 )
 from datadiet.registry import Method
 from datadiet.store.run_folder import plain
-from datadiet.types import Json, Scores
+from datadiet.types import Json, Scores, Signals
 
 # a smaller share cannot be distinguished from the errors of a model that has trained for an epoch: nothing is excluded
 # where the interval begins below
@@ -57,6 +57,7 @@ MOST_UNLEARNED = 0.1
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
 # how much better than the class prior a model must be, of what there is between the prior and 1
 LEAST_SKILL = 0.4
+TAGS_PRIOR = 0.8
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
 COLUMNS = ("loss", "margin")
@@ -64,9 +65,8 @@ RANK, MOMENT = "rank", "moment"
 # the columns of the score history that it reads, of the one label of an example and of the whole of its tags
 READ = {
     "label": {"loss": "label_loss", "margin": "label_margin", RANK: "label_rank"},
-    "tags": {"loss": "tags_loss", "margin": "tags_margin"},
+    "tags": {"loss": "tags_loss", "margin": "tags_margin", RANK: "tags_rank"},
 }
-SEQUENCES = 1_000_000  # classes of tags: whole sequences, which are as good as countless
 NOISE, SUSPECTS = "noise.json", "suspects.parquet"
 _GUARD = "guard."  # of the arrays of a checkpoint
 # names in checkpoints and noise.json, which stay as they are
@@ -184,7 +184,7 @@ class NoiseGuard:
         self,
         columns: Mapping[str, Floats],
         seen: Mask,
-        groups: NDArray[np.int64],
+        groups: NDArray[np.int64] | None,
         *,
         epoch: int,
         classes: int | None = None,
@@ -198,7 +198,7 @@ class NoiseGuard:
                 contradiction counts, see `datadiet.noise.lapse_rate`); and `moment`, when in the epoch each was seen
                 in training, nan for a pass. An excluded row that agrees with the model in a pass is re-admitted.
             seen: bool `(n,)`, the rows with values newer than the last review.
-            groups: int64 `(n,)`, the label of each row, from 0.
+            groups: int64 `(n,)`, the label of each row, from 0; None where the tags of sentences are judged.
             epoch: The first that trains after it.
             classes: Of the model; as many as `groups` have by default.
             dev_skill: From `skill`, of the model on the dev split now; None where there is none.
@@ -223,10 +223,11 @@ class NoiseGuard:
             note = f"{int(fresh.sum())} rows were seen, {LEAST_ROWS} are needed"
             review = Review(epoch, int(fresh.sum()), self.rate, excluded=int(before.sum()), note=note)
             return replace(self, reviews=(*self.reviews, review), arrays=state), before
-        classes = max(2, int(groups.max()) + 1) if classes is None else classes
-        updated, review = _judged(state, columns, fresh, returning, groups, classes, dev_skill)
+        classes = max(2, classes or 0, 0 if groups is None else int(groups.max()) + 1)
+        updated, review = _judged(state, columns, fresh, returning, groups, classes)
         suspected = np.nan_to_num(updated["suspicion"]) > SUSPECT
-        now, note = excluded(updated["suspicion"], groups, most=self.most)
+        one = np.zeros(len(seen), np.int64) if groups is None else groups
+        now, note = excluded(updated["suspicion"], one, most=self.most)
         note = review.note or unready(dev_skill, "on the dev split") or silent(review) or note
         if note:
             now = np.zeros(len(seen), bool)
@@ -309,7 +310,7 @@ def skill(right: int, rows: int, prior: float) -> float:
     return float((low - prior) / max(1 - prior, 1e-9))
 
 
-def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64], classes: int) -> float:
+def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64] | None, classes: int) -> float:
     """The larger of two skills: that the label is the model's choice, and that it is not far off.
 
     Of many classes, a model whose first choice is mostly wrong may still know well which labels are far off. By the
@@ -317,7 +318,8 @@ def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64], classes: in
 
     Args:
         ranks: `(n,)`, how many classes the model puts before the label; of examples it has not trained on.
-        labels: int64 `(n,)`.
+        labels: int64 `(n,)`; None for the largest rank of a sentence's tags, of which `TAGS_PRIOR` is assumed not to be
+            far off by the prior.
         classes: At least 2.
 
     Example:
@@ -325,8 +327,10 @@ def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64], classes: in
         >>> round(skill_of(ranks, labels, 40), 2), skill((ranks == 0).sum(), 100, 1 / 40) < 0.25
         (0.91, True)
     """
-    shares = np.sort(np.bincount(labels, minlength=classes))[::-1] / len(labels)
     (far, _), *_ = bands(ranks, classes)
+    if labels is None:
+        return skill(int((~far).sum()), len(ranks), TAGS_PRIOR)
+    shares = np.sort(np.bincount(labels, minlength=classes))[::-1] / len(labels)
     near = classes - classes // 2
     return max(
         skill(int((ranks == 0).sum()), len(ranks), float(shares[0])),
@@ -404,9 +408,8 @@ def _judged(
     columns: Mapping[str, Floats],
     fresh: Mask,
     returning: Mask,
-    groups: NDArray[np.int64],
+    groups: NDArray[np.int64] | None,
     classes: int,
-    dev_skill: float | None,
 ) -> tuple[dict[str, NDArray[Any]], Review]:
     """The arrays after a judgement of the fresh rows, and its result, with a note where the model was not ready."""
     rows = np.flatnonzero(fresh)
@@ -424,8 +427,13 @@ def _judged(
     parts = [~early, early] if early.any() else [~early]
     exposures = counted_exposures(state, rows, moments, early, LEAST_ROWS)
     # a model that agrees with what it has trained on may have learned it by heart
-    new = [skill_of(ranks[part], groups[rows[part]], classes) for part, again in exposures if not again]
-    was_ready = bool(state["counted"].any()) or (dev_skill or 0.0) >= LEAST_SKILL
+    labels = None if groups is None else groups[rows]
+    new = [
+        skill_of(ranks[part], labels if labels is None else labels[part], classes)
+        for part, again in exposures
+        if not again
+    ]
+    was_ready = bool(state["counted"].any())
     ready = [(part, again) for part, again in exposures if (was_ready if again else max(new) >= LEAST_SKILL)]
     updated = with_evidence(state, rows, ready, confidence, far)
     updated["judgements"][rows] += 1
@@ -478,15 +486,22 @@ class NoiseMonitor:
     def __init__(
         self, num_examples: int, groups: NDArray[np.int64] | None, *, asked: bool = True, tags: bool = True
     ) -> None:
-        self._groups = {} if groups is None else {"label": groups}
+        self._groups: dict[str, NDArray[np.int64] | None] = {} if groups is None else {"label": groups}
         if tags:
-            self._groups["tags"] = np.zeros(num_examples, np.int64)
+            self._groups["tags"] = None
+        self._classes: dict[str, int] = {}
         self._values = {
             f"{kind}.{name}": np.full(num_examples, np.nan, np.float32) for kind in self._groups for name in READ[kind]
         }
         self._moment, self._seen = np.full(num_examples, np.nan, np.float32), np.zeros(num_examples, bool)
         self.guards = {kind: NoiseGuard(most=MOST_ASKED if asked else MOST_UNASKED) for kind in self._groups}
         self.excluded = np.zeros(num_examples, bool)
+
+    def hear(self, signals: Signals) -> None:
+        """Learn from a batch how many classes and tags the model has."""
+        for head in signals.heads.values():
+            if not head.labels.is_floating_point():
+                self._classes.setdefault("label" if head.labels.dim() == 1 else "tags", head.logits.shape[-1])
 
     def take(self, scores: Scores) -> None:
         """Make the values the latest of their rows; a pass does not replace a training value since the last review,
@@ -517,7 +532,7 @@ class NoiseMonitor:
                     self._seen,
                     groups,
                     epoch=epoch,
-                    classes=SEQUENCES if kind == "tags" else None,
+                    classes=self._classes.get(kind),
                     dev_skill=(dev_skill or {}).get(kind),
                 )
                 self.excluded |= out
@@ -548,7 +563,8 @@ class NoiseMonitor:
         states = {kind: guard.state() for kind, guard in self.guards.items()}
         of_guards = {f"{_GUARD}{kind}.{name}": state[0][name] for kind, state in states.items() for name in state[0]}
         own = {MOMENT: self._moment, "seen": self._seen, "excluded": self.excluded}
-        return {**self._values, **own, **of_guards}, {kind: numbers for kind, (_, numbers) in states.items()}
+        of_kinds = {kind: numbers for kind, (_, numbers) in states.items()}
+        return {**self._values, **own, **of_guards}, {**of_kinds, "classes": self._classes}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> None:
         """Restore a state."""
@@ -556,6 +572,7 @@ class NoiseMonitor:
             start = f"{_GUARD}{kind}."
             of_guard = {name.removeprefix(start): np.array(arrays[name]) for name in arrays if name.startswith(start)}
             self.guards[kind] = guard.restored(of_guard, numbers[kind])
+        self._classes = dict(numbers["classes"])
         self._values = {name: np.array(arrays[name]) for name in self._values}
         self._moment, self._seen, self.excluded = (np.array(arrays[name]) for name in (MOMENT, "seen", "excluded"))
 

@@ -290,7 +290,7 @@ def with_tokens(head: HeadSignals, kept: Tensor) -> HeadSignals:
 
 FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
 # for the noise guard: of the one label that an example has, and of the whole of its tags
-OF_LABEL = ("label_loss", "label_margin", "label_rank", "tags_loss", "tags_margin")
+OF_LABEL = ("label_loss", "label_margin", "label_rank", "tags_loss", "tags_margin", "tags_rank")
 
 
 class _Head(NamedTuple):
@@ -303,8 +303,10 @@ class _Head(NamedTuple):
     correct: Tensor
     squared_hidden: Tensor
     positions: Tensor
-    rank: Tensor | None = None  # of the label among the classes, from 0; of one class per example
-    sequence_margin: Tensor | None = None  # see `OF_LABEL`; of tags
+    rank: Tensor | None = (
+        None  # of the label among the classes, from 0, of tags the largest; of decisions among classes
+    )
+    sequence_margin: Tensor | None = None  # of the likeliest other sequence; of tags
 
 
 def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tensor]:
@@ -321,8 +323,8 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
         signals: The heads of one forward pass.
         of_label: Add the columns `OF_LABEL`. Of the first head with one class per example, whatever is tagged beside
             it: loss, margin, and rank, the number of classes that the model puts before the label. Of the first head
-            with tags, whose classes are whole sequences: loss, and the margin of the likeliest other sequence. nan
-            where there is no such head.
+            with tags: loss of the whole sequence, the margin of the likeliest other sequence, and the largest rank of
+            a tag. nan where there is no such head.
 
     Returns:
         float32 `(batch,)` each. `gold_probability` in [0, 1], larger = easier; `margin` is the largest other logit
@@ -359,10 +361,12 @@ def _of_label(heads: Sequence[_Head]) -> list[Tensor]:
     unknown = torch.full_like(heads[0].loss, torch.nan)
     columns = [unknown] * len(OF_LABEL)
     for head in reversed(heads):  # the first of its kind counts
-        if head.rank is not None:
+        if head.rank is None:
+            continue
+        if head.sequence_margin is None:
             columns[:3] = [head.loss, head.margin, head.rank]
-        if head.sequence_margin is not None:
-            columns[3:] = [head.loss, head.sequence_margin]
+        else:
+            columns[3:] = [head.loss, head.sequence_margin, head.rank]
     return columns
 
 
@@ -384,9 +388,10 @@ def _of_head(head: HeadSignals) -> _Head:
     others = logits.scatter(-1, gold_class, -torch.inf).amax(-1)
     margin = others - gold_logit if logits.shape[-1] > 1 else torch.zeros_like(gold_logit)
     right = (margin <= 0).float()
+    rank = (logits > gold_logit.unsqueeze(-1)).sum(-1).float()
     if labels.dim() == 1:
         parts = (log_probability.exp(), margin, -log_probability, errors, right, hidden)
-        return _Head(*parts, torch.ones_like(errors), rank=(logits > gold_logit.unsqueeze(-1)).sum(-1).float())
+        return _Head(*parts, torch.ones_like(errors), rank=rank)
     counted = labels >= 0 if head.mask is None else head.mask
     positions = counted.sum(-1).float()
     # the likeliest other sequence differs in all words that are wrong, or else in the one that nearly is
@@ -398,7 +403,8 @@ def _of_head(head: HeadSignals) -> _Head:
     wrong = ((1 - right) * counted).sum(-1)
     right = (wrong == 0).float()
     means = (probability / words, margin / words)
-    return _Head(*means, loss, errors, right, hidden, positions, sequence_margin=sequence)
+    rank = (rank * counted).amax(-1)
+    return _Head(*means, loss, errors, right, hidden, positions, rank=rank, sequence_margin=sequence)
 
 
 def _squared_norm(head: HeadSignals, like: Tensor) -> Tensor:
