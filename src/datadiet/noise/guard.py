@@ -90,11 +90,11 @@ _OFFSET = (
     Method(
         "offset",
         "auto",
-        "rows likelier mislabelled than not: P(label contradicts | confidence) falls to r, the share of wrong labels",
+        "rows likelier mislabelled than not: P(label is far off | confidence) falls to q r, r the share of wrong labels",
         paper="ours; after Northcutt et al. 2021, arXiv 1911.00068, and Wichmann and Hill 2001 (lapse rate)",
-        inputs="loss and margin of the training forward, one class per example",
+        inputs="loss, margin and rank of the label in the training forward, one class per example, or tags",
         cost="a forward of the excluded rows per refresh",
-        loses="labels wrong by a rule; hard data with few rows, where it finds too few",
+        loses="labels wrong by a rule; hard data or few rows, where it is silent; classes that are easily confused",
         evidence="noise",
     ),
 )
