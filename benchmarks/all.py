@@ -20,7 +20,7 @@ from pathlib import Path
 from benchmarks.auto import SETTINGS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.methods import SETS as METHOD_SETS
-from benchmarks.noise import SETS as NOISE_SETS
+from benchmarks.noise import GUARDED
 from benchmarks.plain_script import SETS as SCRIPT_SETS
 from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
@@ -40,7 +40,7 @@ QUICK = {
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
-    "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
+    "noise-guard": ["--sets", "snips", "--rows", "224", "--seeds", "0"],
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
@@ -90,12 +90,10 @@ def tolerance(options: argparse.Namespace) -> list[Part]:
 
 def noise(options: argparse.Namespace) -> list[Part]:
     """The sets with planted wrong labels that are there."""
-    there = [
-        name for name, (data, _, _) in NOISE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()
-    ]
+    there = [name for name, (data, *_) in GUARDED.items() if data == "snips" or (options.data_root / data).is_dir()]
     place = ("--data-root", str(options.data_root), "--results", str(options.results))
-    rates = Part("noise-rates", ("-m", "benchmarks.noise", "rates", "--sets", ",".join(there), *place))
-    return [rates, Part("noise-quality", ("-m", "benchmarks.noise", "quality", *place))]
+    guard = Part("noise-guard", ("-m", "benchmarks.noise", "guard", "--sets", ",".join(there), *place))
+    return [guard, Part("noise-quality", ("-m", "benchmarks.noise", "quality", *place))]
 
 
 def methods(options: argparse.Namespace) -> list[Part]:

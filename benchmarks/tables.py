@@ -41,7 +41,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
-    "noise-rates": noise.noise_rates,
+    "noise-guard": noise.noise_guard,
     "noise-quality": noise.noise_quality,
     "methods": methods.head_to_head,
     "methods-stress": methods.stress,

@@ -445,7 +445,7 @@ def planted(
 def _epoch(points: Any, labels: Any, weights: Any, rng: Any, batch: int = 16, rate: float = 0.02) -> dict[str, Any]:
     """One epoch, `weights` updated in place; values of each row before its own step, as in a training forward."""
     order = rng.permutation(len(points))
-    columns = ("loss", "margin", "el2n", "gold_probability", "moment")
+    columns = ("loss", "margin", "rank", "el2n", "gold_probability", "moment")
     values = {name: np.empty(len(points), np.float32) for name in columns}
     for number, start in enumerate(range(0, len(order), batch)):
         rows = order[start : start + batch]
@@ -455,6 +455,7 @@ def _epoch(points: Any, labels: Any, weights: Any, rng: Any, batch: int = 16, ra
         others = np.where(one_hot == 1, -np.inf, logits).max(axis=1)
         values["loss"][rows], values["gold_probability"][rows] = -np.log(gold), gold
         values["margin"][rows] = others - logits[at, labels[rows]]
+        values["rank"][rows] = (logits > logits[at, labels[rows], None]).sum(axis=1)
         values["el2n"][rows], values["moment"][rows] = np.linalg.norm(p - one_hot, axis=1), number + 1
         weights -= rate * points[rows].T @ (p - one_hot) / len(rows) * 4
     return values

@@ -99,8 +99,9 @@ class DietConfig:
             default `auto`: a short race on the dev split decides between `cover`, which is training on everything for
             as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a tolerance, `hardest`.
         offset: Share of the very hardest that is excluded as suspected noise (`hardest`, `window`); or `auto`: the rows
-            whose labels contradict a confident model (`datadiet.noise.guard`), with any selector. By default `auto` for
-            `hardest` where each example has one class, else 0; `offset=0.0` is the published rule.
+            whose labels, or tags, contradict a confident model (`datadiet.noise.guard`), with any selector. By default
+            `auto` for `hardest` where each example has one class, and for the class only; else 0. `offset=0.0` is the
+            published rule.
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.

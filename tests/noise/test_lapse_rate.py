@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import ndtr
 
-from datadiet.noise.lapse_rate import STILL_SEEN, Curve, Evidence, evidence, fit_curve, fit_level, normal_scores
+from datadiet.noise.lapse_rate import STILL_SEEN, Curve, Evidence, bands, evidence, fit_curve, fit_level, normal_scores
 from toys import planted
 
 
@@ -48,20 +48,44 @@ def test_second_exposures_allow_for_memorised_labels():
 
 
 @pytest.mark.proves("auto")
-def test_suspicion_is_the_posterior_by_hand():
-    curve = Curve(0.1, offset=1.0, slope=1.0)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_suspicion_is_the_posterior_by_hand(share):
+    curve = Curve(0.1, offset=1.0, slope=1.0, share=share)
     error = ndtr(-1.0)  # at score 0, of three classes
-    clean_wrong, flipped_wrong = 0.9 * error, 0.1 * (1 - error / 2)
-    suspicion = curve.suspicion(np.zeros(2), np.array([True, False]), 3)
+    clean_wrong, flipped_wrong = 0.9 * error, 0.1 * (share - error / 2)
+    suspicion = curve.suspicion(np.zeros(1), 3)
     assert suspicion[0] == pytest.approx(flipped_wrong / (clean_wrong + flipped_wrong), rel=1e-9)
-    assert suspicion[1] == pytest.approx(0.1 * error / 2 / (0.9 * (1 - error) + 0.1 * error / 2), rel=1e-9)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7, 77, 150])
+def test_bands_part_the_labels_that_are_not_the_models_choice(classes):
+    ranks = np.arange(classes)
+    found = bands(ranks, classes)
+    assert np.array_equal(np.sum([band for band, _ in found], axis=0), ranks > 0)
+    for band, share in found:
+        assert share == pytest.approx(band.sum() / (classes - 1))
+    assert ranks[found[0][0]].min() == classes - classes // 2
+
+
+@pytest.mark.proves("auto", by="planted")
+@pytest.mark.parametrize("classes", [20, 77, 150])
+def test_a_model_that_is_often_wrong_still_shows_the_level(classes):
+    """Right in two of five cases, at every confidence: by contradictions alone the level is half of the labels."""
+    rng = np.random.default_rng(classes)
+    ranks = np.minimum(rng.geometric(0.4, size=6000) - 1, classes - 1)
+    flipped = rng.uniform(size=6000) < 0.1
+    ranks[flipped] = rng.integers(1, classes, flipped.sum())
+    scores = normal_scores(rng.uniform(size=6000))
+    (far, share), *_ = bands(ranks, classes)
+    assert fit_level([evidence(scores, far)], classes, share=share).rate == pytest.approx(0.1, abs=0.03)
+    assert fit_level([evidence(scores, ranks > 0)], classes).rate > 0.4
 
 
 @given(st.floats(0, 0.4), st.floats(-1, 4), st.floats(0.5, 4), st.integers(2, 20))
 @settings(max_examples=50, deadline=None)
 def test_of_contradictions_the_sure_ones_are_suspected_most(rate, offset, slope, classes):
     curve = Curve(min(rate, (classes - 1) / classes), offset, slope)
-    suspicion = curve.suspicion(np.linspace(-3, 3, 31), np.ones(31, bool), classes)
+    suspicion = curve.suspicion(np.linspace(-3, 3, 31), classes)
     assert ((suspicion >= 0) & (suspicion <= 1)).all()
     assert (np.diff(suspicion) >= -1e-9).all()
 

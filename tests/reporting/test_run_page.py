@@ -10,7 +10,7 @@ import pytest
 
 from datadiet.errors import DataError
 from datadiet.jobs.finetune import finetune
-from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, Review, write_noise
+from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, NoiseMonitor, Review, write_noise
 from datadiet.reporting import plot, report, rows, run_page
 from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
 from datadiet.store.run_folder import read_result
@@ -84,7 +84,7 @@ SENTENCE = (
 )
 
 
-def guard_of(excluded_rows=ASIDE, reviews=2) -> NoiseGuard:
+def monitor_of(excluded_rows=ASIDE, reviews=2) -> NoiseMonitor:
     suspicion, excluded = np.full(ROWS, 0.01, np.float32), np.zeros(ROWS, bool)
     for place, row in enumerate(excluded_rows):
         suspicion[row], excluded[row] = 0.95 - 0.05 * place, True
@@ -95,14 +95,16 @@ def guard_of(excluded_rows=ASIDE, reviews=2) -> NoiseGuard:
     )
     confidence, judgements = np.full(ROWS, 0.9, np.float32), np.full(ROWS, 2, np.int16)
     arrays = {"suspicion": suspicion, "confidence": confidence, "judgements": judgements, "excluded": excluded}
-    return NoiseGuard(looked[:reviews], arrays)
+    monitor = NoiseMonitor(ROWS, np.zeros(ROWS, np.int64))
+    monitor.guards["label"] = NoiseGuard(looked[:reviews], arrays)
+    return monitor
 
 
 @pytest.fixture
 def guarded(hostile_run, tmp_path) -> Path:
     """The hostile run, as if it had had a guard."""
     copy = Path(shutil.copytree(hostile_run, tmp_path / "run"))
-    write_noise(copy, guard_of(), IDS, LABELS)
+    write_noise(copy, monitor_of(), IDS, LABELS)
     return copy
 
 
@@ -155,7 +157,7 @@ def test_only_the_first_suspects_and_labels_are_shown_and_it_says_so(guarded, mo
 
 
 def test_a_review_that_judged_nothing_says_why_and_is_not_drawn(guarded):
-    write_noise(guarded, guard_of(reviews=3), IDS, LABELS)
+    write_noise(guarded, monitor_of(reviews=3), IDS, LABELS)
     section = guard_section(read_guard(guarded), None)
     assert section.tables[0].rows[2][3:5] == ["", ""]
     assert section.tables[0].note == "Before epoch 4: 7 rows were seen, 200 are needed."
@@ -163,15 +165,25 @@ def test_a_review_that_judged_nothing_says_why_and_is_not_drawn(guarded):
 
 
 def test_no_row_is_excluded_or_the_guard_never_looked(guarded):
-    write_noise(guarded, guard_of(excluded_rows=()), IDS, LABELS)
+    write_noise(guarded, monitor_of(excluded_rows=()), IDS, LABELS)
     record = read_guard(guarded)
     assert guard_sentence(record).endswith("At the end no row was set aside.")
     assert len(guard_section(record, []).tables) == 1
     assert "noise guard" in page_of(guarded)
-    write_noise(guarded, NoiseGuard(), IDS, LABELS)
+    write_noise(guarded, NoiseMonitor(ROWS, np.zeros(ROWS, np.int64)), IDS, LABELS)
     section = guard_section(read_guard(guarded), [])
     assert section.text == "The noise guard judged nothing: no epoch trained after the first."
     assert (list(section.tables), list(section.drawings)) == ([], [])
+
+
+def test_why_nothing_is_set_aside_and_what_the_tags_say(guarded):
+    monitor = monitor_of(excluded_rows=(), reviews=3)
+    monitor.guards["tags"] = NoiseGuard((Review(1, 24, 0.1, note="the model has not learned the task yet"),))
+    write_noise(guarded, monitor, IDS, LABELS)
+    assert guard_sentence(read_guard(guarded)).endswith(
+        "At the end no row was set aside, because 7 rows were seen, 200 are needed. By their tags an estimated 10.0 % "
+        "of the sentences are wrong, and 0 rows were set aside, because the model has not learned the task yet."
+    )
 
 
 def test_broken_files_are_named(guarded):

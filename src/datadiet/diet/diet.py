@@ -81,6 +81,8 @@ class Diet:
     Attributes:
         options: The options, checked, with the defaults that depend on other options. They never change.
         recalls: Recall of each class on the dev split, by class number, set by whoever evaluates it.
+        dev_skill: From `datadiet.noise.guard.skill`, of the model on the dev split, for `label` and for `tags`, set by
+            whoever evaluates it; the noise guard excludes nothing while it is low.
 
     Raises:
         ArgumentError: All problems with the options at once.
@@ -96,6 +98,7 @@ class Diet:
     """
 
     recalls: Mapping[int, float] | None = None
+    dev_skill: Mapping[str, float] | None = None
     noise_monitor: NoiseMonitor | None = None  # with offset="auto", while a run goes on
     tolerance_controller: ToleranceController | None = None  # with a tolerance, while a run goes on
     race: Race | None = None  # with select="auto", while a run goes on
@@ -200,9 +203,10 @@ class Diet:
         for selector in self._selectors.values():
             selector.check(self._context)
         self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
-        if self._guarded and groups is None:
-            raise ArgumentError("offset='auto' needs the class of each example; this data set has none (regression?).")
-        self.noise_monitor = NoiseMonitor(groups) if self._guarded and groups is not None else None
+        self.noise_monitor = None
+        if self._guarded:
+            asked = not options.guard_by_default
+            self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked)
         planned = options.schedule(num_examples, epochs=epochs, batch=batch)
         sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
         options.check_floor(sizes, planned)
@@ -316,7 +320,7 @@ class Diet:
         if self._plan is not None and self._plan.epoch == epoch:
             return self._plan
         if self.noise_monitor is not None:
-            self.noise_monitor.review(epoch)
+            self.noise_monitor.review(epoch, self.dev_skill)
         if self.tolerance_controller is not None and self.tolerance_controller.schedule.is_refresh(epoch):
             plan = weighed(self._decide(epoch, self.tolerance_controller), self._row_weights)
         elif self.schedule.is_full(epoch):
@@ -373,6 +377,7 @@ class Diet:
             arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
         own |= {} if self.race is None else {"race": self.race.state()}
+        own["dev_skill"] = self.dev_skill
         return arrays, {**numbers, **plan, **own, "decider": controller}
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
@@ -387,6 +392,7 @@ class Diet:
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
+        self.dev_skill = numbers["dev_skill"]
         if self.tolerance_controller is not None:
             self.tolerance_controller.load(numbers["decider"])
         if self.noise_monitor is not None:
@@ -401,7 +407,12 @@ class Diet:
 
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
-        self._regression = self._regression or any(head.labels.is_floating_point() for head in signals.heads.values())
+        numeric = [head.labels.is_floating_point() for head in signals.heads.values()]
+        self._regression = self._regression or any(numeric)
+        if self.guarded and all(numeric) and self._context.groups is None:
+            raise ArgumentError("offset='auto' needs classes or tags; these examples have numbers (regression?).")
+        if self.noise_monitor is not None:
+            self.noise_monitor.hear(signals)
         return self.options.score.recorded(signals, of_label=self.guarded)
 
     def _everything(self, epoch: int) -> EpochPlan:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainingArguments
 
 from datadiet.config import AUTO, MOST_EPOCHS, FinetuneConfig, read_config
+from datadiet.data.schema import Examples
 from datadiet.data.sources import hub_name
 from datadiet.diet.tolerance import convergence, stopped_rising
 from datadiet.errors import ArgumentError
@@ -28,7 +29,7 @@ from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
-from datadiet.noise.guard import write_noise
+from datadiet.noise.guard import skill, skill_of, write_noise
 from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card
@@ -129,6 +130,7 @@ class RunTrainer(DietTrainer):
             run = self.run
             predictions = run.predict(self.model, run.dev)
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
+            self.diet.dev_skill = dev_skill(run.data.splits["dev"], predictions, run.task.label_names)
             values = run.task.metrics(run.data.splits["dev"], predictions) or {}
             metrics = {f"eval_{name}": value for name, value in values.items()}
             self.log(dict(metrics))
@@ -196,6 +198,41 @@ def class_recalls(
     right = Counter(label for label, predicted in zip(gold, predictions, strict=True) if label == predicted.label)
     sizes = Counter(gold)
     return {number: right[name] / sizes[name] if sizes[name] else 0.5 for number, name in enumerate(names)}
+
+
+def dev_skill(examples: Examples, predictions: Sequence[Prediction], names: Sequence[str]) -> dict[str, float]:
+    """How much better than the class prior the model is, by what the noise guard judges.
+
+    Args:
+        examples: With gold labels.
+        predictions: One each.
+        names: Class names by class number.
+
+    Returns:
+        `label` where there is one class per example (see `skill_of`), `tags` where words have tags: of the words; by
+        the prior all have the commonest tag.
+
+    Example:
+        >>> examples = Examples(ids=("a", "b"), texts=("", ""), labels=("x", "y"))
+        >>> dev_skill(examples, [Prediction("x", 0.9, np.array([0.9, 0.1]))] * 2, ("x", "y"))["label"] < 0
+        True
+    """
+    found = {}
+    probabilities = [predicted.probabilities for predicted in predictions if predicted.probabilities is not None]
+    if len(names) > 1 and examples.labels and len(probabilities) == len(examples.labels):
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers.get(str(label), -1) for label in examples.labels], np.int64)
+        if (labels >= 0).all():
+            table = np.stack(probabilities)
+            ranks = (table > table[np.arange(len(labels)), labels][:, None]).sum(1)
+            found["label"] = skill_of(ranks, labels, len(names))
+    if examples.slots:
+        gold = [tag for tags in examples.slots for tag in tags]
+        said = [tag for predicted in predictions for tag in predicted.slots or ()]
+        if len(gold) == len(said) > 0:
+            right = sum(tag == other for tag, other in zip(gold, said, strict=True))
+            found["tags"] = skill(right, len(gold), max(Counter(gold).values()) / len(gold))
+    return found
 
 
 def row_weights_of(run: Run) -> NDArray[np.float32] | None:
@@ -364,7 +401,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         layout.write_predictions(run.folder, predicted)
     if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
-        write_noise(run.folder, run.diet.noise_monitor.guard, train.ids, train.labels or ())
+        write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or ())
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)
@@ -397,7 +434,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "metrics": dict(metrics),
         "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
         "race": run.diet.race and run.diet.race.summary(),
-        "noise": run.diet.noise_monitor and run.diet.noise_monitor.guard.summary(run.data.splits["train"].labels),
+        "noise": run.diet.noise_monitor and run.diet.noise_monitor.summary(run.data.splits["train"].labels),
         "learning_rate": asdict(run.learning_rate),
         "convergence": _convergence(run, trainer),
         "weights_tested": "best" if config.tests_best else "last",

@@ -206,7 +206,7 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
         if kind == "score" and options and config.scores_from is not None:
             of_file = Path(config.scores_from).expanduser().is_file()
             problems.check(not of_file, f"options of the score {name} have no effect on the values of a score file.")
-    if config.offset == "auto" and task_exists:
+    if config.offset == "auto" and task_exists and not has(config.task, "words"):
         problems.found += lacks("offset auto", "one_class", config.task)
     if diet is not None and config.max_steps is not None:
         problems.check(diet.options.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")

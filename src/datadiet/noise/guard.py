@@ -6,6 +6,9 @@ of its own; wrong labels do not depend on how sure it is. So the share of labels
 function of its confidence, falls to a level and no further, and that level is the share of wrong labels
 (`datadiet.noise.lapse_rate`). Nothing else is assumed: neither calibrated probabilities nor a clean set.
 
+A model that has not learned the task contradicts right labels too, and may be sure of it. So the guard speaks only
+where it may: otherwise nothing is excluded, and the review's note says why (`unready`, `silent`, `excluded`).
+
 `NoiseGuard` is the policy, reviewed every round, `NoiseMonitor` its state during a run, and `write_noise` leaves
 `noise.json` and `suspects.parquet` in the run folder.
 """
@@ -25,7 +28,9 @@ from numpy.typing import NDArray
 from datadiet.errors import ArgumentError
 from datadiet.files import SCHEMA, write_atomically
 from datadiet.noise.lapse_rate import (
+    Curve,
     all_evidence,
+    bands,
     counted_exposures,
     early_exposures,
     evidence,
@@ -37,21 +42,31 @@ from datadiet.noise.lapse_rate import (
 )
 from datadiet.registry import Method
 from datadiet.store.run_folder import plain
-from datadiet.types import Json, Scores
+from datadiet.types import Json, Scores, Signals
 
-# a smaller share cannot be distinguished from the errors of a model that has trained for an epoch: nothing is excluded,
-# nor where the interval begins at half of it or below
+# a smaller share cannot be distinguished from the errors of a model that has trained for an epoch: nothing is excluded
+# where the interval begins below
 LEAST_RATE = 0.02
 # a row is excluded where it is likelier mislabelled than not
 SUSPECT = 0.5
-# the most of one class that is excluded: a class that the model cannot learn is hard, not noise
+# a class of which more is suspected is one that the model has not learned: none of it is excluded, and nothing at all
+# where such classes have more than `MOST_UNLEARNED` of the rows
 MOST_OF_CLASS = 0.5
+MOST_UNLEARNED = 0.1
+# the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
+MOST_UNASKED, MOST_ASKED = 0.2, 0.5
+# how much better than the class prior a model must be, of what there is between the prior and 1
+LEAST_SKILL = 0.4
+TAGS_PRIOR = 0.8
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
 COLUMNS = ("loss", "margin")
-# the columns of the score history that it reads: of the head with one label per example
-LABEL_COLUMNS = {"loss": "label_loss", "margin": "label_margin"}
-MOMENT = "moment"
+RANK, MOMENT = "rank", "moment"
+# the columns of the score history that it reads, of the one label of an example and of the whole of its tags
+READ = {
+    "label": {"loss": "label_loss", "margin": "label_margin", RANK: "label_rank"},
+    "tags": {"loss": "tags_loss", "margin": "tags_margin", RANK: "tags_rank"},
+}
 NOISE, SUSPECTS = "noise.json", "suspects.parquet"
 _GUARD = "guard."  # of the arrays of a checkpoint
 # names in checkpoints and noise.json, which stay as they are
@@ -75,11 +90,11 @@ _OFFSET = (
     Method(
         "offset",
         "auto",
-        "rows likelier mislabelled than not: P(label contradicts | confidence) falls to r, the share of wrong labels",
+        "rows likelier mislabelled than not: P(label far off | confidence) falls to q r, r the share of wrong labels",
         paper="ours; after Northcutt et al. 2021, arXiv 1911.00068, and Wichmann and Hill 2001 (lapse rate)",
-        inputs="loss and margin of the training forward, one class per example",
+        inputs="loss, margin and rank of the label in the training forward, one class per example, or tags",
         cost="a forward of the excluded rows per refresh",
-        loses="labels wrong by a rule; hard data with few rows, where it finds too few",
+        loses="labels wrong by a rule; hard data or few rows, where it is silent; classes that are easily confused",
         evidence="noise",
     ),
 )
@@ -100,7 +115,8 @@ class Review:
         offset, slope: Of the model's own errors on them; see `datadiet.noise.lapse_rate`.
         excluded: Rows excluded now.
         joined, returned: Rows excluded since this review, and rows no longer excluded.
-        note: Why nothing was judged; empty where something was.
+        suspected: Rows likelier mislabelled than not, before the limits.
+        note: Why nothing was judged, or nothing excluded; empty where the guard spoke.
     """
 
     epoch: int
@@ -115,6 +131,7 @@ class Review:
     excluded: int = 0
     joined: int = 0
     returned: int = 0
+    suspected: int = 0
     note: str = ""
 
     def plain(self) -> Json:
@@ -135,6 +152,7 @@ class NoiseGuard:
         arrays: Per row: `suspicion`, the probability that it is mislabelled, float32, nan where not judged yet;
             `confidence`, of that judgement; `judgements`, how many; `excluded`; `counted`, whether an exposure of it
             counts in `evidence`, which is not per row. Empty before the first review.
+        most: The share of all rows that is excluded at most; where more are suspected, nothing is.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -155,6 +173,7 @@ class NoiseGuard:
 
     reviews: tuple[Review, ...] = ()
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    most: float = MOST_ASKED
 
     @property
     def rate(self) -> float:
@@ -162,17 +181,27 @@ class NoiseGuard:
         return self.reviews[-1].rate if self.reviews else 0.0
 
     def review(
-        self, columns: Mapping[str, Floats], seen: Mask, groups: NDArray[np.int64], *, epoch: int
+        self,
+        columns: Mapping[str, Floats],
+        seen: Mask,
+        groups: NDArray[np.int64] | None,
+        *,
+        epoch: int,
+        classes: int | None = None,
+        dev_skill: float | None = None,
     ) -> tuple[NoiseGuard, Mask]:
         """Judge the rows seen since the last review.
 
         Args:
             columns: `loss` (negative log-likelihood of the label) and `margin` (largest other logit minus the
-                label's), float32 `(n,)`, and `moment`, when in the epoch each was seen in training, nan for a pass;
-                see `datadiet.noise.lapse_rate`. An excluded row that agrees with the model in a pass is re-admitted.
+                label's), float32 `(n,)`; `rank`, how many classes the model puts before the label (without it every
+                contradiction counts, see `datadiet.noise.lapse_rate`); and `moment`, when in the epoch each was seen
+                in training, nan for a pass. An excluded row that agrees with the model in a pass is re-admitted.
             seen: bool `(n,)`, the rows with values newer than the last review.
-            groups: int64 `(n,)`, the label of each row, from 0.
+            groups: int64 `(n,)`, the label of each row, from 0; None where the tags of sentences are judged.
             epoch: The first that trains after it.
+            classes: Of the model; as many as `groups` have by default.
+            dev_skill: From `skill`, of the model on the dev split now; None where there is none.
 
         Returns:
             The guard after the review, and the rows to exclude, bool `(n,)`.
@@ -193,14 +222,18 @@ class NoiseGuard:
         if fresh.sum() < LEAST_ROWS:
             note = f"{int(fresh.sum())} rows were seen, {LEAST_ROWS} are needed"
             review = Review(epoch, int(fresh.sum()), self.rate, excluded=int(before.sum()), note=note)
-            return NoiseGuard((*self.reviews, review), state), before
-        classes = max(2, int(groups.max()) + 1)
-        updated, review = _judged(state, columns, fresh, returning, classes)
-        enough = review.rate >= LEAST_RATE and review.low > LEAST_RATE / 2
-        now = excluded(updated["suspicion"], groups) if enough else np.zeros(len(seen), bool)
-        joined, returned = int((now & ~before).sum()), int((before & ~now).sum())
-        review = replace(review, epoch=epoch, excluded=int(now.sum()), joined=joined, returned=returned)
-        return NoiseGuard((*self.reviews, review), {**updated, "excluded": now}), now
+            return replace(self, reviews=(*self.reviews, review), arrays=state), before
+        classes = max(2, classes or 0, 0 if groups is None else int(groups.max()) + 1)
+        updated, review = _judged(state, columns, fresh, returning, groups, classes)
+        suspected = np.nan_to_num(updated["suspicion"]) > SUSPECT
+        one = np.zeros(len(seen), np.int64) if groups is None else groups
+        now, note = excluded(updated["suspicion"], one, most=self.most)
+        note = review.note or unready(dev_skill, "on the dev split") or silent(review) or note
+        if note:
+            now = np.zeros(len(seen), bool)
+        counts = {"excluded": now, "joined": now & ~before, "returned": before & ~now, "suspected": suspected}
+        review = replace(review, epoch=epoch, note=note, **{name: int(rows.sum()) for name, rows in counts.items()})
+        return replace(self, reviews=(*self.reviews, review), arrays={**updated, "excluded": now}), now
 
     # ---- its results
 
@@ -228,7 +261,7 @@ class NoiseGuard:
     def restored(self, arrays: Mapping[str, NDArray[Any]], state: Mapping[str, Any]) -> NoiseGuard:
         """As it was when `state` was taken."""
         reviews = tuple(Review(**_renamed(review, _IN_CODE)) for review in state["reviews"])
-        return NoiseGuard(reviews, _renamed(arrays, _IN_CODE))
+        return replace(self, reviews=reviews, arrays=_renamed(arrays, _IN_CODE))
 
     def suspects(self) -> dict[str, NDArray[Any]]:
         """The excluded rows, most suspected first: `row`, `suspicion`, `confidence`, `judgements`."""
@@ -238,37 +271,125 @@ class NoiseGuard:
         rows = rows[np.argsort(-self.arrays["suspicion"][rows], kind="stable")]
         return {"row": rows, **{name: self.arrays[name][rows] for name in ("suspicion", "confidence", "judgements")}}
 
-    def reasons(self) -> list[str]:
-        """Why each of `suspects` is excluded, in a sentence."""
+    def reasons(self, kind: str = "label") -> list[str]:
+        """Why each of `suspects` is excluded, in a sentence; `kind` is what was judged."""
         suspects = self.suspects()
         if not len(suspects["row"]):
             return []
         values = (suspects[name].tolist() for name in ("suspicion", "confidence", "judgements"))
-        return [_reason(*of_row) for of_row in zip(*values, strict=True)]
+        return [_reason(kind, *of_row) for of_row in zip(*values, strict=True)]
 
 
-def _reason(suspicion: float, confidence: float, judgements: int) -> str:
+def _reason(kind: str, suspicion: float, confidence: float, judgements: int) -> str:
     times = "once" if judgements == 1 else f"{judgements} times"
+    what = "its label contradicts" if kind == "label" else "its tags contradict"
     return (
-        f"its label contradicts what the model is sure of (probability {confidence:.2f} of another one); "
+        f"{what} what the model is sure of (probability {confidence:.2f} of another one); "
         f"{suspicion:.0%} of such contradictions are wrong labels; judged {times}"
     )
 
 
-def excluded(suspicion: Floats, groups: NDArray[np.int64]) -> Mask:
-    """The rows likelier mislabelled than not; of each class the most suspected, at most the share `MOST_OF_CLASS`.
+def skill(right: int, rows: int, prior: float) -> float:
+    """How much better than a class prior a model is: 0 as good, 1 always right; the lower end of its interval.
+
+    `(low - prior) / (1 - prior)`, with the lower end of Wilson's 95 % interval of the share that is right.
+
+    Args:
+        right: Examples that the model is right about, of those it has not trained on.
+        rows: All of them, at least 1.
+        prior: The share that is right by the prior.
 
     Example:
-        >>> excluded(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))
-        array([ True, False,  True, False])
+        >>> round(skill(90, 100, 0.5), 2), skill(55, 100, 0.5) < 0
+        (0.65, True)
+
+    Source: Wilson 1927 (JASA 22, 209).
     """
-    suspected = np.flatnonzero(np.nan_to_num(suspicion) > SUSPECT)
-    order = suspected[np.lexsort((suspected, -suspicion[suspected], groups[suspected]))]
-    starts = np.searchsorted(groups[order], groups[order])  # where the class of each begins
-    allowed = np.floor(MOST_OF_CLASS * np.bincount(groups))[groups[order]]
-    mask = np.zeros(len(suspicion), bool)
-    mask[order[np.arange(len(order)) - starts < allowed]] = True
-    return mask
+    share, z = right / rows, 1.96 / np.sqrt(rows)
+    low = (share + z * z / 2 - z * np.sqrt(share * (1 - share) + z * z / 4)) / (1 + z * z)
+    return float((low - prior) / max(1 - prior, 1e-9))
+
+
+def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64] | None, classes: int) -> float:
+    """The larger of two skills: that the label is the model's choice, and that it is not far off.
+
+    Of many classes, a model whose first choice is mostly wrong may still know well which labels are far off. By the
+    class prior, the choice is the commonest class, and far off is the rarer half of the classes.
+
+    Args:
+        ranks: `(n,)`, how many classes the model puts before the label; of examples it has not trained on.
+        labels: int64 `(n,)`; None for the largest rank of a sentence's tags, of which `TAGS_PRIOR` is assumed not to be
+            far off by the prior.
+        classes: At least 2.
+
+    Example:
+        >>> ranks, labels = np.arange(100) % 4, np.arange(100) % 40  # of forty classes among the first four
+        >>> round(skill_of(ranks, labels, 40), 2), skill((ranks == 0).sum(), 100, 1 / 40) < 0.25
+        (0.91, True)
+    """
+    (far, _), *_ = bands(ranks, classes)
+    if labels is None:
+        return skill(int((~far).sum()), len(ranks), TAGS_PRIOR)
+    shares = np.sort(np.bincount(labels, minlength=classes))[::-1] / len(labels)
+    near = classes - classes // 2
+    return max(
+        skill(int((ranks == 0).sum()), len(ranks), float(shares[0])),
+        skill(int((~far).sum()), len(ranks), float(shares[:near].sum())),
+    )
+
+
+def unready(reached: float | None, where: str) -> str:
+    """Why a model may not judge labels: it is not clearly better than the class prior; empty where it may.
+
+    Example:
+        >>> unready(0.1, "on the dev split")
+        'the model has not learned the task yet: its skill on the dev split may be as low as 0.10, and 0.4 is needed'
+    """
+    if reached is None or reached >= LEAST_SKILL:
+        return ""
+    return (
+        f"the model has not learned the task yet: its skill {where} may be as low as {max(reached, 0):.2f}, "
+        f"and {LEAST_SKILL} is needed"
+    )
+
+
+def silent(review: Review) -> str:
+    """Why the evidence of a review is too little to exclude anything; empty where it is enough."""
+    if review.low >= LEAST_RATE:
+        return ""
+    least = f"{LEAST_RATE:.0%} that can be told from a model's errors"
+    return f"wrong labels may be as few as {review.low:.1%}, less than the {least}"
+
+
+def excluded(suspicion: Floats, groups: NDArray[np.int64], *, most: float = MOST_ASKED) -> tuple[Mask, str]:
+    """The rows likelier mislabelled than not, without those of classes that the model has not learned.
+
+    Args:
+        suspicion: float32 `(n,)`, nan where not judged.
+        groups: int64 `(n,)`, the label of each row, from 0.
+        most: The share of all rows that is excluded at most.
+
+    Returns:
+        bool `(n,)`, and why nothing is excluded, empty where that is not so.
+
+    Example:
+        >>> excluded(np.array([0.9, 0.2, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))
+        (array([ True, False,  True, False]), '')
+        >>> excluded(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))[1]
+        'labels of classes with 50% of the rows mostly contradict the model: not learned yet'
+    """
+    suspected = np.nan_to_num(suspicion) > SUSPECT
+    sizes = np.bincount(groups)
+    unlearned = (np.bincount(groups, weights=suspected) > MOST_OF_CLASS * sizes)[groups]
+    rows = suspected & ~unlearned
+    if unlearned.mean() > MOST_UNLEARNED:
+        note = f"labels of classes with {unlearned.mean():.0%} of the rows mostly contradict the model: not learned yet"
+    elif rows.mean() > most:
+        note = f"{rows.mean():.0%} of the rows are suspected, and at most {most:.0%} are set aside"
+        note += " unless offset is auto" if most < MOST_ASKED else ""
+    else:
+        return rows, ""
+    return np.zeros(len(rows), bool), note
 
 
 def _empty(rows: int) -> dict[str, NDArray[Any]]:
@@ -283,27 +404,53 @@ def _empty(rows: int) -> dict[str, NDArray[Any]]:
 
 
 def _judged(
-    state: Mapping[str, NDArray[Any]], columns: Mapping[str, Floats], fresh: Mask, returning: Mask, classes: int
+    state: Mapping[str, NDArray[Any]],
+    columns: Mapping[str, Floats],
+    fresh: Mask,
+    returning: Mask,
+    groups: NDArray[np.int64] | None,
+    classes: int,
 ) -> tuple[dict[str, NDArray[Any]], Review]:
-    """The arrays after a judgement of the fresh rows, and its result."""
+    """The arrays after a judgement of the fresh rows, and its result, with a note where the model was not ready."""
     rows = np.flatnonzero(fresh)
     loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
     # of the predicted class: exp(margin) p_label, unless that is the label itself
     confidence, wrong = np.exp(np.maximum(margin, 0) - loss), margin > 0
+    ranks = np.where(wrong, classes - 1, 0)  # where unknown, a label that contradicts is taken for far off
+    found = [(wrong, 1.0)]
+    if RANK in columns and np.isfinite(columns[RANK][rows]).all():
+        ranks = columns[RANK][rows]
+        found = bands(ranks, classes)
+    far, share = found[0]
     moments = columns[MOMENT][rows] if MOMENT in columns else np.zeros(len(rows), np.float32)
     early = early_exposures(state["judgements"], moments, LEAST_ROWS)
     parts = [~early, early] if early.any() else [~early]
     exposures = counted_exposures(state, rows, moments, early, LEAST_ROWS)
-    updated = with_evidence(state, rows, exposures, confidence, wrong)
-    level = fit_level(all_evidence(updated), classes)
-    share = level.rate * _more_suspected(state["suspicion"], rows)
-    suspicion = np.empty(len(rows))
+    # a model that agrees with what it has trained on may have learned it by heart
+    labels = None if groups is None else groups[rows]
+    new = [
+        skill_of(ranks[part], labels if labels is None else labels[part], classes)
+        for part, again in exposures
+        if not again
+    ]
+    was_ready = bool(state["counted"].any())
+    ready = [(part, again) for part, again in exposures if (was_ready if again else max(new) >= LEAST_SKILL)]
+    updated = with_evidence(state, rows, ready, confidence, far)
+    updated["judgements"][rows] += 1
+    if not updated["counted"].any():
+        late = "the model had not learned the task when the examples were new to it"
+        note = unready(max(new), "on examples new to it") if new else late
+        return updated, Review(0, len(rows), 0.0, note=note)
+    level = fit_level(all_evidence(updated), classes, share=share)
+    prior = level.rate * _more_suspected(state["suspicion"], rows)
+    suspicion, curve = np.zeros(len(rows)), Curve(prior, 0.0, 0.0)  # of labels that the model agrees with
     for part in parts[::-1]:  # each with the errors of its own time; the review records those of the last
         scores = normal_scores(confidence[part])
-        curve = fit_curve(evidence(scores, wrong[part]), classes, rate=share)
-        suspicion[part] = curve.suspicion(scores, wrong[part], classes)
+        for number, (where, of_others) in enumerate(found):
+            fitted = fit_curve(evidence(scores, where[part]), classes, rate=prior, share=of_others)
+            curve = curve if number else fitted
+            suspicion[part] = np.where(where[part], fitted.suspicion(scores, classes), suspicion[part])
     updated["suspicion"][rows], updated["confidence"][rows] = suspicion, confidence
-    updated["judgements"][rows] += 1
     updated["suspicion"][returning] = 0.0  # the model no longer trains on it, and has come to agree with its label
     counted = int(updated["counted"].sum())
     estimate = (level.rate, level.low, level.high, counted, curve.rate, curve.offset, curve.slope)
@@ -322,34 +469,79 @@ def _more_suspected(suspicion: Floats, rows: NDArray[np.int64]) -> float:
 class NoiseMonitor:
     """Run-time state of the guard: the values since the last review, and the rows excluded now.
 
+    Labels and tags are judged apart, each by a `NoiseGuard` of its own; a row that either excludes is excluded.
+
     Args:
-        groups: int64 `(n,)`, the label of each row.
+        num_examples: Rows of the training split.
+        groups: int64 `(n,)`, the label of each row; None where rows have no one label.
+        asked: Whether `offset="auto"` was given; then it may exclude up to `MOST_ASKED` of the rows, else up to
+            `MOST_UNASKED`.
+        tags: Whether tags are judged, where the model gives any.
 
     Attributes:
-        guard: After the last review.
+        guards: After the last review, by what they judge: `label`, `tags`.
         excluded: bool `(n,)`, the rows excluded as suspected noise.
     """
 
-    def __init__(self, groups: NDArray[np.int64]) -> None:
-        self._groups = groups
-        self._values = {name: np.full(len(groups), np.nan, np.float32) for name in (*COLUMNS, MOMENT)}
-        self._seen = np.zeros(len(groups), bool)
-        self.guard, self.excluded = NoiseGuard(), np.zeros(len(groups), bool)
+    def __init__(
+        self, num_examples: int, groups: NDArray[np.int64] | None, *, asked: bool = True, tags: bool = True
+    ) -> None:
+        self._groups: dict[str, NDArray[np.int64] | None] = {} if groups is None else {"label": groups}
+        if tags:
+            self._groups["tags"] = None
+        self._classes: dict[str, int] = {}
+        self._values = {
+            f"{kind}.{name}": np.full(num_examples, np.nan, np.float32) for kind in self._groups for name in READ[kind]
+        }
+        self._moment, self._seen = np.full(num_examples, np.nan, np.float32), np.zeros(num_examples, bool)
+        self.guards = {kind: NoiseGuard(most=MOST_ASKED if asked else MOST_UNASKED) for kind in self._groups}
+        self.excluded = np.zeros(num_examples, bool)
+
+    def hear(self, signals: Signals) -> None:
+        """Learn from a batch how many classes and tags the model has."""
+        for head in signals.heads.values():
+            if not head.labels.is_floating_point():
+                self._classes.setdefault("label" if head.labels.dim() == 1 else "tags", head.logits.shape[-1])
 
     def take(self, scores: Scores) -> None:
         """Make the values the latest of their rows; a pass does not replace a training value since the last review,
         which was taken before the model trained on the row."""
         new = np.ones(len(scores.rows), bool) if scores.source == "train" else ~self._seen[scores.rows]
         rows = scores.rows[new]
-        for name, column in {**LABEL_COLUMNS, MOMENT: MOMENT}.items():
-            self._values[name][rows] = scores.values[column][new]
+        for kind in self._groups:
+            for name, column in READ[kind].items():
+                self._values[f"{kind}.{name}"][rows] = scores.values[column][new]
+        self._moment[rows] = scores.values[MOMENT][new]
         self._seen[rows] = True
 
-    def review(self, epoch: int) -> None:
-        """Judge the rows seen since the last review, before the plan of an epoch is made."""
-        if self._seen.any():
-            self.guard, self.excluded = self.guard.review(self._values, self._seen, self._groups, epoch=epoch)
-            self._seen = np.zeros_like(self._seen)
+    def review(self, epoch: int, dev_skill: Mapping[str, float] | None = None) -> None:
+        """Judge the rows seen since the last review, before the plan of an epoch is made.
+
+        Args:
+            epoch: The one that is planned.
+            dev_skill: From `skill`, of the model on the dev split now, by what is judged; None where nobody told.
+        """
+        if not self._seen.any():
+            return
+        self.excluded = np.zeros_like(self.excluded)
+        for kind, groups in self._groups.items():
+            columns = {name: self._values[f"{kind}.{name}"] for name in READ[kind]}
+            if np.isfinite(columns["loss"]).any():  # else the model has no such head
+                self.guards[kind], out = self.guards[kind].review(
+                    {**columns, MOMENT: self._moment},
+                    self._seen,
+                    groups,
+                    epoch=epoch,
+                    classes=self._classes.get(kind),
+                    dev_skill=(dev_skill or {}).get(kind),
+                )
+                self.excluded |= out
+        self._seen = np.zeros_like(self._seen)
+
+    @property
+    def guard(self) -> NoiseGuard:
+        """Of the labels; of the tags where rows have no one label."""
+        return next(iter(self.guards.values()))
 
     def rows_to_recheck(self) -> NDArray[np.int64]:
         """The excluded rows without a value since the last review: epochs on everything train on them too."""
@@ -360,47 +552,72 @@ class NoiseMonitor:
         least suspected of the others."""
         rows = np.flatnonzero(~self.excluded)
         if (short := count - len(rows)) > 0:
-            suspects = self.guard.suspects()["row"]
-            rows = np.sort(np.r_[rows, suspects[len(suspects) - short :]])
+            judged = [guard.arrays for guard in self.guards.values() if guard.arrays]
+            suspicion = np.max([np.where(one["excluded"], one["suspicion"], 0) for one in judged], axis=0)
+            out = np.flatnonzero(self.excluded)
+            rows = np.sort(np.r_[rows, out[np.argsort(suspicion[out], kind="stable")[:short]]])
         return rows
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""
-        arrays, numbers = self.guard.state()
-        return {**self._values, "seen": self._seen, **{_GUARD + name: arrays[name] for name in arrays}}, numbers
+        states = {kind: guard.state() for kind, guard in self.guards.items()}
+        of_guards = {f"{_GUARD}{kind}.{name}": state[0][name] for kind, state in states.items() for name in state[0]}
+        own = {MOMENT: self._moment, "seen": self._seen, "excluded": self.excluded}
+        of_kinds = {kind: numbers for kind, (_, numbers) in states.items()}
+        return {**self._values, **own, **of_guards}, {**of_kinds, "classes": self._classes}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Mapping[str, Any]) -> None:
         """Restore a state."""
-        of_guard = {name.removeprefix(_GUARD): np.array(arrays[name]) for name in arrays if name.startswith(_GUARD)}
-        self.guard = self.guard.restored(of_guard, numbers)
+        for kind, guard in self.guards.items():
+            start = f"{_GUARD}{kind}."
+            of_guard = {name.removeprefix(start): np.array(arrays[name]) for name in arrays if name.startswith(start)}
+            self.guards[kind] = guard.restored(of_guard, numbers[kind])
+        self._classes = dict(numbers["classes"])
         self._values = {name: np.array(arrays[name]) for name in self._values}
-        self._seen = np.array(arrays["seen"])
-        self.excluded = self.guard.arrays.get("excluded", np.zeros(len(self._seen), bool))
+        self._moment, self._seen, self.excluded = (np.array(arrays[name]) for name in (MOMENT, "seen", "excluded"))
+
+    def summary(self, labels: Sequence[object] | None = None) -> Json:
+        """The estimates with their evidence, for `result.json`; of labels and tags, those of the tags under `tags`.
+
+        Args:
+            labels: Of each row; with them, the summary counts the excluded rows per label.
+        """
+        whole = self.guard.summary(labels if "label" in self.guards else None)
+        tags = self.guards.get("tags", self.guard)
+        return {**whole, "tags": tags.summary()} if tags is not self.guard and tags.reviews else whole
 
 
-def write_noise(folder: Path, guard: NoiseGuard, ids: Sequence[str], labels: Sequence[object]) -> None:
+def write_noise(folder: Path, monitor: NoiseMonitor, ids: Sequence[str], labels: Sequence[object]) -> None:
     """Write `noise.json`, the estimate with its evidence, and `suspects.parquet`, the excluded rows.
 
     Args:
         folder: The run folder.
-        guard: At the end of the run.
+        monitor: At the end of the run.
         ids: The user's id of each training row.
-        labels: The label of each, as the user wrote it.
+        labels: The label of each, as the user wrote it; empty where rows have no one label.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
+
+    tables = [_suspects(kind, guard, ids, labels) for kind, guard in monitor.guards.items()]
+    part = folder / f"{SUSPECTS}.part"
+    pq.write_table(pa.concat_tables(tables, promote_options="default"), part, compression="zstd")
+    part.replace(folder / SUSPECTS)
+    content = plain({"schema": SCHEMA, **monitor.summary([str(label) for label in labels])})
+    write_atomically(folder / NOISE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+
+
+def _suspects(kind: str, guard: NoiseGuard, ids: Sequence[str], labels: Sequence[object]) -> Any:
+    import pyarrow as pa
 
     suspects = guard.suspects()
     rows = suspects["row"].tolist()
     columns: dict[str, Any] = {
         "row": pa.array(rows, pa.int64()),
         "id": pa.array([str(ids[row]) for row in rows], pa.string()),
-        "label": pa.array([str(labels[row]) for row in rows], pa.string()),
+        "label": pa.array([str(labels[row]) if len(labels) else "" for row in rows], pa.string()),
+        "judged": pa.array([kind] * len(rows), pa.string()),
     }
     columns |= {name: pa.array(values) for name, values in suspects.items() if name != "row"}
-    columns["reason"] = pa.array(guard.reasons(), pa.string())
-    part = folder / f"{SUSPECTS}.part"
-    pq.write_table(pa.table(columns), part, compression="zstd")
-    part.replace(folder / SUSPECTS)
-    content = plain({"schema": SCHEMA, **guard.summary([str(label) for label in labels])})
-    write_atomically(folder / NOISE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    columns["reason"] = pa.array(guard.reasons(kind), pa.string())
+    return pa.table(columns)

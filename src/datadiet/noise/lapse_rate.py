@@ -1,10 +1,13 @@
 """Lapse-rate estimate of label noise: the share of labels that contradict a model, as a function of its confidence.
 
-    P(label is another class | confidence) = r + (1 - r C / (C - 1)) e(z),    e(z) = Phi(-(a + b z))
+    P(label is far off | confidence) = q r + (1 - r C / (C - 1)) e(z),    e(z) = Phi(-(a + b z))
 
-r: share of labels replaced by another class at random; C: classes; e: the share of its own errors that a model makes;
-z: normal score of the confidence's rank, so that no calibrated probability is assumed, only a good order. e falls with
-confidence and r does not, so r is the level below which contradiction does not fall.
+A label is far off where it is among the last half of the classes in the model's order; of two classes, where it is the
+other one. r: share of labels replaced by another class at random; C: classes; q: the share of the other classes that
+are in the last half; e: how often the right label is there; z: normal score of the confidence's rank, so that no
+calibrated probability is assumed, only a good order. e falls with confidence and r does not, so q r is the level below
+which the share does not fall. With many classes a model that is often wrong still puts the right label among the first,
+so that e is small long before the model is good; a label that was replaced at random is anywhere.
 
 Each row counts once, at the first exposure to a model that was ready, so that the log-likelihoods add up and the
 interval is valid. Before the model has trained on a row, the label has no influence on its opinion. Afterwards it has:
@@ -51,28 +54,28 @@ class Curve:
     Attributes:
         rate: r, the level.
         offset, slope: a and b of the errors.
+        share: q, of the other classes.
     """
 
     rate: float
     offset: float
     slope: float
+    share: float = 1.0
 
-    def suspicion(self, scores: Values, wrong: NDArray[np.bool_], classes: int) -> Values:
-        """The probability that each label is wrong, given that it contradicts the model or not.
+    def suspicion(self, scores: Values, classes: int) -> Values:
+        """The probability that each label is wrong, given that it is where the curve says.
 
         Args:
             scores: `(n,)`, see `normal_scores`.
-            wrong: bool `(n,)`, whether the model contradicts the label.
             classes: C.
 
         Returns:
             float64 `(n,)` in [0, 1].
         """
         errors = ndtr(-(self.offset + self.slope * scores))
-        contradicts = _contradicts(self.rate, errors, classes)
-        by_chance = errors / (classes - 1)  # the model errs and predicts just the wrong label
-        ratio = np.where(wrong, (1 - by_chance) / contradicts, by_chance / (1 - contradicts))
-        return np.asarray(np.clip(self.rate * ratio, 0.0, 1.0), np.float64)
+        found = _found(self.rate, errors, classes, self.share)
+        # less the labels that are wrong and where the right one would be too
+        return np.asarray(np.clip(self.rate * (self.share - errors / (classes - 1)) / found, 0.0, 1.0), np.float64)
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,7 @@ class Evidence:
 
     Attributes:
         scores: Mean of each bin, float64 `(bins,)`, see `normal_scores`.
-        contradicted: Rows of each whose label the model contradicts.
+        contradicted: Rows of each whose label is far off.
         rows: Rows of each.
         again: Whether the model had trained on them before.
     """
@@ -116,7 +119,7 @@ def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -
 
     Args:
         scores: `(n,)`, see `normal_scores`.
-        wrong: bool `(n,)`, whether the model contradicts the label.
+        wrong: bool `(n,)`, whether the label is far off.
         again: Whether the model had trained on them before.
     """
     order = np.argsort(scores, kind="stable")
@@ -129,49 +132,74 @@ def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -
     )
 
 
-def fit_level(parts: Sequence[Evidence], classes: int) -> Level:
+def bands(ranks: NDArray[np.floating], classes: int) -> list[tuple[Mask, float]]:
+    """The labels that contradict, by how far off they are: the last half of the model's order, half of the rest, ...
+
+    Args:
+        ranks: `(n,)`, how many classes the model puts before the label.
+        classes: C, at least 2.
+
+    Returns:
+        Of each band, the farthest first, whether each label is in it, bool `(n,)`, and the share q of the other
+        classes that are. The first stands for "far off"; together they are all labels that are not the model's choice.
+
+    Example:
+        >>> [(band.tolist(), round(share, 2)) for band, share in bands(np.array([0, 1, 2, 3]), 4)]
+        [([False, False, True, True], 0.67), ([False, True, False, False], 0.33)]
+    """
+    found, end = [], classes
+    while end > 1:
+        start = max(1, end - classes // 2 if end == classes else end // 2)
+        found.append((np.asarray((ranks >= start) & (ranks < end)), (end - start) / (classes - 1)))
+        end = start
+    return found
+
+
+def fit_level(parts: Sequence[Evidence], classes: int, *, share: float = 1.0) -> Level:
     """The likeliest level that all parts have in common, each with errors of its own.
 
     Args:
         parts: Each row occurs in one of them only, so that their log-likelihoods add up.
         classes: C, at least 2.
+        share: q, of the other classes, that are far off.
 
     Returns:
         The level. The grid is exhaustive and small, so there is no start to depend on and no failure to converge.
     """
     rates = np.arange(0, _most(classes), _STEP)
-    profile = np.sum([_profile(rates, part, classes) for part in parts], axis=0)
+    profile = np.sum([_profile(rates, part, classes, share) for part in parts], axis=0)
     best = int(profile.argmax())
     inside = rates[profile >= profile[best] - _DROP]
     return Level(float(rates[best]), float(inside[0]), float(inside[-1]))
 
 
-def fit_curve(counts: Evidence, classes: int, *, rate: float) -> Curve:
+def fit_curve(counts: Evidence, classes: int, *, rate: float, share: float = 1.0) -> Curve:
     """The likeliest errors under a level.
 
     Args:
         counts: Of some rows.
         classes: C, at least 2.
         rate: r.
+        share: q, of the other classes, that the counts are of.
     """
     rate = min(rate, _most(classes))
-    fits = _log_likelihood(rate, _errors(counts), counts, classes)
+    fits = _log_likelihood(rate, _errors(counts), counts, classes, share)
     offset, slope = np.unravel_index(fits.argmax(), fits.shape)
-    return Curve(rate, float(_OFFSETS[offset]), float(_SLOPES[slope]))
+    return Curve(rate, float(_OFFSETS[offset]), float(_SLOPES[slope]), share)
 
 
 def _most(classes: int) -> float:
     return min(_MOST, (classes - 1) / classes)
 
 
-def _contradicts(rate: float, errors: Values, classes: int) -> Values:
-    return np.clip(rate + (1 - rate * classes / (classes - 1)) * errors, 1e-6, 1 - 1e-6)
+def _found(rate: float, errors: Values, classes: int, share: float) -> Values:
+    return np.clip(rate * share + (1 - rate * classes / (classes - 1)) * errors, 1e-6, 1 - 1e-6)
 
 
-def _profile(rates: Values, counts: Evidence, classes: int) -> Values:
+def _profile(rates: Values, counts: Evidence, classes: int, share: float) -> Values:
     """The log-likelihood of each level, with the likeliest errors; of `again`, the mean over k."""
     errors = _errors(counts)
-    profile = np.array([_log_likelihood(rate, errors, counts, classes).max() for rate in rates])
+    profile = np.array([_log_likelihood(rate, errors, counts, classes, share).max() for rate in rates])
     if not counts.again:
         return profile
     seen = np.stack([np.interp(share * rates, rates, profile) for share in _SEEN])
@@ -183,8 +211,8 @@ def _errors(counts: Evidence) -> Values:
     return np.asarray(ndtr(-(_OFFSETS[:, None, None] + _SLOPES[None, :, None] * counts.scores)), np.float64)
 
 
-def _log_likelihood(rate: float, errors: Values, counts: Evidence, classes: int) -> Values:
-    expected = _contradicts(rate, errors, classes)
+def _log_likelihood(rate: float, errors: Values, counts: Evidence, classes: int, share: float) -> Values:
+    expected = _found(rate, errors, classes, share)
     agreed = counts.rows - counts.contradicted
     total: Values = (counts.contradicted * np.log(expected) + agreed * np.log1p(-expected)).sum(-1)
     return total

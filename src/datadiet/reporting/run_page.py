@@ -92,7 +92,7 @@ def guard_section(guard: GuardRecord, texts: Sequence[str] | None) -> Section:
         texts: Of its `suspected_rows`; None where they cannot be read.
     """
     reviews = guard.noise["reviews"]
-    judged = [review for review in reviews if not review["note"]]
+    judged = [review for review in reviews if review["evidence"]]
     drawings = []
     if judged:
         caption = (
@@ -115,11 +115,22 @@ def guard_sentence(guard: GuardRecord) -> str:
     if not times:
         return "The noise guard judged nothing: no epoch trained after the first."
     often = "once" if times == 1 else f"{times} times"
-    aside = noise["aside"]
+    aside, why = noise["aside"], noise["reviews"][-1]["note"]
     excluded = f"{counted(aside, 'row')} {'was' if aside == 1 else 'were'}" if aside else "no row was"
     return (
         f"The noise guard looked {often}: an estimated {percent(noise['rate'])} of the training labels are wrong. "
-        f"At the end {excluded} set aside."
+        f"At the end {excluded} set aside{f', because {why}' if why and not aside else ''}.{_of_tags(noise)}"
+    )
+
+
+def _of_tags(noise: Json) -> str:
+    """The sentence on the tags, where labels and tags were judged."""
+    if not (tags := noise.get("tags")):
+        return ""
+    aside, why = tags["aside"], tags["reviews"][-1]["note"]
+    return (
+        f" By their tags an estimated {percent(tags['rate'])} of the sentences are wrong, and {counted(aside, 'row')} "
+        f"{'was' if aside == 1 else 'were'} set aside{f', because {why}' if why and not aside else ''}."
     )
 
 
@@ -137,7 +148,7 @@ def _reviews(reviews: list[Json]) -> Table:
 
 
 def _basis(review: Json) -> list[str]:
-    if review["note"]:
+    if not review["evidence"]:
         return ["", ""]
     return [f"{percent(review['low'])} to {percent(review['high'])}", f"{review['evidence']:,} rows"]
 

@@ -289,7 +289,8 @@ def with_tokens(head: HeadSignals, kept: Tensor) -> HeadSignals:
 
 
 FREE = ("gold_probability", "margin", "loss", "el2n", "correct", "hidden_norm")
-OF_LABEL = ("label_loss", "label_margin")  # of the one label that an example has, for the noise guard
+# for the noise guard: of the one label that an example has, and of the whole of its tags
+OF_LABEL = ("label_loss", "label_margin", "label_rank", "tags_loss", "tags_margin", "tags_rank")
 
 
 class _Head(NamedTuple):
@@ -302,6 +303,10 @@ class _Head(NamedTuple):
     correct: Tensor
     squared_hidden: Tensor
     positions: Tensor
+    rank: Tensor | None = (
+        None  # of the label among the classes, from 0, of tags the largest; of decisions among classes
+    )
+    sequence_margin: Tensor | None = None  # of the likeliest other sequence; of tags
 
 
 def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tensor]:
@@ -316,8 +321,10 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
 
     Args:
         signals: The heads of one forward pass.
-        of_label: Add the columns `OF_LABEL`: loss and margin of the first head with one class per example, whatever
-            is tagged beside it; nan where there is none (regression, token classification).
+        of_label: Add the columns `OF_LABEL`. Of the first head with one class per example, whatever is tagged beside
+            it: loss, margin, and rank, the number of classes that the model puts before the label. Of the first head
+            with tags: loss of the whole sequence, the margin of the likeliest other sequence, and the largest rank of
+            a tag. nan where there is no such head.
 
     Returns:
         float32 `(batch,)` each. `gold_probability` in [0, 1], larger = easier; `margin` is the largest other logit
@@ -335,7 +342,7 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     """
     heads = [_of_head(head) for head in signals.heads.values()]
     probability, margin, loss, errors, correct, hidden, positions = (
-        torch.stack(values) for values in zip(*heads, strict=True)
+        torch.stack(values) for values in zip(*(head[:7] for head in heads), strict=True)
     )  # (heads, batch) each
     columns = {
         "gold_probability": probability.mean(0),
@@ -346,16 +353,21 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
         "hidden_norm": (hidden.sum(0) / positions.sum(0).clamp_min(1)).sqrt(),
     }
     if of_label:
-        columns |= dict(zip(OF_LABEL, _of_label(signals, heads), strict=True))
+        columns |= dict(zip(OF_LABEL, _of_label(heads), strict=True))
     return columns
 
 
-def _of_label(signals: Signals, parts: Sequence[_Head]) -> tuple[Tensor, Tensor]:
-    for head, values in zip(signals.heads.values(), parts, strict=True):
-        if head.labels.dim() == 1 and not head.labels.is_floating_point():
-            return values.loss, values.margin
-    unknown = torch.full_like(parts[0].loss, torch.nan)
-    return unknown, unknown
+def _of_label(heads: Sequence[_Head]) -> list[Tensor]:
+    unknown = torch.full_like(heads[0].loss, torch.nan)
+    columns = [unknown] * len(OF_LABEL)
+    for head in reversed(heads):  # the first of its kind counts
+        if head.rank is None:
+            continue
+        if head.sequence_margin is None:
+            columns[:3] = [head.loss, head.margin, head.rank]
+        else:
+            columns[3:] = [head.loss, head.sequence_margin, head.rank]
+    return columns
 
 
 def _of_head(head: HeadSignals) -> _Head:
@@ -376,16 +388,23 @@ def _of_head(head: HeadSignals) -> _Head:
     others = logits.scatter(-1, gold_class, -torch.inf).amax(-1)
     margin = others - gold_logit if logits.shape[-1] > 1 else torch.zeros_like(gold_logit)
     right = (margin <= 0).float()
+    rank = (logits > gold_logit.unsqueeze(-1)).sum(-1).float()
     if labels.dim() == 1:
         parts = (log_probability.exp(), margin, -log_probability, errors, right, hidden)
-        return _Head(*parts, torch.ones_like(errors))
+        return _Head(*parts, torch.ones_like(errors), rank=rank)
     counted = labels >= 0 if head.mask is None else head.mask
     positions = counted.sum(-1).float()
+    # the likeliest other sequence differs in all words that are wrong, or else in the one that nearly is
+    nearest = margin.masked_fill(~counted, -torch.inf).amax(-1)
+    sequence = torch.where(nearest > 0, (margin.clamp_min(0) * counted).sum(-1), nearest)
     per_word = (log_probability.exp(), margin, -log_probability, errors, hidden)
     probability, margin, loss, errors, hidden = ((part * counted).sum(-1) for part in per_word)  # -> (batch,)
     words = positions.clamp_min(1)
     wrong = ((1 - right) * counted).sum(-1)
-    return _Head(probability / words, margin / words, loss, errors, (wrong == 0).float(), hidden, positions)
+    right = (wrong == 0).float()
+    means = (probability / words, margin / words)
+    rank = (rank * counted).amax(-1)
+    return _Head(*means, loss, errors, right, hidden, positions, rank=rank, sequence_margin=sequence)
 
 
 def _squared_norm(head: HeadSignals, like: Tensor) -> Tensor:
