@@ -180,7 +180,7 @@ def _row(item: Any, declared: Mapping[str, Any] | None = None) -> list[str]:
     if option is not None and not switch:
         names = option.choices() if callable(option.choices) else option.choices
         allowed = ", ".join(f"`{name}`" for name in names) or ("" if option.bound is None else str(option.bound))
-        allowed += f", or `{option.word}`" if option.word else ""
+        allowed += f", or `{option.word}`" if option.word and item.help == option.help else ""
     return [f"`{item.opts[0]}`", default, allowed, (item.help or "").replace("\\[", "[")]
 
 

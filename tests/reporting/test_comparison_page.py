@@ -32,6 +32,21 @@ def test_the_table_of_a_comparison(comparison):
     assert "Held equal: epochs" in text
 
 
+def test_a_comparison_of_unfinished_training_says_so_first(comparison, tmp_path):
+    content = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    content["methods"][0]["unfinished"] = {"seeds": [0], "points_per_epoch": 4.24, "error": 1.7, "epoch_rows": 600}
+    (tmp_path / "comparison.json").write_text(json.dumps(content), encoding="utf-8")
+    (tmp_path / "runs").symlink_to(comparison / "runs")
+    text = table_of(tmp_path)
+    assert "ceiling | kWh of a run | energy saved | still rising on dev | seeds |" in text
+    assert re.search(r"\n\| full .*\| \\\+4.2 \| 3 \|\n", text)
+    assert "**This is a comparison of unfinished training: on dev, full still rose by 4.2 points per epoch" in text
+    page = report(tmp_path).read_text(encoding="utf-8")
+    assert page.index('<p class="bad">This is a comparison of unfinished training') < page.index("What may be said")
+    assert "Still rising: points per epoch at the end of training" in page
+    assert "unfinished" not in report(comparison).read_text(encoding="utf-8")
+
+
 def test_times_that_cannot_be_compared_are_left_out(comparison, tmp_path):
     content = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
     for line in content["methods"]:

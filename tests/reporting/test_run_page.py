@@ -43,6 +43,22 @@ def test_the_page_has_the_energy_where_it_was_measured(run, tmp_path):
     assert "0.0123 kWh" in page_of(copy)
 
 
+def test_the_page_says_first_that_training_had_not_finished(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "unfinished"))
+    advice = "Training had not finished: <b> still rose by 8.0 points per epoch (of 600 rows)."
+    rate = {"value": 2e-4, "rule": "auto", "weights": 22_713_216}
+    found = {"convergence": {"rising": True, "advice": advice}, "learning_rate": rate}
+    (copy / "result.json").write_text(json.dumps(read_result(copy) | found), encoding="utf-8")
+    page = page_of(copy)
+    warning = '<p class="bad">Training had not finished: &lt;b&gt; still rose by 8.0 points per epoch (of 600 rows).'
+    assert page.index("</ul>") < page.index(warning) < page.index("<h2>")
+    assert "Learning rate 0.0002 (auto); 22.7 million weights train." in page
+    assert "**Training had not finished: \\<b\\> still rose" in run_markdown(copy)
+    finished = read_result(copy) | {"convergence": None, "learning_rate": None}
+    (copy / "result.json").write_text(json.dumps(finished), encoding="utf-8")
+    assert "not finished" not in page_of(copy) + run_markdown(copy)
+
+
 def test_a_large_table_is_cut_and_says_so(run, monkeypatch):
     for name, value in (("MOST_BYTES", 2500), ("MOST_SUSPECT", 5), ("MOST_EXTREME", 2)):
         monkeypatch.setattr(rows, name, value)

@@ -330,6 +330,11 @@ def test_the_card_without_a_test_split() -> None:
     assert "weights of the best epoch" in card
 
 
+def test_the_card_says_that_training_had_not_finished() -> None:
+    found = {"rising": True, "advice": "Training had not finished: it rose."}
+    assert "Training had not finished: it rose." in model_card(toy_result(convergence=found))
+
+
 HOSTILE = "a|b\n# big <script>alert(1)</script> [x](http://y) `c` **d** ![i](j)"
 
 

@@ -21,7 +21,7 @@ import yaml
 
 from datadiet.errors import ArgumentError, DataError
 from datadiet.files import read_json, whole_file, write_atomically
-from datadiet.formatting import escaped
+from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
 
@@ -282,6 +282,7 @@ def model_card(result: Json, *, base_model: str | None = None, dataset: str | No
         f"{cost['examples_backward']:,} examples trained instead of {full:,}. "
         f"These are the weights of the {result['weights_tested']} epoch.",
         "",
+        *([escaped(text), ""] if (text := unfinished_text(result)) else []),
         '    datadiet predict --model FOLDER --text "..."',
         "",
         "| diet | |",

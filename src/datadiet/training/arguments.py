@@ -13,7 +13,7 @@ from datadiet.errors import Problems
 from datadiet.scoring.forward import whole_numbers
 
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
-REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.0
+REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
 LEAST_RATE, MOST_RATE = 1e-5, 5e-4
 
 
@@ -58,7 +58,7 @@ def auto_learning_rate(weights: int) -> float:
         >>> [auto_learning_rate(int(weights)) for weights in (110e6, 335e6, 0.3e6)]
         [3e-05, 1e-05, 0.0005]
 
-    Source: ours, between the published rates of docs/trainer.md and `python -m benchmarks.learning_rate`.
+    Source: ours, between the published rates of docs/concepts.md and `python -m benchmarks.learning_rate`.
     """
     rate = REFERENCE_RATE * (REFERENCE_WEIGHTS / max(1, weights)) ** EXPONENT
     return float(f"{min(MOST_RATE, max(LEAST_RATE, rate)):.1e}")
