@@ -19,7 +19,8 @@ import yaml
 from datadiet.compare.statistics import label_pairs, several_labels, span_pairs, tags_words
 from datadiet.errors import DataError
 from datadiet.formatting import ACCOUNTS, counted, duration, energy_text, markdown_table, percent, spaced
-from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
+from datadiet.noise.guard import LEAST_RATE
+from datadiet.noise.monitor import NOISE, SUSPECTS
 from datadiet.registry import has
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Section, Table
