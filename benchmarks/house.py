@@ -47,7 +47,7 @@ WALKS = {
     "B. logits of a batch to kept rows": (
         "training.trainer:DietMixin tasks.base:Task tasks.sequence:ClassificationTask diet.diet:Diet "
         "diet.options:ScoreSpec scores.reduce:example_values scores.logits:el2n diet.values:LatestValues "
-        "noise.guard:NoiseMonitor diet.schedule:Schedule diet.choose:BoundSelector selectors.ranked:hardest "
+        "noise.monitor:NoiseMonitor diet.schedule:Schedule diet.choose:BoundSelector selectors.ranked:hardest "
         "store.tables:RunTables training.epochs:BetweenEpochs training.sampler:DietSampler",
         15,
     ),

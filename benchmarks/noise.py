@@ -35,7 +35,7 @@ from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_data
 from datadiet.diet import diet
 from datadiet.jobs.finetune import finetune
-from datadiet.noise import guard
+from datadiet.noise import guard, monitor
 from datadiet.training.machine import best_device, environment
 
 SETS = {  # folder, task, training rows taken
@@ -207,12 +207,12 @@ def recorded(cell: Guarded, root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     reviews: list[int] = []
 
-    class Recorder(guard.NoiseMonitor):
+    class Recorder(monitor.NoiseMonitor):
         def review(self, epoch: int, dev_skill: Any = None) -> None:
             if not self._seen.any():
                 return
             kind = "tags" if cell.set.endswith("tags") else "label"
-            values = {name: self._values[f"{kind}.{name}"] for name in guard.READ[kind]}
+            values = {name: self._values[f"{kind}.{name}"] for name in monitor.READ[kind]}
             values |= {guard.MOMENT: self._moment, "seen": self._seen}
             found.update({f"{epoch}.{name}": np.array(column) for name, column in values.items()})
             found[f"{epoch}.dev"] = (dev_skill or {}).get(kind, np.nan)

@@ -20,16 +20,13 @@ from datadiet.noise.guard import (
     MOST_ASKED,
     MOST_OF_CLASS,
     MOST_UNASKED,
-    NOISE,
-    SUSPECTS,
     NoiseGuard,
-    NoiseMonitor,
     excluded,
     skill,
     unready,
-    write_noise,
 )
 from datadiet.noise.lapse_rate import all_evidence, evidence, fit_level, normal_scores
+from datadiet.noise.monitor import NOISE, SUSPECTS, NoiseMonitor, write_noise
 from datadiet.scores.reduce import OF_LABEL, free_signals
 from datadiet.types import HeadSignals, Scores, Signals
 from toys import planted, scores_of, toy_config

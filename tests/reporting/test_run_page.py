@@ -10,7 +10,8 @@ import pytest
 
 from datadiet.errors import DataError
 from datadiet.jobs.finetune import finetune
-from datadiet.noise.guard import NOISE, SUSPECTS, NoiseGuard, NoiseMonitor, Review, write_noise
+from datadiet.noise.guard import NoiseGuard, Review
+from datadiet.noise.monitor import NOISE, SUSPECTS, NoiseMonitor, write_noise
 from datadiet.reporting import plot, report, rows, run_page
 from datadiet.reporting.run_page import guard_section, guard_sentence, read_guard, run_markdown, suspected_rows
 from datadiet.store.run_folder import read_result

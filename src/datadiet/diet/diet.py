@@ -27,7 +27,7 @@ from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError
-from datadiet.noise.guard import NoiseMonitor
+from datadiet.noise.monitor import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
 from datadiet.selectors.visits import Turns
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values

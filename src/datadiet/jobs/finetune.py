@@ -29,7 +29,8 @@ from datadiet.files import SCHEMA
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
-from datadiet.noise.guard import skill, skill_of, write_noise
+from datadiet.noise.guard import skill, skill_of
+from datadiet.noise.monitor import write_noise
 from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card

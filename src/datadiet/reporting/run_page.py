@@ -31,7 +31,8 @@ from datadiet.formatting import (
     spaced,
     unfinished_text,
 )
-from datadiet.noise.guard import LEAST_RATE, NOISE, SUSPECTS
+from datadiet.noise.guard import LEAST_RATE
+from datadiet.noise.monitor import NOISE, SUSPECTS
 from datadiet.registry import has
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Page, Section, Table
