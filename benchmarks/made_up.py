@@ -123,6 +123,7 @@ def _result(config: FinetuneConfig, data: Dataset, epochs: list[EpochResult], me
     cost = CostLedger(
         load_s=4.0, train_s=train_s, eval_s=2.0, save_s=1.0, total_s=train_s + 7, finetune_s=train_s,
         examples_forward=trained, examples_backward=trained, tokens_forward=20 * trained, tokens_backward=20 * trained,
+        tokens_padded=25 * trained,
     )  # fmt: skip
     return {
         "schema": SCHEMA,

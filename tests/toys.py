@@ -638,6 +638,7 @@ def pretend(config_file: str, folder: Path | None = None) -> None:
         "cost": {
             "load_s": 4.0, "train_s": seconds, "score_s": 0.0, "select_s": 0.0, "eval_s": 4.0, "save_s": 2.0,
             "finetune_s": seconds, "total_s": seconds + 10, "tokens_backward": int(1000 * kept),
+            "tokens_padded": int(1250 * kept),
         },
         "ceiling": {"examples_saved": 1 - kept, "tokens_saved": 1 - kept},
         "environment": {"cpu": "a CPU"},

@@ -16,6 +16,8 @@ def test_the_page_of_a_comparison(comparison):
     page = report(comparison).read_text(encoding="utf-8")
     for title in ("What may be said", "Quality and time", "What time buys", "Where the time went", "Quality by class"):
         assert f"<h2>{title}</h2>" in page
+    assert ">padding</th>" in page
+    assert "20.0 %" in page  # of the positions of a made-up run
     assert "easiest-0.5-seed2 failed: no &lt;memory&gt;" in page
     assert "el2n-0.5</b> saves 50 % of the fine-tuning time (ceiling 50 %)" in page
     assert "the power of the processor is an estimate, not measured" in page
