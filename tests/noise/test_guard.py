@@ -59,7 +59,7 @@ def two():
 # ---- the estimate
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2])
 def test_planted_rates_are_recovered_within_three_points(rate, seed):
@@ -84,7 +84,7 @@ def test_labels_learned_by_heart_after_an_epoch_still_count(rate, seed):
     assert data.flipped[out].mean() > 0.8 if rate else not out.any()
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])
 def test_those_set_aside_are_the_flipped_ones(rate):
     data = planted(rate)
@@ -209,7 +209,7 @@ def test_too_few_rows_change_nothing_and_say_so(tenth):
 # ---- when it may speak
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("classes", [2, 7, 77, 150])
 def test_a_model_that_is_sure_of_the_wrong_thing_sets_nothing_aside(classes):
     """It has not learned the task: sure of one class, whatever the label."""
@@ -236,7 +236,7 @@ def test_a_model_that_is_sure_of_the_wrong_thing_sets_nothing_aside(classes):
     assert later.reviews[1].note == "the model had not learned the task when the examples were new to it"
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("classes", "rows"), [(2, 2000), (7, 2000), (77, 6000), (150, 9000)])
 def test_any_number_of_classes(classes, rows, seed):
@@ -364,7 +364,7 @@ def begun(data, **options):
     return diet
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not(two):
     data = two
     plain, guarded = (run(begun(data, offset=offset), data)[1].rows for offset in (0.0, "auto"))
@@ -373,7 +373,7 @@ def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not(two):
     assert data.flipped[guarded].sum() < 60
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 def test_on_clean_data_the_guard_changes_nothing():
     data = planted(0.0, classes=2)
     for plain, guarded in zip(run(begun(data), data), run(begun(data, offset="auto"), data), strict=True):
@@ -475,7 +475,7 @@ def test_the_class_of_a_tagger_is_the_whole_sequence():
     assert found["label_rank"].isnan().all()
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("joint", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 def test_a_sentence_is_suspect_when_a_tag_contradicts_a_sure_model(seed, joint):

@@ -47,7 +47,7 @@ def test_second_exposures_allow_for_memorised_labels():
     assert fit_level([first, as_if_first], 2).rate < 0.18
 
 
-@pytest.mark.proves("auto")
+@pytest.mark.proves("auto", kind="offset")
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_suspicion_is_the_posterior_by_hand(share):
     curve = Curve(0.1, offset=1.0, slope=1.0, share=share)
@@ -67,7 +67,7 @@ def test_bands_part_the_labels_that_are_not_the_models_choice(classes):
     assert ranks[found[0][0]].min() == classes - classes // 2
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("classes", [20, 77, 150])
 def test_a_model_that_is_often_wrong_still_shows_the_level(classes):
     """Right in two of five cases, at every confidence: by contradictions alone the level is half of the labels."""

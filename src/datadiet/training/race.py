@@ -94,7 +94,8 @@ def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
 
 
 def _generators() -> dict[str, Any]:
-    states = {"python": random.getstate(), "numpy": np.random.get_state(), "torch": torch.get_rng_state()}  # noqa: NPY002
+    numpy = np.random.get_state()  # noqa: NPY002
+    states = {"python": random.getstate(), "numpy": numpy, "torch": torch.get_rng_state()}
     return states | ({"cuda": torch.cuda.get_rng_state_all()} if torch.cuda.is_available() else {})
 
 
