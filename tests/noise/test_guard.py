@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from datadiet.config import FinetuneConfig
-from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, Problems
 from datadiet.jobs import validate
 from datadiet.jobs.finetune import finetune
@@ -28,7 +27,7 @@ from datadiet.noise.guard import (
 from datadiet.noise.lapse_rate import all_evidence, evidence, fit_level, normal_scores
 from datadiet.scores.reduce import free_signals
 from datadiet.types import HeadSignals, Scores, Signals
-from toys import planted, scores_of, toy_config
+from toys import hard_diet, planted, scores_of, toy_config
 
 ROWS = 2000
 ALL = np.ones(ROWS, bool)
@@ -276,7 +275,7 @@ def run(diet, data, epochs=3):
 
 
 def begun(data, **options):
-    diet = Diet(keep=0.3, refresh_every=1, **options)
+    diet = hard_diet(keep=0.3, refresh_every=1, **options)
     diet.begin(ROWS, epochs=3, groups=data.labels)
     return diet
 
@@ -318,7 +317,7 @@ def test_rows_at_rest_that_trained_all_the_same_need_no_pass(two):
 
 def test_where_too_few_are_left_the_least_suspected_train():
     data = planted(0.2, classes=2)
-    diet = Diet(keep=0.95, refresh_every=1, offset="auto")
+    diet = hard_diet(keep=0.95, refresh_every=1, offset="auto")
     diet.begin(ROWS, epochs=3, groups=data.labels)
     plan = run(diet, data, epochs=2)[1]
     assert len(plan.rows) == 1900
@@ -333,7 +332,7 @@ def test_a_resumed_guard_goes_on_as_the_uninterrupted_one(two):
     half = begun(data, offset="auto")
     run(half, data, epochs=2)
     arrays, numbers = half.state_dict()
-    rest = Diet(keep=0.3, refresh_every=1, offset="auto")
+    rest = hard_diet(keep=0.3, refresh_every=1, offset="auto")
     rest.begin(ROWS, epochs=3, groups=data.labels, state=(arrays, json.loads(json.dumps(numbers))))
     rest.absorb(rest.drain())
     rows = rest.rows_to_score(2)
@@ -344,9 +343,9 @@ def test_a_resumed_guard_goes_on_as_the_uninterrupted_one(two):
 
 def test_the_guard_needs_classes():
     with pytest.raises(ArgumentError, match="offset='auto' needs the class of each example"):
-        Diet(offset="auto").begin(ROWS, epochs=3)
+        hard_diet(offset="auto").begin(ROWS, epochs=3)
     with pytest.raises(ArgumentError, match="offset must be a share or 'auto', got 'most'"):
-        Diet(offset="most")
+        hard_diet(offset="most")
 
 
 def test_it_goes_by_the_label_whatever_is_tagged_beside_it():
@@ -363,7 +362,7 @@ def test_it_goes_by_the_label_whatever_is_tagged_beside_it():
 
 
 def begun_by_default(groups=GROUPS, **options):
-    diet = Diet(**options)
+    diet = hard_diet(**options)
     diet.begin(400, epochs=5, groups=groups, write=False)
     return diet
 
