@@ -580,9 +580,10 @@ def toy_features(n: int = 48, seed: int = 0) -> datasets.Dataset:
 
 def toy_trainer(
     folder: Path, diet: Diet | None = None, *, kind: type = DietTrainer, n: int = 48, dropout: float = 0.0,
-    model: Any = None, extra: dict[str, Any] | None = None, **changes: Any,
+    dev: int = 8, model: Any = None, extra: dict[str, Any] | None = None, **changes: Any,
 ) -> Any:  # fmt: skip
-    """4 epochs in batches of 4 on the CPU; `extra` goes to the trainer, `changes` to its arguments."""
+    """4 epochs in batches of 4 on the CPU, and `dev` rows to evaluate; `extra` goes to the trainer, `changes` to its
+    arguments."""
     usual = {"num_train_epochs": 4, "per_device_train_batch_size": 4, "learning_rate": 1e-3, "logging_steps": 1}
     usual |= {"save_strategy": "no", "report_to": "none", "disable_tqdm": True, "seed": 3}
     usual |= {"use_cpu": True, "dataloader_pin_memory": False}
@@ -590,13 +591,13 @@ def toy_trainer(
         model = tiny_classifier(CLASSES, dropout=dropout)
         model.accepts_loss_kwargs = False  # its loss is a mean; else the Trainer does not divide by the accumulation
     logged = Logged()
+    given: dict[str, Any] = {"callbacks": [logged], "eval_dataset": toy_features(dev, seed=1)}
     trainer = kind(
         model=model,
         args=hf.TrainingArguments(str(folder), **{**usual, **changes}),
         train_dataset=toy_features(n),
-        eval_dataset=toy_features(8, seed=1),
         data_collator=TASK.collator(tiny_tokenizer()),
-        **{"callbacks": [logged], **({} if diet is None else {"diet": diet}), **(extra or {})},
+        **{**given, **({} if diet is None else {"diet": diet}), **(extra or {})},
     )
     trainer.seen = logged
     return trainer
