@@ -12,6 +12,7 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.registry import find, names
 from datadiet.scores import history
 from datadiet.types import HeadSignals, Selection, Signals
+from toys import hard_diet
 
 N = 20
 
@@ -44,7 +45,7 @@ ERRORS = np.linspace(0.1, 1.2, N)
 
 
 def test_keeps_the_hardest_half():
-    diet = begun(Diet(refresh_every=1))
+    diet = begun(hard_diet(refresh_every=1))
     assert epoch_of(diet, 0, ERRORS).full
     plan = epoch_of(diet, 1, ERRORS)
     assert plan.rows.tolist() == list(range(10, 20))
@@ -56,7 +57,7 @@ def test_keeps_the_hardest_half():
 def test_dropped_examples_come_back_only_through_a_pass():
     turned = ERRORS[::-1].copy()  # from epoch 1 on the easy rows are the hard ones
     for rescore, expected in (("none", range(10, 20)), ("all", range(10)), ("dropped", range(10))):
-        diet = begun(Diet(refresh_every=1, rescore=rescore))
+        diet = begun(hard_diet(refresh_every=1, rescore=rescore))
         epoch_of(diet, 0, ERRORS)
         epoch_of(diet, 1, ERRORS)
         diet.absorb(diet.drain())
@@ -69,7 +70,7 @@ def test_dropped_examples_come_back_only_through_a_pass():
 
 
 def test_never_seen_rows_come_first_without_a_warmup():
-    diet = begun(Diet(warmup_epochs=0, refresh_every=1, keep=0.5))
+    diet = begun(hard_diet(warmup_epochs=0, refresh_every=1, keep=0.5))
     first = epoch_of(diet, 0, ERRORS).rows
     assert first.tolist() != list(range(10))  # random
     second = epoch_of(diet, 1, ERRORS).rows
@@ -77,14 +78,14 @@ def test_never_seen_rows_come_first_without_a_warmup():
 
 
 def test_static_chooses_once():
-    diet = begun(Diet(static=True))
+    diet = begun(hard_diet(static=True))
     epoch_of(diet, 0, ERRORS)
     plans = [epoch_of(diet, epoch, np.roll(ERRORS, epoch)).rows.tolist() for epoch in range(1, 6)]
     assert all(plan == plans[0] for plan in plans)
 
 
 def test_asking_twice_for_a_plan_changes_nothing():
-    diet = begun(Diet(refresh_every=1))
+    diet = begun(hard_diet(refresh_every=1))
     epoch_of(diet, 0, ERRORS)
     diet.absorb(diet.drain())
     assert diet.plan(1) is diet.plan(1)
@@ -94,7 +95,7 @@ def test_asking_twice_for_a_plan_changes_nothing():
 def turnover(n=2000):
     """Shares of the plan that are kept at two refreshes, of examples that fall by 0.6 in an epoch they train in."""
     errors = np.random.default_rng(0).uniform(0.2, 1.2, n)
-    diet = begun(Diet(refresh_every=1), n=n)
+    diet = begun(hard_diet(refresh_every=1), n=n)
     plans = []
     for epoch in range(4):
         plans.append(epoch_of(diet, epoch, errors).rows)
@@ -114,12 +115,12 @@ def test_a_diet_without_passes_does_not_swap_its_halves(monkeypatch):
 
 @pytest.mark.proves("last", "mean", by="planted")
 def test_history_smooths_over_rounds():
-    diet = begun(Diet(refresh_every=1, history=history.mean(2), rescore="all", warmup_epochs=1))
+    diet = begun(hard_diet(refresh_every=1, history=history.mean(2), rescore="all", warmup_epochs=1))
     first, second = np.r_[np.full(10, 1.0), np.full(10, 0.5)], np.r_[np.full(10, 0.4), np.full(10, 0.6)]
     epoch_of(diet, 0, first)
     epoch_of(diet, 1, first)
     assert epoch_of(diet, 2, second).rows.tolist() == list(range(10))  # means 0.7 and 0.55
-    last = begun(Diet(refresh_every=1, rescore="all"))
+    last = begun(hard_diet(refresh_every=1, rescore="all"))
     for epoch, errors in enumerate((first, first, second)):
         plan = epoch_of(last, epoch, errors)
     assert plan.rows.tolist() == list(range(10, 20))
@@ -129,7 +130,7 @@ def test_a_score_of_the_users_own():
     def surprise(logits, labels, *, mask=None):
         return -logits.gather(-1, labels[..., None])[..., 0].float()
 
-    diet = begun(Diet(score=surprise, refresh_every=1))
+    diet = begun(hard_diet(score=surprise, refresh_every=1))
     epoch_of(diet, 0, ERRORS)
     assert epoch_of(diet, 1, ERRORS).rows.tolist() == list(range(10, 20))
     diet.absorb(diet.drain())
@@ -189,12 +190,12 @@ def test_uncertain_prefers_the_undecided():
 )
 def test_bad_options(options, message):
     with pytest.raises(ArgumentError, match=message):
-        Diet(**options)
+        hard_diet(**options)
 
 
 def test_all_problems_come_at_once():
     with pytest.raises(ArgumentError) as caught:
-        Diet(score="el2m", keep=50, rescore="no")
+        hard_diet(score="el2m", keep=50, rescore="no")
     assert len(caught.value.problems) == 3
 
 
@@ -204,38 +205,38 @@ def test_a_score_that_needs_more_is_refused_before_training():
 
     by_gradient.needs = {"gradients"}
     with pytest.raises(ArgumentError, match="by_gradient needs gradients"):
-        Diet(score=by_gradient)
+        hard_diet(score=by_gradient)
 
 
 def test_floor_needs_groups():
     with pytest.raises(ArgumentError, match="need the class"):
-        begun(Diet(floor=1))
+        begun(hard_diet(floor=1))
 
 
 def test_floor_keeps_the_rare_class():
     groups = np.r_[np.zeros(18, int), [1, 1]]
     easy = np.r_[np.full(18, 1.0), [0.01, 0.02]]
-    diet = begun(Diet(floor=2, refresh_every=1, keep=0.3), groups=groups)
+    diet = begun(hard_diet(floor=2, refresh_every=1, keep=0.3), groups=groups)
     epoch_of(diet, 0, easy)
     assert {18, 19} <= set(epoch_of(diet, 1, easy).rows.tolist())
 
 
 def test_state_goes_on_where_it_was():
     options = {"refresh_every": 1, "history": "ema", "rescore": "dropped"}
-    whole, half = begun(Diet(**options)), begun(Diet(**options))
+    whole, half = begun(hard_diet(**options)), begun(hard_diet(**options))
     noise = [np.random.default_rng(epoch).uniform(0.05, 1.3, N) for epoch in range(6)]
     plans = [epoch_of(whole, epoch, noise[epoch]).rows for epoch in range(6)]
     for epoch in range(3):
         epoch_of(half, epoch, noise[epoch])
     arrays, numbers = half.state_dict()
-    rest = Diet(**options)
+    rest = hard_diet(**options)
     rest.begin(N, epochs=6, state=(arrays, numbers))
     for epoch in range(3, 6):
         assert np.array_equal(epoch_of(rest, epoch, noise[epoch]).rows, plans[epoch])
 
 
 def test_memory_is_within_64_bytes_per_example():
-    diet = begun(Diet(history="ema", refresh_every=1), n=4000)
+    diet = begun(hard_diet(history="ema", refresh_every=1), n=4000)
     errors = np.random.default_rng(0).uniform(0.1, 1.2, 4000)
     for epoch in range(4):
         epoch_of(diet, epoch, errors)
@@ -244,12 +245,12 @@ def test_memory_is_within_64_bytes_per_example():
 
 
 def test_scores_from_an_earlier_run(tmp_path):
-    earlier = Diet(refresh_every=1)
+    earlier = hard_diet(refresh_every=1)
     earlier.begin(N, epochs=2, ids=[f"a{row}" for row in range(N)], folder=tmp_path / "week1")
     epoch_of(earlier, 0, ERRORS)
     earlier.absorb(earlier.drain())
     ids = ["new1", *[f"a{row}" for row in range(N - 2, -1, -1)], "new2"]  # other order, a19 gone, two new
-    diet = Diet(scores_from=tmp_path / "week1", warmup_epochs=0, keep=0.25, rescore="all")
+    diet = hard_diet(scores_from=tmp_path / "week1", warmup_epochs=0, keep=0.25, rescore="all")
     diet.begin(len(ids), epochs=3, ids=ids)
     assert not len(diet.rows_to_score(0))
     kept = {ids[row] for row in diet.plan(0).rows}
@@ -257,30 +258,30 @@ def test_scores_from_an_earlier_run(tmp_path):
 
 
 def test_scores_from_says_what_is_missing(tmp_path):
-    earlier = Diet()
+    earlier = hard_diet()
     earlier.begin(N, epochs=2, folder=tmp_path)
     epoch_of(earlier, 0, ERRORS)
     earlier.absorb(earlier.drain())
     with pytest.raises(DataError, match="no values of 'entropy'; it holds: el2n, gold_probability, margin, loss"):
-        begun(Diet(score="entropy", scores_from=tmp_path, warmup_epochs=0))
+        begun(hard_diet(score="entropy", scores_from=tmp_path, warmup_epochs=0))
     with pytest.raises(ArgumentError, match="none of the ids"):
-        begun(Diet(scores_from=tmp_path, warmup_epochs=0), ids=[f"x{row}" for row in range(N)])
+        begun(hard_diet(scores_from=tmp_path, warmup_epochs=0), ids=[f"x{row}" for row in range(N)])
     with pytest.raises(DataError, match="no finished table"):
-        begun(Diet(scores_from=tmp_path / "nowhere", warmup_epochs=0))
+        begun(hard_diet(scores_from=tmp_path / "nowhere", warmup_epochs=0))
 
 
 def test_floors_that_cannot_hold_are_refused_at_the_start():
     groups = np.r_[np.zeros(18, int), [1, 1]]
     with pytest.raises(ArgumentError, match=r"more than there are of '1' \(2\); lower it to 2 or less"):
-        begun(Diet(floor=3, keep=0.5), groups=groups)
+        begun(hard_diet(floor=3, keep=0.5), groups=groups)
     with pytest.raises(ArgumentError, match="needs 4 rows, but only 2 are kept"):
-        begun(Diet(floor=2, keep=0.1), groups=groups)
+        begun(hard_diet(floor=2, keep=0.1), groups=groups)
     begun(Diet(floor=3, keep=1.0), groups=groups)  # everything is kept
 
 
 def test_history_needs_a_run():
     with pytest.raises(ArgumentError, match="no score history yet: call train"):
-        _ = Diet().history
+        _ = hard_diet().history
 
 
 def test_floors_go_with_every_selector():
@@ -315,7 +316,7 @@ def test_options_of_the_selector():
 )
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ArgumentError, match=message):
-        Diet(**options)
+        hard_diet(**options)
 
 
 def test_a_selector_inside_a_quota():
@@ -340,15 +341,15 @@ def test_recalls_give_more_places_to_the_class_that_is_missed():
 
 def test_values_given_beforehand_are_not_changed_by_training():
     values = np.linspace(1, 0, N).astype(np.float32)
-    diet = begun(Diet(score="scdp", refresh_every=1, warmup_epochs=0), values=values)
+    diet = begun(hard_diet(score="scdp", refresh_every=1, warmup_epochs=0), values=values)
     plans = [epoch_of(diet, epoch, ERRORS).rows.tolist() for epoch in range(3)]
     assert plans == [list(range(10))] * 3
     with pytest.raises(ArgumentError, match="not made while training"):
-        begun(Diet(score="scdp"))
+        begun(hard_diet(score="scdp"))
     with pytest.raises(ArgumentError, match="1 are not, the first in row 3"):
-        begun(Diet(score="scdp"), values=np.where(np.arange(N) == 3, np.nan, values))
+        begun(hard_diet(score="scdp"), values=np.where(np.arange(N) == 3, np.nan, values))
     with pytest.raises(ArgumentError, match=r"one per training row, 20: got the shape \(19,\)"):
-        begun(Diet(score="scdp"), values=values[1:])
+        begun(hard_diet(score="scdp"), values=values[1:])
 
 
 def test_a_score_over_the_whole_training():
@@ -374,7 +375,7 @@ def observe_all(diet, rows, epoch):
 @pytest.mark.parametrize(("seen", "most"), [(1, 36), (2, 36)])
 def test_a_refresh_holds_few_bytes_per_example(tmp_path, seen, most):
     count = 100_000
-    diet = begun(Diet(refresh_every=1), n=count, folder=tmp_path)
+    diet = begun(hard_diet(refresh_every=1), n=count, folder=tmp_path)
     diet.plan(0)
     observe_all(diet, np.arange(0, count, seen), 0)
     diet.state_dict()  # what was seen is in its arrays now
@@ -391,7 +392,7 @@ def test_a_refresh_holds_few_bytes_per_example(tmp_path, seen, most):
 
 @pytest.mark.parametrize("step", [1, 3])
 def test_what_is_handed_over_is_no_longer_held(step):
-    diet = begun(Diet(), n=12)
+    diet = begun(hard_diet(), n=12)
     rows = np.arange(0, 12, step)
     observe_all(diet, rows[::-1].copy(), 0)
     first = diet.drain()

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from datadiet.config import FinetuneConfig
-from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, Problems
 from datadiet.jobs import validate
 from datadiet.jobs.finetune import finetune
@@ -29,7 +28,7 @@ from datadiet.noise.lapse_rate import all_evidence, evidence, fit_level, normal_
 from datadiet.noise.monitor import NOISE, SUSPECTS, NoiseMonitor, write_noise
 from datadiet.scores.reduce import OF_LABEL, free_signals
 from datadiet.types import HeadSignals, Scores, Signals
-from toys import planted, scores_of, toy_config
+from toys import hard_diet, planted, scores_of, toy_config
 
 ROWS = 2000
 ALL = np.ones(ROWS, bool)
@@ -289,7 +288,7 @@ def test_never_more_than_the_stated_share():
 
 def test_asked_for_it_may_exclude_more():
     for asked, most in ((True, MOST_ASKED), (False, MOST_UNASKED)):
-        diet = Diet(**({"offset": "auto"} if asked else {}))
+        diet = hard_diet(**({"offset": "auto"} if asked else {}))
         diet.begin(400, epochs=5, groups=GROUPS, write=False)
         assert diet.noise_monitor.guard.most == most
 
@@ -359,7 +358,7 @@ def run(diet, data, epochs=3):
 
 
 def begun(data, **options):
-    diet = Diet(keep=0.3, refresh_every=1, **options)
+    diet = hard_diet(keep=0.3, refresh_every=1, **options)
     diet.begin(ROWS, epochs=3, groups=data.labels)
     return diet
 
@@ -401,7 +400,7 @@ def test_rows_at_rest_that_trained_all_the_same_need_no_pass(two):
 
 def test_where_too_few_are_left_the_least_suspected_train():
     data = planted(0.2, classes=2)
-    diet = Diet(keep=0.95, refresh_every=1, offset="auto")
+    diet = hard_diet(keep=0.95, refresh_every=1, offset="auto")
     diet.begin(ROWS, epochs=3, groups=data.labels)
     plan = run(diet, data, epochs=2)[1]
     assert len(plan.rows) == 1900
@@ -416,7 +415,7 @@ def test_a_resumed_guard_goes_on_as_the_uninterrupted_one(two):
     half = begun(data, offset="auto")
     run(half, data, epochs=2)
     arrays, numbers = half.state_dict()
-    rest = Diet(keep=0.3, refresh_every=1, offset="auto")
+    rest = hard_diet(keep=0.3, refresh_every=1, offset="auto")
     rest.begin(ROWS, epochs=3, groups=data.labels, state=(arrays, json.loads(json.dumps(numbers))))
     rest.absorb(rest.drain())
     rows = rest.rows_to_score(2)
@@ -426,13 +425,13 @@ def test_a_resumed_guard_goes_on_as_the_uninterrupted_one(two):
 
 
 def test_the_guard_needs_classes():
-    diet = Diet(offset="auto")
+    diet = hard_diet(offset="auto")
     diet.begin(4, epochs=3)
     numbers = Signals({"value": HeadSignals(torch.zeros(4, 1), torch.zeros(4))})
     with pytest.raises(ArgumentError, match="offset='auto' needs classes or tags; these examples have numbers"):
         diet.observe(torch.arange(4), numbers, epoch=0)
     with pytest.raises(ArgumentError, match="offset must be a share or 'auto', got 'most'"):
-        Diet(offset="most")
+        hard_diet(offset="most")
 
 
 def test_it_goes_by_the_label_whatever_is_tagged_beside_it():
@@ -485,7 +484,7 @@ def test_a_sentence_is_suspect_when_a_tag_contradicts_a_sure_model(seed, joint):
     if joint:
         intents = torch.arange(rows) % 4
         heads["intent"] = HeadSignals(8 * torch.eye(4)[intents] + torch.rand(rows, 4), intents)
-    diet = Diet(keep=0.5, offset="auto")
+    diet = hard_diet(keep=0.5, offset="auto")
     diet.begin(rows, epochs=3, groups=np.arange(rows) % 4 if joint else None, write=False)
     diet.observe(torch.arange(rows), Signals(heads), epoch=0)
     diet.absorb(diet.drain())
@@ -502,7 +501,7 @@ def test_a_sentence_is_suspect_when_a_tag_contradicts_a_sure_model(seed, joint):
 
 def test_right_tags_are_left_alone_and_so_are_those_of_a_model_that_has_not_learned():
     for head in (tagged(1200), HeadSignals(torch.rand(1200, 6, 9), torch.randint(9, (1200, 6)))):
-        diet = Diet(keep=0.5, offset="auto")
+        diet = hard_diet(keep=0.5, offset="auto")
         diet.begin(1200, epochs=3, write=False)
         diet.observe(torch.arange(1200), Signals({"tags": head}), epoch=0)
         diet.absorb(diet.drain())
@@ -520,7 +519,7 @@ def test_tags_are_judged_only_where_asked():
 
 
 def begun_by_default(groups=GROUPS, **options):
-    diet = Diet(**options)
+    diet = hard_diet(**options)
     diet.begin(400, epochs=5, groups=groups, write=False)
     return diet
 

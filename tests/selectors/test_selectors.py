@@ -87,6 +87,9 @@ NEW_FIRST = [
     and "no values" not in method.inputs
     and "floor" not in label
 ]
+# the debts of `visits` start by the seed alone, and change with the turns: see test_visits.py
+BY_SEED = ("visits",)
+TIES = [label for label in MEMBERS if "d2" not in label]  # the neighbours of a row among many equal: the first of them
 battery = pytest.mark.parametrize("name", list(MEMBERS))
 
 # few distinct values, so that ties are everywhere; +inf stands for rows never scored
@@ -150,21 +153,21 @@ def test_the_global_generator_is_neither_used_nor_moved(name: str) -> None:
     assert_array_equal(MEMBERS[name](values, 20, seed=3, epoch=1).rows, first)
 
 
-# not D2: the neighbours of a row among many equal ones are the first of them
-@pytest.mark.parametrize("name", [name for name in MEMBERS if "d2" not in name])
+@pytest.mark.parametrize("name", TIES)
 def test_ties_fall_otherwise_in_another_epoch_or_with_another_seed(name: str) -> None:
     values, features = np.full(400, 0.5, np.float32), np.ones((400, 2))
     rows = MEMBERS[name](values, 200, seed=3, epoch=1, features=features).rows
-    for seed, epoch in ((3, 2), (4, 1), (1, 3)):
+    for seed, epoch in ((5, 2), (4, 1), (1, 3)) if name in BY_SEED else ((3, 2), (4, 1), (1, 3)):
         other = MEMBERS[name](values, 200, seed=seed, epoch=epoch, features=features).rows
         assert 60 < np.intersect1d(rows, other).size < 140  # 100 expected, 7 standard deviations
 
 
-@pytest.mark.parametrize("name", [name for name in MEMBERS if "d2" not in name])
+@pytest.mark.parametrize("name", TIES)
 def test_tied_rows_have_the_same_chance_wherever_they_stand(name: str) -> None:
     values, features, taken = np.full(60, 0.5, np.float32), np.ones((60, 2)), np.zeros(60)
-    for epoch in range(400):
-        taken[MEMBERS[name](values, 30, seed=7, epoch=epoch, features=features).rows] += 1
+    for draw in range(400):
+        seed, epoch = (draw, 7) if name in BY_SEED else (7, draw)
+        taken[MEMBERS[name](values, 30, seed=seed, epoch=epoch, features=features).rows] += 1
     assert_allclose(taken / 400, 0.5, atol=0.13)  # 5 standard deviations
     assert abs(np.corrcoef(np.arange(60), taken)[0, 1]) < 0.5
 

@@ -8,7 +8,6 @@ import torch
 from torch.nn import functional
 from torch.testing import assert_close
 
-from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
 from datadiet.ledger import Ledger
 from datadiet.store.cache import save_values
@@ -28,6 +27,7 @@ from datadiet.types import HeadSignals, Signals
 from toys import (
     CLASSES,
     TASK,
+    hard_diet,
     tiny_classifier,
     tiny_tokenizer,
     toy_features,
@@ -169,8 +169,8 @@ def test_every_row_has_the_logits_of_its_own_forward_pass():
 def test_the_first_loss_is_the_mixture(tmp_path):
     teacher = taken(tiny_classifier(CLASSES, seed=9), temperature=3.0)
     options = {"n": N, "num_train_epochs": 1, "per_device_train_batch_size": 24}
-    plain = toy_trainer(tmp_path / "plain", Diet(warmup_epochs=0), **options)
-    taught = toy_trainer(tmp_path / "taught", Diet(warmup_epochs=0), extra={"teacher": teacher}, **options)
+    plain = toy_trainer(tmp_path / "plain", hard_diet(warmup_epochs=0), **options)
+    taught = toy_trainer(tmp_path / "taught", hard_diet(warmup_epochs=0), extra={"teacher": teacher}, **options)
     student = tiny_classifier(CLASSES).eval()
     plain.train()
     taught.train()
@@ -185,7 +185,9 @@ def test_a_student_of_nothing_but_its_teacher_comes_to_agree_with_it(tmp_path):
     """Labels and teacher disagree: with all the weight on the teacher its class is learned."""
     logits = HeadLogits(np.tile(np.array([[0, -9, -9]], np.float16), (N, 1)), np.arange(N + 1))
     teacher = Teacher({"label": logits}, weight=1.0)
-    trainer = toy_trainer(tmp_path, Diet(), n=N, extra={"teacher": teacher}, num_train_epochs=6, learning_rate=5e-3)
+    trainer = toy_trainer(
+        tmp_path, hard_diet(), n=N, extra={"teacher": teacher}, num_train_epochs=6, learning_rate=5e-3
+    )
     trainer.train()
     assert trainer.predict(toy_features(8, seed=1)).predictions.argmax(-1).tolist() == [0] * 8
 

@@ -14,12 +14,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 
 from datadiet.diet import tolerance
-from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.store.run_folder import padding_share
 from datadiet.training.epochs import score_rows
 from datadiet.training.trainer import DietTrainer
-from toys import plans_of, scores_of, toy_features, toy_trainer, weights
+from toys import hard_diet, plans_of, scores_of, toy_features, toy_trainer, weights
 
 EPOCHS = 6
 
@@ -31,7 +30,7 @@ def trained(folder, diet, **options):
 
 
 def test_a_scoring_pass_is_in_eval_mode_and_training_mode_comes_back(tmp_path):
-    trainer = toy_trainer(tmp_path, Diet(keep=0.5, rescore="all", refresh_every=1), dropout=0.5)
+    trainer = toy_trainer(tmp_path, hard_diet(keep=0.5, rescore="all", refresh_every=1), dropout=0.5)
     modes = []
     trainer.model.register_forward_hook(lambda module, *_: modes.append((module.training, torch.is_grad_enabled())))
     trainer.train()
@@ -47,7 +46,7 @@ def test_a_scoring_pass_is_in_eval_mode_and_training_mode_comes_back(tmp_path):
 @pytest.mark.proves("all", "dropped", "none")
 @pytest.mark.parametrize(("rescore", "scored"), [("all", 48 * 3), ("dropped", 0 + 24 + 24), ("none", 0)])
 def test_rescore_decides_what_a_refresh_costs(tmp_path, rescore, scored):
-    diet = Diet(keep=0.5, refresh_every=1, rescore=rescore)
+    diet = hard_diet(keep=0.5, refresh_every=1, rescore=rescore)
     assert diet.forecast(48, epochs=4, batch=4).examples_scored == scored
     cost = trained(tmp_path, diet).ledger.snapshot()
     assert cost.examples_forward - cost.examples_backward == scored
@@ -56,13 +55,13 @@ def test_rescore_decides_what_a_refresh_costs(tmp_path, rescore, scored):
 
 
 def test_no_pass_after_the_last_cycle(tmp_path):
-    trained(tmp_path, Diet(keep=0.5, refresh_every=2, rescore="all"), num_train_epochs=3)
+    trained(tmp_path, hard_diet(keep=0.5, refresh_every=2, rescore="all"), num_train_epochs=3)
     history = scores_of(tmp_path)
     assert history[history["source"] == "pass"]["epoch"].unique().tolist() == [1]
 
 
 def test_plans_are_the_hardest_rows_seen(tmp_path):
-    trained(tmp_path, Diet(keep=0.25, refresh_every=3))
+    trained(tmp_path, hard_diet(keep=0.25, refresh_every=3))
     history, plans = scores_of(tmp_path), plans_of(tmp_path)
     warm = history[history["epoch"] == 0].set_index("row")["el2n"]
     assert set(plans[1]) == set(warm.nlargest(12).index)
@@ -70,7 +69,7 @@ def test_plans_are_the_hardest_rows_seen(tmp_path):
 
 
 def test_the_first_cycle_without_a_warmup_is_random(tmp_path):
-    trained(tmp_path, Diet(keep=0.5, warmup_epochs=0, rescore="all", seed=4))
+    trained(tmp_path, hard_diet(keep=0.5, warmup_epochs=0, rescore="all", seed=4))
     plans, history = plans_of(tmp_path), scores_of(tmp_path)
     assert len(plans[0]) == 24
     assert plans[0] != list(range(24))
@@ -78,7 +77,7 @@ def test_the_first_cycle_without_a_warmup_is_random(tmp_path):
 
 
 def test_the_diet_is_logged_before_each_epoch_as_ordinary_metrics(tmp_path):
-    trainer = trained(tmp_path, Diet(keep=0.5))
+    trainer = trained(tmp_path, hard_diet(keep=0.5))
     logged = [entry for entry in trainer.state.log_history if "diet_kept" in entry]
     assert [(entry["diet_kept"], entry["diet_dropped"]) for entry in logged] == [(48, 0), *[(24, 24)] * 3]
     assert "diet_score_p50" not in logged[0]  # no values yet
@@ -91,7 +90,7 @@ def test_early_stopping_keeps_the_lines_it_has(tmp_path):
         return {"accuracy": 0.5}  # never better: patience runs out
 
     trainer = trained(
-        tmp_path, Diet(keep=0.5), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
+        tmp_path, hard_diet(keep=0.5), eval_strategy="epoch", save_strategy="epoch", load_best_model_at_end=True,
         metric_for_best_model="accuracy",
         extra={"compute_metrics": accuracy, "callbacks": [EarlyStoppingCallback(1)]},
     )  # fmt: skip
@@ -100,7 +99,7 @@ def test_early_stopping_keeps_the_lines_it_has(tmp_path):
 
 
 def test_the_accounts_add_up_to_the_total(tmp_path):
-    diet = Diet(keep=0.5, rescore="all", refresh_every=1)
+    diet = hard_diet(keep=0.5, rescore="all", refresh_every=1)
     trainer = trained(tmp_path, diet, eval_strategy="epoch", save_strategy="epoch")
     cost = trainer.ledger.snapshot()
     parts = (cost.load_s, cost.train_s, cost.score_s, cost.select_s, cost.eval_s, cost.save_s)
@@ -123,7 +122,7 @@ def test_the_accounts_add_up_to_the_total(tmp_path):
 @pytest.mark.parametrize("step", [7, 12, 15, 18])  # inside the warm-up, at its end, inside a cycle, at an epoch's end
 def test_resume_is_bit_identical(tmp_path, step, rescore):
     def build(name):
-        diet = Diet(keep=0.5, refresh_every=1, history="ema", rescore=rescore)
+        diet = hard_diet(keep=0.5, refresh_every=1, history="ema", rescore=rescore)
         return toy_trainer(tmp_path / name, diet, dropout=0.1, save_strategy="steps", save_steps=1)
 
     whole = build("whole")
@@ -145,11 +144,11 @@ def test_resume_is_bit_identical(tmp_path, step, rescore):
 @pytest.mark.cpu
 def test_resume_true_takes_the_last_complete_checkpoint(tmp_path):
     with pytest.raises(ArgumentError, match="no complete checkpoint to resume from"):
-        toy_trainer(tmp_path, Diet()).train(resume_from_checkpoint=True)
-    first = trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+        toy_trainer(tmp_path, hard_diet()).train(resume_from_checkpoint=True)
+    first = trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
     for step in (28, 30):  # as a kill leaves them
         (tmp_path / f"checkpoint-{step}" / "diet_state.json").unlink()
-    again = toy_trainer(tmp_path, Diet())
+    again = toy_trainer(tmp_path, hard_diet())
     again.train(resume_from_checkpoint=True)
     assert torch.equal(weights(first.model), weights(again.model))
     assert again.seen.losses == first.seen.losses[14:]
@@ -158,10 +157,10 @@ def test_resume_true_takes_the_last_complete_checkpoint(tmp_path):
 def test_resume_refuses_other_checkpoints(tmp_path):
     toy_trainer(tmp_path / "plain", kind=Trainer, save_strategy="steps", save_steps=6).train()
     with pytest.raises(ArgumentError, match="holds no diet state"):
-        toy_trainer(tmp_path / "new", Diet()).train(str(tmp_path / "plain" / "checkpoint-6"))
-    trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+        toy_trainer(tmp_path / "new", hard_diet()).train(str(tmp_path / "plain" / "checkpoint-6"))
+    trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
     with pytest.raises(ArgumentError, match="has 48 training examples, this run 40"):
-        toy_trainer(tmp_path, Diet(), n=40).train(str(tmp_path / "checkpoint-14"))
+        toy_trainer(tmp_path, hard_diet(), n=40).train(str(tmp_path / "checkpoint-14"))
 
 
 class OwnBatches(DietTrainer):
@@ -184,9 +183,9 @@ def test_full_data_has_the_batches_of_a_diet(tmp_path):
     """The same warm-up epoch as a diet's, padded less than the Trainer's own; what trains is everything, each epoch."""
     seen, padding = {}, {}
     for name, kind, diet in (
-        ("plain", DietTrainer, Diet(keep=1.0)),
-        ("full", OwnBatches, Diet(keep=1.0)),
-        ("diet", OwnBatches, Diet(keep=0.5)),
+        ("plain", DietTrainer, hard_diet(keep=1.0)),
+        ("full", OwnBatches, hard_diet(keep=1.0)),
+        ("diet", OwnBatches, hard_diet(keep=0.5)),
     ):
         trainer = toy_trainer(tmp_path / name, diet, kind=kind, **GROUPED)
         seen[name] = rows_of_batches(trainer)
@@ -200,7 +199,7 @@ def test_full_data_has_the_batches_of_a_diet(tmp_path):
 
 
 def test_positions_are_those_of_the_padded_batches(tmp_path):
-    trainer = toy_trainer(tmp_path, Diet(keep=0.5), kind=OwnBatches, **GROUPED)
+    trainer = toy_trainer(tmp_path, hard_diet(keep=0.5), kind=OwnBatches, **GROUPED)
     seen = rows_of_batches(trainer)
     trainer.train()
     lengths = np.array(toy_features()["length"])
@@ -213,7 +212,7 @@ def test_positions_are_those_of_the_padded_batches(tmp_path):
 def test_full_data_in_our_batches_resumes_bit_identically(tmp_path, step, max_steps):
     def build(name):
         options = {"dropout": 0.1, "save_strategy": "steps", "save_steps": 1, "max_steps": max_steps, **GROUPED}
-        return toy_trainer(tmp_path / name, Diet(keep=1.0), kind=OwnBatches, **options)
+        return toy_trainer(tmp_path / name, hard_diet(keep=1.0), kind=OwnBatches, **options)
 
     whole, resumed = build("whole"), build("resumed")
     seen = rows_of_batches(whole), rows_of_batches(resumed)
@@ -230,12 +229,12 @@ def test_full_data_in_our_batches_resumes_bit_identically(tmp_path, step, max_st
 
 
 def test_a_checkpoint_from_before_positions_were_counted_goes_on(tmp_path):
-    first = trained(tmp_path, Diet(), save_strategy="steps", save_steps=14)
+    first = trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
     state = tmp_path / "checkpoint-14" / "diet_state.json"
     numbers = json.loads(state.read_text())
     del numbers["run_so_far"]["cost"]["tokens_padded"]
     state.write_text(json.dumps(numbers))
-    again = toy_trainer(tmp_path, Diet())
+    again = toy_trainer(tmp_path, hard_diet())
     again.train(resume_from_checkpoint=str(state.parent))
     mine, whole = again.ledger.snapshot(), first.ledger.snapshot()
     assert mine.tokens_backward == whole.tokens_backward
@@ -256,7 +255,7 @@ def tolerant(folder, accuracies=None, *, diet=None, **changes):
 
     settings = {"eval_strategy": "epoch", "metric_for_best_model": "accuracy", "num_train_epochs": EPOCHS, **changes}
     extra = {"compute_metrics": compute_metrics}
-    return toy_trainer(folder, diet or Diet(tolerance=5.0), extra=extra, learning_rate=1e-2, **settings)
+    return toy_trainer(folder, diet or hard_diet(tolerance=5.0), extra=extra, learning_rate=1e-2, **settings)
 
 
 def counts(trainer):
@@ -313,7 +312,7 @@ def test_a_resumed_run_decides_as_an_uninterrupted_one(tmp_path):
 
 
 def test_a_diet_that_is_used_twice_starts_anew(tmp_path):
-    diet = Diet(tolerance=5.0)
+    diet = hard_diet(tolerance=5.0)
     for name in ("one", "two"):
         tolerant(tmp_path / name, [0.5] * EPOCHS, diet=diet).train()
         assert len(diet.tolerance_controller.policy.judgements) == EPOCHS

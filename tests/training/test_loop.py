@@ -12,7 +12,7 @@ from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.loop import DietCallback, RowBatch, epochs
 from datadiet.types import HeadSignals, Signals
-from toys import scores_of, toy_trainer, weights
+from toys import hard_diet, scores_of, toy_trainer, weights
 
 N, BATCH = 40, 8
 
@@ -44,7 +44,7 @@ def train(diet, count=4, *, start=0, state=None, model=None, stop=None, **option
 
 
 def test_a_loop_trains_on_the_plan():
-    diet = Diet(keep=0.5, refresh_every=2)
+    diet = hard_diet(keep=0.5, refresh_every=2)
     plans, _ = train(diet)
     assert [len(plans[epoch]) for epoch in range(4)] == [40, 16, 16, 16]  # 20, down to full batches of 8
     history = diet.history.to_pandas()
@@ -60,7 +60,7 @@ def test_the_same_seed_gives_the_same_run_and_another_one_does_not():
 
 
 def test_a_loop_goes_on_from_its_state():
-    first, stopped, resumed = (Diet(keep=0.5, refresh_every=1) for _ in range(3))
+    first, stopped, resumed = (hard_diet(keep=0.5, refresh_every=1) for _ in range(3))
     whole, model = train(first)
     _, half = train(stopped, stop=1)
     plans, half = train(resumed, start=2, state=stopped.state_dict(), model=half)
@@ -70,14 +70,14 @@ def test_a_loop_goes_on_from_its_state():
 
 def test_passes_need_signals_and_get_rows():
     with pytest.raises(ArgumentError, match="needs signals="):
-        next(epochs(Diet(rescore="all"), 3, num_examples=N))
+        next(epochs(hard_diet(rescore="all"), 3, num_examples=N))
     asked = []
 
     def signals(rows):
         asked.append(rows)
         return Signals({"label": HeadSignals(torch.zeros(len(rows), 2), torch.zeros(len(rows), dtype=torch.long))})
 
-    diet = Diet(rescore="dropped", refresh_every=1, keep=0.5)
+    diet = hard_diet(rescore="dropped", refresh_every=1, keep=0.5)
     train(diet, signals=signals)
     assert [len(rows) for rows in asked] == [24, 24]  # nothing after the warm-up, then who did not train
     passed = diet.history.to_pandas().query("source == 'pass'")
@@ -85,7 +85,7 @@ def test_passes_need_signals_and_get_rows():
 
 
 def test_tokens_are_masked_where_the_label_says_so():
-    diet = Diet(refresh_every=1)
+    diet = hard_diet(refresh_every=1)
     for epoch in epochs(diet, 2, num_examples=2):
         logits = torch.zeros(1, 3, 2)
         for row in epoch.plan.rows:
@@ -101,7 +101,7 @@ def test_batches_without_labels_say_so():
 def test_a_plain_loop_has_row_weights():
     times = np.array([1, 3, 1, 2, 5, 1, 1, 2, 1, 1, 4, 2], np.float32)
     data = [{"x": torch.tensor(row), "labels": torch.tensor(0)} for row in range(len(times))]
-    epoch = next(iter(epochs(Diet(keep=0.5), 2, num_examples=len(times), row_weights=times)))
+    epoch = next(iter(epochs(hard_diet(keep=0.5), 2, num_examples=len(times), row_weights=times)))
     for batch in epoch.loader(data, batch_size=4):
         assert_allclose(batch.weights, times[batch.rows.numpy()] / times.mean(), rtol=1e-6)
 
@@ -120,7 +120,7 @@ def with_callback(folder, diet, **changes):
 
 
 def test_a_callback_trains_on_the_diet_without_a_subclass(tmp_path):
-    trainer = with_callback(tmp_path, Diet(keep=0.5, refresh_every=1))
+    trainer = with_callback(tmp_path, hard_diet(keep=0.5, refresh_every=1))
     trainer.train()
     assert trainer.state.global_step == 12 + 3 * 6
     history = scores_of(tmp_path)
@@ -151,10 +151,10 @@ def test_keep_one_takes_any_schedule_and_changes_nothing(tmp_path):
 )
 def test_refuses_what_a_callback_cannot_do(tmp_path, options, changes, message):
     with pytest.raises(ArgumentError, match=message):
-        with_callback(tmp_path, Diet(**options), **changes).train()
+        with_callback(tmp_path, hard_diet(**options), **changes).train()
 
 
 def test_a_callback_refuses_to_resume(tmp_path):
-    with_callback(tmp_path, Diet(), save_strategy="steps", save_steps=13).train()
+    with_callback(tmp_path, hard_diet(), save_strategy="steps", save_steps=13).train()
     with pytest.raises(ArgumentError, match="cannot resume"):
-        with_callback(tmp_path, Diet()).train(resume_from_checkpoint=True)
+        with_callback(tmp_path, hard_diet()).train(resume_from_checkpoint=True)

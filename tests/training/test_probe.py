@@ -16,13 +16,13 @@ from datadiet.errors import ArgumentError
 from datadiet.noise.probabilities import FILE, read_probabilities
 from datadiet.training.probe import Probe, class_names, first_class_head, probed_rows
 from datadiet.types import HeadSignals, Signals
-from toys import CLASSES, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
+from toys import CLASSES, hard_diet, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
 
 OPTIONS = {"learning_rate": 3e-3, "num_train_epochs": 4, "dropout": 0.1}
 
 
 def probed(folder, diet=None, probe=None, **changes):
-    trainer = toy_trainer(folder, diet or Diet(keep=0.5, refresh_every=1), **{**OPTIONS, **changes})
+    trainer = toy_trainer(folder, diet or hard_diet(keep=0.5, refresh_every=1), **{**OPTIONS, **changes})
     trainer.add_callback(Probe(trainer, **{"every": 4, "epochs": 2, **(probe or {})}))
     return trainer
 
@@ -37,7 +37,7 @@ def probes_of(folder):
 @pytest.mark.parametrize("rescore", ["none", "all"])
 def test_training_does_not_notice(tmp_path, keep, rescore):
     """Weights, losses and choices are bit-identical with and without it, also with dropout."""
-    diets = [Diet(keep=keep, refresh_every=1, rescore=rescore) for _ in range(2)]
+    diets = [hard_diet(keep=keep, refresh_every=1, rescore=rescore) for _ in range(2)]
     plain = toy_trainer(tmp_path / "plain", diets[0], **OPTIONS)
     plain.train()
     watched = probed(tmp_path / "watched", diets[1], {"probabilities": True})

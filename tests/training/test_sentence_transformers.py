@@ -5,10 +5,9 @@ import pytest
 import torch
 from datasets import Dataset
 
-from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.trainer import DietMixin
-from toys import tiny_model_folder
+from toys import hard_diet, tiny_model_folder
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 st = pytest.importorskip("sentence_transformers")
@@ -46,7 +45,7 @@ def build(tmp_path, diet, data=None, loss=None, **changes):
 
 @pytest.mark.parametrize("rescore", ["none", "all"])
 def test_a_diet_on_pairs(tmp_path, rescore):
-    trainer = build(tmp_path, Diet(keep=0.5, refresh_every=1, rescore=rescore))
+    trainer = build(tmp_path, hard_diet(keep=0.5, refresh_every=1, rescore=rescore))
     trainer.train()
     assert trainer.state.global_step == 6 + 3 + 3
     assert trainer.lr_scheduler.get_last_lr()[0] == 0.0
@@ -56,7 +55,7 @@ def test_a_diet_on_pairs(tmp_path, rescore):
 
 
 def test_values_are_the_error_of_the_cosine(tmp_path):
-    trainer = build(tmp_path, Diet(keep=0.5), learning_rate=0.0)
+    trainer = build(tmp_path, hard_diet(keep=0.5), learning_rate=0.0)
     trainer.model.eval()
     data = pairs()
     with torch.no_grad():
@@ -68,12 +67,14 @@ def test_values_are_the_error_of_the_cosine(tmp_path):
 
 
 def test_losses_that_the_diet_cannot_read_are_refused(tmp_path):
-    trainer = build(tmp_path, Diet(), data=pairs().remove_columns("score"), loss=losses.MultipleNegativesRankingLoss)
+    trainer = build(
+        tmp_path, hard_diet(), data=pairs().remove_columns("score"), loss=losses.MultipleNegativesRankingLoss
+    )
     with pytest.raises(ArgumentError, match="pass signals="):
         trainer.train()
 
 
 def test_a_batch_sampler_whose_order_cannot_be_kept_is_refused(tmp_path):
-    trainer = build(tmp_path, Diet(keep=0.5), batch_sampler="no_duplicates")
+    trainer = build(tmp_path, hard_diet(keep=0.5), batch_sampler="no_duplicates")
     with pytest.raises(ArgumentError, match=r"BatchSamplers\.BATCH_SAMPLER"):
         trainer.train()

@@ -27,12 +27,11 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from toys import toy_trainer
-from datadiet.diet.diet import Diet
+from toys import hard_diet, toy_trainer
 
 def run(environment, folder, diet, options, resume):
     os.environ.update(environment)
-    trainer = toy_trainer(Path(folder), Diet(keep=0.5, refresh_every=1, **diet), **options)
+    trainer = toy_trainer(Path(folder), hard_diet(keep=0.5, refresh_every=1, **diet), **options)
     trainer.train(resume_from_checkpoint=resume)
     result = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
         "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}

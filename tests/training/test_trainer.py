@@ -20,7 +20,7 @@ from datadiet.training.epochs import score_rows
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.trainer import DietMixin, DietTrainer
 from datadiet.types import EpochPlan, HeadSignals, Selection, Signals
-from toys import CLASSES, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
+from toys import CLASSES, hard_diet, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 
@@ -40,7 +40,7 @@ def lines(trainer, *names):
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
 def test_forecast_is_what_training_does_and_the_rate_ends_at_zero(tmp_path, schedule):
-    diet = Diet(keep=0.5, refresh_every=2)
+    diet = hard_diet(keep=0.5, refresh_every=2)
     planned = diet.forecast(48, epochs=4, batch=4)
     trainer = trained(tmp_path, diet, lr_scheduler_type=schedule)
     assert trainer.state.global_step == trainer.state.max_steps == planned.steps == 12 + 3 * 6
@@ -53,7 +53,7 @@ def test_forecast_is_what_training_does_and_the_rate_ends_at_zero(tmp_path, sche
 
 
 def test_the_longest_epoch_may_come_last(tmp_path):
-    trainer = trained(tmp_path, Diet(keep=0.25, warmup_epochs=0, refresh_every=1, anneal_epochs=1))
+    trainer = trained(tmp_path, hard_diet(keep=0.25, warmup_epochs=0, refresh_every=1, anneal_epochs=1))
     assert lines(trainer, "kept") == [(12,), (12,), (12,), (48,)]
     assert trainer.state.global_step == 3 * 3 + 12
 
@@ -66,7 +66,7 @@ def test_accumulation_leaves_no_gradient_behind(tmp_path):
             left.append(any(p.grad is not None and bool(p.grad.abs().sum()) for p in self.model.parameters()))
             super().end_epoch()
 
-    diet = Diet(keep=0.55, refresh_every=1)
+    diet = hard_diet(keep=0.55, refresh_every=1)
     trainer = trained(tmp_path, diet, kind=Watching, gradient_accumulation_steps=3)
     assert trainer.state.global_step == 4 + 3 * 2  # 0.55 * 48 = 26.4, down to a multiple of 12
     assert left == [False] * 4
@@ -77,7 +77,7 @@ def test_accumulated_batches_give_the_step_of_one_large_batch(tmp_path):
     options = {"max_grad_norm": 0.0, "num_train_epochs": 3, "optim": "sgd"}
     large, small = (
         trained(
-            tmp_path / str(batch), Diet(keep=0.5, refresh_every=1), per_device_train_batch_size=batch,
+            tmp_path / str(batch), hard_diet(keep=0.5, refresh_every=1), per_device_train_batch_size=batch,
             gradient_accumulation_steps=8 // batch, **options,
         )
         for batch in (8, 2)
@@ -116,7 +116,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
     )
     # a learning rate of 0 keeps the values of the training forward those of the start
     options = {"kind": Watching, "model": model, "learning_rate": 0.0, "gradient_accumulation_steps": 2}
-    trainer = trained(tmp_path, Diet(keep=0.5), **options)
+    trainer = trained(tmp_path, hard_diet(keep=0.5), **options)
     data = toy_features()
     for rows, ids in seen:
         for row, tokens in zip(rows.tolist(), ids.tolist(), strict=True):
@@ -128,7 +128,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
 
 
 def test_label_smoothing_scores_against_the_hard_labels(tmp_path):
-    trainer = trained(tmp_path, Diet(keep=0.5), label_smoothing_factor=0.2, learning_rate=0.0)
+    trainer = trained(tmp_path, hard_diet(keep=0.5), label_smoothing_factor=0.2, learning_rate=0.0)
     _, expected = score_rows(trainer.context, np.arange(48))
     history = scores_of(tmp_path)
     assert_allclose(history["el2n"], expected["el2n"][history["row"]], atol=1e-5)
@@ -141,7 +141,7 @@ def test_signals_of_ones_own_are_what_is_recorded(tmp_path, rescore):
     def certain(outputs, batch):
         return Signals({"label": HeadSignals(30 * torch.eye(CLASSES)[batch["labels"]], batch["labels"])})
 
-    diet = Diet(keep=0.5, refresh_every=1, rescore=rescore, signals=lambda *_: pytest.fail("not these"))
+    diet = hard_diet(keep=0.5, refresh_every=1, rescore=rescore, signals=lambda *_: pytest.fail("not these"))
     trained(tmp_path, diet, extra={"signals": certain})
     history = scores_of(tmp_path)
     assert set(history["source"]) == ({"train", "pass"} if rescore == "all" else {"train"})
@@ -158,7 +158,7 @@ def test_outputs_that_cannot_be_read_name_the_argument(tmp_path):
         pass
 
     with pytest.raises(ArgumentError, match=r"several heads with logits .* cannot be told apart. Pass signals="):
-        trained(tmp_path, Diet(), kind=Dieting)
+        trained(tmp_path, hard_diet(), kind=Dieting)
 
 
 # ---- what must go on working beside a diet
@@ -183,7 +183,7 @@ def test_subclass_that_overrides_compute_loss(tmp_path):
     full = trained(tmp_path / "b", Diet(keep=1.0), kind=DietFocal)
     assert plain.seen.losses == full.seen.losses
     before = Focal.calls
-    dieting = trained(tmp_path / "c", Diet(keep=0.5), kind=DietFocal)
+    dieting = trained(tmp_path / "c", hard_diet(keep=0.5), kind=DietFocal)
     assert Focal.calls - before == dieting.state.global_step == 30
     assert set(scores_of(tmp_path / "c")["row"]) == set(range(48))
 
@@ -195,23 +195,23 @@ def test_class_weights_by_loss_function(tmp_path):
         loss = torch.nn.functional.cross_entropy(outputs["logits"], labels, weight=weight, reduction="sum")
         return loss / num_items_in_batch
 
-    trainer = trained(tmp_path, Diet(keep=0.5), extra={"compute_loss_func": weighted})
+    trainer = trained(tmp_path, hard_diet(keep=0.5), extra={"compute_loss_func": weighted})
     assert len(scores_of(tmp_path)) == 120
     assert trainer.seen.losses[0] > math.log(3)  # the weights are above 1
 
 
 def test_gradient_checkpointing(tmp_path):
-    plain = trained(tmp_path / "plain", Diet(keep=0.5))
-    saving = trained(tmp_path / "saving", Diet(keep=0.5), activation_checkpointing=True)
+    plain = trained(tmp_path / "plain", hard_diet(keep=0.5))
+    saving = trained(tmp_path / "saving", hard_diet(keep=0.5), activation_checkpointing=True)
     assert_allclose(plain.seen.losses, saving.seen.losses, atol=1e-5)
 
 
 @pytest.mark.slow
 def test_torch_compile(tmp_path):
     options = {"n": 16, "num_train_epochs": 2}
-    plain = trained(tmp_path / "plain", Diet(keep=0.5, rescore="all"), **options)
+    plain = trained(tmp_path / "plain", hard_diet(keep=0.5, rescore="all"), **options)
     options |= {"torch_compile": True, "torch_compile_backend": "aot_eager"}
-    compiled = trained(tmp_path / "compiled", Diet(keep=0.5, rescore="all"), **options)
+    compiled = trained(tmp_path / "compiled", hard_diet(keep=0.5, rescore="all"), **options)
     assert_allclose(plain.seen.losses, compiled.seen.losses, atol=1e-4)
     assert plans_of(tmp_path / "plain")[1] == plans_of(tmp_path / "compiled")[1]
 
@@ -220,13 +220,13 @@ def test_lora(tmp_path):
     peft = pytest.importorskip("peft")
     config = peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"])
     model = peft.get_peft_model(tiny_classifier(CLASSES), config)
-    trainer = trained(tmp_path, Diet(keep=0.5, rescore="dropped"), model=model)
+    trainer = trained(tmp_path, hard_diet(keep=0.5, rescore="dropped"), model=model)
     assert trainer.state.global_step == 30
     assert scores_of(tmp_path)["el2n"].between(0, math.sqrt(2)).all()
 
 
 def test_no_pickle_but_the_trainers_own_state(tmp_path):
-    trainer = trained(tmp_path, Diet(), save_strategy="epoch")
+    trainer = trained(tmp_path, hard_diet(), save_strategy="epoch")
     trainer.save_model(str(tmp_path / "model"))
     assert not list(tmp_path.rglob("training_args.bin"))
     assert not list((tmp_path / "model").glob("*.bin"))
@@ -235,18 +235,18 @@ def test_no_pickle_but_the_trainers_own_state(tmp_path):
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path):
-    trained(tmp_path, Diet())
+    trained(tmp_path, hard_diet())
     with pytest.raises(ValueError, match="belongs to another run"):
-        trained(tmp_path, Diet())
+        trained(tmp_path, hard_diet())
 
 
 def test_a_keep_that_leaves_no_full_batch(tmp_path):
     with pytest.raises(ArgumentError, match="batch"):
-        trained(tmp_path, Diet(keep=0.05))
+        trained(tmp_path, hard_diet(keep=0.05))
 
 
 def test_floor_takes_the_classes_from_the_labels(tmp_path):
-    trained(tmp_path, Diet(keep=0.25, floor=4))
+    trained(tmp_path, hard_diet(keep=0.25, floor=4))
     labels = np.array(toy_features()["labels"])
     assert all(np.bincount(labels[rows]).min() >= 4 for epoch, rows in plans_of(tmp_path).items() if epoch)
 
@@ -265,7 +265,7 @@ def _single(values, count, *, seed, epoch, groups=None):
 @pytest.mark.parametrize("accumulation", [1, 2])
 def test_weights_reach_the_gradient_under_accumulation(tmp_path, accumulation):
     """SGD: doubled losses are a doubled learning rate, whatever the accumulation."""
-    trained(tmp_path / "first", Diet(), num_train_epochs=2)
+    trained(tmp_path / "first", hard_diet(), num_train_epochs=2)
     found = []
     for name, select, rate in (("twice", _doubled, 0.1), ("rate", _single, 0.2)):
         diet = Diet(select=select, warmup_epochs=0, refresh_every=1, scores_from=tmp_path / "first")
@@ -365,4 +365,4 @@ def test_infobatch_has_no_weights_in_the_last_epochs(tmp_path):
 )
 def test_row_weights_that_are_not_allowed(times, message):
     with pytest.raises(ArgumentError, match=message):
-        Diet(keep=0.5).begin(len(TIMES), epochs=2, row_weights=times)
+        hard_diet(keep=0.5).begin(len(TIMES), epochs=2, row_weights=times)

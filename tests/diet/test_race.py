@@ -1,0 +1,333 @@
+"""Races: when and how long, who wins, and what a diet keeps of them."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.testing import assert_array_equal
+
+from datadiet.diet import race
+from datadiet.diet.diet import Diet
+from datadiet.diet.race import COVER, FORWARD_SHARE, LEAST_STEPS, Race, RaceOptions, RacePlan, plan_races
+from datadiet.diet.schedule import Schedule
+from datadiet.errors import ArgumentError
+from datadiet.types import HeadSignals, Signals
+
+DEV = np.random.default_rng(0).exponential(size=200).astype(np.float32)
+
+
+def planned(dev_rows: int | None = 900, share: float = 0.05, **schedule: Any) -> RacePlan:
+    usual = {"num_examples": 9000, "epochs": 5, "keep": 0.3, "refresh_every": 1, "batch": 32}
+    return plan_races(Schedule(**{**usual, **schedule}), dev_rows, RaceOptions(share))
+
+
+# ---- when, and how long
+
+
+@pytest.mark.proves("auto", by="definition")
+@settings(deadline=None)
+@given(
+    rows=st.integers(700, 20000),
+    epochs=st.integers(2, 12),
+    keep=st.floats(0.05, 0.95),
+    every=st.integers(1, 3),
+    batch=st.sampled_from([1, 8, 32]),
+    dev=st.integers(0, 3000),
+    share=st.floats(0.01, 0.5),
+)
+def test_races_stay_within_their_budget_and_half_of_their_cycle(
+    rows: int, epochs: int, keep: Any, every: int, batch: int, dev: int, share: float
+) -> None:
+    schedule = Schedule(rows, epochs, keep, refresh_every=every, batch=batch)
+    check_plan(schedule, plan_races(schedule, dev, RaceOptions(share)), dev, share)
+
+
+def test_races_stay_within_half_of_a_cycle_where_cycles_become_shorter() -> None:
+    schedule = Schedule(2000, 9, {1: 0.9, 4: 0.05}, refresh_every=1, batch=8)
+    check_plan(schedule, plan_races(schedule, 400, RaceOptions(0.2)), 400, 0.2)
+
+
+def check_plan(schedule: Schedule, found: RacePlan, dev: int, share: float) -> None:
+    assert (not found.epochs) == bool(found.note)
+    assert found.epochs == tuple(sorted(set(found.epochs)))
+    for epoch in found.epochs:
+        assert epoch >= 1
+        assert schedule.is_refresh(epoch)
+        assert LEAST_STEPS <= found.steps <= schedule.steps(epoch) / 2
+        assert 50 <= found.dev_rows <= min(dev, 400)
+    spent = len(found.epochs) * (found.steps * schedule.batch + 2 * FORWARD_SHARE * found.dev_rows)
+    assert spent <= share * schedule.total_count + 1e-6
+
+
+def test_the_second_race_is_at_half_of_the_cycles_and_only_where_the_budget_is_enough() -> None:
+    assert planned().epochs == (1, 3)
+    assert planned(epochs=9).epochs == (1, 5)
+    assert planned(epochs=9, refresh_every=2).epochs == (1, 5)
+    assert planned(share=0.02).epochs == (1,)
+    assert planned(share=0.02).steps < 2 * planned().steps
+    assert planned(epochs=2).epochs == (1,)  # one cycle
+    assert planned(warmup_epochs=0, epochs=3, share=0.1).epochs == (1, 2)  # nothing has trained before the first
+
+
+@pytest.mark.parametrize(
+    ("options", "note"),
+    [
+        ({"dev_rows": None}, "there is no dev split to judge a race by"),
+        (
+            {"dev_rows": 49},
+            "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's "
+            "loss, too wide to judge by",
+        ),
+        ({"dev_rows": 0}, "the dev split has 0 rows, fewer than 50: their mean loss has an error of 100% of"),
+        (
+            {"warmup_epochs": 0, "epochs": 4, "refresh_every": 2, "static": True},
+            "no cycle begins after training has begun, so there is nothing to race for",
+        ),
+        ({"warmup_epochs": 0, "epochs": 1}, "no cycle begins after training has begun"),
+        ({"share": 0.005}, "0% of this training is less than a race of 3 steps costs, judged by 50 dev rows"),
+        ({"share": 0.01, "num_examples": 2000}, "1% of this training is less than a race of 3 steps costs"),
+    ],
+)
+def test_why_there_is_no_race(options: dict[str, Any], note: str) -> None:
+    found = planned(**options)
+    assert (found.epochs, found.steps, found.dev_rows) == ((), 0, 0)
+    assert found.note.startswith(note)
+
+
+def test_what_races_cost_in_steps() -> None:
+    assert RacePlan((1, 3), 9, 293).extra_steps(32) == 2 * (9 + math.ceil(2 * 293 / 3 / 32))
+    assert RacePlan(note="none").extra_steps(32) == 0
+
+
+def test_a_forecast_knows_its_races() -> None:
+    diet = Diet(keep=0.3)
+    found = diet.forecast(9000, epochs=5, batch=32, dev_rows=900)
+    assert (found.races, found.race_steps) == (2, planned().extra_steps(32))
+    assert diet.forecast(9000, epochs=5, batch=32).races == 0
+    assert Diet(keep=0.3, select="cover").forecast(9000, epochs=5, batch=32, dev_rows=900).races == 0
+
+
+# ---- who wins
+
+
+def noisy(shift: float, seed: int = 1) -> np.ndarray:
+    """Dev losses that differ from `DEV` by a mean of `shift` standard errors."""
+    pairs = np.random.default_rng(seed).normal(size=200)
+    pairs = (pairs - pairs.mean()) / pairs.std(ddof=1)
+    return (DEV + 0.1 * (pairs + shift / math.sqrt(200))).astype(np.float32)
+
+
+@pytest.mark.proves("auto", by="definition")
+@pytest.mark.parametrize(("shift", "winner"), [(-9, "visits"), (-2.1, "visits"), (-1.9, COVER), (0, COVER), (9, COVER)])
+def test_a_rule_takes_the_place_of_cover_where_it_is_shown_to_be_better(shift: float, winner: str) -> None:
+    decided = Race(RacePlan((1,), 5, 200)).decided(1, {COVER: DEV, "visits": noisy(shift)})
+    (duel,) = decided.duels
+    assert decided.rule == duel.winner == winner
+    assert duel.difference / duel.error == pytest.approx(shift, abs=0.01)
+    assert duel.interval == pytest.approx((duel.difference - 2 * duel.error, duel.difference + 2 * duel.error))
+    assert (duel.interval[1] < 0) == (winner != COVER)
+
+
+@pytest.mark.proves("auto", by="definition")
+@pytest.mark.parametrize(("shift", "winner"), [(-9, COVER), (0, COVER), (1.9, COVER), (2.1, "visits"), (9, "visits")])
+def test_cover_takes_its_place_back_unless_the_other_is_shown_to_be_better(shift: float, winner: str) -> None:
+    """`shift`: by how many standard errors cover is worse."""
+    first = Race(RacePlan((1, 3), 5, 200)).decided(1, {COVER: DEV, "visits": 0.5 * DEV})
+    assert (first.rule, first.challenger(("cover", "visits", "hardest"))) == ("visits", COVER)
+    second = first.decided(3, {"visits": DEV, COVER: noisy(shift)})
+    assert second.rule == winner
+    assert (second.duels[1].champion, second.duels[1].challenger) == ("visits", COVER)
+
+
+def test_pairs_count_not_means() -> None:
+    """A small gain in every row wins, though the rows differ by far more."""
+    decided = Race(RacePlan((1,), 5, 200)).decided(1, {COVER: DEV, "hardest": DEV - 0.001})
+    assert decided.rule == "hardest"
+    assert decided.duels[0].difference == pytest.approx(-0.001, rel=1e-3)
+    assert decided.duels[0].losses == pytest.approx({COVER: DEV.mean(), "hardest": DEV.mean() - 0.001})
+
+
+def test_challengers_come_in_order_and_not_twice_before_all_have_lost() -> None:
+    allowed, found = ("cover", "visits", "hardest"), Race(RacePlan((1, 3, 5), 5, 200))
+    tried = []
+    for epoch in (1, 3, 5):
+        tried.append(found.challenger(allowed))
+        found = found.decided(epoch, {found.rule: DEV, tried[-1]: DEV + 1})
+    assert tried == ["visits", "hardest", "visits"]
+
+
+def test_a_race_is_due_once() -> None:
+    found = Race(RacePlan((1, 3), 5, 200))
+    assert [epoch for epoch in range(5) if found.is_due(epoch)] == [1, 3]
+    assert [epoch for epoch in range(5) if found.decided(1, {COVER: DEV, "visits": DEV}).is_due(epoch)] == [3]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (DEV, DEV[1:], r"the same dev rows for both: got \(200,\) and \(199,\)"),
+        (DEV[:1], DEV[:1], r"the same dev rows for both: got \(1,\) and \(1,\)"),
+        (DEV, np.where(DEV.max() == DEV, np.nan, DEV), "finite losses of the dev rows; the training has diverged"),
+        (np.full_like(DEV, np.inf), DEV, "finite losses of the dev rows"),
+    ],
+)
+def test_losses_that_cannot_be_compared(old: np.ndarray, new: np.ndarray, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Race(RacePlan((1,), 5, 200)).decided(1, {COVER: old, "visits": new})
+
+
+def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
+    plan, cost = RacePlan((1, 3), 5, 200), {"seconds": 1.5, "examples": 20, "steps": 9}
+    found = Race(plan).decided(1, {COVER: DEV, "visits": 0.5 * DEV}, cost).decided(3, {"visits": DEV, COVER: DEV + 1})
+    again = Race(plan).restored(json.loads(json.dumps(found.state())))
+    assert again == found
+    assert again.rule == "visits"
+    summary = json.loads(json.dumps(found.summary()))
+    assert (summary["rule"], summary["note"]) == ("visits", "")
+    assert [line["winner"] for line in summary["races"]] == ["visits", "visits"]
+    assert summary["races"][0]["cost"] == cost
+    assert summary["races"][0]["interval"] == list(found.duels[0].interval)
+    assert Race(RacePlan(note="why")).summary() == {"rule": COVER, "note": "why", "races": []}
+
+
+# ---- inside a diet
+
+N = 240
+ERRORS = np.random.default_rng(5).uniform(0.1, 1.2, N)
+OPTIONS: dict[str, Any] = {"keep": 0.5, "seed": 3, "select": "auto(share=0.5)"}
+
+
+def signals(errors: np.ndarray) -> Signals:
+    """Two-class signals whose EL2N is the given error: sqrt(2) (1 - p_gold)."""
+    gold = 1 - torch.as_tensor(errors, dtype=torch.float32) / math.sqrt(2)
+    logits = torch.stack([gold.log(), (1 - gold).log()], dim=1)
+    return Signals({"label": HeadSignals(logits, torch.zeros(len(gold), dtype=torch.long))})
+
+
+def begun(dev_rows: int | None = 200, *, state: Any = None, **options: Any) -> Diet:
+    diet = Diet(**{**OPTIONS, **options})
+    diet.begin(N, epochs=6, batch=4, dev_rows=dev_rows, state=state)
+    return diet
+
+
+def trained(diet: Diet, epoch: int) -> list[int]:
+    """Train one epoch; the race before it is decided already."""
+    plan = diet.plan(epoch)
+    diet.observe(torch.from_numpy(plan.rows), signals(ERRORS[plan.rows]), epoch=epoch)
+    diet.absorb(diet.drain())
+    return plan.rows.tolist()
+
+
+def turns_of(diet: Diet) -> np.ndarray:
+    return diet.state_dict()[0]["turns.visits"]
+
+
+@pytest.mark.parametrize("winner", ["cover", "visits"])
+def test_the_winner_of_a_race_is_the_plan_and_has_had_its_turn(winner: str) -> None:
+    diet = begun()
+    assert diet.race is not None
+    assert diet.race.plan.epochs == (1, 4)
+    trained(diet, 0)
+    assert diet.entrants(0) == {}
+    first, again = diet.entrants(1), diet.entrants(1)
+    assert list(first) == ["cover", "visits"]
+    for rule, plan in first.items():
+        assert_array_equal(again[rule].rows, plan.rows)
+        assert (len(plan.rows), plan.epoch, plan.full) == (120, 1, False)
+    assert first["cover"].rows.tolist() != first["visits"].rows.tolist()
+    assert turns_of(diet).sum() == 0  # asking gives nobody a turn
+    assert (diet.round, diet.rule) == (0, "cover")
+    losses = {"cover": DEV, "visits": 0.5 * DEV if winner == "visits" else DEV}
+    plan = diet.decide(1, losses, {"steps": 9})
+    assert diet.rule == winner
+    assert_array_equal(plan.rows, first[winner].rows)
+    assert diet.plan(1) is plan
+    assert_array_equal(np.flatnonzero(turns_of(diet)), plan.rows)
+    assert diet.round == 1
+    assert diet.entrants(1) == {}
+    with pytest.raises(ArgumentError, match="no race is due before epoch 1"):
+        diet.decide(1, losses)
+
+
+def test_a_rule_that_has_won_is_that_selector_from_there_on() -> None:
+    racing, alone = begun(), begun(select="visits")
+    for epoch in range(4):
+        if racing.entrants(epoch):
+            racing.decide(epoch, {"cover": DEV, "visits": 0.5 * DEV})
+        assert trained(racing, epoch) == trained(alone, epoch)
+    assert list(racing.entrants(4)) == ["visits", "cover"]
+
+
+@pytest.mark.parametrize("dev_rows", [None, 30])
+def test_without_a_usable_dev_split_every_cycle_takes_cover(dev_rows: int | None) -> None:
+    racing, alone = begun(dev_rows), begun(select="cover")
+    assert racing.race is not None
+    assert racing.race.plan.note
+    for epoch in range(6):
+        assert racing.entrants(epoch) == {}
+        assert trained(racing, epoch) == trained(alone, epoch)
+
+
+def test_a_checkpoint_between_races_goes_on_as_if_nothing_had_been() -> None:
+    whole = begun()
+    trained(whole, 0)
+    whole.entrants(1)
+    whole.decide(1, {"cover": DEV, "visits": 0.5 * DEV}, {"steps": 9.0})
+    trained(whole, 1)
+    arrays, numbers = whole.state_dict()
+    rest = begun(state=(arrays, json.loads(json.dumps(numbers))))
+    assert rest.race == whole.race
+    assert rest.entrants(1) == {}
+    assert_array_equal(rest.plan(1).rows, whole.plan(1).rows)
+    assert_array_equal(turns_of(rest), turns_of(whole))
+    for epoch in (2, 3):
+        assert trained(rest, epoch) == trained(whole, epoch)
+    for rule, plan in whole.entrants(4).items():
+        assert_array_equal(rest.entrants(4)[rule].rows, plan.rows)
+
+
+def test_only_the_hardest_are_guarded_against_wrong_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that contradict a confident model cannot be chosen by `hardest`; `cover` and `visits` take them all."""
+    diet = Diet(**{**OPTIONS, "keep": 0.9})
+    diet.begin(N, epochs=6, batch=4, dev_rows=200, groups=np.zeros(N, np.int64))
+    assert diet.guarded
+    assert diet.noise_monitor is not None
+    trained(diet, 0)
+    free = np.arange(N) >= 12
+    monkeypatch.setattr(type(diet.noise_monitor), "candidates", lambda self, count: np.flatnonzero(free))
+    monkeypatch.setattr(Race, "challenger", lambda self, allowed: "hardest")
+    entrants = diet.entrants(1)
+    assert len(entrants["hardest"].rows) == len(entrants["cover"].rows) == 216
+    assert free[entrants["hardest"].rows].all()
+    assert not free[entrants["cover"].rows].all()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "auto(share=0)"}, r"share of auto must be in \(0, 0.5\], got 0"),
+        ({"select": "auto(share=5)"}, r"share of auto must be in \(0, 0.5\], got 5"),
+        ({"select": "auto(shares=0.1)"}, "shares.*did you mean.*share"),
+        ({"select": "atuo"}, "unknown selector 'atuo'; did you mean 'auto'"),
+    ],
+)
+def test_options_of_the_race(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Diet(**options)
+
+
+def test_the_default_races_and_chooses_anew_every_epoch() -> None:
+    options = Diet().options
+    assert (options.select, options.race, options.refresh_every, options.offset) == ("auto", RaceOptions(), 1, "auto")
+    assert Diet(select="auto(share=0.1, on_cpu=true)").options.race == RaceOptions(0.1, on_cpu=True)
+    assert Diet(select="auto").describe()["select"] == "auto"
+    assert Diet(tolerance=1.0).options.select == "hardest"
+    assert Diet(tolerance=1.0).options.race is None
+    assert race.RULES[COVER].select == COVER
