@@ -194,7 +194,6 @@ def test_advice(curve, saved, said):
         ([0.05, 0.1, 0.18], 500, True, 8.0),  # nothing has converged
         ([0.5, 0.9, 0.91], 500, False, 1.0),  # within the error of 1.3
         ([0.5, 0.6, 0.58], 500, False, -2.0),  # it fell
-        ([0.8, 0.809, 0.818], 1000, True, 0.9),  # neither epoch alone, but both together
         ([0.5, 0.8, 0.809], 1000, False, 0.9),  # the large rise was before
         ([0.98, 1.0], 40, False, 2.0),  # what is perfect cannot rise, whatever its error
         ([0.01, 0.04], 500, True, 3.0),
@@ -208,12 +207,27 @@ def test_whether_training_had_finished(curve, rows, rising, per_epoch):
     assert not rising or found.advice.endswith("Try more epochs.")
 
 
+LINEAR = [0.8, 0.74, 0.53, 0.32, 0.11]  # mean learning rates of 5 epochs, as shares of the peak
+
+
+def test_a_learning_rate_that_has_fallen_hides_no_rise():
+    curve = [0.24, 0.27, 0.31, 0.367, 0.377]  # of 77 classes: far from finished, and flat at the end
+    settings = {"metric": "accuracy", "kept": [600] * 5, "rows": 300}
+    assert not convergence(curve, **settings).rising
+    found = convergence(curve, **settings, shares=LINEAR)
+    assert (found.rising, found.epochs, found.points_per_epoch) == (True, 3, pytest.approx(100 * 0.107 / 3))
+    assert "by 3.6 points per epoch (of 600 rows) in the last 3 epochs, and its standard error is 2.8" in found.advice
+    done = convergence([0.6, 0.94, 0.95, 0.952, 0.953], **{**settings, "rows": 60}, shares=LINEAR)
+    assert (done.rising, done.epochs) == (False, 3)
+    fallen = convergence([0.2, 0.3, 0.5, 0.6, 0.55], **settings, shares=LINEAR)
+    assert not fallen.rising  # below the best of these epochs
+
+
 def test_an_epoch_of_a_diet_is_what_it_kept():
-    curve = [0.8, 0.809, 0.818]
-    same = convergence(curve, metric="accuracy", kept=[1000, 480, 480], rows=1000)
-    assert (same.rising, same.epoch_rows) == (True, 480)
-    # the warm-up's rise came from more rows, and says nothing of an epoch of the diet
-    assert not convergence(curve, metric="accuracy", kept=[1000, 1000, 480], rows=1000).rising
+    curve = [0.2, 0.4, 0.41, 0.45, 0.45]
+    # the rise of the epochs on everything says nothing of an epoch of the diet
+    found = convergence(curve, metric="accuracy", kept=[1000, 1000, 1000, 500, 400], rows=1000, shares=LINEAR)
+    assert (found.rising, found.epochs, found.epoch_rows) == (True, 2, 450)
 
 
 def test_a_correlation_has_another_error():

@@ -219,6 +219,7 @@ def test_a_run_that_finds_its_epochs_ends_where_it_would_have(tmp_path: Path, st
     resumed = resume_run(tmp_path / "second")
     assert_same(whole, resumed, tmp_path / "run", tmp_path / "second")
     assert resumed["learning_rate"] == whole["learning_rate"]
+    assert resumed["convergence"] == whole["convergence"]
 
 
 @pytest.mark.usefixtures("_fixed_accuracies")

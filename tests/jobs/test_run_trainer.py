@@ -224,7 +224,7 @@ def test_a_rate_that_is_given_is_taken(tmp_path: Path) -> None:
 
 def test_a_run_that_still_rises_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rising(monkeypatch, [0.1, 0.2, 0.5, 0.9])
-    found = finetune(toy_config(tmp_path, keep=0.5, learning_rate=1e-6))["convergence"]
+    found = finetune(toy_config(tmp_path, learning_rate=1e-6, lr_schedule="constant"))["convergence"]
     assert (found["rising"], found["metric"], found["epoch_rows"]) == (True, "accuracy", 24)
     assert found["points_per_epoch"] == pytest.approx(40.0)
     assert "accuracy on dev still rose by 40.0 points per epoch (of 24 rows)" in found["advice"]
@@ -234,8 +234,15 @@ def test_a_run_that_still_rises_says_so(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_run_that_has_stopped_rising_says_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rising(monkeypatch, [0.1, 0.5, 0.9, 0.9])
-    found = finetune(toy_config(tmp_path))["convergence"]
-    assert (found["rising"], found["advice"]) == (False, "")
+    result = finetune(toy_config(tmp_path, lr_schedule="constant"))
+    assert (result["convergence"]["rising"], result["convergence"]["advice"]) == (False, "")
+
+
+def test_a_learning_rate_that_has_fallen_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`linear` holds less than half an epoch at the peak in the last epoch."""
+    rising(monkeypatch, [0.1, 0.5, 0.9, 0.9])
+    found = finetune(toy_config(tmp_path, lr_warmup=0.0))["convergence"]
+    assert (found["rising"], found["epochs"]) == (True, 2)
 
 
 def test_one_epoch_tells_nothing(tmp_path: Path) -> None:

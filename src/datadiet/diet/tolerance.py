@@ -40,6 +40,8 @@ ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
 # epochs without a rise after which a training ends by itself, and so many where it has not risen at all yet: a model
 # that still answers with the most frequent class has not finished
 PATIENCE, FIRST_PATIENCE = 2, 4
+# of an epoch at the peak of the learning rate: what the epochs hold together that tell whether training had finished
+LEAST_SHARE = 0.5
 
 Reason = Literal["scores", "rising", "guard", "learned"]
 
@@ -263,7 +265,8 @@ class Convergence:
         rising: Whether it still rose by more than its standard error.
         metric: Its name.
         points_per_epoch: How much it changed per epoch at the end, in points.
-        error: Its standard error, in points: the larger one of those before and after the last epoch.
+        error: Its standard error, in points: the larger one of those at both ends of the last epochs.
+        epochs: The last epochs that this is about.
         epoch_rows: Training rows of such an epoch: of a diet, those that it kept.
         advice: What to know and to do, in two sentences; empty where it does not rise.
     """
@@ -272,24 +275,31 @@ class Convergence:
     metric: str
     points_per_epoch: float
     error: float
+    epochs: int
     epoch_rows: int
     advice: str = ""
 
 
 def convergence(
-    curve: Sequence[float], *, metric: str, kept: Sequence[int], rows: int, remedy: str = ""
+    curve: Sequence[float],
+    *,
+    metric: str,
+    kept: Sequence[int],
+    rows: int,
+    shares: Sequence[float] | None = None,
+    remedy: str = "",
 ) -> Convergence | None:
     """Whether training had finished: whether the dev metric still rose at its end.
 
-    It rises where it gained more than its standard error in the last epoch; or more than half of it in each of the last
-    two epochs of as many rows, and in the last one at least half as much as in the one before: with few dev rows a
-    steady rise hides in the error of one epoch.
+    Judged is the last epoch, or where its learning rate had fallen to nearly 0, which stops every rise, as many of the
+    last epochs as make up `LEAST_SHARE` of an epoch at the peak; of a diet, no epochs on everything before it.
 
     Args:
         curve: The metric after each epoch, larger is better, in [-1, 1].
         metric: Its name; a correlation has another error than a share.
         kept: Training rows of each epoch.
         rows: Of the dev split.
+        shares: The mean learning rate of each epoch as a share of the peak; 1 by default.
         remedy: What to do about it, for the advice.
 
     Returns:
@@ -298,26 +308,30 @@ def convergence(
     Example:
         >>> found = convergence([0.05, 0.1, 0.18], metric="accuracy", kept=[600] * 3, rows=500, remedy="Try more.")
         >>> print(found.advice)
-        Training had not finished: accuracy on dev still rose by 8.0 points per epoch (of 600 rows) at the end, and its
-        standard error is 1.7. Try more.
+        Training had not finished: accuracy on dev still rose by 8.0 points per epoch (of 600 rows) in the last epoch,
+        and its standard error is 1.7. Try more.
         >>> convergence([0.9, 0.95, 0.952], metric="accuracy", kept=[600] * 3, rows=500).rising
         False
 
     Source: ours.
     """
-    if len(curve) < 2 or len(kept) < 2 or rows < 1 or not all(map(math.isfinite, curve[-3:])):
+    if len(curve) < 2 or len(kept) < 2 or rows < 1 or not all(map(math.isfinite, curve)):
         return None
-    error = _error_of_rise(curve[-2], curve[-1], metric, rows)
-    last = curve[-1] - curve[-2]
-    before = curve[-2] - curve[-3] if len(curve) > 2 and kept[-1] == kept[-2] else 0.0
-    steadily = last <= error < 2 * min(last, before) and before <= 2 * last
-    rise = (last + before) / 2 if steadily else last
-    rising = (steadily or last > error) and curve[-1] < 1  # what is perfect cannot rise
+    rates = [1.0] * len(curve) if shares is None or len(shares) != len(curve) else list(shares)
+    dieting = [count < max(kept) for count in kept]
+    last = 1
+    while sum(rates[-last:]) < LEAST_SHARE and last < len(curve) - 1 and dieting[-last - 1] == dieting[-1]:
+        last += 1
+    rise = curve[-1] - curve[-last - 1]
+    error = _error_of_rise(curve[-last - 1], curve[-1], metric, rows)
+    rising = rise > error and curve[-1] >= max(curve[-last:]) and curve[-1] < 1  # what is perfect cannot rise
+    each, name = round(sum(kept[-last:]) / last), metric.replace("_", " ")
+    span = "the last epoch" if last == 1 else f"the last {last} epochs"
     text = (
-        f"Training had not finished: {metric.replace('_', ' ')} on dev still rose by {100 * rise:.1f} points per epoch "
-        f"(of {kept[-1]:,} rows) at the end, and its standard error is {100 * error:.1f}. {remedy}"
+        f"Training had not finished: {name} on dev still rose by {100 * rise / last:.1f} points per epoch "
+        f"(of {each:,} rows) in {span}, and its standard error is {100 * error:.1f}. {remedy}"
     )
-    return Convergence(rising, metric, 100 * rise, 100 * error, kept[-1], text.strip() if rising else "")
+    return Convergence(rising, metric, 100 * rise / last, 100 * error, last, each, text.strip() if rising else "")
 
 
 def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -455,8 +456,26 @@ def _convergence(run: Run, trainer: RunTrainer) -> Json | None:
     lines = judged_epochs(trainer.epoch_results, metric)
     curve = [float(line.dev[metric]) for line in lines]
     kept = [min(line.kept, line.steps * step) for line in lines]  # max_steps may end inside an epoch
-    found = convergence(curve, metric=metric, kept=kept, rows=len(run.dev), remedy=_remedy(config, rate))
+    found = convergence(
+        curve,
+        metric=metric,
+        kept=kept,
+        rows=len(run.dev),
+        shares=rate_shares(trainer.state.log_history, rate.value),
+        remedy=_remedy(config, rate),
+    )
     return None if found is None else asdict(found)
+
+
+def rate_shares(history: Sequence[Mapping[str, float]], peak: float) -> list[float]:
+    """The mean learning rate of each epoch as a share of the peak, from the Trainer's log of each epoch's end.
+
+    Example:
+        >>> rate_shares([{"learning_rate": 0.5}, {"eval_accuracy": 0.9}, {"learning_rate": 0.0}], 1.0)
+        [0.75, 0.25]
+    """
+    ends = [peak, *(entry["learning_rate"] for entry in history if "learning_rate" in entry)]
+    return [(before + after) / 2 / peak for before, after in pairwise(ends)]
 
 
 def _remedy(config: FinetuneConfig, rate: LearningRate) -> str:
