@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,10 @@ import torch
 from datadiet.diet import race
 from datadiet.diet.diet import Diet
 from datadiet.diet.race import Race
-from datadiet.files import read_json
 from datadiet.ledger import ACCOUNTS
 from datadiet.training import race as runner
 from datadiet.training.race import dev_losses, dev_rows_of
-from toys import CLASSES, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
+from toys import plans_of, scores_of, toy_features, toy_trainer, weights
 
 # 48 steps on everything, then 12 a cycle; the first 6 of cycles 1 and 4 are raced for
 N, DEV, EPOCHS, KEEP = 192, 60, 6, 0.25
@@ -57,10 +58,9 @@ def lines(trainer: Any) -> list[dict[str, Any]]:
 
 def optimizer_of(trainer: Any) -> torch.Tensor:
     """All of the optimizer's state, as one vector."""
-    states = [trainer.optimizer.state[weight] for weight in trainer.model.parameters()]
-    return torch.cat(
-        [torch.as_tensor(value, dtype=torch.float32).flatten() for one in states for value in one.values()]
-    )
+    states = (trainer.optimizer.state[weight] for weight in trainer.model.parameters())
+    values = [torch.as_tensor(value, dtype=torch.float32) for state in states for value in state.values()]
+    return torch.cat([value.flatten() for value in values])
 
 
 def values_of(trainer: Any) -> Any:
@@ -109,15 +109,10 @@ def test_accumulated_batches(tmp_path, monkeypatch, winner):
     assert len(racing.diet.race.duels) == 2
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"train_sampling_strategy": "group_by_length"},
-        {"train_sampling_strategy": "sequential"},
-        {"max_grad_norm": 0.01},
-    ],
-    ids=["lengths", "sequential", "clipped"],
-)
+LENGTHS, ROWS = {"train_sampling_strategy": "group_by_length"}, {"train_sampling_strategy": "sequential"}
+
+
+@pytest.mark.parametrize("options", [LENGTHS, ROWS, {"max_grad_norm": 0.01}], ids=["lengths", "rows", "clipped"])
 def test_batches_and_steps_of_a_race_are_those_of_its_epoch(tmp_path, monkeypatch, options):
     let_win(monkeypatch, "visits")
     assert_same(trained(tmp_path / "racing", **options), trained(tmp_path / "alone", "visits", **options))
@@ -172,9 +167,7 @@ def test_dev_losses_are_those_of_the_model_on_rows_drawn_by_the_seed(tmp_path):
 def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_path):
     dev = toy_features(70, seed=1).to_list()
     for row in (3, 20, 69):
-        dev[row]["labels"] = -1
-    import datasets
-
+        dev[row]["labels"] = -100
     racing = trained(tmp_path, extra={"eval_dataset": datasets.Dataset.from_list(dev)}, num_train_epochs=5)
     (duel, *_) = racing.diet.race.duels
     judged = dev_rows_of(racing.context, racing.diet.race.plan.dev_rows)
@@ -195,22 +188,35 @@ def test_a_race_that_is_not_forced_decides_by_its_losses(tmp_path):
 # ---- resume
 
 
-# before the first race, inside the raced epoch, at its end, and after the second race
-@pytest.mark.parametrize("step", [48, 57, 60, 84, 95])
-@pytest.mark.parametrize("winner", ["cover", "visits"])
-def test_resume_is_bit_identical(tmp_path, monkeypatch, step, winner):
+SAVING = {"save_strategy": "steps", "save_steps": 3}
+
+
+@pytest.fixture(scope="module", params=["cover", "visits"])
+def saved(request, tmp_path_factory):
+    """Runs that were not killed, with their checkpoints: the rule that won, the folder, and by dropout the trainer."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        let_win(patch, request.param)
+        runs = {dropout: trained(folder / str(dropout), dropout=dropout, **SAVING) for dropout in (0.0, 0.1)}
+    return request.param, folder, runs
+
+
+# before the first race, inside the raced epoch, at its end, before the second race, and after it
+@pytest.mark.parametrize("step", [48, 57, 60, 84, 93])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_resume_is_bit_identical(tmp_path, monkeypatch, saved, step, dropout):
+    winner, folder, runs = saved
     let_win(monkeypatch, winner)
-    saving = {"save_strategy": "steps", "save_steps": 1, "dropout": 0.1}
-    whole = trained(tmp_path / "whole", **saving)
+    whole = runs[dropout]
     for part in ("scores", "plans"):
-        shutil.copytree(tmp_path / "whole" / part, tmp_path / "resumed" / part)
-    resumed = built(tmp_path / "resumed", **saving)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+        shutil.copytree(folder / str(dropout) / part, tmp_path / part)
+    resumed = built(tmp_path, dropout=dropout, **SAVING)
+    resumed.train(resume_from_checkpoint=str(folder / str(dropout) / f"checkpoint-{step}"))
     assert torch.equal(weights(resumed.model), weights(whole.model))
     assert torch.equal(optimizer_of(resumed), optimizer_of(whole))
     assert resumed.lr_scheduler.get_last_lr() == whole.lr_scheduler.get_last_lr()
     assert resumed.state.global_step == whole.state.global_step
-    assert plans_of(tmp_path / "resumed") == plans_of(tmp_path / "whole")
+    assert plans_of(tmp_path) == plans_of(folder / str(dropout))
     assert values_of(resumed).equals(values_of(whole))
     for one, two in zip(lines(resumed), lines(whole), strict=True):
         assert one.pop("train_loss") == pytest.approx(two.pop("train_loss"))
@@ -230,7 +236,7 @@ def test_what_the_loser_and_the_dev_rows_cost_is_charged_to_probe(tmp_path):
     planned = racing.diet.forecast(N, epochs=EPOCHS, batch=4, dev_rows=DEV)
     racing.train()
     assert (planned.races, planned.race_steps) == (2, 2 * (STEPS + 10))  # 2 passes over 60 rows at a third of a step
-    result = read_json(tmp_path / "result.json")
+    result = json.loads((tmp_path / "result.json").read_text())
     cost = result["cost"]
     assert cost["probe_s"] > 0
     assert sum(cost[f"{account}_s"] for account in ACCOUNTS) == pytest.approx(cost["total_s"])
@@ -275,35 +281,27 @@ def test_the_copy_is_let_go_of(tmp_path, monkeypatch):
 
 # ---- where there is no race
 
+NO_DEV = "there is no dev split to judge a race by"
+FEW = (
+    "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's loss, "
+    "too wide to judge by"
+)
+
 
 @pytest.mark.parametrize(
-    ("dev", "note"),
-    [
-        (None, "select auto: there is no dev split to judge a race by. Every cycle takes the rule cover."),
-        ("two", "select auto: there is no dev split to judge a race by. Every cycle takes the rule cover."),
-        (
-            49,
-            "select auto: the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread "
-            "of one row's loss, too wide to judge by. Every cycle takes the rule cover.",
-        ),
-    ],
-    ids=["none", "several", "few"],
+    ("sizes", "note"), [((), NO_DEV), ((60, 60), NO_DEV), ((49,), FEW)], ids=["none", "several", "few"]
 )
-def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, dev, note):
-    split = (
-        {None: None, "two": {"a": toy_features(60), "b": toy_features(60)}}.get(dev) if dev != 49 else toy_features(49)
-    )
+def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes, note):
+    splits = {str(place): toy_features(size) for place, size in enumerate(sizes)}
+    split = None if not splits else splits if len(sizes) > 1 else splits["0"]
     with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
         racing = trained(tmp_path / "racing", extra={"eval_dataset": split}, num_train_epochs=3)
     said = [record.getMessage() for record in caplog.records if record.name == "datadiet.training.trainer"]
-    assert said == [note]
+    assert said == [f"select auto: {note}. Every cycle takes the rule cover."]
     assert racing.diet.rule == "cover"
     assert racing.ledger.snapshot().probe_s == 0
-    assert read_json(tmp_path / "racing" / "result.json")["race"] == {
-        "rule": "cover",
-        "note": note.removeprefix("select auto: ").removesuffix(". Every cycle takes the rule cover."),
-        "races": [],
-    }
+    result = json.loads((tmp_path / "racing" / "result.json").read_text())
+    assert result["race"] == {"rule": "cover", "note": note, "races": []}
     alone = trained(tmp_path / "alone", "cover", extra={"eval_dataset": split}, num_train_epochs=3)
     assert_same(racing, alone)
 
@@ -312,11 +310,3 @@ def test_a_race_says_nothing_beforehand(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
         trained(tmp_path, num_train_epochs=4)
     assert not [record for record in caplog.records if record.name == "datadiet.training.trainer"]
-
-
-def test_a_training_that_has_diverged_is_said(tmp_path):
-    from datadiet.errors import ArgumentError
-
-    model = tiny_classifier(CLASSES)
-    with pytest.raises(ArgumentError, match="dev rows"):
-        trained(tmp_path, model=model, learning_rate=1e30, max_grad_norm=0.0, optim="sgd")
