@@ -31,7 +31,7 @@ def planned(dev_rows: int | None = 900, share: float = 0.05, **schedule: Any) ->
 # ---- when, and how long
 
 
-@pytest.mark.proves("auto", by="definition")
+@pytest.mark.proves("auto", kind="race", by="definition")
 @settings(deadline=None)
 @given(
     rows=st.integers(700, 20000),
@@ -124,7 +124,7 @@ def noisy(shift: float, seed: int = 1) -> np.ndarray:
     return (DEV + 0.1 * (pairs + shift / math.sqrt(200))).astype(np.float32)
 
 
-@pytest.mark.proves("auto", by="definition")
+@pytest.mark.proves("auto", kind="race", by="definition")
 @pytest.mark.parametrize(("shift", "winner"), [(-9, "visits"), (-2.1, "visits"), (-1.9, COVER), (0, COVER), (9, COVER)])
 def test_a_rule_takes_the_place_of_cover_where_it_is_shown_to_be_better(shift: float, winner: str) -> None:
     decided = Race(RacePlan((1,), 5, 200)).decided(1, {COVER: DEV, "visits": noisy(shift)})
@@ -135,7 +135,7 @@ def test_a_rule_takes_the_place_of_cover_where_it_is_shown_to_be_better(shift: f
     assert (duel.interval[1] < 0) == (winner != COVER)
 
 
-@pytest.mark.proves("auto", by="definition")
+@pytest.mark.proves("auto", kind="race", by="definition")
 @pytest.mark.parametrize(("shift", "winner"), [(-9, COVER), (0, COVER), (1.9, COVER), (2.1, "visits"), (9, "visits")])
 def test_cover_takes_its_place_back_unless_the_other_is_shown_to_be_better(shift: float, winner: str) -> None:
     """`shift`: by how many standard errors cover is worse."""

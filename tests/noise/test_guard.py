@@ -57,7 +57,7 @@ def two():
 # ---- the estimate
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.2])
 def test_planted_rates_are_recovered_within_three_points(rate, seed):
@@ -82,7 +82,7 @@ def test_labels_learned_by_heart_after_an_epoch_still_count(rate, seed):
     assert data.flipped[out].mean() > 0.8 if rate else not out.any()
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 @pytest.mark.parametrize("rate", [0.05, 0.1, 0.2])
 def test_those_set_aside_are_the_flipped_ones(rate):
     data = planted(rate)
@@ -280,7 +280,7 @@ def begun(data, **options):
     return diet
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not(two):
     data = two
     plain, guarded = (run(begun(data, offset=offset), data)[1].rows for offset in (0.0, "auto"))
@@ -289,7 +289,7 @@ def test_the_diet_without_a_guard_keeps_the_flipped_and_with_it_does_not(two):
     assert data.flipped[guarded].sum() < 60
 
 
-@pytest.mark.proves("auto", by="planted")
+@pytest.mark.proves("auto", kind="offset", by="planted")
 def test_on_clean_data_the_guard_changes_nothing():
     data = planted(0.0, classes=2)
     for plain, guarded in zip(run(begun(data), data), run(begun(data, offset="auto"), data), strict=True):

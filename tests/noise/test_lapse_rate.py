@@ -47,7 +47,7 @@ def test_second_exposures_allow_for_memorised_labels():
     assert fit_level([first, as_if_first], 2).rate < 0.18
 
 
-@pytest.mark.proves("auto")
+@pytest.mark.proves("auto", kind="offset")
 def test_suspicion_is_the_posterior_by_hand():
     curve = Curve(0.1, offset=1.0, slope=1.0)
     error = ndtr(-1.0)  # at score 0, of three classes
