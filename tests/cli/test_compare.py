@@ -113,7 +113,7 @@ def test_everything_wrong_is_said_at_once(tmp_path):
 def test_annealing_is_for_the_methods(tmp_path):
     plan = request_from({**NEEDED, "anneal_epochs": 1}, None, tmp_path).plan
     found = {cell.arm: plan.config(cell, "run", 100).anneal_epochs for cell in plan.cells()}
-    assert found == {"full": 0, "el2n-0.5": 1, "random-0.5": 1, "short-0.5": 0}
+    assert found == {"full": 0, "el2n-0.5": 1, "random-0.5": 1, "cover-0.5": 1, "short-0.5": 0}
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_tolerance_beside_methods_or_alone(tmp_path):
 def test_a_comparison_on_the_command_line(tmp_path, pretended):
     done = made_up(tmp_path, "--methods", "el2n", "--seeds", "2")
     assert done.exit_code == 0, done.output
-    assert "[8/8]" in done.output
+    assert "[10/10]" in done.output
     assert "el2n-0.5 saves 50 % of the fine-tuning time (ceiling 50 %); " in done.output
     assert "random-0.5 saves" in done.output
-    assert len(json.loads((tmp_path / "c" / "comparison.json").read_text())["runs"]) == 8
+    assert len(json.loads((tmp_path / "c" / "comparison.json").read_text())["runs"]) == 10
     again = made_up(tmp_path, "--methods", "el2n", "--seeds", "3", "--json")
-    assert again.stderr.count("running") == 4  # of the new seed alone
-    assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 8 + [False] * 4
+    assert again.stderr.count("running") == 5  # of the new seed alone
+    assert [run["process_s"] is None for run in json.loads(again.stdout)["runs"]] == [True] * 10 + [False] * 5
 
 
 def test_a_tolerance_is_compared_with_full_and_its_own_short(tmp_path, pretended):
@@ -167,7 +167,7 @@ def test_what_is_done_is_not_checked_again(tmp_path, pretended, monkeypatch):
 
     monkeypatch.setattr("datadiet.jobs.validate.check_config", check)
     for methods, names in (
-        ("el2n", ["full-seed0", "el2n-0.5-seed0", "random-0.5-seed0"]),
+        ("el2n", ["full-seed0", "el2n-0.5-seed0", "random-0.5-seed0", "cover-0.5-seed0"]),
         ("el2n", []),
         ("el2n,uncertain", ["uncertain-0.5-seed0"]),
     ):
@@ -182,7 +182,7 @@ def test_times_of_runs_that_shared_the_machine_stay_incomparable(tmp_path, prete
     assert "times are not comparable: not every run is known to have had the machine to itself" in flat(done)
     comparison = json.loads(made_up(tmp_path, "--methods", "el2n", "--seeds", "2", "--json").stdout)
     assert comparison["comparable_times"] is False
-    assert [run["jobs"] for run in comparison["runs"]] == [2] * 4 + [1] * 4  # those of seed 0 are as they were
+    assert [run["jobs"] for run in comparison["runs"]] == [2] * 5 + [1] * 5  # those of seed 0 are as they were
 
 
 def test_a_failed_run_is_reported_and_the_exit_code_is_1(tmp_path, pretended):
@@ -206,8 +206,8 @@ def test_every_method_is_checked_with_the_data_before_any_run(tmp_path):
     done = toy(tmp_path, "--methods", "el2n,absolute_error", "--keep", "0.05,0.6", "--floor", "20")
     message = refused(done, tmp_path)
     for part in (
-        "el2n-0.05, random-0.05: keep 0.05 leaves no full batch: 3 of 64 examples, and a step takes 32.",
-        "el2n-0.6, random-0.6: a floor of 20 rows in each of 2 classes needs 40 rows, but only 32 are kept.",
+        "el2n-0.05, random-0.05, cover-0.05: keep 0.05 leaves no full batch: 3 of 64 examples, and a step takes 32.",
+        "el2n-0.6, random-0.6, cover-0.6: a floor of 20 rows in each of 2 classes needs 40 rows, but only 32 are kept.",
         "absolute_error-0.05, absolute_error-0.6: the score absolute_error is for regression, not for classification.",
     ):
         assert part in message

@@ -14,6 +14,7 @@ OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10
 
 def plan(*methods: str, **changes) -> Plan:
     usual = {"options": OPTIONS, "methods": methods_from(methods or ["el2n"]), "keeps": [0.5, 0.2], "seeds": [0, 1]}
+    usual["baselines"] = ["full", "random", "short"]
     return Plan(**{**usual, **changes})
 
 
@@ -30,7 +31,14 @@ def test_methods_are_interleaved_within_a_seed_and_named_as_a_folder_can_be():
         ([], {"baselines": ["short"]}, "el2n-0.5 short-0.5 el2n-0.2 short-0.2"),
         ([], {"baselines": []}, "el2n-0.5 el2n-0.2"),
         (["random"], {"keeps": [0.5]}, "full random-0.5 short-0.5"),  # random is not run twice
-        ([{"mine": {"keep": 0.3}}], {"keeps": [0.5]}, "full mine-0.3 short-0.3 random-0.5 short-0.5"),
+        (
+            [{"mine": {"keep": 0.3, "select": "hardest"}}],
+            {"keeps": [0.5]},
+            "full mine-0.3 short-0.3 random-0.5 short-0.5",
+        ),
+        ([{"mine": {"keep": 0.3}}], {"keeps": [0.5]}, "full mine-0.3 short_mine-0.3 random-0.5 short-0.5"),  # races
+        (["el2n"], {"keeps": [0.5], "baselines": ["full", "cover"]}, "full el2n-0.5 cover-0.5"),
+        (["cover"], {"keeps": [0.5], "baselines": ["cover", "short"]}, "cover-0.5 short-0.5"),
         (["divbs"], {"keeps": [0.5], "baselines": ["full", "short"]}, "full divbs-0.5"),
     ],
 )
@@ -140,6 +148,29 @@ def test_no_method_is_refused():
         check_plan(plan(methods={}))
     with pytest.raises(ArgumentError, match="full is a baseline"):
         check_plan(plan(methods={"full": {}}))
+
+
+def test_a_method_that_races_has_a_short_that_waits_for_its_steps():
+    made = plan("auto", "el2n", keeps=[0.5], seeds=[3])
+    cells = {cell.method: cell for cell in made.cells()}
+    assert list(cells) == ["full", "auto", "el2n", "random", "short", "short_auto"]
+    assert (made.races("auto"), made.races("el2n"), made.races("random")) == (True, False, False)
+    assert (made.short_of("auto", 0.5), made.short_of("el2n", 0.5)) == ("short_auto", "short")
+    assert cells["short_auto"].follows == cells["auto"]
+    assert cells["short"].follows is None
+    found = made.config(cells["short_auto"], "runs/x", rows=100, steps=39)
+    assert (found.keep, found.max_steps) == (1.0, 39)
+    assert made.config(cells["short_auto"], "runs/x", rows=100, steps=99).max_steps == 60  # all there are
+    with pytest.raises(ValueError, match="needs the steps of the run that it follows"):
+        made.config(cells["short_auto"], "runs/x", rows=100)
+
+
+def test_cover_is_drawn_for_the_keep_of_the_methods():
+    made = Plan(OPTIONS, methods_from(["el2n"]), [0.5], [0])
+    cells = {cell.method: cell for cell in made.cells()}
+    assert list(cells) == ["full", "el2n", "random", "cover", "short"]
+    found = made.config(cells["cover"], "runs/x", rows=100)
+    assert (found.select, found.keep) == ("cover", 0.5)
 
 
 def test_a_method_within_batches_has_no_short():

@@ -244,6 +244,18 @@ def test_memory_is_within_64_bytes_per_example():
     assert sum(array.nbytes for array in arrays.values()) / 4000 <= 64
 
 
+def test_turns_take_16_bytes_more_per_example():
+    """Of the selectors that take turns; other diets hold none."""
+    held = {}
+    for select in ("hardest", "cover", "auto"):
+        diet = begun(Diet(select=select, history="ema", refresh_every=1), n=4000)
+        for epoch in range(4):
+            epoch_of(diet, epoch, np.full(4000, 0.5))
+        held[select] = sum(array.nbytes for array in diet.state_dict()[0].values()) / 4000
+    assert held["cover"] == held["auto"] == held["hardest"] + 16
+    assert held["cover"] <= 80
+
+
 def test_scores_from_an_earlier_run(tmp_path):
     earlier = hard_diet(refresh_every=1)
     earlier.begin(N, epochs=2, ids=[f"a{row}" for row in range(N)], folder=tmp_path / "week1")

@@ -245,7 +245,7 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     "dev in percent": ({"dev_share": 10}, "dev_share must be in (0, 1), got 10. Did you mean 0.1?"),
     "alpha above 1": ({"task": "intent-slot", "alpha": 50}, "alpha must be in [0, 1], got 50. Did you mean 0.5?"),
     "NaN": ({"weight_decay": float("nan")}, "weight_decay must be at least 0 and finite, got nan."),
-    "offset of everything": ({"offset": 1.0}, "offset must be in [0, 1), got 1.0."),
+    "offset of everything": ({"select": "hardest", "offset": 1.0}, "offset must be in [0, 1), got 1.0."),
     "offset without effect": ({"select": "random", "offset": 0.1}, "offset has no effect on 'random'"),
     "alpha without effect": ({"alpha": 0.7}, "alpha is for joint tasks (intent-slot), not for classification."),
     "combine without effect": ({"combine": "mean"}, "combine is for examples with several decisions"),

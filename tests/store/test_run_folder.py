@@ -64,7 +64,7 @@ def test_every_key_of_the_result(run: Finished) -> None:
     result = run.result
     assert set(result) == {
         "schema", "task", "data", "model", "seed", "diet", "epochs", "metrics", "cost", "ceiling", "environment",
-        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence",
+        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["seed"]) == (1, "intent-slot", 0)
     assert result["model"] == "tiny-bert"

@@ -27,14 +27,15 @@ from pathlib import Path
 sys.path.insert(0, {tests!r})
 import torch
 torch.set_num_threads(1)
-from toys import hard_diet, toy_trainer
+from toys import hard_diet, toy_trainer, weights
 
 def run(environment, folder, diet, options, resume):
     os.environ.update(environment)
-    trainer = toy_trainer(Path(folder), hard_diet(keep=0.5, refresh_every=1, **diet), **options)
+    trainer = toy_trainer(Path(folder), hard_diet(**{{"keep": 0.5, "refresh_every": 1, **diet}}), **options)
     trainer.train(resume_from_checkpoint=resume)
     result = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
-        "rate": trainer.lr_scheduler.get_last_lr()[0], "forward": trainer.ledger.snapshot().examples_forward}}
+        "rate": trainer.lr_scheduler.get_last_lr()[0], "weights": float(weights(trainer.model).double().abs().sum()),
+        "race": trainer.diet.race and trainer.diet.race.state(), "forward": trainer.ledger.snapshot().examples_forward}}
     Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(result))
     torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
 
@@ -127,6 +128,22 @@ def test_two_processes_make_the_same_plan_as_one(tmp_path, launcher, diet):
     ours, theirs = ours.sort_values(keys), theirs.sort_values(keys)
     assert ours["row"].tolist() == theirs["row"].tolist()
     assert np.abs(ours["el2n"].to_numpy() - theirs["el2n"].to_numpy()).max() < 1e-5
+
+
+@pytest.mark.slow
+def test_two_processes_run_the_same_race_as_one(tmp_path, launcher):
+    options = {"n": 192, "dev": 60, "diet": {"select": "auto(share=0.4)", "keep": 0.25, "seed": 1}}
+    (one,) = launcher.train(tmp_path / "one", 1, 4, **options)
+    two = launcher.train(tmp_path / "two", 2, 2, **options)
+    assert two[0]["weights"] == two[1]["weights"] == pytest.approx(one["weights"], rel=1e-5)
+    assert two[0]["plan"] == two[1]["plan"] == one["plan"]
+    assert two[0]["steps"] == two[1]["steps"] == one["steps"] == 48 + 3 * 12
+    assert two[0]["forward"] + two[1]["forward"] == one["forward"]
+    races = [run["race"] for run in (*two, one)]
+    assert [[(duel["epoch"], duel["winner"], duel["steps"], duel["dev_rows"]) for duel in race] for race in races] == [
+        [(1, races[2][0]["winner"], 6, 60)]
+    ] * 3
+    assert two[0]["race"][0]["losses"] == two[1]["race"][0]["losses"] == pytest.approx(one["race"][0]["losses"])
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -271,7 +272,7 @@ class DietMixin(_Base):
             accelerator=self.accelerator,
             evaluate=self.evaluate,
             log=self.log,
-            dev=self._judges(),
+            dev=self._judges(inner.collate_fn.collate),
         )
         ids, groups = ids_and_groups(self.train_dataset)
         self.row_ids = ids if self._ids is None else self._ids
@@ -299,10 +300,19 @@ class DietMixin(_Base):
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
 
-    def _judges(self) -> Any:
-        """The dev split that judges races, where there is one of known length."""
+    def _judges(self, collate: Callable[..., Batch]) -> Any:
+        """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
         dev: Any = self.eval_dataset
-        return dev if hasattr(dev, "__len__") and hasattr(dev, "__getitem__") and not isinstance(dev, dict) else None
+        if not (hasattr(dev, "__len__") and hasattr(dev, "__getitem__")) or isinstance(dev, dict) or not len(dev):
+            return None
+        if isinstance(dev, datasets.Dataset):
+            trainer: Any = self
+            dev = trainer._remove_unused_columns(dev, description="evaluation")
+        try:
+            labelled = any("label" in name for name in collate([dev[0]]))
+        except Exception:  # of the user's own collator
+            return None
+        return dev if labelled else None
 
     def note(self, text: str) -> None:
         """Say something that the user should know before the training."""

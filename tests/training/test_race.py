@@ -1,0 +1,312 @@
+"""A race on a Trainer: what the winner trained is not trained twice, and nothing of the loser remains."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pytest
+import torch
+
+from datadiet.diet import race
+from datadiet.diet.diet import Diet
+from datadiet.diet.race import Race
+from datadiet.ledger import ACCOUNTS
+from datadiet.training import race as runner
+from datadiet.training.race import dev_losses, dev_rows_of
+from toys import plans_of, scores_of, toy_features, toy_trainer, weights
+
+# 48 steps on everything, then 12 a cycle; the first 6 of cycles 1 and 4 are raced for
+N, DEV, EPOCHS, KEEP = 192, 60, 6, 0.25
+AUTO = "auto(share=0.5)"
+RACED, STEPS = (1, 4), 6
+
+pytestmark = pytest.mark.cpu  # bit-identical results
+
+
+def built(folder: Path, select: Any = AUTO, diet: Any = None, **changes: Any) -> Any:
+    options = {"n": N, "dev": DEV, "num_train_epochs": EPOCHS, **changes}
+    return toy_trainer(folder, Diet(keep=KEEP, seed=1, select=select, refresh_every=1, **(diet or {})), **options)
+
+
+def trained(folder: Path, select: Any = AUTO, **changes: Any) -> Any:
+    trainer = built(folder, select, **changes)
+    trainer.result = trainer.train()
+    return trainer
+
+
+def let_win(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Every race is won by `cover`, or by the named rule, which is then the first to challenge."""
+    monkeypatch.setattr(race, "STANDARD_ERRORS", 1e9 if name == "cover" else -1e9)
+    usual = Race.challenger
+    if name == "hardest":
+        monkeypatch.setattr(
+            Race, "challenger", lambda self, allowed: name if self.rule == "cover" else usual(self, allowed)
+        )
+
+
+def lines(trainer: Any) -> list[dict[str, Any]]:
+    own = [asdict(line) for line in trainer.epoch_results]
+    return [{name: value for name, value in line.items() if name not in ("seconds", "score_s")} for line in own]
+
+
+def optimizer_of(trainer: Any) -> torch.Tensor:
+    """All of the optimizer's state, as one vector."""
+    states = (trainer.optimizer.state[weight] for weight in trainer.model.parameters())
+    values = [torch.as_tensor(value, dtype=torch.float32) for state in states for value in state.values()]
+    return torch.cat([value.flatten() for value in values])
+
+
+def values_of(trainer: Any) -> Any:
+    """What is recorded of the rows, without the columns that only the guard needs."""
+    columns = ["epoch", "row", "source", "round", "el2n", "loss", "moment"]
+    return trainer.diet.history.to_pandas()[columns].sort_values(["epoch", "row"]).reset_index(drop=True)
+
+
+def assert_same(one: Any, two: Any) -> None:
+    """Two finished runs cannot be told apart."""
+    assert torch.equal(weights(one.model), weights(two.model))
+    assert torch.equal(optimizer_of(one), optimizer_of(two))
+    assert one.lr_scheduler.state_dict()["last_epoch"] == two.lr_scheduler.state_dict()["last_epoch"]
+    assert one.lr_scheduler.get_last_lr() == two.lr_scheduler.get_last_lr()
+    assert (one.state.global_step, one.state.epoch) == (two.state.global_step, two.state.epoch)
+    assert lines(one) == lines(two)
+    assert values_of(one).equals(values_of(two))
+
+
+# ---- the winner goes on
+
+
+@pytest.mark.proves("auto", kind="race", by="definition")
+@pytest.mark.parametrize("winner", ["cover", "visits", "hardest"])
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_a_run_is_that_of_the_rule_that_won(tmp_path, monkeypatch, winner, on_cpu):
+    let_win(monkeypatch, winner)
+    select = "auto(share=0.5, on_cpu=true)" if on_cpu else AUTO
+    racing, alone = trained(tmp_path / "racing", select), trained(tmp_path / "alone", winner)
+    assert_same(racing, alone)
+    assert plans_of(tmp_path / "racing") == plans_of(tmp_path / "alone")
+    assert racing.state.global_step == racing.state.max_steps == 48 + 5 * 12
+    assert racing.lr_scheduler.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
+    assert racing.result.training_loss == pytest.approx(alone.result.training_loss, rel=1e-5)
+    found = racing.diet.race
+    assert [(duel.epoch, duel.winner) for duel in found.duels] == [(epoch, winner) for epoch in RACED]
+    assert (found.plan.steps, found.plan.dev_rows) == (STEPS, DEV)
+
+
+@pytest.mark.parametrize("winner", ["cover", "visits"])
+def test_accumulated_batches(tmp_path, monkeypatch, winner):
+    let_win(monkeypatch, winner)
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    racing = trained(tmp_path / "racing", **options)
+    assert_same(racing, trained(tmp_path / "alone", winner, **options))
+    assert len(racing.diet.race.duels) == 2
+
+
+LENGTHS, ROWS = {"train_sampling_strategy": "group_by_length"}, {"train_sampling_strategy": "sequential"}
+
+
+@pytest.mark.parametrize("options", [LENGTHS, ROWS, {"max_grad_norm": 0.01}], ids=["lengths", "rows", "clipped"])
+def test_batches_and_steps_of_a_race_are_those_of_its_epoch(tmp_path, monkeypatch, options):
+    let_win(monkeypatch, "visits")
+    assert_same(trained(tmp_path / "racing", **options), trained(tmp_path / "alone", "visits", **options))
+
+
+def test_the_loss_of_the_log_has_the_steps_of_the_race(tmp_path, monkeypatch):
+    let_win(monkeypatch, "cover")
+    racing, alone = trained(tmp_path / "racing"), trained(tmp_path / "alone", "cover")
+    first = alone.seen.losses[48 : 48 + STEPS + 1]
+    assert racing.seen.losses[:48] == alone.seen.losses[:48]
+    assert racing.seen.losses[48] == pytest.approx(np.mean(first), abs=1e-4)  # one line for the race and the next step
+    assert racing.seen.losses[49:][: 12 - STEPS - 1] == alone.seen.losses[48 + STEPS + 1 : 48 + 12]
+
+
+def test_row_weights_count_in_a_race(tmp_path, monkeypatch):
+    let_win(monkeypatch, "visits")
+    extra = {"row_weights": np.random.default_rng(0).uniform(0.5, 2, N).astype(np.float32)}
+    racing = trained(tmp_path / "racing", extra=extra)
+    assert_same(racing, trained(tmp_path / "alone", "visits", extra=extra))
+
+
+def test_dropout_is_drawn_alike_for_both_entrants(tmp_path, monkeypatch):
+    """From the same weights and generators: entrants with the same rows end with the same losses."""
+    let_win(monkeypatch, "cover")
+    monkeypatch.setattr(Diet, "_tried", _cover_for_all(Diet._tried))
+    racing = trained(tmp_path, dropout=0.3)
+    for duel in racing.diet.race.duels:
+        assert duel.difference == duel.error == 0.0
+        assert len(set(duel.losses.values())) == 1
+
+
+def _cover_for_all(usual):
+    return lambda self, values, count, epoch, rule: usual(self, values, count, epoch, "cover")
+
+
+# ---- what the dev rows say
+
+
+def test_dev_losses_are_those_of_the_model_on_rows_drawn_by_the_seed(tmp_path):
+    trainer = trained(tmp_path, num_train_epochs=2)
+    rows = dev_rows_of(trainer.context, 25)
+    assert len(np.unique(rows)) == 25
+    assert (np.diff(rows) > 0).all()
+    found = dev_losses(trainer.context, rows, 1)
+    batch = trainer.data_collator([{**toy_features(DEV, seed=1)[int(row)]} for row in rows])
+    with torch.no_grad():
+        logits = trainer.model.eval()(**{name: value for name, value in batch.items() if name != "length"}).logits
+    expected = torch.nn.functional.cross_entropy(logits, batch["labels"], reduction="none")
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_path):
+    dev = toy_features(70, seed=1).to_list()
+    for row in (3, 20, 69):
+        dev[row]["labels"] = -100
+    racing = trained(tmp_path, extra={"eval_dataset": datasets.Dataset.from_list(dev)}, num_train_epochs=5)
+    (duel, *_) = racing.diet.race.duels
+    judged = dev_rows_of(racing.context, racing.diet.race.plan.dev_rows)
+    assert duel.dev_rows == len(set(judged.tolist()) - {3, 20, 69})
+    assert all(np.isfinite(loss) for loss in duel.losses.values())
+
+
+def test_a_race_that_is_not_forced_decides_by_its_losses(tmp_path):
+    racing = trained(tmp_path)
+    for duel in racing.diet.race.duels:
+        champion, challenger = duel.losses[duel.champion], duel.losses[duel.challenger]
+        assert duel.difference == pytest.approx(challenger - champion, abs=1e-5)
+        assert duel.error > 0
+        low, high = duel.interval
+        assert (duel.winner == duel.challenger) == ((low if duel.challenger == "cover" else high) < 0)
+
+
+# ---- resume
+
+
+SAVING = {"save_strategy": "steps", "save_steps": 3}
+
+
+@pytest.fixture(scope="module", params=["cover", "visits"])
+def saved(request, tmp_path_factory):
+    """Runs that were not killed, with their checkpoints: the rule that won, the folder, and by dropout the trainer."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        let_win(patch, request.param)
+        runs = {dropout: trained(folder / str(dropout), dropout=dropout, **SAVING) for dropout in (0.0, 0.1)}
+    return request.param, folder, runs
+
+
+# before the first race, inside the raced epoch, at its end, before the second race, and after it
+@pytest.mark.parametrize("step", [48, 57, 60, 84, 93])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_resume_is_bit_identical(tmp_path, monkeypatch, saved, step, dropout):
+    winner, folder, runs = saved
+    let_win(monkeypatch, winner)
+    whole = runs[dropout]
+    for part in ("scores", "plans"):
+        shutil.copytree(folder / str(dropout) / part, tmp_path / part)
+    resumed = built(tmp_path, dropout=dropout, **SAVING)
+    resumed.train(resume_from_checkpoint=str(folder / str(dropout) / f"checkpoint-{step}"))
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    assert torch.equal(optimizer_of(resumed), optimizer_of(whole))
+    assert resumed.lr_scheduler.get_last_lr() == whole.lr_scheduler.get_last_lr()
+    assert resumed.state.global_step == whole.state.global_step
+    assert plans_of(tmp_path) == plans_of(folder / str(dropout))
+    assert values_of(resumed).equals(values_of(whole))
+    for one, two in zip(lines(resumed), lines(whole), strict=True):
+        assert one.pop("train_loss") == pytest.approx(two.pop("train_loss"))
+        assert one == two
+    duels = [[(d.epoch, d.winner, d.losses, d.difference) for d in run.diet.race.duels] for run in (resumed, whole)]
+    assert duels[0] == duels[1]
+    costs = [run.ledger.snapshot() for run in (resumed, whole)]
+    assert costs[0].examples_backward == costs[1].examples_backward
+    assert costs[0].tokens_backward == costs[1].tokens_backward
+
+
+# ---- costs
+
+
+def test_what_the_loser_and_the_dev_rows_cost_is_charged_to_probe(tmp_path):
+    racing = built(tmp_path, learning_rate=1e-3)
+    planned = racing.diet.forecast(N, epochs=EPOCHS, batch=4, dev_rows=DEV)
+    racing.train()
+    assert (planned.races, planned.race_steps) == (2, 2 * (STEPS + 10))  # 2 passes over 60 rows at a third of a step
+    result = json.loads((tmp_path / "result.json").read_text())
+    cost = result["cost"]
+    assert cost["probe_s"] > 0
+    assert sum(cost[f"{account}_s"] for account in ACCOUNTS) == pytest.approx(cost["total_s"])
+    assert cost["finetune_s"] == pytest.approx(sum(cost[f"{one}_s"] for one in ("train", "score", "select", "probe")))
+    assert min(cost[f"{account}_s"] for account in ACCOUNTS) >= 0
+    lost = 2 * STEPS * 4
+    assert cost["examples_backward"] == planned.examples_backward + lost
+    assert cost["examples_forward"] == cost["examples_backward"] + 2 * 2 * DEV
+    assert sum(line["seconds"] for line in result["epochs"]) <= cost["train_s"] + 1e-6
+    assert len(scores_of(tmp_path)) == planned.examples_backward  # nothing of the losers is recorded
+    races = result["race"]["races"]
+    assert [line["epoch"] for line in races] == list(RACED)
+    for line in races:
+        assert set(line["cost"]) == {"seconds", "examples", "passes", "steps", "bytes"}
+        assert line["cost"]["examples"] == STEPS * 4
+        assert line["cost"]["passes"] == 2 * DEV
+        assert line["cost"]["steps"] == STEPS + 10
+        assert line["cost"]["bytes"] > 3 * 4 * sum(weight.numel() for weight in racing.model.parameters())  # with Adam
+        assert line["interval"][0] <= line["difference"] <= line["interval"][1]
+    assert result["race"]["rule"] == races[-1]["winner"]
+    assert sum(line["cost"]["seconds"] for line in races) <= cost["probe_s"]
+
+
+def test_the_copy_is_let_go_of(tmp_path, monkeypatch):
+    """A race holds one copy of weights and optimizer state, and none afterwards."""
+    import gc
+    import weakref
+
+    made = []
+
+    class Watched(runner.Snapshot):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(runner, "Snapshot", Watched)
+    trained(tmp_path)
+    gc.collect()
+    assert len(made) == 2
+    assert [one() for one in made] == [None, None]
+
+
+# ---- where there is no race
+
+NO_DEV = "there is no dev split to judge a race by"
+FEW = (
+    "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's loss, "
+    "too wide to judge by"
+)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "note"), [((), NO_DEV), ((60, 60), NO_DEV), ((49,), FEW)], ids=["none", "several", "few"]
+)
+def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes, note):
+    splits = {str(place): toy_features(size) for place, size in enumerate(sizes)}
+    split = None if not splits else splits if len(sizes) > 1 else splits["0"]
+    with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
+        racing = trained(tmp_path / "racing", extra={"eval_dataset": split}, num_train_epochs=3)
+    said = [record.getMessage() for record in caplog.records if record.name == "datadiet.training.trainer"]
+    assert said == [f"select auto: {note}. Every cycle takes the rule cover."]
+    assert racing.diet.rule == "cover"
+    assert racing.ledger.snapshot().probe_s == 0
+    result = json.loads((tmp_path / "racing" / "result.json").read_text())
+    assert result["race"] == {"rule": "cover", "note": note, "races": []}
+    alone = trained(tmp_path / "alone", "cover", extra={"eval_dataset": split}, num_train_epochs=3)
+    assert_same(racing, alone)
+
+
+def test_a_race_says_nothing_beforehand(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
+        trained(tmp_path, num_train_epochs=4)
+    assert not [record for record in caplog.records if record.name == "datadiet.training.trainer"]
