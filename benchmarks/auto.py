@@ -2,7 +2,7 @@
 
     python -m benchmarks.auto --data-root DATA                          # the grid; a cell that has a result is skipped
     python -m benchmarks.auto --data-root DATA --keeps 0.3 --arms short,auto --seeds 3
-    python -m benchmarks.auto --data-root DATA --pairs 10               # auto that chose cover, beside short
+    python -m benchmarks.auto --pairs 10                                # auto that chose cover throughout, beside short
     python -m benchmarks.auto --data-root DATA --rows 96 --epochs 3 --results build/look            # a look
 
 DATA holds one folder per set (train/dev/test.jsonl.gz): banking77 (CC BY 4.0), clinc150 (CC BY 3.0), snli_9k, cola,
@@ -34,6 +34,7 @@ from benchmarks.cells import each_once, keep
 from benchmarks.grid import COMMON, RESULTS
 
 ROWS, DEV_ROWS, TEST_ROWS, EPOCHS = 2000, 500, 1000, 5
+PAIR_ROWS = 600
 FLIPPED = 0.1
 Lines = list[dict[str, Any]]
 Make = Callable[[Lines, np.random.Generator, int], Lines]
@@ -218,8 +219,17 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument(
+        "--pairs", type=int, default=0, help="seeds of SNIPS, 600 rows, too few for a race: cover alone"
+    )
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     args = parser.parse_args()
+    if args.pairs:
+        args.rows, cells = (
+            PAIR_ROWS,
+            [Cell("snips", arm, 0.3, s) for s in range(args.pairs) for arm in ("short", "auto")],
+        )
+        sys.exit(0 if run_grid(cells, args, args.results / "auto_pairs") else 1)
     cells = [
         Cell(setting, arm, float(share), seed)
         for seed in range(args.first_seed, args.seeds)

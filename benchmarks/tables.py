@@ -51,6 +51,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "auto": auto.rules,
     "auto-races": auto.races,
     "auto-costs": auto.costs,
+    "auto-pairs": auto.pairs,
     "readme": quality.readme,
 }
 

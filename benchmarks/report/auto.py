@@ -18,6 +18,26 @@ Arms = Mapping[str, Mapping[int, Run]]
 METRIC_NAMES_HERE = {**METRIC_NAMES, "span_f1": "span F1"}
 
 
+def pairs(results: Path) -> str:
+    """`auto` that chose `cover` throughout less `short` with as many steps, seed by seed."""
+    found: dict[str, dict[int, Run]] = {"auto": {}, "short": {}}
+    for path in sorted((results / "auto_pairs").glob("*.json")):
+        run = json.loads(path.read_text(encoding="utf-8"))
+        found[run["cell"]["arm"]][run["cell"]["seed"]] = run
+    difference = paired(found["auto"], found["short"], "exact_match")
+    if difference is None:
+        return NOT_YET
+    rules_of = {run["race"]["rule"] for run in found["auto"].values()}
+    means = [plus_minus(_metric(found[arm], "exact_match")) for arm in ("auto", "short")]
+    row = [
+        str(difference.count),
+        ", ".join(sorted(rules_of)),
+        *means,
+        f"{difference.mean:+.2f} ({interval(difference)})",
+    ]
+    return table(["seeds", "rule", "`auto`", "`short`", "difference (95 % interval)"], [row], left=2)
+
+
 def grid(results: Path) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
     """The runs by setting and keep, then by arm, then by seed."""
     found: dict[tuple[str, float], dict[str, dict[int, Run]]] = {}
