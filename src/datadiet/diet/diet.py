@@ -67,6 +67,10 @@ def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | No
     return EpochPlan(epoch, np.array(arrays[_ROWS]), full=full, round=round_, weights=weights)
 
 
+def _excludes(rule: str | None) -> bool:
+    return rule is None or RULES[rule].guarded
+
+
 class Diet:
     """Train on the examples that are still hard for the model.
 
@@ -254,7 +258,9 @@ class Diet:
         if (
             self.options.config.rescore == "none"
         ):  # what rests as suspected noise is looked at again, so that it can come back
-            return np.empty(0, np.int64) if self.noise_monitor is None else self.noise_monitor.rows_to_recheck()
+            if self.noise_monitor is None or not self.excludes:
+                return np.empty(0, np.int64)
+            return self.noise_monitor.rows_to_recheck()
         return (
             np.flatnonzero(~self._current.fresh)
             if self.options.config.rescore == "dropped"
@@ -432,6 +438,11 @@ class Diet:
         """The rule of `auto` that chooses now; None for any other selector."""
         return None if self.options.race is None else COVER if self.race is None else self.race.rule
 
+    @property
+    def excludes(self) -> bool:
+        """Whether the rule that chooses now leaves out what the noise guard suspects; `cover` does not."""
+        return _excludes(self.rule)
+
     def entrants(self, epoch: int) -> dict[str, EpochPlan]:
         """The race before an epoch: what the rule at hand would train on, and what its challenger would.
 
@@ -444,7 +455,7 @@ class Diet:
             return {}
         if not self._entrants:
             if self.noise_monitor is not None:
-                self.noise_monitor.review(epoch)
+                self.noise_monitor.review(epoch, self.dev_skill)
             values, count = self._current.close_round(), self.schedule.count(epoch)
             self._entrants = {
                 rule: self._tried(values, count, epoch, rule)
@@ -503,7 +514,7 @@ class Diet:
             scale=self.options.score.scale(regression=self._regression),
             turns=self._turns,
         )
-        if self.noise_monitor is None or (rule is not None and not RULES[rule].guarded):
+        if self.noise_monitor is None or not _excludes(rule):
             chosen = selector.choose(values, count, epoch=epoch, context=context)
             plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
             return plan, None if turns is None else turns.after(chosen)

@@ -403,7 +403,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         layout.write_predictions(run.folder, predicted)
     if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
-        write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or ())
+        write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or (), applied=run.diet.excludes)
     result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)

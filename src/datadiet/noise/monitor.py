@@ -149,7 +149,9 @@ class NoiseMonitor:
         return {**whole, "tags": tags.summary()} if tags is not self.guard and tags.reviews else whole
 
 
-def write_noise(folder: Path, monitor: NoiseMonitor, ids: Sequence[str], labels: Sequence[object]) -> None:
+def write_noise(
+    folder: Path, monitor: NoiseMonitor, ids: Sequence[str], labels: Sequence[object], *, applied: bool = True
+) -> None:
     """Write `noise.json`, the estimate with its evidence, and `suspects.parquet`, the excluded rows.
 
     Args:
@@ -157,6 +159,7 @@ def write_noise(folder: Path, monitor: NoiseMonitor, ids: Sequence[str], labels:
         monitor: At the end of the run.
         ids: The user's id of each training row.
         labels: The label of each, as the user wrote it; empty where rows have no one label.
+        applied: Whether the excluded rows were kept from training.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -165,7 +168,7 @@ def write_noise(folder: Path, monitor: NoiseMonitor, ids: Sequence[str], labels:
     part = folder / f"{SUSPECTS}.part"
     pq.write_table(pa.concat_tables(tables, promote_options="default"), part, compression="zstd")
     part.replace(folder / SUSPECTS)
-    content = plain({"schema": SCHEMA, **monitor.summary([str(label) for label in labels])})
+    content = plain({"schema": SCHEMA, "applied": applied, **monitor.summary([str(label) for label in labels])})
     write_atomically(folder / NOISE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
 
 

@@ -110,6 +110,9 @@ def guard_section(guard: GuardRecord, texts: Sequence[str] | None) -> Section:
     return Section("Suspected wrong labels", guard_sentence(guard), drawings, tables)
 
 
+_NOT_APPLIED = " The rule that chose the rows takes them all the same: they are a list to look at."
+
+
 def guard_sentence(guard: GuardRecord) -> str:
     """The reviews, the estimated share of wrong labels and the excluded rows, in a sentence or two."""
     noise, times = guard.noise, len(guard.noise["reviews"])
@@ -121,6 +124,7 @@ def guard_sentence(guard: GuardRecord) -> str:
     return (
         f"The noise guard looked {often}: an estimated {percent(noise['rate'])} of the training labels are wrong. "
         f"At the end {excluded} set aside{f', because {why}' if why and not aside else ''}.{_of_tags(noise)}"
+        f"{'' if noise.get('applied', True) or not aside else _NOT_APPLIED}"
     )
 
 
