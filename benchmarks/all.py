@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.learning_rate import SETS as RATE_SETS
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import SETS as NOISE_SETS
 from benchmarks.tolerance import SETS as TOLERANCE_SETS
@@ -38,6 +39,7 @@ QUICK = {
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
+    "learning-rate": ["--sets", "snips", "--rates", "1e-3", "--rows", "64", "--epochs", "2"],
     "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
@@ -84,6 +86,13 @@ def tolerance(options: argparse.Namespace) -> list[Part]:
     return [Part("tolerance", (*command, "--results", str(options.results)))]
 
 
+def rates(options: argparse.Namespace) -> list[Part]:
+    """The sets of the learning rates that are there."""
+    there = [name for name, (data, _) in RATE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()]
+    command = ("-m", "benchmarks.learning_rate", "--sets", ",".join(there), "--data-root", str(options.data_root))
+    return [Part("learning-rate", (*command, "--results", str(options.results)))]
+
+
 def noise(options: argparse.Namespace) -> list[Part]:
     """The sets with planted wrong labels that are there."""
     there = [
@@ -128,6 +137,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),
+        *rates(options),
         *noise(options),
         *methods(options),
         single("comparing", "comparing", options),

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
+from benchmarks.learning_rate import learning_rate
 from benchmarks.report import costs, geometry, gradients, methods, noise, quality, tolerance
 from benchmarks.report.markdown import wrapped
 
@@ -41,6 +42,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
+    "learning-rate": learning_rate,
     "noise-rates": noise.noise_rates,
     "noise-quality": noise.noise_quality,
     "methods": methods.head_to_head,

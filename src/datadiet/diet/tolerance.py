@@ -324,9 +324,10 @@ def convergence(
         last += 1
     rise = curve[-1] - curve[-last - 1]
     error = _error_of_rise(curve[-last - 1], curve[-1], metric, rows)
-    rising = rise > error and curve[-1] >= max(curve[-last:]) and curve[-1] < 1  # what is perfect cannot rise
+    falling = max(curve[-last:]) - curve[-1] > error
+    rising = rise > error and not falling and curve[-1] < 1  # what is perfect cannot rise
     each, name = round(sum(kept[-last:]) / last), metric.replace("_", " ")
-    span = "the last epoch" if last == 1 else f"the last {last} epochs"
+    span = "the last epoch" if last == 1 else f"the last {last} epochs, {100 * rise:.1f} in all"
     text = (
         f"Training had not finished: {name} on dev still rose by {100 * rise / last:.1f} points per epoch "
         f"(of {each:,} rows) in {span}, and its standard error is {100 * error:.1f}. {remedy}"
