@@ -246,12 +246,13 @@ def test_where_it_cannot_be_told(curve, rows):
 @pytest.mark.parametrize(
     ("curve", "ends_after"),
     [
-        ([0.5, 0.8, 0.9, 0.9, 0.9, 0.9], 5),  # two epochs after the last rise
+        ([0.5, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9], 6),  # three epochs after the last rise
+        ([0.17, 0.243, 0.233, 0.23, 0.26, 0.255], 6),  # not at a dip, nor while it climbs out of one
         ([0.5, 0.8, 0.809, 0.818, 0.827, 0.836, 0.84], None),  # small steps add up
         ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 5),  # four epochs without any rise
-        ([0.02, 0.02, 0.02, 0.3, 0.6, 0.6, 0.6], 7),  # a late start
+        ([0.02, 0.02, 0.02, 0.3, 0.6, 0.6, 0.6, 0.6], 8),  # a late start
         ([0.9, 0.5, 0.9, 0.9, 0.9], 5),  # what is won back is no rise
-        ([float("nan"), 0.1, 0.3, 0.3, 0.3], 5),
+        ([float("nan"), 0.1, 0.3, 0.3, 0.3, 0.3], 6),
         ([1.0, 1.0, 1.0, 1.0, 1.0], 5),
     ],
 )
