@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.auto import SETTINGS
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.learning_rate import SETS as RATE_SETS
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import GUARDED
 from benchmarks.plain_script import SETS as SCRIPT_SETS
@@ -40,7 +41,12 @@ QUICK = {
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
+<<<<<<< HEAD
     "noise-guard": ["--sets", "snips", "--rows", "224", "--seeds", "0"],
+=======
+    "learning-rate": ["--sets", "snips", "--rates", "1e-3", "--rows", "64", "--epochs", "2"],
+    "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
+>>>>>>> truth
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
@@ -86,6 +92,13 @@ def tolerance(options: argparse.Namespace) -> list[Part]:
     ]
     command = ("-m", "benchmarks.tolerance", "--sets", ",".join(there), "--data-root", str(options.data_root))
     return [Part("tolerance", (*command, "--results", str(options.results)))]
+
+
+def rates(options: argparse.Namespace) -> list[Part]:
+    """The sets of the learning rates that are there."""
+    there = [name for name, (data, _) in RATE_SETS.items() if name == "snips" or (options.data_root / data).is_dir()]
+    command = ("-m", "benchmarks.learning_rate", "--sets", ",".join(there), "--data-root", str(options.data_root))
+    return [Part("learning-rate", (*command, "--results", str(options.results)))]
 
 
 def noise(options: argparse.Namespace) -> list[Part]:
@@ -150,6 +163,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),
+        *rates(options),
         *noise(options),
         *methods(options),
         *auto(options),

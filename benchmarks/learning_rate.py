@@ -11,6 +11,7 @@ is packaged; DATA holds a folder for each other set, with train and dev as .json
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from dataclasses import dataclass
 from importlib import resources
@@ -22,6 +23,7 @@ import numpy as np
 
 from benchmarks.cells import each_once, finetuned, keep
 from benchmarks.grid import RESULTS
+from benchmarks.report.markdown import NOT_YET, table
 from benchmarks.tolerance import lines_of
 from datadiet.store.run_folder import main_metric
 
@@ -69,6 +71,25 @@ def run_cell(cell: Cell, root: Path, results: Path, rows: int, epochs: int) -> s
     found = {"cell": cell.__dict__, "settings": settings, "metric": metric, "dev": curve}
     keep(results, cell.name, {**found, "rows": result["data"]["rows"], "environment": result["environment"]}, indent=1)
     return f"{metric} on dev {curve[-1]:.4f}"
+
+
+def learning_rate(results: Path) -> str:
+    """A line per set and learning rate: the dev metric after each epoch, the means over the seeds."""
+    found: dict[tuple[str, float], list[list[float]]] = {}
+    metrics: dict[str, str] = {}
+    for name, (data, _) in SETS.items():
+        for path in sorted((results / "learning_rate").glob(f"{name}-*.json")):
+            run = json.loads(path.read_text(encoding="utf-8"))
+            found.setdefault((name, run["cell"]["rate"]), []).append(run["dev"])
+            metrics[name] = f"{data}, {run['metric'].replace('_', ' ')}"
+    if not found:
+        return NOT_YET
+    lines = []
+    for (name, rate), curves in sorted(found.items()):
+        means = [f"{100 * np.mean(values):.1f}" for values in zip(*curves, strict=True)]
+        lines.append([metrics[name], f"{rate:g}", *means, str(len(curves))])
+    epochs = max(len(line) for line in lines) - 3
+    return table(["set, metric on dev", "peak", *(f"epoch {epoch + 1}" for epoch in range(epochs)), "seeds"], lines)
 
 
 def main() -> None:

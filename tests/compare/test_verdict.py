@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.compare.verdict import state_comparison, verdict
+from datadiet.compare.verdict import state_comparison, unfinished_sentence, verdict
 
 
 def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:
@@ -53,6 +53,15 @@ def line(**changes) -> dict:
 )  # fmt: skip
 def test_verdicts(entry, sentence):
     assert verdict(entry) == sentence
+
+
+def test_many_unfinished_methods_are_counted_and_not_named():
+    rising = [{"seeds": [0], "points_per_epoch": 1.0 + place, "error": 1.7, "epoch_rows": 300} for place in range(5)]
+    lines = [line(name=f"m{place}", unfinished=one) for place, one in enumerate(rising)]
+    assert unfinished_sentence({"methods": lines[:1]}).count("1.0 points with m0 (epochs of 300 rows)") == 1
+    text = unfinished_sentence({"methods": [*lines, line()]})
+    assert "per epoch by 1.0 to 5.0 points with 5 of 6 methods (the table has each)." in text
+    assert unfinished_sentence({"methods": [line()]}) == ""
 
 
 def test_model_cards_state_the_verdict_once(tmp_path):

@@ -216,11 +216,14 @@ def test_a_learning_rate_that_has_fallen_hides_no_rise():
     assert not convergence(curve, **settings).rising
     found = convergence(curve, **settings, shares=LINEAR)
     assert (found.rising, found.epochs, found.points_per_epoch) == (True, 3, pytest.approx(100 * 0.107 / 3))
-    assert "by 3.6 points per epoch (of 600 rows) in the last 3 epochs, and its standard error is 2.8" in found.advice
+    assert (
+        "by 3.6 points per epoch (of 600 rows) in the last 3 epochs, 10.7 in all, and its standard error is 2.8"
+        in found.advice
+    )
     done = convergence([0.6, 0.94, 0.95, 0.952, 0.953], **{**settings, "rows": 60}, shares=LINEAR)
     assert (done.rising, done.epochs) == (False, 3)
     fallen = convergence([0.2, 0.3, 0.5, 0.6, 0.55], **settings, shares=LINEAR)
-    assert not fallen.rising  # below the best of these epochs
+    assert not fallen.rising  # far below the best of these epochs
 
 
 def test_an_epoch_of_a_diet_is_what_it_kept():
@@ -243,12 +246,13 @@ def test_where_it_cannot_be_told(curve, rows):
 @pytest.mark.parametrize(
     ("curve", "ends_after"),
     [
-        ([0.5, 0.8, 0.9, 0.9, 0.9, 0.9], 5),  # two epochs after the last rise
+        ([0.5, 0.8, 0.9, 0.9, 0.9, 0.9, 0.9], 6),  # three epochs after the last rise
+        ([0.17, 0.243, 0.233, 0.23, 0.26, 0.255], 6),  # not at a dip, nor while it climbs out of one
         ([0.5, 0.8, 0.809, 0.818, 0.827, 0.836, 0.84], None),  # small steps add up
         ([0.1, 0.1, 0.1, 0.1, 0.1, 0.1], 5),  # four epochs without any rise
-        ([0.02, 0.02, 0.02, 0.3, 0.6, 0.6, 0.6], 7),  # a late start
+        ([0.02, 0.02, 0.02, 0.3, 0.6, 0.6, 0.6, 0.6], 8),  # a late start
         ([0.9, 0.5, 0.9, 0.9, 0.9], 5),  # what is won back is no rise
-        ([float("nan"), 0.1, 0.3, 0.3, 0.3], 5),
+        ([float("nan"), 0.1, 0.3, 0.3, 0.3, 0.3], 6),
         ([1.0, 1.0, 1.0, 1.0, 1.0], 5),
     ],
 )

@@ -251,15 +251,15 @@ def test_one_epoch_tells_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.5, 1.0])
 def test_epochs_end_where_the_dev_metric_stops_rising(tmp_path: Path, monkeypatch, keep: float) -> None:
-    rising(monkeypatch, [0.1, 0.5, 0.9, 0.89, 0.9, 0.0])
+    rising(monkeypatch, [0.1, 0.5, 0.9, 0.89, 0.9, 0.9, 0.0])
     heard = Heard()
     result = finetune(toy_config(tmp_path, epochs="auto", keep=keep), listener=heard)
-    assert len(result["epochs"]) == 5  # two after the third, the last that rose
+    assert len(result["epochs"]) == 6  # three after the third, the last that rose
     assert (result["weights_tested"], result["convergence"]["rising"]) == ("best", False)
     planned = heard.forecasts[0]
     assert (len(planned.epochs), planned.open_end) == (MOST_EPOCHS, True)
     kept = [line["kept"] for line in result["epochs"]]
-    assert kept == ([48, 24, 24, 24, 24] if keep < 1 else [48] * 5)
+    assert kept == ([48, 24, 24, 24, 24, 24] if keep < 1 else [48] * 6)
     # beside as many epochs on everything
-    assert result["ceiling"]["examples_saved"] == pytest.approx(1 - sum(kept) / (5 * 48))
+    assert result["ceiling"]["examples_saved"] == pytest.approx(1 - sum(kept) / (6 * 48))
     assert not (tmp_path / "run" / "checkpoints").exists()

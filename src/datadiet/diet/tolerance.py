@@ -39,7 +39,7 @@ ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
 
 # epochs without a rise after which a training ends by itself, and so many where it has not risen at all yet: a model
 # that still answers with the most frequent class has not finished
-PATIENCE, FIRST_PATIENCE = 2, 4
+PATIENCE, FIRST_PATIENCE = 3, 4
 # of an epoch at the peak of the learning rate: what the epochs hold together that tell whether training had finished
 LEAST_SHARE = 0.5
 
@@ -324,9 +324,10 @@ def convergence(
         last += 1
     rise = curve[-1] - curve[-last - 1]
     error = _error_of_rise(curve[-last - 1], curve[-1], metric, rows)
-    rising = rise > error and curve[-1] >= max(curve[-last:]) and curve[-1] < 1  # what is perfect cannot rise
+    falling = max(curve[-last:]) - curve[-1] > error
+    rising = rise > error and not falling and curve[-1] < 1  # what is perfect cannot rise
     each, name = round(sum(kept[-last:]) / last), metric.replace("_", " ")
-    span = "the last epoch" if last == 1 else f"the last {last} epochs"
+    span = "the last epoch" if last == 1 else f"the last {last} epochs, {100 * rise:.1f} in all"
     text = (
         f"Training had not finished: {name} on dev still rose by {100 * rise / last:.1f} points per epoch "
         f"(of {each:,} rows) in {span}, and its standard error is {100 * error:.1f}. {remedy}"
@@ -338,7 +339,8 @@ def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
     """Whether a training whose epochs are `auto` ends: the dev metric has stopped rising.
 
     A rise is more than the standard error above the value at the last rise, so that small steps add up. Training ends
-    `PATIENCE` epochs after the last rise, or after `FIRST_PATIENCE` epochs that brought no rise at all.
+    `PATIENCE` epochs after the last rise, or after `FIRST_PATIENCE` epochs that brought no rise at all; but never after
+    an epoch that gained more than the error, if only from a dip.
 
     Args:
         curve: The metric after each epoch so far, larger is better, in [-1, 1].
@@ -346,8 +348,8 @@ def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
         rows: Of the dev split.
 
     Example:
-        >>> curve = [0.5, 0.8, 0.805, 0.81]
-        >>> stopped_rising(curve[:3], metric="accuracy", rows=500), stopped_rising(curve, metric="accuracy", rows=500)
+        >>> curve = [0.5, 0.8, 0.805, 0.81, 0.808]
+        >>> stopped_rising(curve[:4], metric="accuracy", rows=500), stopped_rising(curve, metric="accuracy", rows=500)
         (False, True)
         >>> stopped_rising([0.1, 0.1, 0.1, 0.1], metric="accuracy", rows=500)  # nothing is learned yet
         False
@@ -357,7 +359,9 @@ def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
     for epoch, value in enumerate(values):
         if value - values[reached] > _error_of_rise(values[reached], value, metric, rows):
             reached, risen = epoch, risen + 1
-    return len(values) - 1 - reached >= (PATIENCE if risen else FIRST_PATIENCE)
+    waited = len(values) - 1 - reached
+    gained = len(values) > 1 and values[-1] - values[-2] > _error_of_rise(values[-2], values[-1], metric, rows)
+    return waited >= (PATIENCE if risen else FIRST_PATIENCE) and not gained
 
 
 def _error_of_rise(before: float, after: float, metric: str, rows: int) -> float:

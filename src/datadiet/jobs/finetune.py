@@ -456,12 +456,14 @@ def _convergence(run: Run, trainer: RunTrainer) -> Json | None:
     lines = judged_epochs(trainer.epoch_results, metric)
     curve = [float(line.dev[metric]) for line in lines]
     kept = [min(line.kept, line.steps * step) for line in lines]  # max_steps may end inside an epoch
+    # a run that found its own end is judged by its last epoch alone, as it was when it ended
+    ended = config.epochs == AUTO and trainer.stopped_rising
     found = convergence(
         curve,
         metric=metric,
         kept=kept,
         rows=len(run.dev),
-        shares=rate_shares(trainer.state.log_history, rate.value),
+        shares=None if ended else rate_shares(trainer.state.log_history, rate.value),
         remedy=_remedy(config, rate),
     )
     return None if found is None else asdict(found)

@@ -112,7 +112,7 @@ def _quality(comparison: Json) -> Table:
         rows.append([line["name"], *result_cells(comparison, line, 2), *energy, *rising, str(len(line["seeds"]))])
     caption = "Mean ± standard deviation over the seeds; medians of the times."
     if with_rising:
-        caption += " Still rising: points per epoch at the end of training, where they are more than their error."
+        caption += " Still rising: points per epoch at the end of training, where the rise is more than its error."
     if with_energy:
         estimated = any(line["energy"] and line["energy"]["estimated"] for line in comparison["methods"])
         remark = "; the power of the processor is an estimate, not measured" if estimated else ""
