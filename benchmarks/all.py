@@ -41,12 +41,8 @@ QUICK = {
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
-<<<<<<< HEAD
     "noise-guard": ["--sets", "snips", "--rows", "224", "--seeds", "0"],
-=======
     "learning-rate": ["--sets", "snips", "--rates", "1e-3", "--rows", "64", "--epochs", "2"],
-    "noise-rates": ["--sets", "snips", "--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
->>>>>>> truth
     "noise-quality": ["--shares", "0.1", "--rows", "192", "--epochs", "3", "--seeds", "0"],
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],

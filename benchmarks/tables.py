@@ -21,12 +21,8 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
-<<<<<<< HEAD
-from benchmarks.report import auto, costs, geometry, gradients, methods, noise, quality, tolerance
-=======
 from benchmarks.learning_rate import learning_rate
-from benchmarks.report import costs, geometry, gradients, methods, noise, quality, tolerance
->>>>>>> truth
+from benchmarks.report import auto, costs, geometry, gradients, methods, noise, quality, tolerance
 from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
@@ -46,12 +42,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
-<<<<<<< HEAD
     "noise-guard": noise.noise_guard,
-=======
     "learning-rate": learning_rate,
-    "noise-rates": noise.noise_rates,
->>>>>>> truth
     "noise-quality": noise.noise_quality,
     "methods": methods.head_to_head,
     "methods-stress": methods.stress,
