@@ -83,7 +83,7 @@ def train(bench: Bench, variant: Any, folder: Path, *, batch_size: int, precisio
     if variant == "plain":
         silence(Trainer(**shared)).train()
     else:
-        diet = dd.Diet(keep=0.5, warmup_epochs=1, refresh_every=1, rescore=variant)
+        diet = dd.Diet(select="hardest", keep=0.5, warmup_epochs=1, refresh_every=1, rescore=variant)
         silence(dd.DietTrainer(**shared, diet=diet)).train()
 
 

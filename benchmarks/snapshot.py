@@ -309,7 +309,7 @@ def two_processes(rank: int, port: int) -> None:
 
     together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     os.environ.update(together, RANK=str(rank), LOCAL_RANK=str(rank))
-    trainer = trainer_of("two", dd.Diet(keep=0.5, refresh_every=1, rescore="dropped"), 2)
+    trainer = trainer_of("two", dd.Diet(select="hardest", keep=0.5, refresh_every=1, rescore="dropped"), 2)
     trainer.train()
     told = {"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step}
     told["rate"] = trainer.lr_scheduler.get_last_lr()[0]
@@ -327,7 +327,7 @@ def plain_loop() -> None:
     points, model = torch.randn(40, 4), torch.nn.Linear(4, 3)
     data = [{"x": point, "labels": int(point.argmax()) % 3} for point in points]
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    diet = dd.Diet(keep="1:0.7,3:0.4", refresh_every=1, score="margin", floor=2, offset=0.05)
+    diet = dd.Diet(select="hardest", keep="1:0.7,3:0.4", refresh_every=1, score="margin", floor=2, offset=0.05)
     groups = torch.tensor([row["labels"] for row in data]).numpy()
     for epoch in dd.epochs(diet, 5, num_examples=40, batch_size=8, groups=groups):
         for batch in epoch.loader(data, batch_size=8):

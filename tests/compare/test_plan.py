@@ -10,6 +10,7 @@ from datadiet.errors import ArgumentError
 from datadiet.jobs.validate import check_config
 
 OPTIONS = {"data": "snips", "task": "intent-slot", "epochs": 6, "batch_size": 10}
+HARDEST = {"select": "hardest"}
 
 
 def plan(*methods: str, **changes) -> Plan:
