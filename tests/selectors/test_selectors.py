@@ -87,7 +87,7 @@ NEW_FIRST = [
     and "no values" not in method.inputs
     and "floor" not in label
 ]
-# the debts of `visits` start by the seed alone, and change with the turns: see test_visits.py
+# the debts of `visits` start by the seed alone, and change with the turns: see test_turns.py
 BY_SEED = ("visits",)
 TIES = [label for label in MEMBERS if "d2" not in label]  # the neighbours of a row among many equal: the first of them
 battery = pytest.mark.parametrize("name", list(MEMBERS))

@@ -15,7 +15,7 @@ from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError
 from datadiet.registry import find, load, parse_call
-from datadiet.selectors.visits import Turns
+from datadiet.selectors.turns import Turns
 from datadiet.types import EpochPlan, Selection
 
 Rows = NDArray[np.int64]

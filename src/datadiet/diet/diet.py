@@ -29,7 +29,7 @@ from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError
 from datadiet.noise.monitor import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
-from datadiet.selectors.visits import Turns
+from datadiet.selectors.turns import Turns
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values
 from datadiet.types import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
 
@@ -461,7 +461,7 @@ class Diet:
                 rule: self._tried(values, count, epoch, rule)
                 for rule in (self.race.rule, self.race.challenger(tuple(RULES)))
             }
-        return {rule: plan for rule, (plan, _) in self._entrants.items()}
+        return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
     def decide(
         self, epoch: int, losses: Mapping[str, NDArray[np.float32]], cost: Mapping[str, float] | None = None

@@ -123,7 +123,7 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
     Example:
         >>> from datadiet.diet.schedule import Schedule
         >>> plan_races(Schedule(9000, 5, 0.3, refresh_every=1, batch=32), 900, RaceOptions())
-        RacePlan(epochs=(1, 3), steps=9, dev_rows=293, note='')
+        RacePlan(epochs=(1, 3), steps=9, dev_rows=296, note='')
     """
     starts = [epoch for epoch in range(1, schedule.epochs) if schedule.is_refresh(epoch)]
     if not starts:
@@ -142,7 +142,10 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
         each = budget / len(epochs)
         judges = int(min(dev_rows, MOST_DEV_ROWS, 0.4 * each / (2 * FORWARD_SHARE)))
         steps = int((each - 2 * FORWARD_SHARE * judges) // schedule.batch)
-        steps = min(steps, schedule.steps(starts[0]) // 2)
+        shortest = min(schedule.steps(epoch) for epoch in epochs) // 2
+        if shortest < LEAST_STEPS:
+            return RacePlan(note=f"a race takes at most half of a cycle's first epoch, here {shortest} steps")
+        steps = min(steps, shortest)
         enough = LEAST_STEPS * (2 if len(epochs) > 1 else 1)
         if steps >= enough and judges >= LEAST_DEV_ROWS:
             return RacePlan(epochs, steps, judges)

@@ -108,7 +108,11 @@ def inside(
         chosen = select(values[rows], count, seed=seed, epoch=epoch, groups=part, **options)
     except OffsetError:
         chosen = hardest(values[rows], count, seed=seed, epoch=epoch)
-    return Selection(rows[chosen.rows], chosen.weights)
+    rates = None
+    if chosen.rates is not None:
+        rates = np.zeros(len(values))
+        rates[rows] = chosen.rates
+    return Selection(rows[chosen.rows], chosen.weights, rates)
 
 
 def together(size: int, selections: Iterable[Selection]) -> Selection:
@@ -117,16 +121,18 @@ def together(size: int, selections: Iterable[Selection]) -> Selection:
     Example:
         >>> parts = [Selection(np.array([2])), Selection(np.array([0]), np.array([3.0], np.float32))]
         >>> together(3, parts)
-        Selection(rows=array([0, 2]), weights=array([3., 1.], dtype=float32))
+        Selection(rows=array([0, 2]), weights=array([3., 1.], dtype=float32), rates=None)
     """
-    mask, weights = np.zeros(size, np.bool_), None
+    mask, weights, rates = np.zeros(size, np.bool_), None, None
     for part in selections:
         mask[part.rows] = True
+        if part.rates is not None:
+            rates = part.rates if rates is None else rates + part.rates
         if part.weights is not None:
             weights = np.ones(size, np.float32) if weights is None else weights
             weights[part.rows] = part.weights
     rows = np.flatnonzero(mask).astype(np.int64, copy=False)
-    return Selection(rows, None if weights is None else weights[rows])
+    return Selection(rows, None if weights is None else weights[rows], rates)
 
 
 def even_places(sizes: Counts, count: int, *, seed: int, epoch: int, stream: int) -> Counts:

@@ -1,8 +1,9 @@
 """A race on a Trainer: two rules train from the same weights for a few steps, and the dev rows judge.
 
-One copy of everything that a step changes is kept: trained weights, buffers, optimizer state, learning rate, random
-generators. The winner's weights, values and counts go on as if nothing else had happened; the loser's steps are
-charged to `probe`.
+One copy of everything that a step changes is kept: trained weights, buffers, optimizer state, learning rate. Both draw
+from generators seeded by the race alone, and the run's own generators stay where they were, so that a resumed run
+races as the first one did. The winner's weights, values and counts go on as if nothing else had happened; the loser's
+steps are charged to `probe`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,7 @@ from datadiet.diet.race import FORWARD_SHARE
 from datadiet.diet.values import EpochBuffer
 from datadiet.scores.reduce import free_signals
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, fetch, forward_pass, lengths_of, pass_tokens
+from datadiet.selectors.base import mix
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.state import exchange, share_of
@@ -72,7 +75,6 @@ class Snapshot:
             "scheduler": trainer.lr_scheduler.state_dict(),
             "groups": groups,
             "scaler": None if scaler is None else scaler.state_dict(),
-            "generators": _generators(),
         })  # fmt: skip
 
     def _write(self, plain: Mapping[str, Any]) -> None:
@@ -82,7 +84,6 @@ class Snapshot:
             group.update(copy.deepcopy(values))
         if plain["scaler"] is not None:
             trainer.accelerator.scaler.load_state_dict(plain["scaler"])
-        _set_generators(plain["generators"])
 
 
 def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
@@ -91,6 +92,22 @@ def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
     yield from trainer.network.buffers()
     for entries in trainer.optimizer.state.values():
         yield from (value for value in entries.values() if isinstance(value, torch.Tensor))
+
+
+@contextmanager
+def own_generators() -> Iterator[Callable[[int], None]]:
+    """Gives a function that seeds the global generators, and puts them back where they were at the end."""
+    before = _generators()
+
+    def seed(number: int) -> None:
+        random.seed(number)
+        np.random.seed(number % 2**32)  # noqa: NPY002
+        torch.manual_seed(number % 2**63)  # also those of accelerators
+
+    try:
+        yield seed
+    finally:
+        _set_generators(before)
 
 
 def _generators() -> dict[str, Any]:
@@ -143,12 +160,14 @@ def run_race(
     assert race is not None
     assert diet.options.race is not None
     steps, probes = race.plan.steps, {}
-    with ledger.charge("probe"):
+    draws = mix(diet.options.config.seed, epoch, context.accelerator.process_index)
+    with ledger.charge("probe"), own_generators() as seed:
         snapshot = Snapshot(trainer, on_cpu=diet.options.race.on_cpu)
         dev = dev_rows_of(context, race.plan.dev_rows)
         for number, (rule, plan) in enumerate(plans.items()):
             if number:
                 snapshot.swap()
+            seed(draws)
             started = time.perf_counter()
             buffer, totals = diet.new_buffer(), EpochTotals(epoch, ledger)
             begin(totals, plan)

@@ -38,7 +38,7 @@ from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import DietSampler, carry_rows, pop_rows
 from datadiet.training.state import exchange, last_checkpoint, load_diet, save_diet
-from datadiet.types import EpochPlan, EpochResult, HeadSignals, Json, Signals
+from datadiet.types import IGNORED, EpochPlan, EpochResult, HeadSignals, Json, Signals
 
 logger = logging.getLogger(__name__)
 IN_BATCH_STATE, RUN_SO_FAR = "in_batch", "run_so_far"  # in a checkpoint, beside the diet's own state
@@ -312,7 +312,7 @@ class DietMixin(_Base):
             labelled = any("label" in name for name in collate([dev[0]]))
         except Exception:  # of the user's own collator
             return None
-        return dev if labelled else None
+        return _known(dev) if labelled else None
 
     def note(self, text: str) -> None:
         """Say something that the user should know before the training."""
@@ -496,6 +496,19 @@ class DietTrainer(DietMixin, Trainer):
         >>> diet = Diet(keep=0.5, seed=13)
         >>> # trainer = DietTrainer(model=model, args=args, train_dataset=train, diet=diet); trainer.train()
     """
+
+
+def _known(dev: Any) -> Any:
+    """A dev split without the rows whose class the model does not know, where that is a column."""
+    if not isinstance(dev, datasets.Dataset):
+        return dev
+    columns = [
+        name for name, kind in dev.features.items() if "label" in name and "int" in str(getattr(kind, "dtype", ""))
+    ]
+    known = np.ones(len(dev), bool)
+    for name in columns:
+        known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
+    return dev if known.all() else dev.select(np.flatnonzero(known))
 
 
 def follow(scheduler: Any, position: Callable[[int], float]) -> None:

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 from datadiet.errors import ArgumentError
 from datadiet.selectors.quotas import with_floor
 from datadiet.selectors.ranked import hardest
-from datadiet.selectors.visits import LEAST_RATE, MOST_RATE, Turns, cover, rates_of, visits
+from datadiet.selectors.turns import LEAST_RATE, MOST_RATE, Turns, cover, rates_of, visits
 from datadiet.types import Selection
 
 Select = Callable[..., Selection]
@@ -78,7 +78,7 @@ def test_cover_goes_by_no_value() -> None:
 @pytest.mark.proves("visits", by="definition")
 @pytest.mark.parametrize("keep", [0.1, 0.3, 0.5])
 @pytest.mark.parametrize("gain", [0.5, 1.0, 2.0])
-def test_visits_differ_from_the_sum_of_the_rates_by_less_than_one(keep: float, gain: float) -> None:
+def test_turns_differ_from_the_sum_of_the_rates_by_less_than_one(keep: float, gain: float) -> None:
     for size, most in ((2000, 1.0), (60, 1.1)):  # of few rows the last places of a cycle fall coarsely
         values = hard(size)
         _, every = cycles(partial(visits, gain=gain), values, round(keep * size), 40)
