@@ -11,7 +11,7 @@ import pytest
 
 from datadiet.compare import run
 from datadiet.compare.run import CellState, read_comparison, run_cells, write_comparison
-from datadiet.config import read_config
+from datadiet.config import MOST_EPOCHS, read_config
 from datadiet.errors import ArgumentError, DataError
 from toys import OPTIONS, made_up_plan
 
@@ -87,6 +87,16 @@ def test_the_short_of_a_tolerance_takes_the_steps_it_came_to(tmp_path, pretended
     for seed in (0, 1, 2):
         assert config_in(tmp_path, f"short_tolerance-0.5-seed{seed}").max_steps == 40  # of the made-up runs
     assert compared(tmp_path, tolerant_plan(), jobs)[1] == []  # options of finished runs are checked
+
+
+def test_where_runs_find_their_epochs_a_short_takes_the_steps_they_came_to(tmp_path, pretended):
+    found = made_up_plan(options={**OPTIONS, "epochs": "auto"}, seeds=[0, 1])
+    assert statuses(compared(tmp_path, found, 2)[0]) == ["done"] * 8
+    for seed in (0, 1):
+        short = config_in(tmp_path, f"short-0.5-seed{seed}")
+        assert (short.epochs, short.max_steps) == (MOST_EPOCHS, 40)  # of the made-up runs
+        assert config_in(tmp_path, f"el2n-0.5-seed{seed}").epochs == "auto"
+    assert compared(tmp_path, found, 2)[1] == []
 
 
 def test_a_short_is_not_run_where_the_tolerance_failed(tmp_path, pretended):
