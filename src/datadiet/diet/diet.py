@@ -404,7 +404,7 @@ class Diet:
         if self.noise_monitor is not None:
             self.noise_monitor.load(part(arrays, "watch"), numbers["watch"])
         if self._turns is not None:
-            self._turns = Turns(np.array(arrays[_VISITS]), np.array(arrays[_EXPECTED]))
+            self._turns = replace(self._turns, visits=np.array(arrays[_VISITS]), expected=np.array(arrays[_EXPECTED]))
         if self.race is not None:
             self.race = self.race.restored(numbers["race"])
         self._plan = plan_of(arrays, numbers)
