@@ -288,7 +288,6 @@ ARGUMENTS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "guard for a number": ({"task": "regression", "offset": "auto"}, "offset auto is for examples with one class each"),
     "guard for sets of labels": ({"task": "multi-label", "offset": "auto"}, "offset auto is for examples with one"),
-    "guard for a tagger": ({"task": "token-classification", "offset": "auto"}, "offset auto is for examples with one"),
     "stopping without checkpoints": (
         {"early_stopping": 2, "checkpoint_every": 2}, "early_stopping needs a checkpoint of every epoch",
     ),

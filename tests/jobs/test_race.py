@@ -32,9 +32,9 @@ def test_races_of_a_run_are_in_its_result(tmp_path: Path) -> None:
     heard = Heard()
     result = finetune(toy_config(tmp_path, data=folder_with(tmp_path, 0), **AUTO), listener=heard)
     races = result["race"]["races"]
-    assert [race["epoch"] for race in races] == [1, 3]
+    assert [race["epoch"] for race in races] == [1]
     assert result["race"]["rule"] == races[-1]["winner"]
-    assert heard.forecasts[0].races == 2
+    assert heard.forecasts[0].races == 1
     assert heard.forecasts[0].race_steps == sum(race["cost"]["steps"] for race in races)
     assert result["cost"]["probe_s"] > 0
     assert result["diet"]["select"] == "auto(share=0.5)"
@@ -44,8 +44,8 @@ def test_races_of_a_run_are_in_its_result(tmp_path: Path) -> None:
 def test_dev_rows_of_classes_that_nothing_trains_do_not_judge(tmp_path: Path) -> None:
     result = finetune(toy_config(tmp_path, data=folder_with(tmp_path, 20), **AUTO))
     for race in result["race"]["races"]:
-        assert race["dev_rows"] + 20 >= 50
-        assert race["dev_rows"] < 0.5 * race["cost"]["passes"]
+        assert race["dev_rows"] <= 96 - 20
+        assert race["cost"]["passes"] == 2 * race["dev_rows"]
         assert all(math.isfinite(loss) for loss in race["losses"].values())
 
 

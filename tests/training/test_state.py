@@ -35,7 +35,8 @@ def run(environment, folder, diet, options, resume):
     trainer.train(resume_from_checkpoint=resume)
     result = {{"plan": trainer.diet.plan(3).rows.tolist(), "steps": trainer.state.global_step,
         "rate": trainer.lr_scheduler.get_last_lr()[0], "weights": float(weights(trainer.model).double().abs().sum()),
-        "race": trainer.diet.race and trainer.diet.race.state(), "forward": trainer.ledger.snapshot().examples_forward}}
+        "race": trainer.diet.race and trainer.diet.race.state()["duels"],
+        "forward": trainer.ledger.snapshot().examples_forward}}
     Path(folder, f"rank{{trainer.args.process_index}}.json").write_text(json.dumps(result))
     torch.distributed.is_initialized() and torch.distributed.destroy_process_group()
 

@@ -173,7 +173,8 @@ def _time_table(cost: Mapping[str, float]) -> Table:
     table = plain_table("time", "seconds", "share")
     total = cost["total_s"] or 1.0
     for key, words in ACCOUNTS.items():
-        table.add_row(words, f"{cost[key]:.1f}", percent(cost[key] / total))
+        spent = cost.get(key, 0.0)  # an older result has no races
+        table.add_row(words, f"{spent:.1f}", percent(spent / total))
     table.add_row("finetune_s", f"{cost['finetune_s']:.1f}", percent(cost["finetune_s"] / total))
     table.add_row("total_s", f"{cost['total_s']:.1f}", clock(cost["total_s"]), style="bold")
     return table
@@ -206,7 +207,7 @@ def _saving(share: float) -> str:
 
 
 def _seconds(full: Json, diet: Json, key: str) -> tuple[str, str]:
-    return f"{full['cost'][key]:.1f} s", f"{diet['cost'][key]:.1f} s"
+    return f"{full['cost'].get(key, 0.0):.1f} s", f"{diet['cost'].get(key, 0.0):.1f} s"
 
 
 def methods_table(methods: Iterable[Method]) -> RenderableType:

@@ -457,9 +457,10 @@ class Diet:
             if self.noise_monitor is not None:
                 self.noise_monitor.review(epoch, self.dev_skill)
             values, count = self._current.close_round(), self.schedule.count(epoch)
-            self._entrants = {
-                rule: self._tried(values, count, epoch, rule)
-                for rule in (self.race.rule, self.race.challenger(tuple(RULES)))
+            challenger, fresh = self.race.challenger(tuple(RULES)), Turns.none(len(self._current))
+            self._entrants = {  # a rule that begins has given no turns yet
+                self.race.rule: self._tried(values, count, epoch, self.race.rule, self._turns),
+                challenger: self._tried(values, count, epoch, challenger, fresh),
             }
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
@@ -500,19 +501,19 @@ class Diet:
 
     def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
         """What the selector keeps."""
-        plan, self._turns = self._tried(values, count, epoch, self.rule)
+        plan, self._turns = self._tried(values, count, epoch, self.rule, self._turns)
         return plan
 
     def _tried(
-        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None
+        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
     ) -> tuple[EpochPlan, Turns | None]:
-        """What a rule would keep, and the turns of the rows if it did."""
-        selector, turns = self._selectors[rule], self._turns
+        """What a rule would keep after these turns, and the turns of the rows if it did."""
+        selector = self._selectors[rule]
         context = replace(
             self._context,
             recalls=self.recalls,
             scale=self.options.score.scale(regression=self._regression),
-            turns=self._turns,
+            turns=turns,
         )
         if self.noise_monitor is None or not _excludes(rule):
             chosen = selector.choose(values, count, epoch=epoch, context=context)
