@@ -47,6 +47,7 @@ QUICK = {
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "auto": ["--settings", "snips", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
+    "auto-pairs": ["--rows", "192", "--epochs", "3"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
     "plain-script": ["--rows", "200", "--epochs", "3", "--seeds", "1", "--keeps", "0.5"],
@@ -126,7 +127,9 @@ def auto(options: argparse.Namespace) -> list[Part]:
         if setting.source == "snips" or (options.data_root / setting.source).is_dir()
     ]
     place = ("--data-root", str(options.data_root), "--results", str(options.results))
-    return [Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))]
+    pairs = "2" if options.quick else "10"
+    grid = Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))
+    return [grid, Part("auto-pairs", ("-m", "benchmarks.auto", "--pairs", pairs, *place))]
 
 
 def plain_script(options: argparse.Namespace) -> list[Part]:

@@ -225,10 +225,8 @@ def main() -> None:
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     args = parser.parse_args()
     if args.pairs:
-        args.rows, cells = (
-            PAIR_ROWS,
-            [Cell("snips", arm, 0.3, s) for s in range(args.pairs) for arm in ("short", "auto")],
-        )
+        args.rows = min(args.rows, PAIR_ROWS)
+        cells = [Cell("snips", arm, 0.3, seed) for seed in range(args.pairs) for arm in ("short", "auto")]
         sys.exit(0 if run_grid(cells, args, args.results / "auto_pairs") else 1)
     cells = [
         Cell(setting, arm, float(share), seed)

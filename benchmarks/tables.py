@@ -47,13 +47,13 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "noise-quality": noise.noise_quality,
     "methods": methods.head_to_head,
     "methods-stress": methods.stress,
-    "comparing": costs.comparing,
-    "report": costs.report,
-    "plain-script": costs.plain_script,
     "auto": auto.rules,
     "auto-races": auto.races,
     "auto-costs": auto.costs,
     "auto-pairs": auto.pairs,
+    "comparing": costs.comparing,
+    "report": costs.report,
+    "plain-script": costs.plain_script,
     "readme": quality.readme,
 }
 

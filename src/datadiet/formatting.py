@@ -240,7 +240,7 @@ def race_sentence(duel: Mapping[str, Any]) -> str:
 
     Example:
         >>> duel = {"epoch": 1, "losses": {"cover": 0.6, "hardest": 0.5}, "difference": -0.1}
-        >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest"}
+        >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest", "cost": {"steps": 9}}
         >>> race_sentence(duel)[:81]
         'Race before epoch 2: dev loss cover 0.600, hardest 0.500 after 6 steps each on 19'
     """

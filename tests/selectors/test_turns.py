@@ -59,7 +59,7 @@ def test_nothing_comes_twice_before_everything_came_once(size: int, share: float
 def test_cover_draws_evenly_among_those_whose_turn_it_is() -> None:
     """By (seed, epoch): after 25 of 40 rows came, the other 15 come, and 10 of the 25 with the same chance."""
     came = np.arange(40) < 25
-    turns, taken = Turns(came.astype(np.int64), np.full(40, 25 / 40)), np.zeros(40)
+    turns, taken = Turns(came.astype(np.int64), np.full(40, 25 / 40), np.arange(40)), np.zeros(40)
     for seed in range(600):
         taken[cover(np.zeros(40), 25, seed=seed, epoch=1, turns=turns).rows] += 1
     assert_array_equal(taken[~came], 600)
@@ -136,7 +136,7 @@ def test_a_large_gain_takes_the_hardest_wherever_it_can() -> None:
 def test_what_was_never_scored_comes_first_whatever_its_debt(gain: float) -> None:
     values, new = hard(), np.array([3, 50, 199])
     values[new] = np.inf
-    turns = Turns(np.where(np.isin(np.arange(200), new), 9, 0), np.zeros(200))
+    turns = Turns(np.where(np.isin(np.arange(200), new), 9, 0), np.zeros(200), np.arange(200))
     chosen = visits(values, 10, seed=0, epoch=4, turns=turns, gain=gain)
     assert set(new) <= set(chosen.rows)
     assert_array_equal(visits(values, 3, seed=0, epoch=4, turns=turns, gain=gain).rows, new)
@@ -189,7 +189,7 @@ def test_another_seed_changes_where_the_debts_start_and_another_epoch_does_not()
 def test_turns_after_a_choice_among_some_rows() -> None:
     """The others have no turn and no claim to one."""
     pool = np.array([1, 3, 4])
-    before = Turns(np.array([1, 0, 2, 0, 0]), np.full(5, 0.5))
+    before = Turns(np.array([1, 0, 2, 0, 0]), np.full(5, 0.5), np.arange(5))
     even = before.after(Selection(np.array([0, 2])), pool)
     assert even.visits.tolist() == [1, 1, 2, 0, 1]
     assert_allclose(even.expected, 0.5 + np.array([0, 2 / 3, 0, 2 / 3, 2 / 3]))
