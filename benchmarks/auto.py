@@ -35,6 +35,7 @@ from benchmarks.grid import COMMON, RESULTS
 
 ROWS, DEV_ROWS, TEST_ROWS, EPOCHS = 2000, 500, 1000, 5
 PAIR_ROWS = 600
+BATCH = 16  # small sets take more steps so, and a race has more of them
 FLIPPED = 0.1
 Lines = list[dict[str, Any]]
 Make = Callable[[Lines, np.random.Generator, int], Lines]
@@ -165,7 +166,7 @@ def short_steps(setting: str, keep: float, folder: Path, rows: int, epochs: int)
 
     lines = (folder / "train.jsonl").read_text(encoding="utf-8").count("\n")
     dev = (folder / "dev.jsonl").read_text(encoding="utf-8").count("\n")
-    planned = Diet(keep=keep).forecast(lines, epochs=epochs, batch=COMMON["batch_size"], dev_rows=dev)
+    planned = Diet(keep=keep).forecast(lines, epochs=epochs, batch=BATCH, dev_rows=dev)
     return min(planned.steps + planned.race_steps, planned.full_steps)
 
 
@@ -183,7 +184,7 @@ def run_cell(cell: Cell, data: Path, results: Path, precision: str, rows: int, e
     if cell.arm == "short":
         chosen = {"keep": 1.0, "max_steps": short_steps(cell.setting, cell.keep, data, rows, epochs)}
     settings = {
-        **common, "task": setting.task, "learning_rate": setting.learning_rate, "epochs": epochs, "seed": cell.seed,
+        **common, "batch_size": BATCH, "task": setting.task, "learning_rate": setting.learning_rate, "epochs": epochs, "seed": cell.seed,
         "precision": precision, **chosen,
     }  # fmt: skip
     with TemporaryDirectory(prefix="datadiet-bench-") as work:

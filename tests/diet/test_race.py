@@ -15,7 +15,17 @@ from numpy.testing import assert_array_equal
 
 from datadiet.diet import race
 from datadiet.diet.diet import Diet
-from datadiet.diet.race import COVER, FORWARD_SHARE, LEAST_STEPS, Race, RaceOptions, RacePlan, plan_races
+from datadiet.diet.race import (
+    COVER,
+    FORWARD_SHARE,
+    LEAST_STEPS,
+    Race,
+    RaceOptions,
+    RacePlan,
+    class_shift,
+    first_rule,
+    plan_races,
+)
 from datadiet.diet.schedule import Schedule
 from datadiet.errors import ArgumentError
 from datadiet.types import HeadSignals, Signals
@@ -196,7 +206,57 @@ def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
     assert [line["winner"] for line in summary["races"]] == ["visits", "visits"]
     assert summary["races"][0]["cost"] == cost
     assert summary["races"][0]["interval"] == list(found.duels[0].interval)
-    assert Race(RacePlan(note="why")).summary() == {"rule": COVER, "note": "why", "ended_after": None, "races": []}
+    assert Race(RacePlan(note="why")).summary() == {
+        "rule": COVER,
+        "start": COVER,
+        "note": "why",
+        "ended_after": None,
+        "races": [],
+    }
+
+
+# ---- the rule that stands first
+
+
+def traffic(rows: int, classes: int, generator: np.random.Generator) -> np.ndarray:
+    shares = 1 / np.arange(1, classes + 1)
+    return generator.choice(classes, rows, p=shares / shares.sum())
+
+
+@pytest.mark.parametrize("classes", [2, 20, 150])
+@pytest.mark.parametrize("rows", [60, 500])
+def test_a_dev_split_of_the_same_kind_is_no_shift_whatever_its_size(classes: int, rows: int) -> None:
+    generator = np.random.default_rng(3)
+    shifts = [class_shift(traffic(3000, classes, generator), traffic(rows, classes, generator)) for _ in range(20)]
+    assert abs(np.mean(shifts)) < 0.05
+    assert max(shifts) < 0.2
+
+
+@pytest.mark.proves("auto", kind="race", by="planted")
+def test_hardest_stands_first_where_dev_has_other_classes() -> None:
+    generator = np.random.default_rng(3)
+    train, even = traffic(3000, 50, generator), np.arange(500) % 50
+    assert first_rule(train, even) == "hardest"
+    assert first_rule(train, traffic(500, 50, generator)) == COVER
+    assert first_rule(np.arange(3000) % 50, even) == COVER
+    for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
+        assert first_rule(*missing) == COVER
+
+
+def test_the_first_rule_chooses_until_a_race_is_lost() -> None:
+    generator = np.random.default_rng(3)
+    diet = Diet(keep=0.3, seed=1)
+    diet.begin(
+        9000, epochs=5, batch=32, groups=traffic(9000, 50, generator), dev_groups=np.arange(900) % 50, dev_rows=900
+    )
+    assert (diet.rule, diet.race.start) == ("hardest", "hardest")
+    values = generator.exponential(size=9000).astype(np.float32)
+    diet.plan(0)
+    diet._current.take(np.arange(9000), values)
+    assert list(diet.entrants(1)) == ["hardest", COVER]
+    losses = generator.exponential(size=400).astype(np.float32)
+    diet.decide(1, {"hardest": losses, COVER: 0.5 * losses})
+    assert diet.rule == COVER
 
 
 # ---- inside a diet

@@ -313,7 +313,13 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
     assert racing.diet.rule == "cover"
     assert racing.ledger.snapshot().probe_s == 0
     result = json.loads((tmp_path / "racing" / "result.json").read_text())
-    assert result["race"] == {"rule": "cover", "note": note, "ended_after": None, "races": []}
+    assert result["race"] == {
+        "rule": "cover",
+        "start": "cover",
+        "note": note,
+        "ended_after": None,
+        "races": [],
+    }
     alone = trained(tmp_path / "alone", "cover", extra={"eval_dataset": split}, num_train_epochs=3)
     assert_same(racing, alone)
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from datadiet.config import DietConfig
 from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
 from datadiet.diet.options import DietOptions, checked_values, resolve
-from datadiet.diet.race import COVER, RULES, Race, plan_races
+from datadiet.diet.race import COVER, RULES, Race, first_rule, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
@@ -174,6 +174,7 @@ class Diet:
         folder: Path | None = None,
         write: bool = True,
         dev_rows: int | None = None,
+        dev_groups: NDArray[np.int64] | None = None,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
     ) -> None:
         """Bind the diet to a data set, anew or from a checkpoint.
@@ -192,6 +193,8 @@ class Diet:
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
+            dev_groups: int64, the class of each dev row, as `groups`: where dev has other classes than the training
+                rows, `auto` begins with `hardest`.
             state: What `state_dict` gave, to go on from there.
 
         Raises:
@@ -219,7 +222,8 @@ class Diet:
         self._planned: BaseSchedule = planned
         self.race = None
         if options.race is not None and options.plans:
-            self.race = Race(plan_races(planned, dev_rows, options.race))
+            start = first_rule(groups, dev_groups, seed=options.config.seed)
+            self.race = Race(plan_races(planned, dev_rows, options.race), start=start)
         self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
         self.tolerance_controller = None
         if options.config.tolerance is not None and isinstance(planned, AdaptiveSchedule):

@@ -33,6 +33,10 @@ STANDARD_ERRORS = 2.0
 # epochs in a row with a dev metric below its best by so many errors, after which training ends
 FALLEN_EPOCHS = 2
 
+# beyond so much, dev asks for other classes than the training rows have
+LEAST_SHIFT = 0.2
+_SAMPLES = 20  # that tell what is chance
+
 Losses = NDArray[np.float32]
 
 
@@ -106,6 +110,42 @@ class RacePlan:
         """What the races cost at most, in optimizer steps: those of the losers, and the passes over dev rows."""
         passes = math.ceil(2 * self.dev_rows * FORWARD_SHARE / batch)
         return len(self.epochs) * (self.steps + passes)
+
+
+def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int = 0) -> float:
+    """How otherwise the classes of dev are shared out than those of the training rows, beyond chance.
+
+    The total variation distance of the two distributions, less its mean over samples of as many rows as dev has from
+    the training rows' own distribution.
+
+    Args:
+        train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row, from 0.
+        seed: Of the samples.
+
+    Returns:
+        About 0 where dev is a sample of the same kind, at most 1.
+
+    Example:
+        >>> traffic = np.repeat(np.arange(10), [500, 200, 100, 60, 50, 40, 20, 15, 10, 5])
+        >>> alike, even = traffic[::10], np.arange(100) % 10
+        >>> round(class_shift(traffic, alike), 1), round(class_shift(traffic, even), 1)
+        (-0.1, 0.4)
+    """
+    classes = int(max(train.max(), dev.max())) + 1
+    shares = np.bincount(train, minlength=classes) / len(train)
+    found = np.abs(np.bincount(dev, minlength=classes) / len(dev) - shares).sum() / 2
+    samples = np.random.default_rng([seed, _SAMPLES]).multinomial(len(dev), shares, size=_SAMPLES) / len(dev)
+    return float(found - np.abs(samples - shares).sum(1).mean() / 2)
+
+
+def first_rule(train: NDArray[np.int64] | None, dev: NDArray[np.int64] | None, *, seed: int = 0) -> str:
+    """The rule that stands before any race: `hardest` where dev has other classes than the training rows, else `cover`.
+
+    Rows of classes that are rare in training are hard, and dev asks for them as often as for the others.
+    """
+    if train is None or dev is None or not len(train) or not len(dev) or dev.min() < 0:
+        return COVER
+    return "hardest" if class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
 def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOptions) -> RacePlan:
@@ -197,6 +237,7 @@ class Race:
         plan: When and how long.
         duels: Decided so far, in order.
         judgements: The dev metric after each epoch so far.
+        start: The rule that stands before the first; see `first_rule`.
 
     Example:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -209,6 +250,7 @@ class Race:
     plan: RacePlan
     duels: tuple[Duel, ...] = ()
     judgements: tuple[Judgement, ...] = ()
+    start: str = COVER
 
     @property
     def ended(self) -> int | None:
@@ -234,7 +276,7 @@ class Race:
     @property
     def rule(self) -> str:
         """The rule that chooses now."""
-        return self.duels[-1].winner if self.duels else COVER
+        return self.duels[-1].winner if self.duels else self.start
 
     def is_due(self, epoch: int) -> bool:
         """Whether there is a race before an epoch that has not been decided."""
@@ -288,7 +330,8 @@ class Race:
     def summary(self) -> Json:
         """For `result.json`: the plan, why there is none, and every race with its interval."""
         races = [{**asdict(duel), "interval": list(duel.interval)} for duel in self.duels]
-        return {"rule": self.rule, "note": self.plan.note, "ended_after": self.ended, "races": races}
+        told = {"rule": self.rule, "start": self.start, "note": self.plan.note, "ended_after": self.ended}
+        return {**told, "races": races}
 
     def state(self) -> Json:
         """Plain values, for a checkpoint."""

@@ -139,6 +139,10 @@ class RunTrainer(DietTrainer):
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
+    def _dev_groups(self) -> NDArray[np.int64] | None:
+        groups = self.run.task.groups(self.context.dev)
+        return groups if has(self.run.config.task, "one_class") else None
+
     def note(self, text: str) -> None:
         """Tell the listener."""
         self.run.listener.note(text)

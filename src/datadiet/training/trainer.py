@@ -288,10 +288,11 @@ class DietMixin(_Base):
             folder=self.run_folder,
             write=self.is_world_process_zero(),
             dev_rows=None if self.context.dev is None else len(self.context.dev),
+            dev_groups=self._dev_groups(),
             state=self._resumed,
         )
         if self.diet.race is not None and self.diet.race.plan.note and self.is_world_process_zero():
-            self.note(f"select auto: {self.diet.race.plan.note}. Every cycle takes the rule cover.")
+            self.note(f"select auto: {self.diet.race.plan.note}. Every cycle takes the rule {self.diet.race.rule}.")
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
@@ -313,6 +314,10 @@ class DietMixin(_Base):
         except Exception:  # of the user's own collator
             return None
         return _known(dev) if labelled else None
+
+    def _dev_groups(self) -> NDArray[np.int64] | None:
+        """The class of each dev row, where it is a column."""
+        return None if self.context.dev is None else ids_and_groups(self.context.dev)[1]
 
     def note(self, text: str) -> None:
         """Say something that the user should know before the training."""
