@@ -184,8 +184,8 @@ def run_cell(cell: Cell, data: Path, results: Path, precision: str, rows: int, e
     if cell.arm == "short":
         chosen = {"keep": 1.0, "max_steps": short_steps(cell.setting, cell.keep, data, rows, epochs)}
     settings = {
-        **common, "batch_size": BATCH, "task": setting.task, "learning_rate": setting.learning_rate, "epochs": epochs, "seed": cell.seed,
-        "precision": precision, **chosen,
+        **common, "batch_size": BATCH, "task": setting.task, "learning_rate": setting.learning_rate, "epochs": epochs,
+        "seed": cell.seed, "precision": precision, **chosen,
     }  # fmt: skip
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
         result = finetune(config_from({**settings, "data": str(data), "output": str(Path(work) / "run")}))
