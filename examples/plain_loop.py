@@ -56,7 +56,7 @@ def main() -> None:
     data, test = make_data(ROWS, seed=0), make_data(ROWS, seed=1)
     x, labels = (torch.stack([row[name] for row in test]) for name in ("x", "labels"))
     for keep, rescore in ((1.0, "none"), (0.25, "none"), (0.25, "all")):
-        diet = dd.Diet(keep=keep, refresh_every=1, rescore=rescore)
+        diet = dd.Diet(keep=keep, select="hardest", refresh_every=1, rescore=rescore)
         model = train(diet, data)
         accuracy = (model(x).argmax(-1) == labels).float().mean().item()
         planned = diet.forecast(ROWS, epochs=EPOCHS, batch=BATCH)
