@@ -11,8 +11,9 @@ of the training labels replaced by another one; `clinc150-zipf` is drawn with re
 utterance weight rank^-0.7, and is tested on balanced rows. The rows are the same for every seed and every rule.
 
 One epoch on everything, then four cycles of a share `keep`, chosen anew before each. `short` is everything for as many
-optimizer steps as `auto` takes, with what its races cost at most. The learning rate is 5e-4, that of `--learning-rate auto`,
-and 2e-4 for whole sentences of few classes, as in `benchmarks.methods`; 1e-3 was tried on CLINC150 and was too high.
+optimizer steps as `auto` takes, with what its races cost at most. The learning rate is 5e-4, that of `--learning-rate
+auto`, and 2e-4 for whole sentences of few classes, as in `benchmarks.methods`; 1e-3 was tried on CLINC150 and was too
+high.
 All runs of a cell's set are made in one process, two processes may share a grid; times are not compared here.
 """
 

@@ -34,6 +34,7 @@ pytestmark = pytest.mark.cpu  # bit-identical results
 def short_races(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two races fit into the budget of a toy."""
     monkeypatch.setattr(race, "LEAST_STEPS", 3)
+    monkeypatch.setattr(race, "TWO_RACES_STEPS", 6)
 
 
 def built(folder: Path, select: Any = AUTO, diet: Any = None, **changes: Any) -> Any:
@@ -208,6 +209,7 @@ def saved(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(race, "LEAST_STEPS", 3)
+        patch.setattr(race, "TWO_RACES_STEPS", 6)
         let_win(patch, request.param)
         runs = {dropout: trained(folder / str(dropout), dropout=dropout, **SAVING) for dropout in (0.0, 0.1)}
     return request.param, folder, runs

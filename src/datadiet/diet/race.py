@@ -28,10 +28,12 @@ FORWARD_SHARE = 1 / 3
 LEAST_DEV_ROWS = 50
 MOST_DEV_ROWS = 400
 LEAST_STEPS = 4
-# a challenger must be better by so many standard errors
-STANDARD_ERRORS = 2.0
+TWO_RACES_STEPS = 16  # one long race says more than two short ones
+# A challenger must be better by so many standard errors. They are those over dev rows: which batches came first moves a
+# loss by as much again, so that 2 let `hardest` win by luck where it loses (LOG.md).
+STANDARD_ERRORS = 4.0
 # epochs in a row with a dev metric below its best by so many errors, after which training ends
-FALLEN_EPOCHS = 2
+FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 
 # beyond so much, dev asks for other classes than the training rows have
 LEAST_SHIFT = 0.2
@@ -163,7 +165,7 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
     Example:
         >>> from datadiet.diet.schedule import Schedule
         >>> plan_races(Schedule(9000, 5, 0.3, refresh_every=1, batch=32), 900, RaceOptions())
-        RacePlan(epochs=(1, 3), steps=9, dev_rows=296, note='')
+        RacePlan(epochs=(1,), steps=22, dev_rows=400, note='')
     """
     starts = [epoch for epoch in range(1, schedule.epochs) if schedule.is_refresh(epoch)]
     if not starts:
@@ -186,7 +188,7 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
         if shortest < LEAST_STEPS:
             return RacePlan(note=f"a race takes at most half of a cycle's first epoch, here {shortest} steps")
         steps = min(steps, shortest)
-        enough = LEAST_STEPS * (2 if len(epochs) > 1 else 1)
+        enough = TWO_RACES_STEPS if len(epochs) > 1 else LEAST_STEPS
         if steps >= enough and judges >= LEAST_DEV_ROWS:
             return RacePlan(epochs, steps, judges)
     return RacePlan(
@@ -256,12 +258,12 @@ class Race:
     def ended(self) -> int | None:
         """The epoch after which more passes do not pay; None while they may.
 
-        The dev metric of two epochs in a row is below its best by more than `STANDARD_ERRORS` standard errors.
+        The dev metric of two epochs in a row is below its best by more than two standard errors.
         """
         best = -math.inf
         below = 0
         for judged in self.judgements:
-            fallen = judged.value < best - STANDARD_ERRORS * judged.error
+            fallen = judged.value < best - FALLEN_ERRORS * judged.error
             below = below + 1 if fallen else 0
             best = max(best, judged.value)
             if below == FALLEN_EPOCHS:

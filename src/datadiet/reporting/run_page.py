@@ -253,7 +253,7 @@ def _race_sections(race: Json | None) -> list[Section]:
     seconds = sum(duel["cost"]["seconds"] for duel in races)
     note = (
         f"The losers' steps and the passes over dev rows cost as much as {counted(spent, 'training step')} "
-        f"({duration(seconds)} of it the steps). The interval is two standard errors of the paired difference to "
+        f"({duration(seconds)} of it the steps). The interval is four standard errors of the paired difference to "
         "either side; below 0 the challenger is better."
     )
     ended = [sentence for sentence in race_sentences(race) if sentence.startswith("Training ended")]
