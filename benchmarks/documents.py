@@ -290,11 +290,11 @@ PARTS: dict[str, Callable[[], str]] = {
     "feature-selectors": partial(methods_of, "select", need="features"),
     "tasks": tasks,
     **{name: partial(methods_of, name) for name in ("in_batch", "preset", "combine", "history", "rescore", "offset")},
-    **{name: partial(methods_of, name) for name in ("suspects", "dedupe")},
+    **{name: partial(methods_of, name) for name in ("suspects", "dedupe", "race")},
     **{f"flags-{name}": partial(flags, name) for name in ("demo", "finetune", "compare", "report")},
     **{f"flags-{name}": partial(flags, name) for name in ("predict", "score", "select")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("score", "select", "in_batch", "combine", "history")},
-    **{f"proofs-{name}": partial(proofs, name) for name in ("rescore", "offset", "suspects", "dedupe")},
+    **{f"proofs-{name}": partial(proofs, name) for name in ("rescore", "offset", "suspects", "dedupe", "race")},
 }
 
 
