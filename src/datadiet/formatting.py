@@ -260,7 +260,10 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
     sentences = [race_sentence(duel) for duel in race["races"]]
     if race["note"]:
         sentences.append(f"No race: {race['note']}. Every cycle took the rule {race['rule']}.")
-    if race["ended_after"] is not None:
-        epoch = race["ended_after"] + 1
-        sentences.append(f"Training ended after epoch {epoch}: the dev metric had fallen, so more passes do not pay.")
+    if race["fallen_after"] is not None:
+        epoch = race["fallen_after"] + 1
+        sentences.append(
+            f"The dev metric has fallen since epoch {epoch}: more passes do not pay. "
+            f"Try --epochs {epoch}, or --epochs auto."
+        )
     return sentences

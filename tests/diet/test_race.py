@@ -38,6 +38,7 @@ def short_races() -> Any:
     """Two races fit into the budget of a few thousand rows."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(race, "TWO_RACES_STEPS", 2 * LEAST_STEPS)
+        patch.setattr(race, "WORTH_STEPS", LEAST_STEPS)
         yield
 
 
@@ -168,10 +169,10 @@ def test_cover_takes_its_place_back_where_it_is_shown_to_be_better(shift: float,
 
 def test_pairs_count_not_means() -> None:
     """A small gain in every row wins, though the rows differ by far more."""
-    decided = Race(RacePlan((1,), 5, 200)).decided(1, {COVER: DEV, "hardest": DEV - 0.001})
+    decided = Race(RacePlan((1,), 5, 200)).decided(1, {COVER: DEV, "hardest": DEV - 0.02})
     assert decided.rule == "hardest"
-    assert decided.duels[0].difference == pytest.approx(-0.001, rel=1e-3)
-    assert decided.duels[0].losses == pytest.approx({COVER: DEV.mean(), "hardest": DEV.mean() - 0.001})
+    assert decided.duels[0].difference == pytest.approx(-0.02, rel=1e-3)
+    assert decided.duels[0].losses == pytest.approx({COVER: DEV.mean(), "hardest": DEV.mean() - 0.02})
 
 
 def test_challengers_come_in_order_and_not_twice_before_all_have_lost() -> None:
@@ -218,7 +219,7 @@ def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
         "rule": COVER,
         "start": COVER,
         "note": "why",
-        "ended_after": None,
+        "fallen_after": None,
         "races": [],
     }
 

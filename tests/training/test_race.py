@@ -35,6 +35,7 @@ def short_races(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two races fit into the budget of a toy."""
     monkeypatch.setattr(race, "LEAST_STEPS", 3)
     monkeypatch.setattr(race, "TWO_RACES_STEPS", 6)
+    monkeypatch.setattr(race, "WORTH_STEPS", 3)
 
 
 def built(folder: Path, select: Any = AUTO, diet: Any = None, **changes: Any) -> Any:
@@ -210,6 +211,7 @@ def saved(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(race, "LEAST_STEPS", 3)
         patch.setattr(race, "TWO_RACES_STEPS", 6)
+        patch.setattr(race, "WORTH_STEPS", 3)
         let_win(patch, request.param)
         runs = {dropout: trained(folder / str(dropout), dropout=dropout, **SAVING) for dropout in (0.0, 0.1)}
     return request.param, folder, runs
@@ -298,12 +300,14 @@ def test_the_copy_is_let_go_of(tmp_path, monkeypatch):
 NO_DEV = "there is no dev split to judge a race by"
 FEW = (
     "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's loss, "
-    "too wide to judge by"
+    "too wide to judge by; give a larger dev split"
 )
 
 
 @pytest.mark.parametrize(
-    ("sizes", "note"), [((), NO_DEV), ((60, 60), NO_DEV), ((49,), FEW)], ids=["none", "several", "few"]
+    ("sizes", "note"),
+    [((), NO_DEV), ((60, 60), "eval_dataset has several splits, and a race needs one"), ((49,), FEW)],
+    ids=["none", "several", "few"],
 )
 def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes, note):
     splits = {str(place): toy_features(size) for place, size in enumerate(sizes)}
@@ -319,7 +323,7 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
         "rule": "cover",
         "start": "cover",
         "note": note,
-        "ended_after": None,
+        "fallen_after": None,
         "races": [],
     }
     alone = trained(tmp_path / "alone", "cover", extra={"eval_dataset": split}, num_train_epochs=3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -298,9 +299,16 @@ class _Compared:
             "against": {name: asdict(one) for name, one in self.differences.items()},
             "p_not_worse_holm": self.adjusted,
             "mcnemar": self._mcnemar(),
+            "rules": _rules(states),
             "unfinished": unfinished(arm),
         }
         return {**entry, "verdict": verdict(entry)}
+
+
+def _rules(states: Sequence[CellState]) -> dict[str, int]:
+    """The rules that `auto` ended with, and in how many runs; empty for a method that does not race."""
+    ended = [race["rule"] for state in states if (race := state.finished.get("race")) is not None]
+    return dict(Counter(ended).most_common())
 
 
 def _kwh(arm: Arm) -> dict[int, float]:

@@ -126,7 +126,7 @@ def verdict(line: Mapping[str, Any]) -> str:
     if line["method"] == FULL:
         return "what the others are compared with"
     against = line["against"]
-    parts = [_time(line), _energy(line["energy"])]
+    parts = [_time(line), _energy(line["energy"]), _rules(line.get("rules"))]
     if FULL in against:
         parts.append(_against_full(against[FULL], line["p_not_worse_holm"]))
     parts += [_against(name, against[name]) for name in (SHORT, *DRAWN) if name in against]
@@ -135,6 +135,13 @@ def verdict(line: Mapping[str, Any]) -> str:
             f"unfinished: on dev it still rose by {line['unfinished']['points_per_epoch']:.1f} points per epoch"
         )
     return "; ".join(part for part in parts if part)
+
+
+def _rules(rules: Mapping[str, int] | None) -> str:
+    """What `auto` ended with, of how many runs."""
+    if not rules:
+        return ""
+    return "chose " + " and ".join(f"{rule} in {counted(runs, 'run')}" for rule, runs in rules.items())
 
 
 def _time(line: Mapping[str, Any]) -> str:

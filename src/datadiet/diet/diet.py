@@ -466,6 +466,11 @@ class Diet:
                 self.race.rule: self._tried(values, count, epoch, self.race.rule, self._turns),
                 challenger: self._tried(values, count, epoch, challenger, fresh),
             }
+            (first, turns), (second, _) = self._entrants.values()
+            if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
+                self._entrants = {}
+                self._take(first, turns)
+                return {}
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
     def decide(
@@ -484,10 +489,14 @@ class Diet:
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
         self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, cost)
-        plan, self._turns = self._entrants[self.race.rule]
+        plan, turns = self._entrants[self.race.rule]
         self._entrants = {}
+        return self._take(plan, turns)
+
+    def _take(self, plan: EpochPlan, turns: Turns | None) -> EpochPlan:
+        """Make the rows of an entrant the plan of the epoch."""
+        self._turns, self._plan = turns, weighed(plan, self._row_weights)
         self.round += 1
-        self._plan = weighed(plan, self._row_weights)
         if self._tables is not None:
             append_plan(self._tables.plans, self._plan)
         return self._plan

@@ -363,7 +363,9 @@ def _checked_offset(config: DietConfig, select: Any, options: Mapping[str, Any],
     problems.check(0 <= offset < 1, f"offset must be in [0, 1), got {offset}.{percent_hint(offset)}")
     takers = names("select", trait="takes_offset")
     if isinstance(select, str) and offset:
-        problems.check(select in takers, f"offset has no effect on {select!r}; it belongs to {' and '.join(takers)}.")
+        belongs = f"it belongs to {' and '.join(takers)}"
+        hint = "; say which: --select hardest" if select == AUTO else ""
+        problems.check(select in takers, f"offset has no effect on {select!r}; {belongs}{hint}.")
     problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to exclude.")
     return float(offset)
 

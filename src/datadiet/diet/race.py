@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.diet.tolerance import Judgement, standard_error
 from datadiet.errors import ArgumentError
+from datadiet.formatting import counted
 from datadiet.registry import Bound, race
 from datadiet.types import Json
 
@@ -28,11 +29,14 @@ FORWARD_SHARE = 1 / 3
 LEAST_DEV_ROWS = 50
 MOST_DEV_ROWS = 400
 LEAST_STEPS = 4
+# a budget of fewer steps is not spent: which batches came first would decide, and the steps are worth more as training
+WORTH_STEPS = 12
 TWO_RACES_STEPS = 16  # one long race says more than two short ones
 # A challenger must be better by so many standard errors. They are those over dev rows: which batches came first moves a
 # loss by as much again, so that 2 let `hardest` win by luck where it loses (LOG.md).
 STANDARD_ERRORS = 4.0
-# epochs in a row with a dev metric below its best by so many errors, after which training ends
+LEAST_GAIN = 0.01  # and by so much of the champion's loss
+# epochs in a row with a dev metric below its best by so many errors, after which more passes are said not to pay
 FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 
 # beyond so much, dev asks for other classes than the training rows have
@@ -176,7 +180,7 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
         error = 1 / math.sqrt(max(1, dev_rows))
         return RacePlan(
             note=f"the dev split has {dev_rows} rows, fewer than {LEAST_DEV_ROWS}: their mean loss has an error "
-            f"of {error:.0%} of the spread of one row's loss, too wide to judge by"
+            f"of {error:.0%} of the spread of one row's loss, too wide to judge by; give a larger dev split"
         )
     budget = options.share * schedule.total_count
     half = starts[math.ceil(len(starts) / 2)] if len(starts) > 1 else None
@@ -186,14 +190,16 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
         steps = int((each - 2 * FORWARD_SHARE * judges) // schedule.batch)
         shortest = min(schedule.steps(epoch) for epoch in epochs) // 2
         if shortest < LEAST_STEPS:
-            return RacePlan(note=f"a race takes at most half of a cycle's first epoch, here {shortest} steps")
-        steps = min(steps, shortest)
-        enough = TWO_RACES_STEPS if len(epochs) > 1 else LEAST_STEPS
+            return RacePlan(
+                note=f"a race takes at most half of a cycle's first epoch, here {counted(shortest, 'step')}, and needs "
+                f"{LEAST_STEPS}: keep more, or take smaller batches"
+            )
+        enough = TWO_RACES_STEPS if len(epochs) > 1 else WORTH_STEPS
         if steps >= enough and judges >= LEAST_DEV_ROWS:
-            return RacePlan(epochs, steps, judges)
+            return RacePlan(epochs, min(steps, shortest), judges)
     return RacePlan(
-        note=f"{options.share:.0%} of this training is less than a race of {LEAST_STEPS} steps costs, judged by "
-        f"{LEAST_DEV_ROWS} dev rows"
+        note=f"{options.share:.0%} of this training is less than a race of {WORTH_STEPS} steps costs, judged by "
+        f"{LEAST_DEV_ROWS} dev rows: give auto(share=...) more, train on more rows, or take smaller batches"
     )
 
 
@@ -255,8 +261,8 @@ class Race:
     start: str = COVER
 
     @property
-    def ended(self) -> int | None:
-        """The epoch after which more passes do not pay; None while they may.
+    def fallen(self) -> int | None:
+        """The epoch after which more passes did not pay; None while they may.
 
         The dev metric of two epochs in a row is below its best by more than two standard errors.
         """
@@ -267,7 +273,7 @@ class Race:
             below = below + 1 if fallen else 0
             best = max(best, judged.value)
             if below == FALLEN_EPOCHS:
-                return judged.epoch
+                return judged.epoch - FALLEN_EPOCHS
         return None
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Race:
@@ -314,7 +320,7 @@ class Race:
         if not np.isfinite(pairs).all():
             raise ArgumentError("a race is judged by finite losses of the dev rows; the training has diverged.")
         difference, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
-        wins = difference + STANDARD_ERRORS * error < 0
+        wins = difference + STANDARD_ERRORS * error < 0 and -difference > LEAST_GAIN * float(old.mean(dtype=np.float64))
         duel = Duel(
             epoch,
             champion,
@@ -332,7 +338,7 @@ class Race:
     def summary(self) -> Json:
         """For `result.json`: the plan, why there is none, and every race with its interval."""
         races = [{**asdict(duel), "interval": list(duel.interval)} for duel in self.duels]
-        told = {"rule": self.rule, "start": self.start, "note": self.plan.note, "ended_after": self.ended}
+        told = {"rule": self.rule, "start": self.start, "note": self.plan.note, "fallen_after": self.fallen}
         return {**told, "races": races}
 
     def state(self) -> Json:

@@ -123,6 +123,10 @@ def selector_problems(config: SelectConfig) -> list[str]:
         return []
     method = find("select", select)
     if method is None:
+        if select.partition("(")[0] in names("race", "in_batch"):
+            return [
+                f"{select} decides while a model trains: choose once with another selector, such as hardest or cover."
+            ]
         return [unknown("selector", select, names("select"))]
     required = {name for name, one in method.options.items() if one.required} | set(method.needs)
     missing = [name for name in method.options if name in required and options.get(name) is None]

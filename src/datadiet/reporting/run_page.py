@@ -118,6 +118,8 @@ def guard_sentence(guard: GuardRecord) -> str:
     noise, times = guard.noise, len(guard.noise["reviews"])
     if not times:
         return "The noise guard judged nothing: no epoch trained after the first."
+    if all(review["note"] for review in noise["reviews"]):
+        return f"The noise guard set nothing aside, because {noise['reviews'][0]['note']}.{_of_tags(noise)}"
     often = "once" if times == 1 else f"{times} times"
     aside, why = noise["aside"], noise["reviews"][-1]["note"]
     excluded = f"{counted(aside, 'row')} {'was' if aside == 1 else 'were'}" if aside else "no row was"
@@ -256,7 +258,7 @@ def _race_sections(race: Json | None) -> list[Section]:
         f"({duration(seconds)} of it the steps). The interval is four standard errors of the paired difference to "
         "either side; below 0 the challenger is better."
     )
-    ended = [sentence for sentence in race_sentences(race) if sentence.startswith("Training ended")]
+    ended = [sentence for sentence in race_sentences(race) if "has fallen since" in sentence]
     text = f"Two rules train from the same weights, and the dev split judges. At the end {rule} chose the rows."
     text = " ".join([text, *ended])
     return [Section("Which rule chose the rows", text, [], [Table("Races", head, rows, note)])]

@@ -8,6 +8,7 @@ for epoch in dd.epochs(diet, 10, num_examples=len(train)):
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from datadiet.tasks.base import signals_of
 from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, pop_rows, row_weights
 from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
 
+logger = logging.getLogger(__name__)
 CONSTANT = ("constant", "constant_with_warmup")
 
 
@@ -187,6 +189,7 @@ def epochs(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
         folder=folder, dev_rows=None if judge is None else dev_rows, state=state,
     )  # fmt: skip
+    _tell(diet, judge)
     for epoch in range(start, num_epochs):
         if epoch >= diet.schedule.last:  # a tolerance ends the training early
             break
@@ -199,10 +202,29 @@ def epochs(
     diet.absorb(diet.drain())
 
 
+def _tell(diet: Diet, judge: Judge | None) -> None:
+    """Say why there will be no race, where there is none."""
+    if diet.race is not None and diet.race.plan.note:
+        why = diet.race.plan.note if judge is not None else "nothing judges: give judge and dev_rows"
+        logger.warning("select auto: %s. Every cycle takes the rule %s.", why, diet.race.rule)
+
+
 def _hold_race(diet: Diet, epoch: int, judge: Judge | None) -> None:
     """Ask the judge, where a race is due; without one every cycle takes `cover`."""
-    if judge is not None and (entrants := diet.entrants(epoch)) and diet.race is not None:
-        diet.decide(epoch, judge({rule: plan.rows for rule, plan in entrants.items()}, diet.race.plan.steps))
+    if judge is None or not (entrants := diet.entrants(epoch)) or diet.race is None:
+        return
+    found = judge({rule: plan.rows for rule, plan in entrants.items()}, diet.race.plan.steps)
+    named = isinstance(found, Mapping) and found.keys() >= entrants.keys()
+    if not named:
+        raise ArgumentError(
+            f"judge must return the dev losses of {' and '.join(entrants)} by name, got {found!r:.200}."
+        )
+    losses = {rule: np.asarray(torch.as_tensor(found[rule]).detach().cpu(), np.float32) for rule in entrants}
+    short = [rule for rule in entrants if losses[rule].shape != (diet.race.plan.dev_rows,)]
+    if short:
+        shape = losses[short[0]].shape
+        raise ArgumentError(f"judge must return one loss for each of dev_rows, got {shape} for {short[0]}.")
+    diet.decide(epoch, losses)
 
 
 def _pass(diet: Diet, rows: NDArray[np.int64], epoch: int, signals: PassSignals, size: int) -> Scores:
@@ -247,6 +269,7 @@ class DietCallback(TrainerCallback):
         count = len(loader.dataset)
         epochs, dev_rows = int(np.ceil(args.num_train_epochs)), None if self._judge is None else self._dev_rows
         self.diet.begin(count, epochs=epochs, batch=batch, folder=self._run_folder, dev_rows=dev_rows)
+        _tell(self.diet, self._judge)
         carry_rows(loader)
         if self.diet.options.plans:
             seed = args.data_seed or args.seed

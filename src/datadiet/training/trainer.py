@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +83,7 @@ class DietMixin(_Base):
     """
 
     own_batches = False
+    _no_judge = ""
 
     def __init__(
         self,
@@ -166,8 +168,6 @@ class DietMixin(_Base):
             # the Trainer divides the step by the longest epoch; the epochs of a diet differ
             epoch, step = self.diet.schedule.locate(self.state.global_step)
             batches = 0 if self.args.ignore_data_skip else step * self.args.gradient_accumulation_steps
-            if self.fallen:
-                return math.ceil(self.args.num_train_epochs), 0  # it had ended before the kill
         return epoch, batches
 
     def compute_loss(
@@ -291,6 +291,8 @@ class DietMixin(_Base):
             dev_groups=self._dev_groups(),
             state=self._resumed,
         )
+        if self.diet.race is not None and self._no_judge:
+            self.diet.race = replace(self.diet.race, plan=replace(self.diet.race.plan, note=self._no_judge))
         if self.diet.race is not None and self.diet.race.plan.note and self.is_world_process_zero():
             self.note(f"select auto: {self.diet.race.plan.note}. Every cycle takes the rule {self.diet.race.rule}.")
         method = self.diet.options.batch_method()
@@ -304,15 +306,24 @@ class DietMixin(_Base):
     def _judges(self, collate: Callable[..., Batch]) -> Any:
         """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
         dev: Any = self.eval_dataset
-        if not (hasattr(dev, "__len__") and hasattr(dev, "__getitem__")) or isinstance(dev, dict) or not len(dev):
+        if isinstance(dev, dict) and len(dev) == 1:
+            (dev,) = dev.values()
+        if isinstance(dev, dict):
+            self._no_judge = "eval_dataset has several splits, and a race needs one"
+            return None
+        if not (hasattr(dev, "__len__") and hasattr(dev, "__getitem__")) or not len(dev):
             return None
         if isinstance(dev, datasets.Dataset):
             trainer: Any = self
             dev = trainer._remove_unused_columns(dev, description="evaluation")
         try:
             labelled = any("label" in name for name in collate([dev[0]]))
-        except Exception:  # of the user's own collator
+        except Exception as error:  # of the user's own collator
+            self._no_judge = (
+                f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
+            )
             return None
+        self._no_judge = "" if labelled else "eval_dataset has no labels"
         return _known(dev) if labelled else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
@@ -403,11 +414,6 @@ class DietMixin(_Base):
         return str(self.args.metric_for_best_model or "").removeprefix("eval_")
 
     @property
-    def fallen(self) -> bool:
-        """Whether the dev metric has fallen for so long that more passes do not pay; see `datadiet.diet.race.Race`."""
-        return self.diet.race is not None and self.diet.race.ended is not None
-
-    @property
     def ended(self) -> bool:
         """Whether the diet ends training after the current epoch."""
         return self.diet.options.plans and self.current_epoch.epoch + 1 >= self.diet.schedule.last
@@ -482,11 +488,9 @@ class _EpochHooks(TrainerCallback):
         control.should_training_stop = control.should_training_stop or self._trainer.ended
         return control
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    def on_evaluate(self, *_args: Any, **kwargs: Any) -> None:
         """After the dev split."""
         self._trainer.end_evaluation(kwargs.get("metrics") or {})
-        control.should_training_stop = control.should_training_stop or self._trainer.fallen
-        return control
 
     def on_train_end(self, *_args: Any, **_kwargs: Any) -> None:
         """After the last epoch."""
