@@ -78,3 +78,10 @@ def test_model_cards_state_the_verdict_once(tmp_path):
             "# A model\n\n| a | b |\n\n## Comparison\n\n"
             "`el2n-0.5`, 3 seeds, accuracy 91.23 ± 0.30 on the test split: saves 50 %; all \\<b\\>.\n"
         )
+
+
+def test_the_verdict_says_which_rule_auto_ended_with() -> None:
+    saved = {"finetune_s": {"median": 0.39, "interval": None}}
+    line = {"method": "auto", "saved": saved, "ceiling": 0.45, "energy": None, "against": {}, "seeds": [0, 1, 2]}
+    said = verdict({**line, "comparable_times": True, "rules": {"cover": 2, "hardest": 1}})
+    assert said.endswith("chose cover in 2 runs and hardest in 1 run")

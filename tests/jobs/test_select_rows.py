@@ -207,7 +207,8 @@ def test_the_only_score_is_the_default(tmp_path):
         ({"floor": 5}, r"floor of 5 rows per class is more than there are of 'rare' \(4\); lower it to 4"),
         ({"drop_suspects": 1.0}, r"drop_suspects must be in \[0, 1\)"),
         ({"select": "hardst"}, "unknown selector 'hardst'; did you mean 'hardest'"),
-        ({"select": "divbs"}, "unknown selector 'divbs'"),  # chooses within batches
+        ({"select": "divbs"}, "divbs decides while a model trains"),
+        ({"select": "auto"}, "auto decides while a model trains: choose once with another selector"),
         ({"select": "ccs(beta"}, r"a method must be name or name\(option=value"),
         ({"select": "hardest(offset=0.1)", "offset": 0.1}, "offset must be given once"),
         ({"select": "hardest(betta=1)"}, "unknown option of hardest 'betta'"),

@@ -158,3 +158,55 @@ def test_a_callback_refuses_to_resume(tmp_path):
     with_callback(tmp_path, hard_diet(), save_strategy="steps", save_steps=13).train()
     with pytest.raises(ArgumentError, match="cannot resume"):
         with_callback(tmp_path, hard_diet()).train(resume_from_checkpoint=True)
+
+
+# ---- races
+
+
+def judged(judge, dev_rows=60, select="auto(share=0.5)"):
+    """The rules of each epoch of a loop over 400 rows, and what the judge was asked."""
+    asked = []
+
+    def asking(rows_of, steps):
+        asked.append((list(rows_of), steps))
+        return judge(rows_of)
+
+    diet = Diet(keep=0.3, seed=0, select=select)
+    rules = []
+    for epoch in epochs(diet, 4, num_examples=400, batch_size=8, judge=asking, dev_rows=dev_rows):
+        rows = torch.from_numpy(epoch.plan.rows)
+        epoch.observe(rows, torch.randn(len(rows), 2), torch.zeros(len(rows), dtype=torch.long))
+        rules.append(diet.rule)
+    return rules, asked
+
+
+def test_a_judge_decides_the_race_of_a_loop():
+    losses = torch.linspace(0.5, 1.5, 60)  # tensors will do
+    rules, asked = judged(lambda rows_of: {"cover": losses, "hardest": 0.5 * losses})
+    assert rules == ["cover", "hardest", "hardest", "hardest"]
+    assert [entrants for entrants, _ in asked] == [["cover", "hardest"], ["hardest", "cover"]]
+    assert all(steps > 0 for _, steps in asked)
+    rules, _ = judged(lambda rows_of: {"cover": losses, "hardest": losses})
+    assert set(rules) == {"cover"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        (None, "judge must return the dev losses of cover and hardest by name, got None"),
+        ({"cover": np.ones(60)}, "judge must return the dev losses of cover and hardest by name"),
+        ({"cover": np.ones(60), "hardest": np.ones(5)}, r"one loss for each of dev_rows, got \(5,\) for hardest"),
+    ],
+)
+def test_what_a_judge_returns_is_checked(answer, problem):
+    with pytest.raises(ArgumentError, match=problem):
+        judged(lambda rows_of: answer)
+
+
+def test_a_loop_without_a_judge_says_so_and_takes_cover(caplog):
+    diet = Diet(keep=0.5)
+    for epoch in epochs(diet, 2, num_examples=40, batch_size=8):
+        rows = torch.from_numpy(epoch.plan.rows)
+        epoch.observe(rows, torch.zeros(len(rows), 2), torch.zeros(len(rows), dtype=torch.long))
+    assert "nothing judges: give judge and dev_rows. Every cycle takes the rule cover." in caplog.text
+    assert diet.rule == "cover"
