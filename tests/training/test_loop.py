@@ -186,7 +186,7 @@ def test_a_judge_decides_the_race_of_a_loop():
     assert rules == ["cover", "hardest", "hardest", "hardest"]
     assert [entrants for entrants, _ in asked] == [["cover", "hardest"], ["hardest", "cover"]]
     assert all(steps > 0 for _, steps in asked)
-    rules, _ = judged(lambda rows_of: {"cover": losses, "hardest": losses})
+    rules, _ = judged(lambda rows_of: dict.fromkeys(rows_of, losses))
     assert set(rules) == {"cover"}
 
 
