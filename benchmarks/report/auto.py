@@ -56,6 +56,11 @@ def interval(difference: Spread) -> str:
     return f"{difference.mean - half:+.2f} to {difference.mean + half:+.2f}"
 
 
+def _with_interval(difference: Spread) -> str:
+    bounds = interval(difference)
+    return f"{difference.mean:+.2f} ({bounds})" if bounds else f"{difference.mean:+.2f}"
+
+
 def rules(results: Path) -> str:
     """Every rule on every setting and keep, and `auto` less `short` with its interval."""
     cells = grid(results)
@@ -69,7 +74,7 @@ def rules(results: Path) -> str:
         metric = next(iter(next(iter(found.values())).values()))["metric"]
         means = [plus_minus(_metric(found.get(arm, {}), metric)) for arm in arms]
         gain = paired(found.get("auto", {}), found.get("short", {}), metric)
-        said = ["-", "-"] if gain is None else [f"{gain.mean:+.2f} ({interval(gain)})", verdict(gain)]
+        said = ["-", "-"] if gain is None else [_with_interval(gain), verdict(gain)]
         rows.append([setting, f"{share:g}", METRIC_NAMES_HERE[metric], *means, *said])
     head = ["setting", "keep", "metric", *arms, "`auto` - `short` (95 % interval)", ""]
     seeds = sorted({len(runs) for found in cells.values() for runs in found.values()})
