@@ -22,7 +22,7 @@ from torch import Tensor
 from datadiet.config import DietConfig
 from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
 from datadiet.diet.options import DietOptions, checked_values, resolve
-from datadiet.diet.race import COVER, RULES, Race, first_rule, plan_races
+from datadiet.diet.race import COVER, NO_DEV, RULES, Race, first_rule, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
@@ -147,7 +147,7 @@ class Diet:
     @property
     def covers(self) -> bool:
         """Whether the selector covers a space, and needs to know where each example lies."""
-        return self.options.race is None and "features" in selector_of(self.options).needs
+        return "features" in selector_of(self.options).needs
 
     @property
     def guarded(self) -> bool:
@@ -175,6 +175,7 @@ class Diet:
         write: bool = True,
         dev_rows: int | None = None,
         dev_groups: NDArray[np.int64] | None = None,
+        no_judge: str = NO_DEV,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
     ) -> None:
         """Bind the diet to a data set, anew or from a checkpoint.
@@ -193,6 +194,7 @@ class Diet:
             folder: Run folder for scores/ and plans/; in memory without one.
             write: False on all processes but one.
             dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
+            no_judge: Why nothing can, without a full stop.
             dev_groups: int64, the class of each dev row, as `groups`: where dev has other classes than the training
                 rows, `auto` begins with `hardest`.
             state: What `state_dict` gave, to go on from there.
@@ -222,8 +224,8 @@ class Diet:
         self._planned: BaseSchedule = planned
         self.race = None
         if options.race is not None and options.plans:
-            start = first_rule(groups, dev_groups, seed=options.config.seed)
-            self.race = Race(plan_races(planned, dev_rows, options.race), start=start)
+            races = plan_races(planned, dev_rows, options.race, no_judge=no_judge)
+            self.race = Race(races, start=first_rule(groups, dev_groups, seed=options.config.seed))
         self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
         self.tolerance_controller = None
         if options.config.tolerance is not None and isinstance(planned, AdaptiveSchedule):
@@ -259,9 +261,8 @@ class Diet:
         # not before epoch 0: a head that has not trained knows nothing
         if epoch == 0 or not self.schedule.is_refresh(epoch):
             return np.empty(0, np.int64)
-        if (
-            self.options.config.rescore == "none"
-        ):  # what rests as suspected noise is looked at again, so that it can come back
+        if self.options.config.rescore == "none":
+            # what rests as suspected noise is looked at again, so that it can come back
             if self.noise_monitor is None or not self.excludes:
                 return np.empty(0, np.int64)
             return self.noise_monitor.rows_to_recheck()
@@ -350,7 +351,7 @@ class Diet:
         return self._planned if self.tolerance_controller is None else self.tolerance_controller.schedule
 
     def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
-        """Tell a diet the dev metric after an epoch: a tolerance decides by it, and `auto` ends where it falls.
+        """Tell a diet the dev metric after an epoch: a tolerance decides by it, and `auto` says since when it falls.
 
         Args:
             epoch, value, rows, correlation: See `datadiet.diet.tolerance.Tolerance.judge`.
@@ -422,7 +423,7 @@ class Diet:
         if self.guarded and all(numeric) and self._context.groups is None:
             raise ArgumentError("offset='auto' needs classes or tags; these examples have numbers (regression?).")
         if self.noise_monitor is not None:
-            self.noise_monitor.hear(signals)
+            self.noise_monitor.count_classes(signals)
         return self.options.score.recorded(signals, of_label=self.guarded)
 
     def _everything(self, epoch: int) -> EpochPlan:

@@ -112,10 +112,13 @@ class RacePlan:
     dev_rows: int = 0
     note: str = ""
 
+    def steps_of_one(self, batch: int) -> int:
+        """What one race costs, in optimizer steps of `batch` examples: the loser's, and two passes over dev rows."""
+        return self.steps + math.ceil(2 * self.dev_rows * FORWARD_SHARE / batch)
+
     def extra_steps(self, batch: int) -> int:
-        """What the races cost at most, in optimizer steps: those of the losers, and the passes over dev rows."""
-        passes = math.ceil(2 * self.dev_rows * FORWARD_SHARE / batch)
-        return len(self.epochs) * (self.steps + passes)
+        """What all races cost, in optimizer steps of `batch` examples."""
+        return len(self.epochs) * self.steps_of_one(batch)
 
 
 def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int = 0) -> float:
@@ -154,13 +157,19 @@ def first_rule(train: NDArray[np.int64] | None, dev: NDArray[np.int64] | None, *
     return "hardest" if class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
-def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOptions) -> RacePlan:
+NO_DEV = "there is no dev split to judge a race by"
+
+
+def plan_races(
+    schedule: BaseSchedule, dev_rows: int | None, options: RaceOptions, *, no_judge: str = NO_DEV
+) -> RacePlan:
     """The races of a run: before the first cycle, and again at half of the cycles if the budget is enough for both.
 
     Args:
         schedule: Of the run.
         dev_rows: Of the dev split, those whose labels the model knows; None where there is none.
         options: Of `auto`.
+        no_judge: Why `dev_rows` is None, without a full stop.
 
     Returns:
         No race where there is no cycle after training, too few dev rows, or a budget of too few steps; `note` says
@@ -175,7 +184,7 @@ def plan_races(schedule: BaseSchedule, dev_rows: int | None, options: RaceOption
     if not starts:
         return RacePlan(note="no cycle begins after training has begun, so there is nothing to race for")
     if dev_rows is None:
-        return RacePlan(note="there is no dev split to judge a race by")
+        return RacePlan(note=no_judge)
     if dev_rows < LEAST_DEV_ROWS:
         error = 1 / math.sqrt(max(1, dev_rows))
         return RacePlan(
@@ -280,6 +289,11 @@ class Race:
         """Take in the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
         judged = Judgement(epoch, value, standard_error(value, rows, correlation=correlation))
         return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
+
+    @property
+    def warning(self) -> str:
+        """Why there will be no race, for whoever starts the training; empty where there will be one."""
+        return f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}." if self.plan.note else ""
 
     @property
     def rule(self) -> str:

@@ -59,8 +59,8 @@ class NoiseMonitor:
         self.guards = {kind: NoiseGuard(most=MOST_ASKED if asked else MOST_UNASKED) for kind in self._groups}
         self.excluded = np.zeros(num_examples, bool)
 
-    def hear(self, signals: Signals) -> None:
-        """Learn from a batch how many classes and tags the model has."""
+    def count_classes(self, signals: Signals) -> None:
+        """Read off a batch how many classes and tags the model has."""
         for head in signals.heads.values():
             if not head.labels.is_floating_point():
                 self._classes.setdefault("label" if head.labels.dim() == 1 else "tags", head.logits.shape[-1])

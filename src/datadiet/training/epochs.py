@@ -6,7 +6,7 @@ so do scoring passes (`score_rows`), the choice within batches and probes: none 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -64,6 +64,22 @@ class EpochContext:
         """Rows of the training data."""
         return len(self.dataset)
 
+    def passes(self, dataset: Any, rows: Rows, lengths: Rows | None) -> Iterator[tuple[Rows, Any, Batch]]:
+        """Forward passes over rows of the training or dev data in batches sized by those of training, counted as
+        scoring; see `datadiet.scoring.forward.forward_pass`."""
+        mean = 1 if self.lengths is None else max(1, int(self.lengths.mean()))
+        return forward_pass(
+            self.model,
+            dataset,
+            self.collate,
+            rows=rows,
+            lengths=lengths,
+            batch_tokens=pass_tokens(self.batch_size * mean, next(self.model.parameters()).device),
+            batch_size=self.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
+            call=self.forward,
+            ledger=self.ledger,
+        )
+
 
 def score_rows(
     context: EpochContext, rows: Rows, *, listen: Callable[[Rows, Signals], None] | None = None
@@ -78,18 +94,7 @@ def score_rows(
     Returns:
         The rows, ascending, and the float32 values of each column of the history beside them.
     """
-    mean = 1 if context.lengths is None else max(1, int(context.lengths.mean()))
-    batches = forward_pass(
-        context.model,
-        context.dataset,
-        context.collate,
-        rows=rows,
-        lengths=context.lengths,
-        batch_tokens=pass_tokens(context.batch_size * mean, next(context.model.parameters()).device),
-        batch_size=context.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
-        call=context.forward,
-        ledger=context.ledger,
-    )
+    batches = context.passes(context.dataset, rows, context.lengths)
     order = np.empty(len(rows), np.int64)
     table = torch.empty(0)  # (columns, rows), in the order of the pass and on the model's device, so no batch waits
     done = 0

@@ -29,6 +29,7 @@ from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowData
 from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
 
 logger = logging.getLogger(__name__)
+NO_JUDGE = "nothing judges: give judge and dev_rows"
 CONSTANT = ("constant", "constant_with_warmup")
 
 
@@ -187,9 +188,9 @@ def epochs(
         )
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
-        folder=folder, dev_rows=None if judge is None else dev_rows, state=state,
+        folder=folder, dev_rows=None if judge is None else dev_rows, no_judge=NO_JUDGE, state=state,
     )  # fmt: skip
-    _tell(diet, judge)
+    _warn(diet)
     for epoch in range(start, num_epochs):
         if epoch >= diet.schedule.last:  # a tolerance ends the training early
             break
@@ -202,11 +203,10 @@ def epochs(
     diet.absorb(diet.drain())
 
 
-def _tell(diet: Diet, judge: Judge | None) -> None:
+def _warn(diet: Diet) -> None:
     """Say why there will be no race, where there is none."""
-    if diet.race is not None and diet.race.plan.note:
-        why = diet.race.plan.note if judge is not None else "nothing judges: give judge and dev_rows"
-        logger.warning("select auto: %s. Every cycle takes the rule %s.", why, diet.race.rule)
+    if diet.race is not None and diet.race.warning:
+        logger.warning(diet.race.warning)
 
 
 def _hold_race(diet: Diet, epoch: int, judge: Judge | None) -> None:
@@ -268,8 +268,10 @@ class DietCallback(TrainerCallback):
         batch = args.train_batch_size * args.gradient_accumulation_steps
         count = len(loader.dataset)
         epochs, dev_rows = int(np.ceil(args.num_train_epochs)), None if self._judge is None else self._dev_rows
-        self.diet.begin(count, epochs=epochs, batch=batch, folder=self._run_folder, dev_rows=dev_rows)
-        _tell(self.diet, self._judge)
+        self.diet.begin(
+            count, epochs=epochs, batch=batch, folder=self._run_folder, dev_rows=dev_rows, no_judge=NO_JUDGE
+        )
+        _warn(self.diet)
         carry_rows(loader)
         if self.diet.options.plans:
             seed = args.data_seed or args.seed

@@ -9,7 +9,6 @@ steps are charged to `probe`.
 from __future__ import annotations
 
 import copy
-import math
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +20,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datadiet.diet.race import FORWARD_SHARE
 from datadiet.diet.values import EpochBuffer
 from datadiet.scores.reduce import free_signals
-from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, fetch, forward_pass, lengths_of, pass_tokens
+from datadiet.scoring.forward import fetch, lengths_of
 from datadiet.selectors.base import mix
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import ROW_KEY
@@ -179,8 +177,8 @@ def run_race(
         winner = race.decided(epoch, losses).rule
         (lost,) = (probe for rule, probe in probes.items() if rule != winner)
         spent = {"seconds": lost.seconds, "examples": steps * diet.schedule.batch, "passes": 2 * len(dev)}
-        extra = steps + math.ceil(2 * len(dev) * FORWARD_SHARE / diet.schedule.batch)
-        plan = diet.decide(epoch, losses, {**spent, "steps": extra, "bytes": snapshot.num_bytes})
+        spent |= {"steps": race.plan.steps_of_one(diet.schedule.batch), "bytes": snapshot.num_bytes}
+        plan = diet.decide(epoch, losses, spent)
         if winner != list(probes)[-1]:
             snapshot.swap()
         lost.totals.settle()  # its examples count, though nothing else is left of them
@@ -230,20 +228,8 @@ def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Lo
         float32 `(n,)`: the negative log-likelihood of all decisions of a row, or a squared error; nan for a row with a
         label that the model does not know.
     """
-    own = share_of(rows, context.accelerator)
-    mean = 1 if context.lengths is None else max(1, int(context.lengths.mean()))
-    parts = []
-    for part, outputs, batch in forward_pass(
-        context.model,
-        context.dev,
-        context.collate,
-        rows=own,
-        lengths=lengths_of(context.dev),
-        batch_tokens=pass_tokens(context.batch_size * mean, next(context.model.parameters()).device),
-        batch_size=context.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
-        call=context.forward,
-        ledger=context.ledger,
-    ):
+    own, parts = share_of(rows, context.accelerator), []
+    for part, outputs, batch in context.passes(context.dev, own, lengths_of(context.dev)):
         parts.append((part, _row_losses(context.signals(outputs, batch)).cpu().numpy()))
     found = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int64)
     losses = np.concatenate([values for _, values in parts]) if parts else np.empty(0, np.float32)

@@ -12,7 +12,6 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.diet import Diet, part
+from datadiet.diet.race import NO_DEV
 from datadiet.errors import ArgumentError
 from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
@@ -83,7 +83,7 @@ class DietMixin(_Base):
     """
 
     own_batches = False
-    _no_judge = ""
+    _no_judge = NO_DEV
 
     def __init__(
         self,
@@ -289,12 +289,11 @@ class DietMixin(_Base):
             write=self.is_world_process_zero(),
             dev_rows=None if self.context.dev is None else len(self.context.dev),
             dev_groups=self._dev_groups(),
+            no_judge=self._no_judge,
             state=self._resumed,
         )
-        if self.diet.race is not None and self._no_judge:
-            self.diet.race = replace(self.diet.race, plan=replace(self.diet.race.plan, note=self._no_judge))
-        if self.diet.race is not None and self.diet.race.plan.note and self.is_world_process_zero():
-            self.note(f"select auto: {self.diet.race.plan.note}. Every cycle takes the rule {self.diet.race.rule}.")
+        if self.diet.race is not None and self.diet.race.warning and self.is_world_process_zero():
+            self.note(self.diet.race.warning)
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
@@ -323,7 +322,7 @@ class DietMixin(_Base):
                 f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
             )
             return None
-        self._no_judge = "" if labelled else "eval_dataset has no labels"
+        self._no_judge = "eval_dataset has no labels"
         return _known(dev) if labelled else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
