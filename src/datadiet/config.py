@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, 
 
 import yaml
 
-from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.errors import ArgumentError, DataError, Problems, cut, quoted, unknown
+from datadiet.files import GZ_LIMIT, read_bytes
 from datadiet.registry import (
     AtLeast,
     Bound,
@@ -242,6 +243,7 @@ class FinetuneConfig(DietConfig):
     slots_column: str | None = option(None, "Column with the slots or tags.", DATA)
     intent_column: str | None = option(None, "Column with the intent.", DATA)
     id_column: str | None = option(None, "Column with your own ids.", DATA)
+    gz_limit: float = option(GZ_LIMIT, "Largest size in GB that a .gz file may unpack to.", DATA, bound=Positive)
     model: str = option("minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING)
     epochs: int | str = option(
         5,
@@ -513,14 +515,33 @@ def read_settings(path: Path) -> dict[Any, Any]:
         ArgumentError: If the file is missing, or holds no YAML mapping.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError(f"cannot read the config {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        text = read_bytes(path, "the config ")
+    except DataError as error:
+        raise ArgumentError(*error.problems) from error
+    try:
+        settings = yaml.safe_load(text.decode())
+        size = _expanded(settings, {})
+    except Exception as error:  # beside its own errors whatever Python says of a date, a number or the depth
+        raise ArgumentError(f"{path} is not valid YAML: {cut(' '.join(str(error).split()))}") from error
+    if size > _MOST_VALUES:
+        raise ArgumentError(f"{path} holds more than {_MOST_VALUES:,} values, by its aliases; write them out.")
     if not isinstance(settings, dict):
         raise ArgumentError(f"{path} must hold a mapping of options, found {_described(settings)}.")
     return settings
+
+
+_MOST_VALUES = 100_000
+
+
+def _expanded(value: object, sizes: dict[int, int]) -> int:
+    """The number of values in what YAML holds: aliases make few lines many values, or a list a part of itself."""
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = _MOST_VALUES + 1  # of itself
+        children = (*value, *value.values()) if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_expanded(child, sizes) for child in children)
+    return sizes[id(value)]
 
 
 # options that belonged to one method, and where they stand now: (option of the method, method or None, the old default)
@@ -576,4 +597,6 @@ def _plain(name: str, value: object) -> object:
 
 
 def _described(value: object) -> str:
-    return "nothing" if value is None else repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    return (
+        "nothing" if value is None else quoted(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    )

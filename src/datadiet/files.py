@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from datadiet.errors import DataError
+from datadiet.errors import DataError, cut, quoted
 
+GZ_LIMIT = 1.0  # GB that a .gz file may unpack to by default: one of a megabyte can become one
 SCHEMA = 1  # of result.json, manifests, comparisons, score files, ...; one that changes gets a constant of its own
 
 
@@ -71,6 +73,60 @@ def write_atomically(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def read_bytes(path: Path, what: str = "") -> bytes:
+    """The content of a file; `what` it is stands before its name in messages.
+
+    Raises:
+        DataError: If it is missing, may not be read, or is no file: pipes and devices may never end.
+    """
+    check_file(path, what)
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {what}{path}: {error.strerror}.") from error
+
+
+def check_file(path: Path, what: str = "") -> None:
+    """Refuse what is no file that can be read; see `read_bytes`."""
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:  # ValueError: a null character in the name
+        raise DataError(f"cannot read {what}{cut(str(path))}: {_reason(path, error)}.") from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
+        raise DataError(f"cannot read {what}{path}: it is {kind}; give a file.")
+
+
+def _reason(path: Path, error: OSError | ValueError) -> str:
+    reason = getattr(error, "strerror", None) or str(error)
+    return f"it is a link to {os.readlink(path)} ({reason})" if os.path.islink(path) else reason
+
+
+def unwritable(path: Path) -> str | None:
+    """Why a file or folder of this name cannot be written, before it is tried; None where nothing is in the way.
+
+    Example:
+        >>> unwritable(Path("/dev/null/scores.csv"))
+        '/dev/null is no folder'
+    """
+    target = Path(os.path.abspath(path))
+    try:
+        target.with_name(f".{target.name}.part").lstat()  # the longest name that is written
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # the usual case
+    except (OSError, ValueError) as error:
+        return f"{cut(str(path))}: {getattr(error, 'strerror', None) or error}"
+    if os.path.lexists(target):
+        if not (os.path.isfile(target) or os.path.isdir(target)):
+            return f"{path} is {'a dangling link' if os.path.islink(target) else 'a pipe, a socket or a device'}"
+        if not os.access(target, os.W_OK):
+            return f"{path} may not be written to"
+    place = next(folder for folder in target.parents if os.path.lexists(folder))
+    if not os.path.isdir(place):
+        return f"{place} is {'a file' if os.path.isfile(place) else 'no folder'}"
+    return None if os.access(place, os.W_OK | os.X_OK) else f"{place} may not be written to"
+
+
 def read_json(path: Path, what: str, schema: int = SCHEMA) -> dict[str, Any]:
     """A JSON object with the version of its layout in `schema`.
 
@@ -82,13 +138,14 @@ def read_json(path: Path, what: str, schema: int = SCHEMA) -> dict[str, Any]:
     Raises:
         DataError: If the file is missing, broken, or of another schema.
     """
+    if not os.path.lexists(path):
+        raise DataError(f"{cut(str(path.parent))} holds no {what}: {path.name} is missing.")
+    data = read_bytes(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path.parent} holds no {what}: {path.name} is missing.") from error
-    except ValueError as error:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:  # ValueError: also for other encodings, and numbers without end
         raise DataError(f"{path} is not valid JSON: {error}.") from error
     version = content.get("schema") if isinstance(content, dict) else None
     if version != schema:
-        raise DataError(f"{path} has schema {version!r}; this version reads {schema}.")
+        raise DataError(f"{path} has schema {quoted(version)}; this version reads {schema}.")
     return dict(content)

@@ -141,7 +141,7 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(ArgumentError, match="cannot be written: .*file is a file"):
         write_scores(tmp_path / "file" / "s.parquet", FILE)
     (tmp_path / "s.parquet").mkdir()
     with pytest.raises(ArgumentError, match="is a folder"):

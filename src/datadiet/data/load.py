@@ -6,6 +6,7 @@ deduplication, a share of train, and the notes that the user should read once.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -24,8 +25,10 @@ from datadiet.data.sources import find
 from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import SEPARATORS, examples_from, is_whole, sorted_names
-from datadiet.errors import ArgumentError, DataError, Problems
-from datadiet.registry import has
+from datadiet.errors import ArgumentError, DataError, Problems, quoted
+from datadiet.files import GZ_LIMIT
+from datadiet.formatting import shown
+from datadiet.registry import Positive, has
 
 _DEV, _TRAIN_ROWS = 1, 2  # second number of each seed, so that one user seed gives unrelated draws
 _SHOWN = 10  # names of unknown labels in a note
@@ -193,7 +196,7 @@ def _unseen(labels: Iterable[str], names: Sequence[str]) -> Counter[str]:
 def _unseen_note(split: str, unit: str, what: str, counts: Counter[str]) -> str:
     total = counts.total()
     subject = f"{total:,} {unit} has" if total == 1 else f"{total:,} {unit}s have"
-    names = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
+    names = ", ".join(f"{shown(label)} {count}" for label, count in counts.most_common(_SHOWN))
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
     return f"{split}: {subject} {what} that train does not have ({names}{more}); each counts as an error of the model."
 
@@ -218,6 +221,7 @@ def load_data(
     dedupe: bool = False,
     train_rows: int | None = None,
     label_separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> Dataset:
     """Load and check a whole data set.
 
@@ -236,6 +240,7 @@ def load_data(
         dedupe: Keep one training row of those that have the same text, case and spacing aside.
         train_rows: Take a seeded share of train, so many rows.
         label_separator: Between the labels of a text, for `multi-label`: `|`, `,` or `;`.
+        gz_limit: Largest size in GB that a compressed file may unpack to.
 
     Returns:
         The data set, its notes included.
@@ -249,8 +254,8 @@ def load_data(
         >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
         ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
     """
-    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator)
-    resolved = find(source)
+    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator, gz_limit)
+    resolved = find(source, gz_limit)
     if "train" not in resolved.splits:
         raise DataError(f"{source}: there is no train split; found {listed(sorted(resolved.splits))}. Add train.")
     notes = list(resolved.notes)
@@ -272,7 +277,13 @@ def load_data(
 
 
 def read_examples(
-    source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False, label_separator: str = "|"
+    source: str,
+    task: str,
+    *,
+    columns: Columns = _USUAL,
+    labelled: bool = False,
+    label_separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> Examples:
     """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
 
@@ -282,6 +293,7 @@ def read_examples(
         columns: Names of columns without a usual name.
         labelled: Whether every example must have its label. Otherwise labels are used where all rows have one.
         label_separator: Between the labels of a text, for `multi-label`.
+        gz_limit: See `load_data`.
 
     Raises:
         ArgumentError: For all bad arguments.
@@ -291,9 +303,10 @@ def read_examples(
         >>> read_examples("snips", "intent-slot").tokens[0][:3]
         ('add', 'sabrina', 'salerno')
     """
-    _check_arguments(task, columns, separator=label_separator)
-    path = Path(source).expanduser()
-    table = read_file(path) if path.is_file() else _test_table(source)
+    _check_arguments(task, columns, separator=label_separator, gz_limit=gz_limit)
+    path = Path(os.path.expanduser(source))
+    is_file = os.path.lexists(path) and not os.path.isdir(path)
+    table = read_file(path, gz_limit) if is_file else _test_table(source, gz_limit)
     needed = "required" if labelled else "optional"
     examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
@@ -301,8 +314,8 @@ def read_examples(
     return usual_scheme(examples)[0] if has(task, "tags_only") else examples
 
 
-def _test_table(source: str) -> Table:
-    splits = find(source).splits
+def _test_table(source: str, gz_limit: float) -> Table:
+    splits = find(source, gz_limit).splits
     if "test" not in splits:
         raise DataError(f"{source}: there is no test split; found {listed(sorted(splits))}. Name one file instead.")
     return splits["test"]()
@@ -315,6 +328,7 @@ def _check_arguments(
     dev_share: float = 0.1,
     train_rows: int | None = None,
     separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> None:
     problems = Problems()
     problems.choice("task", task, registry.names("task"))
@@ -324,6 +338,8 @@ def _check_arguments(
     problems.share("dev_share", dev_share)
     problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
     problems.choice("label_separator", separator, SEPARATORS)
+    if problem := Positive.problem("gz_limit", gz_limit):
+        problems.add(problem)
     if train_rows is not None:
         problems.whole("train_rows", train_rows, least=1)
     problems.raise_any(ArgumentError)
@@ -362,14 +378,14 @@ def _compare_with_train(train: Examples, other: Examples, table: Table, task: st
     if (train.text_pairs is None) != (other.text_pairs is None):
         one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
         problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
-    of_train = sorted_names(name for names in _names_by_row(train, task) for name in names)
+    of_train = {name for names in _names_by_row(train, task) for name in names}
     what = "tag" if has(task, "tags_only") else "label"
     kinds = {is_whole(name) for name in of_train}
     if len(kinds) != 1:
         return  # train has none, or mixes `1` and `other` as text, so any name may be a class
-    usual = f"train's {what}s are {_kind(of_train[0], many=True)} ({listed(of_train, 3)})"
+    usual = f"train's {what}s are {_kind(next(iter(of_train)), many=True)} ({listed(sorted_names(of_train), 3)})"
     wrong = [
-        (row, f"{what} {label!r} is {_kind(label)}, {usual}")
+        (row, f"{what} {quoted(label)} is {_kind(label)}, {usual}")
         for row, labels in enumerate(_names_by_row(other, task))
         for label in [name for name in labels if name not in of_train and is_whole(name) not in kinds][:1]
     ]
@@ -401,14 +417,14 @@ def _check_variety(train: Examples, task: str) -> None:
         method = registry.find("task", task)
         what = "one class" if method is None else method.facts["label"]
         raise DataError(
-            f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
+            f"train has {what} only ({quoted(distinct.pop())}), so there is nothing to learn; add other examples."
         )
 
 
 def _check_several_labels(train: Examples, task: str) -> None:
     names = {name for labels in _names_by_row(train, task) for name in labels}
     if len(names) < 2:
-        labels = f"one label only ({names.pop()!r})" if names else "no label at all"
+        labels = f"one label only ({quoted(names.pop())})" if names else "no label at all"
         raise DataError(f"train has {labels}; the task {task!r} needs two or more. Use 'classification' for one.")
 
 
@@ -445,4 +461,5 @@ def load_configured(config: FinetuneConfig) -> Dataset:
         dedupe=config.dedupe,
         train_rows=config.train_rows,
         label_separator=config.label_separator,
+        gz_limit=config.gz_limit,
     )

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import socket
 import urllib.request
@@ -18,10 +17,19 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from datadiet.data.export import Original, original_entry, original_file, original_named, original_split
-from datadiet.data.readers import FORMATS, decode_classes, read_file, read_named, read_seq_folder, split_name
-from datadiet.data.tables import Table, first_line, listed, read_bytes, text_lines
+from datadiet.data.readers import (
+    FORMATS,
+    arrow_values,
+    decode_classes,
+    read_file,
+    read_named,
+    read_seq_folder,
+    split_name,
+)
+from datadiet.data.tables import LazyColumns, Table, first_line, listed, text_lines
 from datadiet.data.tagging import looks_like_conll
-from datadiet.errors import DataError, Problems, unknown
+from datadiet.errors import DataError, Problems, cut, nearest, quoted, unknown
+from datadiet.files import GZ_LIMIT, read_bytes
 
 # sets whose configuration follows the slash, where other names have owner/name
 CONFIGS: Mapping[str, tuple[str, ...]] = {
@@ -88,14 +96,14 @@ def open_hub(name: str, config: str | None) -> Mapping[str, Any]:
     """
     full_name = name if config is None else f"{name}/{config}"
     if not _may_be_reached(name):
-        raise DataError(f"no folder {full_name!r} here, and the hub cannot be reached (no network); {_LOCAL}.")
+        raise DataError(f"no folder {quoted(full_name)} here, and the hub cannot be reached (no network); {_LOCAL}.")
     import datasets
 
     try:
         splits = datasets.load_dataset(name, config)
     except Exception as error:  # as above
         raise DataError(
-            f"no folder {full_name!r} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
+            f"no folder {quoted(full_name)} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
         ) from error
     return dict(splits)
 
@@ -128,11 +136,13 @@ def split_table(split: Any, place: str) -> Table:
 
     inner = {name: getattr(feature, "feature", feature) for name, feature in split.features.items()}
     plain = [name for name, kind in inner.items() if isinstance(kind, (datasets.Value, datasets.ClassLabel))]
-    columns = split.select_columns(plain).to_dict()
-    for name in plain:
-        if isinstance(inner[name], datasets.ClassLabel) and inner[name].names:
-            columns[name] = decode_classes(columns[name], inner[name].names)
-    return Table(place, columns, len(split))
+
+    def column(name: str) -> list[Any]:
+        values = arrow_values(lambda: split.select_columns([name]).with_format("arrow")[:][name], name, {}, place)
+        names = inner[name].names if isinstance(inner[name], datasets.ClassLabel) else None
+        return decode_classes(values, names) if names else values
+
+    return Table(place, LazyColumns(plain, column), len(split))
 
 
 _Read = TypeVar("_Read")
@@ -195,8 +205,12 @@ class Source:
         return tables
 
 
-def find(source: str) -> Source:
+def find(source: str, gz_limit: float = GZ_LIMIT) -> Source:
     """Resolve the name that the user gives; local files and folders win over the hub.
+
+    Args:
+        source: As the user gives it.
+        gz_limit: Largest size in GB that a compressed file may unpack to.
 
     Raises:
         DataError: If there is nothing of that name, or a split exists twice.
@@ -207,12 +221,19 @@ def find(source: str) -> Source:
     """
     if source in PACKAGED:
         return _packaged(source)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _saved(path) if is_saved(path) else _folder(path)
-    if path.exists():
-        whole = {"train": partial(original_file, path)}
-        return Source(split_stem(path), source, {"train": partial(read_file, path)}, whole)
+    path = Path(os.path.expanduser(source))
+    try:
+        source.encode()
+        is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
+        if is_folder:
+            return _saved(path) if is_saved(path) else _folder(path, gz_limit)
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name {quoted(source)} is not UTF-8; rename it.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {cut(source)}: {error.strerror}.") from error
+    if exists:
+        whole = {"train": partial(original_file, path, gz_limit)}
+        return Source(split_stem(path), source, {"train": partial(read_file, path, gz_limit)}, whole)
     named = hub_name(source)
     if named is None:
         raise DataError(_missing(source, path))
@@ -226,12 +247,12 @@ def split_stem(path: Path) -> str:
 
 
 def _missing(source: str, path: Path) -> str:
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, [*beside, *PACKAGED], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    beside = sorted(os.listdir(path.parent)) if os.path.isdir(path.parent) else []
+    near = nearest(path.name, [*PACKAGED, *beside])
+    hint = f"; did you mean {quoted(near)}?" if near else "."
     return (
-        f"no file or folder {source!r}{hint} Data is a folder with train and dev files, a saved `datasets` folder, "
-        f"a hub name (owner/name, glue/sst2) or a packaged set ({', '.join(PACKAGED)})."
+        f"no file or folder {quoted(source)}{hint} Data is a folder with train and dev files, a saved `datasets` "
+        f"folder, a hub name (owner/name, glue/sst2) or a packaged set ({', '.join(PACKAGED)})."
     )
 
 
@@ -264,7 +285,7 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     return Source(name, place, readers, originals, notes, once)
 
 
-def _folder(folder: Path) -> Source:
+def _folder(folder: Path, gz_limit: float) -> Source:
     entries = sorted(folder.iterdir())
     splits = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
     splits = splits or _conll_texts(entries)
@@ -277,8 +298,8 @@ def _folder(folder: Path) -> Source:
             f"with one of the endings {kinds} (the text ones also with .gz), or make folders of those names with "
             "seq.in, seq.out and label."
         )
-    readers = {split: partial(_read_entry, entry) for split, entry in splits}
-    originals = {split: partial(original_entry, entry) for split, entry in splits}
+    readers = {split: partial(_read_entry, entry, gz_limit) for split, entry in splits}
+    originals = {split: partial(original_entry, entry, gz_limit) for split, entry in splits}
     own_names = {split: _stem(entry) for split, entry in splits}
     return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
 
@@ -299,8 +320,8 @@ def _stem(entry: Path) -> str:
     return parts[0] if parts and parts[1] in FORMATS else ""
 
 
-def _read_entry(entry: Path) -> Table:
-    return read_seq_folder(entry) if entry.is_dir() else read_file(entry)
+def _read_entry(entry: Path, gz_limit: float) -> Table:
+    return read_seq_folder(entry) if entry.is_dir() else read_file(entry, gz_limit)
 
 
 def _once(names: Iterable[tuple[str, str]], place: str) -> dict[str, str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from datadiet.errors import DataError
+from datadiet.errors import DataError, cut, quoted
 
 _SHOWN = 5  # problems of one kind that are named; further ones are counted
 
@@ -38,6 +37,38 @@ class Table:
     def number(self, row: int) -> int:
         """The position in the file of a row (from 0)."""
         return row + 1 if self.lines is None else self.lines[row]
+
+
+class LazyColumns(Mapping[str, Sequence[Any]]):
+    """Columns that are made when they are first used: whatever is odd about the others costs nothing.
+
+    Args:
+        names: Of the columns, in order.
+        make: Gives the values of a column; may raise `DataError`.
+
+    Example:
+        >>> LazyColumns(["a"], lambda name: [name, 1])
+        {'a': ['a', 1]}
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Sequence[Any]]) -> None:
+        self._columns: dict[str, Sequence[Any] | None] = dict.fromkeys(names)
+        self._make = make
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        values = self._columns[name]
+        if values is None:
+            values = self._columns[name] = self._make(name)
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
 
 
 def row_problem(table: Table, wrong: Sequence[tuple[int, str]], remedy: str) -> str:
@@ -76,24 +107,12 @@ def listed(names: Sequence[str], shown: int = 10) -> str:
         "'a', 'b' and 1 more"
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(repr(name) for name in names[:shown]) + more
+    return ", ".join(map(quoted, names[:shown])) + more
 
 
 def first_line(error: Exception) -> str:
     """The first line of another library's error, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
-
-    Raises:
-        DataError: If it is missing or may not be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    return cut((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def text_lines(data: bytes, place: str) -> list[str]:

@@ -8,21 +8,24 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
 from typing import Any
 
 from datadiet.data.columns import recognise
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
-from datadiet.errors import Problems
+from datadiet.errors import DataError, Problems, cut, quoted, visible
 from datadiet.registry import has
 
 SEPARATORS = ("|", ",", ";")
 _FILL, _ONE_WAY = "fill it in or remove the row", "write all labels of a set in one way"
 _WORDS, _WITH_TAG = "write a list, or words separated by spaces", "remove it together with its tag"
 _Words = tuple[tuple[str, ...], ...]
-_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+# of at most a thousand digits: Python refuses to read numbers of many thousands
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,999})")
+_NUMBER = re.compile(_WHOLE.pattern + r"(\.[0-9]+)?")
 
 
 # ---- one class or number per row ----
@@ -58,7 +61,7 @@ def class_labels(table: Table, column: str, problems: Problems) -> list[str | No
     values = _typed(table.columns[column]) if table.textual else table.columns[column]
     names = [_class_name(value) for value in values]
     no_class = [
-        (row, f"{value!r} is not a class")
+        (row, f"{quoted(value)} is not a class")
         for row, (value, name) in enumerate(zip(values, names, strict=True))
         if name is None and not _is_missing(value)
     ]
@@ -103,7 +106,7 @@ def _check_one_type(table: Table, values: Sequence[Any], names: Sequence[str | N
         return
     odd = texts if len(texts) <= len(numbers) else sorted(numbers)
     kind, other = ("text", "numbers") if odd is texts else ("a number", "text")
-    mixed = [(row, f"label {values[row]!r} is {kind}, other labels are {other}") for row in odd]
+    mixed = [(row, f"label {quoted(values[row])} is {kind}, other labels are {other}") for row in odd]
     problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
@@ -118,7 +121,7 @@ def number_labels(table: Table, column: str, problems: Problems) -> list[float |
     for row, value in enumerate(table.columns[column]):
         numbers.append(_number(value))
         if numbers[-1] is None and not is_blank(value):
-            wrong.append((row, f"the label {value!r} is not a finite number"))
+            wrong.append((row, f"the label {quoted(value)} is not a finite number"))
     if wrong:
         problems.add(row_problem(table, wrong, "regression needs a number; mend the label or remove the row"))
     unlabelled = all(number is None or number == -1 for number in numbers)
@@ -159,7 +162,9 @@ def label_lists(table: Table, column: str, separator: str, problems: Problems) -
     values = table.columns[column]
     all_empty = all(isinstance(value, str) and not value.strip() for value in values)
     cells = [None if all_empty else _items(value, separator) for value in values]
-    wrong = [(row, f"{values[row]!r} is no list of labels") for row, cell in enumerate(cells) if isinstance(cell, str)]
+    wrong = [
+        (row, f"{quoted(values[row])} is no list of labels") for row, cell in enumerate(cells) if isinstance(cell, str)
+    ]
     if wrong:
         remedy = f"write a list of names, or names with {separator!r} between them (--label-separator)"
         problems.add(row_problem(table, wrong, remedy))
@@ -210,10 +215,10 @@ def _name(item: Any) -> str | None:
 def _check_items(table: Table, lists: Sequence[Sequence[Any] | None], problems: Problems) -> None:
     """Report items that are no labels, numbers that stand twice, and numbers mixed with text."""
     rows = [(row, items) for row, items in enumerate(lists) if items]
-    odd = [(row, f"{item!r} is no label") for row, items in rows if (item := _odd_item(items)) is not _NONE]
+    odd = [(row, f"{quoted(item)} is no label") for row, items in rows if (item := _odd_item(items)) is not _NONE]
     if odd:
         problems.add(row_problem(table, odd, "a label is text or a whole number from 0; mend it or remove it"))
-    twice = [(row, f"the label {name} stands twice") for row, items in rows if (name := _twice(items)) is not None]
+    twice = [(row, f"the label {cut(name)} stands twice") for row, items in rows if (name := _twice(items)) is not None]
     if twice:
         problems.add(row_problem(table, twice, "give each once; multi-hot lists must all have one length"))
     _check_kinds(table, rows, problems)
@@ -228,8 +233,8 @@ def _odd_item(items: Sequence[Any]) -> Any:
 
 def _twice(items: Sequence[Any]) -> str | None:
     """The first number that a list holds twice; a name may be repeated."""
-    numbers = [str(_name(item)) for item in items if not isinstance(item, str) and _name(item) is not None]
-    return next((number for number in numbers if numbers.count(number) > 1), None)
+    times = Counter(_name(item) for item in items if not isinstance(item, str))
+    return next((number for number, count in times.items() if number is not None and count > 1), None)
 
 
 def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], problems: Problems) -> None:
@@ -238,7 +243,7 @@ def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], proble
     if not numbers or not texts:
         return
     odd, kind, other = (texts, "text", "numbers") if len(texts) <= len(numbers) else (numbers, "numbers", "text")
-    mixed = [(row, f"the labels {list(items)!r} hold {kind}, those of other rows {other}") for row, items in odd]
+    mixed = [(row, f"the labels {quoted(list(items))} hold {kind}, those of other rows {other}") for row, items in odd]
     problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
@@ -266,8 +271,60 @@ def examples_from(
         problems.add(f"{table.place}: there are no examples in it; fill it or remove it.")
         return None, problems
     names, problems = recognise(table, task, requested, labelled=labels == "required")
+    if not problems.found:
+        problems.found += _unreadable(table, names)
     if problems.found:
         return None, problems
+    try:
+        examples = _examples(table, task, names, labels, separator, problems)
+    except RecursionError:  # lists in lists in lists
+        problems.add(f"{table.place}: a value is nested too deeply; write it in a simpler form.")
+        return None, problems
+    _check_text(table, examples, problems)
+    return examples, problems
+
+
+def _unreadable(table: Table, names: Columns) -> list[str]:
+    """Problems of the columns that are used, which may be read here for the first time."""
+    found: list[str] = []
+    for name in dict.fromkeys(getattr(names, part.name) for part in fields(Columns)):
+        try:
+            if name is not None:
+                table.columns[name]
+        except DataError as error:
+            found += error.problems
+    return found
+
+
+def _check_text(table: Table, examples: Examples, problems: Problems) -> None:
+    """Report halves of surrogate pairs, which JSON can hold as `\\ud800`, but no other file, and no tokenizer."""
+    parts: dict[str, Sequence[Any] | None] = {
+        "text": examples.texts,
+        "second text": examples.text_pairs,
+        "label": examples.labels,
+        "tag": examples.slots,
+        "id": examples.ids,
+    }
+    for what, values in parts.items():
+        broken = [(row, _half(value)) for row, value in enumerate(values or ()) if _half(value)]
+        if broken:
+            wrong = [(row, f"the {what} holds {half}, half of a surrogate pair") for row, half in broken]
+            problems.add(row_problem(table, wrong, "replace it by the whole character, or remove it"))
+
+
+def _half(value: Any) -> str:
+    """The first half of a surrogate pair in a text, or in a list of texts, escaped; empty where there is none."""
+    text = value if isinstance(value, str) else " ".join(value) if isinstance(value, tuple) else ""
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return visible(text[error.start])
+    return ""
+
+
+def _examples(table: Table, task: str, names: Columns, labels: str, separator: str, problems: Problems) -> Examples:
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
     tag = "slot" if has(task, "joint") else "tag"
@@ -275,17 +332,14 @@ def examples_from(
     values = _labels(table, names.label, task, labels, problems, separator)
     if has(task, "joint") and (slots is None or values is None):
         slots = values = None  # a joint example has both labels or none
-    return (
-        Examples(
-            ids=tuple(_ids(table, names.id, problems)),
-            texts=tuple(texts),
-            text_pairs=tuple(_pairs(table, names.text_pair)) if names.text_pair else None,
-            tokens=tokens,
-            slots=slots,
-            labels=values,
-            source_rows=range(table.size),
-        ),
-        problems,
+    return Examples(
+        ids=tuple(_ids(table, names.id, problems)),
+        texts=tuple(texts),
+        text_pairs=tuple(_pairs(table, names.text_pair)) if names.text_pair else None,
+        tokens=tokens,
+        slots=slots,
+        labels=values,
+        source_rows=range(table.size),
     )
 
 
@@ -301,7 +355,9 @@ def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
     first: dict[str, int] = {}
     twice = [(row, first[key]) for row, key in enumerate(ids) if first.setdefault(key, row) != row]
     if twice and not empty:
-        repeats = [(row, f"the id {ids[row]!r} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice]
+        repeats = [
+            (row, f"the id {quoted(ids[row])} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice
+        ]
         problems.add(row_problem(table, repeats, "make the ids unique, or name another column with --id-column"))
     return ids
 
@@ -331,7 +387,7 @@ def _pairs(table: Table, column: str) -> list[str]:
 
 def _kind(*texts: Any) -> str:
     odd = [text for text in texts if not (text is None or isinstance(text, str))]
-    return f"{odd[0]!r} ({type(odd[0]).__name__})" if odd else ""
+    return f"{quoted(odd[0])} ({type(odd[0]).__name__})" if odd else ""
 
 
 def _words(table: Table, column: str, problems: Problems) -> _Words:
@@ -356,7 +412,7 @@ def _word_list(cell: Any) -> tuple[str, ...] | None:
             return tuple(word for word in cell.replace("\t", " ").split(" ") if word.strip())
         try:
             cell = json.loads(cell)
-        except ValueError:
+        except (ValueError, RecursionError):
             return None  # a printed Python list: splitting it at spaces would leave quotes in the words
     return _text_items(cell) if isinstance(cell, (list, tuple)) else None
 
@@ -409,7 +465,7 @@ def _labels(
         return None
     if none_labelled and len(problems.found) == before:
         remedy = "add labels to train and dev, or remove the file if it is not needed"
-        problems.add(f"{table.place}: all labels in the column {column!r} are missing or -1; {remedy}.")
+        problems.add(f"{table.place}: all labels in the column {quoted(column)} are missing or -1; {remedy}.")
     elif unlabelled and not none_labelled:
         _report_unlabelled(table, column, task, unlabelled, problems)
     return tuple(values)
@@ -422,7 +478,7 @@ def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequenc
     if has(task, "numbers"):
         unset, hint = is_blank, ""
     missing = [
-        (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
+        (row, f"the label is missing (found {quoted(values[row])}) in the column {quoted(column)}")
         for row in unlabelled
         if unset(values[row])
     ]

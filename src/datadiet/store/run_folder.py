@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from datadiet.errors import ArgumentError, DataError
-from datadiet.files import read_json, whole_file, write_atomically
+from datadiet.errors import ArgumentError, DataError, cut
+from datadiet.files import read_json, unwritable, whole_file, write_atomically
 from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
@@ -55,6 +54,8 @@ def check_new(folder: Path) -> None:
     Raises:
         ArgumentError: Names the content and the next step.
     """
+    if reason := unwritable(folder):
+        raise ArgumentError(f"the output folder {cut(str(folder))} cannot be made: {reason}; choose another folder.")
     if (folder / RESULT).exists():
         raise ArgumentError(f"the output folder {folder} already holds a finished run; choose another folder.")
     if (folder / CONFIG).exists():
@@ -64,16 +65,6 @@ def check_new(folder: Path) -> None:
         )
     if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
         raise ArgumentError(f"the output folder {folder} is not empty; choose another folder.")
-    _check_can_be_made(folder)
-
-
-def _check_can_be_made(folder: Path) -> None:
-    absolute = Path(os.path.abspath(folder))
-    parent = next(place for place in (absolute, *absolute.parents) if place.exists())
-    if not parent.is_dir():
-        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} is a file; choose another folder.")
-    if not os.access(parent, os.W_OK):
-        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} may not be written to.")
 
 
 def check_resumable(folder: Path) -> None:
