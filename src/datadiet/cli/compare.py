@@ -35,7 +35,7 @@ from datadiet.compare.plan import (
 from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
 from datadiet.config import DATA_HELP, DEFAULTS, READING, FinetuneConfig, migrated, read_settings, task_missing
-from datadiet.errors import MissingExtraError, Problems, UserError, unknown
+from datadiet.errors import MissingExtraError, Problems, UserError, quoted, unknown
 from datadiet.formatting import spaced
 from datadiet.registry import names
 from datadiet.store import run_folder
@@ -194,14 +194,14 @@ def _seeds(value: Any, problems: Problems) -> list[int]:
         return list(range(value))
     if isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value):
         return value
-    problems.add(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {value!r}.")
+    problems.add(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {quoted(value)}.")
     return [0]
 
 
 def _margin(value: Any, problems: Problems) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    problems.add(f"margin must be a number of points above 0, got {value!r}.")
+    problems.add(f"margin must be a number of points above 0, got {quoted(value)}.")
     return DEFAULT_MARGIN
 
 

@@ -28,7 +28,7 @@ from datadiet.config import (
     plain_types,
     task_missing,
 )
-from datadiet.errors import Problems
+from datadiet.errors import Problems, quoted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -131,7 +131,7 @@ def number_or(word: str, kind: type) -> Callable[[Any], Any]:
         try:
             return kind(text)
         except ValueError:
-            raise typer.BadParameter(f"{text!r} is not a valid {kind.__name__}_or_{word}") from None
+            raise typer.BadParameter(f"{quoted(text)} is not a valid {kind.__name__}_or_{word}") from None
 
     return read
 

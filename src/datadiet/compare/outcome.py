@@ -27,7 +27,7 @@ from datadiet.compare.statistics import (
     saving,
 )
 from datadiet.compare.verdict import TIMES, verdict
-from datadiet.errors import DataError
+from datadiet.errors import DataError, quoted
 from datadiet.files import SCHEMA
 from datadiet.store import run_folder
 from datadiet.types import Json
@@ -170,7 +170,7 @@ def _checked_metric(requested: str | None, task: str, states: Sequence[CellState
     metrics = sorted(tested(states[0]))
     if name not in metrics or name in LOWER_IS_BETTER:
         allowed = ", ".join(other for other in metrics if other not in LOWER_IS_BETTER)
-        raise DataError(f"no verdict can be about {name!r}. Allowed: {allowed}.")
+        raise DataError(f"no verdict can be about {quoted(name)}. Allowed: {allowed}.")
     return name
 
 

@@ -27,7 +27,7 @@ from datadiet.data.readers import (
     unpacked,
 )
 from datadiet.data.tables import Table, first_line, listed, numbered_problem
-from datadiet.errors import ArgumentError, DataError
+from datadiet.errors import ArgumentError, DataError, quoted
 from datadiet.files import GZ_LIMIT, read_bytes, whole_file, whole_folder
 from datadiet.formatting import json_text
 
@@ -74,7 +74,9 @@ class Original:
             ArgumentError: If there is a column of that name.
         """
         if name in self.names:
-            raise ArgumentError(f"{self.place} has a column {name!r} already: rename it to add another of that name.")
+            raise ArgumentError(
+                f"{self.place} has a column {quoted(name)} already: rename it to add another of that name."
+            )
         names = (*self.names, name)
         if self.records is not None:
             added = [{**record, name: value} for record, value in zip(self.records, values, strict=True)]
@@ -263,7 +265,7 @@ def write_tsv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream
     """
     rows = [[_cell(record.get(name)) for name in names] for record in records]
     broken = [
-        (number, f"the column {name!r} holds a tab or a line break")
+        (number, f"the column {quoted(name)} holds a tab or a line break")
         for number, row in enumerate(rows, start=1)
         for name, cell in zip(names, row, strict=True)
         if any(sign in cell for sign in "\t\n\r")

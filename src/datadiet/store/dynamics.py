@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.config import read_config
 from datadiet.data.load import load_configured
-from datadiet.errors import ArgumentError, DataError, Problems, UserError
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.files import whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
@@ -69,7 +69,7 @@ class DynamicsTable:
         """
         target = Path(path)
         if target.suffix not in SUFFIXES:
-            raise ArgumentError(f"a table can be written as {' or '.join(SUFFIXES)}, got {target.name!r}.")
+            raise ArgumentError(f"a table can be written as {' or '.join(SUFFIXES)}, got {quoted(target.name)}.")
         if target.suffix == ".jsonl":
             write_atomically(target, _lines(self.to_pandas()))
             return
@@ -192,7 +192,7 @@ def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: s
             rounds.append(scores)
     if not rounds:
         others = f"there are {', '.join(sorted(sources))}" if sources else "it is empty so far"
-        raise DataError(f"{path} has no values of source {source!r}; {others}.")
+        raise DataError(f"{path} has no values of source {quoted(source)}; {others}.")
     number = max(_training_rows(folder.parent), 1 + max(int(scores.rows.max()) for scores in rounds))
     tables = {name: np.full((len(rounds), number), np.nan, np.float32) for name in columns if name in rounds[0].values}
     seen = np.zeros(number, np.bool_)

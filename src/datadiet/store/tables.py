@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datadiet.errors import DataError
+from datadiet.errors import DataError, quoted
 from datadiet.files import SCHEMA, read_json, write_atomically
 from datadiet.types import EpochPlan, Scores
 
@@ -295,7 +295,7 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
     for scores in iter_rounds(folder, [column]):
         if column not in scores.values:
             names = ", ".join(name for name in next(iter_parts(folder)).schema_arrow.names if name not in _FIXED)
-            raise DataError(f"{folder} holds no values of {column!r}; it holds: {names}.")
+            raise DataError(f"{folder} holds no values of {quoted(column)}; it holds: {names}.")
         more = max(0, int(scores.rows.max()) + 1 - len(last))
         last = np.r_[last, np.full(more, np.nan, np.float32)]
         finite = ~np.isnan(scores.values[column])
