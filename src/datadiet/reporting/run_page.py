@@ -25,6 +25,7 @@ from datadiet.formatting import (
     energy_text,
     escaped,
     markdown_table,
+    number,
     percent,
     race_sentences,
     rate_text,
@@ -284,9 +285,7 @@ def _tiles(result: Json) -> dict[str, str]:
 def _quality(result: Json) -> Table:
     splits = {split: metrics for split, metrics in result["metrics"].items() if metrics}
     names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
-    rows = [
-        [spaced(name), *(f"{metrics.get(name, float('nan')):.4f}" for metrics in splits.values())] for name in names
-    ]
+    rows = [[spaced(name), *(number(metrics.get(name)) for metrics in splits.values())] for name in names]
     return Table("Quality", ["metric", *splits], rows)
 
 
@@ -389,7 +388,9 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
     for epoch in result["epochs"]:
         total += epoch["seconds"] + epoch["score_s"]
         spent[epoch["epoch"]] = total
-    return metric, ([spent[epoch["epoch"]] for epoch in epochs], [100 * epoch["dev"][metric] for epoch in epochs])
+    values = [epoch["dev"].get(metric) for epoch in epochs]
+    points = [float("nan") if value is None else 100 * value for value in values]
+    return metric, ([spent[epoch["epoch"]] for epoch in epochs], points)
 
 
 def _points_note(dynamics: Dynamics) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from datadiet.errors import ArgumentError, DataError, cut
-from datadiet.files import read_json, unwritable, whole_file, write_atomically
+from datadiet.files import misfit, read_json, unwritable, whole_file, write_atomically
 from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
@@ -113,6 +113,29 @@ def remove_checkpoints(folder: Path) -> None:
 
 # ---- results ----
 
+_NUMBER = (int, float)
+_METRICS = (None, {...: (None, int, float)})
+_RACE = {"epoch": int, "losses": {...: _NUMBER}, "interval": [_NUMBER], "steps": int, "dev_rows": int, "winner": str}
+_RACE |= {"difference": _NUMBER, "champion": str, "challenger": str, "cost": {"steps": int, "seconds": _NUMBER}}
+_EPOCH: dict[str, Any] = {"seconds": _NUMBER, "score_s": _NUMBER, "dev": _METRICS}
+_EPOCH |= dict.fromkeys(("epoch", "kept", "dropped", "steps"), int)
+# of result.json: what its readers rely on
+_FORM = {
+    "task": (None, str),
+    "model": str,
+    "data": {"name": (None, str), "fingerprint": (None, str), "rows": {"train": int}},
+    "diet": {"score": str},
+    "epochs": [_EPOCH],
+    "cost": {"finetune_s": _NUMBER, "total_s": _NUMBER, ...: _NUMBER},
+    "ceiling": {"examples_saved": _NUMBER, "tokens_saved": (None, int, float)},
+    "metrics": {"dev": _METRICS, "test": _METRICS, ...: _METRICS},
+    "race": (None, {"rule": str, "races": [_RACE], "note": (None, str), "fallen_after": (None, int)}),
+    "learning_rate": (None, {"value": _NUMBER, "rule": str, "weights": int}),
+    "convergence": (None, {"advice": (None, str)}),
+    "energy": (None, {"kwh": _NUMBER, "estimated": bool}),
+    "environment": dict,
+}
+
 
 def read_result(folder: Path) -> Json:
     """The result of a finished run.
@@ -120,7 +143,10 @@ def read_result(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    return read_json(folder / RESULT, "finished run")
+    result = read_json(folder / RESULT, "finished run")
+    if problem := misfit(result, _FORM, str(folder / RESULT)):
+        raise DataError(f"{problem}: the file is damaged or was changed.")
+    return result
 
 
 def tested_metrics(result: Json) -> dict[str, float]:

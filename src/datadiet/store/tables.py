@@ -8,6 +8,7 @@ a table back to the parts that its checkpoint counts. A part is converted and wr
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -16,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from datadiet.data.tables import first_line, listed
 from datadiet.errors import DataError, quoted
-from datadiet.files import SCHEMA, read_json, write_atomically
+from datadiet.files import SCHEMA, check_file, misfit, read_json, write_atomically
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_manifest.json"
+_PART_NAME = re.compile(r"part-[0-9]{5,}\.parquet")
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 _FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
 
@@ -144,7 +147,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    return read_json(folder / MANIFEST, "finished table")
+    manifest = read_json(folder / MANIFEST, "finished table")
+    if problem := misfit(manifest, {"run": str, "parts": [str], ...: object}, str(folder / MANIFEST)):
+        raise DataError(f"{problem}: the file is damaged or was changed.")
+    if strange := [name for name in manifest["parts"] if not _PART_NAME.fullmatch(name)]:
+        raise DataError(f"{folder / MANIFEST} names {listed(strange)}, which is no part of it.")
+    return manifest
 
 
 def iter_parts(folder: Path) -> Iterator[pq.ParquetFile]:
@@ -153,11 +161,20 @@ def iter_parts(folder: Path) -> Iterator[pq.ParquetFile]:
     Raises:
         DataError: See `read_manifest`.
     """
+    for name in read_manifest(folder)["parts"]:
+        with _opened(folder / name) as file:
+            yield file
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name in read_manifest(folder)["parts"]:
-        with pq.ParquetFile(folder / name) as file:
-            yield file
+    check_file(path)
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is no Parquet file ({first_line(error)}).") from error
 
 
 def read_table(folder: Path) -> pa.Table:
