@@ -160,7 +160,7 @@ class _Runner:
     def state_of(self, cell: Cell) -> CellState:
         """`done` where an earlier call has run the cell, else `waiting`."""
         try:
-            result = run_folder.read_result(self._folder / RUNS / cell.name)
+            result = run_folder.checked_result(self._folder / RUNS / cell.name)
         except UserError:
             return CellState(cell)
         return CellState(cell, "done", jobs=self._noted_jobs(cell), result=result)
@@ -206,7 +206,7 @@ class _Runner:
         state = replace(state, seconds=time.perf_counter() - began)
         folder = self._folder / RUNS / cell.name
         if error is None:
-            state = replace(state, status="done", jobs=self._noted_jobs(cell), result=run_folder.read_result(folder))
+            state = replace(state, status="done", jobs=self._noted_jobs(cell), result=run_folder.checked_result(folder))
         else:
             state = replace(state, status="failed", error=error)
         if not self._stopped:
@@ -262,7 +262,7 @@ def _followed_steps(folder: Path, cell: Cell) -> int | None:
     if cell.follows is None:
         return None
     try:
-        result = run_folder.read_result(folder / RUNS / cell.follows.name)
+        result = run_folder.checked_result(folder / RUNS / cell.follows.name)
     except UserError as error:
         verb = "learns from" if cell.after is not None else "takes the steps of"
         raise ArgumentError(f"{cell.name} {verb} {cell.follows.name}, which is not done.") from error

@@ -221,7 +221,7 @@ def cost_of(folder: Path) -> float | None:
     """Seconds that training the teacher took, `finetune_s` of its run; None where its run is not known."""
     run = folder if (folder / layout.RESULT).is_file() else folder.parent
     try:
-        result = layout.read_result(run)
+        result = layout.checked_result(run)
     except UserError:
         return None
     return float(result["cost"]["finetune_s"])

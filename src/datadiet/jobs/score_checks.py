@@ -54,7 +54,7 @@ def result_of(model: Path) -> Json | None:
     """The result of the run that a model belongs to; None where it has none, or one that cannot be read."""
     run = run_of(model)
     try:
-        return None if run is None else layout.read_result(run)
+        return None if run is None else layout.checked_result(run)
     except UserError:
         return None
 

@@ -48,7 +48,7 @@ def comparison_page(folder: Path) -> Page:
     name = folder.resolve().name
     if not comparison["methods"]:
         return Page(title="A comparison without a finished run", subtitle=name, tiles={}, notes=notes)
-    results = {run: run_folder.read_result(folder / RUNS / run) for run in done}
+    results = {run: run_folder.checked_result(folder / RUNS / run) for run in done}
     recall, counts = _recalls(folder, results)
     task, model = comparison["task"], comparison["model"]
     return Page(

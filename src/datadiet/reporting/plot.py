@@ -381,4 +381,4 @@ def score_distribution(path: str | Path) -> Figure:
 
 def _dynamics(path: str | Path) -> Dynamics:
     folder = Path(path).expanduser()
-    return read_dynamics(folder, run_folder.read_result(folder))
+    return read_dynamics(folder, run_folder.checked_result(folder))

@@ -190,7 +190,7 @@ def run_page(folder: Path) -> Page:
     Raises:
         DataError: If the run is not finished, or a table of it is broken.
     """
-    result = run_folder.read_result(folder)
+    result = run_folder.checked_result(folder)
     dynamics = read_dynamics(folder, result)
     chosen = candidates(dynamics)
     guard = read_guard(folder)
@@ -220,7 +220,7 @@ def run_page(folder: Path) -> Page:
 
 def run_markdown(folder: Path) -> str:
     """Quality and cost of a run as Markdown tables, and the sentence on its noise guard."""
-    result = run_folder.read_result(folder)
+    result = run_folder.checked_result(folder)
     parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
     parts += race_sentences(result.get("race"))
     if text := unfinished_text(result):

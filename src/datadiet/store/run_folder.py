@@ -143,7 +143,16 @@ def read_result(folder: Path) -> Json:
     Raises:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
-    result = read_json(folder / RESULT, "finished run")
+    return read_json(folder / RESULT, "finished run")
+
+
+def checked_result(folder: Path) -> Json:
+    """`read_result` for those who use all of it.
+
+    Raises:
+        DataError: See `read_result`; also if a part is missing or has another form.
+    """
+    result = read_result(folder)
     if problem := misfit(result, _FORM, str(folder / RESULT)):
         raise DataError(f"{problem}: the file is damaged or was changed.")
     return result
