@@ -640,7 +640,7 @@ def pretend(config_file: str, folder: Path | None = None) -> None:
         "metrics": {"dev": None, "test": {"accuracy": float(right.mean()), "nll": 0.3}},
         "epochs": [
             {
-                **{"epoch": epoch, "kept": 100, "dropped": 0, "steps": 10, "seconds": seconds / 4, "score_s": 0.0},
+                "epoch": epoch, "kept": 100, "dropped": 0, "steps": 10, "seconds": seconds / 4, "score_s": 0.0,
                 "dev": {"accuracy": 0.5 + epoch / 10},
             }
             for epoch in range(4)

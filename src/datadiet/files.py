@@ -158,13 +158,13 @@ def misfit(content: Any, form: Any, name: str) -> str | None:
     Args:
         content: As read.
         form: A type; a list with the form of its items; a mapping with the forms of its entries, `...` for all others;
-            a tuple of forms that are allowed. An entry whose forms begin with None may be missing or null.
+            a tuple of forms that are allowed, None for null. An entry whose name ends in `?` may be missing.
         name: Of the content, for the sentence.
 
     Example:
         >>> misfit({"rows": "many"}, {"rows": int}, "result.json")
         "result.json: rows is 'many'"
-        >>> misfit({"rows": 5}, {"rows": (int, float), "task": (None, str)}, "result.json")
+        >>> misfit({"rows": 5}, {"rows": (int, float), "task?": str}, "result.json")
     """
     if isinstance(form, tuple):
         problems = [misfit(content, one, name) for one in form]
@@ -173,15 +173,11 @@ def misfit(content: Any, form: Any, name: str) -> str | None:
         items = (misfit(item, form[0], f"{name}: {place}") for place, item in enumerate(content))
         return next(filter(None, items), None)
     if isinstance(form, dict) and isinstance(content, dict):
-        lacks = [key for key, one in form.items() if key not in content and key is not ... and not _optional(one)]
-        entries = ((key, value, form.get(key, form.get(...))) for key, value in content.items())
+        lacks = [key for key in form if key is not ... and key not in content and not key.endswith("?")]
+        entries = ((key, value, form.get(key, form.get(f"{key}?", form.get(...)))) for key, value in content.items())
         wrong = (misfit(value, one, f"{name}: {cut(key)}") for key, value, one in entries if one is not None)
         return f"{name} lacks {lacks[0]}" if lacks else next(filter(None, wrong), None)
     fits = content is None if form is None else isinstance(form, type) and isinstance(content, form)
     if isinstance(content, (int, float)):  # JSON has larger numbers than Python can compute with
         fits = fits and math.isfinite(content) and abs(content) < 2**63
     return None if fits else f"{name} is {quoted(content)}"
-
-
-def _optional(form: Any) -> bool:
-    return isinstance(form, tuple) and form[0] is None

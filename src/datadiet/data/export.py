@@ -106,6 +106,7 @@ class Original:
         columns, mixed, halves = {}, [], []
         for name in self.names:
             try:
+                name.encode()
                 columns[name] = pa.array([record.get(name) for record in self.records])
             except UnicodeEncodeError:
                 halves.append(name)
@@ -204,9 +205,14 @@ def write_original(split: Original, path: Path) -> None:
     if path.suffix == ".parquet":
         table = split.as_arrow()
         with whole_file(path) as part:
+            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            pq.write_table(table, part, compression="zstd")
+            try:
+                pq.write_table(table, part, compression="zstd")
+            except pa.ArrowException as error:  # mappings without entries, intervals
+                reason = f"Parquet cannot hold a column of it ({first_line(error)})"
+                raise DataError(f"{split.place}: {reason}; choose an --output that ends in .jsonl.") from error
         return
     records = split.as_records()
     try:

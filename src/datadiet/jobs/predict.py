@@ -6,6 +6,7 @@ Imports nothing heavy: the command line reads its flags off `PredictConfig`.
 from __future__ import annotations
 
 import csv
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -103,8 +104,8 @@ def _check_output(config: PredictConfig, problems: Problems) -> None:
         return
     path, allowed = Path(config.output), ", ".join(SUFFIXES)
     problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed} (or be -), got {config.output}.")
-    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
-    problems.check(not path.is_file() or config.force, f"{path} exists: --force replaces it.")
+    problems.check(not os.path.isdir(path), f"{path} is a folder: give a file.")
+    problems.check(not os.path.isfile(path) or config.force, f"{path} exists: --force replaces it.")
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
 
 

@@ -129,10 +129,10 @@ _FORM = {
     "cost": {"finetune_s": _NUMBER, "total_s": _NUMBER, ...: _NUMBER},
     "ceiling": {"examples_saved": _NUMBER, "tokens_saved": (None, int, float)},
     "metrics": {"dev": _METRICS, "test": _METRICS, ...: _METRICS},
-    "race": (None, {"rule": str, "races": [_RACE], "note": (None, str), "fallen_after": (None, int)}),
-    "learning_rate": (None, {"value": _NUMBER, "rule": str, "weights": int}),
-    "convergence": (None, {"advice": (None, str)}),
-    "energy": (None, {"kwh": _NUMBER, "estimated": bool}),
+    "race?": (None, {"rule": str, "races": [_RACE], "note": (None, str), "fallen_after": (None, int)}),
+    "learning_rate?": (None, {"value": _NUMBER, "rule": str, "weights": int}),
+    "convergence?": (None, {"advice?": (None, str)}),
+    "energy?": (None, {"kwh": _NUMBER, "estimated": bool}),
     "environment": dict,
 }
 

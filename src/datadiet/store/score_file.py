@@ -338,8 +338,8 @@ def check_target(path: Path, *, force: bool = False) -> None:
     """
     problems = Problems()
     problems.check(path.suffix in SUFFIXES, f"a score file must end in {', '.join(SUFFIXES)}, got {path}.")
-    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
-    problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
+    problems.check(not os.path.isdir(path), f"{path} is a folder: give a file.")
+    problems.check(force or not os.path.isfile(path), f"{path} exists: --force replaces it.")
     problems.check(not (reason := unwritable(path)), f"the score file cannot be written: {reason}.")
     problems.raise_any(ArgumentError)
 

@@ -148,7 +148,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         DataError: If there is none, or one that this version cannot read.
     """
     manifest = read_json(folder / MANIFEST, "finished table")
-    if problem := misfit(manifest, {"run": (None, str), "parts": [str], ...: object}, str(folder / MANIFEST)):
+    if problem := misfit(manifest, {"run?": str, "parts": [str], ...: object}, str(folder / MANIFEST)):
         raise DataError(f"{problem}: the file is damaged or was changed.")
     if strange := [name for name in manifest["parts"] if not _PART_NAME.fullmatch(name)]:
         raise DataError(f"{folder / MANIFEST} names {listed(strange)}, which is no part of it.")
