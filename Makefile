@@ -1,12 +1,13 @@
 # make demo   the packaged data and model: full against diet     make test   lint, types, contracts, tests
 # make index  what is declared beside the code, collected        make house  the house in figures
 # make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
+# make fuzz   broken input for every reader (FUZZ_S=600: longer)  make audit  unsafe sources and packages
 PYTHON ?= python3
 BIN := .venv/bin
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples docs bench bench-auto bench-methods installed clean
+.PHONY: demo test lint types unit house index examples docs fuzz audit bench bench-auto bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -44,6 +45,19 @@ examples: .venv/dev-installed
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
+
+# atheris has wheels for Linux on x86-64; elsewhere `make unit` still runs the seeded part
+fuzz: .venv/dev-installed
+	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python tests/fuzzing.py --seconds $(or $(FUZZ_S),60)
+
+# in an environment of its own; without a network the packages are not audited, and a line says so
+audit: .venv/dev-installed
+	$(BIN)/python -m pytest tests/root/test_safety.py
+	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("https://pypi.org/pypi/pip/json", timeout=10)' 2>/dev/null; then \
+	  $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet --constraint constraints.txt pip-audit && \
+	  build/audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	else echo 'pypi.org cannot be reached: the installed packages were not audited'; fi
 
 bench-methods: .venv/dev-installed
 	$(BIN)/python -m benchmarks.methods --timed
