@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import subprocess
 import sys
 import types
@@ -12,11 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from datadiet import __version__
 from datadiet.cli import app
+from datadiet.cli.console import Visible, print_json, stderr, stdout
 from datadiet.cli.options import Call
+from datadiet.cli.progress import LiveDisplay
 from datadiet.config import FinetuneConfig
 from datadiet.errors import ArgumentError, DataError
 from datadiet.types import EpochForecast, EpochResult, Forecast
@@ -264,3 +271,53 @@ def test_demo_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch)
     assert seen == {"output": Path("runs/demo"), "options": demo.DemoOptions(), "force": False}
     assert "One seed is an anecdote" in done.stdout
     assert "runs/demo/diet/model" in done.stdout
+
+
+# ---- data that would steer a terminal ----
+
+
+@pytest.mark.parametrize("stream", [stdout, stderr])
+def test_control_characters_are_shown_escaped(stream: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("class \x1b[2J")
+    table.add_row(Text("a\x9b31m"))
+    stream().print(Text("note \x1b]0;title\x07 \udcff"))
+    stream().print(table)
+    shown = "".join(capsys.readouterr())
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", shown)
+    for part in (r"note \x1b]0;title", r"\udcff", r"class \x1b[2J", r"a\x9b31m"):
+        assert part in shown
+
+
+def test_a_live_display_still_moves_the_cursor() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=60)
+    console.push_render_hook(Visible())
+    with LiveDisplay(console, title="run \x1b[2J") as display:
+        display.phase("loading \x1b[2J")
+        display.note("note \x1b[2J")
+    shown = text.getvalue()
+    assert "\x1b[?25l" in shown  # rich's own
+    assert all(rf"{part} \x1b[2J" in shown for part in ("run", "note"))
+    assert "\x1b[2J" not in shown
+
+
+def test_json_output_is_safe_and_the_same_content(capsys: pytest.CaptureFixture[str]) -> None:
+    content = {"text": "é \x1b \x9b \ud800 \u2028", "list": [1]}
+    print_json(content)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == content
+    assert "é" in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", shown)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--output", "--model", "--config", "--resume", "--cache", "--teacher", "--scores-from"]
+)
+def test_names_that_are_too_long(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    basics = [] if flag in ("--config", "--resume") else ["snips", "--task", "classification", "--output", "run"]
+    done = call("finetune", *basics, flag, "a" * 300)
+    assert done.exit_code == 2
+    assert "File name too long" in done.stderr
+    assert len(done.stderr) < 1000
+    assert not list(tmp_path.iterdir())

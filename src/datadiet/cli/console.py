@@ -219,15 +219,18 @@ def quiet_stdout(as_json: bool) -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
-class _Visible(RenderHook):
+class Visible(RenderHook):
     """Escapes control characters in all that is printed: names and texts of the data could steer the terminal."""
 
     def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
-        return [_Escaped(renderable) for renderable in renderables]
+        """What is printed, wrapped; called by rich."""
+        return [Escaped(renderable) for renderable in renderables]
 
 
-class _Escaped:
-    def __init__(self, renderable: ConsoleRenderable) -> None:
+class Escaped:
+    """The same on the screen, with control characters escaped."""
+
+    def __init__(self, renderable: RenderableType) -> None:
         self.renderable = renderable
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
@@ -237,7 +240,7 @@ class _Escaped:
 
 def _console(stderr: bool) -> Console:
     console = Console(stderr=stderr, highlight=False)
-    console.push_render_hook(_Visible())
+    console.push_render_hook(Visible())
     return console
 
 
