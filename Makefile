@@ -4,6 +4,7 @@
 # make fuzz   broken input for every reader (FUZZ_S=600: longer)  make audit  unsafe sources and packages
 PYTHON ?= python3
 BIN := .venv/bin
+INDEX := https://pypi.org/pypi/pip/json
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -48,16 +49,17 @@ docs: .venv/dev-installed
 
 # atheris has wheels for Linux on x86-64; elsewhere `make unit` still runs the seeded part
 fuzz: .venv/dev-installed
-	$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
 	$(BIN)/python tests/fuzzing.py --seconds $(or $(FUZZ_S),60)
 
 # in an environment of its own; without a network the packages are not audited, and a line says so
 audit: .venv/dev-installed
 	$(BIN)/python -m pytest tests/root/test_safety.py
-	@if $(BIN)/python -c 'from urllib.request import urlopen; urlopen("https://pypi.org/pypi/pip/json", timeout=10)' 2>/dev/null; then \
+	@if $(BIN)/python -c 'import urllib.request as web; web.urlopen("$(INDEX)", timeout=10)' 2>/dev/null; then \
 	  $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet --constraint constraints.txt pip-audit && \
-	  build/audit/bin/pip-audit --skip-editable --path $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
-	else echo 'pypi.org cannot be reached: the installed packages were not audited'; fi
+	  build/audit/bin/pip-audit --skip-editable --path $(BIN)/../lib/python3*/site-packages; \
+	else echo '$(INDEX) cannot be reached: the installed packages were not audited'; fi
 
 bench-methods: .venv/dev-installed
 	$(BIN)/python -m benchmarks.methods --timed
