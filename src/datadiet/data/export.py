@@ -122,6 +122,19 @@ class Original:
         return pa.table(columns)
 
 
+def joined_originals(parts: Sequence[Original]) -> Original:
+    """The rows of several files below each other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+    if all(part.records is None for part in parts):
+        import pyarrow as pa
+
+        tables = pa.concat_tables([part.table for part in parts], promote_options="default")
+        return Original(parts[0].place, names, table=tables)
+    return Original(parts[0].place, names, [record for part in parts for record in part.as_records()])
+
+
 # ---- reading ----
 
 

@@ -17,8 +17,9 @@ import numpy as np
 
 from datadiet import registry
 from datadiet.config import FinetuneConfig
-from datadiet.data.columns import check_columns
+from datadiet.data.columns import check_columns, recognise
 from datadiet.data.duplicates import representatives, text_keys
+from datadiet.data.layouts import SPLIT_COLUMNS, by_split, labels_of_columns, plain_name, sentences_of_words
 from datadiet.data.readers import read_file
 from datadiet.data.schema import Columns, Dataset, Examples, fingerprint
 from datadiet.data.sources import find
@@ -259,7 +260,9 @@ def load_data(
     if "train" not in resolved.splits:
         raise DataError(f"{source}: there is no train split; found {listed(sorted(resolved.splits))}. Add train.")
     notes = list(resolved.notes)
-    splits, added = _parse(resolved.read(), task, columns, label_separator)
+    tables, added = by_split(resolved.read())
+    notes += added
+    splits, added = _parse(tables, task, columns, label_separator)
     notes += added
     splits, added = set_dev_aside(splits, dev_share, seed)
     notes += added
@@ -307,6 +310,7 @@ def read_examples(
     path = Path(os.path.expanduser(source))
     is_file = os.path.lexists(path) and not os.path.isdir(path)
     table = read_file(path, gz_limit) if is_file else _test_table(source, gz_limit)
+    table, _ = arranged(table, task, columns)
     needed = "required" if labelled else "optional"
     examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
@@ -351,9 +355,12 @@ def _parse(
     """Examples of every split, checked one by one and against train, and notes on their tags."""
     splits: dict[str, Examples] = {}
     problems = Problems()
+    notes: list[str] = []
     for name, table in tables.items():
+        arranged_table, added = arranged(table, task, columns)
+        notes += added if name == "train" else []
         needed = "complete" if name.startswith("test") else "required"
-        examples, wrong = examples_from(table, task, columns, needed, separator)
+        examples, wrong = examples_from(arranged_table, task, columns, needed, separator)
         problems.found += wrong.found
         if examples is not None:
             splits[name] = examples
@@ -361,7 +368,34 @@ def _parse(
     for name in [name for name in splits if name != "train"]:
         _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
     problems.raise_any(DataError)
-    return _usual_schemes(splits) if has(task, "tags_only") else (splits, [])
+    if not has(task, "tags_only"):
+        return splits, notes
+    splits, added = _usual_schemes(splits)
+    return splits, notes + added
+
+
+def arranged(table: Table, task: str, columns: Columns) -> tuple[Table, list[str]]:
+    """A table with an example per row, and notes: how it was read, and the columns that are left aside.
+
+    Args:
+        table: As read.
+        task: Its name.
+        columns: The user's names.
+    """
+    notes = list(table.notes)
+    if columns.tokens is None and (made := sentences_of_words(table, task)):
+        return made[0], [*notes, made[1]]
+    names, problems = recognise(table, task, columns, labelled=False)
+    if problems.found:
+        return table, notes
+    if names.label is None and columns.label is None:
+        known = [name for name in (names.text, names.text_pair, names.tokens, names.id) if name]
+        if made := labels_of_columns(table, task, known):
+            table, note = made
+            names, notes = replace(names, label="labels"), [*notes, note]
+    used = {getattr(names, field.name) for field in fields(Columns)}
+    aside = [name for name in table.columns if name not in used and name and plain_name(name) not in SPLIT_COLUMNS]
+    return table, [*notes, f"Columns that are not used: {listed(aside)}."] if aside else notes
 
 
 def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:

@@ -16,10 +16,23 @@ import zlib
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from datadiet.data.tables import LazyColumns, Table, decoded, first_line, listed, not_utf8, numbered_problem, text_lines
+from datadiet.data.columns import TEXTS, TOKENS
+from datadiet.data.layouts import plain_name
+from datadiet.data.tables import (
+    LazyColumns,
+    Table,
+    decoded,
+    first_line,
+    listed,
+    not_utf8,
+    numbered_problem,
+    split_lines,
+    text_lines,
+)
 from datadiet.data.tagging import looks_like_conll, parse_conll
 from datadiet.errors import DataError, quoted
 from datadiet.files import GZ_LIMIT, read_bytes
@@ -56,7 +69,11 @@ def read_jsonl(data: bytes, place: str) -> Table:
             column[1].append(value)
         lines.append(number)
     if broken:
+        if form := _form(data):
+            raise DataError(f"{place}: {form}")
         raise DataError(numbered_problem(place, "line", broken, "mend the line or remove it"))
+    if len(lines) == 1 and (form := _form(data, whole=False)):
+        raise DataError(f"{place}: {form}")
     return Table(place, LazyColumns(cells, lambda name: _filled(*cells[name], len(lines))), len(lines), lines)
 
 
@@ -75,6 +92,39 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return str(error) if isinstance(error, json.JSONDecodeError) else "it holds a number of thousands of digits"
+
+
+_LINES = "write one object a line: in pandas DataFrame.to_json(FILE, orient='records', lines=True)."
+
+
+def _form(data: bytes, *, whole: bool = True) -> str:
+    """What a file of valid JSON holds that is not an object a line, with the remedy; empty for any other file.
+
+    Args:
+        data: Of the file.
+        whole: Whether the file has several lines: an object on one line may be a row.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError):
+        return ""
+    if isinstance(value, list):
+        return f"one JSON array, and not an object a line: call the file .json, or {_LINES}"
+    if not isinstance(value, dict) or not value:
+        return ""
+    keys, values = listed(list(value), 4), list(value.values())
+    texts = [held for name, held in value.items() if plain_name(name) in TEXTS]
+    words = [name for name in value if plain_name(name) in TOKENS]
+    if {"columns", "index", "data"} <= value.keys():
+        return f"one JSON object with columns, index and data, as pandas writes with orient='split': {_LINES}"
+    if len(values) > 1 and all(isinstance(held, dict) for held in values):
+        return f"one JSON object of columns ({keys}) with their rows by number, as DataFrame.to_json() writes: {_LINES}"
+    if all(isinstance(held, list) for held in values) and (texts or whole):
+        return f"one JSON object of columns ({keys}), each with a list of its rows: {_LINES}"
+    rows = [name for name, held in value.items() if isinstance(held, list) and held and isinstance(held[0], dict)]
+    if rows and not texts and not words:
+        return f"one JSON object ({keys}) with the rows under {rows[0]!r}: {_LINES}"
+    return f"one JSON object ({keys}) over several lines, and not an object a line: {_LINES}" if whole else ""
 
 
 def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
@@ -111,25 +161,88 @@ def read_json(data: bytes, place: str) -> Table:
     return Table(place, LazyColumns(names, lambda name: [row.get(name) for row in rows]), len(rows))
 
 
-def read_csv(data: bytes, place: str, delimiter: str = ",") -> Table:
-    """A header, then rows, quoted as the csv module reads them; a row's line is the one it starts on.
+def read_csv(data: bytes, place: str, delimiter: str = "") -> Table:
+    """A header, then rows; a quoted cell is closed by a quote before a separator or a line's end (RFC 4180).
+
+    A row's line is the one it starts on.
+
+    Args:
+        data: Of the file.
+        place: The file as the user knows it.
+        delimiter: Between the cells; by default the comma, or where the header has none, `;` or a tab.
 
     Raises:
-        DataError: For rows whose number of fields differs from the header's.
+        DataError: For quotes that do not pair, and for rows whose number of fields differs from the header's.
     """
-    reader = csv.reader(io.StringIO(decoded(data, place), newline=""), delimiter=delimiter)
-    rows: list[tuple[int, list[str]]] = []
-    start = 1
+    text = decoded(data, place)
+    separator = delimiter or _separator(text)
+    rows = _quoted_rows(text, separator, place)
+    table = _with_header([(number, fields) for number, fields in rows if fields], place)
+    swallowed = _swallowed(rows, separator)
+    if swallowed:
+        raise DataError(numbered_problem(place, "line", swallowed, _QUOTES))
+    note = f"The columns are separated by {separator!r}, not by commas."
+    return replace(table, notes=(note,)) if separator != (delimiter or ",") else table
+
+
+_QUOTES = "mend the quotes (a quote inside a quoted cell is doubled), or save the data as jsonl"
+_Rows = list[tuple[int, list[str]]]
+
+
+def _separator(text: str) -> str:
+    """Of a csv file: what its header has."""
+    header = text.partition("\n")[0]
+    return next((sign for sign in (",", ";", "\t") if sign in header), ",")
+
+
+def _quoted_rows(text: str, separator: str, place: str) -> _Rows:
+    """The cells of each row with the line that it starts on.
+
+    Raises:
+        DataError: For a quote that is not closed, or is closed inside a cell.
+    """
+    # `a, "b"`: the blank before the quote is not a part of the cell, and the quotes are none either
+    spaced = re.search(rf'(^|{re.escape(separator)}) +"', text, re.MULTILINE) is not None
+    rows: _Rows = []
+    before, start = csv.field_size_limit(2**31 - 1), 1
     try:
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=spaced)
         for fields in reader:
             rows.append((start, fields))
             start = reader.line_num + 1
     except csv.Error as error:
-        remedy = "mend the quotes, or save the data as jsonl"
-        raise DataError(
-            numbered_problem(place, "line", [(start, f"cannot be read as csv ({error})")], remedy)
-        ) from error
-    return _with_header([(number, fields) for number, fields in rows if fields], place)
+        reason = "opens a quote that nothing closes" if "unexpected end" in str(error) else _quote_reason(error)
+        raise DataError(numbered_problem(place, "line", [(start, reason)], _QUOTES)) from error
+    finally:
+        csv.field_size_limit(before)
+    return rows
+
+
+def _quote_reason(error: csv.Error) -> str:
+    if "expected after" in str(error):
+        return "a quoted cell goes on after its closing quote, on this line or a later one"
+    return f"cannot be read as csv ({error})"
+
+
+def _swallowed(rows: _Rows, separator: str) -> list[tuple[int, str]]:
+    """Cells of several lines that are rows of the file, by the line on which they begin: two stray quotes pair.
+
+    The lines after the first have as many fields as the header, and a value that another row has in the same column.
+    """
+    width = len(rows[0][1]) if rows else 0
+    suspicious = []
+    for number, fields in rows[1:]:
+        lines = [line.split(separator) for cell in fields if "\n" in cell for line in cell.splitlines()[1:]]
+        if lines and width > 1 and all(len(line) == width for line in lines):
+            suspicious.append((number, lines))
+    if not suspicious:
+        return []
+    known = [{fields[place] for _, fields in rows[1:] if len(fields) == width} for place in range(width)]
+    return [
+        (number, "opens a quote that is closed some lines below: the lines between look like rows")
+        for number, lines in suspicious
+        if any(all(line[place] in known[place] for line in lines) for place in range(width))
+    ]
 
 
 def read_tsv(data: bytes, place: str) -> Table:
@@ -146,9 +259,12 @@ def read_tsv(data: bytes, place: str) -> Table:
         {'text': ['"a stray quote'], 'label': ['1']}
     """
     text = decoded(data, place)
+    header = text.partition("\n")[0]
+    if "\t" not in header and "," in header:
+        return replace(read_csv(data, place, ","), notes=("The columns are separated by commas, not by tabs.",))
     if text.startswith('"'):
         return read_csv(data, place, delimiter="\t")
-    lines = ((number, line.removesuffix("\r")) for number, line in enumerate(text.split("\n"), start=1))
+    lines = ((number, line.removesuffix("\r")) for number, line in enumerate(split_lines(text), start=1))
     return _with_header([(number, [_unquoted(f) for f in line.split("\t")]) for number, line in lines if line], place)
 
 

@@ -6,9 +6,10 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -16,7 +17,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from datadiet.data.export import Original, original_entry, original_file, original_named, original_split
+from datadiet.data.export import (
+    Original,
+    joined_originals,
+    original_entry,
+    original_file,
+    original_named,
+    original_split,
+)
+from datadiet.data.layouts import SPLIT_NAMES
 from datadiet.data.readers import (
     FORMATS,
     arrow_values,
@@ -26,7 +35,7 @@ from datadiet.data.readers import (
     read_seq_folder,
     split_name,
 )
-from datadiet.data.tables import LazyColumns, Table, first_line, listed, text_lines
+from datadiet.data.tables import LazyColumns, Table, first_line, joined, listed, text_lines
 from datadiet.data.tagging import looks_like_conll
 from datadiet.errors import DataError, Problems, cut, nearest, quoted, unknown
 from datadiet.files import GZ_LIMIT, read_bytes
@@ -150,22 +159,10 @@ _Read = TypeVar("_Read")
 PACKAGED = ("snips",)
 
 ORDER = ("train", "dev", "dev_mismatched", "test", "test_mismatched")
-# what a split is called elsewhere -> what it is called here
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "dev_matched": "dev",
-    "validation_matched": "dev",
-    "dev_mismatched": "dev_mismatched",
-    "validation_mismatched": "dev_mismatched",
-    "test": "test",
-    "test_matched": "test",
-    "test_mismatched": "test_mismatched",
-}
+# names that stand for a split where no file has a usual one
+OTHER_NAMES: Mapping[str, str] = {"eval": "dev", "evaluation": "dev", "holdout": "test", "heldout": "test"}
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # of a repository of the hub
+_NO_DATA = (".md", ".py", ".yaml", ".yml", ".cfg", ".toml", ".log")
 
 
 @dataclass(frozen=True)
@@ -287,10 +284,14 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
 
 def _folder(folder: Path, gz_limit: float) -> Source:
     entries = sorted(folder.iterdir())
-    splits = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
-    splits = splits or _conll_texts(entries)
-    once = _once([(split, entry.name) for split, entry in splits], str(folder))
-    if not once:
+    named, notes = _named_entries(entries)
+    if not named and (folder / "data").is_dir():  # the layout of a repository of the hub
+        entries = sorted((folder / "data").iterdir())
+        named, notes = _named_entries(entries)
+    only = [entry for entry in entries if _may_be_data(entry)]
+    if not named and len(only) == 1 and _stem(only[0]):
+        named, notes = {"train": [only]}, (f"{only[0].name} is read as train.",)
+    if not named:
         kinds = ", ".join(FORMATS)
         there = listed([entry.name for entry in entries]) or "nothing"
         raise DataError(
@@ -298,10 +299,75 @@ def _folder(folder: Path, gz_limit: float) -> Source:
             f"with one of the endings {kinds} (the text ones also with .gz), or make folders of those names with "
             "seq.in, seq.out and label."
         )
-    readers = {split: partial(_read_entry, entry, gz_limit) for split, entry in splits}
-    originals = {split: partial(original_entry, entry, gz_limit) for split, entry in splits}
-    own_names = {split: _stem(entry) for split, entry in splits}
-    return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
+    once = _once([(split, _shown(group)) for split, groups in named.items() for group in groups], str(folder))
+    readers = {split: partial(_read_entries, named[split][0], str(folder), gz_limit) for split in once}
+    originals = {split: partial(_original_entries, named[split][0], str(folder), gz_limit) for split in once}
+    own_names = {split: _split_of(named[split][0][0])[0] for split in once}
+    return Source(folder.resolve().name, str(folder), readers, originals, notes, own_names)
+
+
+_Group = list[Path]  # the parts of one split: a single file or folder, or the shards of one
+
+
+def _named_entries(entries: Sequence[Path]) -> tuple[dict[str, list[_Group]], tuple[str, ...]]:
+    """The entries of each split, and what is to be said of the others."""
+    groups: dict[str, _Group] = {}
+    for entry in entries:
+        if stem := _split_of(entry)[1]:
+            groups.setdefault(stem, []).append(entry)
+    named: dict[str, list[_Group]] = {}
+    for group in groups.values():
+        if _split_of(group[0])[0] in SPLIT_NAMES:
+            named.setdefault(SPLIT_NAMES[_split_of(group[0])[0]], []).append(group)
+    named = named or {split: [[entry]] for split, entry in _conll_texts(entries)}
+    notes = []
+    for group in groups.values():
+        split = OTHER_NAMES.get(_split_of(group[0])[0])
+        if split is not None and named and split not in named:
+            named[split] = [group]
+            notes.append(f"{_shown(group)} is read as {split}.")
+    used = {entry for groups_of in named.values() for group in groups_of for entry in group}
+    aside = [entry.name for entry in entries if entry not in used and _may_be_data(entry)]
+    if named and aside:
+        notes.append(f"Files that are not used: {listed(aside)}.")
+    return named, tuple(notes)
+
+
+def _may_be_data(entry: Path) -> bool:
+    hidden = entry.name.startswith((".", "_")) or entry.stem.lower() in ("readme", "license", "source", "notice")
+    return entry.is_file() and not hidden and entry.suffix.lower() not in _NO_DATA
+
+
+def _split_of(entry: Path) -> tuple[str, str]:
+    """The split name of an entry, and what its shards have in common; empty for anything else."""
+    stem = _stem(entry)
+    shard = _SHARD.fullmatch(stem)
+    return (shard[1], f"{shard[1]} of {shard[3]}") if shard else (stem, stem and entry.name)
+
+
+def _shown(group: Sequence[Path]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
+
+
+def _check_shards(group: Sequence[Path], place: str) -> None:
+    """Refuse a split of which a shard is missing."""
+    shard = _SHARD.fullmatch(_stem(group[0]))
+    if shard and len(group) != int(shard[3]):
+        raise DataError(
+            f"{place}: {shard[1]} has {len(group)} of {int(shard[3])} files ({listed([one.name for one in group])}); "
+            "fetch the others."
+        )
+
+
+def _read_entries(group: Sequence[Path], place: str, gz_limit: float) -> Table:
+    _check_shards(group, place)
+    tables = [_read_entry(entry, gz_limit) for entry in group]
+    return tables[0] if len(tables) == 1 else joined(tables)
+
+
+def _original_entries(group: Sequence[Path], place: str, gz_limit: float) -> Original:
+    _check_shards(group, place)
+    return joined_originals([original_entry(entry, gz_limit) for entry in group])
 
 
 def _conll_texts(entries: Iterable[Path]) -> list[tuple[str, Path]]:

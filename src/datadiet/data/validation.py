@@ -5,14 +5,15 @@ Every problem names the file and the lines of the rows; all problems of a split 
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
+from datadiet.data.cells import is_bracketed, printed_list
 from datadiet.data.columns import recognise
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
@@ -22,6 +23,7 @@ from datadiet.registry import has
 SEPARATORS = ("|", ",", ";")
 _FILL, _ONE_WAY = "fill it in or remove the row", "write all labels of a set in one way"
 _WORDS, _WITH_TAG = "write a list, or words separated by spaces", "remove it together with its tag"
+MANY = 20  # rows: as many of one word each are the words of sentences
 _Words = tuple[tuple[str, ...], ...]
 # of at most a thousand digits: Python refuses to read numbers of many thousands
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,999})")
@@ -83,16 +85,18 @@ def _typed(cells: Sequence[Any]) -> Sequence[Any]:
 def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() in ("", "-1")
-    return value is None or (isinstance(value, (int, float)) and (value == -1 or value != value))
+    return value is None or (isinstance(value, (int, float, Decimal)) and (value == -1 or value != value))
 
 
 def _class_name(value: Any) -> str | None:
     if _is_missing(value):
         return None
     if isinstance(value, str):
-        return value.strip()
+        return None if is_bracketed(value) and printed_list(value) is not None else value.strip()
     if isinstance(value, (bool, int)):
         return str(value)
+    if isinstance(value, Decimal):
+        return str(int(value)) if value.is_finite() and value == int(value) else None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 
@@ -111,7 +115,7 @@ def _check_one_type(table: Table, values: Sequence[Any], names: Sequence[str | N
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
 def number_labels(table: Table, column: str, problems: Problems) -> list[float | None]:
@@ -134,7 +138,7 @@ def is_blank(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None
     try:
         number = float(value)
@@ -183,11 +187,9 @@ def _items(value: Any, separator: str) -> list[Any] | str | None:
         return None
     if not isinstance(value, str):
         return "another type"
-    if value.lstrip().startswith("["):
-        try:
-            return list(json.loads(value))
-        except (ValueError, RecursionError):
-            return "no JSON"
+    if is_bracketed(value) or value.lstrip().startswith("["):
+        items = printed_list(value)
+        return "no list" if items is None else items
     return [item.strip() for item in value.split(separator)] if value.strip() else []
 
 
@@ -289,7 +291,7 @@ def _unreadable(table: Table, names: Columns) -> list[str]:
     found: list[str] = []
     for name in dict.fromkeys(getattr(names, part.name) for part in fields(Columns)):
         try:
-            if name is not None:
+            if name:
                 table.columns[name]
         except DataError as error:
             found += error.problems
@@ -339,13 +341,13 @@ def _examples(table: Table, task: str, names: Columns, labels: str, separator: s
         tokens=tokens,
         slots=slots,
         labels=values,
-        source_rows=range(table.size),
+        source_rows=None if table.sourceless else table.rows or range(table.size),
     )
 
 
 def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
-    """Ids as text; the row number where a table has no ids."""
-    if column is None:
+    """Ids as text; the row number where a table has no ids, or is to have none."""
+    if not column:
         return [str(row) for row in range(table.size)]
     values = table.columns[column]
     empty = [(row, "the id is empty") for row, value in enumerate(values) if value is None or not str(value).strip()]
@@ -358,7 +360,8 @@ def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
         repeats = [
             (row, f"the id {quoted(ids[row])} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice
         ]
-        problems.add(row_problem(table, repeats, "make the ids unique, or name another column with --id-column"))
+        remedy = "make the ids unique, name another column with --id-column, or take row numbers with --id-column ''"
+        problems.add(row_problem(table, repeats, remedy))
     return ids
 
 
@@ -392,7 +395,7 @@ def _kind(*texts: Any) -> str:
 
 def _words(table: Table, column: str, problems: Problems) -> _Words:
     """Words of each row: a list, or text that is split at spaces."""
-    lists = [_word_list(cell) for cell in table.columns[column]]
+    lists = _word_lists(table, column)
     for is_wrong, what, remedy in (
         ([words is None for words in lists], "the tokens are no list of words", _WORDS),
         ([words == () for words in lists], "the list of tokens is empty", _FILL),
@@ -403,17 +406,26 @@ def _words(table: Table, column: str, problems: Problems) -> _Words:
     return tuple(words or () for words in lists)
 
 
-def _word_list(cell: Any) -> tuple[str, ...] | None:
-    """A cell as words; () for an empty cell; None for a cell that is neither a list of words nor text."""
+def _word_lists(table: Table, column: str) -> list[tuple[str, ...] | None]:
+    """The words of each cell; () for an empty cell; None for a cell that is neither a list of words nor text.
+
+    Text is split at spaces. Where every cell of the column looks like a printed list, each is read as one: elsewhere
+    `[ 12 ]` may be three words.
+    """
+    cells = table.columns[column]
+    filled = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    printed = bool(filled) and all(map(is_bracketed, filled))
+    return [_word_list(cell, printed) for cell in cells]
+
+
+def _word_list(cell: Any, printed: bool) -> tuple[str, ...] | None:
     if cell is None:
         return ()
     if isinstance(cell, str):
-        if not cell.lstrip().startswith(('["', "['")):
+        if cell.strip() and (printed or cell.lstrip().startswith(('["', "['", "('", '("'))):
+            cell = printed_list(cell)
+        else:
             return tuple(word for word in cell.replace("\t", " ").split(" ") if word.strip())
-        try:
-            cell = json.loads(cell)
-        except (ValueError, RecursionError):
-            return None  # a printed Python list: splitting it at spaces would leave quotes in the words
     return _text_items(cell) if isinstance(cell, (list, tuple)) else None
 
 
@@ -428,7 +440,7 @@ def _slots(
     table: Table, column: str | None, tokens: _Words, labels: str, problems: Problems, tag: str
 ) -> _Words | None:
     """Tags of each row, one per word; None where the split has no tags."""
-    cells = [_word_list(cell) for cell in table.columns[column]] if column else [()] * table.size
+    cells = _word_lists(table, column) if column else [()] * table.size
     if not any(cells) and labels != "required":
         return None
     if labels == "optional" and not all(cells):
@@ -440,7 +452,25 @@ def _slots(
     ]
     if wrong:
         problems.add(row_problem(table, wrong, f"give every token one {tag}"))
+    elif table.textual and table.size >= MANY and tag == "tag" and all(len(words) == 1 for words in tokens):
+        problems.add(
+            f"{table.place}: every row has one word; write a sentence per row, or name the sentence of each word in a "
+            "column 'sentence_id'."
+        )
+    odd = [
+        (row, f"the {tag} {one!r} has a bracket or a quote") for row, tags in enumerate(cells) if (one := _odd(tags))
+    ]
+    if odd and not wrong:
+        problems.add(row_problem(table, odd, f"write the {tag}s as a JSON list, or separated by spaces"))
     return tuple(cell or () for cell in cells)
+
+
+_ODD_TAG = re.compile(r"""[\[({"'].*\w.*|.*\w.*[\])},"']""")
+
+
+def _odd(tags: Sequence[str] | None) -> str | None:
+    """A tag that is a piece of a printed list; signs alone are tags of punctuation."""
+    return next((tag for tag in dict.fromkeys(tags or ()) if _ODD_TAG.fullmatch(tag)), None)
 
 
 def _slot_problem(words: Sequence[str], tags: Sequence[str] | None, tag: str) -> str:

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from datadiet.config import flag_name
 from datadiet.data.export import SUFFIXES, write_original, write_saved
+from datadiet.data.layouts import SPLIT_NAMES
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns, Dataset, Examples, joined_texts
-from datadiet.data.sources import SPLIT_NAMES, find, is_saved, split_stem
+from datadiet.data.sources import find, is_saved, split_stem
 from datadiet.errors import DataError, Problems, UserError
 from datadiet.files import GZ_LIMIT, unwritable
 from datadiet.jobs.score_config import load_arguments
