@@ -15,6 +15,7 @@ from rich.text import Text
 
 from datadiet.compare.run import CellState
 from datadiet.compare.verdict import (
+    STATES,
     basis,
     has_unfinished,
     measured_energy,
@@ -332,11 +333,27 @@ def comparison_table(comparison: Json) -> RenderableType:
     if comparison["methods"]:
         sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
         warning = [Text(text, style="bold yellow")] if (text := unfinished_sentence(comparison)) else []
+        warning = [*warning, *_answer(comparison)]
         parts += [_results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
     for run in comparison["runs"]:
         if run["status"] == "failed":
             parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
     return Group(*parts)
+
+
+def _answer(comparison: Json) -> list[Text]:
+    """Whether a diet pays here, which one, and what is next."""
+    found = comparison.get("verdict")  # an older comparison has none
+    if found is None:
+        return []
+    style = {"pays": "bold green", "as_short": "bold blue", "unclear": "bold yellow", "costs": "bold red"}
+    return [
+        Text.assemble(
+            ("Does a diet pay here? ", "bold"),
+            (f"{STATES[found['state']]}: ", style[found["state"]]),
+            f"{found['method']}. {found['next'].replace('`', '')}",
+        )
+    ]
 
 
 def _results(comparison: Json) -> Table:
