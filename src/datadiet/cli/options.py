@@ -20,6 +20,7 @@ from datadiet.config import (
     DATA_HELP,
     MOVED,
     OPTIONS,
+    PANELS,
     FinetuneConfig,
     config_from,
     declared,
@@ -32,6 +33,21 @@ from datadiet.errors import Problems
 
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _show_all(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        for parameter in ctx.command.params:
+            if getattr(parameter, "rich_help_panel", None) in PANELS:  # what has no panel is never shown
+                parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option and exit."),
+]
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,8 @@ def _parameters(name: str, config: type) -> list[inspect.Parameter]:
     if one.word:
         kind = int if int in kinds else float
         own = {"parser": number_or(one.word, kind)}
-    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel, **own)
+    hidden = config is FinetuneConfig and not one.usual
+    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel, hidden=hidden, **own)
     if kind is bool:
         off = typer.Option(f"--no-{flag_name(name)[2:]}", hidden=True)
         switched_off = [_keyword(OFF + name, bool, off, False)] if config is FinetuneConfig else []
