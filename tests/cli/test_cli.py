@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 import sys
@@ -24,11 +25,12 @@ from datadiet.cli import app
 from datadiet.cli.console import Visible, print_json, stderr, stdout
 from datadiet.cli.options import Call
 from datadiet.cli.progress import LiveDisplay
-from datadiet.config import FinetuneConfig
+from datadiet.config import OPTIONS, FinetuneConfig, flag_name
 from datadiet.errors import ArgumentError, DataError
 from datadiet.types import EpochForecast, EpochResult, Forecast
+from toys import tiny_model_folder, write_toy_folder
 
-COMMANDS = ("demo", "finetune", "compare", "predict", "score", "select", "methods")
+COMMANDS = ("demo", "init", "finetune", "compare", "predict", "score", "select", "methods")
 ALL = sorted([*COMMANDS, "report"])
 COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
 RESULT = {
@@ -102,6 +104,50 @@ def test_every_command_has_an_example_and_the_common_flags(command: str) -> None
     shown = call(command, "--help").stdout
     for part in ("Example", f"datadiet {command}", "--json", "--debug"):
         assert part in shown
+
+
+def test_help_shows_what_people_use_and_help_all_the_rest() -> None:
+    usual, everything = call("finetune", "--help").stdout, call("finetune", "--help-all").stdout
+    assert "--keep" in usual
+    assert "--anneal-epochs" not in usual
+    for name in OPTIONS:
+        assert f"{flag_name(name)} " in everything
+    assert "--no-static" not in everything
+    assert sum(one.usual for one in OPTIONS.values()) <= 12
+    assert "--anneal-epochs" in call("compare", "--help-all").stdout
+
+
+@pytest.mark.parametrize(("words", "shown"), [("datadiet fin", "finetune"), ("datadiet finetune --kee", "--keep")])
+def test_the_shell_completes(words: str, shown: str) -> None:
+    asked = {"_DATADIET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "datadiet"], capture_output=True, text=True, timeout=60, env={**os.environ, **asked}
+    )
+    assert done.stdout.split() == [shown]
+
+
+def test_init_writes_a_file_that_both_commands_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_toy_folder(tmp_path, "classification", 64)
+    done = call("init", "toy-classification", "--no-time")
+    assert done.exit_code == 0, done.output
+    assert "classification" in done.stdout
+    assert "datadiet compare --config datadiet.yaml --output runs/compare" in done.stdout
+    assert "is there already" in call("init", "toy-classification").stderr
+    assert (
+        json.loads(call("init", "toy-classification", "--no-time", "--json", "--force").stdout)["task"]
+        == "classification"
+    )
+    model = str(tiny_model_folder(tmp_path))
+    checked = call("compare", "--config", "datadiet.yaml", "--model", model, "--output", "c", "--dry-run", "--json")
+    assert checked.exit_code == 0, checked.output
+    runs = {run["name"]: run["steps"] / run["full_steps"] for run in json.loads(checked.stdout)["runs"]}
+    assert runs["full"] == 1
+    assert runs["diet-0.5"] == runs["short-0.5"] < 1
+    planned = call("finetune", "--config", "datadiet.yaml", "--model", model, "--output", "r", "--dry-run")
+    assert "Plan: 20 epochs" in planned.stdout
+    assert not [name for name in ("c", "r") if (tmp_path / name).exists()]
+    assert "leave out --resume" in call("finetune", "--resume", str(tmp_path), "--dry-run").stderr
 
 
 def test_help_keeps_the_names_of_extras() -> None:

@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 
 from datadiet.cli.console import answer, quiet_stdout, reported, stderr, stdout
-from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
-from datadiet.cli.tables import ComparisonDisplay, comparison_table
+from datadiet.cli.options import AsJson, Debug, HelpAll, is_given, settings_given, with_flags
+from datadiet.cli.tables import ComparisonDisplay, comparison_table, runs_table
 from datadiet.compare.plan import (
     BASELINES,
+    DIET,
     METHOD_FIELDS,
     OF_A_RUN,
     RANDOM,
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
     from datadiet.diet.diet import Diet
 
 
-@with_flags(compare_fields())
+@with_flags(compare_fields(), usual=True)
 def compare(
     ctx: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Comma-separated: scores and selectors of datadiet methods, {', '.join(names('preset'))}."),
+        typer.Option(help=f"Comma-separated; diet by default. Scores, selectors, {', '.join(names('preset'))}."),
     ] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
     points: Annotated[
@@ -67,6 +68,10 @@ def compare(
     metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of options and methods. Flags win over it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every method and show the runs; train and write nothing.")
+    ] = False,
+    help_all: HelpAll = False,
     as_json: AsJson = False,
     debug: Debug = False,
     **options: Any,
@@ -81,11 +86,22 @@ def compare(
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
         request = request_from(given | plan_given(lists, **own), config, folder)
         console = stderr() if as_json else stdout()
-        with ComparisonDisplay(console, str(folder), lambda state: state_line(state, request.metric)) as display:
-            comparison = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
+        if dry_run:
+            _check_methods(request, lambda configs: arm_problems(configs, partial(_note, console)), every=True)
+            runs = planned_runs(request.plan)
+        else:
+            comparison = _compared(request, console, str(folder))
+    if dry_run:
+        answer(as_json, {"runs": runs}, runs_table(runs, len(request.plan.seeds)))
+        return
     answer(as_json, comparison, comparison_table(comparison))
     if any(run["status"] == "failed" for run in comparison["runs"]):
         raise typer.Exit(1)
+
+
+def _compared(request: CompareRequest, console: Console, title: str) -> Json:
+    with ComparisonDisplay(console, title, lambda state: state_line(state, request.metric)) as display:
+        return run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
 
 
 def _note(console: Console, text: str) -> None:
@@ -93,7 +109,7 @@ def _note(console: Console, text: str) -> None:
 
 
 PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs")
-DEFAULT_KEEPS = (0.5,)
+DEFAULT_METHODS, DEFAULT_KEEPS = (DIET,), (0.5,)
 DEFAULT_SEEDS, DEFAULT_MARGIN = 3, 0.5
 
 Check = Callable[[Mapping[str, FinetuneConfig]], Mapping[str, list[str]]]
@@ -163,7 +179,8 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
     for name in sorted(options.keys() & set(METHOD_FIELDS)):
         problems.add(f"{name} belongs to a method: write the method out in YAML, e.g. mine: {{{name}: ...}}.")
     before = len(problems.found)
-    methods = methods_read(_listed(settings.get("methods", ())), problems)
+    usual = () if settings.get("tolerance") is not None else DEFAULT_METHODS
+    methods = methods_read(_listed(settings.get("methods", usual)), problems)
     if settings.get("tolerance") is not None:
         methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
     if not methods and len(problems.found) > before:
@@ -246,11 +263,39 @@ def _statistics() -> Callable[..., Json]:
     return outcome
 
 
-def _check_methods(request: CompareRequest, check: Check) -> None:
+def planned_runs(plan: Plan) -> list[Json]:
+    """The arms of a comparison, with the optimizer steps of one run of each, at most, and those of full data.
+
+    Args:
+        plan: Checked, with its data.
+    """
+    from datadiet.data.load import load_configured
+    from datadiet.diet.forecast import cut_short
+    from datadiet.jobs.validate import check_config, examples_per_step
+
+    lines: list[Json] = []
+    steps: dict[str, int] = {}
+    rows = dev_rows = 0
+    for cell in (cell for cell in plan.cells() if cell.seed == plan.seeds[0]):
+        followed = None if cell.follows is None else steps.get(cell.follows.arm)
+        config = plan.config(cell, "unwritten", rows or None, steps=followed)
+        if not rows:
+            splits = load_configured(config).splits
+            rows, dev_rows = len(splits["train"]), len(splits["dev"])
+        diet, batch = check_config(_without_own(config), resume=True), examples_per_step(config)
+        planned = diet.forecast(rows, epochs=config.planned_epochs, batch=batch, dev_rows=dev_rows)
+        if config.max_steps is not None:
+            planned = cut_short(planned, min(config.max_steps, planned.steps), batch)
+        steps[cell.arm] = planned.steps + planned.race_steps
+        lines.append({"name": cell.arm, "steps": steps[cell.arm], "full_steps": planned.full_steps})
+    return lines
+
+
+def _check_methods(request: CompareRequest, check: Check, *, every: bool = False) -> None:
     """Check one run of each arm that is not done, so that errors appear before any run has spent hours."""
     waiting: dict[str, FinetuneConfig] = {}
     for cell in request.plan.cells():
-        if cell.arm not in waiting and cell.steps_of is None and not _is_done(request, cell):
+        if cell.arm not in waiting and cell.steps_of is None and (every or not _is_done(request, cell)):
             waiting[cell.arm] = request.plan.config(cell, str(request.output / RUNS / cell.name))
     if waiting:  # torch is not imported where everything has been run
         problems = Problems()

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
+LOWER_IS_BETTER = ("nll", "mse")  # metrics in a unit of their own; all others are shares, shown in points of 100
 
 
 def task_metrics(task: str | None) -> tuple[str, ...]:
