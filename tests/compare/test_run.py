@@ -186,10 +186,12 @@ def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, op
 
 
 def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):
-    (tmp_path / run.LOCK).write_text(str(os.getpid()))
-    with pytest.raises(ArgumentError, match="another comparison is running"):
+    with (
+        locked(tmp_path / run.LOCK, ""),
+        pytest.raises(ArgumentError, match=rf"another comparison is running in .*\(process {os.getpid()}\)"),
+    ):
         compared(tmp_path)
-    (tmp_path / run.LOCK).write_text("999999999")  # of a process that was killed
+    (tmp_path / run.LOCK).write_text("1")  # left by a process that was killed
     assert len(compared(tmp_path)[0]) == 4
     assert not (tmp_path / run.LOCK).exists()
 

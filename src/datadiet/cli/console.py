@@ -20,6 +20,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from datadiet.errors import ArgumentError, UserError, unknown
+from datadiet.files import plain
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -254,4 +255,4 @@ def answer(as_json: bool, content: object, *parts: RenderableType, commands: str
 
 def print_json(content: object) -> None:
     """The one JSON value on standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")

@@ -5,7 +5,6 @@ A run with a guard has `noise.json` and `suspects.parquet` in its folder.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ import yaml
 
 from datadiet.compare.statistics import label_pairs, several_labels, span_pairs, tags_words
 from datadiet.errors import DataError
+from datadiet.files import read_json
 from datadiet.formatting import (
     ACCOUNTS,
     counted,
@@ -67,10 +67,11 @@ def read_guard(folder: Path) -> GuardRecord | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    run_folder.check_files(folder, NOISE, SUSPECTS)
     if not (folder / NOISE).is_file():
         return None
     try:
-        noise = json.loads((folder / NOISE).read_text(encoding="utf-8"))
+        noise = read_json(folder / NOISE, "noise guard")
         rates = [review["rate"] for review in noise["reviews"]]
         suspects: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         if rates and (folder / SUSPECTS).is_file():
@@ -334,6 +335,7 @@ def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
     path, task = folder / run_folder.PREDICTIONS, result["task"]
     if has(task, "numbers") or not path.is_file():
         return None
+    run_folder.check_files(folder, run_folder.PREDICTIONS)
     table = pd.read_parquet(path)
     tested = table[table["split"] == ("test" if result["metrics"]["test"] else "dev")]
     gold = "gold_slots" if len(tested) and tags_words(tested) else "gold"

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from datadiet.data.export import write_csv, write_jsonl
 from datadiet.data.tables import first_line
 from datadiet.errors import ArgumentError, DataError, Problems, unknown
-from datadiet.files import SCHEMA, whole_file
+from datadiet.files import SCHEMA, target_problems, whole_file
 
 FIXED = ("row", "id", "label", "probabilities")
 MOST_NAMED = 5
@@ -289,8 +289,7 @@ def check_target(path: Path, *, force: bool = False) -> None:
     """
     problems = Problems()
     problems.check(path.suffix in SUFFIXES, f"a score file must end in {', '.join(SUFFIXES)}, got {path}.")
-    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
-    problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
+    problems.found += target_problems(path, force=force)
     problems.raise_any(ArgumentError)
 
 
