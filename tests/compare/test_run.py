@@ -13,6 +13,7 @@ from datadiet.compare import run
 from datadiet.compare.run import CellState, read_comparison, run_cells, write_comparison
 from datadiet.config import MOST_EPOCHS, read_config
 from datadiet.errors import ArgumentError, DataError
+from datadiet.files import locked
 from toys import OPTIONS, made_up_plan
 
 ONE = made_up_plan(seeds=[0])
@@ -164,10 +165,14 @@ def test_an_unreadable_note_is_no_number_of_jobs(tmp_path, text):
 def test_a_run_that_had_begun_is_resumed_and_one_that_had_not_starts_over(tmp_path):
     begun, crumbs = begin(tmp_path, FULL), tmp_path / "runs" / DIET.name
     crumbs.mkdir()
-    (crumbs / "half.part").write_text("")
+    (crumbs / ".datadiet-half.part").write_text("")
+    (crumbs / ".lock").write_text("1")
     assert command(tmp_path, cell=FULL)[0][-2:] == ["--resume", str(begun)]
     assert command(tmp_path, cell=DIET)[0][-2] == "--config"
-    assert not crumbs.exists()
+    (crumbs / "thesis.tex").write_text("")
+    with pytest.raises(ArgumentError, match="is not empty; choose another"):
+        command(tmp_path, cell=DIET)
+    assert (crumbs / "thesis.tex").exists()
 
 
 def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
@@ -235,7 +240,8 @@ def test_a_run_that_was_killed_says_so():
 def test_a_comparison_is_written_and_read(tmp_path):
     comparison = {"schema": 1, "methods": [], "runs": []}
     write_comparison(tmp_path, comparison)
-    assert read_comparison(tmp_path) == comparison == json.loads((tmp_path / "comparison.json").read_text())
+    assert read_comparison(tmp_path) == comparison
+    assert json.loads((tmp_path / "comparison.json").read_text()) == {**comparison, "crc32": "9ec08edc"}
     with pytest.raises(DataError, match="holds no comparison"):
         read_comparison(tmp_path / "nowhere")
     (tmp_path / "comparison.json").write_text("{")

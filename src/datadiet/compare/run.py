@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -240,8 +240,8 @@ class _Runner:
                 command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.PIPE, env=self._environment
             )
             self._processes.append(process)
-            code = process.wait()
-            process.stdin and process.stdin.close()
+            with process.stdin or nullcontext():
+                code = process.wait()
         return None if code == 0 else _error_in(log.read_bytes()[begins:].decode(errors="replace"), code)
 
     def stop(self) -> None:

@@ -385,7 +385,8 @@ class Diet:
             own |= {"num_examples": len(self._current), "batch": self._planned.batch}
             own |= {} if self.race is None else {"dev_rows": self._dev_rows, "first_rule": self.race.start}
             of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
-            own |= {f"the checksum of the {name}": checksum(values) for name, values in of_rows.items()}
+            known = {name: values for name, values in of_rows.items() if values is not None}
+            own |= {f"the checksum of the {name}": checksum(values) for name, values in known.items()}
             self._facts = plain(own)
         return self._facts
 

@@ -454,17 +454,15 @@ def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np
 MADE_WITH = "made_with"  # in a state: what it depends on, by name
 
 
-def checksum(values: Any) -> str | None:
-    """Of an array, or of one key per row; None of nothing.
+def checksum(values: Any) -> str:
+    """Of an array, or of one key per row.
 
     Example:
-        >>> checksum(["a", "b"]) == checksum(("a", "b")) != checksum(["ab"]), checksum(None)
-        (True, None)
+        >>> checksum(["a", "b"]) == checksum(("a", "b")) != checksum(["ab"])
+        True
     """
     if isinstance(values, np.ndarray):
         return f"{zlib.crc32(np.ascontiguousarray(values)):08x}"
-    if values is None:
-        return None
     total = 0
     for key in values:
         total = zlib.crc32(f"{key}\0".encode(errors="surrogatepass"), total)
@@ -475,7 +473,7 @@ def changes(then: Json | None, now: Json) -> list[str]:
     """What a state depends on and is another now, one sentence each.
 
     Args:
-        then, now: Plain values by name; None of a state that names none.
+        then, now: Plain values by name, compared where both know one; None of a state that names none.
 
     Example:
         >>> changes({"keep": 0.5, "batch": 8}, {"keep": 0.3, "batch": 8})
@@ -483,8 +481,8 @@ def changes(then: Json | None, now: Json) -> list[str]:
     """
     if then is None:
         return ["the state is of another version of datadiet, and cannot be taken up: begin anew."]
-    changed = [name for name in now if then.get(name) != now[name]]
-    return [f"{name} must be {then.get(name)!r}, as in the run that is resumed, got {now[name]!r}." for name in changed]
+    changed = [name for name in now if name in then and then[name] != now[name]]
+    return [f"{name} must be {then[name]!r}, as in the run that is resumed, got {now[name]!r}." for name in changed]
 
 
 def schedule_changes(then: BaseSchedule, now: BaseSchedule, begun: int) -> list[str]:

@@ -34,6 +34,7 @@ from datadiet.files import (
 )
 from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
+from datadiet.store.tables import MANIFEST
 from datadiet.store.tables import PLANS as PLANS
 from datadiet.store.tables import SCORES as SCORES
 from datadiet.types import CostLedger, EpochResult, Json
@@ -145,6 +146,11 @@ def forget_progress(folder: Path) -> None:
     for part in (SCORES, PLANS, CHECKPOINTS, MODEL):
         shutil.rmtree(folder / part, ignore_errors=True)
     (folder / PREDICTIONS).unlink(missing_ok=True)
+
+
+def has_tables(folder: Path) -> bool:
+    """Whether there is a score history or a record of the plans."""
+    return any((folder / table / MANIFEST).exists() for table in (SCORES, PLANS))
 
 
 def remove_checkpoints(folder: Path) -> None:

@@ -148,16 +148,17 @@ class DietMixin(_Base):
         """The checkpoint to resume from, whole, the same on all processes; the last one that can be used for True."""
         found: list[Any] = [None if given is True else given]
         if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
             if given is True:
-                folder = Path(str(self.args.output_dir))
                 found[0], problems = last_checkpoint(folder, self.run_folder)
                 if found[0] is None:
                     why = "".join(f" {problem}." for problem in problems)
                     raise ArgumentError(f"there is no complete checkpoint to resume from in {folder}.{why}")
                 for problem in problems:
                     self.note(f"{problem}; going on from {found[0]}.")
-            else:
-                checked_checkpoint(Path(given), self.run_folder)
+            else:  # a run that goes on in another folder begins new tables there
+                own = Path(given).absolute().parent == folder.absolute() or layout.has_tables(self.run_folder)
+                checked_checkpoint(Path(given), self.run_folder if own else None)
         return str(broadcast_object_list(found)[0])
 
     def get_train_dataloader(self) -> Any:
