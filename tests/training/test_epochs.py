@@ -160,7 +160,7 @@ def test_resume_refuses_other_checkpoints(tmp_path):
     with pytest.raises(ArgumentError, match="holds no diet state"):
         toy_trainer(tmp_path / "new", hard_diet()).train(str(tmp_path / "plain" / "checkpoint-6"))
     trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
-    with pytest.raises(ArgumentError, match="number of training rows must be 48, as in .*, got 40"):
+    with pytest.raises(ArgumentError, match=r"number of training rows must be 48, as in .*, got 40"):
         toy_trainer(tmp_path, hard_diet(), n=40).train(str(tmp_path / "checkpoint-14"))
 
 

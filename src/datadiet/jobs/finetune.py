@@ -24,9 +24,10 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from datadiet.config import AUTO, MOST_EPOCHS, FinetuneConfig, read_config
 from datadiet.data.schema import Examples
 from datadiet.data.sources import hub_name
+from datadiet.diet.diet import Diet
 from datadiet.diet.options import changes
 from datadiet.diet.tolerance import convergence, stopped_rising
-from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.errors import ArgumentError, DataError, Problems, UserError
 from datadiet.files import SCHEMA, plain
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
@@ -370,10 +371,7 @@ def resume_run(folder: Path, *, listener: Listener | None = None, started: float
     ledger, listener = Ledger(started), listener or Silent()
     layout.check_resumable(folder)
     with layout.claimed(folder):
-        layout.check_resumable(folder)  # another process may have finished it meanwhile
-        config = replace(read_config(folder / layout.CONFIG), output=str(folder))
-        checkpoint, own = _last_checkpoint(folder, config, listener)
-        diet = check_config(config, resume=True)
+        config, diet, checkpoint, own = _to_resume(folder, listener)
         with metered(config.energy) as meter:
             run = prepare(config, diet, ledger, listener, begun=checkpoint is not None, meter=meter)
             arguments = training_arguments(run)
@@ -389,26 +387,46 @@ def resume_run(folder: Path, *, listener: Listener | None = None, started: float
             return _run(run, arguments, checkpoint)
 
 
-def _last_checkpoint(folder: Path, config: FinetuneConfig, listener: Listener) -> tuple[Path | None, Json]:
+def _to_resume(folder: Path, listener: Listener) -> tuple[FinetuneConfig, Diet, Path | None, Json]:
+    """The options of an interrupted run, its diet, the checkpoint to go on from and what that says of the run.
+
+    Raises:
+        UserError: If they do not go together; says so where the options are not those that the run began with.
+    """
+    layout.check_resumable(folder)  # also where another process has finished it meanwhile
+    edited = layout.config_problem(folder)
+    try:
+        config = replace(read_config(folder / layout.CONFIG), output=str(folder))
+        checkpoint, own = _last_checkpoint(folder, listener)
+        if checkpoint is not None:
+            _check_unchanged(own[CONFIG], config, listener)
+        elif edited is not None:
+            again = f"datadiet finetune --config {folder / layout.CONFIG} --output NEW"
+            raise DataError(f"there is no checkpoint yet to compare it with; look at it, and start it again: {again}")
+        return config, check_config(config, resume=True), checkpoint, own
+    except UserError as error:
+        if edited is None:
+            raise
+        raise type(error)(*(f"{edited}: {problem}" for problem in error.problems)) from error
+
+
+def _last_checkpoint(folder: Path, listener: Listener) -> tuple[Path | None, Json]:
     """The last checkpoint of a run that can be used, and what it says of the run; None where it has none so far."""
     checkpoint, problems = last_checkpoint(folder / layout.CHECKPOINTS, folder)
     if checkpoint is not None:
         for problem in problems:
             listener.note(f"{problem}; going on from {checkpoint.name}.")
-        _, numbers = load_diet(checkpoint)
-        own: Json = numbers[OWN]
-        _check_unchanged(folder, own[CONFIG], config)
+        own: Json = load_diet(checkpoint)[1][OWN]
         return checkpoint, own
-    again = f"start it again: datadiet finetune --config {folder / layout.CONFIG} --output NEW"
     if any((folder / layout.CHECKPOINTS).glob(f"*/{NUMBERS}")):
-        raise DataError(*(f"{problem}." for problem in problems), f"no checkpoint of {folder} can be used; {again}")
-    if edited := layout.config_problem(folder):
-        raise DataError(f"{edited}, and there is no checkpoint yet; look at it, and {again}")
+        again = f"datadiet finetune --config {folder / layout.CONFIG} --output NEW"
+        why = f"no checkpoint of {folder} can be used; start it again: {again}"
+        raise DataError(*(f"{problem}." for problem in problems), why)
     return None, {}
 
 
-def _check_unchanged(folder: Path, then: Json, config: FinetuneConfig) -> None:
-    """Refuse options on which the checkpoints depend and that are others now, with both values."""
+def _check_unchanged(then: Json, config: FinetuneConfig, listener: Listener) -> None:
+    """Refuse options on which the checkpoints depend and that are others now, with both values; name those others."""
     now = plain(asdict(config))
     fixed = {name: now[name] for name in now if name not in FREE}
     was = {**then, "model": _model_name(then["model"])}
@@ -418,8 +436,11 @@ def _check_unchanged(folder: Path, then: Json, config: FinetuneConfig) -> None:
     if AUTO in (then["epochs"], config.epochs):
         fixed["epochs"] = config.epochs
     problems = Problems()
-    problems.found = [f"{folder / layout.CONFIG}: {change}" for change in changes(was, fixed)]
+    problems.found = changes(was, fixed)
     problems.raise_any()
+    for name in sorted(FREE - {"data", "output"}):
+        if then[name] != now[name]:
+            listener.note(f"{name} is {now[name]!r} from here on; it was {then[name]!r}.")
 
 
 def _run(run: Run, arguments: TrainingArguments, checkpoint: Path | None) -> Json:

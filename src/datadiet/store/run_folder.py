@@ -134,9 +134,8 @@ def begin(folder: Path, config: str) -> None:
 
 def config_problem(folder: Path) -> str | None:
     """Why the options of a run may not be those that it began with, in words; None where they are."""
-    text = (folder / CONFIG).read_text(encoding="utf-8")
-    config, line, told = text.rpartition(_SUM_LINE)
-    if line and told.strip() == f"{zlib.crc32(config.encode()):08x}":
+    config, _, told = (folder / CONFIG).read_bytes().rpartition(_SUM_LINE.encode())
+    if told.strip() == f"{zlib.crc32(config):08x}".encode():
         return None
     return f"{folder / CONFIG} is damaged or was changed since the run began"
 

@@ -355,7 +355,7 @@ def tables_problem(folder: Path, run: str, parts: Sequence[int]) -> str | None:
         except DataError as error:
             return str(error).rstrip(".")
         if manifest["run"] != run:
-            return f"{table} belongs to another run"
+            return f"{table / MANIFEST} belongs to another run"
         if len(manifest["parts"]) < count:
             return f"{table / MANIFEST} names {len(manifest['parts'])} parts, and the checkpoint counts {count}"
         seals = manifest.get("seals", {})
