@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -231,6 +232,16 @@ def test_a_comparison_that_is_terminated_leaves_no_process_behind(tmp_path, monk
     assert all(process.wait(10) == -signal.SIGTERM for process in processes)
     assert signal.getsignal(signal.SIGTERM) is before
     assert not (tmp_path / run.LOCK).exists()
+
+
+def test_a_run_ends_with_the_comparison_that_started_it():
+    """However that ends: its end of the pipe closes."""
+    code = "import threading, time; from datadiet import cli; threading.Thread(target=cli._end_with_stdin).start(); "
+    arguments = [sys.executable, "-c", f"{code}print(1, flush=True); time.sleep(60)"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(10) == -signal.SIGTERM
 
 
 def test_a_run_that_was_killed_says_so():

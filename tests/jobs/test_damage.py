@@ -193,7 +193,7 @@ def test_an_edited_config_is_not_taken_up_without_a_checkpoint(runs: dict[str, P
     shutil.rmtree(folder / "checkpoints")
     edit(folder, keep=0.25)
     with pytest.raises(
-        DataError, match=r"config.yaml is damaged or was changed since the run began: .* start it again"
+        DataError, match=r"config.yaml is damaged or was changed since the run began, .* start it again"
     ):
         resume_run(folder)
 

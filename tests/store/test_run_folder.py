@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.errors import ArgumentError, DataError
 from datadiet.formatting import escaped
-from datadiet.jobs.finetune import finetune
+from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.store import run_folder
 from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, read_result
 from datadiet.types import CostLedger, EpochResult
-from toys import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
+from toys import SECONDS, Heard, Killed, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}
 FINISHED |= {"noise.json", "suspects.parquet"}  # of the guard, which `hardest` has by default
@@ -234,6 +234,31 @@ def test_new_and_resumable_folders(tmp_path: Path, name: str | None, new: str | 
     for check, message in ((check_new, new), (check_resumable, resumable)):
         with pytest.raises(ArgumentError, match=message) if message else nullcontext():
             check(tmp_path)
+
+
+def test_a_kill_before_the_config_is_no_dead_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(tmp_path, epochs=2)
+
+    def die(folder: Path, *_: object) -> None:
+        (folder / ".datadiet-0123.part").touch()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "begin", die)
+        with pytest.raises(Killed):
+            finetune(config)
+    (tmp_path / "run" / ".lock").write_text("1")
+    assert finetune(config)["metrics"]["test"]
+
+
+def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, epochs=2)
+    with run_folder.claimed(tmp_path / "run"):
+        with pytest.raises(ArgumentError, match=r"another process writes the run in .*run: wait for it"):
+            finetune(config)
+        run_folder.begin(tmp_path / "run", config.to_yaml())
+        with pytest.raises(ArgumentError, match="another process writes the run in"):
+            resume_run(tmp_path / "run")
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,6 +164,25 @@ def test_resume_refuses_other_checkpoints(tmp_path):
         toy_trainer(tmp_path, hard_diet(), n=40).train(str(tmp_path / "checkpoint-14"))
 
 
+@pytest.mark.cpu
+def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over(tmp_path, caplog):
+    first = trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
+    content = bytearray((tmp_path / "checkpoint-28" / "optimizer.pt").read_bytes())
+    content[500] ^= 1
+    (tmp_path / "checkpoint-28" / "optimizer.pt").write_bytes(content)
+    shutil.rmtree(tmp_path / "checkpoint-30")
+    message = r"checkpoint-28/optimizer\.pt is damaged .*; resume from .*checkpoint-14 instead"
+    with pytest.raises(DataError, match=message):
+        toy_trainer(tmp_path, hard_diet()).train(str(tmp_path / "checkpoint-28"))
+    again = toy_trainer(tmp_path, hard_diet())
+    again.train(resume_from_checkpoint=True)
+    assert "going on from" in caplog.text
+    assert torch.equal(weights(first.model), weights(again.model))
+    (tmp_path / "scores" / "_manifest.json").unlink()
+    with pytest.raises(DataError, match="scores holds no finished table: _manifest"):
+        toy_trainer(tmp_path, hard_diet()).train(str(tmp_path / "checkpoint-14"))
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     """A finished run of 12 + 6 + 6 + 6 steps of 4 rows, with a checkpoint in the middle of its second epoch."""

@@ -27,7 +27,7 @@ from datadiet.data.sources import hub_name
 from datadiet.diet.diet import Diet
 from datadiet.diet.options import changes
 from datadiet.diet.tolerance import convergence, stopped_rising
-from datadiet.errors import ArgumentError, DataError, Problems, UserError
+from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.files import SCHEMA, plain
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
@@ -402,12 +402,10 @@ def _to_resume(folder: Path, listener: Listener) -> tuple[FinetuneConfig, Diet, 
             _check_unchanged(own[CONFIG], config, listener)
         elif edited is not None:
             again = f"datadiet finetune --config {folder / layout.CONFIG} --output NEW"
-            raise DataError(f"there is no checkpoint yet to compare it with; look at it, and start it again: {again}")
+            raise DataError(f"{edited}, and there is no checkpoint yet; look at it, and start it again: {again}")
         return config, check_config(config, resume=True), checkpoint, own
-    except UserError as error:
-        if edited is None:
-            raise
-        raise type(error)(*(f"{edited}: {problem}" for problem in error.problems)) from error
+    except ArgumentError as error:
+        raise type(error)(*(f"{edited or folder / layout.CONFIG}: {problem}" for problem in error.problems)) from error
 
 
 def _last_checkpoint(folder: Path, listener: Listener) -> tuple[Path | None, Json]:
