@@ -455,14 +455,14 @@ MADE_WITH = "made_with"  # in a state: what it depends on, by name
 
 
 def checksum(values: Any) -> str:
-    """Of an array, or of one key per row.
+    """Of numbers in an array, or of one key per row.
 
     Example:
-        >>> checksum(["a", "b"]) == checksum(("a", "b")) != checksum(["ab"])
+        >>> checksum(["a", "b"]) == checksum(np.array(["a", "b"])) != checksum(["ab"])
         True
     """
-    if isinstance(values, np.ndarray):
-        return f"{zlib.crc32(np.ascontiguousarray(values)):08x}"
+    if isinstance(values, np.ndarray) and values.dtype.kind in "iufb":
+        return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
     total = 0
     for key in values:
         total = zlib.crc32(f"{key}\0".encode(errors="surrogatepass"), total)

@@ -125,7 +125,7 @@ def data_checksum(dataset: Any, lengths: NDArray[np.int64] | None) -> str:
         dataset: As it is stored: what a transform makes of it, perhaps by chance, does not count.
         lengths: int64, of each row; None where they are unknown.
     """
-    total = 0 if lengths is None else zlib.crc32(np.ascontiguousarray(lengths, np.int64))
+    total = 0 if lengths is None else zlib.crc32(np.ascontiguousarray(lengths, np.int64).data)
     if isinstance(dataset, datasets.Dataset) and len(dataset):
         rows = np.unique(np.linspace(0, len(dataset) - 1, ROWS_CHECKED).astype(np.int64)).tolist()
         total = zlib.crc32(repr(dataset.with_format("arrow")[rows].to_pylist()).encode(errors="surrogatepass"), total)

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import numpy as np
@@ -144,7 +144,7 @@ class DietMixin(_Base):
                 layout.write_result(self.run_folder, self._trainer_result())
         return output
 
-    def _checkpoint(self, given: str | bool) -> str:
+    def _checkpoint(self, given: str | Literal[True]) -> str:
         """The checkpoint to resume from, whole, the same on all processes; the last one that can be used for True."""
         found: list[Any] = [None if given is True else given]
         if self.is_world_process_zero():
