@@ -34,9 +34,6 @@ from datadiet.files import (
 )
 from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
-from datadiet.store.tables import MANIFEST
-from datadiet.store.tables import PLANS as PLANS
-from datadiet.store.tables import SCORES as SCORES
 from datadiet.types import CostLedger, EpochResult, Json
 
 if TYPE_CHECKING:
@@ -45,7 +42,7 @@ if TYPE_CHECKING:
 
 
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
-MODEL, CHECKPOINTS = "model", "checkpoints"
+MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 LOCK = ".lock"  # of the process that writes into the folder
 CARD = "README.md"  # the model card, to which a comparison and people add
 _SUM_LINE = "# crc32 of the lines above: "
@@ -145,11 +142,6 @@ def forget_progress(folder: Path) -> None:
     for part in (SCORES, PLANS, CHECKPOINTS, MODEL):
         shutil.rmtree(folder / part, ignore_errors=True)
     (folder / PREDICTIONS).unlink(missing_ok=True)
-
-
-def has_tables(folder: Path) -> bool:
-    """Whether there is a score history or a record of the plans."""
-    return any((folder / table / MANIFEST).exists() for table in (SCORES, PLANS))
 
 
 def remove_checkpoints(folder: Path) -> None:

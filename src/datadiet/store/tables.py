@@ -18,6 +18,7 @@ import numpy as np
 
 from datadiet.errors import DataError
 from datadiet.files import SCHEMA, damage, read_json, seal_of, whole_file, write_json
+from datadiet.store.run_folder import PLANS, SCORES
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 
-SCORES, PLANS, MANIFEST = "scores", "plans", "_manifest.json"
+MANIFEST = "_manifest.json"
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 _FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
 
@@ -336,6 +337,11 @@ def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
             "weight": pa.array(weights, pa.float32()),
         }
     )
+
+
+def has_tables(folder: Path) -> bool:
+    """Whether a run folder has a score history or a record of the plans."""
+    return any((folder / table / MANIFEST).exists() for table in (SCORES, PLANS))
 
 
 def tables_problem(folder: Path, run: str, parts: Sequence[int]) -> str | None:

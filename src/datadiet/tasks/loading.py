@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -192,7 +193,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except json.JSONDecodeError as error:
         raise DataError(f"a file of the model {name} is not valid JSON: {error}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, (ArgumentError, DataError)):
             raise
         reason = " ".join(str(error).split())[:300]

@@ -33,6 +33,7 @@ from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
+from datadiet.store.tables import has_tables
 from datadiet.tasks.base import signals_of
 from datadiet.tasks.heads import Heads, head_layers, head_weights
 from datadiet.tasks.loading import check_finite
@@ -157,7 +158,7 @@ class DietMixin(_Base):
                 for problem in problems:
                     self.note(f"{problem}; going on from {found[0]}.")
             else:  # a run that goes on in another folder begins new tables there
-                own = Path(given).absolute().parent == folder.absolute() or layout.has_tables(self.run_folder)
+                own = Path(given).absolute().parent == folder.absolute() or has_tables(self.run_folder)
                 checked_checkpoint(Path(given), self.run_folder if own else None)
         return str(broadcast_object_list(found)[0])
 
