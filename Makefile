@@ -1,5 +1,6 @@
 # make demo   the packaged data and model: full against diet     make test   lint, types, contracts, tests
 # make index  what is declared beside the code, collected        make house  the house in figures
+# make soak   30 runs killed and resumed (minutes)
 # make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
 # make fuzz   broken input for every reader (FUZZ_S=600: longer)  make audit  unsafe sources and packages
 PYTHON ?= python3
@@ -8,7 +9,8 @@ INDEX := https://pypi.org/pypi/pip/json
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples docs fuzz audit bench bench-auto bench-methods installed clean
+.PHONY: demo test lint types unit house index examples docs fuzz audit soak bench bench-auto bench-methods \
+  installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -43,6 +45,10 @@ unit: .venv/dev-installed
 examples: .venv/dev-installed
 	ls examples/*.ipynb examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
 	  'echo "== {}"; case {} in *.ipynb) $(BIN)/jupyter-execute {};; *) $(BIN)/python {};; esac || exit 255'
+
+# 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
+soak: .venv/dev-installed
+	$(BIN)/python -m benchmarks.soak $(if $(KILLS),--kills $(KILLS))
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site

@@ -1,9 +1,9 @@
 from __future__ import annotations
 
-import json
 import re
 
 import datadiet as dd
+from datadiet.compare.run import read_comparison, write_comparison
 from datadiet.reporting import report
 
 
@@ -37,9 +37,9 @@ def test_the_table_of_a_comparison(comparison):
 
 
 def test_a_comparison_of_unfinished_training_says_so_first(comparison, tmp_path):
-    content = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    content = read_comparison(comparison)
     content["methods"][0]["unfinished"] = {"seeds": [0], "points_per_epoch": 4.24, "error": 1.7, "epoch_rows": 600}
-    (tmp_path / "comparison.json").write_text(json.dumps(content), encoding="utf-8")
+    write_comparison(tmp_path, content)
     (tmp_path / "runs").symlink_to(comparison / "runs")
     text = table_of(tmp_path)
     assert "ceiling | kWh of a run | energy saved | still rising on dev | seeds |" in text
@@ -52,11 +52,11 @@ def test_a_comparison_of_unfinished_training_says_so_first(comparison, tmp_path)
 
 
 def test_times_that_cannot_be_compared_are_left_out(comparison, tmp_path):
-    content = json.loads((comparison / "comparison.json").read_text(encoding="utf-8"))
+    content = read_comparison(comparison)
     for line in content["methods"]:
         if line["method"] == "el2n":
             line |= {"comparable_times": False, "energy": None}
-    (tmp_path / "comparison.json").write_text(json.dumps(content), encoding="utf-8")
+    write_comparison(tmp_path, content)
     (tmp_path / "runs").symlink_to(comparison / "runs")
     names = {text.get_text() for text in dd.plot.frontier(tmp_path).axes[0].texts}
     assert names == {"full", "easiest-0.5", "random-0.5", "short-0.5"}

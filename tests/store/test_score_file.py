@@ -262,7 +262,7 @@ def test_places_that_cannot_be_written_are_seen_before_scoring(tmp_path: Path, m
     check_target(tmp_path / "new" / "scores.csv")
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "dangling.csv").symlink_to("nowhere/x.csv")
-    for name, reason in {"pipe.csv": "is a pipe", "dangling.csv": "is a dangling link", "a" * 252: "too long"}.items():
+    for name, reason in {"pipe.csv": "is a pipe", "dangling.csv": "is a dangling link", "a" * 260: "too long"}.items():
         with pytest.raises(ArgumentError, match=f"the score file cannot be written: .*{reason}"):
             check_target((tmp_path / name).with_suffix(".csv"))
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere

@@ -68,6 +68,29 @@ def test_a_loop_goes_on_from_its_state():
     assert torch.equal(half.weight, model.weight)
 
 
+def test_a_loop_does_not_go_on_from_a_state_of_something_else():
+    stopped = hard_diet(keep=0.5, refresh_every=1)
+    train(stopped, stop=1)
+    state = stopped.state_dict()
+    for start, given, message in (
+        (1, state, r"start must be 2 with a state of the end of epoch 1 .*, got 1"),
+        (3, state, r"start must be 2 .*, got 3"),
+        (0, state, r"start must be 2 .*, got 0"),
+        (2, None, r"start must be 0 without a state .*, got 2"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            train(hard_diet(keep=0.5, refresh_every=1), start=start, state=given)
+    for options, message in (({"keep": 0.3}, r"keep must be 0\.5"), ({"seed": 1}, "seed must be 0")):
+        with pytest.raises(ArgumentError, match=message):
+            train(hard_diet(**{"keep": 0.5, "refresh_every": 1, **options}), start=2, state=state)
+    with pytest.raises(ArgumentError, match=r"num_examples must be 40, .* got 48"):
+        next(epochs(hard_diet(refresh_every=1), 4, num_examples=48, batch_size=BATCH, start=2, state=state))
+    with pytest.raises(ArgumentError, match=r"batch must be 8, .* got 4"):
+        next(epochs(hard_diet(refresh_every=1), 4, num_examples=N, batch_size=4, start=2, state=state))
+    more, _ = train(hard_diet(keep=0.5, refresh_every=1), 6, start=2, state=state)
+    assert list(more) == [2, 3, 4, 5]
+
+
 def test_passes_need_signals_and_get_rows():
     with pytest.raises(ArgumentError, match="needs signals="):
         next(epochs(hard_diet(rescore="all"), 3, num_examples=N))
@@ -158,6 +181,15 @@ def test_a_callback_refuses_to_resume(tmp_path):
     with_callback(tmp_path, hard_diet(), save_strategy="steps", save_steps=13).train()
     with pytest.raises(ArgumentError, match="cannot resume"):
         with_callback(tmp_path, hard_diet()).train(resume_from_checkpoint=True)
+
+
+def test_a_callback_that_trains_twice_begins_anew(tmp_path):
+    callbacks = [DietCallback(diet := hard_diet())]
+    trainer = toy_trainer(tmp_path, kind=Trainer, extra={"callbacks": callbacks}, lr_scheduler_type="constant")
+    trainer.train()
+    first = diet.history.to_pandas()
+    trainer.train()
+    assert diet.history.to_pandas()["epoch"].tolist() == first["epoch"].tolist()
 
 
 # ---- races

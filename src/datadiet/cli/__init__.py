@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -27,6 +29,7 @@ from datadiet.cli.progress import display_for
 from datadiet.cli.score import score
 from datadiet.cli.select import select
 from datadiet.cli.tables import demo_table, look_table, methods_table
+from datadiet.compare.run import ENDS_WITH_STDIN
 from datadiet.config import DATA_HELP
 from datadiet.errors import ArgumentError
 from datadiet.files import write_atomically
@@ -97,6 +100,7 @@ def methods(as_json: AsJson = False, debug: Debug = False) -> None:
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder of datadiet compare.")],
     output: Annotated[Path | None, typer.Option(help="The page; report.html in the folder by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no earlier report.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -104,7 +108,7 @@ def report(
     with reported(debug):
         from datadiet.reporting import report as write_report
 
-        page = write_report(path, output)
+        page = write_report(path, output, force=force)
     table = page.with_suffix(".md")
     answer(as_json, {"page": str(page), "table": str(table)}, commands=f"Wrote {page} and {table}")
 
@@ -131,10 +135,19 @@ def run(started: float, arguments: list[str] | None = None) -> None:
     Raises:
         SystemExit: Always: 0, 1 (failed), 2 (bad arguments or data) or 130 (interrupted).
     """
+    if os.environ.pop(ENDS_WITH_STDIN, None):
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     # libraries draw their own bars over ours; ours says what is being loaded
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app(args=arguments, prog_name="datadiet", obj=Call(started))
+
+
+def _end_with_stdin() -> None:
+    """End this process when the one at the other end of its standard input ends: a run must not outlive `compare`."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _version(requested: bool) -> None:

@@ -33,10 +33,10 @@ from datadiet.compare.plan import (
     methods_read,
     presets,
 )
-from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
+from datadiet.compare.run import COMPARISON, RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
 from datadiet.config import DATA_HELP, DEFAULTS, READING, FinetuneConfig, migrated, read_settings, task_missing
-from datadiet.errors import MissingExtraError, Problems, UserError, quoted, unknown
+from datadiet.errors import ArgumentError, MissingExtraError, Problems, UserError, quoted, unknown
 from datadiet.formatting import spaced
 from datadiet.registry import names
 from datadiet.store import run_folder
@@ -247,6 +247,8 @@ def run_compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json
         UserError: If a method cannot be run with its options and the data; nothing has been written then.
     """
     outcome = _statistics()
+    if (request.output / COMPARISON).exists() and not (request.output / RUNS).is_dir():
+        raise ArgumentError(f"{request.output} holds a {COMPARISON} of something else: choose another --output.")
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
     comparison: Json = outcome(request.plan, request.output, states, metric=request.metric)

@@ -21,6 +21,7 @@ from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
 from datadiet.errors import ArgumentError, UserError, cut, quoted, unknown, visible
+from datadiet.files import plain
 from datadiet.formatting import json_text
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -284,4 +285,4 @@ def answer(as_json: bool, content: object, *parts: RenderableType, commands: str
 
 def print_json(content: object) -> None:
     """The one JSON value on standard output."""
-    sys.stdout.write(json_text(content, indent=2) + "\n")
+    sys.stdout.write(json_text(plain(content), indent=2, allow_nan=False) + "\n")

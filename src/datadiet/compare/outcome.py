@@ -216,6 +216,7 @@ class _TestRows:
     def _read(self, state: CellState) -> str:
         name = state.cell.name
         if name not in self._resampled:
+            run_folder.check_files(self._folder / RUNS / name, run_folder.PREDICTIONS)
             table = pd.read_parquet(self._folder / RUNS / name / run_folder.PREDICTIONS)
             rows = table[table["split"] == _tested_split(state.finished)]
             rows = rows.sort_values("id", kind="stable").reset_index(drop=True)

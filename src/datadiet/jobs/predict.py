@@ -6,7 +6,6 @@ Imports nothing heavy: the command line reads its flags off `PredictConfig`.
 from __future__ import annotations
 
 import csv
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,7 @@ from datadiet.config import FinetuneConfig, flag_name, option, option_problems
 from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
-from datadiet.files import GZ_LIMIT, unwritable, whole_file
+from datadiet.files import GZ_LIMIT, plain, target_problems, unwritable, whole_file
 from datadiet.formatting import json_text
 from datadiet.registry import AtLeast, Positive, has
 from datadiet.types import Listener, Silent
@@ -104,8 +103,7 @@ def _check_output(config: PredictConfig, problems: Problems) -> None:
         return
     path, allowed = Path(config.output), ", ".join(SUFFIXES)
     problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed} (or be -), got {config.output}.")
-    problems.check(not os.path.isdir(path), f"{path} is a folder: give a file.")
-    problems.check(not os.path.isfile(path) or config.force, f"{path} exists: --force replaces it.")
+    problems.found += target_problems(path, force=config.force)
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
 
 
@@ -121,10 +119,11 @@ def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted: 
     """
     check_config(config)
     listener.phase("importing torch and transformers")
-    from datadiet.store.run_folder import saved_model
+    from datadiet.store.run_folder import CONFIG, check_files, saved_model
     from datadiet.tasks import task_of_saved_model
 
     folder = saved_model(config.model or Path())  # check_config has seen that there is one
+    check_files(folder.parent, CONFIG)  # which says the length; the model is checked when it is loaded
     task = task_of_saved_model(folder)
     examples = _examples(config, task.name)
     listener.phase(f"loading {folder}")
@@ -250,7 +249,7 @@ def write_predictions(lines: Sequence[Line], path: Path) -> None:
 
 def write_jsonl(lines: Sequence[Line], stream: TextIO) -> None:
     """One JSON object a line."""
-    stream.writelines(json_text(line) + "\n" for line in lines)
+    stream.writelines(json_text(plain(line), allow_nan=False) + "\n" for line in lines)
 
 
 def _write_separated(lines: Sequence[Line], stream: TextIO, delimiter: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from datadiet.data.load import load_data
 from datadiet.data.schema import Columns, Dataset, Examples, joined_texts
 from datadiet.data.sources import find, is_saved, split_stem
 from datadiet.errors import DataError, Problems, UserError
-from datadiet.files import GZ_LIMIT, unwritable
+from datadiet.files import GZ_LIMIT, target_problems, unwritable
 from datadiet.jobs.score_config import load_arguments
 from datadiet.jobs.select_config import SelectConfig, config_problems
 from datadiet.jobs.select_rows import CHOSEN, FLOOR, REASONS, REST, SUSPECT, StaticSelection, file_problems, select_from
@@ -84,9 +85,8 @@ def _check_output(config: SelectConfig, problems: Problems) -> None:
     if path.suffix:
         allowed = ", ".join(SUFFIXES)
         problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed}, or be a folder, got {path}.")
-        problems.check(not path.is_dir(), f"{path} is a folder: give a file, or a folder without an ending.")
-        problems.check(not path.is_file() or config.force, f"{path} exists: --force replaces it.")
-    elif path.is_file():
+        problems.found += target_problems(path, force=config.force)
+    elif os.path.lexists(path) and not path.is_dir():
         problems.add(f"{path} is a file; an --output without an ending is a folder. Choose another name.")
     elif path.is_dir() and any(path.iterdir()):
         if not is_saved(path):

@@ -5,7 +5,6 @@ A run with a guard has `noise.json` and `suspects.parquet` in its folder.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,14 @@ from typing import Any
 import numpy as np
 
 from datadiet.errors import DataError
+from datadiet.files import read_json
 from datadiet.formatting import counted, percent
 from datadiet.noise.guard import LEAST_RATE
 from datadiet.noise.monitor import NOISE, SUSPECTS
 from datadiet.reporting import plot
 from datadiet.reporting.page import Drawing, Section, Table
 from datadiet.reporting.rows import Rows, cut
+from datadiet.store import run_folder
 from datadiet.types import Json
 
 MOST_SUSPECTS = 50  # shown: enough for an impression; the file has all
@@ -51,10 +52,11 @@ def read_guard(folder: Path) -> GuardRecord | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    run_folder.check_files(folder, NOISE, SUSPECTS)
     if not (folder / NOISE).is_file():
         return None
     try:
-        noise = json.loads((folder / NOISE).read_text(encoding="utf-8"))
+        noise = read_json(folder / NOISE, "noise guard")
         rates = [review["rate"] for review in noise["reviews"]]
         suspects: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
         rows: Rows = np.zeros(0, np.int64)

@@ -247,8 +247,13 @@ def worst_class(recall: Mapping[str, float], counts: Mapping[str, int]) -> list[
 
 
 def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
-    """Predictions of the tested split; None without a file, without classes, or without gold labels."""
+    """Predictions of the tested split; None without a file, without classes, or without gold labels.
+
+    Raises:
+        DataError: If the file is not as the run has left it.
+    """
     path, task = folder / run_folder.PREDICTIONS, result["task"]
+    run_folder.check_files(folder, run_folder.PREDICTIONS)
     if has(task, "numbers") or not path.is_file():
         return None
     table = pd.read_parquet(path)

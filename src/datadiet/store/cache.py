@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.errors import ArgumentError, DataError, quoted
+from datadiet.errors import ArgumentError, DataError, UserError, quoted
 from datadiet.files import read_json, whole_file, write_atomically
 from datadiet.ledger import Ledger
 from datadiet.types import Json
@@ -97,7 +97,7 @@ def entry(
         _write(place, origin, time.perf_counter() - began, lambda part: save(part, value), load)
     except OSError as error:  # a full disk, a folder without permission to write
         return Entry(value, problem=f"{error.strerror or error}")
-    except ArgumentError as error:  # a result that must not be stored
+    except UserError as error:  # a result that must not be stored, or a folder that cannot hold it
         return Entry(value, problem=str(error).rstrip("."))
     # read back: training on a memory-mapped file and on memory differ in speed, so all runs use the file
     stored = _read(place, origin, load)

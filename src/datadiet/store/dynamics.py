@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from datadiet.config import read_config
 from datadiet.data.load import load_configured
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
-from datadiet.files import whole_file, write_atomically
+from datadiet.files import plain, whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
 from datadiet.store.tables import MANIFEST, iter_rounds, row_ids
@@ -263,4 +263,4 @@ def _lines(frame: pd.DataFrame) -> str:
     """JSON lines; null for values that are not finite."""
     columns = {name: frame[name].tolist() for name in frame.columns}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return "".join(json.dumps(run_folder.plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

@@ -32,7 +32,7 @@ from datadiet.data.export import write_csv, write_jsonl
 from datadiet.data.schema import Columns
 from datadiet.data.tables import first_line, listed
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, cut, quoted, unknown
-from datadiet.files import SCHEMA, check_file, unwritable, whole_file
+from datadiet.files import SCHEMA, check_file, target_problems, unwritable, whole_file
 
 FIXED = ("row", "id", "label", "probabilities")
 MOST_NAMED = 5
@@ -338,8 +338,7 @@ def check_target(path: Path, *, force: bool = False) -> None:
     """
     problems = Problems()
     problems.check(path.suffix in SUFFIXES, f"a score file must end in {', '.join(SUFFIXES)}, got {path}.")
-    problems.check(not os.path.isdir(path), f"{path} is a folder: give a file.")
-    problems.check(force or not os.path.isfile(path), f"{path} exists: --force replaces it.")
+    problems.found += target_problems(path, force=force)
     problems.check(not (reason := unwritable(path)), f"the score file cannot be written: {reason}.")
     problems.raise_any(ArgumentError)
 

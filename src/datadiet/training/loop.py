@@ -164,7 +164,8 @@ def epochs(
         One `Epoch` after the other; the values of one choose the next.
 
     Raises:
-        ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits.
+        ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits; if the state is of a run
+            with other options or data, or `start` is not the epoch after it.
 
     Example:
         >>> import torch
@@ -186,6 +187,10 @@ def epochs(
         raise ArgumentError(
             f"rescore={diet.options.config.rescore!r} needs signals=function of rows; or use rescore='none'."
         )
+    done = -1 if state is None or state[1]["plan"] is None else state[1]["plan"][0]
+    if start != done + 1:
+        kept = "without a state" if state is None else f"with a state of the end of epoch {done}"
+        raise ArgumentError(f"start must be {done + 1} {kept} (epochs count from 0), got {start}.")
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
         folder=folder, dev_rows=None if judge is None else dev_rows, no_judge=NO_JUDGE, state=state,
@@ -264,6 +269,7 @@ class DietCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the loader that the Trainer has built, and hook into the model."""
         _check(self.diet, args, state)
+        self._epoch = 0
         loader, model = kwargs["train_dataloader"], kwargs["model"]
         batch = args.train_batch_size * args.gradient_accumulation_steps
         count = len(loader.dataset)

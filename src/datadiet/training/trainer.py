@@ -12,37 +12,51 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.diet import Diet, part
+from datadiet.diet.options import changes
 from datadiet.diet.race import NO_DEV
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, Problems
 from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
+from datadiet.store.tables import has_tables
 from datadiet.tasks.base import signals_of
 from datadiet.tasks.heads import Heads, head_layers, head_weights
-from datadiet.training.arguments import check_arguments, check_judged, ids_and_groups, order_seed
+from datadiet.tasks.loading import check_finite
+from datadiet.training.arguments import check_arguments, check_judged, data_checksum, ids_and_groups, order_seed
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import DietSampler, carry_rows, pop_rows
-from datadiet.training.state import exchange, last_checkpoint, load_diet, save_diet
+from datadiet.training.state import (
+    NUMBERS,
+    checked_checkpoint,
+    exchange,
+    last_checkpoint,
+    load_diet,
+    save_diet,
+)
 from datadiet.types import IGNORED, EpochPlan, EpochResult, HeadSignals, Json, Signals
 
 logger = logging.getLogger(__name__)
-IN_BATCH_STATE, RUN_SO_FAR = "in_batch", "run_so_far"  # in a checkpoint, beside the diet's own state
+# in a checkpoint, beside the diet's own state; the last is `own_state`
+IN_BATCH_STATE, RUN_SO_FAR, TRAINED_WITH, OWN = "in_batch", "run_so_far", "trained_with", "own"
 EMBEDDING = "sentence_embedding"
 
 Factor = Callable[[Any], float]
@@ -63,6 +77,7 @@ class DietMixin(_Base):
     Attributes:
         own_batches: Whether epochs on everything are put into batches as the epochs of a diet are, also where no epoch
             is chosen: the runs of a comparison then differ in their rows alone, not in their padding.
+        own_state: Plain values that every checkpoint holds under `own`.
 
     Args:
         diet: The diet.
@@ -83,6 +98,7 @@ class DietMixin(_Base):
     """
 
     own_batches = False
+    own_state: Mapping[str, Any] = MappingProxyType({})
     _no_judge = NO_DEV
 
     def __init__(
@@ -118,18 +134,33 @@ class DietMixin(_Base):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a diet's state is loaded before the Trainer's own, because the length of the epoch depends on it."""
-        checkpoint = resume_from_checkpoint or None
-        if checkpoint is True:
-            last = last_checkpoint(Path(str(self.args.output_dir)))
-            if last is None:
-                raise ArgumentError(f"there is no complete checkpoint to resume from in {self.args.output_dir}.")
-            checkpoint = str(last)
-        self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
-        with self.ledger.charge("train"):
-            output = super().train(checkpoint, *args, **kwargs)
-        if self._writes_result and self.is_world_process_zero():
-            layout.write_result(self.run_folder, self._trainer_result())
+        writes = self._writes_result and self.is_world_process_zero()
+        with layout.claimed(self.run_folder) if writes else nullcontext():
+            checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
+            self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
+            with self.ledger.charge("train"):
+                output = super().train(checkpoint, *args, **kwargs)
+            check_finite(self.network)
+            if writes:
+                layout.write_result(self.run_folder, self._trainer_result())
         return output
+
+    def _checkpoint(self, given: str | Literal[True]) -> str:
+        """The checkpoint to resume from, whole, the same on all processes; the last one that can be used for True."""
+        found: list[Any] = [None if given is True else given]
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            if given is True:
+                found[0], problems = last_checkpoint(folder, self.run_folder)
+                if found[0] is None:
+                    why = "".join(f" {problem}." for problem in problems)
+                    raise ArgumentError(f"there is no complete checkpoint to resume from in {folder}.{why}")
+                for problem in problems:
+                    self.note(f"{problem}; going on from {found[0]}.")
+            else:  # a run that goes on in another folder begins new tables there
+                own = Path(given).absolute().parent == folder.absolute() or has_tables(self.run_folder)
+                checked_checkpoint(Path(given), self.run_folder if own else None)
+        return str(broadcast_object_list(found)[0])
 
     def get_train_dataloader(self) -> Any:
         """The Trainer's own loader, made to carry rows and to read the diet's plan."""
@@ -224,7 +255,10 @@ class DietMixin(_Base):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with self.ledger.charge("save"):
+            if self.args.should_save:
+                (folder / NUMBERS).unlink(missing_ok=True)  # what is written over is not complete
             super()._save_checkpoint(model, trial)
             if self.accelerator.num_processes > 1:
                 # each process holds the values of its own rows; a checkpoint inside an epoch needs those of all
@@ -233,9 +267,9 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if self.args.should_save and folder.is_dir():
-                numbers[RUN_SO_FAR] = self._epochs.so_far()
+                numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
+                numbers[TRAINED_WITH] = self.trained_with()
                 save_diet(folder, arrays, numbers)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
@@ -274,6 +308,10 @@ class DietMixin(_Base):
             log=self.log,
             dev=self._judges(inner.collate_fn.collate),
         )
+        if self._resumed is not None:
+            problems = Problems()
+            problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
+            problems.raise_any()
         ids, groups = ids_and_groups(self.train_dataset)
         self.row_ids = ids if self._ids is None else self._ids
         self.diet.begin(
@@ -301,6 +339,21 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
+
+    def trained_with(self) -> Json:
+        """What a checkpoint depends on beside the diet's own options, and a resumed run may not change."""
+        batch = "per_device_train_batch_size x gradient_accumulation_steps x processes"
+        return {
+            batch: self.get_total_train_batch_size(self.args),
+            "the seed of the order (data_seed, or seed)": order_seed(self.args),
+            "train_sampling_strategy": str(self.args.train_sampling_strategy),
+            "the number of training rows": self.num_rows,
+            "the checksum of the training data": self._data_checksum,
+        }
+
+    @cached_property
+    def _data_checksum(self) -> str:
+        return data_checksum(self.train_dataset, self.context.lengths)
 
     def _judges(self, collate: Callable[..., Batch]) -> Any:
         """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
