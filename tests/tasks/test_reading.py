@@ -8,7 +8,7 @@ from transformers import AutoModelForTokenClassification
 from transformers.modeling_outputs import CausalLMOutput, SequenceClassifierOutput
 
 from datadiet.errors import ArgumentError
-from datadiet.tasks.base import signals_of
+from datadiet.tasks.reading import signals_of
 from toys import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
 
 CLASSES, WHOLE, NUMBERS, ONE = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0]), torch.randn(2, 1)

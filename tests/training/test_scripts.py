@@ -1,0 +1,231 @@
+"""The structure of public training scripts at a tiny size, with and without the two lines of a diet.
+
+At keep 1 the losses are those of the plain script, whether a diet can read the outputs or not. Below, the script trains
+on the plan, or is refused in one sentence before its first step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from datasets import Dataset
+
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.training.trainer import DietMixin
+from toys import Logged, hard_diet, scores_of, tiny_config, tiny_tokenizer
+
+ROWS, BATCH, EPOCHS = 16, 4, 2
+WORDS = ("amber", "birch", "cobalt", "denim")
+TOKENIZER = tiny_tokenizer()
+
+
+def dieting(kind):
+    """The two lines: `class DietX(dd.DietMixin, X)`, and `diet=`."""
+    return type(f"Diet{kind.__name__}", (DietMixin, kind), {})
+
+
+def settings(folder, kind=hf.TrainingArguments, **changes):
+    usual = {"num_train_epochs": EPOCHS, "per_device_train_batch_size": BATCH, "learning_rate": 1e-3, "seed": 3}
+    usual |= {"logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    return kind(output_dir=str(folder), **{**usual, "dataloader_pin_memory": False, **changes})
+
+
+def model_of(kind, config=None, **changes):
+    config = config or tiny_config(dropout=0.1)
+    for name, value in changes.items():
+        setattr(config, name, value)
+    torch.manual_seed(0)
+    return kind(config)
+
+
+def texts(rows=ROWS):
+    return [f"the {WORDS[row % 4]} of {WORDS[row // 4 % 4]} is in it" for row in range(rows)]
+
+
+def encoded(**columns):
+    return Dataset.from_dict({**TOKENIZER(texts()), **columns})
+
+
+@dataclass
+class Script:
+    kind: type
+    options: dict
+
+    def run(self, folder, diet=None, **more):
+        """Train; the losses of its steps."""
+        seen = Logged()
+        kind, added = (self.kind, {}) if diet is None else (dieting(self.kind), {"diet": diet})
+        given = {key: value(folder) if key == "args" else value() for key, value in self.options.items()}
+        trainer = kind(**{"callbacks": [seen], **given, **added, **more})
+        trainer.train()
+        return trainer, seen.losses
+
+
+# ---- what transformers' examples train
+
+
+class QuestionAnsweringTrainer(hf.Trainer):
+    """As in run_qa: predictions are made into answers before they are measured."""
+
+    def __init__(self, *args, eval_examples=None, post_process_function=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.eval_examples, self.post_process_function = eval_examples, post_process_function
+
+    def evaluate(self, eval_dataset=None, eval_examples=None, ignore_keys=None, metric_key_prefix="eval"):
+        loader = self.get_eval_dataloader(self.eval_dataset if eval_dataset is None else eval_dataset)
+        output = self.evaluation_loop(loader, "Evaluation", prediction_loss_only=False, ignore_keys=ignore_keys)
+        metrics = self.post_process_function(self.eval_examples, output.predictions)
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in metrics.items()}
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+def question_answering():
+    places = [row % 5 + 1 for row in range(ROWS)]
+    train = encoded(start_positions=places, end_positions=[place + 1 for place in places])
+    return Script(
+        QuestionAnsweringTrainer,
+        {
+            "model": lambda: model_of(hf.BertForQuestionAnswering),
+            "args": lambda folder: settings(folder, eval_strategy="epoch"),
+            "train_dataset": lambda: train,
+            "eval_dataset": lambda: encoded(),
+            "eval_examples": lambda: texts(),
+            "data_collator": lambda: hf.DataCollatorWithPadding(TOKENIZER),
+            "post_process_function": lambda: lambda _examples, outputs: {"exact_match": float(len(outputs[0]))},
+        },
+    )
+
+
+def of_transformers(model, columns, collator, kind=hf.Trainer, arguments=hf.TrainingArguments, **options):
+    return Script(
+        kind,
+        {
+            "model": model,
+            "args": lambda folder: settings(folder, arguments, **options),
+            "train_dataset": lambda: encoded(**columns()),
+            "data_collator": collator,
+        },
+    )
+
+
+def padded():
+    return hf.DataCollatorWithPadding(TOKENIZER)
+
+
+def choices():
+    """As in run_swag: two endings for each beginning."""
+    pairs = [TOKENIZER([text, text], ["is amber", "is birch"]) for text in texts()]
+    names = ("input_ids", "attention_mask", "token_type_ids")
+    columns = {name: [pair[name] for pair in pairs] for name in names}
+    return Script(
+        hf.Trainer,
+        {
+            "model": lambda: model_of(hf.BertForMultipleChoice),
+            "args": settings,
+            "train_dataset": lambda: Dataset.from_dict({**columns, "label": [row % 2 for row in range(ROWS)]}),
+            "data_collator": lambda: hf.DataCollatorForMultipleChoice(TOKENIZER),
+        },
+    )
+
+
+def tiny_t5():
+    sizes = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+    return hf.T5Config(vocab_size=len(TOKENIZER), **sizes)
+
+
+def tiny_gpt():
+    special = {"bos_token_id": 2, "eos_token_id": 3}
+    return hf.GPT2Config(vocab_size=len(TOKENIZER), n_embd=16, n_layer=1, n_head=2, n_positions=64, **special)
+
+
+def inputs():
+    return TOKENIZER(texts())["input_ids"]
+
+
+SCRIPTS = {
+    "run_glue": lambda: of_transformers(
+        lambda: model_of(hf.BertForSequenceClassification, num_labels=3),
+        lambda: {"label": [row % 3 for row in range(ROWS)]},
+        padded,
+    ),
+    "run_glue stsb": lambda: of_transformers(
+        lambda: model_of(hf.BertForSequenceClassification, num_labels=1),
+        lambda: {"label": [row % 2 * 1.0 for row in range(ROWS)]},
+        padded,
+    ),
+    "run_classification": lambda: of_transformers(
+        lambda: model_of(
+            hf.BertForSequenceClassification, num_labels=3, problem_type="multi_label_classification"
+        ),
+        lambda: {"label": [[1.0, 0.0, float(row % 2)] for row in range(ROWS)]},
+        padded,
+    ),
+    "run_ner": lambda: of_transformers(
+        lambda: model_of(hf.BertForTokenClassification, num_labels=3),
+        lambda: {"labels": [[-100, *(place % 3 for place in range(len(ids) - 2)), -100] for ids in inputs()]},
+        lambda: hf.DataCollatorForTokenClassification(TOKENIZER),
+    ),
+    "run_swag": choices,
+    "run_qa": question_answering,
+    "run_mlm": lambda: of_transformers(
+        lambda: model_of(hf.BertForMaskedLM),
+        dict,
+        lambda: hf.DataCollatorForLanguageModeling(TOKENIZER),
+    ),
+    "run_summarization": lambda: of_transformers(
+        lambda: model_of(hf.T5ForConditionalGeneration, tiny_t5()),
+        lambda: {"labels": inputs()},
+        lambda: hf.DataCollatorForSeq2Seq(TOKENIZER),
+        hf.Seq2SeqTrainer,
+        hf.Seq2SeqTrainingArguments,
+    ),
+}  # fmt: skip
+UNREADABLE = {
+    "run_clm": (
+        lambda: of_transformers(
+            lambda: model_of(hf.GPT2LMHeadModel, tiny_gpt()),
+            dict,
+            lambda: hf.DataCollatorForLanguageModeling(TOKENIZER, mlm=False),
+        ),
+        "a causal language model shifts its labels .* Pass signals=",
+    ),
+}
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("name", [*SCRIPTS, *UNREADABLE])
+def test_keep_one_has_the_losses_of_the_plain_script(name, tmp_path):
+    script = (SCRIPTS.get(name) or UNREADABLE[name][0])()
+    _, plain = script.run(tmp_path / "plain")
+    trainer, losses = script.run(tmp_path / "diet", Diet(keep=1.0))
+    assert losses == plain
+    assert len(losses) == EPOCHS * ROWS // BATCH
+    assert len(trainer.diet.history.to_pandas()) == (0 if name in UNREADABLE else EPOCHS * ROWS)
+
+
+@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_below_keep_one_a_script_trains_on_the_plan(name, rescore, tmp_path):
+    trainer, losses = SCRIPTS[name]().run(tmp_path, hard_diet(keep=0.5, warmup_epochs=1, rescore=rescore))
+    assert len(losses) == (ROWS + ROWS // 2) // BATCH
+    values = scores_of(tmp_path)
+    assert (values["source"] == "train").sum() == ROWS + ROWS // 2
+    assert np.isfinite(values["el2n"]).all()
+    assert values["el2n"].nunique() > 4
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_what_cannot_be_read_is_refused_before_the_first_step(name, tmp_path):
+    make, message = UNREADABLE[name]
+    steps = []
+    counting = type("Counting", (hf.TrainerCallback,), {"on_step_begin": lambda *_args, **_kwargs: steps.append(1)})
+    with pytest.raises(ArgumentError, match=message):
+        make().run(tmp_path, hard_diet(keep=0.5), callbacks=[counting()])
+    assert not steps
