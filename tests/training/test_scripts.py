@@ -213,7 +213,7 @@ def test_keep_one_has_the_losses_of_the_plain_script(name, tmp_path):
 @pytest.mark.parametrize("rescore", ["none", "all"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_below_keep_one_a_script_trains_on_the_plan(name, rescore, tmp_path):
-    trainer, losses = SCRIPTS[name]().run(tmp_path, hard_diet(keep=0.5, warmup_epochs=1, rescore=rescore))
+    _, losses = SCRIPTS[name]().run(tmp_path, hard_diet(keep=0.5, warmup_epochs=1, rescore=rescore))
     assert len(losses) == (ROWS + ROWS // 2) // BATCH
     values = scores_of(tmp_path)
     assert (values["source"] == "train").sum() == ROWS + ROWS // 2

@@ -27,7 +27,7 @@ from datadiet.diet.race import NO_DEV
 from datadiet.errors import ArgumentError
 from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
-from datadiet.registry import has
+from datadiet.registry import names
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
 from datadiet.tasks.heads import Heads, head_layers, head_weights
@@ -320,7 +320,7 @@ class DietMixin(_Base):
             self._signals.load(self._resumed[1].get(READING, {}))
         # as far as it is known before a selector has given any
         select = self.diet.options.select if self.diet.options.plans else None
-        self._weighs = self._row_weights is not None or (isinstance(select, str) and has(select, "weights"))
+        self._weighs = self._row_weights is not None or select in names("select", trait="weights")
         try:
             self._signals.check()
         except ArgumentError as error:
