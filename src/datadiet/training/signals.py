@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class TrainerSignals:
         label_names: Of the Trainer.
         given: `signals=` of the user.
         embeds: Whether this is a trainer of sentence-transformers.
+        recomputes: Whether this is a trainer of TRL, where outputs cost a forward pass that plain training lacks.
 
     Attributes:
         reads: False from where nothing can be read on, at keep 1.
@@ -50,13 +51,14 @@ class TrainerSignals:
         label_names: Sequence[str],
         given: SignalsOf | None,
         embeds: bool,
+        recomputes: bool,
     ) -> None:
         own = getattr(compute_loss, "__func__", None) is Trainer.compute_loss
         parameters = inspect.signature(compute_loss).parameters.values()
         self._returns_outputs = any(one.name == "return_outputs" or one.kind is one.VAR_KEYWORD for one in parameters)
         self._model, self._heads, self._given, self._embeds = model, heads, given, embeds
         self._reader = Reader(model, label_names=label_names, own_loss=own and loss_function is None)
-        self._captures, self._is_first = embeds or not own, True
+        self._captures, self._is_first, self._recomputes = embeds or not own, True, recomputes
         self.reads = True
 
     def check(self) -> None:
@@ -72,10 +74,12 @@ class TrainerSignals:
     def training(self) -> Iterator[tuple[list[Any], Json]]:
         """Around `compute_loss`: a list of the outputs that the model gives, and arguments that ask for them."""
         asked = {"return_outputs": True} if self.reads and self._returns_outputs else {}
-        if not (self.reads and self._captures):
-            yield [], asked
-            return
-        with captured_outputs(self._model) as captured:
+        captured: list[Any] = []
+        with ExitStack() as around:
+            if self.reads and self._captures:
+                captured = around.enter_context(captured_outputs(self._model))
+            if asked and self._recomputes:
+                around.enter_context(_drawing_nothing(self._model))
             yield captured, asked
 
     def of_training(self, loss: torch.Tensor, outputs: Any, captured: list[Any], batch: Mapping[str, Any]) -> Signals:
@@ -137,6 +141,29 @@ def captured_outputs(model: torch.nn.Module) -> Iterator[list[Any]]:
         yield outputs
     finally:
         handle.remove()
+
+
+@contextmanager
+def _drawing_nothing(model: torch.nn.Module) -> Iterator[None]:
+    """Forward passes without gradients inside the block leave the random generators as they were."""
+    device = next(model.parameters()).device
+    devices = [device] if device.type == "cuda" else []
+    open_passes: list[ExitStack] = []
+
+    def before(module: torch.nn.Module, _inputs: Any) -> None:
+        open_passes.append(ExitStack())
+        if module.training and not torch.is_grad_enabled():
+            open_passes[-1].enter_context(torch.random.fork_rng(devices))
+
+    handles = [
+        model.register_forward_pre_hook(before),
+        model.register_forward_hook(lambda *_: open_passes.pop().close(), always_call=True),
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _trains(output: Any) -> bool:

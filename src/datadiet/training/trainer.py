@@ -273,8 +273,11 @@ class DietMixin(_Base):
             label_names=self.label_names,
             given=self._read_signals or self.diet.signals,
             embeds=self._embeds,
+            recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
         )
         inner = getattr(loader, "base_dataloader", loader)
+        # SetFit changes the batch size after the Trainer has noted it
+        size = getattr(getattr(inner, "batch_sampler", None), "batch_size", None) or self._train_batch_size
         self.context = EpochContext(
             diet=self.diet,
             ledger=self.ledger,
@@ -284,7 +287,7 @@ class DietMixin(_Base):
             dataset=inner.dataset.dataset,
             collate=inner.collate_fn.collate,
             lengths=lengths_of(self.train_dataset),
-            batch_size=self._train_batch_size,
+            batch_size=size,
             accelerator=self.accelerator,
             evaluate=self.evaluate,
             log=self.log,
@@ -295,7 +298,9 @@ class DietMixin(_Base):
         self.diet.begin(
             self.num_rows,
             epochs=max(1, math.ceil(self.args.num_train_epochs)),
-            batch=self.get_total_train_batch_size(self.args) if self.diet.options.plans else 1,
+            batch=self.get_total_train_batch_size(self.args) * size // self._train_batch_size
+            if self.diet.options.plans
+            else 1,
             ids=self.row_ids,
             groups=groups if self._groups is None else self._groups,
             features=self._features,
