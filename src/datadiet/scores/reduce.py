@@ -201,6 +201,9 @@ MOST_AT_ONCE = 2**24
 def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
     """Signals in parts of some examples each, with at most so many logits in a head, or one example.
 
+    Positions that do not count are left out of the parts, where that needs no waiting for an accelerator: masked
+    language models label one in seven.
+
     Example:
         >>> signals = Signals({"label": HeadSignals(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64))})
         >>> [len(part.heads["label"].labels) for part in in_parts(signals, most=4)]
@@ -211,15 +214,26 @@ def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
     if rows <= size:
         return [signals]
     return [
-        Signals({name: head_part(head, slice(start, start + size)) for name, head in signals.heads.items()})
+        Signals({name: _packed(head_part(head, slice(start, start + size))) for name, head in signals.heads.items()})
         for start in range(0, rows, size)
     ]
 
 
-def head_part(head: HeadSignals, where: slice | Tensor) -> HeadSignals:
-    """Some examples of a head."""
+def head_part(head: HeadSignals, where: slice | Tensor | tuple[Tensor, Tensor]) -> HeadSignals:
+    """Some examples of a head, or some of their positions."""
     parts = (head.logits, head.labels, head.mask, head.hidden)
     return HeadSignals(*(None if part is None else part[where] for part in parts))  # type: ignore[arg-type]
+
+
+def _packed(head: HeadSignals) -> HeadSignals:
+    """The head without most of the positions that do not count."""
+    if head.mask is None or head.mask.dim() != 2 or head.mask.device.type != "cpu":
+        return head
+    longest = max(1, int(head.mask.sum(1).max()))
+    if longest >= head.mask.shape[1]:
+        return head
+    places = head.mask.int().argsort(dim=1, descending=True, stable=True)[:, :longest]  # (batch, longest)
+    return head_part(head, (torch.arange(len(places)).unsqueeze(1), places))
 
 
 def _head_values(score: Score, head: HeadSignals, how: str) -> Tensor:
