@@ -136,7 +136,7 @@ def test_joint_models() -> None:
         ({"logits": CLASSES}, torch.rand(2, 3), "other than 0 and 1 fit no known task"),
         (CausalLMOutput(logits=torch.randn(2, 4, 3)), torch.zeros(2, 4, dtype=torch.int64), "causal language model"),
         ({"logits": CLASSES}, None, "no labels; it holds input_ids"),
-        ({"logits": ONE}, YES, "one logit for labels in .* nothing shows which"),
+        ({"logits": ONE}, YES, "one logit is a number .* nothing shows which"),
         ({"logits": CLASSES}, ONE_HOT, "one-hot classes .* or sets of labels .* nothing shows which"),
         ({"scores": CLASSES, "hidden": CLASSES}, WHOLE, "has no logits; it holds scores, hidden"),
         ({"logits": torch.randn(2, 4, 1)}, torch.ones(2, 4, dtype=torch.int64), "one logit per position"),

@@ -198,11 +198,28 @@ def test_several_logits_are_read_by_their_loss(tmp_path, labels, loss, error):
             "one-hot classes .* or sets.*problem_type",
         ),
         ([label + 1 for label in CLASS], lambda z, y: functional.cross_entropy(z, y - 1), 3, "renumbered"),
+        (CLASS, lambda z, y: functional.cross_entropy(z, y, ignore_index=0), 3, "some left out that are not -100"),
+        (CLASS, lambda z, y: functional.cross_entropy(z[y > 0], y[y > 0]), 3, "some left out that are not -100"),
+        (YES, lambda z, y: functional.binary_cross_entropy_with_logits(z[:, 1], y.float()), 2, "as they are"),
+        (CLASS, lambda z, y: functional.mse_loss(z, functional.one_hot(y, 3).float()), 3, "as they are"),
+        (CLASS, lambda z, y: -functional.logsigmoid(z * (2 * (torch.arange(3) < y[:, None]) - 1)).sum(), 3, "as they"),
+        (
+            [2.0 * label - 1 for label in YES],
+            lambda z, y: (1 - z.flatten() * y).relu().mean(),
+            1,
+            "nothing shows which",
+        ),
+        (
+            [2.0 * label - 1 for label in YES],
+            lambda z, y: functional.soft_margin_loss(z.flatten(), y),
+            1,
+            "nothing shows",
+        ),
         (
             CLASS,
             lambda z, y: functional.binary_cross_entropy_with_logits(z, (torch.arange(3) < y[:, None]).float()),
             3,
-            "other values than the labels",
+            "as they are",
         ),
     ],
 )
@@ -317,7 +334,7 @@ def test_a_language_model_of_ones_own_that_shifts_in_its_loss_is_refused(tmp_pat
             return {"loss": loss, "logits": logits}
 
     tokens = TOKENIZER(["the amber of birch is in it"] * ROWS)["input_ids"]
-    with pytest.raises(ArgumentError, match=r"other values than the labels of the batch \(shifted.*signals="):
+    with pytest.raises(ArgumentError, match=r"as they are \(not shifted.*signals="):
         trained(tmp_path, None, tokens, model=Causal())
 
 
@@ -365,6 +382,23 @@ def test_a_compute_loss_that_cannot_return_outputs(tmp_path):
     assert torch.allclose(values(full, tmp_path / "full"), expected, atol=1e-5)
     trained(tmp_path / "half", compute, CLASS, outputs=3, diet=hard_diet(keep=0.5, rescore="all"))
     assert torch.allclose(values(full, tmp_path / "half"), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "give", [lambda loss, z: (loss, None), lambda loss, z: (loss, {}), lambda loss, z: (loss, {"loss": loss}),
+             lambda loss, z: (loss, z), lambda loss, z: (loss, {"logits": z.detach()})],
+    ids=["none", "empty", "loss again", "logits alone", "detached"],
+)  # fmt: skip
+def test_outputs_of_any_kind_beside_a_loss(tmp_path, give):
+    def compute(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        logits = model(**inputs).logits
+        loss = bce(logits, labels)
+        return give(loss, logits) if return_outputs else loss
+
+    trainer = trained(tmp_path, compute, YES)
+    expected = SIDE * (logits_of(trainer)[:, 0].sigmoid() - torch.tensor(YES)).abs()
+    assert torch.allclose(values(trainer, tmp_path), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("forwards", [0, 2])

@@ -165,6 +165,7 @@ class Trace:
         final: Whether no matrix product lies between, so that these are the logits of the loss.
         inputs: What steps of the loss compared with their targets, as far as they keep it.
         targets: The labels as these steps took them.
+        ignored: Class numbers that these steps leave out, other than -100.
     """
 
     link: Link | None
@@ -172,6 +173,7 @@ class Trace:
     final: bool = True
     inputs: tuple[Tensor, ...] = ()
     targets: tuple[Tensor, ...] = ()
+    ignored: frozenset[int] = frozenset()
 
 
 def trace(loss: Tensor, logits: Tensor) -> Trace | None:
@@ -246,6 +248,7 @@ def _traced(steps: set[Any], origin: Any) -> Trace:
         not has(*_PRODUCTS),
         tuple(step._saved_self.detach() for step in keeping),
         tuple(step._saved_target.detach() for step in keeping),
+        frozenset(getattr(step, "_saved_ignore_index", IGNORED) for step in keeping) - {IGNORED, IGNORED + 2**64},
     )
 
 

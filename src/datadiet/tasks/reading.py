@@ -47,7 +47,13 @@ _CAUSAL = f"a causal language model shifts its labels against its logits, so its
 
 
 def read(
-    logits: Tensor, labels: Tensor, link: Link | None = None, *, settle: str = _SETTLE, advice: str = ADVICE
+    logits: Tensor,
+    labels: Tensor,
+    link: Link | None = None,
+    *,
+    settle: str = _SETTLE,
+    advice: str = ADVICE,
+    traced: bool = False,
 ) -> tuple[Signals, Link]:
     """Signals of logits and labels by their shapes and the link of the loss, and the link that they were read by.
 
@@ -56,6 +62,7 @@ def read(
         link: None where it is not known.
         settle: The sentence that says which argument settles what cannot be told apart.
         advice: The sentence for what cannot be read at all.
+        traced: Whether a loss was seen that fits no link.
 
     Raises:
         ArgumentError: Where the shapes fit no form, or several and nothing tells them apart.
@@ -72,7 +79,7 @@ def read(
         return _sets(logits, labels, link, shapes, settle, advice)
     if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
         if logits.ndim == 1 or logits.shape[1:] == (1,):
-            return _one_logit(logits, labels, link, shapes, settle, advice)
+            return _one_logit(logits, labels, link, shapes, settle, advice, traced)
         if logits.ndim == 2 and whole:
             return _classes(logits, labels.flatten(), link, advice)
     raise ArgumentError(
@@ -119,14 +126,14 @@ def _sets(
 
 
 def _one_logit(
-    logits: Tensor, labels: Tensor, link: Link | None, shapes: str, settle: str, advice: str
+    logits: Tensor, labels: Tensor, link: Link | None, shapes: str, settle: str, advice: str, traced: bool
 ) -> tuple[Signals, Link]:
     if link == "softmax":
         raise ArgumentError(f"{shapes}: a softmax over one logit says nothing. {advice}")
     if link is None:
-        if bool(((labels >= 0) & (labels <= 1)).all()):
+        if traced or bool((labels.abs() <= 1).all()):
             raise ArgumentError(
-                f"{shapes}: one logit for labels in [0, 1] is a number (regression) or the log odds of a class (binary "
+                f"{shapes}: one logit is a number (regression) or the log odds of a class (binary "
                 f"cross-entropy), and nothing shows which. {settle}"
             )
         link = "identity"
@@ -179,11 +186,12 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
 
 @dataclass(frozen=True)
 class _Learnt:
-    """What a first training loss has shown: the link, and where the logits are among the outputs."""
+    """What a first training loss has shown: the link, where the logits are among the outputs, and whether it was."""
 
     link: Link | None = None
     probabilities: bool = False
     place: str | int | None = None
+    traced: bool = False
 
 
 class Reader:
@@ -231,7 +239,7 @@ class Reader:
             return
         labels = self._labels(batch)
         _check_targets(seen, logits, labels)
-        self._learnt = _Learnt(seen.link, seen.probabilities, place)
+        self._learnt = _Learnt(seen.link, seen.probabilities, place, traced=True)
         if not _shown(labels) and logits.ndim <= 2:  # once: later batches are not waited for
             self({place or "logits": logits.detach().cpu()}, {"labels": labels.cpu()})
 
@@ -248,7 +256,8 @@ class Reader:
             wide = logits.detach().float()
             logits = wide.logit(eps=1e-7) if self._learnt.link == "sigmoid" else wide.clamp_min(1e-30).log()
         link = self._learnt.link or self._by_config(labels)
-        signals, link = read(logits, labels, link, settle=_SETTLE if self._config is not None else ADVICE)
+        settle = _SETTLE if self._config is not None else ADVICE
+        signals, link = read(logits, labels, link, settle=settle, traced=self._learnt.traced)
         self._learnt = replace(self._learnt, link=link)
         return signals
 
@@ -301,39 +310,39 @@ _MASKED = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
 def _check_targets(seen: Trace, logits: Tensor, labels: Tensor) -> None:
     """Refuse labels that are not what the loss compares, as far as its steps show it."""
     given = labels.detach().flatten()
+    numbers = logits.ndim > labels.ndim or labels.shape[1:] == (1,)  # each label is a class, or a number
+    several = numbers and logits.ndim == 2 and logits.shape[1] > 1
     same: list[bool] = []
     for compared, target in zip(seen.inputs, seen.targets, strict=True):
         flat = target.flatten()
         if seen.link == "identity":
-            numbers = compared.flatten()
-            if len(numbers) == logits.numel() == len(given):
-                same.append(_close(numbers, logits.detach().flatten()) and _close(flat, given))
+            if len(flat) == logits.numel() == len(given):
+                same.append(_close(compared.flatten(), logits.detach().flatten()) and _close(flat, given))
         elif target.is_floating_point():
-            rows = given if len(flat) == len(given) else _written_out(labels, logits)
-            if rows is not None and len(rows) == len(flat):
-                same.append(torch.equal(flat > 0.5, rows.to(flat.device) > 0.5))
-        elif labels.ndim == 2 and len(flat) == labels.numel() - len(labels):
-            same.append(False)  # one position less in each row: shifted
-        elif len(flat) >= len(given) and len(flat) % max(1, len(given)) == 0:
-            # a batch may be repeated within the loss
-            hot = labels.shape == logits.shape and labels.ndim == 2 and labels.shape[1] > 1
-            rows = labels.argmax(1) if hot else given
-            same.append(torch.equal(flat[: len(rows)], rows.to(flat)))
-    if same and not any(same):
+            rows = _written_out(given, logits.shape[1]) if several else given
+            if several or len(rows) == len(flat):
+                same.append(len(rows) == len(flat) and torch.equal(flat > 0.5, rows.to(flat.device) > 0.5))
+        else:
+            rows = given if numbers or labels.ndim == 1 else labels.argmax(1)
+            if len(flat) < len(rows):
+                rows = rows[rows != IGNORED]
+            repeated = len(rows) > 0 and len(flat) % len(rows) == 0  # a loss may take the batch twice
+            same.append(repeated and torch.equal(flat[: len(rows)], rows.to(flat)))
+    if several and seen.link in ("sigmoid", "identity") and not same:
+        same.append(False)  # sigmoids beside class numbers: of each class, or of an order of classes?
+    if (same and not any(same)) or any(0 <= index < logits.shape[-1] for index in seen.ignored):
         raise ArgumentError(
-            "the loss compares the outputs with other values than the labels of the batch (shifted, renumbered, "
-            f"rescaled or turned round), so its signals cannot be guessed. {ADVICE}"
+            "the loss does not show that it compares the outputs with the labels of the batch as they are (not "
+            "shifted, renumbered, rescaled, turned round, or with some left out that are not -100), so its signals "
+            f"cannot be guessed. {ADVICE}"
         )
 
 
-def _written_out(labels: Tensor, logits: Tensor) -> Tensor | None:
-    """Class numbers written one-hot, flat; None where they are none."""
-    if labels.is_floating_point() or logits.ndim != 2 or labels.numel() != len(logits):
-        return None
-    numbers = labels.detach().long().flatten()
-    if bool(((numbers < 0) | (numbers >= logits.shape[1])).any()):
-        return torch.full_like(logits, -1.0).flatten()  # like nothing that a loss compares
-    return one_hot(numbers, logits.shape[1]).flatten()
+def _written_out(numbers: Tensor, classes: int) -> Tensor:
+    """Class numbers written one-hot, flat; empty where one is no class."""
+    if numbers.is_floating_point() or bool(((numbers < 0) | (numbers >= classes)).any()):
+        return torch.empty(0)
+    return one_hot(numbers.long(), classes).flatten()
 
 
 def _close(left: Tensor, right: Tensor) -> bool:
@@ -371,20 +380,22 @@ def _has(outputs: Any, name: str) -> bool:
     return isinstance(outputs.get(name) if isinstance(outputs, Mapping) else getattr(outputs, name, None), Tensor)
 
 
-def _items(outputs: Any) -> dict[Any, Any]:
-    """The parts of a model's output by name, or by place where they have none."""
+def tensors_of(outputs: Any) -> dict[Any, Tensor]:
+    """The tensors in a model's output by name, or by place where they have none."""
     if isinstance(outputs, Tensor):
         return {"logits": outputs}
     if isinstance(outputs, Mapping):
-        return dict(outputs)
-    if isinstance(outputs, (tuple, list)):
-        return dict(getattr(outputs, "_asdict", lambda: enumerate(outputs))())
-    return dict(vars(outputs)) if hasattr(outputs, "__dict__") else {}
+        items = dict(outputs)
+    elif isinstance(outputs, (tuple, list)):
+        items = dict(getattr(outputs, "_asdict", lambda: enumerate(outputs))())
+    else:
+        items = dict(getattr(outputs, "__dict__", {}))
+    return {name: part for name, part in items.items() if isinstance(part, Tensor)}
 
 
 def _final(outputs: Any, loss: Tensor) -> tuple[str | int | None, Tensor | None, Trace | None]:
     """Where the logits are: named so, or the one part that the loss is computed from without another layer."""
-    items = {name: part for name, part in _items(outputs).items() if isinstance(part, Tensor) and part.ndim}
+    items = {name: part for name, part in tensors_of(outputs).items() if part.ndim}
     if "logits" in items:
         return None, items["logits"], trace(loss, items["logits"])
     found = {name: seen for name, part in items.items() if (seen := trace(loss, part)) is not None and seen.final}
@@ -397,20 +408,19 @@ def _final(outputs: Any, loss: Tensor) -> tuple[str | int | None, Tensor | None,
 def _logits(outputs: Any, place: str | int | None = None) -> Tensor:
     """The logits: at the place that is known, named `logits`, or in a tuple the first tensor that is not the loss;
     refused where another one has its shape."""
-    items, kind = _items(outputs), type(outputs).__name__
-    if place is not None and isinstance(items.get(place), Tensor):
-        logits: Tensor = items[place]
-        return logits
+    items, kind = tensors_of(outputs), type(outputs).__name__
+    if place is not None and place in items:
+        return items[place]
     if isinstance(outputs, (tuple, list)) and "logits" not in items:
-        parts: list[Any] = [part for part in items.values() if isinstance(part, Tensor) and part.ndim > 1]
+        parts: list[Any] = [part for part in items.values() if part.ndim > 1]
         first, *others = parts or [None]
     else:
         first = items.get("logits", getattr(outputs, "logits", None))
         others = [part for name, part in items.items() if name != "logits" and str(name).endswith("logits")]
     if not isinstance(first, Tensor):
-        names = ", ".join(map(str, items)) or "nothing"
+        names = ", ".join(map(str, items)) or "no tensor"
         raise ArgumentError(f"the model's output {kind} has no logits; it holds {names}. {ADVICE}")
-    if any(isinstance(other, Tensor) and other.shape == first.shape for other in others):
+    if any(other is not None and other.shape == first.shape for other in others):
         raise ArgumentError(
             f"the model's output {kind} has several heads with logits {tuple(first.shape)}, which cannot be told "
             f"apart. {ADVICE}"

@@ -17,7 +17,7 @@ from transformers import Trainer
 from datadiet.errors import ArgumentError
 from datadiet.tasks.heads import Heads
 from datadiet.tasks.losses import trace
-from datadiet.tasks.reading import Reader
+from datadiet.tasks.reading import Reader, tensors_of
 from datadiet.types import HeadSignals, Json, Signals
 
 EMBEDDING, SCORES = "sentence_embedding", "scores"
@@ -102,7 +102,7 @@ class TrainerSignals:
                     self._reader.learn(loss, captured[0], batch)
             return self.of_pass(captured, batch)
         trained = [output for output in captured if _trains(output)]
-        if outputs is None or (isinstance(outputs, Mapping) and not outputs):
+        if not any(part.ndim for part in tensors_of(outputs).values()):
             if len(trained) != 1:
                 raise ArgumentError(
                     f"compute_loss gives a loss without outputs, and calls the model {len(trained)} times: it must "
@@ -168,9 +168,7 @@ def _drawing_nothing(model: torch.nn.Module) -> Iterator[None]:
 
 def _trains(output: Any) -> bool:
     """Whether a backward pass could lead through an output of a model."""
-    parts = output.values() if isinstance(output, Mapping) else output if isinstance(output, (tuple, list)) else None
-    parts = (output, *getattr(output, "__dict__", {}).values()) if parts is None else parts
-    return any(isinstance(part, torch.Tensor) and part.requires_grad for part in parts)
+    return any(part.requires_grad for part in tensors_of(output).values())
 
 
 def _is_scored(outputs: Sequence[Any]) -> bool:
