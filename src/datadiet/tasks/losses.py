@@ -191,14 +191,23 @@ def trace(loss: Tensor, logits: Tensor) -> Trace | None:
         >>> trace(torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], torch.ones(2)), logits).link
         'sigmoid'
     """
-    origin = logits.grad_fn
+    origin: Any = logits.grad_fn
     while origin is not None:
-        if steps := _between(loss.grad_fn, origin):
+        if steps := _between(_inside(loss.grad_fn, loss), origin):
             return _traced(steps, origin)
         # a copy in another shape or precision: perhaps the loss took what it was copied from
         before = [node for node, _ in origin.next_functions if node is not None]
-        origin = before[0] if origin.name().startswith(_SHAPES) and len(before) == 1 else None
+        if (inside := _inside(origin, logits)) is not origin:
+            origin = inside
+        else:
+            origin = before[0] if origin.name().startswith(_SHAPES) and len(before) == 1 else None
     return None
+
+
+def _inside(node: Any, output: Tensor) -> Any:
+    """The step before the one by which a model that is wrapped for several processes gives all its outputs."""
+    wrapped = node is not None and node is output.grad_fn and node.name().startswith("_DDPSink")
+    return node.next_functions[output.output_nr][0] if wrapped else node
 
 
 def _between(loss: Any, origin: Any) -> set[Any]:
