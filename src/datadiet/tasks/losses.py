@@ -206,7 +206,8 @@ def trace(loss: Tensor, logits: Tensor) -> Trace | None:
 
 def _inside(node: Any, output: Tensor) -> Any:
     """The step before the one by which a model that is wrapped for several processes gives all its outputs."""
-    wrapped = node is not None and node is output.grad_fn and node.name().startswith("_DDPSink")
+    given: Any = output.grad_fn
+    wrapped = node is not None and node is given and given.name().startswith("_DDPSink")
     return node.next_functions[output.output_nr][0] if wrapped else node
 
 
