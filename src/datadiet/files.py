@@ -129,7 +129,7 @@ def target_problems(path: Path, *, force: bool) -> list[str]:
         path: Of the file.
         force: Whether what is there may be replaced.
     """
-    if path.is_dir():
+    if os.path.isdir(path):
         return [f"{path} is a folder: give a file."]
     return [] if force or not os.path.lexists(path) else [f"{path} exists: --force replaces it."]
 

@@ -439,8 +439,10 @@ class Diet:
         """Float32 `(columns without moment, batch)`."""
         numeric = [head.labels.is_floating_point() for head in signals.heads.values()]
         self._regression = self._regression or any(numeric)
-        if self.guarded and all(numeric) and self._context.groups is None:
-            raise ArgumentError("offset='auto' needs classes or tags; these examples have numbers (regression?).")
+        spans = signals.heads.keys() == {"start", "end"}
+        if self.guarded and (all(numeric) or spans) and self._context.groups is None:
+            found = "answers in a text" if spans else "numbers (regression?)"
+            raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
         return self.options.score.recorded(signals, of_label=self.guarded)

@@ -21,13 +21,13 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.diet.values import EpochBuffer
-from datadiet.scores.reduce import free_signals
+from datadiet.scores.reduce import free_signals, head_part
 from datadiet.scoring.forward import fetch, lengths_of
 from datadiet.selectors.base import mix
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.state import exchange, share_of
-from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
+from datadiet.types import EpochPlan, Scores, Signals
 
 _STREAM = 6  # of the generator that draws the dev rows
 _LOSS = "loss"
@@ -247,10 +247,6 @@ def _row_losses(signals: Signals) -> torch.Tensor:
         return free_signals(signals)[_LOSS]
     losses = torch.full((len(known),), torch.nan, device=known.device)
     if bool(known.any()):
-        losses[known] = free_signals(Signals({name: _some(head, known) for name, head in signals.heads.items()}))[_LOSS]
+        of_known = Signals({name: head_part(head, known) for name, head in signals.heads.items()})
+        losses[known] = free_signals(of_known)[_LOSS]
     return losses
-
-
-def _some(head: HeadSignals, where: torch.Tensor) -> HeadSignals:
-    parts = (head.logits, head.labels, head.mask, head.hidden)
-    return HeadSignals(*(None if part is None else part[where] for part in parts))  # type: ignore[arg-type]
