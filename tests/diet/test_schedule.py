@@ -253,5 +253,5 @@ def test_a_share_is_rounded_down_as_it_is_written(share: float, number: int, par
 def test_a_forecast_refuses_what_does_not_fit() -> None:
     with pytest.raises(ArgumentError, match=r"(?s)unknown rescore 'al'; did you mean 'all'.*got \(3,\) for 100 rows"):
         forecast(plan(), rescore="al", lengths=[1, 2, 3])
-    with pytest.raises(ArgumentError, match="full_epochs must be a whole number, at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="full_epochs must be above 0, got 0"):
         forecast(plan(), full_epochs=0)

@@ -111,7 +111,8 @@ def test_last_values_are_the_last_and_skip_nan(tmp_path):
     store = ScoreStore(tmp_path, "r", ids=["a", "b"])
     store.append(scores([0, 1], [0.5, 0.25]))
     store.append(scores([0, 1], [0.75, np.nan], epoch=1))
-    assert last_values(tmp_path, "el2n") == {"a": 0.75, "b": 0.25}
+    ids, values = last_values(tmp_path, "el2n")
+    assert (ids, values.tolist()) == (["a", "b"], [0.75, 0.25])
 
 
 def test_atomic_writes_replace_whole_files(tmp_path):

@@ -28,7 +28,7 @@ from datadiet.training.sampler import (
     RowDataset,
     carry_rows,
     length_grouped,
-    pop_rows,
+    without_rows,
 )
 from datadiet.types import EpochPlan
 
@@ -204,7 +204,7 @@ def epoch_of(loader):
     """The rows of one epoch, each compared with its item."""
     rows_seen = []
     for batch in loader:
-        rows = pop_rows(batch)
+        rows, batch = without_rows(batch)
         assert (batch["x"] - 100).tolist() == rows.tolist()
         assert list(batch) == ["x"]
         rows_seen += rows.tolist()
@@ -243,9 +243,10 @@ def test_the_collator_adds_the_rows_and_nothing_else():
     assert list(batch) == ["x", ROW_KEY]
     assert batch[ROW_KEY].dtype == torch.int64
     assert batch["x"].tolist() == [1.5, 2.5]
-    assert pop_rows(batch).tolist() == [4, 2**40 + 1]  # a float would lose the last digits
-    assert list(batch) == ["x"]
-    assert pop_rows(batch) is None
+    rows, rest = without_rows(batch)
+    assert rows.tolist() == [4, 2**40 + 1]  # a float would lose the last digits
+    assert list(rest) == ["x"]
+    assert without_rows(rest) == (None, rest)
     own = BatchEncoding({"x": torch.zeros(1)})
     assert type(RowCollator(lambda _features: own)([(9, None)])) is dict
     assert ROW_KEY not in own

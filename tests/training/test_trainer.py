@@ -107,7 +107,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
 
     class Watching(DietTrainer):
         def compute_loss(self, model, inputs, **kwargs):
-            seen.append((inputs[ROW_KEY].clone(), inputs["input_ids"].clone()))
+            seen.append((self._batch_rows.clone(), inputs["input_ids"].clone()))
             return super().compute_loss(model, inputs, **kwargs)
 
     model = tiny_classifier(CLASSES)
@@ -234,10 +234,22 @@ def test_no_pickle_but_the_trainers_own_state(tmp_path):
     assert numbers["run_so_far"]["cost"]["train_s"] > 0
 
 
-def test_two_runs_cannot_share_a_folder(tmp_path):
+def test_a_second_run_in_a_folder_puts_the_first_aside(tmp_path, caplog):
+    trainer = trained(tmp_path, hard_diet())
+    first, lines_of_first = plans_of(tmp_path), lines(trainer, "kept", "steps")
+    trainer.train()  # again; then a script that runs again
+    assert "result.1.json, scores.1, plans.1; overwrite=True removes it" in caplog.text
+    assert lines(trainer, "kept", "steps") == lines_of_first
     trained(tmp_path, hard_diet())
-    with pytest.raises(ValueError, match="belongs to another run"):
-        trained(tmp_path, hard_diet())
+    trained(tmp_path, hard_diet(), extra={"overwrite": True})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("plans", "plans.1", "plans.2", "result.1.json", "result.2.json", "result.json"),
+        *("scores", "scores.1", "scores.2"),
+    ]
+    assert json.loads((tmp_path / "result.2.json").read_text())["cost"]["examples_backward"] == 120
+    (tmp_path / "old").mkdir()
+    (tmp_path / "plans.1").rename(tmp_path / "old" / "plans")
+    assert plans_of(tmp_path / "old") == first
 
 
 def test_a_keep_that_leaves_no_full_batch(tmp_path):

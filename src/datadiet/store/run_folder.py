@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction
 
 
+logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
@@ -106,6 +109,38 @@ def begin(folder: Path, config: str, fingerprint: str) -> None:
     """Write the options of an unfinished run, and the fingerprint of the data of its checkpoints."""
     write_atomically(folder / CHECKPOINTS / DATA, fingerprint)
     write_atomically(folder / CONFIG, config)
+
+
+def put_aside(folder: Path, *, overwrite: bool = False) -> None:
+    """Make room for the tables of a new run: move or remove those of an earlier one, and its result.
+
+    Args:
+        folder: The run folder; only tables that a run has written there are touched.
+        overwrite: Remove them.
+    """
+    from datadiet.store.tables import MANIFEST  # and NumPy, which commands without a run do not wait for
+
+    tables = [name for name in (SCORES, PLANS) if (folder / name / MANIFEST).is_file()]
+    if not tables:
+        return
+    names = [name for name in (RESULT, *tables) if (folder / name).exists()]
+    number = next(n for n in count(1) if not any((folder / _numbered(name, n)).exists() for name in names))
+    for name in names:
+        if not overwrite:
+            (folder / name).rename(folder / _numbered(name, number))
+        elif name == RESULT:
+            (folder / name).unlink()
+        else:
+            shutil.rmtree(folder / name)
+    if not overwrite:
+        moved = ", ".join(_numbered(name, number) for name in names)
+        logger.warning(f"{folder} holds an earlier run. What it recorded is now in {moved}; overwrite=True removes it.")
+
+
+def _numbered(name: str, number: int) -> str:
+    """The new name of what an earlier run has recorded, such as `scores.1` or `result.1.json`."""
+    path = Path(name)
+    return f"{path.stem}.{number}{path.suffix}"
 
 
 def forget_progress(folder: Path) -> None:

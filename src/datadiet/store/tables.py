@@ -8,6 +8,8 @@ a table back to the parts that its checkpoint counts. A part is converted and wr
 from __future__ import annotations
 
 import json
+import logging
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -15,9 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from datadiet.errors import DataError
+from datadiet.errors import ArgumentError, DataError
 from datadiet.files import SCHEMA, read_json, write_atomically
+from datadiet.formatting import counted
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 
+logger = logging.getLogger(__name__)
 MANIFEST = "_manifest.json"
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 _FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
@@ -281,12 +286,15 @@ def row_ids(folder: Path, rows: int) -> pa.Array:
     return ids
 
 
-def last_values(folder: Path, column: str) -> dict[str, float]:
-    """The last value of each id in a run's score history that is not nan.
+def last_values(folder: Path, column: str) -> tuple[list[str | None], NDArray[np.float32]]:
+    """The last value of each row in a run's score history that is not nan, beside its id.
 
     Args:
         folder: `RUN/scores`.
         column: A score's name.
+
+    Returns:
+        The ids `(n,)`, None for a row never seen; float32 `(n,)`, nan for a row without a value.
 
     Raises:
         DataError: If the history is missing or does not hold that score.
@@ -302,8 +310,50 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
         last[scores.rows[finite]] = scores.values[column][finite]
     if not len(last):
         raise DataError(f"{folder} holds an empty table.")
-    pairs = zip(row_ids(folder, len(last)).to_pylist(), last.tolist(), strict=True)
-    return {key: value for key, value in pairs if value == value}
+    return row_ids(folder, len(last)).to_pylist(), last
+
+
+def matched(
+    keys: Sequence[str], earlier: Sequence[str | None], values: NDArray[np.float32], run: Path
+) -> NDArray[np.float32]:
+    """The values of an earlier run for other rows, by id; rows that share an id are matched by their order.
+
+    Args:
+        keys: The ids of the rows.
+        earlier, values: See `last_values`.
+        run: Named in messages.
+
+    Returns:
+        float32 `(len(keys),)`, +inf for a row without a value.
+
+    Raises:
+        ArgumentError: If an id occurs several times, but not as often in both.
+
+    Example:
+        >>> earlier, values = ["a", "b", "a"], np.array([1, 2, 3], np.float32)
+        >>> matched(["b", "a", "a", "c"], earlier, values, Path("runs/a")).tolist()
+        [2.0, 1.0, 3.0, inf]
+    """
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(earlier):
+        if key is not None:
+            rows.setdefault(key, []).append(row)
+    times = Counter(key for key in keys if key in rows)
+    for key, count in times.items():
+        if count != len(rows[key]):
+            raise ArgumentError(
+                f"scores_from needs ids that tell rows apart: {key!r:.200} occurs {counted(count, 'time')} in the "
+                f"training data and {counted(len(rows[key]), 'time')} in {run}. Give each row an id of its own."
+            )
+    repeated = sum(count > 1 for count in times.values())
+    if repeated:
+        logger.warning(
+            f"scores_from: {counted(repeated, 'id')} occur several times; their rows are matched by their order."
+        )
+    places = {key: iter(found) for key, found in rows.items()}
+    at = np.array([next(places[key]) if key in places else -1 for key in keys], np.int64)
+    chosen = np.where(at < 0, np.nan, values[at])
+    return np.where(np.isnan(chosen), np.inf, chosen).astype(np.float32)
 
 
 # ---- plans, and the two tables of a run ----
