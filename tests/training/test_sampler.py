@@ -250,8 +250,11 @@ def test_the_collator_adds_the_rows_and_nothing_else():
     own = BatchEncoding({"x": torch.zeros(1)})
     assert type(RowCollator(lambda _features: own)([(9, None)])) is dict
     assert ROW_KEY not in own
-    with pytest.raises(TypeError, match="mapping"):
-        RowCollator(torch.tensor)([(0, 1.0)])
+    pair = (torch.zeros(1), torch.ones(1))
+    rows, rest = without_rows(RowCollator(lambda _features: pair)([(9, None)]))
+    assert (rows.tolist(), rest) == ([9], pair)
+    with pytest.raises(ArgumentError, match="must be dicts of tensors, got tuple; use DietMixin"):
+        RowCollator(lambda _features: pair, only_dicts=True)([(9, None)])
 
 
 def test_the_users_collator_receives_a_list():

@@ -282,7 +282,8 @@ def take_over(loader: Any, sampler: Callable[[Any], DietSampler], *, batch_size:
     problems = Problems()
     problems.check(
         type(batches).__iter__ is BatchSampler.__iter__,
-        f"a diet cannot keep the batches of {type(batches).__name__}; use a sampler of single rows.",
+        f"a diet cannot keep the batches of {type(batches).__name__}; use a sampler of single rows "
+        "(for sentence-transformers: BatchSamplers.BATCH_SAMPLER).",
     )
     size = getattr(batches, "batch_size", batch_size)
     problems.check(

@@ -508,6 +508,8 @@ class DietMixin(_Base):
         read = self._read_signals or self.diet.signals
         if read is None and self._embeds:
             return pair_signals(outputs, batch.get("label"))
+        if read is None and not isinstance(batch, Mapping):
+            raise ArgumentError(f"a batch that is a {type(batch).__name__} does not name its labels. Pass signals=.")
         return self.heads.signals((read or signals_of)(outputs, batch))
 
     def _trainer_result(self) -> Json:
