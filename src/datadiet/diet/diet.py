@@ -179,7 +179,7 @@ class Diet:
         features: Any = None,
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
         overwrite: bool = False,
         write: bool = True,
         dev_rows: int | None = None,
@@ -216,6 +216,7 @@ class Diet:
                 too small ones, or takes more than is kept.
             DataError: If a resumed run's `folder` belongs to another run, or `scores_from` has no such scores.
         """
+        folder = None if folder is None else Path(folder)
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != num_examples:
                 raise ArgumentError(f"{name} must be one per training row, {num_examples}: got {len(given)}.")

@@ -50,13 +50,7 @@ class PartedTable:
     def __init__(self, folder: Path | None, run: str) -> None:
         self.folder, self.run = folder, run
         self._parts: list[Any] = []  # file names, or tables where there is no folder
-        if folder is not None and (folder / MANIFEST).exists():
-            manifest = read_manifest(folder)
-            if manifest["run"] != run:
-                raise DataError(
-                    f"{folder.name}/ in {folder.parent.name}/ belongs to another run; choose another folder."
-                )
-            self._parts = list(manifest["parts"])
+        self._parts += self._manifest_parts()
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -73,6 +67,7 @@ class PartedTable:
 
             self._parts.append(pa.concat_tables(pieces))
             return
+        self._manifest_parts()
         self.folder.mkdir(parents=True, exist_ok=True)
         name = f"part-{len(self._parts):05d}.parquet"
         part = self.folder / f"{name}.part"
@@ -92,9 +87,21 @@ class PartedTable:
         """Everything appended so far, in order; None if nothing was."""
         import pyarrow as pa
 
+        self._manifest_parts()
         if not self._parts:
             return None
         return read_table(self.folder) if self.folder is not None else pa.concat_tables(self._parts)
+
+    def _manifest_parts(self) -> list[str]:
+        """The parts that the folder's manifest names, which no other run has written."""
+        if self.folder is None or not (self.folder / MANIFEST).exists():
+            return []
+        manifest = read_manifest(self.folder)
+        if manifest["run"] != self.run:
+            raise DataError(
+                f"{self.folder.name}/ in {self.folder.parent.name}/ belongs to another run; choose another folder."
+            )
+        return list(manifest["parts"])
 
     def _write_manifest(self) -> None:
         assert self.folder is not None

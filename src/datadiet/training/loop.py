@@ -151,7 +151,7 @@ def epochs(
     ids: Sequence[str] | None = None,
     groups: NDArray[np.int64] | None = None,
     row_weights: NDArray[np.float32] | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     overwrite: bool = False,
     judge: Judge | None = None,
     dev_rows: int | None = None,
@@ -271,7 +271,7 @@ class DietCallback(TrainerCallback):
     def __init__(
         self,
         diet: Diet,
-        run_folder: Path | None = None,
+        run_folder: str | Path | None = None,
         *,
         overwrite: bool = False,
         judge: Judge | None = None,

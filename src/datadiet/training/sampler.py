@@ -115,8 +115,9 @@ class DietSampler(Sampler[int]):
             return cls(num_rows, seed=seed)
         if order is SequentialSampler.__iter__:
             return cls(num_rows, strategy="sequential", seed=seed)
+        name = type(sampler).__name__.replace(SeedableRandomSampler.__name__, RandomSampler.__name__)
         raise ArgumentError(
-            f"a diet cannot keep the order of {type(sampler).__name__}{_draws(sampler)}; use a random, sequential or "
+            f"a diet cannot keep the order of {name}{_draws(sampler)}; use a random, sequential or "
             "group_by_length sampling strategy (for sentence-transformers: BatchSamplers.BATCH_SAMPLER)."
         )
 
@@ -251,10 +252,15 @@ def carry_rows(loader: Any, *, only_dicts: bool = False) -> None:
         ArgumentError: If it is no `DataLoader` of single rows, or its data are a stream.
     """
     inner: Any = getattr(loader, "base_dataloader", loader)  # accelerate wraps the torch loader
-    if not isinstance(inner, DataLoader) or isinstance(inner.dataset, IterableDataset) or inner.batch_sampler is None:
+    found = "" if isinstance(inner, DataLoader) else type(inner).__name__
+    if not found and isinstance(inner.dataset, IterableDataset):
+        found = "one of a stream"
+    if not found and inner.batch_sampler is None:
+        found = "one with batch_size=None"
+    if found:
         raise ArgumentError(
-            "the training batches must come from a torch DataLoader that collates the rows of a data set with a "
-            f"length, got {type(inner).__name__}. A diet puts the row numbers into the batches there."
+            "the training loader must be a torch DataLoader that makes batches of the rows of a data set with a "
+            f"length, got {found}. A diet puts the row numbers into the batches."
         )
     if isinstance(inner.dataset, RowDataset):
         return
@@ -300,7 +306,10 @@ def take_over(loader: Any, sampler: Callable[[Any], DietSampler], *, batch_size:
         "the training loader must be prepared by the Trainer's accelerator: each process trains on all rows otherwise.",
     )
     problems.raise_any()
-    made = sampler(get_sampler(loader))
+    own: Any = get_sampler(loader)
+    made = sampler(own)
+    if len(own) != len(inner.dataset):
+        raise ArgumentError(f"the sampler must give each of the {len(inner.dataset)} rows once, got {len(own)} rows.")
     if inner is loader:
         batches.sampler = made
     else:

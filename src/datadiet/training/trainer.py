@@ -98,7 +98,7 @@ class DietMixin(_Base):
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
-        run_folder: Path | None = None,
+        run_folder: str | Path | None = None,
         overwrite: bool = False,
         ledger: Ledger | None = None,
         **kwargs: Any,
@@ -109,7 +109,7 @@ class DietMixin(_Base):
         kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
         super().__init__(*args, **kwargs)
         self.diet, self.ledger, self.teacher = diet, ledger or Ledger(), teacher
-        self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
+        self.run_folder = Path(str(self.args.output_dir) if run_folder is None else run_folder)
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
         self._read_signals, self._row_weights, self._writes_result = signals, row_weights, ledger is None
         self._batch_chooser: BatchChooser | None = None
@@ -227,10 +227,13 @@ class DietMixin(_Base):
             loss = super().training_step(model, inputs, *args, **kwargs)
         finally:
             self._batch_rows = None
-        if rows is not None and rows is not self._counted and self.diet.options.plans:
-            raise ArgumentError(
-                "training_step must call compute_loss with the batch: a diet reads the outputs of the model there."
-            )
+        if rows is not None and rows is not self._counted:
+            if self.diet.options.plans:
+                raise ArgumentError(
+                    "training_step must call compute_loss with the batch: a diet reads the outputs of the model there."
+                )
+            self._counted = rows
+            self.current_epoch.count(len(rows), inputs if isinstance(inputs, Mapping) else {})
         if not again:  # the Trainer scales it for accumulation, so the sum over an epoch is over its steps
             self.current_epoch.loss = self.current_epoch.loss + loss
         return loss
