@@ -73,6 +73,16 @@ def test_two_runs_cannot_mix(tmp_path):
         ScoreStore(tmp_path, "second")
 
 
+def test_a_table_that_another_run_has_replaced_is_not_read_as_ones_own(tmp_path):
+    first = ScoreStore(tmp_path / "scores", "a")
+    first.append(scores([0], [0.5]))
+    (tmp_path / "scores").rename(tmp_path / "scores.1")
+    ScoreStore(tmp_path / "scores", "b").append(scores([0], [0.25]))
+    for use in (first.to_pandas, lambda: first.append(scores([0], [0.5]))):
+        with pytest.raises(DataError, match="belongs to another run"):
+            use()
+
+
 def test_truncate_drops_later_parts(tmp_path):
     store = ScoreStore(tmp_path, "r")
     assert store.to_pandas().empty
