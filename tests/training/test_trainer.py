@@ -477,6 +477,30 @@ def test_a_batch_that_trains_twice_counts_once(tmp_path, kind):
     assert lines(trained(tmp_path / "diet", hard_diet(keep=0.5), kind=kind), "kept", "steps")[1] == (24, 6)
 
 
+def test_weights_reach_every_pass_over_a_batch(tmp_path):
+    """In the manner of adversarial training; SGD: doubled losses are a doubled learning rate."""
+
+    class Adversarial(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            model.train()
+            inputs = self._prepare_inputs(inputs)
+            for _ in range(2):
+                loss = self.compute_loss(model, inputs)
+                loss.backward()
+            return loss.detach()
+
+    class Dieting(DietMixin, Adversarial):
+        pass
+
+    trained(tmp_path / "first", hard_diet(), num_train_epochs=2)
+    found = []
+    for name, select, rate in (("twice", _doubled, 0.1), ("rate", _single, 0.2)):
+        diet = Diet(select=select, warmup_epochs=0, refresh_every=1, scores_from=tmp_path / "first")
+        options = {"learning_rate": rate, "num_train_epochs": 2, "kind": Dieting}
+        found.append(weights(trained(tmp_path / name, diet, **SGD, **options).model))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+
+
 def test_a_step_without_compute_loss_is_refused_below_keep_one(tmp_path):
     class Direct(Trainer):
         def training_step(self, model, inputs, num_items_in_batch=None):

@@ -296,13 +296,12 @@ class DietMixin(_Base):
         """
         plans, args = self.diet.options.plans, self.args
         steps = args.max_steps if args.max_steps > 0 else None
-        if self._resumed is None:
-            self._epochs = BetweenEpochs(self.diet, self.ledger, self.accelerator, args.gradient_accumulation_steps)
+        self._epochs = BetweenEpochs(self.diet, self.ledger, self.accelerator, args.gradient_accumulation_steps)
         self.heads = Heads({} if self._embeds else head_layers(self.network))
         inner = getattr(loader, "base_dataloader", loader)
-        # a loader of the user's own may have other rows; else the Trainer's data have columns that the loader's lack
-        same = len(inner.dataset) == self.num_rows
-        data: Any = self.train_dataset if same else inner.dataset.dataset
+        # the Trainer's data have columns that its loader's lack; a loader of the user's own may have other rows
+        own = type(self).get_train_dataloader is not Trainer.get_train_dataloader
+        data: Any = inner.dataset.dataset if own else self.train_dataset
         self.context = EpochContext(
             diet=self.diet,
             ledger=self.ledger,
@@ -377,14 +376,14 @@ class DietMixin(_Base):
             trainer: Any = self
             dev = trainer._remove_unused_columns(dev, description="evaluation")
         try:
-            labelled = any("label" in name for name in collate([dev[0]]))
+            labelled = any("label" in name or name in self.label_names for name in collate([dev[0]]))
         except Exception as error:  # of the user's own collator
             self._no_judge = (
                 f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
             )
             return None
         self._no_judge = "eval_dataset has no labels"
-        return _known(dev) if labelled else None
+        return _known(dev, self.label_names) if labelled else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
@@ -575,12 +574,14 @@ class DietTrainer(DietMixin, Trainer):
     """
 
 
-def _known(dev: Any) -> Any:
+def _known(dev: Any, label_names: Sequence[str] = ()) -> Any:
     """A dev split without the rows whose class the model does not know, where that is a column."""
     if not isinstance(dev, datasets.Dataset):
         return dev
     columns = [
-        name for name, kind in dev.features.items() if "label" in name and "int" in str(getattr(kind, "dtype", ""))
+        name
+        for name, kind in dev.features.items()
+        if ("label" in name or name in label_names) and "int" in str(getattr(kind, "dtype", ""))
     ]
     known = np.ones(len(dev), bool)
     for name in columns:
