@@ -269,6 +269,25 @@ def test_scores_from_an_earlier_run(tmp_path):
     assert kept == {"new1", "new2", "a18", "a17", "a16"}
 
 
+def test_rows_that_share_an_id_keep_their_own_scores(tmp_path, caplog):
+    ids, errors = [f"document {row // 2}" for row in range(N)], np.random.default_rng(0).permutation(N) / N
+    first = begun(Diet(keep=1.0), ids=ids, folder=tmp_path)
+    epoch_of(first, 0, errors)
+    first.absorb(first.drain())
+    options = {"keep": 0.5, "warmup_epochs": 0, "select": "hardest", "scores_from": tmp_path}
+    kept = begun(Diet(**options), ids=ids).plan(0).rows
+    assert set(kept) == set(np.argsort(-errors)[: N // 2])
+    assert "10 ids occur several times; their rows are matched by their order" in caplog.text
+    with pytest.raises(ArgumentError, match="'document 0' occurs 4 times in the training data and 2 times in"):
+        begun(Diet(**options), ids=[f"document {row // 4}" for row in range(N)])
+
+
+@pytest.mark.parametrize("name", ["ids", "groups"])
+def test_ids_and_groups_are_one_per_row(name):
+    with pytest.raises(ArgumentError, match=f"{name} must be one per training row, {N}: got 3"):
+        begun(Diet(keep=0.5), **{name: np.arange(3)})
+
+
 def test_scores_from_says_what_is_missing(tmp_path):
     earlier = hard_diet()
     earlier.begin(N, epochs=2, folder=tmp_path)

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import RESCORES, forecast
 from datadiet.diet.schedule import Schedule, parse_keep, share_of
 from datadiet.errors import ArgumentError
@@ -253,5 +254,43 @@ def test_a_share_is_rounded_down_as_it_is_written(share: float, number: int, par
 def test_a_forecast_refuses_what_does_not_fit() -> None:
     with pytest.raises(ArgumentError, match=r"(?s)unknown rescore 'al'; did you mean 'all'.*got \(3,\) for 100 rows"):
         forecast(plan(), rescore="al", lengths=[1, 2, 3])
-    with pytest.raises(ArgumentError, match="full_epochs must be a whole number, at least 1, got 0"):
+    with pytest.raises(ArgumentError, match="full_epochs must be above 0, got 0"):
         forecast(plan(), full_epochs=0)
+
+
+# ---- steps that are asked for
+
+
+@pytest.mark.parametrize(
+    ("options", "max_steps", "expected"),
+    [
+        ({}, 11, [10, 1]),
+        ({}, 25, [10, 5, 5, 5]),
+        ({"keep": {1: 0.7, 2: 0.5}, "refresh_every": 1}, 20, [10, 7, 3]),
+        ({"anneal_epochs": 1}, 22, [10, 5, 7]),  # the last epoch on everything ends early
+        ({"static": True}, 17, [10, 5, 2]),
+        ({"warmup_epochs": 0}, 3, [3]),
+        ({"keep": 1.0}, 13, [10, 3]),
+    ],
+)
+def test_a_schedule_that_ends_at_a_step(options, max_steps, expected):
+    schedule = Schedule(100, 99, **{"keep": 0.5, "batch": 10, **options}).ending_at(max_steps)
+    assert [schedule.steps(epoch) for epoch in range(schedule.epochs)] == expected
+    assert schedule.total_steps == schedule.planned_steps == max_steps
+    assert schedule.total_count == 10 * max_steps
+    assert schedule.locate(max_steps) == (schedule.epochs, 0)
+    assert schedule.share_trained(schedule.epochs - 1) == expected[-1] / -(-schedule.count(schedule.epochs - 1) // 10)
+
+
+def test_a_step_of_keep_that_comes_after_the_last_step_is_refused():
+    with pytest.raises(ArgumentError, match="keep from epoch 4 has no effect"):
+        Schedule(100, 99, keep={1: 0.7, 4: 0.5}, batch=10).ending_at(12)
+
+
+def test_a_diet_forecasts_steps_and_fractions():
+    diet = Diet(keep=0.5, select="hardest")
+    asked, fraction = diet.forecast(100, epochs=3, batch=10, max_steps=25), diet.forecast(100, epochs=2.5, batch=10)
+    assert (asked.steps, asked.full_steps, asked.examples_saved) == (25, 25, 0.0)
+    assert (fraction.steps, fraction.full_steps, fraction.examples_backward) == (18, 25, 180)
+    with pytest.raises(ArgumentError, match="tolerance decides the number of steps itself"):
+        Diet(tolerance=1.0).forecast(100, epochs=2.5)

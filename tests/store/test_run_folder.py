@@ -19,7 +19,7 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.formatting import escaped
 from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.store import run_folder
-from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, read_result
+from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, put_aside, read_result
 from datadiet.types import CostLedger, EpochResult
 from toys import SECONDS, Heard, Killed, plans_of, predictions_of, scores_of, toy_config
 
@@ -417,3 +417,19 @@ def test_hostile_names_and_missing_metrics_in_the_front_matter() -> None:
     assert (read.license, read.tags) == (None, ["datadiet", "classification"])
     read = ModelCard(model_card(toy_result(metrics={"dev": {}, "test": None}))).data
     assert (read.metrics, read.eval_results) == (None, None)
+
+
+def test_only_what_a_run_has_recorded_is_put_aside(tmp_path, caplog):
+    for name in ("scores", "plans"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "scores" / "mine.txt").write_text("")
+    put_aside(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans", "scores"]  # no run has written them
+    (tmp_path / "plans" / "_manifest.json").write_text("not read")
+    (tmp_path / "result.json").write_text("{}")
+    put_aside(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans.1", "result.1.json", "scores"]
+    assert "What it recorded is now in result.1.json, plans.1; overwrite=True removes it." in caplog.text
+    (tmp_path / "plans.1").rename(tmp_path / "plans")
+    put_aside(tmp_path, overwrite=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["result.1.json", "scores"]

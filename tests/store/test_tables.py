@@ -73,6 +73,16 @@ def test_two_runs_cannot_mix(tmp_path):
         ScoreStore(tmp_path, "second")
 
 
+def test_a_table_that_another_run_has_replaced_is_not_read_as_ones_own(tmp_path):
+    first = ScoreStore(tmp_path / "scores", "a")
+    first.append(scores([0], [0.5]))
+    (tmp_path / "scores").rename(tmp_path / "scores.1")
+    ScoreStore(tmp_path / "scores", "b").append(scores([0], [0.25]))
+    for use in (first.to_pandas, lambda: first.append(scores([0], [0.5]))):
+        with pytest.raises(DataError, match="belongs to another run"):
+            use()
+
+
 def test_truncate_drops_later_parts(tmp_path):
     store = ScoreStore(tmp_path, "r")
     assert store.to_pandas().empty
@@ -111,7 +121,8 @@ def test_last_values_are_the_last_and_skip_nan(tmp_path):
     store = ScoreStore(tmp_path, "r", ids=["a", "b"])
     store.append(scores([0, 1], [0.5, 0.25]))
     store.append(scores([0, 1], [0.75, np.nan], epoch=1))
-    assert last_values(tmp_path, "el2n") == {"a": 0.75, "b": 0.25}
+    ids, values = last_values(tmp_path, "el2n")
+    assert (ids, values.tolist()) == (["a", "b"], [0.75, 0.25])
 
 
 def test_atomic_writes_replace_whole_files(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import asdict
 from itertools import chain, pairwise
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
+from transformers import EarlyStoppingCallback, EvalPrediction, Trainer, TrainerCallback
 
 from datadiet.diet import tolerance
 from datadiet.errors import ArgumentError, DataError
@@ -438,3 +439,28 @@ def test_a_diet_that_is_used_twice_starts_anew(tmp_path):
 def test_a_rate_that_is_no_function_of_the_step_is_refused(tmp_path):
     with pytest.raises(ArgumentError, match="ReduceLROnPlateau"):
         tolerant(tmp_path, [0.5] * EPOCHS, lr_scheduler_type="reduce_lr_on_plateau").train()
+
+
+# ---- evaluations
+
+
+def test_every_dev_split_keeps_its_metrics_and_other_data_are_not_the_epochs(tmp_path):
+    class Looking(TrainerCallback):
+        def on_epoch_begin(self, *args, **kwargs):
+            trainer.evaluate(toy_features(8, seed=5))
+            trainer.evaluate(trainer.train_dataset, metric_key_prefix="train")
+
+    splits = {"near": toy_features(8, seed=3), "far": toy_features(8, seed=4)}
+    options = {"eval_dataset": splits, "callbacks": [Looking()]}
+    trainer = toy_trainer(tmp_path, hard_diet(keep=0.5), eval_strategy="steps", eval_steps=3, extra=options)
+    trainer.train()
+    lines = json.loads((tmp_path / "result.json").read_text())["epochs"]
+    assert [line["dev"] for line in lines] == [dict(line.dev) for line in trainer.epoch_results]
+    logged = [entry for entry in trainer.state.log_history if "eval_far_loss" in entry]
+    for line, entry in zip(lines, logged[3::2], strict=True):  # after steps 12, 18, 24, 30
+        assert line["dev"]["far_loss"] == entry["eval_far_loss"]
+        assert {name for name in line["dev"] if name.endswith("loss")} == {"near_loss", "far_loss"}
+    before = trainer.epoch_results
+    trainer.evaluate()
+    trainer.evaluate(toy_features(8, seed=6))
+    assert trainer.epoch_results == before

@@ -172,6 +172,34 @@ def test_a_plain_loop_chooses_within_its_batches_itself():
         next(epochs(Diet(select="divbs"), 2, num_examples=8))
 
 
+def test_batches_of_a_plain_loop_may_be_pairs():
+    data = torch.utils.data.TensorDataset(torch.arange(8.0), torch.arange(8))
+    for batch in next(epochs(hard_diet(keep=0.5), 2, num_examples=8, batch_size=2)).loader(data, batch_size=2):
+        inputs, labels = batch.inputs
+        assert inputs.tolist() == labels.tolist() == batch.rows.tolist()
+    with pytest.raises(ArgumentError, match=r"the batch is a list: take the labels from batch.inputs"):
+        _ = batch.labels
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "problem"),
+    [
+        (7, {}, "dataset must have num_examples rows, 8, got 7"),
+        (8, {"shuffle": True}, "shuffle does not go with a diet"),
+        (8, {"sampler": range(8)}, "sampler does not go with a diet"),
+    ],
+)
+def test_a_loader_that_does_not_fit_the_loop(rows, options, problem):
+    epoch = next(epochs(hard_diet(keep=0.5), 2, num_examples=8, batch_size=2))
+    with pytest.raises(ArgumentError, match=problem):
+        next(epoch.loader(list(range(rows)), batch_size=2, **options))
+
+
+def test_a_plain_loop_has_whole_epochs():
+    with pytest.raises(ArgumentError, match="num_epochs must be a whole number, got"):
+        next(epochs(hard_diet(), 2.5, num_examples=8))
+
+
 # ---- DietCallback
 
 
@@ -207,6 +235,8 @@ def test_keep_one_takes_any_schedule_and_changes_nothing(tmp_path):
         ({"rescore": "all"}, {}, "cannot rescore 'all'.*use DietMixin"),
         ({"tolerance": 1.0}, {}, "a tolerance needs DietMixin"),
         ({}, {"max_steps": 9}, "cannot plan max_steps"),
+        ({}, {"num_train_epochs": 2.5}, "nor a fraction of an epoch"),
+        ({}, {"dataloader_drop_last": True}, "drop_last does not go with a diet"),
         ({}, {"label_smoothing_factor": 0.1}, r"no labels \(label smoothing.*use DietMixin"),
     ],
 )
@@ -264,6 +294,35 @@ def test_a_callback_that_trains_twice_begins_anew(tmp_path):
     first = diet.history.to_pandas()
     trainer.train()
     assert diet.history.to_pandas()["epoch"].tolist() == first["epoch"].tolist()
+
+
+def test_a_callback_trains_twice_and_puts_the_first_run_aside(tmp_path):
+    trainer = with_callback(tmp_path, hard_diet(keep=0.5, refresh_every=1))
+    for _ in range(2):
+        trainer.train()
+        assert scores_of(tmp_path).groupby("epoch").size().tolist() == [48, 24, 24, 24]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans", "plans.1", "scores", "scores.1"]
+
+
+def test_a_callback_begins_anew_after_a_batch_that_is_too_large(tmp_path):
+    class Small(Trainer):
+        def compute_loss(self, *args, **kwargs):
+            if self.state.global_step > 2 and self._train_batch_size > 2:
+                raise RuntimeError("CUDA out of memory.")
+            return super().compute_loss(*args, **kwargs)
+
+    changes = {"lr_scheduler_type": "constant", "auto_find_batch_size": True}
+    callback = DietCallback(hard_diet(keep=0.5), str(tmp_path / "run"))
+    trainer = toy_trainer(tmp_path, kind=Small, extra={"callbacks": [callback]}, **changes)
+    trainer.train()
+    assert trainer.state.global_step == 24 + 3 * 12
+    assert scores_of(tmp_path / "run").groupby("epoch").size().tolist() == [48, 24, 24, 24]
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["plans", "scores"]
+
+
+def test_a_callback_without_a_diet_says_what_to_pass():
+    with pytest.raises(ArgumentError, match=r"diet must be a datadiet.Diet, got 0.5"):
+        DietCallback(0.5)
 
 
 # ---- races

@@ -12,14 +12,17 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import (
     DataLoader,
+    IterableDataset,
     RandomSampler,
+    Sampler,
     SequentialSampler,
     WeightedRandomSampler,
     default_collate,
 )
-from transformers import BatchEncoding
+from transformers import BatchEncoding, Trainer
 from transformers.trainer_pt_utils import LengthGroupedSampler, get_length_grouped_indices
 
+from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.sampler import (
     ROW_KEY,
@@ -28,9 +31,12 @@ from datadiet.training.sampler import (
     RowDataset,
     carry_rows,
     length_grouped,
-    pop_rows,
+    take_over,
+    without_rows,
 )
+from datadiet.training.trainer import DietMixin
 from datadiet.types import EpochPlan
+from toys import hard_diet, toy_trainer
 
 ROWS = np.array([1, 3, 4, 8, 9, 11])
 LENGTHS = np.arange(12) * 10
@@ -204,7 +210,7 @@ def epoch_of(loader):
     """The rows of one epoch, each compared with its item."""
     rows_seen = []
     for batch in loader:
-        rows = pop_rows(batch)
+        rows, batch = without_rows(batch)
         assert (batch["x"] - 100).tolist() == rows.tolist()
         assert list(batch) == ["x"]
         rows_seen += rows.tolist()
@@ -243,15 +249,19 @@ def test_the_collator_adds_the_rows_and_nothing_else():
     assert list(batch) == ["x", ROW_KEY]
     assert batch[ROW_KEY].dtype == torch.int64
     assert batch["x"].tolist() == [1.5, 2.5]
-    assert pop_rows(batch).tolist() == [4, 2**40 + 1]  # a float would lose the last digits
-    assert list(batch) == ["x"]
-    assert pop_rows(batch) is None
+    rows, rest = without_rows(batch)
+    assert rows.tolist() == [4, 2**40 + 1]  # a float would lose the last digits
+    assert list(rest) == ["x"]
+    assert without_rows(rest) == (None, rest)
     own = BatchEncoding({"x": torch.zeros(1)})
     assert type(RowCollator(lambda _features: own)([(9, None)])) is BatchEncoding  # losses read `batch.labels`
     assert list(own) == ["x"]
     assert ROW_KEY not in own
-    with pytest.raises(ArgumentError, match="must give a dict or another mapping, got Tensor"):
-        RowCollator(torch.tensor)([(0, 1.0)])
+    pair = (torch.zeros(1), torch.ones(1))
+    rows, rest = without_rows(RowCollator(lambda _features: pair)([(9, None)]))
+    assert (rows.tolist(), rest) == ([9], pair)
+    with pytest.raises(ArgumentError, match="must be dicts of tensors, got tuple; use DietMixin"):
+        RowCollator(lambda _features: pair, only_dicts=True)([(9, None)])
 
 
 def test_the_users_collator_receives_a_list():
@@ -305,3 +315,94 @@ def test_persistent_workers_follow_a_sampler_that_changes():
     assert epoch_of(loader) == [3, 1, 4]
     order[:] = [22, 0, 9, 5]
     assert epoch_of(loader) == [22, 0, 9, 5]
+
+
+# ---- loaders and samplers of one's own
+
+
+class Longest(SequentialSampler):
+    def __iter__(self):
+        return iter(range(len(self.data_source) - 1, -1, -1))
+
+
+class Ready(Sampler):
+    def __init__(self, data):
+        self.data = data
+
+    def __iter__(self):
+        return iter([[row, row + 1, row + 2, row + 3] for row in range(0, len(self.data), 4)])
+
+    def __len__(self):
+        return len(self.data) // 4
+
+
+# what a loader of the user's own is made with, and what is wrong with it below keep 1
+LOADERS = {
+    "shuffled": (lambda data: {"shuffle": True}, None),
+    "sequential": (lambda data: {}, None),
+    "reversed": (lambda data: {"sampler": Longest(data)}, "cannot keep the order of Longest"),
+    "weighted": (lambda data: {"sampler": WeightedRandomSampler([1.0] * 48, 48)}, "order of WeightedRandomSampler"),
+    "fewer": (lambda data: {"sampler": RandomSampler(data, num_samples=16)}, r"RandomSampler\(num_samples=16\)"),
+    "drawn": (lambda data: {"sampler": RandomSampler(data, replacement=True)}, r"Sampler\(replacement=True\)"),
+    "part": (lambda data: {"sampler": RandomSampler(range(40))}, "each of the 48 rows once, got 40 rows"),
+    "large": (lambda data: {"batch_size": 8}, "batches of 8, and the epochs are planned in batches of 4"),
+    "whole": (lambda data: {"drop_last": True}, "drop_last does not go with a diet"),
+    "ready": (lambda data: {"batch_size": 1, "batch_sampler": Ready(data)}, "cannot keep the batches of Ready"),
+}
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize("prepared", [False, True])
+def test_a_loader_of_ones_own_trains_or_is_refused_in_words(tmp_path, name, prepared):
+    make, problem = LOADERS[name]
+
+    class Own(Trainer):
+        def get_train_dataloader(self):
+            options = {"batch_size": 4, "collate_fn": self.data_collator, **make(self.train_dataset)}
+            loader = DataLoader(self.train_dataset.remove_columns("length"), **options)
+            return self.accelerator.prepare(loader) if prepared else loader
+
+    class Dieting(DietMixin, Own):
+        pass
+
+    plain = toy_trainer(tmp_path / "plain", kind=Own, num_train_epochs=2)
+    plain.train()
+    full = toy_trainer(tmp_path / "full", Diet(keep=1.0), kind=Dieting, num_train_epochs=2)
+    full.train()
+    assert full.seen.losses == plain.seen.losses
+    half = toy_trainer(tmp_path / "half", hard_diet(keep=0.5), kind=Dieting, num_train_epochs=2)
+    if problem is None:
+        half.train()
+        assert [(line.kept, line.steps) for line in half.epoch_results] == [(48, 12), (24, 6)]
+    else:
+        with pytest.raises(ArgumentError, match=problem):
+            half.train()
+        assert not list(tmp_path.glob("half/*"))
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(plain_list())
+
+
+@pytest.mark.parametrize(
+    ("loader", "found"),
+    [
+        ([{"x": 1}], "got list"),
+        (DataLoader(Stream()), "got one of a stream"),
+        (DataLoader(plain_list(), batch_size=None), "got one with batch_size=None"),
+    ],
+)
+def test_a_loader_that_cannot_carry_rows(loader, found):
+    with pytest.raises(ArgumentError, match=f"must be a torch DataLoader .*{found}"):
+        carry_rows(loader)
+
+
+def test_a_loader_that_serves_two_runs_keeps_its_order():
+    loader = DataLoader(plain_list(), batch_size=5, shuffle=True)
+    carry_rows(loader)
+    first, second = (
+        take_over(loader, lambda own: DietSampler.like(own, N, seed=3), batch_size=5, processes=1) for _ in range(2)
+    )
+    assert order(first, 1) == order(second, 1) != ROWS.tolist()

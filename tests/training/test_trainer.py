@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
-from transformers import Trainer
+from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.choose import weighed
 from datadiet.diet.diet import Diet
@@ -20,7 +20,18 @@ from datadiet.training.epochs import score_rows
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.trainer import DietMixin, DietTrainer
 from datadiet.types import EpochPlan, HeadSignals, Selection, Signals
-from toys import CLASSES, hard_diet, plans_of, scores_of, tiny_classifier, toy_features, toy_trainer, weights
+from toys import (
+    CLASSES,
+    TASK,
+    hard_diet,
+    plans_of,
+    scores_of,
+    tiny_classifier,
+    tiny_tokenizer,
+    toy_features,
+    toy_trainer,
+    weights,
+)
 
 SGD = {"optim": "sgd", "lr_scheduler_type": "constant", "max_grad_norm": 0.0}
 
@@ -107,7 +118,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
 
     class Watching(DietTrainer):
         def compute_loss(self, model, inputs, **kwargs):
-            seen.append((inputs[ROW_KEY].clone(), inputs["input_ids"].clone()))
+            seen.append((self._batch_rows.clone(), inputs["input_ids"].clone()))
             return super().compute_loss(model, inputs, **kwargs)
 
     model = tiny_classifier(CLASSES)
@@ -234,10 +245,22 @@ def test_no_pickle_but_the_trainers_own_state(tmp_path):
     assert numbers["run_so_far"]["cost"]["train_s"] > 0
 
 
-def test_two_runs_cannot_share_a_folder(tmp_path):
+def test_a_second_run_in_a_folder_puts_the_first_aside(tmp_path, caplog):
+    trainer = trained(tmp_path, hard_diet())
+    first, lines_of_first = plans_of(tmp_path), lines(trainer, "kept", "steps")
+    trainer.train()  # again; then a script that runs again
+    assert "result.1.json, scores.1, plans.1; overwrite=True removes it" in caplog.text
+    assert lines(trainer, "kept", "steps") == lines_of_first
     trained(tmp_path, hard_diet())
-    with pytest.raises(ValueError, match="belongs to another run"):
-        trained(tmp_path, hard_diet())
+    trained(tmp_path, hard_diet(), extra={"overwrite": True})
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("plans", "plans.1", "plans.2", "result.1.json", "result.2.json", "result.json"),
+        *("scores", "scores.1", "scores.2"),
+    ]
+    assert json.loads((tmp_path / "result.2.json").read_text())["cost"]["examples_backward"] == 120
+    (tmp_path / "old").mkdir()
+    (tmp_path / "plans.1").rename(tmp_path / "old" / "plans")
+    assert plans_of(tmp_path / "old") == first
 
 
 def test_a_keep_that_leaves_no_full_batch(tmp_path):
@@ -366,3 +389,181 @@ def test_infobatch_has_no_weights_in_the_last_epochs(tmp_path):
 def test_row_weights_that_are_not_allowed(times, message):
     with pytest.raises(ArgumentError, match=message):
         hard_diet(keep=0.5).begin(len(TIMES), epochs=2, row_weights=times)
+
+
+# ---- steps that are asked for
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected", "end"),
+    [
+        ({"max_steps": 29}, [(48, 12), (24, 6), (24, 6), (24, 5)], 3 + 5 / 6),  # whatever num_train_epochs says
+        ({"num_train_epochs": 2.5}, [(48, 12), (24, 6), (24, 3)], 2.5),
+        ({"max_steps": 10, "gradient_accumulation_steps": 2}, [(48, 6), (24, 3), (24, 1)], 2 + 1 / 3),
+    ],
+)
+def test_steps_that_are_asked_for_end_inside_an_epoch(tmp_path, changes, expected, end):
+    trainer = trained(tmp_path / "whole", hard_diet(keep=0.5), save_strategy="steps", save_steps=7, **changes)
+    assert lines(trainer, "kept", "steps") == expected
+    assert trainer.state.global_step == trainer.state.max_steps == sum(steps for _, steps in expected)
+    assert trainer.state.epoch == pytest.approx(end)
+    assert trainer.lr_scheduler.get_last_lr()[0] == pytest.approx(0.0, abs=1e-12)
+    resumed = toy_trainer(tmp_path / "whole", hard_diet(keep=0.5), **changes)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-7"))
+    assert torch.equal(weights(resumed.model), weights(trainer.model))
+    assert lines(resumed, "kept", "steps") == expected
+
+
+@pytest.mark.cpu
+@pytest.mark.parametrize(
+    "changes",
+    [{"max_steps": 29}, {"num_train_epochs": 1.5}, {"dataloader_drop_last": True}, {"auto_find_batch_size": True}],
+)
+def test_keep_one_takes_arguments_that_a_diet_would_have_to_plan_for(tmp_path, changes):
+    plain = trained(tmp_path / "plain", kind=Trainer, n=46, **changes)
+    full = trained(tmp_path / "full", Diet(keep=1.0), n=46, **changes)
+    assert full.seen.losses == plain.seen.losses
+    assert full.state.epoch == plain.state.epoch
+    assert sum(line.steps for line in full.epoch_results) == plain.state.global_step
+
+
+def test_a_warm_up_of_all_steps_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="no step is left for the diet: max_steps is 12"):
+        trained(tmp_path, hard_diet(keep=0.5), max_steps=12)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_batch_that_is_too_large_begins_anew_with_a_smaller_one(tmp_path):
+    class Small(DietTrainer):
+        def compute_loss(self, *args, **kwargs):
+            if self.state.global_step > 2 and self._train_batch_size > 2:
+                raise RuntimeError("CUDA out of memory.")
+            return super().compute_loss(*args, **kwargs)
+
+    trainer = trained(tmp_path, hard_diet(keep=0.5), kind=Small, auto_find_batch_size=True, num_train_epochs=3)
+    assert lines(trainer, "kept", "steps") == [(48, 24), (24, 12), (24, 12)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["plans", "result.json", "scores"]
+
+
+# ---- steps and loaders of one's own
+
+
+class Twice(Trainer):
+    def training_step(self, *args, **kwargs):
+        super().training_step(*args, **kwargs)
+        self.model.zero_grad()
+        return super().training_step(*args, **kwargs)
+
+
+class DietTwice(DietMixin, Twice):
+    pass
+
+
+class TwiceDiet(DietTrainer):
+    def training_step(self, *args, **kwargs):
+        super().training_step(*args, **kwargs)
+        self.model.zero_grad()
+        return super().training_step(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", [DietTwice, TwiceDiet])
+def test_a_batch_that_trains_twice_counts_once(tmp_path, kind):
+    plain = trained(tmp_path / "plain", kind=Twice)
+    full = trained(tmp_path / "full", Diet(keep=1.0), kind=kind)
+    assert full.seen.losses == plain.seen.losses
+    assert lines(full, "steps") == [(12,)] * 4
+    assert full.ledger.snapshot().examples_backward == 4 * 48
+    assert full.epoch_results[0].train_loss == pytest.approx(np.mean(full.seen.losses[:12]), abs=1e-3)
+    assert lines(trained(tmp_path / "diet", hard_diet(keep=0.5), kind=kind), "kept", "steps")[1] == (24, 6)
+
+
+def test_weights_reach_every_pass_over_a_batch(tmp_path):
+    """In the manner of adversarial training; SGD: doubled losses are a doubled learning rate."""
+
+    class Adversarial(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            model.train()
+            inputs = self._prepare_inputs(inputs)
+            for _ in range(2):
+                loss = self.compute_loss(model, inputs)
+                loss.backward()
+            return loss.detach()
+
+    class Dieting(DietMixin, Adversarial):
+        pass
+
+    trained(tmp_path / "first", hard_diet(), num_train_epochs=2)
+    found = []
+    for name, select, rate in (("twice", _doubled, 0.1), ("rate", _single, 0.2)):
+        diet = Diet(select=select, warmup_epochs=0, refresh_every=1, scores_from=tmp_path / "first")
+        options = {"learning_rate": rate, "num_train_epochs": 2, "kind": Dieting}
+        found.append(weights(trained(tmp_path / name, diet, **SGD, **options).model))
+    torch.testing.assert_close(*found, atol=1e-5, rtol=1e-4)
+
+
+def test_a_step_without_compute_loss_is_refused_below_keep_one(tmp_path):
+    class Direct(Trainer):
+        def training_step(self, model, inputs, num_items_in_batch=None):
+            loss = model(**self._prepare_inputs(inputs)).loss
+            loss.backward()
+            return loss.detach()
+
+    class Dieting(DietMixin, Direct):
+        pass
+
+    plain, full = trained(tmp_path / "a", kind=Direct), trained(tmp_path / "b", Diet(keep=1.0), kind=Dieting)
+    assert (full.seen.losses, lines(full, "steps")) == (plain.seen.losses, [(12,)] * 4)
+    with pytest.raises(ArgumentError, match="training_step must call compute_loss"):
+        trained(tmp_path / "c", hard_diet(keep=0.5), kind=Dieting)
+
+
+def test_a_loader_that_is_only_looked_at_is_the_trainers_own(tmp_path):
+    class Looking(TrainerCallback):
+        def on_step_end(self, *args, **kwargs):
+            seen.append(sorted(next(iter(trainer.get_train_dataloader()))))
+
+    seen = []
+    trainer = toy_trainer(tmp_path, hard_diet(keep=0.5), extra={"callbacks": [Looking()]})
+    plain = toy_trainer(tmp_path, kind=Trainer)
+    names = sorted(next(iter(plain.get_train_dataloader())))
+    assert [sorted(next(iter(trainer.get_train_dataloader()))) for _ in range(2)] == [names] * 2
+    assert not list(tmp_path.iterdir())
+    trainer.train()
+    assert seen == [names] * 30
+    assert lines(trainer, "kept", "steps") == [(48, 12), (24, 6), (24, 6), (24, 6)]
+
+
+def test_batches_that_are_tuples_need_signals(tmp_path):
+    class Pairs(Trainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            batch, labels = inputs
+            outputs = model(**batch, labels=labels)
+            return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+    class Dieting(DietMixin, Pairs):
+        pass
+
+    def collate(items):
+        batch = dict(TASK.collator(tiny_tokenizer())(items))
+        return batch, batch.pop("labels")
+
+    def read(outputs, batch):
+        return Signals({"label": HeadSignals(outputs.logits.detach(), batch[1])})
+
+    def run(name, diet=None, **extra):
+        kind = Pairs if diet is None else Dieting
+        trainer = toy_trainer(tmp_path / name, diet, kind=kind, remove_unused_columns=False, extra=extra)
+        trainer.data_collator = collate
+        trainer.train()
+        return trainer
+
+    assert run("full", Diet(keep=1.0), signals=read).seen.losses == run("plain").seen.losses
+    assert lines(run("half", hard_diet(keep=0.5), signals=read), "kept")[-1] == (24,)
+    with pytest.raises(ArgumentError, match=r"a tuple does not name its labels. Pass signals="):
+        run("refused", hard_diet(keep=0.5))
+
+
+@pytest.mark.parametrize("given", [{}, {"diet": None}, {"diet": 0.5}])
+def test_a_trainer_without_a_diet_says_what_to_pass(tmp_path, given):
+    with pytest.raises(ArgumentError, match=r"diet must be a datadiet.Diet, got .*. Pass diet="):
+        toy_trainer(tmp_path, extra=given)

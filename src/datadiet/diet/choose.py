@@ -162,7 +162,8 @@ class BoundSelector:
 
 
 _MISSING = {
-    "groups": "floor and quotas need the class of each example; this data set has none (regression?).",
+    "groups": "floor and quotas need the class of each example; this data set has no such column (regression?). Give "
+    "groups=, an int64 array with the class of each training row.",
     "features": "this selector needs features: an array with one line per training row, such as sentence embeddings.",
     "recalls": "this selector needs the recall of each class on the dev split, and no dev split has been judged yet.",
 }

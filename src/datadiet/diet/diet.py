@@ -31,7 +31,8 @@ from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
 from datadiet.selectors.turns import Turns
-from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values
+from datadiet.store.run_folder import put_aside
+from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
 from datadiet.types import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
@@ -133,13 +134,19 @@ class Diet:
         self,
         num_examples: int,
         *,
-        epochs: int,
+        epochs: float,
         batch: int = 1,
         lengths: NDArray[np.int64] | None = None,
         dev_rows: int | None = None,
+        max_steps: int | None = None,
     ) -> Forecast:
-        """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
-        return self.options.forecast(num_examples, epochs=epochs, batch=batch, lengths=lengths, dev_rows=dev_rows)
+        """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`.
+
+        As for a Trainer, the last of a fraction of epochs ends in its middle, and `max_steps` overrides the epochs.
+        """
+        return self.options.forecast(
+            num_examples, epochs=epochs, batch=batch, lengths=lengths, dev_rows=dev_rows, max_steps=max_steps
+        )
 
     def describe(self) -> Json:
         """Every option as plain values, for `result.json` and model cards, and whether rows have weights."""
@@ -166,14 +173,16 @@ class Diet:
         self,
         num_examples: int,
         *,
-        epochs: int,
+        epochs: float,
         batch: int = 1,
+        max_steps: int | None = None,
         ids: Sequence[str] | None = None,
         groups: NDArray[np.int64] | None = None,
         features: Any = None,
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
-        folder: Path | None = None,
+        folder: str | Path | None = None,
+        overwrite: bool = False,
         write: bool = True,
         dev_rows: int | None = None,
         dev_groups: NDArray[np.int64] | None = None,
@@ -184,8 +193,9 @@ class Diet:
 
         Args:
             num_examples: Rows of the training split.
-            epochs: Planned.
+            epochs: Planned; of a fraction the last epoch ends in its middle.
             batch: Examples per optimizer step: batch size x accumulation x processes.
+            max_steps: Optimizer steps to plan for, whatever `epochs` says.
             ids: The user's id of each row, for exports and `scores_from`.
             groups: int64 class of each row, for `floor` and quotas.
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
@@ -194,6 +204,8 @@ class Diet:
             row_weights: float `(num_examples,)`, above 0: what the loss of each row counts, such as how many rows it
                 stands for. A selector's own weights come on top; see `datadiet.diet.choose.weighed`.
             folder: Run folder for scores/ and plans/; in memory without one.
+            overwrite: Whether the tables of an earlier run there are removed; they are moved to scores.1/, plans.1/
+                and result.1.json otherwise.
             write: False on all processes but one.
             dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
             no_judge: Why nothing can, without a full stop.
@@ -204,8 +216,12 @@ class Diet:
         Raises:
             ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups,
                 too small ones, or takes more than is kept; or if the state is of a run with other options or data.
-            DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
+            DataError: If a resumed run's `folder` belongs to another run, or `scores_from` has no such scores.
         """
+        folder = None if folder is None else Path(folder)
+        for name, given in (("ids", ids), ("groups", groups)):
+            if given is not None and len(given) != num_examples:
+                raise ArgumentError(f"{name} must be one per training row, {num_examples}: got {len(given)}.")
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
         self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
@@ -219,7 +235,7 @@ class Diet:
             asked = not options.guard_by_default
             self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked)
         self._dev_rows = dev_rows
-        planned = options.schedule(num_examples, epochs=epochs, batch=batch)
+        planned = options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
         sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
         options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):
@@ -251,6 +267,8 @@ class Diet:
             raise ArgumentError(
                 f"the score {options.score.name!r} is not made while training: give its values, or scores_from."
             )
+        if write and state is None and folder is not None:
+            put_aside(folder, overwrite=overwrite)
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
 
@@ -560,9 +578,8 @@ class Diet:
         return plan, None if turns is None else turns.after(chosen, free)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
-        earlier = last_values(run / "scores", self.options.score.name)
-        keys = range(len(self._current)) if ids is None else ids
-        values = np.array([earlier.get(str(key), np.inf) for key in keys], np.float32)
+        keys = list(map(str, range(len(self._current)) if ids is None else ids))
+        values = matched(keys, *last_values(run / "scores", self.options.score.name), run)
         rows = np.flatnonzero(np.isfinite(values))
         if not len(rows):
             raise ArgumentError(f"scores_from: none of the ids of this data set occur in {run}.")

@@ -5,6 +5,7 @@ What is wrong with the schedule of a config, whatever the number of examples. Im
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ RESCORES = ("all", "dropped", "none")
 
 
 def forecast(
-    schedule: BaseSchedule, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: int | None = None
+    schedule: BaseSchedule, *, rescore: str = "none", lengths: ArrayLike | None = None, full_epochs: float | None = None
 ) -> Forecast:
     """What a run will cost at most, before it runs, beside training on everything.
 
@@ -53,13 +54,13 @@ def forecast(
     _check_forecast(schedule, rescore, tokens, full_epochs)
     epochs = tuple(_epoch_forecast(schedule, epoch) for epoch in range(schedule.epochs))
     compared = schedule.epochs if full_epochs is None else full_epochs
-    trained, everything = sum(epoch.kept for epoch in epochs), compared * schedule.num_examples
+    trained, everything = schedule.total_count, round(compared * schedule.num_examples)
     mean_length = None if tokens is None else float(tokens.mean())
     return Forecast(
         epochs=epochs,
         steps=sum(epoch.steps for epoch in epochs),
         examples_backward=trained,
-        full_steps=compared * -(-schedule.num_examples // schedule.batch),
+        full_steps=math.ceil(round(compared * -(-schedule.num_examples // schedule.batch), 6)),
         full_examples=everything,
         examples_scored=sum(_scored(schedule, epoch, rescore) for epoch in range(schedule.epochs)),
         examples_saved=1 - trained / everything,
@@ -113,13 +114,14 @@ def _scored(schedule: BaseSchedule, epoch: int, rescore: str) -> int:
     return schedule.num_examples - (schedule.count(epoch - 1) if rescore == "dropped" else 0)
 
 
-def _check_forecast(schedule: BaseSchedule, rescore: str, tokens: NDArray[Any] | None, full_epochs: int | None) -> None:
+def _check_forecast(
+    schedule: BaseSchedule, rescore: str, tokens: NDArray[Any] | None, full_epochs: float | None
+) -> None:
     problems = Problems()
     problems.choice("rescore", rescore, RESCORES)
     if tokens is not None and tokens.shape != (schedule.num_examples,):
         problems.add(f"lengths need one number per training row: got {tokens.shape} for {schedule.num_examples} rows.")
-    if full_epochs is not None:
-        problems.whole("full_epochs", full_epochs, least=1)
+    problems.check(full_epochs is None or full_epochs > 0, f"full_epochs must be above 0, got {full_epochs}.")
     problems.raise_any()
 
 

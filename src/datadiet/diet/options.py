@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -62,6 +63,7 @@ _RESCORE = (
 )
 
 AUTO = "auto"
+NO_CUT = "tolerance decides the number of steps itself: set num_train_epochs to a whole number, and not max_steps."
 Kind = Literal["forward", "dynamics", "given"]
 ScoreFunction = Callable[..., Tensor]
 Selector = Callable[..., Selection]
@@ -167,28 +169,55 @@ class DietOptions:
         """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
         return self.keep != 1.0 and not self.in_batch
 
-    def schedule(self, num_examples: int, *, epochs: int, batch: int = 1) -> Schedule | AdaptiveSchedule:
-        """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet."""
+    def schedule(
+        self, num_examples: int, *, epochs: float, batch: int = 1, max_steps: int | None = None
+    ) -> Schedule | AdaptiveSchedule:
+        """The schedule of this diet on a data set; see `datadiet.Schedule`. With a tolerance nothing is decided yet.
+
+        Args:
+            num_examples: Training rows.
+            epochs: Planned; of a fraction the last epoch ends in its middle.
+            batch: Examples per optimizer step.
+            max_steps: Optimizer steps to plan for, whatever `epochs` says.
+
+        Raises:
+            ArgumentError: If no plan fits.
+        """
         config, every = self.config, self.refresh_every
-        if self.in_batch:  # every epoch goes through everything
-            return Schedule(num_examples, epochs, 1.0, min(config.warmup_epochs, epochs), every, batch=batch)
+        # of anything but a number of epochs the schedule says what is wrong
+        whole: Any = math.ceil(epochs) if isinstance(epochs, float) and math.isfinite(epochs) else epochs
         if self.keep is None:
-            return AdaptiveSchedule(num_examples, epochs, config.warmup_epochs, every, batch)
+            if max_steps is not None or whole != epochs:
+                raise ArgumentError(NO_CUT)
+            return AdaptiveSchedule(num_examples, whole, config.warmup_epochs, every, batch)
         phases = (config.warmup_epochs, every, config.anneal_epochs, config.static)
-        return Schedule(num_examples, epochs, self.keep, *phases, batch)
+        if max_steps is not None:  # no epoch has less than one step
+            whole = max_steps + config.warmup_epochs + config.anneal_epochs + 1
+        if self.in_batch:  # every epoch goes through everything
+            schedule = Schedule(num_examples, whole, 1.0, min(config.warmup_epochs, whole), every, batch=batch)
+        else:
+            schedule = Schedule(num_examples, whole, self.keep, *phases, batch)
+        if max_steps is not None:
+            return schedule.ending_at(max_steps)
+        if whole == epochs:
+            return schedule
+        last = schedule.steps(whole - 1)
+        return replace(schedule, last_steps=math.ceil(round((epochs - whole + 1) * last, 6)))
 
     def forecast(
         self,
         num_examples: int,
         *,
-        epochs: int,
+        epochs: float,
         batch: int = 1,
         lengths: NDArray[np.int64] | None = None,
         dev_rows: int | None = None,
+        max_steps: int | None = None,
     ) -> Forecast:
         """Steps, examples, tokens and the ceiling of the saving, before anything runs; see `datadiet.forecast`."""
-        schedule = self.schedule(num_examples, epochs=epochs, batch=batch)
-        planned = forecast(schedule, rescore=self.config.rescore, lengths=lengths)
+        schedule = self.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
+        full = epochs if max_steps is None else max_steps / -(-num_examples // batch)
+        planned = forecast(schedule, rescore=self.config.rescore, lengths=lengths, full_epochs=full)
         if self.race is None or not self.plans:
             return planned
         races = plan_races(schedule, dev_rows, self.race)

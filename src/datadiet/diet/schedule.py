@@ -56,10 +56,18 @@ class BaseSchedule(ABC):
         """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
         return -(-self.count(epoch) // self.batch)
 
+    def trained(self, epoch: int) -> int:
+        """Rows of an epoch that train: all that it has, but in one that ends in its middle."""
+        return min(self.count(epoch), self.steps(epoch) * self.batch)
+
+    def share_trained(self, epoch: int) -> float:
+        """How much of an epoch trains: 1, but for one that ends in its middle."""
+        return self.steps(epoch) / -(-self.count(epoch) // self.batch)
+
     @property
     def total_count(self) -> int:
-        """Rows of all epochs together."""
-        return sum(map(self.count, range(self.epochs)))
+        """Rows that train in all epochs together."""
+        return sum(map(self.trained, range(self.epochs)))
 
     @property
     def total_steps(self) -> int:
@@ -110,6 +118,7 @@ class Schedule(BaseSchedule):
         static: Choose once, after the warm-up.
         batch: Examples per optimizer step: batch size x accumulation x processes. Counts below everything are rounded
             down to a multiple, so that no step is made of a few leftovers.
+        last_steps: Optimizer steps of the last epoch, where it ends in its middle; see `ending_at`.
 
     Raises:
         ArgumentError: For everything that is not allowed, that contradicts, or that would have no effect, together.
@@ -133,6 +142,7 @@ class Schedule(BaseSchedule):
     anneal_epochs: int = 0
     static: bool = False
     batch: int = 1
+    last_steps: int | None = None
 
     def __post_init__(self) -> None:
         problems = Problems()
@@ -165,6 +175,43 @@ class Schedule(BaseSchedule):
         if self.is_full(epoch):
             return self.num_examples
         return self.in_batches(share_of(self._keep(epoch), self.num_examples))
+
+    def steps(self, epoch: int) -> int:
+        """Optimizer steps of an epoch; the last one of a full epoch may be smaller."""
+        whole = super().steps(epoch)
+        return whole if self.last_steps is None or epoch + 1 < self.epochs else min(whole, self.last_steps)
+
+    def ending_at(self, max_steps: int) -> Schedule:
+        """The schedule of a run that is given by its optimizer steps: as many epochs as take them, the last one cut.
+
+        Args:
+            max_steps: At least 1, not more than this schedule has.
+
+        Raises:
+            ArgumentError: If the warm-up and the annealing take all the steps, or a step of `keep` comes too late.
+
+        Example:
+            >>> schedule = Schedule(num_examples=100, epochs=99, keep=0.5, batch=10).ending_at(17)
+            >>> schedule.epochs, [schedule.steps(epoch) for epoch in range(schedule.epochs)]
+            (3, [10, 5, 2])
+        """
+        full = -(-self.num_examples // self.batch)
+        warmup, anneal = (0, 0) if _keeps_all(self.keep) else (self.warmup_epochs, self.anneal_epochs)
+        left, epoch = max_steps - (warmup + anneal) * full, warmup
+        if left <= 0:
+            raise ArgumentError(
+                f"no step is left for the diet: max_steps is {max_steps}, and an epoch on everything takes {full} "
+                f"(warmup_epochs {warmup}, anneal_epochs {anneal}). Train for more steps, shorten them, or set keep to "
+                "1."
+            )
+        while left > self.steps(epoch):
+            left -= self.steps(epoch)
+            epoch += 1
+        return replace(self, epochs=epoch + 1 + anneal).cut(max_steps)
+
+    def cut(self, max_steps: int) -> Schedule:
+        """The schedule with a last epoch that ends after so many steps of all."""
+        return replace(self, last_steps=max_steps - self.total_steps + self.steps(self.epochs - 1))
 
     def _start(self, epoch: int) -> int:
         """The first epoch of a dieting epoch's cycle."""
@@ -224,8 +271,10 @@ def _check_numbers(problems: Problems, schedule: Schedule) -> None:
         ("refresh_every", 1),
         ("anneal_epochs", 0),
         ("batch", 1),
+        ("last_steps", 1),
     ):
-        problems.whole(name, getattr(schedule, name), least=least)
+        if getattr(schedule, name) is not None:
+            problems.whole(name, getattr(schedule, name), least=least)
 
 
 def _check_keep(problems: Problems, keep: Keep) -> None:

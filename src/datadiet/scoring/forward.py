@@ -69,14 +69,37 @@ def whole_numbers(column: Sequence[int]) -> NDArray[np.int64]:
     return numbers
 
 
+def column_of(dataset: Any, name: str) -> Any:
+    """A column of a data set as it is stored, whatever its format; None where there is none.
+
+    Args:
+        dataset: Of `datasets`, anything with `column_names`, or a list of dicts.
+        name: Of the column.
+    """
+    if isinstance(dataset, (list, tuple)):
+        named = bool(dataset) and all(isinstance(row, Mapping) and name in row for row in dataset)
+        return [row[name] for row in dataset] if named else None
+    if name not in (getattr(dataset, "column_names", None) or ()):
+        return None
+    return dataset.with_format(None)[name] if hasattr(dataset, "with_format") else dataset[name]
+
+
+def is_transformed(dataset: Any) -> bool:
+    """Whether the rows of a data set are made when they are read (`with_transform`), so that its columns are others."""
+    form = getattr(dataset, "format", None)
+    return isinstance(form, Mapping) and form.get("type") == "custom"
+
+
 def lengths_of(dataset: Any) -> NDArray[np.int64] | None:
-    """Tokens of each example: a `length` column, else the lengths of `input_ids`; None where there is neither."""
-    columns = getattr(dataset, "column_names", ())
-    if "length" in columns:
-        return whole_numbers(dataset["length"])
-    if "input_ids" in columns:
-        return np.fromiter((len(ids) for ids in dataset["input_ids"]), np.int64, len(dataset))
-    return None
+    """Tokens of each example: a `length` column of whole numbers, else the lengths of `input_ids`; None where there is
+    neither, or where the rows are made when they are read."""
+    if is_transformed(dataset):
+        return None
+    lengths = column_of(dataset, "length")
+    if lengths is not None and len(lengths) and isinstance(lengths[0], (int, np.integer)):
+        return whole_numbers(lengths)
+    tokens = column_of(dataset, "input_ids")
+    return None if tokens is None else np.fromiter(map(len, tokens), np.int64, len(dataset))
 
 
 def batches_by_length(

@@ -7,12 +7,14 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from datadiet.tasks.base import Prediction
 
 
+logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 LOWER_IS_BETTER = ("nll", "mse")  # metrics in a unit of their own; all others are shares, shown in points of 100
@@ -129,6 +132,38 @@ def config_problem(folder: Path) -> str | None:
     if told.strip() == f"{zlib.crc32(config):08x}".encode():
         return None
     return f"{folder / CONFIG} is damaged or was changed since the run began"
+
+
+def put_aside(folder: Path, *, overwrite: bool = False) -> None:
+    """Make room for the tables of a new run: move or remove those of an earlier one, and its result.
+
+    Args:
+        folder: The run folder; only tables that a run has written there are touched.
+        overwrite: Remove them.
+    """
+    from datadiet.store.tables import MANIFEST  # and NumPy, which commands without a run do not wait for
+
+    tables = [name for name in (SCORES, PLANS) if (folder / name / MANIFEST).is_file()]
+    if not tables:
+        return
+    names = [name for name in (RESULT, *tables) if (folder / name).exists()]
+    number = next(n for n in count(1) if not any((folder / _numbered(name, n)).exists() for name in names))
+    for name in names:
+        if not overwrite:
+            (folder / name).rename(folder / _numbered(name, number))
+        elif name == RESULT:
+            (folder / name).unlink()
+        else:
+            shutil.rmtree(folder / name)
+    if not overwrite:
+        moved = ", ".join(_numbered(name, number) for name in names)
+        logger.warning(f"{folder} holds an earlier run. What it recorded is now in {moved}; overwrite=True removes it.")
+
+
+def _numbered(name: str, number: int) -> str:
+    """The new name of what an earlier run has recorded, such as `scores.1` or `result.1.json`."""
+    path = Path(name)
+    return f"{path.stem}.{number}{path.suffix}"
 
 
 def forget_progress(folder: Path) -> None:

@@ -8,7 +8,9 @@ compares. A part is converted and written in slices, to bound the memory.
 
 from __future__ import annotations
 
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -16,10 +18,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadiet.data.tables import first_line, listed
-from datadiet.errors import DataError, quoted
+from datadiet.errors import ArgumentError, DataError, quoted
 from datadiet.files import SCHEMA, check_file, damage, misfit, read_json, seal_of, whole_file, write_json
+from datadiet.formatting import counted
 from datadiet.store.run_folder import PLANS, SCORES
 from datadiet.types import EpochPlan, Scores
 
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 
+logger = logging.getLogger(__name__)
 MANIFEST = "_manifest.json"
 _PART_NAME = re.compile(r"part-[0-9]{5,}\.parquet")
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
@@ -50,12 +55,7 @@ class PartedTable:
         self.folder, self.run = folder, run
         self._parts: list[Any] = []  # file names, or tables where there is no folder
         self._seals: dict[str, str] = {}
-        if folder is not None and (folder / MANIFEST).exists():
-            manifest = read_manifest(folder)
-            if manifest["run"] != run:
-                raise DataError(
-                    f"{folder.name}/ in {folder.parent.name}/ belongs to another run; choose another folder."
-                )
+        if (manifest := self._manifest()) is not None:
             self._parts, self._seals = list(manifest["parts"]), dict(manifest.get("seals", {}))
 
     def __len__(self) -> int:
@@ -73,6 +73,7 @@ class PartedTable:
 
             self._parts.append(pa.concat_tables(pieces))
             return
+        self._manifest()
         name = f"part-{len(self._parts):05d}.parquet"
         with whole_file(self.folder / name) as part:
             _write_parquet(part, pieces)
@@ -91,9 +92,21 @@ class PartedTable:
         """Everything appended so far, in order; None if nothing was."""
         import pyarrow as pa
 
+        self._manifest()
         if not self._parts:
             return None
         return read_table(self.folder) if self.folder is not None else pa.concat_tables(self._parts)
+
+    def _manifest(self) -> dict[str, Any] | None:
+        """The folder's manifest, which no other run has written; None where there is none yet."""
+        if self.folder is None or not (self.folder / MANIFEST).exists():
+            return None
+        manifest = read_manifest(self.folder)
+        if manifest["run"] != self.run:
+            raise DataError(
+                f"{self.folder.name}/ in {self.folder.parent.name}/ belongs to another run; choose another folder."
+            )
+        return manifest
 
     def _write_manifest(self) -> None:
         assert self.folder is not None
@@ -309,12 +322,15 @@ def row_ids(folder: Path, rows: int) -> pa.Array:
     return ids
 
 
-def last_values(folder: Path, column: str) -> dict[str, float]:
-    """The last value of each id in a run's score history that is not nan.
+def last_values(folder: Path, column: str) -> tuple[list[str | None], NDArray[np.float32]]:
+    """The last value of each row in a run's score history that is not nan, beside its id.
 
     Args:
         folder: `RUN/scores`.
         column: A score's name.
+
+    Returns:
+        The ids `(n,)`, None for a row never seen; float32 `(n,)`, nan for a row without a value.
 
     Raises:
         DataError: If the history is missing or does not hold that score.
@@ -330,8 +346,50 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
         last[scores.rows[finite]] = scores.values[column][finite]
     if not len(last):
         raise DataError(f"{folder} holds an empty table.")
-    pairs = zip(row_ids(folder, len(last)).to_pylist(), last.tolist(), strict=True)
-    return {key: value for key, value in pairs if value == value}
+    return row_ids(folder, len(last)).to_pylist(), last
+
+
+def matched(
+    keys: Sequence[str], earlier: Sequence[str | None], values: NDArray[np.float32], run: Path
+) -> NDArray[np.float32]:
+    """The values of an earlier run for other rows, by id; rows that share an id are matched by their order.
+
+    Args:
+        keys: The ids of the rows.
+        earlier, values: See `last_values`.
+        run: Named in messages.
+
+    Returns:
+        float32 `(len(keys),)`, +inf for a row without a value.
+
+    Raises:
+        ArgumentError: If an id occurs several times, but not as often in both.
+
+    Example:
+        >>> earlier, values = ["a", "b", "a"], np.array([1, 2, 3], np.float32)
+        >>> matched(["b", "a", "a", "c"], earlier, values, Path("runs/a")).tolist()
+        [2.0, 1.0, 3.0, inf]
+    """
+    rows: dict[str, list[int]] = {}
+    for row, key in enumerate(earlier):
+        if key is not None:
+            rows.setdefault(key, []).append(row)
+    times = Counter(key for key in keys if key in rows)
+    for key, count in times.items():
+        if count != len(rows[key]):
+            raise ArgumentError(
+                f"scores_from needs ids that tell rows apart: {key!r:.200} occurs {counted(count, 'time')} in the "
+                f"training data and {counted(len(rows[key]), 'time')} in {run}. Give each row an id of its own."
+            )
+    repeated = sum(count > 1 for count in times.values())
+    if repeated:
+        logger.warning(
+            f"scores_from: {counted(repeated, 'id')} occur several times; their rows are matched by their order."
+        )
+    places = {key: iter(found) for key, found in rows.items()}
+    at = np.array([next(places[key]) if key in places else -1 for key in keys], np.int64)
+    chosen = np.where(at < 0, np.nan, values[at])
+    return np.where(np.isnan(chosen), np.inf, chosen).astype(np.float32)
 
 
 # ---- plans, and the two tables of a run ----

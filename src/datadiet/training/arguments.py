@@ -11,8 +11,9 @@ import datasets
 import numpy as np
 from numpy.typing import NDArray
 
+from datadiet.diet.options import NO_CUT, DietOptions
 from datadiet.errors import Problems
-from datadiet.scoring.forward import whole_numbers
+from datadiet.scoring.forward import column_of, is_transformed, whole_numbers
 
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
 REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
@@ -67,7 +68,7 @@ def auto_learning_rate(weights: int) -> float:
     return float(f"{min(MOST_RATE, max(LEAST_RATE, rate)):.1e}")
 
 
-def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
+def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:
     """Refuse training arguments that do not go with a diet.
 
     Raises:
@@ -78,16 +79,14 @@ def check_arguments(args: Any, dataset: Any, dieting: bool) -> None:
         dataset is None or hasattr(dataset, "__len__"),
         "the training data must have a length: a diet chooses rows, and a stream has none.",
     )
-    problems.check(not args.auto_find_batch_size, "auto_find_batch_size does not go with a diet: set the batch size.")
-    if dieting:
-        problems.check(args.max_steps <= 0, "set num_train_epochs, not max_steps: the diet plans the steps itself.")
-        problems.check(
-            float(args.num_train_epochs).is_integer(),
-            f"num_train_epochs must be a whole number, got {args.num_train_epochs}.",
-        )
+    if options.plans:
         problems.check(
             not args.dataloader_drop_last,
             "dataloader_drop_last does not go with a diet: kept counts are full batches already.",
+        )
+        problems.check(
+            options.keep is not None or (args.max_steps <= 0 and float(args.num_train_epochs).is_integer()),
+            NO_CUT,
         )
     problems.raise_any()
 
@@ -132,11 +131,26 @@ def data_checksum(dataset: Any, lengths: NDArray[np.int64] | None) -> str:
     return f"{total:08x}"
 
 
-def ids_and_groups(dataset: Any) -> tuple[Sequence[str] | None, NDArray[np.int64] | None]:
-    """The `id` column and the class of each row, where a data set has them."""
-    columns = getattr(dataset, "column_names", ())
-    ids = next((dataset[name] for name in ("id", "idx") if name in columns), None)
-    labels = next((dataset[name] for name in ("intent_labels", "labels", "label") if name in columns), None)
+def ids_and_groups(
+    dataset: Any, label_names: Sequence[str] = ()
+) -> tuple[Sequence[Any] | None, NDArray[np.int64] | None]:
+    """The `id` column and the class of each row, where a data set has them.
+
+    Args:
+        dataset: Of the training or dev rows.
+        label_names: Of a Trainer; a single one is the column of the classes.
+
+    Returns:
+        None for what is not there. Rows that are made when they are read have no class: it may be another than the one
+        in the column.
+    """
+    columns = (column_of(dataset, name) for name in ("id", "idx"))
+    ids = next((column for column in columns if column is not None), None)
+    if is_transformed(dataset):
+        return ids, None
+    names = dict.fromkeys((*(label_names if len(label_names) == 1 else ()), "intent_labels", "labels", "label"))
+    columns = (column_of(dataset, name) for name in names)
+    labels = next((column for column in columns if column is not None), None)
     if labels is None or not len(labels) or not isinstance(labels[0], (int, np.integer)):
         return ids, None
     return ids, whole_numbers(labels)

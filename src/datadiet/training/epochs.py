@@ -291,7 +291,8 @@ class BetweenEpochs:
     def end(self, state: Any) -> None:
         """Close the epoch's line of the result."""
         if self._diet.options.plans:
-            state.epoch = float(self.current.epoch + 1)  # the Trainer's is in steps of the longest epoch
+            # the Trainer's is in steps of the longest epoch
+            state.epoch = self.current.epoch + self._diet.schedule.share_trained(self.current.epoch)
         self.results.append(self.current.close(self._accumulation))
 
     def evaluated(self, metrics: Mapping[str, float], judged: str, rows: int) -> None:
@@ -304,9 +305,9 @@ class BetweenEpochs:
         """
         dev = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
         if self.current.closed and self.results:
-            self.results[-1] = replace(self.results[-1], dev=dev)
+            self.results[-1] = replace(self.results[-1], dev={**self.results[-1].dev, **dev})
         else:
-            self.current.dev = dev
+            self.current.dev = {**self.current.dev, **dev}
         if judged in dev and (self._diet.options.config.tolerance is not None or "loss" not in judged):
             self._diet.judge(self.current.epoch, dev[judged], rows, correlation=judged in CORRELATIONS)
 

@@ -26,7 +26,9 @@ from datadiet.errors import ArgumentError, Problems
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH
 from datadiet.tasks.losses import LINKS, Link
 from datadiet.tasks.reading import Reader, read
-from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, pop_rows, row_weights
+from datadiet.training.arguments import order_seed
+from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, take_over, without_rows
+from datadiet.training.sampler import row_weights as row_weights_of
 from datadiet.types import EpochPlan, Scores, Signals
 
 logger = logging.getLogger(__name__)
@@ -46,19 +48,21 @@ class RowBatch:
     """A batch with its rows.
 
     Attributes:
-        inputs: Of the collate function.
+        inputs: Of the collate function, a dict or anything else.
         rows: int64 `(batch,)` positions in the training split.
         weights: float32 `(batch,)`, the factor of each example's loss before the mean over the batch; None where all
             are 1.
     """
 
-    inputs: dict[str, Any]
+    inputs: Any
     rows: Tensor
     weights: Tensor | None = None
 
     @property
     def labels(self) -> Tensor:
         """The labels among the inputs (`labels` or `label`)."""
+        if not isinstance(self.inputs, Mapping):
+            raise ArgumentError(f"the batch is a {type(self.inputs).__name__}: take the labels from batch.inputs.")
         for name in ("labels", "label"):
             if name in self.inputs:
                 labels: Tensor = self.inputs[name]
@@ -89,19 +93,28 @@ class Epoch:
         Args:
             dataset: The training data, map-style.
             batch_size: Examples per batch.
-            collate_fn: Items to a dict of tensors.
+            collate_fn: Items to a batch.
             **options: Of `torch.utils.data.DataLoader`, e.g. `num_workers`.
+
+        Raises:
+            ArgumentError: If the data have another number of rows than the diet, or the options an order of their own.
         """
+        problems = Problems()
+        rows = self._diet.schedule.num_examples
+        problems.check(len(dataset) == rows, f"dataset must have num_examples rows, {rows}, got {len(dataset)}.")
+        own = [name for name in ("sampler", "batch_sampler", "shuffle") if options.pop(name, None)]
+        problems.check(not own, f"{', '.join(own)} does not go with a diet, which orders the rows: leave it out.")
+        problems.raise_any()
         sampler = DietSampler(len(self.plan.rows), seed=self._diet.options.config.seed)
         sampler.set_plan(self.plan)
         loader = DataLoader(
             RowDataset(dataset), batch_size=batch_size, sampler=sampler, collate_fn=RowCollator(collate_fn), **options
         )
-        weights = row_weights(self.plan, len(dataset))
+        weights = row_weights_of(self.plan, len(dataset))
         for batch in loader:
-            rows = pop_rows(batch)
-            assert rows is not None
-            yield RowBatch(batch, rows, None if weights is None else weights[rows])
+            places, inputs = without_rows(batch)
+            assert places is not None
+            yield RowBatch(inputs, places, None if weights is None else weights[places])
 
     def observe(
         self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None, link: Link | None = None
@@ -150,7 +163,8 @@ def epochs(
     ids: Sequence[str] | None = None,
     groups: NDArray[np.int64] | None = None,
     row_weights: NDArray[np.float32] | None = None,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
+    overwrite: bool = False,
     judge: Judge | None = None,
     dev_rows: int | None = None,
     start: int = 0,
@@ -165,7 +179,7 @@ def epochs(
         batch_size: Examples per optimizer step; kept counts are rounded down to a multiple of it.
         signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
             `all` and `dropped`. It is called with at most eight batches of rows at a time.
-        ids, groups, row_weights, folder: See `Diet.begin`.
+        ids, groups, row_weights, folder, overwrite: See `Diet.begin`.
         judge: For `select="auto"`, `(rows of each rule, steps) -> losses`: tries each rule from the weights as they
             are, for so many optimizer steps on its rows, puts the weights and the optimizer back, and returns the loss
             of every dev row, float32 `(dev_rows,)` by rule. Without a judge every cycle takes `cover`.
@@ -195,6 +209,8 @@ def epochs(
         raise ArgumentError(
             f"{diet.options.select!r} chooses within batches, which DietTrainer does; call it in your loop."
         )
+    if isinstance(num_epochs, float):
+        raise ArgumentError(f"num_epochs must be a whole number, got {num_epochs}.")
     if diet.options.config.rescore != "none" and signals is None:
         raise ArgumentError(
             f"rescore={diet.options.config.rescore!r} needs signals=function of rows; or use rescore='none'."
@@ -205,7 +221,8 @@ def epochs(
         raise ArgumentError(f"start must be {done + 1} {kept} (epochs count from 0), got {start}.")
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
-        folder=folder, dev_rows=None if judge is None else dev_rows, no_judge=NO_JUDGE, state=state,
+        folder=folder, overwrite=overwrite, dev_rows=None if judge is None else dev_rows, no_judge=NO_JUDGE,
+        state=state,
     )  # fmt: skip
     _warn(diet)
     for epoch in range(start, num_epochs):
@@ -261,6 +278,7 @@ class DietCallback(TrainerCallback):
     Args:
         diet: The diet.
         run_folder: Receives scores/ and plans/; in memory by default.
+        overwrite: See `Diet.begin`.
         judge, dev_rows: For `select="auto"`, see `epochs`.
 
     Raises:
@@ -268,9 +286,17 @@ class DietCallback(TrainerCallback):
     """
 
     def __init__(
-        self, diet: Diet, run_folder: Path | None = None, *, judge: Judge | None = None, dev_rows: int | None = None
+        self,
+        diet: Diet,
+        run_folder: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        judge: Judge | None = None,
+        dev_rows: int | None = None,
     ) -> None:
-        self.diet, self._run_folder = diet, run_folder
+        if not isinstance(diet, Diet):
+            raise ArgumentError(f"diet must be a datadiet.Diet, got {diet!r:.200}. Pass datadiet.Diet(keep=0.5).")
+        self.diet, self._run_folder, self._overwrite = diet, run_folder, overwrite
         self._judge, self._dev_rows = judge, dev_rows
         self._epoch = 0
         self._sampler: DietSampler | None = None
@@ -282,20 +308,27 @@ class DietCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the loader that the Trainer has built, and hook into the model."""
         _check(self.diet, args, state)
+        # a second call of train, or auto_find_batch_size after too large a batch: that one ends without a word
+        again = bool(self._hooks) and args.auto_find_batch_size
+        self._remove_hooks()
         self._epoch = 0
         loader, model = kwargs["train_dataloader"], kwargs["model"]
-        batch = args.train_batch_size * args.gradient_accumulation_steps
+        batch = (state.train_batch_size or args.train_batch_size) * args.gradient_accumulation_steps
+        carry_rows(loader, only_dicts=True)
         count = len(loader.dataset)
-        epochs, dev_rows = int(np.ceil(args.num_train_epochs)), None if self._judge is None else self._dev_rows
-        self.diet.begin(
-            count, epochs=epochs, batch=batch, folder=self._run_folder, dev_rows=dev_rows, no_judge=NO_JUDGE
-        )
-        _warn(self.diet)
-        carry_rows(loader)
         if self.diet.options.plans:
-            seed = args.data_seed or args.seed
-            self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
-            loader.set_sampler(self._sampler)
+            seed = order_seed(args)
+            self._sampler = take_over(
+                loader, lambda own: DietSampler.like(own, count, seed), batch_size=state.train_batch_size, processes=1
+            )
+        # where nothing is chosen, the Trainer counts the epochs
+        epochs = args.num_train_epochs if self.diet.options.plans else state.num_train_epochs
+        dev_rows = None if self._judge is None else self._dev_rows
+        self.diet.begin(
+            count, epochs=epochs, batch=batch, folder=self._run_folder, overwrite=self._overwrite or again,
+            dev_rows=dev_rows, no_judge=NO_JUDGE,
+        )  # fmt: skip
+        _warn(self.diet)
         self._reader, self._reads = Reader(model), True
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
@@ -319,8 +352,12 @@ class DietCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Record the values of the last epoch and remove the hooks."""
         self.diet.absorb(self.diet.drain())
+        self._remove_hooks()
+
+    def _remove_hooks(self) -> None:
         for hook in self._hooks:
             hook.remove()
+        self._hooks = []
 
     def _before(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self._rows = kwargs.pop(ROW_KEY, None)
@@ -366,7 +403,10 @@ def _check(diet: Diet, args: Any, state: Any) -> None:
         diet.options.config.tolerance is None,
         "DietCallback cannot change the steps during training: a tolerance needs DietMixin.",
     )
-    problems.check(not dieting or args.max_steps <= 0, "DietCallback cannot plan max_steps; use DietMixin.")
+    problems.check(
+        not dieting or (args.max_steps <= 0 and float(args.num_train_epochs).is_integer()),
+        "DietCallback cannot plan max_steps, nor a fraction of an epoch; use DietMixin.",
+    )
     problems.check(args.world_size <= 1, "DietCallback works on one process; use DietMixin.")
     problems.check(
         not diet.options.in_batch,

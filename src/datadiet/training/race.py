@@ -25,7 +25,7 @@ from datadiet.scores.reduce import free_signals, head_part
 from datadiet.scoring.forward import fetch, lengths_of
 from datadiet.selectors.base import mix
 from datadiet.training.epochs import EpochContext, EpochTotals
-from datadiet.training.sampler import ROW_KEY
+from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
 from datadiet.types import EpochPlan, Scores, Signals
 
@@ -206,8 +206,8 @@ def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> 
     return summed
 
 
-def _batch(context: EpochContext, rows: NDArray[np.int64]) -> dict[str, Any]:
-    return {**context.collate(fetch(context.dataset, rows)), ROW_KEY: torch.from_numpy(rows)}
+def _batch(context: EpochContext, rows: NDArray[np.int64]) -> Any:
+    return RowCollator(context.collate)(list(zip(rows.tolist(), fetch(context.dataset, rows), strict=True)))
 
 
 def dev_rows_of(context: EpochContext, count: int) -> NDArray[np.int64]:

@@ -10,18 +10,27 @@ trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from accelerate.data_loader import SeedableRandomSampler, get_sampler
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset, RandomSampler, Sampler, SequentialSampler
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+)
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, Problems
 from datadiet.scoring.forward import whole_numbers
 from datadiet.types import EpochPlan
 
@@ -81,7 +90,17 @@ class DietSampler(Sampler[int]):
         Raises:
             ArgumentError: For a sampler whose strategy cannot order a choice of rows.
         """
-        if isinstance(sampler, LengthGroupedSampler):
+        # a subclass with an order of its own is none of these
+        order = type(sampler).__iter__ if isinstance(sampler, Sampler) else None
+        if isinstance(sampler, DietSampler):  # of an earlier run with the same loader
+            return cls(
+                num_rows,
+                strategy=sampler._strategy,
+                seed=seed,
+                lengths=sampler._lengths,
+                batch_size=sampler._batch_size,
+            )
+        if order is LengthGroupedSampler.__iter__:
             own = whole_numbers(sampler.lengths)
             batch = sampler.batch_size * processes
             same = lengths is not None and np.array_equal(lengths, own)
@@ -92,14 +111,19 @@ class DietSampler(Sampler[int]):
                 lengths=lengths if same else own,
                 batch_size=batch,
             )
-        if isinstance(sampler, RandomSampler):
+        if order in (RandomSampler.__iter__, SeedableRandomSampler.__iter__) and not _draws(sampler):
             return cls(num_rows, seed=seed)
-        if isinstance(sampler, SequentialSampler):
+        if order is SequentialSampler.__iter__:
             return cls(num_rows, strategy="sequential", seed=seed)
+        name = type(sampler).__name__.replace(SeedableRandomSampler.__name__, RandomSampler.__name__)
         raise ArgumentError(
-            f"a diet cannot keep the order of {type(sampler).__name__}; use a random, sequential or group_by_length "
-            "sampling strategy (for sentence-transformers: BatchSamplers.BATCH_SAMPLER)."
+            f"a diet cannot keep the order of {name}{_draws(sampler)}; use a random, sequential or "
+            "group_by_length sampling strategy (for sentence-transformers: BatchSamplers.BATCH_SAMPLER)."
         )
+
+    def expect(self, num_rows: int) -> None:
+        """Have this length until the first plan is set."""
+        self._num_rows = num_rows
 
     def set_plan(self, plan: EpochPlan, *, done: int = 0) -> None:
         """Train on these rows from the next iterator on; the first `done` of their order have trained already."""
@@ -122,6 +146,14 @@ class DietSampler(Sampler[int]):
             return generator.permutation(plan.rows)
         assert self._lengths is not None
         return plan.rows[length_grouped(self._lengths[plan.rows], self._batch_size, generator)]
+
+
+def _draws(sampler: Any) -> str:
+    """How a random sampler draws otherwise than each row once."""
+    if not isinstance(sampler, RandomSampler):
+        return ""
+    others = "(replacement=True)" if sampler.replacement else ""
+    return others or ("" if len(sampler) == len(sampler.data_source) else f"(num_samples={len(sampler)})")
 
 
 def _in_pieces(order: NDArray[np.int64]) -> Iterator[int]:
@@ -161,6 +193,7 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
 
 
 ROW_KEY = "datadiet_row"
+BATCH_KEY = "datadiet_batch"  # of a batch that is no mapping
 
 
 class RowDataset(Dataset[tuple[int, Any]]):
@@ -189,9 +222,15 @@ class RowDataset(Dataset[tuple[int, Any]]):
 
 @dataclass(frozen=True)
 class RowCollator:
-    """Collates the items as before and puts their rows into the batch, a mapping, which keeps its class."""
+    """Collates the items as before and puts their rows into the batch; a mapping keeps its class.
+
+    Attributes:
+        collate: As before.
+        only_dicts: Whether a batch must be a mapping; one that is none is put into a dict otherwise.
+    """
 
     collate: Callable[[list[Any]], Any]
+    only_dicts: bool = False
 
     def __call__(self, items: Sequence[tuple[int, Any]]) -> Any:
         """A batch with its rows.
@@ -202,33 +241,95 @@ class RowCollator:
         rows, features = zip(*items, strict=True)
         batch = copy(self.collate(list(features)))  # it may be an item of the data set itself
         if not isinstance(batch, MutableMapping):
-            raise ArgumentError(
-                f"the data collator must give a dict or another mapping, got {type(batch).__name__}: a diet puts the "
-                "row numbers into it, and takes them out before the model sees it."
-            )
+            if self.only_dicts:
+                raise ArgumentError(f"the batches must be dicts of tensors, got {type(batch).__name__}; use DietMixin.")
+            batch = dict(batch) if isinstance(batch, Mapping) else {BATCH_KEY: batch}
         batch[ROW_KEY] = torch.tensor(rows, dtype=torch.int64)
         return batch
 
 
-def carry_rows(loader: DataLoader[Any]) -> None:
+def carry_rows(loader: Any, *, only_dicts: bool = False) -> None:
     """Make a finished loader put the rows into its batches.
 
     The loader comes from the Trainer's own method, also of a subclass, so every sampling, sharding and worker setting
     stays upstream's; only its data set and its collator are wrapped.
+
+    Raises:
+        ArgumentError: If it is no `DataLoader` of single rows, or its data are a stream.
     """
     inner: Any = getattr(loader, "base_dataloader", loader)  # accelerate wraps the torch loader
+    found = "" if isinstance(inner, DataLoader) else type(inner).__name__
+    if not found and isinstance(inner.dataset, IterableDataset):
+        found = "one of a stream"
+    if not found and inner.batch_sampler is None:
+        found = "one with batch_size=None"
+    if found:
+        raise ArgumentError(
+            "the training loader must be a torch DataLoader that makes batches of the rows of a data set with a "
+            f"length, got {found}. A diet puts the row numbers into the batches."
+        )
     if isinstance(inner.dataset, RowDataset):
         return
     # DataLoader refuses a new data set after construction because its samplers would keep the old length; the wrapper
     # has the same length
     object.__setattr__(inner, "dataset", RowDataset(inner.dataset))
-    inner.collate_fn = RowCollator(inner.collate_fn)
+    inner.collate_fn = RowCollator(inner.collate_fn, only_dicts)
 
 
-def pop_rows(batch: dict[str, Any]) -> torch.Tensor | None:
-    """Take the rows out of a batch, before the model sees it."""
-    rows: torch.Tensor | None = batch.pop(ROW_KEY, None)
-    return rows
+def take_over(loader: Any, sampler: Callable[[Any], DietSampler], *, batch_size: int, processes: int) -> DietSampler:
+    """Put a diet's sampler in the place of a loader's own.
+
+    Args:
+        loader: That carries rows.
+        sampler: Makes it, of the loader's own.
+        batch_size: Examples per batch of one process, by which the epochs are planned.
+        processes: Of the training.
+
+    Raises:
+        ArgumentError: If the loader does not make plain batches of that size of all its rows.
+    """
+    inner: Any = getattr(loader, "base_dataloader", loader)
+    batches = loader.batch_sampler
+    batches = getattr(batches, "batch_sampler", batches)  # accelerate's shards
+    problems = Problems()
+    problems.check(
+        type(batches).__iter__ is BatchSampler.__iter__,
+        f"a diet cannot keep the batches of {type(batches).__name__}; use a sampler of single rows "
+        "(for sentence-transformers: BatchSamplers.BATCH_SAMPLER).",
+    )
+    size = getattr(batches, "batch_size", batch_size)
+    problems.check(
+        size in (batch_size, batch_size * processes),
+        f"the training loader makes batches of {size}, and the epochs are planned in batches of {batch_size}: set "
+        "per_device_train_batch_size to the same.",
+    )
+    problems.check(
+        not getattr(batches, "drop_last", False),
+        "drop_last does not go with a diet: kept counts are full batches already.",
+    )
+    problems.check(
+        processes == 1 or inner is not loader,
+        "the training loader must be prepared by the Trainer's accelerator: each process trains on all rows otherwise.",
+    )
+    problems.raise_any()
+    own: Any = get_sampler(loader)
+    made = sampler(own)
+    if len(own) != len(inner.dataset):
+        raise ArgumentError(f"the sampler must give each of the {len(inner.dataset)} rows once, got {len(own)} rows.")
+    if inner is loader:
+        batches.sampler = made
+    else:
+        loader.set_sampler(made)
+    return made
+
+
+def without_rows(batch: Any) -> tuple[torch.Tensor | None, Any]:
+    """The rows of a batch, None where it has none, and the batch as the collator made it."""
+    if not isinstance(batch, Mapping) or ROW_KEY not in batch:
+        return None, batch
+    rest: Any = copy(batch)
+    rows: torch.Tensor = rest.pop(ROW_KEY)
+    return rows, rest.get(BATCH_KEY, rest)
 
 
 def row_weights(plan: EpochPlan, num_rows: int) -> torch.Tensor | None:

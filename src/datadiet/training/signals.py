@@ -94,6 +94,8 @@ class TrainerSignals:
         Raises:
             ArgumentError: If they cannot be read.
         """
+        if self._given is None and not isinstance(batch, Mapping):
+            raise ArgumentError(f"a batch that is a {type(batch).__name__} does not name its labels. Pass signals=.")
         learns, self._is_first = self._is_first and self._given is None, False
         if self._embeds:
             if learns:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -43,7 +43,7 @@ from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
-from datadiet.training.sampler import DietSampler, carry_rows, pop_rows
+from datadiet.training.sampler import DietSampler, carry_rows, take_over, without_rows
 from datadiet.training.signals import SignalsOf, TrainerSignals, captured_outputs
 from datadiet.training.state import (
     NUMBERS,
@@ -90,7 +90,9 @@ class DietMixin(_Base):
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
         row_weights: float `(rows,)`, above 0: the weight of each row's loss, e.g. how often its text occurs.
         teacher: Logits of another model for the training rows, which take a share of the loss (`teacher_of`).
-        run_folder: Receives scores/, plans/ and result.json; `args.output_dir` by default.
+        run_folder: Receives scores/, plans/ and result.json; `args.output_dir` by default. A run that is no resume
+            moves what an earlier one has recorded there to scores.1/, plans.1/ and result.1.json.
+        overwrite: Whether such a run removes it instead.
         ledger: A cost ledger that is already running; the caller then writes the result.
         *args, **kwargs: Of the Trainer.
 
@@ -105,7 +107,7 @@ class DietMixin(_Base):
     def __init__(
         self,
         *args: Any,
-        diet: Diet,
+        diet: Diet | None = None,
         signals: SignalsOf | None = None,
         ids: Sequence[str] | None = None,
         groups: NDArray[np.int64] | None = None,
@@ -113,21 +115,28 @@ class DietMixin(_Base):
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
-        run_folder: Path | None = None,
+        run_folder: str | Path | None = None,
+        overwrite: bool = False,
         ledger: Ledger | None = None,
         **kwargs: Any,
     ) -> None:
+        if not isinstance(diet, Diet):
+            raise ArgumentError(f"diet must be a datadiet.Diet, got {diet!r:.200}. Pass diet=datadiet.Diet(keep=0.5).")
         # before the user's callbacks, which may read what ours record
         kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
         super().__init__(*args, **kwargs)
         self.diet, self.ledger, self.teacher = diet, ledger or Ledger(), teacher
-        self.run_folder = Path(str(self.args.output_dir)) if run_folder is None else run_folder
+        self.run_folder = Path(str(self.args.output_dir) if run_folder is None else run_folder)
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
         self._read_signals, self._row_weights, self._writes_result = signals, row_weights, ledger is None
         self._batch_chooser: BatchChooser | None = None
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
-        check_arguments(self.args, self.train_dataset, diet.options.plans)
+        self._overwrite, self._begun = overwrite, False  # in this call of `train`
+        self._batch_rows: torch.Tensor | None = None  # of the training step
+        self._counted: torch.Tensor | None = None  # the rows counted last: a step may compute a loss twice
+        self._evaluates_dev: bool | None = None
+        check_arguments(self.args, self.train_dataset, diet.options)
         if diet.options.config.tolerance is not None:
             check_judged(self.args, self.eval_dataset, self.judged_metric)
 
@@ -139,6 +148,9 @@ class DietMixin(_Base):
         with layout.claimed(self.run_folder) if writes else nullcontext():
             checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
             self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
+            if self._writes_result and self.state.global_step:  # a second run of this trainer has costs of its own
+                self.ledger = Ledger()
+            self._begun = False
             with self.ledger.charge("train"):
                 output = super().train(checkpoint, *args, **kwargs)
             check_finite(self.network)
@@ -163,28 +175,19 @@ class DietMixin(_Base):
                 checked_checkpoint(Path(given), self.run_folder if own else None)
         return str(broadcast_object_list(found)[0])
 
-    def get_train_dataloader(self) -> Any:
-        """The Trainer's own loader, made to carry rows and to read the diet's plan."""
-        loader: Any = super().get_train_dataloader()
-        carry_rows(loader)
-        self._begin(loader)
-        if self.diet.options.plans or self.own_batches:
-            longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
-            self._epochs.sampler = DietSampler.like(
-                loader.get_sampler(),
-                longest,
-                order_seed(self.args),
-                processes=self.args.world_size,
-                lengths=self.context.lengths,
-            )
-            loader.set_sampler(self._epochs.sampler)
-        return loader
-
     def set_initial_training_values(self, args: Any, dataloader: Any, *more: Any) -> Any:
-        """As the Trainer's, with the steps that the schedule plans: every LR schedule ends at its own end."""
+        """As the Trainer's, with the epochs and steps that the schedule plans: every LR schedule ends at its own end.
+
+        Here the Trainer's own loader begins to carry rows and to read the diet's plan: one that somebody only looks at
+        stays as it is.
+        """
+        carry_rows(dataloader)
         values = list(super().set_initial_training_values(args, dataloader, *more))
+        self._begin(dataloader, values[0])
         if self.diet.options.plans:
-            values[3], values[6] = self.diet.schedule.total_count, self.diet.schedule.planned_steps
+            values = list(super().set_initial_training_values(args, dataloader, *more))
+            values[0], values[3] = self.diet.schedule.epochs, self.diet.schedule.total_count
+            values[6] = self.diet.schedule.planned_steps
         return tuple(values)
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
@@ -210,11 +213,13 @@ class DietMixin(_Base):
         num_items_in_batch: Any = None,
     ) -> Any:
         """The subclass' own loss; in training, the diet also records the values of its forward pass."""
-        rows = pop_rows(inputs)
+        rows, inputs = without_rows(inputs)
+        rows = self._batch_rows if rows is None else rows
         if rows is None:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
+        first, self._counted = rows is not self._counted, rows
         if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
             context = self.context
             rows, inputs = self._batch_chooser.choose(
@@ -225,7 +230,7 @@ class DietMixin(_Base):
                 ledger=context.ledger,
                 process=context.accelerator.process_index,
             )
-        batch = dict(inputs)  # some losses pop the labels
+        batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
         weights = None if self._epochs.weights is None else self._epochs.weights[rows.cpu()]
         with (
             self._signals.training() as (captured, asked),
@@ -240,26 +245,58 @@ class DietMixin(_Base):
         try:
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
-                self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
+                if first:
+                    self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
         except ArgumentError as error:
             self._cannot_read(error)
         if self.teacher is not None and signals is not None:
             share = self.teacher.share(self.current_epoch.kept / self.context.num_rows)
             taught = self.teacher.loss(self.heads.outputs, signals, rows, head_weights(self.network))
             loss = (1 - share) * loss + share * taught
-        self.current_epoch.count(len(rows), batch)
+        if first:
+            self.current_epoch.count(len(rows), batch if isinstance(batch, Mapping) else {})
         return (loss, outputs) if return_outputs else loss
 
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """As the Trainer's; it scales the loss for accumulation, so the sum over an epoch is over its steps."""
-        loss = super().training_step(*args, **kwargs)
-        self.current_epoch.loss = self.current_epoch.loss + loss
+    def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        """As the Trainer's, on the batch as the collator made it; a batch that trains twice in a step counts once."""
+        rows, inputs = without_rows(inputs)
+        again = rows is not None and rows is self._counted
+        self._batch_rows = rows
+        try:
+            loss = super().training_step(model, inputs, *args, **kwargs)
+        finally:
+            self._batch_rows = None
+        if rows is not None and rows is not self._counted:
+            if self.diet.options.plans:
+                raise ArgumentError(
+                    "training_step must call compute_loss with the batch: a diet reads the outputs of the model there."
+                )
+            self._counted = rows
+            self.current_epoch.count(len(rows), inputs if isinstance(inputs, Mapping) else {})
+        if not again:  # the Trainer scales it for accumulation, so the sum over an epoch is over its steps
+            self.current_epoch.loss = self.current_epoch.loss + loss
         return loss
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the Trainer's; the ledger counts it as evaluation."""
-        with self.ledger.charge("eval"):
+        of_dev = not args and kwargs.get("eval_dataset") is None
+        with self.ledger.charge("eval"), self._evaluating(of_dev):
             return super().evaluate(*args, **kwargs)
+
+    def _evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        with self._evaluating(True):
+            metrics: dict[str, float] = super()._evaluate(*args, **kwargs)
+            return metrics
+
+    @contextmanager
+    def _evaluating(self, of_dev: bool) -> Iterator[None]:
+        """Know whether it is the dev split that is evaluated; the outermost call says, for each of several splits."""
+        outer = self._evaluates_dev
+        self._evaluates_dev = of_dev if outer is None else outer
+        try:
+            yield
+        finally:
+            self._evaluates_dev = outer
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
@@ -293,12 +330,16 @@ class DietMixin(_Base):
         data: Any = self.train_dataset
         return len(data)
 
-    def _begin(self, loader: Any) -> None:
+    def _begin(self, loader: Any, epochs: Any) -> None:
         """Bind the diet to the training data, once the batch size is final.
 
         Args:
             loader: Of the training data, carrying rows.
+            epochs: Of the Trainer, where no epoch is chosen.
         """
+        plans, args = self.diet.options.plans, self.args
+        steps = args.max_steps if args.max_steps > 0 else None
+        self._epochs = BetweenEpochs(self.diet, self.ledger, self.accelerator, args.gradient_accumulation_steps)
         self.heads = Heads({} if self._embeds else head_layers(self.network))
         self._signals = TrainerSignals(
             self.network,
@@ -311,6 +352,9 @@ class DietMixin(_Base):
             recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
         )
         inner = getattr(loader, "base_dataloader", loader)
+        # the Trainer's data have columns that its loader's lack; a loader of the user's own may have other rows
+        own = type(self).get_train_dataloader is not Trainer.get_train_dataloader
+        data: Any = inner.dataset.dataset if own else self.train_dataset
         # SetFit changes the batch size after the Trainer has noted it
         size = getattr(getattr(inner, "batch_sampler", None), "batch_size", None) or self._train_batch_size
         self.context = EpochContext(
@@ -321,7 +365,7 @@ class DietMixin(_Base):
             signals=self._signals.of_pass,
             dataset=inner.dataset.dataset,
             collate=inner.collate_fn.collate,
-            lengths=lengths_of(self.train_dataset),
+            lengths=lengths_of(data),
             batch_size=size,
             accelerator=self.accelerator,
             evaluate=self.evaluate,
@@ -332,26 +376,41 @@ class DietMixin(_Base):
             problems = Problems()
             problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
             problems.raise_any()
-        ids, groups = ids_and_groups(self.train_dataset)
+        sampler = None
+        if plans or self.own_batches:
+            sampler = self._epochs.sampler = take_over(
+                loader,
+                lambda own: DietSampler.like(
+                    own, len(data), order_seed(args), processes=args.world_size, lengths=self.context.lengths
+                ),
+                batch_size=self._train_batch_size if own else size,
+                processes=args.world_size,
+            )
+        ids, groups = ids_and_groups(data, self.label_names)
         self.row_ids = ids if self._ids is None else self._ids
+        batch = self.get_total_train_batch_size(args) * size // self._train_batch_size
+        self.full_epochs = args.num_train_epochs if steps is None else steps / math.ceil(len(data) / batch)
         self.diet.begin(
-            self.num_rows,
-            epochs=max(1, math.ceil(self.args.num_train_epochs)),
-            batch=self.get_total_train_batch_size(self.args) * size // self._train_batch_size
-            if self.diet.options.plans
-            else 1,
+            len(data),
+            epochs=args.num_train_epochs if plans else epochs,
+            batch=batch if plans else 1,
+            max_steps=steps if plans else None,
             ids=self.row_ids,
             groups=groups if self._groups is None else self._groups,
             features=self._features,
             values=self._values,
             row_weights=self._row_weights,
             folder=self.run_folder,
+            overwrite=self._overwrite or self._begun,  # again in one call: auto_find_batch_size tries a smaller one
             write=self.is_world_process_zero(),
             dev_rows=None if self.context.dev is None else len(self.context.dev),
             dev_groups=self._dev_groups(),
             no_judge=self._no_judge,
             state=self._resumed,
         )
+        self._begun = True
+        if sampler is not None:
+            sampler.expect(max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs)))
         if self.diet.race is not None and self.diet.race.warning and self.is_world_process_zero():
             self.note(self.diet.race.warning)
         method = self.diet.options.batch_method()
@@ -406,11 +465,11 @@ class DietMixin(_Base):
             )
             return None
         self._no_judge = "eval_dataset has no labels"
-        return _known(dev) if labelled else None
+        return _known(dev, self.label_names) if labelled else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
-        return None if self.context.dev is None else ids_and_groups(self.context.dev)[1]
+        return None if self.context.dev is None else ids_and_groups(self.context.dev, self.label_names)[1]
 
     def note(self, text: str) -> None:
         """Say something that the user should know before the training."""
@@ -478,8 +537,13 @@ class DietMixin(_Base):
         self._epochs.end(self.state)
 
     def end_evaluation(self, metrics: Mapping[str, float]) -> None:
-        """Put the dev metrics into the line of the epoch they follow."""
+        """Put the dev metrics into the line of the epoch they follow; those of other data, or after training, are not
+        the epoch's."""
+        if self._evaluates_dev is False or not self.is_in_train:
+            return
         data: Any = self.eval_dataset
+        if isinstance(data, dict):  # the metrics of each split have its name
+            data = next((part for name, part in data.items() if self.judged_metric.startswith(f"{name}_")), None)
         self._epochs.evaluated(metrics, self.judged_metric, len(data) if hasattr(data, "__len__") else 0)
 
     def end_training(self) -> None:
@@ -543,8 +607,9 @@ class DietMixin(_Base):
 
     def _trainer_result(self) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
-        epochs, rows, context = math.ceil(self.args.num_train_epochs), {"train": self.num_rows}, self.context
-        tokens = None if context.lengths is None else int(context.lengths.sum()) * epochs
+        rows, context = {"train": self.context.num_rows}, self.context
+        tokens = None if context.lengths is None else round(int(context.lengths.sum()) * self.full_epochs)
+        examples = round(rows["train"] * self.full_epochs)
         dev: Any = self.eval_dataset
         rows |= {"dev": len(dev)} if hasattr(dev, "__len__") and not isinstance(dev, dict) else {}
         precision = "bf16" if self.args.bf16 else "fp16" if self.args.fp16 else "fp32"
@@ -555,7 +620,7 @@ class DietMixin(_Base):
             "model": Path(getattr(getattr(self.model, "config", None), "_name_or_path", "") or "").name or None,
             "seed": self.args.seed,
             "diet": self.diet.describe(),
-            **layout.costs_of(self.ledger.snapshot(), self.epoch_results, rows["train"] * epochs, tokens),
+            **layout.costs_of(self.ledger.snapshot(), self.epoch_results, examples, tokens),
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
@@ -600,12 +665,14 @@ class DietTrainer(DietMixin, Trainer):
     """
 
 
-def _known(dev: Any) -> Any:
+def _known(dev: Any, label_names: Sequence[str] = ()) -> Any:
     """A dev split without the rows whose class the model does not know, where that is a column."""
     if not isinstance(dev, datasets.Dataset):
         return dev
     columns = [
-        name for name, kind in dev.features.items() if "label" in name and "int" in str(getattr(kind, "dtype", ""))
+        name
+        for name, kind in dev.features.items()
+        if ("label" in name or name in label_names) and "int" in str(getattr(kind, "dtype", ""))
     ]
     known = np.ones(len(dev), bool)
     for name in columns:
