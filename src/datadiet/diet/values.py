@@ -38,7 +38,7 @@ Rows = NDArray[np.int64]
 
 
 class EpochBuffer:
-    """The latest value of each example in the epoch that trains.
+    """The first value of each example in the epoch that trains: a row that comes again only fills a last batch.
 
     Args:
         num_examples: Rows of the data set.
@@ -96,10 +96,12 @@ class EpochBuffer:
     def _flush(self) -> None:
         if not self._pending:
             return
-        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
+        rows, first = np.unique(torch.cat([rows.cpu() for rows, _ in self._pending]).numpy(), return_index=True)
         values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
         self._pending = []
-        self.put_back(Scores(rows, dict(zip(self._columns, values, strict=True)), "train", self._epoch, 0))
+        new = ~self._array(SEEN, False)[rows]
+        of_rows = zip(self._columns, values[:, first[new]], strict=True)
+        self.put_back(Scores(rows[new], dict(of_rows), "train", self._epoch, 0))
 
     def _array(self, name: str, fill: float | bool) -> NDArray[Any]:
         if name not in self._arrays:

@@ -37,7 +37,7 @@ from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
-from datadiet.training.sampler import DietSampler, carry_rows, pop_rows
+from datadiet.training.sampler import DietSampler, carry_rows, pop_rows, sampler_of
 from datadiet.training.state import exchange, last_checkpoint, load_diet, save_diet
 from datadiet.types import IGNORED, EpochPlan, EpochResult, HeadSignals, Json, Signals
 
@@ -139,7 +139,7 @@ class DietMixin(_Base):
         if self.diet.options.plans or self.own_batches:
             longest = max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs))
             self._epochs.sampler = DietSampler.like(
-                loader.get_sampler(),
+                sampler_of(loader),
                 longest,
                 order_seed(self.args),
                 processes=self.args.world_size,
@@ -198,8 +198,8 @@ class DietMixin(_Base):
         capture: AbstractContextManager[list[Any]] = (
             captured_outputs(self.network) if self._embeds else nullcontext(none)
         )
-        weights = None if self._epochs.weights is None else self._epochs.weights[rows.cpu()]
-        with capture as captured, self.heads.recording(weights, outputs=self.teacher is not None):
+        weights, asked = self._epochs.weights_of(rows), self._epochs.weights is not None
+        with capture as captured, self.heads.recording(weights, asked=asked, outputs=self.teacher is not None):
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
