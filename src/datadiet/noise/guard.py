@@ -48,6 +48,9 @@ SUSPECT = 0.5
 # where such classes have more than `MOST_UNLEARNED` of the rows
 MOST_OF_CLASS = 0.5
 MOST_UNLEARNED = 0.1
+# of a class of which so much contradicts the model, it knows no more than which labels are far off: only those are
+# excluded, and none where half of the class is
+MOST_CONTRADICTED = 0.9
 # the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
 # how much better than the class prior a model must be, of what there is between the prior and 1
@@ -138,8 +141,9 @@ class NoiseGuard:
     Attributes:
         reviews: So far, in order.
         arrays: Per row: `suspicion`, the probability that it is mislabelled, float32, nan where not judged yet;
-            `confidence`, of that judgement; `judgements`, how many; `excluded`; `counted`, whether an exposure of it
-            counts in `evidence`, which is not per row. Empty before the first review.
+            `confidence`, of that judgement; `off`, int8, 0 for the model's choice, 1 for another label and 2 for one
+            far off; `judgements`, how many; `excluded`; `counted`, whether an exposure of it counts in `evidence`,
+            which is not per row. Empty before the first review.
         most: The share of all rows that is excluded at most; where more are suspected, nothing is.
 
     Example:
@@ -215,7 +219,7 @@ class NoiseGuard:
         updated, review = _judged(state, columns, fresh, returning, groups, classes)
         suspected = np.nan_to_num(updated["suspicion"]) > SUSPECT
         one = np.zeros(len(seen), np.int64) if groups is None else groups
-        now, note = excluded(updated["suspicion"], one, most=self.most)
+        now, note = excluded(updated["suspicion"], one, None if groups is None else updated["off"], most=self.most)
         note = review.note or unready(dev_skill, "on the dev split") or silent(review) or note
         if note:
             now = np.zeros(len(seen), bool)
@@ -349,12 +353,15 @@ def silent(review: Review) -> str:
     return f"wrong labels may be as few as {review.low:.1%}, less than the {least}"
 
 
-def excluded(suspicion: Floats, groups: NDArray[np.int64], *, most: float = MOST_ASKED) -> tuple[Mask, str]:
+def excluded(
+    suspicion: Floats, groups: NDArray[np.int64], off: NDArray[np.int8] | None = None, *, most: float = MOST_ASKED
+) -> tuple[Mask, str]:
     """The rows likelier mislabelled than not, without those of classes that the model has not learned.
 
     Args:
         suspicion: float32 `(n,)`, nan where not judged.
         groups: int64 `(n,)`, the label of each row, from 0.
+        off: int8 `(n,)`, how far off each label is; see `NoiseGuard`. None where rows have no one label.
         most: The share of all rows that is excluded at most.
 
     Returns:
@@ -367,9 +374,14 @@ def excluded(suspicion: Floats, groups: NDArray[np.int64], *, most: float = MOST
         'labels of classes with 50% of the rows mostly contradict the model: not learned yet'
     """
     suspected = np.nan_to_num(suspicion) > SUSPECT
-    sizes = np.bincount(groups)
-    unlearned = (np.bincount(groups, weights=suspected) > MOST_OF_CLASS * sizes)[groups]
+    unlearned = (np.bincount(groups, weights=suspected) > MOST_OF_CLASS * np.bincount(groups))[groups]
     rows = suspected & ~unlearned
+    if off is not None:
+        judged = np.isfinite(suspicion)
+        of_class = np.bincount(groups, weights=judged)
+        never_given = np.bincount(groups, weights=judged & (off > 0)) >= MOST_CONTRADICTED * of_class
+        unknown = np.bincount(groups, weights=judged & (off > 1)) >= MOST_OF_CLASS * of_class
+        rows &= ~(never_given[groups] & (unknown[groups] | (off < 2)))
     if unlearned.mean() > MOST_UNLEARNED:
         note = f"labels of classes with {unlearned.mean():.0%} of the rows mostly contradict the model: not learned yet"
     elif rows.mean() > most:
@@ -384,6 +396,7 @@ def _empty(rows: int) -> dict[str, NDArray[Any]]:
     return {
         "suspicion": np.full(rows, np.nan, np.float32),
         "confidence": np.full(rows, np.nan, np.float32),
+        "off": np.zeros(rows, np.int8),
         "judgements": np.zeros(rows, np.int16),
         "excluded": np.zeros(rows, bool),
         "counted": np.zeros(rows, bool),
@@ -425,6 +438,7 @@ def _judged(
     ready = [(part, again) for part, again in exposures if (was_ready if again else max(new) >= LEAST_SKILL)]
     updated = with_evidence(state, rows, ready, confidence, far)
     updated["judgements"][rows] += 1
+    updated["off"][rows], updated["off"][returning] = wrong.astype(np.int8) + far, 0
     if not updated["counted"].any():
         late = "the model had not learned the task when the examples were new to it"
         note = unready(max(new), "on examples new to it") if new else late
