@@ -372,7 +372,7 @@ def test_only_the_hardest_are_guarded_against_wrong_labels(monkeypatch: pytest.M
     assert diet.noise_monitor is not None
     trained(diet, 0)
     free = np.arange(N) >= 12
-    monkeypatch.setattr(type(diet.noise_monitor), "candidates", lambda self, count: np.flatnonzero(free))
+    monkeypatch.setattr(type(diet.noise_monitor), "candidates", lambda self, count: free)
     monkeypatch.setattr(Race, "challenger", lambda self, allowed: "hardest")
     entrants = diet.entrants(1)
     assert len(entrants["hardest"].rows) == len(entrants["cover"].rows) == 216

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -347,3 +348,33 @@ def test_the_summary_tells_rate_interval_and_whom(tenth):
     assert set(suspects["row"]) == set(np.flatnonzero(out))
     assert len(guard.reasons()) == len(suspects["row"])
     assert guard.reasons()[0].startswith("its label contradicts what the model is sure of (probability ")
+
+
+# ---- millions of rows
+
+
+def test_pieces_of_any_size_give_the_same_review(monkeypatch, tenth):
+    data, guard, out = tenth
+    monkeypatch.setattr("datadiet.noise.guard._AT_ONCE", 97)
+    again, same = reviewed(data)
+    assert again.reviews == guard.reviews
+    assert np.array_equal(same, out)
+
+
+def test_a_review_of_a_million_rows_takes_little_memory():
+    rows = 1_000_000
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0, 6, rows).astype(np.float32)
+    margin = np.where(rng.random(rows) < 0.2, sure, -sure)
+    columns = {"loss": np.logaddexp(0, margin), "margin": margin, "rank": (margin > 0) * np.float32(3)}
+    columns["moment"] = np.arange(rows, dtype=np.float32)
+    labels, seen = np.arange(rows) % 7, np.ones(rows, bool)
+    guard = NoiseGuard()
+    for epoch in (1, 2):
+        tracemalloc.start()
+        try:
+            guard, _ = guard.review(columns, seen, labels, epoch=epoch)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak / rows < 45  # of which 12 stay

@@ -26,7 +26,7 @@ class SelectorContext:
     """What a selector may go by beside the values of the rows; every part may be missing.
 
     Attributes:
-        groups: int64 `(n,)`, the class of each row.
+        groups: int32 or int64 `(n,)`, the class of each row.
         features: float `(n, size)`, or a SciPy CSR matrix: where each row lies, for selectors that cover a space.
         recalls: Recall of each class on the dev split.
         scale: The largest value the score can have.
@@ -39,8 +39,8 @@ class SelectorContext:
     scale: float | None = None
     turns: Turns | None = None
 
-    def of(self, rows: Rows) -> SelectorContext:
-        """The same of some rows, int64 `(m,)`."""
+    def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
+        """The same of some rows, bool `(n,)`."""
         groups = None if self.groups is None else self.groups[rows]
         features = None if self.features is None else self.features[rows]
         return replace(

@@ -206,7 +206,7 @@ class Diet:
         """
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
-        self._context = SelectorContext(groups, features)
+        self._context = SelectorContext(None if groups is None else np.asarray(groups).astype(np.int32), features)
         rules = (None,) if options.race is None else tuple(RULES)
         self._selectors = {rule: selector_of(options, rule) for rule in rules}
         for selector in self._selectors.values():
@@ -434,7 +434,11 @@ class Diet:
         values = self._current.close_round()
         controller.decide(epoch, values)
         full = self.schedule.is_full(epoch)
-        plan = self._everything(epoch) if full else self._chosen(values, self.schedule.count(epoch), epoch)
+        if full:
+            plan = self._everything(epoch)
+        else:
+            count = self.schedule.count(epoch)
+            plan, self._turns = self._entrant(values, count, epoch, self.rule, self._turns)
         self.round += 1
         return plan
 
@@ -464,8 +468,8 @@ class Diet:
             values, count = self._current.close_round(), self.schedule.count(epoch)
             challenger, fresh = self.race.challenger(tuple(RULES)), Turns.none(len(self._current))
             self._entrants = {  # a rule that begins has given no turns yet
-                self.race.rule: self._tried(values, count, epoch, self.race.rule, self._turns),
-                challenger: self._tried(values, count, epoch, challenger, fresh),
+                self.race.rule: self._entrant(values, count, epoch, self.race.rule, self._turns),
+                challenger: self._entrant(values, count, epoch, challenger, fresh),
             }
             (first, turns), (second, _) = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
@@ -509,19 +513,27 @@ class Diet:
             if self._turns is not None:
                 self._turns = self._turns.after(Selection(drawn))
             return EpochPlan(epoch, drawn, full=False)
-        plan = self._chosen(self._current.close_round(), count, epoch)
+        pool = self._pool(self.rule, count)  # its values alone, so that those of all rows take no memory
+        plan, self._turns = self._tried(self._current.close_round(pool), pool, count, epoch, self.rule, self._turns)
         self.round += 1
         return plan
 
-    def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
-        """What the selector keeps."""
-        plan, self._turns = self._tried(values, count, epoch, self.rule, self._turns)
-        return plan
+    def _pool(self, rule: str | None, count: int) -> NDArray[np.bool_] | None:
+        """The rows from which a rule chooses, bool `(n,)`; None for all."""
+        if self.noise_monitor is None or not _excludes(rule):
+            return None
+        return self.noise_monitor.candidates(count)
 
     def _tried(
-        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
+        self,
+        values: NDArray[np.float32],
+        pool: NDArray[np.bool_] | None,
+        count: int,
+        epoch: int,
+        rule: str | None,
+        turns: Turns | None,
     ) -> tuple[EpochPlan, Turns | None]:
-        """What a rule would keep after these turns, and the turns of the rows if it did."""
+        """What a rule would keep of a pool after these turns, and the turns of the rows if it did."""
         selector = self._selectors[rule]
         context = replace(
             self._context,
@@ -529,14 +541,19 @@ class Diet:
             scale=self.options.score.scale(regression=self._regression),
             turns=turns,
         )
-        if self.noise_monitor is None or not _excludes(rule):
-            chosen = selector.choose(values, count, epoch=epoch, context=context)
-            plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
-            return plan, None if turns is None else turns.after(chosen)
-        free = self.noise_monitor.candidates(count)
-        chosen = selector.choose(values[free], count, epoch=epoch, context=context.of(free))
-        plan = EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
+        chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
+        del values  # of millions of rows, these and their numbers are not held at once
+        free = None if pool is None else np.flatnonzero(pool)
+        rows = chosen.rows if free is None else free[chosen.rows]
+        plan = EpochPlan(epoch, rows, full=False, round=self.round, weights=chosen.weights)
         return plan, None if turns is None else turns.after(chosen, free)
+
+    def _entrant(
+        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
+    ) -> tuple[EpochPlan, Turns | None]:
+        """As `_tried`, by the values of all rows."""
+        pool = self._pool(rule, count)
+        return self._tried(values if pool is None else values[pool], pool, count, epoch, rule, turns)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         earlier = last_values(run / "scores", self.options.score.name)

@@ -210,12 +210,14 @@ class LatestValues:
             taken[rows] = True
             self._memory = self._history.update(self._memory, self._values, taken)
 
-    def close_round(self) -> Values:
-        """The reduced values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
+    def close_round(self, rows: NDArray[np.bool_] | None = None) -> Values:
+        """The reduced values of some rows, of all by default: float32, +inf where never seen; nothing is fresh
+        afterwards."""
         if not self._every:
             self._memory = self._history.update(self._memory, self._values, self.fresh)
         self.fresh[:] = False
-        return self._history.value(self._memory) * np.float32(self._level)
+        values = self._history.value(self._memory)
+        return (values if rows is None else values[rows]) * np.float32(self._level)
 
     def quantiles(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Quantiles of the values by name; empty where there is no value."""
