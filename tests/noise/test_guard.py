@@ -355,7 +355,7 @@ def test_the_summary_tells_rate_interval_and_whom(tenth):
 
 def test_pieces_of_any_size_give_the_same_review(monkeypatch, tenth):
     data, guard, out = tenth
-    monkeypatch.setattr("datadiet.noise.guard._AT_ONCE", 97)
+    monkeypatch.setattr("datadiet.noise.lapse_rate._AT_ONCE", 97)
     again, same = reviewed(data)
     assert again.reviews == guard.reviews
     assert np.array_equal(same, out)

@@ -15,7 +15,7 @@ where it may: otherwise nothing is excluded, and the review's note says why (`un
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -24,19 +24,18 @@ from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError
 from datadiet.noise.lapse_rate import (
-    CELLS,
     Curve,
-    Evidence,
+    Opinions,
     all_evidence,
     bands,
     cells_of,
     counted_exposures,
     early_exposures,
-    evidence,
-    fit_curve,
+    evidence_of,
     fit_level,
     no_evidence,
-    normal_scores,
+    pieces,
+    suspicions,
     with_evidence,
 )
 from datadiet.registry import Method
@@ -61,7 +60,6 @@ LEAST_SKILL = 0.4
 TAGS_PRIOR = 0.8
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
-_AT_ONCE = 262_144  # rows, so that a review takes little memory
 COLUMNS = ("loss", "margin")
 RANK, MOMENT = "rank", "moment"
 # names in checkpoints and noise.json, which stay as they are
@@ -414,52 +412,25 @@ def _empty(rows: int) -> dict[str, NDArray[Any]]:
     }
 
 
-def _parts(rows: int) -> Iterator[slice]:
-    return (slice(start, start + _AT_ONCE) for start in range(0, rows, _AT_ONCE))
-
-
 def _sizes(groups: NDArray[np.int64], where: Mask | None = None, least: int = 0) -> NDArray[np.int64]:
     """How many of the rows each class has; at least `least` classes."""
     sizes = np.zeros(max(least, int(groups.max()) + 1), np.int64)
-    for part in _parts(len(groups)):
+    for part in pieces(len(groups)):
         sizes += np.bincount(groups[part] if where is None else groups[part][where[part]], minlength=len(sizes))
     return sizes
 
 
-@dataclass(frozen=True)
-class _Opinions:
-    """What the model says of each row, coarsely, so that they can be counted.
-
-    Attributes:
-        cells: uint16 `(n,)`, of its confidence; see `cells_of`.
-        of_bands: uint8 `(n,)`, in which band the label is, from 1, the farthest last; 0 for the model's choice.
-        shares: q of each band.
-    """
-
-    cells: NDArray[np.uint16]
-    of_bands: NDArray[np.uint8]
-    shares: tuple[float, ...]
-
-    def counts(self, where: Mask) -> NDArray[np.int64]:
-        """Rows of each band, 0 included, and each cell."""
-        counts = np.zeros((len(self.shares) + 1) * CELLS, np.int64)
-        for part in _parts(len(where)):
-            keys = self.of_bands[part][where[part]] * np.int64(CELLS) + self.cells[part][where[part]]
-            counts += np.bincount(keys, minlength=len(counts))
-        return counts.reshape(-1, CELLS)
-
-
 def _opinions(
     columns: Mapping[str, Floats], fresh: Mask, classes: int, updated: Mapping[str, NDArray[Any]]
-) -> _Opinions:
+) -> Opinions:
     """Of the fresh rows; their `confidence` and how far `off` their labels are go into `updated`."""
-    ranked = RANK in columns and all(np.isfinite(columns[RANK][part][fresh[part]]).all() for part in _parts(len(fresh)))
+    ranked = RANK in columns and all(np.isfinite(columns[RANK][part][fresh[part]]).all() for part in pieces(len(fresh)))
     found = bands(np.arange(classes), classes)[::-1] if ranked else [(np.arange(classes) > 0, 1.0)]
     band_of_rank = np.zeros(classes, np.uint8)
     for number, (ranks, _) in enumerate(found, 1):
         band_of_rank[ranks] = number
-    opinions = _Opinions(np.zeros(len(fresh), np.uint16), np.zeros(len(fresh), np.uint8), tuple(q for _, q in found))
-    for part in _parts(len(fresh)):
+    opinions = Opinions(np.zeros(len(fresh), np.uint16), np.zeros(len(fresh), np.uint8), tuple(q for _, q in found))
+    for part in pieces(len(fresh)):
         rows = np.flatnonzero(fresh[part]) + part.start
         loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
         # of the predicted class: exp(margin) p_label, unless that is the label itself
@@ -496,7 +467,7 @@ def _judge(
             sizes = None if groups is None else _sizes(groups, where, classes)
             new.append(_skill_of(int(counts.sum()), int(counts[0].sum()), int(counts[:-1].sum()), sizes))
         if was_ready if again else new[0] >= LEAST_SKILL:
-            ready.append(_evidence(counts, again=again))
+            ready.append(evidence_of(counts, again=again))
             updated["counted"] |= where
     updated["evidence"] = with_evidence(updated["evidence"], ready)
     updated["judgements"] += fresh & (updated["judgements"] < np.iinfo(np.uint8).max)
@@ -509,8 +480,8 @@ def _judge(
     prior = level.rate * _more_suspected(updated["suspicion"], fresh)
     curve = Curve(prior, 0.0, 0.0)
     for where in ([early] if early.any() else []) + [fresh & ~early]:  # each with the errors of its own time
-        found, curve = _suspicions(opinions.counts(where), classes, prior, opinions.shares)
-        for part in _parts(len(fresh)):
+        found, curve = suspicions(opinions.counts(where), classes, prior, opinions.shares)
+        for part in pieces(len(fresh)):
             rows = np.flatnonzero(where[part]) + part.start
             updated["suspicion"][rows] = found[opinions.of_bands[rows], opinions.cells[rows]]
     # the model no longer trains on it, and has come to agree with its label
@@ -518,24 +489,6 @@ def _judge(
     counted = int(updated["counted"].sum())
     estimate = (level.rate, level.low, level.high, counted, curve.rate, curve.offset, curve.slope)
     return Review(0, judged, *estimate)
-
-
-def _evidence(counts: NDArray[np.int64], band: int = -1, *, again: bool = False) -> Evidence:
-    """Of the rows of each band and cell, that the label is in one of the bands."""
-    rows = counts.sum(axis=0)
-    used = np.flatnonzero(rows)
-    return evidence(normal_scores(used, rows[used]), counts[band, used], rows[used], again=again)
-
-
-def _suspicions(counts: NDArray[np.int64], classes: int, prior: float, shares: Sequence[float]) -> tuple[Floats, Curve]:
-    """The suspicion of each band and cell, 0 of labels that the model agrees with, and the errors of the last band."""
-    rows = counts.sum(axis=0)
-    used = np.flatnonzero(rows)
-    scores, found = normal_scores(used, rows[used]), np.zeros(counts.shape, np.float32)
-    for band, share in enumerate(shares, 1):
-        curve = fit_curve(_evidence(counts, band), classes, rate=prior, share=share)
-        found[band, used] = curve.suspicion(scores, classes)
-    return found, curve
 
 
 def _more_suspected(suspicion: Floats, fresh: Mask) -> float:

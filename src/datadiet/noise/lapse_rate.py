@@ -22,7 +22,7 @@ exposures count only where all of those rows were seen again, in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,6 +37,7 @@ _STEP, _MOST = 0.005, 0.6
 _BINS, _LEAST_PER_BIN = 50, 20
 # confidences in one cell are taken for equal: to within a 512th of the distance to 1
 CELLS, _CELL_BITS = 65_025, 14
+_AT_ONCE = 262_144
 # the least share of the wrong labels that still contradict a model that has trained on them once, long ago
 STILL_SEEN = 2 / 3
 _SEEN = np.linspace(STILL_SEEN, 1, 21)
@@ -303,3 +304,54 @@ def all_evidence(state: Mapping[str, NDArray[Any]]) -> list[Evidence]:
     table = state[_EVIDENCE]
     parts = [table[table[:, 0] == number] for number in np.unique(table[:, 0])]
     return [Evidence(part[:, 2], part[:, 3], part[:, 4], bool(part[0, 1])) for part in parts]
+
+
+# ---- millions of rows, counted
+
+
+def pieces(rows: int) -> Iterator[slice]:
+    """So many rows, in pieces, so that what is computed of them takes little memory."""
+    return (slice(start, start + _AT_ONCE) for start in range(0, rows, _AT_ONCE))
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What the model says of each row, coarsely, so that they can be counted.
+
+    Attributes:
+        cells: uint16 `(n,)`, of its confidence; see `cells_of`.
+        of_bands: uint8 `(n,)`, in which band the label is, from 1, the farthest last; 0 for the model's choice.
+        shares: q of each band.
+    """
+
+    cells: NDArray[np.uint16]
+    of_bands: NDArray[np.uint8]
+    shares: tuple[float, ...]
+
+    def counts(self, where: Mask) -> NDArray[np.int64]:
+        """Rows of each band, 0 included, and each cell."""
+        counts = np.zeros((len(self.shares) + 1) * CELLS, np.int64)
+        for part in pieces(len(where)):
+            keys = self.of_bands[part][where[part]] * np.int64(CELLS) + self.cells[part][where[part]]
+            counts += np.bincount(keys, minlength=len(counts))
+        return counts.reshape(-1, CELLS)
+
+
+def evidence_of(counts: NDArray[np.int64], band: int = -1, *, again: bool = False) -> Evidence:
+    """Of the rows of each band and cell, that the label is in one of the bands."""
+    rows = counts.sum(axis=0)
+    used = np.flatnonzero(rows)
+    return evidence(normal_scores(used, rows[used]), counts[band, used], rows[used], again=again)
+
+
+def suspicions(
+    counts: NDArray[np.int64], classes: int, prior: float, shares: Sequence[float]
+) -> tuple[NDArray[np.float32], Curve]:
+    """The suspicion of each band and cell, 0 of labels that the model agrees with, and the errors of the last band."""
+    rows = counts.sum(axis=0)
+    used = np.flatnonzero(rows)
+    scores, found = normal_scores(used, rows[used]), np.zeros(counts.shape, np.float32)
+    for band, share in enumerate(shares, 1):
+        curve = fit_curve(evidence_of(counts, band), classes, rate=prior, share=share)
+        found[band, used] = curve.suspicion(scores, classes)
+    return found, curve
