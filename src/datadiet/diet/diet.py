@@ -479,21 +479,24 @@ class Diet:
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
     def decide(
-        self, epoch: int, losses: Mapping[str, NDArray[np.float32]], cost: Mapping[str, float] | None = None
+        self,
+        epoch: int,
+        losses: Mapping[str, NDArray[np.float32]],
+        costs: Mapping[str, Mapping[str, float]] | None = None,
     ) -> EpochPlan:
         """Take in the result of a race; the winner's rows are the plan of the epoch.
 
         Args:
             epoch: Of `entrants`.
             losses: Of each entrant: float32 `(dev rows,)`, the loss of each dev row after its steps.
-            cost: See `datadiet.diet.race.Duel`.
+            costs: Of the race if an entrant loses, by entrant; see `datadiet.diet.race.Duel`.
 
         Raises:
             ArgumentError: If no race is due, or the losses do not fit.
         """
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
-        self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, cost)
+        self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, costs)
         plan, turns = self._entrants[self.race.rule]
         self._entrants = {}
         return self._take(plan, turns)

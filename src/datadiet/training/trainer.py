@@ -305,6 +305,8 @@ class DietMixin(_Base):
     def _judges(self, collate: Callable[..., Batch]) -> Any:
         """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
         dev: Any = self.eval_dataset
+        if self.diet.options.race is None:
+            return None
         if isinstance(dev, dict) and len(dev) == 1:
             (dev,) = dev.values()
         if isinstance(dev, dict):
@@ -507,16 +509,22 @@ class DietTrainer(DietMixin, Trainer):
 
 
 def _known(dev: Any) -> Any:
-    """A dev split without the rows whose class the model does not know, where that is a column."""
-    if not isinstance(dev, datasets.Dataset):
-        return dev
-    columns = [
-        name for name, kind in dev.features.items() if "label" in name and "int" in str(getattr(kind, "dtype", ""))
-    ]
-    known = np.ones(len(dev), bool)
-    for name in columns:
-        known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
-    return dev if known.all() else dev.select(np.flatnonzero(known))
+    """A dev split without the rows whose class the model does not know."""
+    if isinstance(dev, datasets.Dataset):
+        columns = [
+            name for name, kind in dev.features.items() if "label" in name and "int" in str(getattr(kind, "dtype", ""))
+        ]
+        known = np.ones(len(dev), bool)
+        for name in columns:
+            known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
+        return dev if known.all() else dev.select(np.flatnonzero(known))
+    rows = [row for row in range(len(dev)) if not _is_ignored(dev[row])]
+    return dev if len(rows) == len(dev) else torch.utils.data.Subset(dev, rows)
+
+
+def _is_ignored(item: Any) -> bool:
+    labels = [value for name, value in item.items() if "label" in name] if isinstance(item, Mapping) else []
+    return any(np.ndim(value) == 0 and int(value) == IGNORED for value in labels if value is not None)
 
 
 def follow(scheduler: Any, position: Callable[[int], float]) -> None:
