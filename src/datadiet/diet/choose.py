@@ -41,7 +41,7 @@ class SelectorContext:
 
     def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
         """The same of some rows, bool `(n,)`."""
-        groups = None if self.groups is None else self.groups[rows]
+        groups = None if self.groups is None else np.asarray(self.groups)[rows].astype(np.int32)  # half the memory
         features = None if self.features is None else self.features[rows]
         return replace(
             self, groups=groups, features=features, turns=None if self.turns is None else self.turns.of(rows)

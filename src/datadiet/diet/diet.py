@@ -206,7 +206,7 @@ class Diet:
         """
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
-        self._context = SelectorContext(None if groups is None else np.asarray(groups).astype(np.int32), features)
+        self._context = SelectorContext(groups, features)
         rules = (None,) if options.race is None else tuple(RULES)
         self._selectors = {rule: selector_of(options, rule) for rule in rules}
         for selector in self._selectors.values():

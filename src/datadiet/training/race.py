@@ -178,7 +178,7 @@ def run_race(
         spent |= {"bytes": snapshot.num_bytes}
         losses = {rule: probe.losses for rule, probe in probes.items()}
         plan = diet.decide(epoch, losses, {rule: {"seconds": one.seconds, **spent} for rule, one in probes.items()})
-        winner = diet.race.rule
+        winner = str(diet.rule)
         (lost,) = (probe for rule, probe in probes.items() if rule != winner)
         if winner != list(probes)[-1]:
             snapshot.swap()
