@@ -1,12 +1,16 @@
 # make demo   the packaged data and model: full against diet     make test   lint, types, contracts, tests
 # make index  what is declared beside the code, collected        make house  the house in figures
+# make soak   30 runs killed and resumed (minutes)
 # make bench  every figure of docs/benchmarks.md (hours)         make docs   the site, built strictly
+# make fuzz   broken input for every reader (FUZZ_S=600: longer)  make audit  unsafe sources and packages
 PYTHON ?= python3
 BIN := .venv/bin
+INDEX := https://pypi.org/pypi/pip/json
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples docs bench bench-auto bench-methods installed clean
+.PHONY: demo test lint types unit house index examples docs fuzz audit soak bench bench-auto bench-methods \
+  installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -42,8 +46,26 @@ examples: .venv/dev-installed
 	ls examples/*.ipynb examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
 	  'echo "== {}"; case {} in *.ipynb) $(BIN)/jupyter-execute {};; *) $(BIN)/python {};; esac || exit 255'
 
+# 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
+soak: .venv/dev-installed
+	$(BIN)/python -m benchmarks.soak $(if $(KILLS),--kills $(KILLS))
+
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site
+
+# atheris has wheels for Linux on x86-64; elsewhere `make unit` still runs the seeded part
+fuzz: .venv/dev-installed
+	$(BIN)/python -c 'import atheris' 2>/dev/null || \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
+	$(BIN)/python tests/fuzzing.py --seconds $(or $(FUZZ_S),60)
+
+# in an environment of its own; without a network the packages are not audited, and a line says so
+audit: .venv/dev-installed
+	$(BIN)/python -m pytest tests/root/test_safety.py
+	@if $(BIN)/python -c 'import urllib.request as web; web.urlopen("$(INDEX)", timeout=10)' 2>/dev/null; then \
+	  $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet --constraint constraints.txt pip-audit && \
+	  build/audit/bin/pip-audit --skip-editable --path $(BIN)/../lib/python3*/site-packages; \
+	else echo '$(INDEX) cannot be reached: the installed packages were not audited'; fi
 
 bench-methods: .venv/dev-installed
 	$(BIN)/python -m benchmarks.methods --timed

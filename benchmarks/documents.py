@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+import datadiet
 from benchmarks.report.markdown import wrapped
 from datadiet import config, registry
 from datadiet.cli import app
@@ -31,7 +32,7 @@ from datadiet.jobs.score_config import ScoreConfig
 from datadiet.jobs.select_config import SelectConfig
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("docs/methods.md", "docs/cli.md", "docs/proofs.md")
+PAGES = ("docs/methods.md", "docs/cli.md", "docs/proofs.md", "docs/api.md", "docs/examples.md")
 MARKED = re.compile(r"(<!-- generated:([\w-]+) -->\n).*?(<!-- /generated -->)", re.DOTALL)
 # what a test compares with; `planted` has a column of its own
 BY = {
@@ -149,9 +150,13 @@ def _flag_table(rows: list[list[str]]) -> str:
 
 @cache
 def _parameters(command: str) -> list[Any]:
-    """The visible options of a command, as click has them."""
+    """The options of a command that `--help` or `--help-all` shows, as click has them."""
     group: Any = typer.main.get_command(app)
-    shown = [item for item in group.commands[command].params if not getattr(item, "hidden", False)]
+    shown = [
+        item
+        for item in group.commands[command].params
+        if not getattr(item, "hidden", False) or getattr(item, "rich_help_panel", "") in PANELS
+    ]
     return [item for item in shown if item.param_type_name == "option" and item.name not in NO_FLAGS]
 
 
@@ -283,6 +288,24 @@ def _members_in(tree: ast.AST, named: dict[str, set[tuple[str, str]]]) -> set[tu
 
 # ---- pages
 
+
+def api() -> str:
+    """The public API: one entry for each class, function and module of `datadiet`, written by mkdocstrings."""
+    parts = []
+    for name, where in sorted(datadiet._PUBLIC.items(), key=lambda one: (":" not in one[1], one[0].lower())):
+        parts.append(f"## `dd.{name}` {{ #{name.lower()} }}\n\n::: {where.replace(':', '.')}")
+    return "\n\n".join(parts)
+
+
+def examples() -> str:
+    """The scripts of `examples/`, each with the first sentence of its docstring."""
+    lines = ["| script | what it shows |", "| --- | --- |"]
+    for path in sorted((ROOT / "examples").glob("*.py")):
+        title = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
+        lines.append(f"| `examples/{path.name}` | {' '.join(title.split())} |")
+    return "\n".join(lines)
+
+
 PARTS: dict[str, Callable[[], str]] = {
     "scores": partial(methods_of, "score"),
     "score-needs": score_needs,
@@ -291,7 +314,9 @@ PARTS: dict[str, Callable[[], str]] = {
     "tasks": tasks,
     **{name: partial(methods_of, name) for name in ("in_batch", "preset", "combine", "history", "rescore", "offset")},
     **{name: partial(methods_of, name) for name in ("suspects", "dedupe", "race")},
-    **{f"flags-{name}": partial(flags, name) for name in ("demo", "finetune", "compare", "report")},
+    "api": api,
+    "examples": examples,
+    **{f"flags-{name}": partial(flags, name) for name in ("demo", "init", "finetune", "compare", "report")},
     **{f"flags-{name}": partial(flags, name) for name in ("predict", "score", "select")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("score", "select", "in_batch", "combine", "history")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("rescore", "offset", "suspects", "dedupe", "race")},

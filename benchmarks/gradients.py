@@ -66,7 +66,7 @@ def last_layer(bench: Bench, repeats: int, precision: str) -> dict[str, Any]:
     from datadiet.scores.reduce import example_values
     from datadiet.scoring.forward import forward_pass
     from datadiet.scoring.grand import grand
-    from datadiet.tasks.base import signals_of
+    from datadiet.tasks.reading import signals_of
 
     model = bench.new_model()
 

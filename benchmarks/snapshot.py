@@ -38,7 +38,8 @@ from typing import Any
 PARTS = ("runs", "help", "api", "methods")
 MESSAGES = "SNAPSHOT_MESSAGES"  # the folder in which the plugin writes the messages of the tests
 ROOT = Path(__file__).resolve().parent.parent
-TIMED = re.compile(r"_s$|seconds|versions?$|^environment$|_hours?$|^(finetune|total)_saved|^time")  # keys of JSON
+# keys of JSON
+TIMED = re.compile(r"_s$|seconds|versions?$|^environment$|^crc32$|^files$|_hours?$|^(finetune|total)_saved|^time")
 FRAMES = re.compile("[\u2500-\u257f]+")
 NOISE = re.compile(r"it/s|\?it|examples/s|^\[rank|^\[transformers\]|^\{'")  # progress bars, and what libraries say
 PLAIN = {"NO_COLOR": "1", "TERM": "dumb", "COLUMNS": "120", "PYTHONWARNINGS": "ignore"}  # the tests have their own

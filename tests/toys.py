@@ -642,7 +642,10 @@ def pretend(config_file: str, folder: Path | None = None) -> None:
         "data": {"name": "made-up", "fingerprint": "abc", "rows": {"train": 100, "dev": 50, "test": ROWS}},
         "metrics": {"dev": None, "test": {"accuracy": float(right.mean()), "nll": 0.3}},
         "epochs": [
-            {"epoch": epoch, "steps": 10, "seconds": seconds / 4, "score_s": 0.0, "dev": {"accuracy": 0.5 + epoch / 10}}
+            {
+                "epoch": epoch, "kept": 100, "dropped": 0, "steps": 10, "seconds": seconds / 4, "score_s": 0.0,
+                "dev": {"accuracy": 0.5 + epoch / 10},
+            }
             for epoch in range(4)
         ],
         "cost": {

@@ -17,7 +17,8 @@ from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, 
 
 import yaml
 
-from datadiet.errors import ArgumentError, Problems, unknown
+from datadiet.errors import ArgumentError, DataError, Problems, cut, quoted, unknown
+from datadiet.files import GZ_LIMIT, read_bytes
 from datadiet.registry import (
     AtLeast,
     Bound,
@@ -61,6 +62,7 @@ class Declared(NamedTuple):
         method: Whether it belongs to a method of a comparison, not to the comparison.
         tasks: A trait that the task must have for the option to have an effect; a key of `registry.TASK_TRAITS`.
         word: What may stand in the place of a number.
+        usual: Whether `datadiet finetune --help` shows it; `--help-all` shows all.
     """
 
     help: str
@@ -70,6 +72,7 @@ class Declared(NamedTuple):
     method: bool = False
     tasks: str = ""
     word: str = ""
+    usual: bool = False
 
 
 def option(default: Any, help: str, panel: str | None, **more: Any) -> Any:
@@ -118,15 +121,16 @@ class DietConfig:
     """
 
     keep: float | str | Mapping[int, float] = option(
-        0.5, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5.", DIET
+        0.5, "Share kept, in (0, 1]; or stepping down, epochs counted from 0: 1:0.7,4:0.5.", DIET, usual=True
     )
     tolerance: float | None = option(
-        None, "Instead of --keep: points of the dev metric that may be lost; finds the share itself.", DIET
+        None, "Instead of --keep: points of the dev metric that may be lost; finds the share itself.", DIET, usual=True
     )
     score: str | Callable[..., Any] = option(
         "el2n",
         'How hard an example is: el2n, margin, aum, "prototypes(clusters=500)", ...; see datadiet methods.',
         DIET,
+        usual=True,
         method=True,
     )
     combine: str | None = option(
@@ -141,6 +145,7 @@ class DietConfig:
         "auto",
         'Which are kept: auto, cover, hardest, uncertain, "ccs(beta=0.2)", ...; see datadiet methods.',
         DIET,
+        usual=True,
         method=True,
     )
     offset: float | str | None = option(
@@ -172,7 +177,7 @@ class DietConfig:
         None, "A run folder whose last scores start this run, matched by id; or a file of datadiet score.", DIET
     )
     seed: int = option(
-        0, "Of new weights, the order of examples and the diet.", RUN, bound=Bound(0, 2**32 - 1, whole=True)
+        0, "Of new weights, the order of examples and the diet.", RUN, bound=Bound(0, 2**32 - 1, whole=True), usual=True
     )
 
     def __new__(cls, *_args: Any, **options: Any) -> Self:
@@ -219,8 +224,10 @@ class FinetuneConfig(DietConfig):
     """
 
     data: str
-    task: str = field(metadata={"option": Declared("What is predicted. Required.", DATA, choices=_tasks)})
-    output: str = field(metadata={"option": Declared("The run folder; must not hold another run. Required.", RUN)})
+    task: str = field(metadata={"option": Declared("What is predicted. Required.", DATA, choices=_tasks, usual=True)})
+    output: str = field(
+        metadata={"option": Declared("The run folder; must not hold another run. Required.", RUN, usual=True)}
+    )
     train_rows: int | None = option(None, "Take a fixed random share of so many training rows.", DATA, bound=AtLeast(1))
     dev_share: float = option(
         0.1, "Share of train set apart where there is no dev split.", DATA, bound=Bound(0, 1, True, True)
@@ -242,21 +249,30 @@ class FinetuneConfig(DietConfig):
     slots_column: str | None = option(None, "Column with the slots or tags.", DATA)
     intent_column: str | None = option(None, "Column with the intent.", DATA)
     id_column: str | None = option(None, "Column with your own ids.", DATA)
-    model: str = option("minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING)
+    gz_limit: float = option(GZ_LIMIT, "Largest size in GB that a .gz file may unpack to.", DATA, bound=Positive)
+    model: str = option(
+        "minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING, usual=True
+    )
     epochs: int | str = option(
         5,
         "Times through the data, or what is kept of it; auto stops where the dev metric stops rising.",
         TRAINING,
         bound=AtLeast(1),
         word=AUTO,
+        usual=True,
     )
     max_steps: int | None = option(
         None, "Stop after so many steps, the LR planned for them (only with --keep 1).", TRAINING, bound=AtLeast(1)
     )
-    batch_size: int = option(32, "Examples per device and batch.", TRAINING, bound=AtLeast(1))
+    batch_size: int = option(32, "Examples per device and batch.", TRAINING, bound=AtLeast(1), usual=True)
     gradient_accumulation: int = option(1, "Batches per optimizer step.", TRAINING, bound=AtLeast(1))
     learning_rate: float | str = option(
-        AUTO, "Peak learning rate of AdamW; auto: by the number of weights.", TRAINING, bound=Positive, word=AUTO
+        AUTO,
+        "Peak learning rate of AdamW; auto: by the number of weights.",
+        TRAINING,
+        bound=Positive,
+        word=AUTO,
+        usual=True,
     )
     lr_schedule: str = option(
         "linear",
@@ -270,7 +286,7 @@ class FinetuneConfig(DietConfig):
     weight_decay: float = option(0.01, "Weight decay of AdamW.", TRAINING, bound=NotNegative)
     max_grad_norm: float = option(1.0, "Largest gradient norm; 0 = no clipping.", TRAINING, bound=NotNegative)
     # with less, the special tokens alone would be left
-    max_length: int = option(128, "Tokens per example; longer ones are cut.", TRAINING, bound=AtLeast(3))
+    max_length: int = option(128, "Tokens per example; longer ones are cut.", TRAINING, bound=AtLeast(3), usual=True)
     label_smoothing: float = option(
         0.0, "Share of the label spread over all classes.", TRAINING, bound=ShareBelowOne, tasks="classes"
     )
@@ -513,14 +529,33 @@ def read_settings(path: Path) -> dict[Any, Any]:
         ArgumentError: If the file is missing, or holds no YAML mapping.
     """
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ArgumentError(f"cannot read the config {path}: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ArgumentError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        text = read_bytes(path, "the config ")
+    except DataError as error:
+        raise ArgumentError(*error.problems) from error
+    try:
+        settings = yaml.safe_load(text.decode())
+        size = _expanded(settings, {})
+    except Exception as error:  # beside its own errors whatever Python says of a date, a number or the depth
+        raise ArgumentError(f"{path} is not valid YAML: {cut(' '.join(str(error).split()))}") from error
+    if size > _MOST_VALUES:
+        raise ArgumentError(f"{path} holds more than {_MOST_VALUES:,} values, by its aliases; write them out.")
     if not isinstance(settings, dict):
         raise ArgumentError(f"{path} must hold a mapping of options, found {_described(settings)}.")
     return settings
+
+
+_MOST_VALUES = 100_000
+
+
+def _expanded(value: object, sizes: dict[int, int]) -> int:
+    """The number of values in what YAML holds: aliases make few lines many values, or a list a part of itself."""
+    if not isinstance(value, (dict, list, tuple, set)):
+        return 1
+    if id(value) not in sizes:
+        sizes[id(value)] = _MOST_VALUES + 1  # of itself
+        children = (*value, *value.values()) if isinstance(value, dict) else value
+        sizes[id(value)] = 1 + sum(_expanded(child, sizes) for child in children)
+    return sizes[id(value)]
 
 
 # options that belonged to one method, and where they stand now: (option of the method, method or None, the old default)
@@ -576,4 +611,6 @@ def _plain(name: str, value: object) -> object:
 
 
 def _described(value: object) -> str:
-    return "nothing" if value is None else repr(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    return (
+        "nothing" if value is None else quoted(value) if isinstance(value, (str, int, float)) else type(value).__name__
+    )

@@ -3,7 +3,51 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
+
+MOST_SHOWN = 200  # characters of one value in a message
+_MOST_NAMES, _MOST_NEAR = 100, 2000
+# what steers a terminal or cannot be written: control characters, line separators, turns of direction, half surrogates
+UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(text: str) -> str:
+    r"""Text for a terminal or a page: control characters are escaped, line ends stay.
+
+    Example:
+        >>> print(visible("red \x1b[31m"))
+        red \x1b[31m
+    """
+    return UNSAFE.sub(lambda sign: sign[0].encode("unicode_escape").decode(), text)
+
+
+def quoted(value: object, most: int = MOST_SHOWN) -> str:
+    """A value from the user's data for a message: quoted where it is text, and cut.
+
+    Example:
+        >>> quoted("it is"), quoted(5), quoted("a" * 1000, most=10)
+        ("'it is'", '5', "'aaaaaaaaa ... (1,000 characters)")
+    """
+    if isinstance(value, (str, bytes)):
+        text, size = repr(value[: most + 1]), len(value)
+    else:
+        try:
+            text = repr(value)
+        except RecursionError:
+            text = f"a deeply nested {type(value).__name__}"
+        size = len(text)
+    return text if len(text) <= most + 2 else f"{text[:most]} ... ({size:,} characters)"
+
+
+def cut(text: str, most: int = MOST_SHOWN) -> str:
+    """A long name or reason, as it is but cut, for a message.
+
+    Example:
+        >>> cut("a.csv"), cut("a" * 1000, most=3)
+        ('a.csv', 'aaa ... (1,000 characters)')
+    """
+    return text if len(text) <= most else f"{text[:most]} ... ({len(text):,} characters)"
 
 
 class UserError(ValueError):
@@ -14,7 +58,7 @@ class UserError(ValueError):
     """
 
     def __init__(self, *problems: str) -> None:
-        self.problems = problems
+        self.problems = problems = tuple(visible(problem) for problem in problems)
         super().__init__(problems[0] if len(problems) == 1 else "\n".join(f"- {problem}" for problem in problems))
 
 
@@ -67,7 +111,7 @@ class Problems:
     def whole(self, name: str, value: int, least: int = 0) -> None:
         """Note a number that is not whole, or below `least`."""
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            self.add(f"{name} must be a whole number, at least {least}, got {value!r}.")
+            self.add(f"{name} must be a whole number, at least {least}, got {quoted(value)}.")
 
     def choice(self, name: str, value: object, allowed: Iterable[str]) -> None:
         """Note a name that is not among the allowed ones."""
@@ -98,6 +142,20 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> str:
         "unknown score 'el2m'; did you mean 'el2n'? Allowed: el2n, margin."
     """
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(value), names, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"unknown {what} {value!r}{hint} Allowed: {', '.join(names)}."
+    near = nearest(str(value), names)
+    hint = f"; did you mean {quoted(near)}?" if near else "."
+    more = f" and {len(names) - _MOST_NAMES:,} more" if len(names) > _MOST_NAMES else ""
+    listed = ", ".join(map(cut, names[:_MOST_NAMES]))
+    return f"unknown {what} {quoted(value)}{hint} Allowed: {listed}{more}."
+
+
+def nearest(name: str, names: Sequence[str]) -> str | None:
+    """The name that differs least, if any is near; among the first ones of very many, and of usual length.
+
+    Example:
+        >>> nearest("el2m", ["el2n", "margin"]), nearest("x", ["el2n"])
+        ('el2n', None)
+    """
+    short = [one for one in names[:_MOST_NEAR] if len(one) <= MOST_SHOWN]
+    near = difflib.get_close_matches(name, short, n=1) if len(name) <= MOST_SHOWN else []
+    return near[0] if near else None

@@ -5,10 +5,13 @@ The terminal, the pages and the verdicts all format their numbers here.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+from datadiet.errors import UNSAFE, visible
 
 # The accounts of the cost ledger, in the order of a run.
 ACCOUNTS = {
@@ -208,6 +211,17 @@ def shown(text: object, most: int = 200) -> str:
     return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in cut)
 
 
+def json_text(content: object, **options: Any) -> str:
+    r"""JSON on one line or, with `indent`, on several: readable, and safe in a terminal and in UTF-8.
+
+    Example:
+        >>> print(json_text({"text": "é \x9b \ud800"}))
+        {"text": "é \u009b \ud800"}
+    """
+    text = json.dumps(content, ensure_ascii=False, **options)
+    return UNSAFE.sub(lambda sign: f"\\u{ord(sign[0]):04x}", text)
+
+
 def escaped(value: object) -> str:
     r"""Text that Markdown shows as it is: a folder's name cannot become a heading, a link, a table or HTML.
 
@@ -215,7 +229,7 @@ def escaped(value: object) -> str:
         >>> print(escaped("a|b <b>*_`"))
         a\|b \<b\>\*\_\`
     """
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", " ".join(str(value).split()))
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|&~])", r"\\\1", visible(" ".join(str(value).split())))
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

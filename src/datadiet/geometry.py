@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.errors import ArgumentError, DataError, Problems, quoted
 
 Points = Any  # a float array (n, d), or a SciPy CSR matrix or array of that shape
 
@@ -87,7 +87,7 @@ def named_rows(rows: NDArray[np.int64], size: int, ids: Sequence[str] | None) ->
         '1 of 20 rows: 4'
     """
     names = ids if ids is not None and len(ids) == size else None
-    shown = [str(row) if names is None else f"{row} (id {names[row]!r})" for row in rows[:_NAMED].tolist()]
+    shown = [str(row) if names is None else f"{row} (id {quoted(names[row])})" for row in rows[:_NAMED].tolist()]
     more = f" and {rows.size - _NAMED} more" if rows.size > _NAMED else ""
     return f"{rows.size} of {size} rows: {', '.join(shown)}{more}"
 

@@ -23,7 +23,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 
-from datadiet.errors import ArgumentError, Problems, percent_hint, unknown
+from datadiet.errors import ArgumentError, Problems, percent_hint, quoted, unknown
 
 Declared = TypeVar("Declared", bound=Callable[..., Any])
 
@@ -89,7 +89,7 @@ class Bound:
         if number and (not self.whole or isinstance(value, int)) and self._holds(value):
             return None
         hint = percent_hint(value) if self.high == 1 else ""
-        return f"{name} must be {self}, got {value!r}.{hint}"
+        return f"{name} must be {self}, got {quoted(value)}.{hint}"
 
     def _holds(self, value: float) -> bool:
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
@@ -157,7 +157,7 @@ class Option:
         if self.bound is not None:
             return self.bound.problem(name, value)
         if "bool" in self.types and not isinstance(value, bool):
-            return f"{name} must be true or false, got {value!r}."
+            return f"{name} must be true or false, got {quoted(value)}."
         return None
 
 
@@ -499,7 +499,7 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     """
     match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
     if match is None:
-        raise ArgumentError(f"a method must be name or name(option=value, ...), got {text.strip()!r}.")
+        raise ArgumentError(f"a method must be name or name(option=value, ...), got {quoted(text.strip())}.")
     name, inside = match[1], match[2]
     return name, {} if inside is None or not inside.strip() else parse_options(inside, name)
 
@@ -521,7 +521,7 @@ def parse_options(text: str, owner: str) -> dict[str, Any]:
     for part in split_calls(text):
         name, equals, value = (piece.strip() for piece in part.partition("="))
         if not (name and equals and value):
-            problems.add(f"options of {owner} must be name=value with commas between, got {part.strip()!r}.")
+            problems.add(f"options of {owner} must be name=value with commas between, got {quoted(part.strip())}.")
             continue
         outer, dot, key = name.partition(".")
         if not dot:
@@ -529,7 +529,7 @@ def parse_options(text: str, owner: str) -> dict[str, Any]:
         elif isinstance(entries := options.setdefault(outer, {}), dict):
             entries[key] = _value(value)
         else:
-            problems.add(f"option {outer!r} of {owner} has a value and entries: give one of the two.")
+            problems.add(f"option {quoted(outer)} of {owner} has a value and entries: give one of the two.")
     problems.raise_any()
     return options
 
@@ -557,7 +557,7 @@ def _from_yaml(text: str, owner: str) -> dict[str, Any]:
     except yaml.YAMLError:
         options = None
     if not isinstance(options, dict) or None in options.values():  # `{clusters=500}` is a name without a value
-        raise ArgumentError(f"options of {owner} in braces must be {{name: value, ...}}, got {text.strip()!r}.")
+        raise ArgumentError(f"options of {owner} in braces must be {{name: value, ...}}, got {quoted(text.strip())}.")
     return {str(name): value for name, value in options.items()}
 
 

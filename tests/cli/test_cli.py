@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import re
 import subprocess
 import sys
 import types
@@ -12,16 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 from typer.testing import CliRunner, Result
 
 from datadiet import __version__
 from datadiet.cli import app
+from datadiet.cli.console import Visible, print_json, stderr, stdout
 from datadiet.cli.options import Call
-from datadiet.config import FinetuneConfig
+from datadiet.cli.progress import LiveDisplay
+from datadiet.config import OPTIONS, FinetuneConfig, flag_name
 from datadiet.errors import ArgumentError, DataError
 from datadiet.types import EpochForecast, EpochResult, Forecast
+from toys import tiny_model_folder, write_toy_folder
 
-COMMANDS = ("demo", "finetune", "compare", "predict", "score", "select", "methods")
+COMMANDS = ("demo", "init", "finetune", "compare", "predict", "score", "select", "methods")
 ALL = sorted([*COMMANDS, "report"])
 COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
 RESULT = {
@@ -95,6 +104,50 @@ def test_every_command_has_an_example_and_the_common_flags(command: str) -> None
     shown = call(command, "--help").stdout
     for part in ("Example", f"datadiet {command}", "--json", "--debug"):
         assert part in shown
+
+
+def test_help_shows_what_people_use_and_help_all_the_rest() -> None:
+    usual, everything = call("finetune", "--help").stdout, call("finetune", "--help-all").stdout
+    assert "--keep" in usual
+    assert "--anneal-epochs" not in usual
+    for name in OPTIONS:
+        assert f"{flag_name(name)} " in everything
+    assert "--no-static" not in everything
+    assert sum(one.usual for one in OPTIONS.values()) <= 12
+    assert "--anneal-epochs" in call("compare", "--help-all").stdout
+
+
+@pytest.mark.parametrize(("words", "shown"), [("datadiet fin", "finetune"), ("datadiet finetune --kee", "--keep")])
+def test_the_shell_completes(words: str, shown: str) -> None:
+    asked = {"_DATADIET_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()) - 1)}
+    done = subprocess.run(
+        [sys.executable, "-m", "datadiet"], capture_output=True, text=True, timeout=60, env={**os.environ, **asked}
+    )
+    assert done.stdout.split() == [shown]
+
+
+def test_init_writes_a_file_that_both_commands_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_toy_folder(tmp_path, "classification", 64)
+    done = call("init", "toy-classification", "--no-time")
+    assert done.exit_code == 0, done.output
+    assert "classification" in done.stdout
+    assert "datadiet compare --config datadiet.yaml --output runs/compare" in done.stdout
+    assert "is there already" in call("init", "toy-classification").stderr
+    assert (
+        json.loads(call("init", "toy-classification", "--no-time", "--json", "--force").stdout)["task"]
+        == "classification"
+    )
+    model = str(tiny_model_folder(tmp_path))
+    checked = call("compare", "--config", "datadiet.yaml", "--model", model, "--output", "c", "--dry-run", "--json")
+    assert checked.exit_code == 0, checked.output
+    runs = {run["name"]: run["steps"] / run["full_steps"] for run in json.loads(checked.stdout)["runs"]}
+    assert runs["full"] == 1
+    assert runs["diet-0.5"] == runs["short-0.5"] < 1
+    planned = call("finetune", "--config", "datadiet.yaml", "--model", model, "--output", "r", "--dry-run")
+    assert "Plan: 20 epochs" in planned.stdout
+    assert not [name for name in ("c", "r") if (tmp_path / name).exists()]
+    assert "leave out --resume" in call("finetune", "--resume", str(tmp_path), "--dry-run").stderr
 
 
 def test_help_keeps_the_names_of_extras() -> None:
@@ -264,3 +317,53 @@ def test_demo_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch)
     assert seen == {"output": Path("runs/demo"), "options": demo.DemoOptions(), "force": False}
     assert "One seed is an anecdote" in done.stdout
     assert "runs/demo/diet/model" in done.stdout
+
+
+# ---- data that would steer a terminal ----
+
+
+@pytest.mark.parametrize("stream", [stdout, stderr])
+def test_control_characters_are_shown_escaped(stream: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("class \x1b[2J")
+    table.add_row(Text("a\x9b31m"))
+    stream().print(Text("note \x1b]0;title\x07 \udcff"))
+    stream().print(table)
+    shown = "".join(capsys.readouterr())
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", shown)
+    for part in (r"note \x1b]0;title", r"\udcff", r"class \x1b[2J", r"a\x9b31m"):
+        assert part in shown
+
+
+def test_a_live_display_still_moves_the_cursor() -> None:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=True, width=60)
+    console.push_render_hook(Visible())
+    with LiveDisplay(console, title="run \x1b[2J") as display:
+        display.phase("loading \x1b[2J")
+        display.note("note \x1b[2J")
+    shown = text.getvalue()
+    assert "\x1b[?25l" in shown  # rich's own
+    assert all(rf"{part} \x1b[2J" in shown for part in ("run", "note"))
+    assert "\x1b[2J" not in shown
+
+
+def test_json_output_is_safe_and_the_same_content(capsys: pytest.CaptureFixture[str]) -> None:
+    content = {"text": "é \x1b \x9b \ud800 \u2028", "list": [1]}
+    print_json(content)
+    shown = capsys.readouterr().out
+    assert json.loads(shown) == content
+    assert "é" in shown
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", shown)
+
+
+@pytest.mark.parametrize(
+    "flag", ["--output", "--model", "--config", "--resume", "--cache", "--teacher", "--scores-from"]
+)
+def test_names_that_are_too_long(flag: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    basics = [] if flag in ("--config", "--resume") else ["snips", "--task", "classification", "--output", "run"]
+    done = call("finetune", *basics, flag, "a" * 300)
+    assert done.exit_code == 2
+    assert "File name too long" in done.stderr
+    assert len(done.stderr) < 1000
+    assert not list(tmp_path.iterdir())

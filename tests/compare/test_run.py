@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -13,6 +14,7 @@ from datadiet.compare import run
 from datadiet.compare.run import CellState, read_comparison, run_cells, write_comparison
 from datadiet.config import MOST_EPOCHS, read_config
 from datadiet.errors import ArgumentError, DataError
+from datadiet.files import locked
 from toys import OPTIONS, made_up_plan
 
 ONE = made_up_plan(seeds=[0])
@@ -180,10 +182,14 @@ def test_an_unreadable_note_is_no_number_of_jobs(tmp_path, text):
 def test_a_run_that_had_begun_is_resumed_and_one_that_had_not_starts_over(tmp_path):
     begun, crumbs = begin(tmp_path, FULL), tmp_path / "runs" / DIET.name
     crumbs.mkdir()
-    (crumbs / "half.part").write_text("")
+    (crumbs / ".datadiet-half.part").write_text("")
+    (crumbs / ".lock").write_text("1")
     assert command(tmp_path, cell=FULL)[0][-2:] == ["--resume", str(begun)]
     assert command(tmp_path, cell=DIET)[0][-2] == "--config"
-    assert not crumbs.exists()
+    (crumbs / "thesis.tex").write_text("")
+    with pytest.raises(ArgumentError, match="is not empty; choose another"):
+        command(tmp_path, cell=DIET)
+    assert (crumbs / "thesis.tex").exists()
 
 
 def test_runs_of_other_options_are_not_mixed(tmp_path, pretended):
@@ -202,10 +208,12 @@ def test_options_that_change_nothing_of_a_run_may_differ(tmp_path, pretended, op
 
 
 def test_two_comparisons_do_not_share_a_folder(tmp_path, pretended):
-    (tmp_path / run.LOCK).write_text(str(os.getpid()))
-    with pytest.raises(ArgumentError, match="another comparison is running"):
+    with (
+        locked(tmp_path / run.LOCK, ""),
+        pytest.raises(ArgumentError, match=rf"another comparison is running in .*\(process {os.getpid()}\)"),
+    ):
         compared(tmp_path)
-    (tmp_path / run.LOCK).write_text("999999999")  # of a process that was killed
+    (tmp_path / run.LOCK).write_text("1")  # left by a process that was killed
     assert len(compared(tmp_path)[0]) == 4
     assert not (tmp_path / run.LOCK).exists()
 
@@ -242,6 +250,16 @@ def test_a_comparison_that_is_terminated_leaves_no_process_behind(tmp_path, monk
     assert not (tmp_path / run.LOCK).exists()
 
 
+def test_a_run_ends_with_the_comparison_that_started_it():
+    """However that ends: its end of the pipe closes."""
+    code = "import threading, time; from datadiet import cli; threading.Thread(target=cli._end_with_stdin).start(); "
+    arguments = [sys.executable, "-c", f"{code}print(1, flush=True); time.sleep(60)"]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline()
+        process.stdin.close()
+        assert process.wait(10) == -signal.SIGTERM
+
+
 def test_a_run_that_was_killed_says_so():
     assert run._error_in("training ...\n", -9) == "ended by signal 9"
 
@@ -249,7 +267,8 @@ def test_a_run_that_was_killed_says_so():
 def test_a_comparison_is_written_and_read(tmp_path):
     comparison = {"schema": 1, "methods": [], "runs": []}
     write_comparison(tmp_path, comparison)
-    assert read_comparison(tmp_path) == comparison == json.loads((tmp_path / "comparison.json").read_text())
+    assert read_comparison(tmp_path) == comparison
+    assert json.loads((tmp_path / "comparison.json").read_text()) == {**comparison, "crc32": "9ec08edc"}
     with pytest.raises(DataError, match="holds no comparison"):
         read_comparison(tmp_path / "nowhere")
     (tmp_path / "comparison.json").write_text("{")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.compare.verdict import state_comparison, unfinished_sentence, verdict
+from datadiet.compare.verdict import answer, diets, state, state_comparison, unfinished_sentence, verdict
 
 
 def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:
@@ -53,6 +53,67 @@ def line(**changes) -> dict:
 )  # fmt: skip
 def test_verdicts(entry, sentence):
     assert verdict(entry) == sentence
+
+
+GOOD, SHORT = {"full": against(-0.1), "short": against(0.1, 0.3)}, line(name="short-0.5", method="short", steps=40)
+
+
+@pytest.mark.parametrize(
+    ("changes", "short", "expected"),
+    [
+        ({"against": GOOD | {"short": against(1.0, 0.4)}, "p_not_worse_holm": 0.01}, SHORT, "pays"),
+        ({"against": GOOD, "p_not_worse_holm": 0.01}, SHORT, "as_short"),  # at most 0.4 over short
+        ({"against": GOOD | {"short": against(0.4, 1.0)}, "p_not_worse_holm": 0.01}, SHORT, "unclear"),
+        ({"against": GOOD | {"short": against(0.4, 1.0)}, "p_not_worse_holm": 0.01},
+         SHORT | {"p_not_worse_holm": 0.02}, "as_short"),
+        ({"against": GOOD | {"short": against(-1.0, 0.4)}, "p_not_worse_holm": 0.01}, SHORT, "costs"),
+        ({"against": GOOD | {"full": against(-1.0)}, "p_not_worse_holm": 0.6}, SHORT, "costs"),
+        ({"against": GOOD, "p_not_worse_holm": 0.3}, SHORT, "unclear"),
+        ({"against": {"full": against(-0.1)}, "p_not_worse_holm": 0.01}, None, "unclear"),  # no short
+        ({"against": GOOD, "p_not_worse_holm": 0.01, "comparable_times": False}, SHORT, "unclear"),
+        ({"against": GOOD, "p_not_worse_holm": 0.01, "saved": {"finetune_s": {"median": -0.1}}}, SHORT, "costs"),
+        ({"against": {"full": against(-1.0, None, None)}}, None, "unclear"),  # one seed shows nothing
+    ],
+)  # fmt: skip
+def test_states(changes, short, expected):
+    assert state(line(**changes), short) == expected
+
+
+def compared(*lines: dict, baselines=("full", "short", "random")) -> dict:
+    methods = {one["method"]: {} for one in lines if one["method"] not in baselines}
+    return {"methods": list(lines), "plan": {"methods": methods, "baselines": list(baselines)}, "margin": 0.5}
+
+
+def test_the_answer_is_that_of_the_best_method():
+    usual = {"seeds": [0, 1, 2], "p_not_worse_holm": 0.01}
+    pays = line(name="a-0.5", method="a", **usual, against=GOOD | {"short": against(1.0, 0.4)})
+    faster = pays | {"name": "b-0.2", "method": "b", "saved": {"finetune_s": {"median": 0.7}}}
+    worse = line(name="c-0.5", method="c", seeds=[0, 1, 2], against=GOOD | {"full": against(-2.0)})
+    baseline = line(name="random-0.5", method="random", **usual, against=GOOD | {"short": against(2.0, 0.4)})
+    everything = compared(worse, pays, faster, baseline, SHORT)
+    assert [one["method"] for one in diets(everything)] == ["c", "a", "b"]
+    assert answer(everything) | {"next": ""} == {"state": "pays", "method": "b-0.2", "next": ""}
+    assert answer(compared(worse, SHORT))["state"] == "costs"
+    short = compared(line(**usual, against=GOOD), SHORT)
+    assert answer(short)["next"] == "Take fewer epochs: `short-0.5` trains on everything for 40 steps."
+    assert answer(compared(baseline)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"seeds": [0], "against": {"full": against(-0.1, None, None, None)}}, "Run at least 3 seeds"),
+        ({"against": GOOD | {"full": against(-0.2, 0.9, 0.2, 7)}}, "Run about 7 seeds."),
+        ({"against": GOOD | {"full": against(-0.7, 0.9, 0.6, None)}}, "Keep more: at the measured loss"),
+        ({"against": {"full": against(-0.1)}}, "Run the baselines `full` and `short` beside it."),
+        ({"against": GOOD, "comparable_times": False}, "Run one job at a time"),
+        ({"against": GOOD, "unfinished": {"points_per_epoch": 3.0}}, "Train longer first"),
+    ],
+)
+def test_what_would_settle_it(changes, advice):
+    found = answer(compared(line(**{"seeds": [0, 1, 2], **changes}), SHORT))
+    assert found["state"] == "unclear"
+    assert advice in found["next"]
 
 
 def test_many_unfinished_methods_are_counted_and_not_named():

@@ -53,7 +53,7 @@ WORDS = [
     ({"tokens": ""}, "line 2: the list of tokens is empty"),
     ({"tokens": ["a", "\u00a0"]}, "line 2: a token is empty; remove it together with its tag"),
     ({"tokens": [1.5, "a"]}, "line 2: the tokens are no list of words"),
-    ({"tokens": "['a', 'b']"}, "line 2: the tokens are no list of words"),
+    ({"tokens": "['a', b]"}, "line 2: the tokens are no list of words"),
 ]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -16,7 +17,8 @@ from typer.testing import CliRunner
 from datadiet.cli import app
 from datadiet.cli.options import Call
 from datadiet.config import FinetuneConfig, config_from
-from datadiet.errors import UserError
+from datadiet.errors import ArgumentError, UserError
+from datadiet.jobs import predict
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
 from datadiet.registry import names
@@ -491,3 +493,14 @@ def test_the_command_line_says_it_once_and_exits_with_2(
     assert err.count("error:") == 1
     assert "Traceback" not in out + err
     assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_outputs_that_cannot_be_written_are_seen_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    config = predict.PredictConfig(data="snips", model=tmp_path / "model", output=str(tmp_path / "pipe.jsonl"))
+    with pytest.raises(ArgumentError, match=r"--output cannot be written: .* is a pipe"):
+        predict.check_config(config)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(ArgumentError, match=r"--output cannot be written: .* may not be written to"):
+        predict.check_config(replace(config, output=str(tmp_path / "new" / "p.jsonl")))

@@ -17,6 +17,7 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import RunTrainer, finetune
 from datadiet.registry import find, has
 from datadiet.scoring.forward import predict_all
+from datadiet.store.run_folder import read_result
 from datadiet.tasks import task_of_saved_model
 from datadiet.tasks.joint_model import IntentSlotModel
 from datadiet.tasks.loading import load_saved
@@ -262,7 +263,7 @@ def test_diets(tmp_path: Path, diet: dict[str, Any]) -> None:
     result = finetune(toy_config(tmp_path, **diet), listener=listener)
     assert [line["kept"] for line in result["epochs"]] == [line.kept for line in listener.forecasts[0].epochs]
     assert {name: result["diet"][name] for name in diet} == diet
-    assert json.loads((tmp_path / "run" / "result.json").read_text(encoding="utf-8")) == result
+    assert read_result(tmp_path / "run") == result
 
 
 def test_a_tolerance_finds_its_keep_and_says_so(tmp_path: Path, trainers: list[RunTrainer]) -> None:

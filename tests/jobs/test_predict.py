@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from datadiet.cli import app
@@ -62,6 +63,24 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def predicted(model: Path, **options: Any) -> Predicted:
     options = {name: str(value) if isinstance(value, Path) else value for name, value in options.items()}
     return predict(PredictConfig(model=model, precision="fp32", **options))
+
+
+def test_weights_that_are_not_finite_predict_nothing(models, tmp_path):
+    model = tiny_classifier(2)
+    torch.nn.init.constant_(model.classifier.bias, float("nan"))
+    model.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(DataError, match=r"diverged: the weights classifier\.bias are not finite"):
+        predicted(tmp_path, text="x")
+
+
+def test_answers_are_json_whatever_they_are(capsys):
+    line = {"id": "0", "text": "x", "predicted": float("nan"), "probability": float("inf")}
+    for as_json in (True, False):
+        show_predictions(Predicted([line], {"nll": float("nan")}), PredictConfig(text="x"), as_json)
+        said = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+        (answer,) = said["predictions"] if as_json else [said]
+        assert answer == {"id": "0", "text": "x", "predicted": None, "probability": None}
 
 
 # ---- answers ----

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from transformers import Trainer
 
 from datadiet.config import FinetuneConfig
 from datadiet.errors import ArgumentError, DataError
+from datadiet.files import read_json, write_json
 from datadiet.jobs import finetune as run_trainer
 from datadiet.jobs.finetune import RunTrainer, finetune, resume_run
 from datadiet.training.state import last_checkpoint
@@ -100,10 +100,10 @@ def test_resumed_twice(tmp_path: Path) -> None:
 def test_seconds_of_both_parts_are_counted(tmp_path: Path) -> None:
     kill(toy_config(tmp_path), 8)
     state = next((tmp_path / "run" / "checkpoints").glob("checkpoint-*/diet_state.json"))
-    numbers = json.loads(state.read_text(encoding="utf-8"))
+    numbers = read_json(state, "state")
     numbers["run_so_far"]["cost"]["train_s"] += 1000.0
     numbers["run_so_far"]["cost"]["total_s"] += 1000.0
-    state.write_text(json.dumps(numbers), encoding="utf-8")
+    write_json(state, numbers)
     cost = resume_run(tmp_path / "run")["cost"]
     assert 1000 < cost["train_s"] < cost["total_s"] < 1100
 
@@ -132,9 +132,9 @@ def test_a_checkpoint_that_was_being_written_does_not_count(tmp_path: Path) -> N
     whole = finetune(config)
     second = tmp_path / "second"
     kill(replace(config, output=str(second)), 14)
-    assert last_checkpoint(second / "checkpoints") == second / "checkpoints" / "checkpoint-12"
+    assert last_checkpoint(second / "checkpoints", second) == (second / "checkpoints" / "checkpoint-12", [])
     (second / "checkpoints" / "checkpoint-12" / "diet_state.json").unlink()  # what is written last
-    assert last_checkpoint(second / "checkpoints") == second / "checkpoints" / "checkpoint-9"
+    assert last_checkpoint(second / "checkpoints", second)[0] == second / "checkpoints" / "checkpoint-9"
     assert_same(whole, resume_run(second), tmp_path / "run", second)
 
 
@@ -299,5 +299,6 @@ def test_a_kill_while_the_trainer_saves(tmp_path: Path, monkeypatch: pytest.Monk
         with pytest.raises(Killed):
             finetune(replace(config, output=str(tmp_path / "second")))
     assert (tmp_path / "second" / "checkpoints" / "checkpoint-9").is_dir()
-    assert last_checkpoint(tmp_path / "second" / "checkpoints") == tmp_path / "second" / "checkpoints" / "checkpoint-6"
+    second = tmp_path / "second"
+    assert last_checkpoint(second / "checkpoints", second)[0] == second / "checkpoints" / "checkpoint-6"
     assert_same(whole, resume_run(tmp_path / "second"), tmp_path / "run", tmp_path / "second")

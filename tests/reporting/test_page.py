@@ -53,6 +53,17 @@ def test_the_same_run_gives_the_same_page(run, tmp_path):
     assert report(run, tmp_path / "a.html").read_bytes() == report(run, tmp_path / "b.html").read_bytes()
 
 
+@pytest.mark.parametrize("name", ["README.html", "README.md"])
+def test_no_file_but_an_earlier_report_is_replaced(run, tmp_path, name):
+    page = tmp_path / "README.html"
+    (tmp_path / name).write_text("the user's own, about datadiet report\n")
+    with pytest.raises(ArgumentError, match=rf"{name} exists: --force replaces it"):
+        report(run, page)
+    assert [file.name for file in tmp_path.iterdir()] == [name]
+    report(run, page, force=True)
+    assert report(run, page) == page
+
+
 def test_hostile_text_stays_text(hostile_run):
     page = report(hostile_run).read_text(encoding="utf-8")
     elements = Elements(page)

@@ -58,3 +58,27 @@ def test_the_axis_of_a_single_epoch_has_whole_numbers():
     plot.epoch_axis(axes, "epoch")
     low, high = axes.get_xlim()
     assert [tick for tick in axes.get_xticks() if low <= tick <= high] == [4]
+
+
+def test_a_race_is_drawn_on_the_side_of_its_winner():
+    duel = {"epoch": 1, "champion": "cover", "challenger": "hardest", "difference": -0.2, "interval": [-0.3, -0.1]}
+    lost = duel | {"epoch": 3, "difference": 0.1, "interval": [0.0, 0.2], "winner": "cover"}
+    axes = plot.race_figure([duel | {"winner": "hardest"}, lost]).axes[0]
+    points = [line for line in axes.lines if line.get_marker() == "o"]
+    assert [line.get_xdata()[0] for line in points] == [-0.2, 0.1]
+    assert points[0].get_color() != points[1].get_color()
+    assert axes.get_yticklabels()[0].get_text() == "epoch 2: hardest - cover"
+
+
+def test_labels_of_the_frontier_keep_apart(comparison):
+    figure = dd.plot.frontier(comparison)
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not [(a, b) for place, a in enumerate(boxes) for b in boxes[:place] if a.overlaps(b)]
+
+
+def test_rows_that_were_left_out_first_come_first(run):
+    picture = dd.plot.trained(run).axes[0].images[0].get_array()[..., 3]
+    first = [int((row == 0).argmax()) if (row == 0).any() else len(row) for row in picture]
+    assert first == sorted(first)
+    assert 0 < picture.mean() < 1

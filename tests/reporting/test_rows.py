@@ -15,6 +15,7 @@ from datadiet.reporting.rows import (
     candidates,
     embedded,
     example_table,
+    histories,
     read_dynamics,
     read_plans,
 )
@@ -84,7 +85,7 @@ def made_up_dynamics(rows: int) -> Dynamics:
     """Unseen rows at the end; the orders of the table differ."""
     values = np.random.default_rng(0).random((3, rows))
     values[:, -2:] = np.nan
-    kept = Kept(np.arange(rows, dtype=np.int32) % 3, 2, [], np.ones(rows, bool))
+    kept = Kept(np.arange(rows, dtype=np.int32) % 3, 2, [], np.ones(rows, bool), np.arange(0), np.ones((2, 0), bool))
     ids = pa.array([f"id-{row}" for row in range(rows)])
     return Dynamics(ids, values[0], values[0], values[1], values[2], "el2n", [], kept)
 
@@ -100,7 +101,7 @@ def test_a_sample_keeps_suspects_and_extremes_and_draws_the_others(monkeypatch):
     assert chosen.rows[:10].tolist() == hardest[:10].tolist()
     extremes = {*hardest[-5:], *last[:5], *unsure[:5]} - set(hardest[:10])
     assert set(chosen.rows[chosen.rule == 1]) == extremes
-    assert len(set(chosen.rows)) == len(chosen.rows) == 100 * 60 // 45
+    assert len(set(chosen.rows)) == len(chosen.rows) == 100 * 60 // rows_module.ROW_BYTES
     assert chosen.rows.tolist() == candidates(dynamics).rows.tolist()
     other = candidates(dynamics, seed=1)
     assert other.rows[chosen.rule < 2].tolist() == chosen.rows[chosen.rule < 2].tolist()
@@ -108,7 +109,7 @@ def test_a_sample_keeps_suspects_and_extremes_and_draws_the_others(monkeypatch):
     table = example_table(dynamics, chosen, None)
     shown = table["suspects"] + table["extremes"] + table["drawn"]
     assert (table["suspects"], table["extremes"], len(table["id"])) == (10, len(extremes), shown)
-    assert 80 < shown < len(chosen.rows)
+    assert 50 < shown < len(chosen.rows)
     assert table["hard"] == sorted(table["hard"])
 
 
@@ -129,3 +130,24 @@ def test_embedded_json_cannot_leave_its_script(text):
     content = embedded({"text": text})
     assert not set("<>&\u2028") & set(content)
     assert json.loads(content) == {"text": text}
+
+
+def test_the_course_of_a_score_is_drawn_to_one_scale(tmp_path):
+    store = ScoreStore(tmp_path / "scores", "run", ids=list("abcd"))
+    for epoch, rows in enumerate(([3, 0, 1], [1, 3])):
+        values = {"el2n": np.array([35 * epoch + row for row in rows], np.float32)}
+        store.append(Scores(np.array(rows), values, "train", epoch, epoch))
+    assert histories(tmp_path, "el2n", np.array([3, 0, 2, 1])) == ["3z", "0 ", "  ", "1x"]
+    assert histories(tmp_path, "el2n", np.arange(0)) == []
+
+
+def test_the_drawn_rows_trained_as_the_plans_say(tmp_path, monkeypatch):
+    plans = PartedTable(tmp_path / "plans", "run")
+    for epoch, kept in enumerate(([0, 1, 2, 3], [1, 3], [3, 2])):
+        append_plan(plans, EpochPlan(epoch, np.array(kept), len(kept) == 4))
+    kept = read_plans(tmp_path, 4)
+    assert kept.drawn.tolist() == [0, 1, 2, 3]
+    assert kept.by_epoch.astype(int).tolist() == [[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
+    monkeypatch.setattr(rows_module, "DRAWN_ROWS", 2)
+    few = read_plans(tmp_path, 4)
+    assert few.by_epoch.tolist() == kept.by_epoch[:, few.drawn].tolist()

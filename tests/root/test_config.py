@@ -157,7 +157,7 @@ def test_all_problems_of_a_file_at_once() -> None:
         (b"", "must hold a mapping of options, found nothing"),
         (b"snips", "must hold a mapping of options, found 'snips'"),
         (None, r"cannot read the config .*config.yaml: No such file"),
-        (Path(), "cannot read the config .*: Is a directory"),
+        (Path(), "cannot read the config .*: it is a folder"),
     ],
 )
 def test_files_that_are_no_config(tmp_path: Path, content: bytes | Path | None, message: str) -> None:

@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 import pytest
 
 import datadiet as dd
-from datadiet.errors import ArgumentError, Problems, percent_hint, unknown
+from datadiet.errors import ArgumentError, DataError, Problems, percent_hint, quoted, unknown
 
 
 def run(code: str) -> str:
@@ -69,6 +69,21 @@ def test_problems_are_collected():
         "unknown task 'clasification'; did you mean 'classification'? Allowed: classification.",
     )
     assert str(caught.value).startswith("- keep")
+
+
+def test_values_in_messages_are_cut_and_cannot_steer_a_terminal():
+    assert quoted("a" * 1000) == "'" + "a" * 199 + " ... (1,000 characters)"
+    assert quoted(list(range(1000))).startswith("[0, 1, 2")
+    assert len(quoted(list(range(1000)))) < 230
+    nested: list = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert quoted(nested) == "a deeply nested list"
+    error = DataError("red \x1b[31m, right to left \u202e, half \ud800, é")
+    assert str(error) == r"red \x1b[31m, right to left \u202e, half \ud800, é"
+    names = [f"c{i}" for i in range(20_000)]
+    assert unknown("column", "c1x", names).endswith("and 19,900 more.")
+    assert len(unknown("column", "x" * 10**6, names)) < 2500
 
 
 def test_hints():

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from datadiet.errors import ArgumentError
 from datadiet.registry import load, names
@@ -18,6 +19,7 @@ from datadiet.scores.reduce import (
     combine_heads,
     example_values,
     free_signals,
+    in_parts,
     mask_tokens,
     reduce_tokens,
     with_tokens,
@@ -321,3 +323,49 @@ def test_kept_tokens_of_another_shape_are_refused() -> None:
     head = tagged()
     bare = HeadSignals(head.logits, head.labels)
     assert torch.equal(with_tokens(bare, head.mask).mask, head.mask)
+
+
+# ---- large vocabularies
+
+
+def words(rows: int, positions: int, vocabulary: int) -> Signals:
+    """As of a masked language model: about one position in seven counts, in row 1 none."""
+    random = torch.Generator().manual_seed(3)
+    mask = torch.rand(rows, positions, generator=random) < 0.15
+    mask[1] = False
+    labels = torch.randint(vocabulary, (rows, positions), generator=random).masked_fill(~mask, -100)
+    return Signals({"tokens": HeadSignals(torch.randn(rows, positions, vocabulary, generator=random), labels, mask)})
+
+
+def test_parts_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    signals = words(5, 40, 9)
+    whole = free_signals(signals, of_label=True) | {"score": example_values(margin, signals)}
+    parts = in_parts(signals, most=2 * 40 * 9)
+    assert [len(part.heads["tokens"].labels) for part in parts] == [2, 2, 1]
+    assert max(part.heads["tokens"].labels.shape[1] for part in parts) < 15
+    monkeypatch.setattr(in_parts, "__defaults__", (2 * 40 * 9,))
+    again = free_signals(signals, of_label=True) | {"score": example_values(margin, signals)}
+    assert again.keys() == whole.keys()
+    for name in whole:
+        assert_close(again[name], whole[name], atol=1e-6, rtol=1e-6, equal_nan=True)
+
+
+class Largest(TorchDispatchMode):
+    """The number of bytes of the largest tensor that an operation makes."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        given = {part.untyped_storage().data_ptr() for part in args if isinstance(part, torch.Tensor)}
+        if isinstance(made, torch.Tensor) and made.untyped_storage().data_ptr() not in given:  # no view
+            self.bytes = max(self.bytes, made.numel() * made.element_size())
+        return made
+
+
+def test_the_memory_does_not_grow_with_the_batch() -> None:
+    signals = words(8, 64, 50_000)
+    logits = signals.heads["tokens"].logits
+    with Largest() as largest:
+        free_signals(signals)
+    assert 0 < largest.bytes < logits.numel() * logits.element_size() / 5

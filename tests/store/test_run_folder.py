@@ -17,11 +17,11 @@ from huggingface_hub import ModelCard
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.errors import ArgumentError, DataError
 from datadiet.formatting import escaped
-from datadiet.jobs.finetune import finetune
+from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.store import run_folder
 from datadiet.store.run_folder import check_new, check_resumable, costs_of, model_card, plain, read_result
 from datadiet.types import CostLedger, EpochResult
-from toys import SECONDS, Heard, plans_of, predictions_of, scores_of, toy_config
+from toys import SECONDS, Heard, Killed, plans_of, predictions_of, scores_of, toy_config
 
 FINISHED = {"config.yaml", "result.json", "scores", "plans", "predictions.parquet", "model"}
 FINISHED |= {"noise.json", "suspects.parquet"}  # of the guard, which `hardest` has by default
@@ -56,7 +56,9 @@ def test_no_pickle_and_nothing_half_written(run: Finished) -> None:
 
 
 def test_result_is_what_was_returned(run: Finished) -> None:
-    assert json.loads((run.folder / "result.json").read_text(encoding="utf-8")) == run.result
+    content = json.loads((run.folder / "result.json").read_text(encoding="utf-8"))
+    assert content.pop("crc32")
+    assert content == run.result
     assert read_result(run.folder) == run.result
 
 
@@ -64,7 +66,7 @@ def test_every_key_of_the_result(run: Finished) -> None:
     result = run.result
     assert set(result) == {
         "schema", "task", "data", "model", "seed", "diet", "epochs", "metrics", "cost", "ceiling", "environment",
-        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race",
+        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race", "files",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["seed"]) == (1, "intent-slot", 0)
     assert result["model"] == "tiny-bert"
@@ -199,10 +201,10 @@ def test_checkpoints_are_kept_where_asked_for(tmp_path: Path) -> None:
 def test_no_checkpoint_where_none_is_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved: list[str] = []
     monkeypatch.setattr(
-        run_folder, "remove_checkpoints", lambda folder: saved.extend(os.listdir(folder / "checkpoints"))
+        run_folder, "remove_checkpoints", lambda folder: saved.extend((folder / "checkpoints").glob("*"))
     )
     finetune(toy_config(tmp_path, checkpoint_every=0))
-    assert saved == ["data.txt"]
+    assert saved == []
 
 
 def test_the_result_comes_before_the_checkpoints_go(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,10 +230,35 @@ def test_the_result_comes_before_the_checkpoints_go(tmp_path: Path, monkeypatch:
 )
 def test_new_and_resumable_folders(tmp_path: Path, name: str | None, new: str | None, resumable: str | None) -> None:
     if name is not None:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text('{"schema": 1}')
     for check, message in ((check_new, new), (check_resumable, resumable)):
         with pytest.raises(ArgumentError, match=message) if message else nullcontext():
             check(tmp_path)
+
+
+def test_a_kill_before_the_config_is_no_dead_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = toy_config(tmp_path, epochs=2)
+
+    def die(folder: Path, *_: object) -> None:
+        (folder / ".datadiet-0123.part").touch()
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder, "begin", die)
+        with pytest.raises(Killed):
+            finetune(config)
+    (tmp_path / "run" / ".lock").write_text("1")
+    assert finetune(config)["metrics"]["test"]
+
+
+def test_two_runs_of_one_folder_are_refused(tmp_path: Path) -> None:
+    config = toy_config(tmp_path, epochs=2)
+    with run_folder.claimed(tmp_path / "run"):
+        with pytest.raises(ArgumentError, match=r"another process writes the run in .*run: wait for it"):
+            finetune(config)
+        run_folder.begin(tmp_path / "run", config.to_yaml())
+        with pytest.raises(ArgumentError, match="another process writes the run in"):
+            resume_run(tmp_path / "run")
 
 
 def test_folders_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +274,7 @@ def test_folders_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_forgetting_leaves_the_config(tmp_path: Path) -> None:
-    run_folder.begin(tmp_path, "data: snips\n", "abc")
+    run_folder.begin(tmp_path, "data: snips\n")
     for name in ("scores", "plans", "model"):
         (tmp_path / name).mkdir()
     (tmp_path / "predictions.parquet").touch()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.store.score_file import ScoreFile, check_same_data, read_scores, write_scores
+from datadiet.store.score_file import ScoreFile, check_same_data, check_target, read_scores, write_scores
 
 FILE = ScoreFile(
     ids=["a", "ß", "c"],
@@ -141,7 +142,7 @@ def test_other_endings_are_refused(tmp_path: Path, name: str) -> None:
 
 def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match="cannot write"):
+    with pytest.raises(ArgumentError, match=r"cannot be written: .*file is a file"):
         write_scores(tmp_path / "file" / "s.parquet", FILE)
     (tmp_path / "s.parquet").mkdir()
     with pytest.raises(ArgumentError, match="is a folder"):
@@ -216,3 +217,66 @@ def test_scores_of_other_data() -> None:
     check_same_data(FILE, FILE.fingerprint, "here")
     with pytest.raises(DataError, match=r"of 'reviews'.*here has the fingerprint fff.*train_rows 3"):
         check_same_data(FILE, "fff", "here")
+
+
+# ---- damaged metadata, places that cannot be written, sheets ----
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("label_names", 5), ("made_with", []), ("made_with", {"el2n": 1}), ("rows", "3"), ("data", None)),
+        *(
+            ("read_with", {"rows": 5}),
+            ("read_with", {"columns": {"txt": "a"}}),
+            ("read_with", {"columns": {"text": 5}}),
+        ),
+        *(("cost", []), ("probabilities_with", 1), ("fingerprint", [])),
+    ],
+)
+def test_metadata_of_another_form(written: Path, name: str, value: object) -> None:
+    table = pq.read_table(written)
+    meta = {**json.loads(table.schema.metadata[b"datadiet"]), name: value}
+    pq.write_table(table.replace_schema_metadata({b"datadiet": json.dumps(meta)}), written)
+    with pytest.raises(DataError, match=rf"damaged score file: '{name}' is of another form; score again"):
+        read_scores(written)
+
+
+@pytest.mark.parametrize("metadata", [b"\xff", b"[" * 9000, b"9" * 5000])
+def test_metadata_that_are_no_json(written: Path, metadata: bytes) -> None:
+    pq.write_table(pq.read_table(written).replace_schema_metadata({b"datadiet": metadata}), written)
+    with pytest.raises(DataError, match="damaged score file: its metadata are no JSON"):
+        read_scores(written)
+
+
+@pytest.mark.parametrize("name", ["row", "id", "el2n", "probabilities"])
+def test_columns_of_another_type(written: Path, name: str) -> None:
+    table = pq.read_table(written)
+    odd = table.set_column(table.column_names.index(name), name, pa.array([{"a": 1}] * 3))
+    pq.write_table(odd, written)
+    with pytest.raises(DataError, match=rf"damaged score file: '{name}' is of another form"):
+        read_scores(written)
+
+
+def test_places_that_cannot_be_written_are_seen_before_scoring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_target(tmp_path / "new" / "scores.csv")
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "dangling.csv").symlink_to("nowhere/x.csv")
+    for name, reason in {"pipe.csv": "is a pipe", "dangling.csv": "is a dangling link", "a" * 260: "too long"}.items():
+        with pytest.raises(ArgumentError, match=f"the score file cannot be written: .*{reason}"):
+            check_target((tmp_path / name).with_suffix(".csv"))
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(ArgumentError, match=r"the score file cannot be written: .* may not be written to"):
+        check_target(tmp_path / "scores.csv")
+
+
+def test_a_spreadsheet_reads_text_as_text(tmp_path: Path) -> None:
+    ids = ["=1+1", "-2", "plain"]
+    write_scores(tmp_path / "s.csv", replace(FILE, ids=ids, labels=["@a", "+b", "\tc"]))
+    with (tmp_path / "s.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["id"] for row in rows] == ["'=1+1", "'-2", "plain"]
+    assert [row["label"] for row in rows] == ["'@a", "'+b", "'\tc"]
+    assert rows[0]["aum"] == "-1.0"  # a number
+    write_scores(tmp_path / "s.jsonl", replace(FILE, ids=ids))
+    assert json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])["id"] == "=1+1"

@@ -67,6 +67,19 @@ def test_weights_that_nobody_asked_for_do_nothing_where_they_fit_no_output():
         assert layer.weight.grad.tolist() == [[4.0, 4.0]]
 
 
+def test_weights_need_one_output_a_row():
+    layer = nn.Linear(2, 3)
+    heads = Heads({"label": layer})
+    message = "one output of the model per row: it gave 4 for 2 rows"
+    with pytest.raises(ArgumentError, match=message), heads.recording(torch.ones(2)):
+        layer(torch.zeros(4, 2))
+    with pytest.raises(ArgumentError, match=message):
+        heads.check_weights(2)
+    heads.check_weights(4)
+    with pytest.raises(ArgumentError, match="no linear layer"):
+        Heads({}).check_weights(2)
+
+
 def test_a_head_whose_input_has_another_shape_is_left_alone():
     layer = nn.Linear(2, 3)
     heads = Heads({"label": layer})

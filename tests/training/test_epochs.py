@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from dataclasses import asdict
 from itertools import chain, pairwise
@@ -14,10 +13,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from transformers import EarlyStoppingCallback, EvalPrediction, Trainer
 
 from datadiet.diet import tolerance
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, DataError
+from datadiet.files import read_json, write_json
 from datadiet.store.run_folder import padding_share
 from datadiet.training.epochs import score_rows
 from datadiet.training.trainer import DietTrainer
+from datadiet.types import EpochPlan
 from toys import hard_diet, plans_of, scores_of, toy_features, toy_trainer, weights
 
 EPOCHS = 6
@@ -159,8 +160,124 @@ def test_resume_refuses_other_checkpoints(tmp_path):
     with pytest.raises(ArgumentError, match="holds no diet state"):
         toy_trainer(tmp_path / "new", hard_diet()).train(str(tmp_path / "plain" / "checkpoint-6"))
     trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
-    with pytest.raises(ArgumentError, match="has 48 training examples, this run 40"):
+    with pytest.raises(ArgumentError, match=r"number of training rows must be 48, as in .*, got 40"):
         toy_trainer(tmp_path, hard_diet(), n=40).train(str(tmp_path / "checkpoint-14"))
+
+
+@pytest.mark.cpu
+def test_a_damaged_checkpoint_is_refused_by_name_and_passed_over(tmp_path, caplog):
+    first = trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
+    content = bytearray((tmp_path / "checkpoint-28" / "optimizer.pt").read_bytes())
+    content[500] ^= 1
+    (tmp_path / "checkpoint-28" / "optimizer.pt").write_bytes(content)
+    shutil.rmtree(tmp_path / "checkpoint-30")
+    message = r"checkpoint-28/optimizer\.pt is damaged .*; resume from .*checkpoint-14 instead"
+    with pytest.raises(DataError, match=message):
+        toy_trainer(tmp_path, hard_diet()).train(str(tmp_path / "checkpoint-28"))
+    again = toy_trainer(tmp_path, hard_diet())
+    again.train(resume_from_checkpoint=True)
+    assert "going on from" in caplog.text
+    assert torch.equal(weights(first.model), weights(again.model))
+    (tmp_path / "scores" / "_manifest.json").unlink()
+    with pytest.raises(DataError, match="scores holds no finished table: _manifest"):
+        toy_trainer(tmp_path, hard_diet()).train(str(tmp_path / "checkpoint-14"))
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """A finished run of 12 + 6 + 6 + 6 steps of 4 rows, with a checkpoint in the middle of its second epoch."""
+    folder = tmp_path_factory.mktemp("saved")
+    trainer = toy_trainer(folder, hard_diet(refresh_every=1), save_strategy="steps", save_steps=15)
+    trainer.train()
+    return folder, trainer
+
+
+@pytest.mark.parametrize(
+    ("diet", "options", "message"),
+    [
+        ({"keep": 0.25}, {}, r"keep must be 0\.5, as in the run that is resumed, got 0\.25"),
+        ({"warmup_epochs": 2}, {}, "warmup_epochs must be 1, as .*, got 2"),
+        ({"refresh_every": 2}, {}, "refresh_every must be 1, as .*, got 2"),
+        ({"anneal_epochs": 1}, {}, "anneal_epochs must be 0, as .*, got 1"),
+        ({"select": "random"}, {}, "select must be 'hardest', as .*, got 'random'"),
+        ({"select": "auto"}, {}, "select must be 'hardest', as .*, got 'auto'"),
+        ({"select": "window", "offset": 0.1}, {}, "offset must be 'auto', as .*, got 0.1"),
+        ({"offset": 0.0}, {}, "offset must be 'auto', as .*, got 0.0"),
+        ({"score": "margin"}, {}, "score must be 'el2n', as .*, got 'margin'"),
+        ({"history": "ema"}, {}, "history must be 'last', as .*, got 'ema'"),
+        ({"rescore": "all"}, {}, "rescore must be 'none', as .*, got 'all'"),
+        ({"floor": 1}, {}, "floor must be 0, as .*, got 1"),
+        ({"seed": 5}, {}, "seed must be 0, as .*, got 5"),
+        ({"keep": 1.0}, {}, r"keep must be 0\.5, as .*, got 1\.0"),
+        ({}, {"seed": 4}, r"the order \(data_seed, or seed\) must be 3, as .*, got 4"),
+        ({}, {"per_device_train_batch_size": 8}, "accumulation_steps x processes must be 4, as .*, got 8"),
+        ({}, {"gradient_accumulation_steps": 2}, "accumulation_steps x processes must be 4, as .*, got 8"),
+        ({}, {"train_sampling_strategy": "sequential"}, "train_sampling_strategy must be 'random', as .*, got 'seq"),
+    ],
+)
+def test_what_a_state_depends_on_may_not_change(saved, diet, options, message):
+    folder, _ = saved
+    trainer = toy_trainer(folder, hard_diet(**{"refresh_every": 1, **diet}), **options)
+    with pytest.raises(ArgumentError, match=message):
+        trainer.train(str(folder / "checkpoint-15"))
+
+
+def test_other_rows_of_the_same_number_are_refused(saved):
+    folder, _ = saved
+    trainer = toy_trainer(folder, hard_diet(refresh_every=1))
+    trainer.train_dataset = trainer.train_dataset.select(range(47, -1, -1))
+    with pytest.raises(ArgumentError, match="checksum of the training data must be"):
+        trainer.train(str(folder / "checkpoint-15"))
+
+
+def test_epochs_that_have_begun_may_not_become_others(saved, tmp_path):
+    """The third epoch was the first of two on everything at the end."""
+    folder, _ = saved
+    with pytest.raises(ArgumentError, match="epochs must be at least 4, which have begun in the run that is resumed, "):
+        toy_trainer(folder, hard_diet(refresh_every=1), num_train_epochs=3).train(str(folder / "checkpoint-30"))
+    trained(tmp_path, hard_diet(anneal_epochs=2), save_strategy="steps", save_steps=24)
+    with pytest.raises(ArgumentError, match=r"epochs must be 4, .* got 6: the first 3 epochs would have been others"):
+        toy_trainer(tmp_path, hard_diet(anneal_epochs=2), num_train_epochs=6).train(str(tmp_path / "checkpoint-24"))
+
+
+def test_more_epochs_go_on(saved, tmp_path):
+    folder = shutil.copytree(saved[0], tmp_path / "more")
+    more = toy_trainer(folder, hard_diet(refresh_every=1), num_train_epochs=6)
+    more.train(str(folder / "checkpoint-15"))
+    assert [line.steps for line in more.epoch_results] == [12, 6, 6, 6, 6, 6]
+    assert plans_of(folder)[1] == plans_of(saved[0])[1]
+    assert len(more.seen.losses) == 42 - 15
+    assert more.lr_scheduler.get_last_lr()[0] == 0.0 < more.seen.rates[14]
+
+
+@pytest.mark.cpu
+def test_another_batch_with_the_same_product_goes_on(saved, tmp_path):
+    folder = shutil.copytree(saved[0], tmp_path / "halves")
+    options = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2}
+    halves = toy_trainer(folder, hard_diet(refresh_every=1), **options)
+    seen = rows_of_batches(halves)
+    halves.train(str(folder / "checkpoint-15"))
+    assert [line.steps for line in halves.epoch_results] == [12, 6, 6, 6]
+    assert plans_of(folder)[1] == plans_of(saved[0])[1]
+    order = saved[1].sampler.order(EpochPlan(1, np.array(plans_of(folder)[1]), full=False))
+    assert list(chain(*seen[:6])) == order[12:].tolist()
+    assert [e.train_loss for e in halves.epoch_results] == pytest.approx(
+        [e.train_loss for e in saved[1].epoch_results], rel=0.05
+    )
+
+
+def test_weights_that_are_not_finite_are_no_finished_run(tmp_path):
+    class Diverging(DietTrainer):
+        def training_step(self, model, *args, **kwargs):
+            loss = super().training_step(model, *args, **kwargs)
+            if self.state.global_step == self.state.max_steps - 1:  # after the last forward pass
+                next(model.parameters()).grad.fill_(float("nan"))
+            return loss
+
+    trainer = toy_trainer(tmp_path, hard_diet(), kind=Diverging, num_train_epochs=2, max_grad_norm=0.0)
+    with pytest.raises(DataError, match=r"the training of this run diverged: the weights .* are not finite"):
+        trainer.train()
+    assert not (tmp_path / "result.json").exists()
 
 
 class OwnBatches(DietTrainer):
@@ -231,9 +348,9 @@ def test_full_data_in_our_batches_resumes_bit_identically(tmp_path, step, max_st
 def test_a_checkpoint_from_before_positions_were_counted_goes_on(tmp_path):
     first = trained(tmp_path, hard_diet(), save_strategy="steps", save_steps=14)
     state = tmp_path / "checkpoint-14" / "diet_state.json"
-    numbers = json.loads(state.read_text())
+    numbers = read_json(state, "state")
     del numbers["run_so_far"]["cost"]["tokens_padded"]
-    state.write_text(json.dumps(numbers))
+    write_json(state, numbers)
     again = toy_trainer(tmp_path, hard_diet())
     again.train(resume_from_checkpoint=str(state.parent))
     mine, whole = again.ledger.snapshot(), first.ledger.snapshot()

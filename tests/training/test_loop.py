@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.testing import assert_allclose
-from transformers import Trainer
+from transformers import DataCollatorWithPadding, Trainer
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.loop import DietCallback, RowBatch, epochs
 from datadiet.types import HeadSignals, Signals
-from toys import hard_diet, scores_of, toy_trainer, weights
+from toys import hard_diet, scores_of, tiny_classifier, tiny_tokenizer, toy_features, toy_trainer, weights
 
 N, BATCH = 40, 8
 
@@ -68,6 +68,29 @@ def test_a_loop_goes_on_from_its_state():
     assert torch.equal(half.weight, model.weight)
 
 
+def test_a_loop_does_not_go_on_from_a_state_of_something_else():
+    stopped = hard_diet(keep=0.5, refresh_every=1)
+    train(stopped, stop=1)
+    state = stopped.state_dict()
+    for start, given, message in (
+        (1, state, r"start must be 2 with a state of the end of epoch 1 .*, got 1"),
+        (3, state, r"start must be 2 .*, got 3"),
+        (0, state, r"start must be 2 .*, got 0"),
+        (2, None, r"start must be 0 without a state .*, got 2"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            train(hard_diet(keep=0.5, refresh_every=1), start=start, state=given)
+    for options, message in (({"keep": 0.3}, r"keep must be 0\.5"), ({"seed": 1}, "seed must be 0")):
+        with pytest.raises(ArgumentError, match=message):
+            train(hard_diet(**{"keep": 0.5, "refresh_every": 1, **options}), start=2, state=state)
+    with pytest.raises(ArgumentError, match=r"num_examples must be 40, .* got 48"):
+        next(epochs(hard_diet(refresh_every=1), 4, num_examples=48, batch_size=BATCH, start=2, state=state))
+    with pytest.raises(ArgumentError, match=r"batch must be 8, .* got 4"):
+        next(epochs(hard_diet(refresh_every=1), 4, num_examples=N, batch_size=4, start=2, state=state))
+    more, _ = train(hard_diet(keep=0.5, refresh_every=1), 6, start=2, state=state)
+    assert list(more) == [2, 3, 4, 5]
+
+
 def test_passes_need_signals_and_get_rows():
     with pytest.raises(ArgumentError, match="needs signals="):
         next(epochs(hard_diet(rescore="all"), 3, num_examples=N))
@@ -91,6 +114,44 @@ def test_tokens_are_masked_where_the_label_says_so():
         for row in epoch.plan.rows:
             epoch.observe(torch.tensor([row]), logits, torch.tensor([[0, -100, 1]]))
     assert diet.history.to_pandas()["el2n"].to_numpy() == pytest.approx(1.0)  # sqrt(0.5 + 0.5), two tokens count
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "link", "expected"),
+    [
+        (torch.zeros(1, 1), [1.0], "sigmoid", 0.5**0.5),
+        (torch.zeros(1, 1), [1.0], "identity", 1.0),
+        (torch.zeros(1), [2.5], None, 2.5),
+        (torch.zeros(1, 2), [[0.0, 1.0]], "softmax", 0.5**0.5),
+        (torch.zeros(1, 2), [[0, 1]], "sigmoid", 0.5**0.5),
+        (torch.zeros(1, 2), [[1.0, 1.0]], None, 0.5**0.5),
+    ],
+)
+def test_a_link_settles_what_shapes_do_not(logits, labels, link, expected):
+    diet = hard_diet(keep=1.0)
+    for epoch in epochs(diet, 1, num_examples=1):
+        epoch.observe(torch.tensor([0]), logits, torch.tensor(labels), link=link)
+    assert diet.history.to_pandas()["el2n"].to_list() == pytest.approx([expected])
+
+
+@pytest.mark.parametrize(
+    ("logits", "labels", "link", "message"),
+    [
+        (
+            torch.zeros(2, 1),
+            [1.0, 0.0],
+            None,
+            r"nothing shows which. Pass link='identity' \(regression\), link='sigmoid'",
+        ),
+        (torch.zeros(2, 2), [[0.0, 1.0], [1.0, 0.0]], None, "one-hot classes .* or sets of labels .* Pass link="),
+        (torch.zeros(2, 2), [0, 1], "logit", "link must be one of softmax, sigmoid, identity, got 'logit'"),
+        (torch.zeros(2, 2), [0.5, 1.0], None, "fit no known task.*observe_signals"),
+    ],
+)
+def test_a_plain_loop_refuses_what_it_cannot_tell_apart(logits, labels, link, message):
+    (epoch,) = epochs(hard_diet(keep=1.0), 1, num_examples=2)
+    with pytest.raises(ArgumentError, match=rf"(?s){message}"):
+        epoch.observe(torch.arange(2), logits, torch.tensor(labels), link=link)
 
 
 def test_batches_without_labels_say_so():
@@ -154,10 +215,55 @@ def test_refuses_what_a_callback_cannot_do(tmp_path, options, changes, message):
         with_callback(tmp_path, hard_diet(**options), **changes).train()
 
 
+@pytest.mark.parametrize(("outputs", "problem"), [(1, "multi_label_classification"), (1, "regression"), (3, None)])
+def test_a_callback_reads_the_loss_of_the_model(tmp_path, outputs, problem):
+    model = tiny_classifier(outputs)
+    model.config.problem_type = problem
+    labels = [row % 2 for row in range(48)]
+    if problem is not None:
+        labels = [[float(label)] for label in labels]
+    data = toy_features().remove_columns("labels").add_column("labels", labels)
+    callback = DietCallback(hard_diet(keep=0.5), tmp_path)
+    changes = {"lr_scheduler_type": "constant", "learning_rate": 0.0, "num_train_epochs": 2}
+    collate = DataCollatorWithPadding(tiny_tokenizer())
+    trainer = toy_trainer(tmp_path, kind=Trainer, model=model, extra={"callbacks": [callback]}, **changes)
+    trainer.train_dataset, trainer.data_collator = data, collate
+    trainer.train()
+    with torch.no_grad():
+        logits = model.eval()(**collate([*data.remove_columns(["labels", "length"])])).logits
+    gold = torch.tensor(labels).flatten()
+    if problem is None:
+        expected = (logits.softmax(-1) - torch.nn.functional.one_hot(gold, 3)).norm(dim=-1)
+    else:
+        odds = logits[:, 0]
+        expected = (odds - gold).abs() if problem == "regression" else 2**0.5 * (odds.sigmoid() - gold).abs()
+    table = scores_of(tmp_path)
+    table = table[table["epoch"] == 0].sort_values("row")
+    assert table["el2n"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_a_callback_at_keep_one_goes_on_where_it_cannot_read(tmp_path, caplog):
+    callback = DietCallback(hard_diet(keep=1.0))
+    toy_trainer(tmp_path, kind=Trainer, extra={"callbacks": [callback]}, label_smoothing_factor=0.1).train()
+    assert (
+        "there will be no values: DietCallback reads the inputs of the model, and these have no labels" in caplog.text
+    )
+    assert not len(callback.diet.history.to_pandas())
+
+
 def test_a_callback_refuses_to_resume(tmp_path):
     with_callback(tmp_path, hard_diet(), save_strategy="steps", save_steps=13).train()
     with pytest.raises(ArgumentError, match="cannot resume"):
         with_callback(tmp_path, hard_diet()).train(resume_from_checkpoint=True)
+
+
+def test_a_callback_that_trains_twice_begins_anew(tmp_path):
+    callbacks = [DietCallback(diet := hard_diet())]
+    trainer = toy_trainer(tmp_path, kind=Trainer, extra={"callbacks": callbacks}, lr_scheduler_type="constant")
+    trainer.train()
+    first = diet.history.to_pandas()
+    trainer.train()
+    assert diet.history.to_pandas()["epoch"].tolist() == first["epoch"].tolist()
 
 
 # ---- races

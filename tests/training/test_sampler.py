@@ -249,9 +249,10 @@ def test_the_collator_adds_the_rows_and_nothing_else():
     assert list(batch) == ["x"]
     assert pop_rows(batch) is None
     own = BatchEncoding({"x": torch.zeros(1)})
-    assert type(RowCollator(lambda _features: own)([(9, None)])) is dict
+    assert type(RowCollator(lambda _features: own)([(9, None)])) is BatchEncoding  # losses read `batch.labels`
+    assert list(own) == ["x"]
     assert ROW_KEY not in own
-    with pytest.raises(TypeError, match="mapping"):
+    with pytest.raises(ArgumentError, match="must give a dict or another mapping, got Tensor"):
         RowCollator(torch.tensor)([(0, 1.0)])
 
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from datadiet.training.state import exchange, last_checkpoint, share_of
+from datadiet.training.state import exchange, last_checkpoint, save_diet, share_of
 from datadiet.types import Scores
 from toys import plans_of, scores_of
 
@@ -165,12 +165,14 @@ def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path, launc
 
 
 def test_the_last_checkpoint_is_the_complete_one_with_the_largest_number(tmp_path):
-    assert last_checkpoint(tmp_path / "checkpoints") is None
+    assert last_checkpoint(tmp_path / "checkpoints", None) == (None, [])
     for name in ("checkpoint-9", "checkpoint-10", "checkpoint-best", "checkpoint-100.part", "checkpoint-11"):
         (tmp_path / name).mkdir()
         if name != "checkpoint-11":  # half-written
-            (tmp_path / name / "diet_state.json").touch()
-    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+            save_diet(tmp_path / name, {"values": np.zeros(2)}, {})
+    found, problems = last_checkpoint(tmp_path, None)
+    assert found == tmp_path / "checkpoint-10"
+    assert problems == [f"{tmp_path / 'checkpoint-11' / 'diet_state.json'} is missing, which is written last"]
 
 
 class Ranks:

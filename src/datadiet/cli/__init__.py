@@ -10,6 +10,9 @@ The command line: thin. Arguments in, one call, a table or JSON out; heavy impor
 from __future__ import annotations
 
 import os
+import shlex
+import signal
+import threading
 from pathlib import Path
 from typing import Annotated
 
@@ -25,7 +28,11 @@ from datadiet.cli.predict import predict
 from datadiet.cli.progress import display_for
 from datadiet.cli.score import score
 from datadiet.cli.select import select
-from datadiet.cli.tables import demo_table, methods_table
+from datadiet.cli.tables import demo_table, look_table, methods_table
+from datadiet.compare.run import ENDS_WITH_STDIN
+from datadiet.config import DATA_HELP
+from datadiet.errors import ArgumentError
+from datadiet.files import write_atomically
 from datadiet.jobs import demo as demo_words
 
 
@@ -56,6 +63,34 @@ def demo(
     answer(as_json, result, demo_table(result), closing, commands=demo_words.next_commands(output))
 
 
+def init(
+    data: Annotated[str, typer.Argument(metavar="DATA", help=DATA_HELP)],
+    output: Annotated[Path, typer.Option(help="The file of options to write.")] = Path("datadiet.yaml"),
+    task: Annotated[str | None, typer.Option(help="What is predicted; found in the data by default.")] = None,
+    model: Annotated[str, typer.Option(help="A hub name, a local folder, or minilm (packaged).")] = "minilm",
+    no_time: Annotated[bool, typer.Option("--no-time", help="Train no step to estimate times.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if it is there.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Look at a data set: task, classes, lengths, repeats, times; write a file of options to edit."""
+    with reported(debug, lambda: "interrupted; nothing has been written"), quiet_stdout(as_json):
+        if output.exists() and not force:
+            raise ArgumentError(f"{output} is there already: give another --output, or --force to replace it.")
+        (stderr() if as_json else stdout()).print("importing torch and transformers ...", style="dim")
+        from datadiet.jobs.preview import config_text, look
+
+        with display_for(stdout(), as_json) as listener:
+            found = look(data, task, model="" if no_time else model, listener=listener)
+        write_atomically(output, config_text(data, found, model=model))
+    file = shlex.quote(str(output))
+    commands = (
+        f"\nWrote {file}. Next:\n  datadiet finetune --config {file} --output runs/first\n"
+        f"  datadiet compare --config {file} --output runs/compare"
+    )
+    answer(as_json, {**found, "config": str(output)}, look_table(found), commands=commands)
+
+
 def methods(as_json: AsJson = False, debug: Debug = False) -> None:
     """Every score, selector, preset, history and task: formula, needs, cost, paper, and where it was measured."""
     with reported(debug):
@@ -65,6 +100,7 @@ def methods(as_json: AsJson = False, debug: Debug = False) -> None:
 def report(
     path: Annotated[Path, typer.Argument(metavar="RUN|DIR", help="A run folder, or a folder of datadiet compare.")],
     output: Annotated[Path | None, typer.Option(help="The page; report.html in the folder by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that is no earlier report.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
@@ -72,7 +108,7 @@ def report(
     with reported(debug):
         from datadiet.reporting import report as write_report
 
-        page = write_report(path, output)
+        page = write_report(path, output, force=force)
     table = page.with_suffix(".md")
     answer(as_json, {"page": str(page), "table": str(table)}, commands=f"Wrote {page} and {table}")
 
@@ -83,7 +119,6 @@ app = typer.Typer(
     help="Fine-tune transformers on the examples that still teach them something.",
     epilog="Start with: datadiet demo",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -100,10 +135,19 @@ def run(started: float, arguments: list[str] | None = None) -> None:
     Raises:
         SystemExit: Always: 0, 1 (failed), 2 (bad arguments or data) or 130 (interrupted).
     """
+    if os.environ.pop(ENDS_WITH_STDIN, None):
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
     # libraries draw their own bars over ours; ours says what is being loaded
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     app(args=arguments, prog_name="datadiet", obj=Call(started))
+
+
+def _end_with_stdin() -> None:
+    """End this process when the one at the other end of its standard input ends: a run must not outlive `compare`."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _version(requested: bool) -> None:
@@ -123,6 +167,7 @@ def main(
 
 # in the order of the help
 app.command(cls=Command, epilog="Example: datadiet demo --output runs/demo")(demo)
+app.command(cls=Command, epilog="Example: datadiet init data/sst2 --output sst2.yaml")(init)
 app.command(
     cls=Command,
     epilog="Example: datadiet finetune data/sst2 --task classification --model minilm --keep 0.5 --output runs/sst2",

@@ -15,10 +15,11 @@ import typer
 from rich.console import Console
 
 from datadiet.cli.console import answer, quiet_stdout, reported, stderr, stdout
-from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
-from datadiet.cli.tables import ComparisonDisplay, comparison_table
+from datadiet.cli.options import AsJson, Debug, HelpAll, is_given, settings_given, with_flags
+from datadiet.cli.tables import ComparisonDisplay, comparison_table, runs_table
 from datadiet.compare.plan import (
     BASELINES,
+    DIET,
     METHOD_FIELDS,
     OF_A_RUN,
     RANDOM,
@@ -32,10 +33,10 @@ from datadiet.compare.plan import (
     methods_read,
     presets,
 )
-from datadiet.compare.run import RUNS, CellState, Watcher, run_cells, write_comparison
+from datadiet.compare.run import COMPARISON, RUNS, CellState, Watcher, run_cells, write_comparison
 from datadiet.compare.verdict import state_comparison
 from datadiet.config import DATA_HELP, DEFAULTS, READING, FinetuneConfig, migrated, read_settings, task_missing
-from datadiet.errors import MissingExtraError, Problems, UserError, unknown
+from datadiet.errors import ArgumentError, MissingExtraError, Problems, UserError, quoted, unknown
 from datadiet.formatting import spaced
 from datadiet.registry import names
 from datadiet.store import run_folder
@@ -46,13 +47,13 @@ if TYPE_CHECKING:
     from datadiet.diet.diet import Diet
 
 
-@with_flags(compare_fields())
+@with_flags(compare_fields(), usual=True)
 def compare(
     ctx: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
     methods: Annotated[
         str | None,
-        typer.Option(help=f"Comma-separated: scores and selectors of datadiet methods, {', '.join(names('preset'))}."),
+        typer.Option(help=f"Comma-separated; diet by default. Scores, selectors, {', '.join(names('preset'))}."),
     ] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
     points: Annotated[
@@ -67,6 +68,10 @@ def compare(
     metric: Annotated[str | None, typer.Option(help="What verdicts are about; the task's main metric.")] = None,
     jobs: Annotated[int | None, typer.Option(help="Runs at a time; above 1 no times are compared.")] = None,
     config: Annotated[Path | None, typer.Option(help="A YAML file of options and methods. Flags win over it.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check every method and show the runs; train and write nothing.")
+    ] = False,
+    help_all: HelpAll = False,
     as_json: AsJson = False,
     debug: Debug = False,
     **options: Any,
@@ -81,11 +86,22 @@ def compare(
         lists = {"methods": methods, "keep": keeps, "baselines": baselines}
         request = request_from(given | plan_given(lists, **own), config, folder)
         console = stderr() if as_json else stdout()
-        with ComparisonDisplay(console, str(folder), lambda state: state_line(state, request.metric)) as display:
-            comparison = run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
+        if dry_run:
+            _check_methods(request, lambda configs: arm_problems(configs, partial(_note, console)), every=True)
+            runs = planned_runs(request.plan)
+        else:
+            comparison = _compared(request, console, str(folder))
+    if dry_run:
+        answer(as_json, {"runs": runs}, runs_table(runs, len(request.plan.seeds)))
+        return
     answer(as_json, comparison, comparison_table(comparison))
     if any(run["status"] == "failed" for run in comparison["runs"]):
         raise typer.Exit(1)
+
+
+def _compared(request: CompareRequest, console: Console, title: str) -> Json:
+    with ComparisonDisplay(console, title, lambda state: state_line(state, request.metric)) as display:
+        return run_compare(request, display, lambda configs: arm_problems(configs, partial(_note, console)))
 
 
 def _note(console: Console, text: str) -> None:
@@ -93,7 +109,7 @@ def _note(console: Console, text: str) -> None:
 
 
 PLAN_FIELDS = ("methods", "keep", "tolerance", "seeds", "baselines", "margin", "metric", "jobs")
-DEFAULT_KEEPS = (0.5,)
+DEFAULT_METHODS, DEFAULT_KEEPS = (DIET,), (0.5,)
 DEFAULT_SEEDS, DEFAULT_MARGIN = 3, 0.5
 
 Check = Callable[[Mapping[str, FinetuneConfig]], Mapping[str, list[str]]]
@@ -163,7 +179,8 @@ def _plan(settings: Mapping[str, Any], problems: Problems) -> Plan:
     for name in sorted(options.keys() & set(METHOD_FIELDS)):
         problems.add(f"{name} belongs to a method: write the method out in YAML, e.g. mine: {{{name}: ...}}.")
     before = len(problems.found)
-    methods = methods_read(_listed(settings.get("methods", ())), problems)
+    usual = () if settings.get("tolerance") is not None else DEFAULT_METHODS
+    methods = methods_read(_listed(settings.get("methods", usual)), problems)
     if settings.get("tolerance") is not None:
         methods.setdefault(TOLERANCE, {"tolerance": settings["tolerance"]})
     if not methods and len(problems.found) > before:
@@ -194,14 +211,14 @@ def _seeds(value: Any, problems: Problems) -> list[int]:
         return list(range(value))
     if isinstance(value, list) and all(isinstance(seed, int) and seed >= 0 for seed in value):
         return value
-    problems.add(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {value!r}.")
+    problems.add(f"seeds must be a number of seeds, at least 1, or a list of whole numbers, got {quoted(value)}.")
     return [0]
 
 
 def _margin(value: Any, problems: Problems) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    problems.add(f"margin must be a number of points above 0, got {value!r}.")
+    problems.add(f"margin must be a number of points above 0, got {quoted(value)}.")
     return DEFAULT_MARGIN
 
 
@@ -230,6 +247,8 @@ def run_compare(request: CompareRequest, watcher: Watcher, check: Check) -> Json
         UserError: If a method cannot be run with its options and the data; nothing has been written then.
     """
     outcome = _statistics()
+    if (request.output / COMPARISON).exists() and not (request.output / RUNS).is_dir():
+        raise ArgumentError(f"{request.output} holds a {COMPARISON} of something else: choose another --output.")
     _check_methods(request, check)
     states = run_cells(request.plan, request.output, jobs=request.jobs, watcher=watcher)
     comparison: Json = outcome(request.plan, request.output, states, metric=request.metric)
@@ -246,11 +265,39 @@ def _statistics() -> Callable[..., Json]:
     return outcome
 
 
-def _check_methods(request: CompareRequest, check: Check) -> None:
+def planned_runs(plan: Plan) -> list[Json]:
+    """The arms of a comparison, with the optimizer steps of one run of each, at most, and those of full data.
+
+    Args:
+        plan: Checked, with its data.
+    """
+    from datadiet.data.load import load_configured
+    from datadiet.diet.forecast import cut_short
+    from datadiet.jobs.validate import check_config, examples_per_step
+
+    lines: list[Json] = []
+    steps: dict[str, int] = {}
+    rows = dev_rows = 0
+    for cell in (cell for cell in plan.cells() if cell.seed == plan.seeds[0]):
+        followed = None if cell.follows is None else steps.get(cell.follows.arm)
+        config = plan.config(cell, "unwritten", rows or None, steps=followed)
+        if not rows:
+            splits = load_configured(config).splits
+            rows, dev_rows = len(splits["train"]), len(splits["dev"])
+        diet, batch = check_config(_without_own(config), resume=True), examples_per_step(config)
+        planned = diet.forecast(rows, epochs=config.planned_epochs, batch=batch, dev_rows=dev_rows)
+        if config.max_steps is not None:
+            planned = cut_short(planned, min(config.max_steps, planned.steps), batch)
+        steps[cell.arm] = planned.steps + planned.race_steps
+        lines.append({"name": cell.arm, "steps": steps[cell.arm], "full_steps": planned.full_steps})
+    return lines
+
+
+def _check_methods(request: CompareRequest, check: Check, *, every: bool = False) -> None:
     """Check one run of each arm that is not done, so that errors appear before any run has spent hours."""
     waiting: dict[str, FinetuneConfig] = {}
     for cell in request.plan.cells():
-        if cell.arm not in waiting and cell.steps_of is None and not _is_done(request, cell):
+        if cell.arm not in waiting and cell.steps_of is None and (every or not _is_done(request, cell)):
             waiting[cell.arm] = request.plan.config(cell, str(request.output / RUNS / cell.name))
     if waiting:  # torch is not imported where everything has been run
         problems = Problems()

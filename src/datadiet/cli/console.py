@@ -6,7 +6,7 @@ All errors have one form: one message without a traceback, and every problem of 
 from __future__ import annotations
 
 import difflib
-import json
+import errno
 import re
 import sys
 import traceback
@@ -15,11 +15,14 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext, redi
 from typing import Any, NoReturn
 
 import typer
-from rich.console import Console, RenderableType
+from rich.console import Console, ConsoleOptions, ConsoleRenderable, RenderableType, RenderHook
+from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from datadiet.errors import ArgumentError, UserError, unknown
+from datadiet.errors import ArgumentError, UserError, cut, quoted, unknown, visible
+from datadiet.files import plain
+from datadiet.formatting import json_text
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
@@ -46,7 +49,10 @@ def reported(debug: bool, interrupted: Callable[[], str] = lambda: "interrupted"
     except (typer.Exit, typer.Abort, BrokenPipeError):
         raise  # not errors of ours
     except Exception as error:
-        reason = " ".join(str(error).split()) or "no message"
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            show_problems([f"cannot use the name {quoted(error.filename)}: {error.strerror}."], debug)
+            raise typer.Exit(BAD_INPUT) from None
+        reason = cut(" ".join(str(error).split()), 2000) or "no message"
         show_problems([f"{type(error).__name__}: {reason} (--debug shows the traceback)"], debug)
         raise typer.Exit(FAILED) from None
 
@@ -181,7 +187,7 @@ def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = 
         flags = [option for parameter in command.get_params(ctx) for option in parameter.opts]
         near = difflib.get_close_matches(str(name), flags, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."
-        return f"unknown option {name!r}{hint} {ctx.command_path} --help lists all."
+        return f"unknown option {quoted(name)}{hint} {ctx.command_path} --help lists all."
     flag = getattr(getattr(error, "param", None), "opts", [None])[0]
     if flag is None:
         return f"{error.format_message().rstrip('.')}."
@@ -190,7 +196,7 @@ def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = 
     kind_of_value = re.search(r"valid (\w+)", error.message)
     if kind_of_value is None or kind_of_value[1] not in _KINDS or value is None:
         return f"{_named(error.param)}: {error.message.rstrip('.')}."
-    return f"{_named(error.param)} must be {_KINDS[kind_of_value[1]]}, got {value!r}."
+    return f"{_named(error.param)} must be {_KINDS[kind_of_value[1]]}, got {quoted(value)}."
 
 
 def _named(parameter: Any) -> str:
@@ -214,14 +220,39 @@ def quiet_stdout(as_json: bool) -> AbstractContextManager[object]:
     return redirect_stdout(sys.stderr) if as_json else nullcontext()
 
 
+class Visible(RenderHook):
+    """Escapes control characters in all that is printed: names and texts of the data could steer the terminal."""
+
+    def process_renderables(self, renderables: list[ConsoleRenderable]) -> list[ConsoleRenderable]:
+        """What is printed, wrapped; called by rich."""
+        return [Escaped(renderable) for renderable in renderables]
+
+
+class Escaped:
+    """The same on the screen, with control characters escaped."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(visible(segment.text), segment.style)
+
+
+def _console(stderr: bool) -> Console:
+    console = Console(stderr=stderr, highlight=False)
+    console.push_render_hook(Visible())
+    return console
+
+
 def stdout() -> Console:
     """Standard output."""
-    return Console(highlight=False)
+    return _console(stderr=False)
 
 
 def stderr() -> Console:
     """Standard error."""
-    return Console(stderr=True, highlight=False)
+    return _console(stderr=True)
 
 
 def show(*parts: RenderableType) -> None:
@@ -254,4 +285,4 @@ def answer(as_json: bool, content: object, *parts: RenderableType, commands: str
 
 def print_json(content: object) -> None:
     """The one JSON value on standard output."""
-    sys.stdout.write(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json_text(plain(content), indent=2, allow_nan=False) + "\n")

@@ -8,17 +8,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from datadiet.cli.console import answer, quiet_stdout, reported, stdout
-from datadiet.cli.options import AsJson, Debug, config_of, is_given, settings_given, started, with_flags
+from datadiet.cli.options import AsJson, Debug, HelpAll, config_of, is_given, settings_given, started, with_flags
 from datadiet.cli.progress import display_for
 from datadiet.cli.tables import summary_table
 from datadiet.config import DATA_HELP, FinetuneConfig, flag_name, read_config
-from datadiet.errors import Problems
+from datadiet.errors import ArgumentError, Problems
 from datadiet.types import Json, Listener
 
 
@@ -69,6 +70,21 @@ def run(
         return resume_run(resume or Path(), listener=listener, started=started)
 
 
+def preview(settings: FinetuneConfig | None, display: AbstractContextManager[Listener]) -> Json:
+    """Check a run and show its plan.
+
+    Raises:
+        ArgumentError: Beside `--resume`, whose run has been checked.
+    """
+    if settings is None:
+        raise ArgumentError("--dry-run is for a new run: leave out --resume.")
+    with display as listener:
+        listener.phase("importing torch and transformers")
+        from datadiet.jobs.preview import dry_run
+
+        return asdict(dry_run(settings, listener=listener))
+
+
 def resume_hint(folder: object) -> str:
     """What to type after Ctrl-C; a run folder exists from the moment the training starts."""
     if folder is not None and (Path(str(folder)) / "config.yaml").is_file():
@@ -81,7 +97,7 @@ def next_command(folder: object) -> str:
     return f'\nPredict with: datadiet predict --model {shlex.quote(str(folder))}/model --text "..."'
 
 
-@with_flags()
+@with_flags(usual=True)
 def finetune(
     ctx: typer.Context,
     data: Annotated[str | None, typer.Argument(metavar="DATA", help=DATA_HELP, show_default=False)] = None,
@@ -89,6 +105,10 @@ def finetune(
         Path | None, typer.Option(help="A YAML file of options. Flags win over it; --no-FLAG switches one off.")
     ] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with an interrupted run, with its own options.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything and show the plan; train and write nothing.")
+    ] = False,
+    help_all: HelpAll = False,
     as_json: AsJson = False,
     debug: Debug = False,
     **options: Any,
@@ -100,5 +120,9 @@ def finetune(
         given |= {} if data is None else {"data": data}
         settings = settings_of(given, config, resume)  # checked before anything heavy is imported
         folder = Path(settings.output) if settings is not None else resume
-        result = run(settings, resume, display_for(stdout(), as_json, title=str(folder)), started(ctx))
+        display = display_for(stdout(), as_json, title=str(folder))
+        result = preview(settings, display) if dry_run else run(settings, resume, display, started(ctx))
+    if dry_run:
+        answer(as_json, result)
+        return
     answer(as_json, result, summary_table(result, str(folder)), commands=next_command(folder))

@@ -20,6 +20,7 @@ from datadiet.config import (
     DATA_HELP,
     MOVED,
     OPTIONS,
+    PANELS,
     FinetuneConfig,
     config_from,
     declared,
@@ -28,10 +29,25 @@ from datadiet.config import (
     plain_types,
     task_missing,
 )
-from datadiet.errors import Problems
+from datadiet.errors import Problems, quoted
 
 AsJson = Annotated[bool, typer.Option("--json", help="Only JSON on standard output; progress goes to standard error.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+def _show_all(ctx: typer.Context, asked: bool) -> None:
+    if asked:
+        for parameter in ctx.command.params:
+            if getattr(parameter, "rich_help_panel", None) in PANELS:  # what has no panel is never shown
+                parameter.hidden = False  # type: ignore[attr-defined]
+        typer.echo(ctx.get_help())
+        raise typer.Exit
+
+
+HelpAll = Annotated[
+    bool,
+    typer.Option("--help-all", is_eager=True, callback=_show_all, help="Show every option and exit."),
+]
 
 
 @dataclass(frozen=True)
@@ -58,20 +74,23 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 OFF = "no_"
 
 
-def with_flags(chosen: Iterable[str] | None = None, *, config: type = FinetuneConfig) -> Callable[[Command], Command]:
+def with_flags(
+    chosen: Iterable[str] | None = None, *, config: type = FinetuneConfig, usual: bool = False
+) -> Callable[[Command], Command]:
     """Give a command one flag per option of a config; it receives them as keyword arguments.
 
     Args:
         chosen: Names of options; all by default, and of `FinetuneConfig` the flags that moved into the brackets of a
             method, which are refused with the new form.
         config: The class that declares the options.
+        usual: Whether `--help` shows those alone that people use; the command has `HelpAll` then.
 
     Returns:
         A decorator for a command that has `**options`, in whose place the flags are put.
     """
     requested = None if chosen is None else set(chosen)
     names = [name for name in declared(config) if requested is None or name in requested]
-    options = [parameter for name in names for parameter in _parameters(name, config)]
+    options = [parameter for name in names for parameter in _parameters(name, config, usual)]
     if chosen is None and config is FinetuneConfig:
         options += [_keyword(name, str | None, typer.Option(flag_name(name), hidden=True), None) for name in MOVED]
 
@@ -91,7 +110,7 @@ def with_flags(chosen: Iterable[str] | None = None, *, config: type = FinetuneCo
     return decorate
 
 
-def _parameters(name: str, config: type) -> list[inspect.Parameter]:
+def _parameters(name: str, config: type, usual: bool) -> list[inspect.Parameter]:
     """The flag of an option; of one that can only be switched on, also the hidden `--no-...` that wins over a file."""
     one, kinds = declared(config)[name], plain_types(name, config)
     default = next(item.default for item in fields(config) if item.name == name)
@@ -102,7 +121,8 @@ def _parameters(name: str, config: type) -> list[inspect.Parameter]:
     if one.word:
         kind = int if int in kinds else float
         own = {"parser": number_or(one.word, kind)}
-    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel, **own)
+    hidden = usual and not one.usual
+    option = typer.Option(flag_name(name), help=escape(help_text), rich_help_panel=one.panel, hidden=hidden, **own)
     if kind is bool:
         off = typer.Option(f"--no-{flag_name(name)[2:]}", hidden=True)
         switched_off = [_keyword(OFF + name, bool, off, False)] if config is FinetuneConfig else []
@@ -131,7 +151,7 @@ def number_or(word: str, kind: type) -> Callable[[Any], Any]:
         try:
             return kind(text)
         except ValueError:
-            raise typer.BadParameter(f"{text!r} is not a valid {kind.__name__}_or_{word}") from None
+            raise typer.BadParameter(f"{quoted(text)} is not a valid {kind.__name__}_or_{word}") from None
 
     return read
 

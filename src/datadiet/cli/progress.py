@@ -14,6 +14,7 @@ from rich.spinner import Spinner
 from rich.table import Table
 from rich.text import Text
 
+from datadiet.cli.console import Escaped
 from datadiet.cli.tables import forecast_table, plain_table
 from datadiet.formatting import clock, metrics_text, number, percent, spaced
 from datadiet.types import EpochResult, Forecast, Listener, StepReport
@@ -38,7 +39,7 @@ class LiveDisplay:
         self._spinner = Spinner("dots")
         self._report: StepReport | None = None
         self._epochs: list[EpochResult] = []
-        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4)
+        self._live = Live(get_renderable=lambda: Escaped(self._render()), console=console, refresh_per_second=4)
 
     def __enter__(self) -> Self:
         self._live.start()

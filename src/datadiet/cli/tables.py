@@ -15,6 +15,7 @@ from rich.text import Text
 
 from datadiet.compare.run import CellState
 from datadiet.compare.verdict import (
+    STATES,
     basis,
     has_unfinished,
     measured_energy,
@@ -28,6 +29,7 @@ from datadiet.formatting import (
     ACCOUNTS,
     clock,
     counted,
+    duration,
     energy_text,
     epoch_span,
     number,
@@ -322,6 +324,50 @@ def _status_cell(state: CellState, figure: str) -> Text:
     return Text(figure if state.status == "done" else state.status, style=STYLES[state.status])
 
 
+def runs_table(runs: Sequence[Json], seeds: int) -> RenderableType:
+    """The runs that a comparison would take.
+
+    Args:
+        runs: From `planned_runs`.
+        seeds: How many of each.
+    """
+    table = plain_table("method", "steps of a run, at most", "of full")
+    for run in runs:
+        table.add_row(run["name"], f"{run['steps']:,}", percent(run["steps"] / run["full_steps"], 0))
+    share = seeds * sum(run["steps"] / run["full_steps"] for run in runs)
+    total = f"{counted(seeds * len(runs), 'run')}, as many steps as {share:.1f} trainings on everything."
+    return Group(table, Text(total))
+
+
+def look_table(found: Json) -> RenderableType:
+    """What `datadiet init` found in a data set.
+
+    Args:
+        found: From `datadiet.jobs.preview.look`.
+    """
+    table = plain_table("", "")
+    table.columns[1].justify, table.show_header = "left", False
+    rows, lengths, classes = found["data"]["rows"], found["lengths"], found["classes"]
+    also = f" (it would also do for {', '.join(found['also'])}: --task)" if found["also"] else ""
+    table.add_row("task", Text(f"{found['task']}{also}"))
+    table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in rows.items()))
+    if classes is not None:
+        most = ", ".join(f"{shown(name, 30)} {count:,}" for name, count in classes["most"].items())
+        more = ", ..." if classes["count"] > len(classes["most"]) else ""
+        table.add_row("classes", Text(f"{classes['count']:,}: {most}{more} (the rarest {classes['least']:,})"))
+    table.add_row("words", ", ".join(f"{name} {count}" for name, count in lengths.items()))
+    train = rows["train"] or 1
+    table.add_row("repeated texts", f"{found['repeated']:,} training rows, {percent(found['repeated'] / train)}")
+    table.add_row("overlap", f"{found['overlap']:,} training rows have the text of a row of another split")
+    if (seconds := found["seconds"]) is not None:
+        table.add_row(
+            "time here",
+            f"about {duration(seconds['full'])} for {counted(seconds['epochs'], 'epoch')} on everything, about "
+            f"{duration(seconds['diet'])} on a diet of {percent(seconds['keep'], 0)}",
+        )
+    return Group(*(Text.assemble(("note ", "bold yellow"), note) for note in found["notes"]), table)
+
+
 def comparison_table(comparison: Json) -> RenderableType:
     """Quality, time and verdicts of a comparison.
 
@@ -332,11 +378,27 @@ def comparison_table(comparison: Json) -> RenderableType:
     if comparison["methods"]:
         sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
         warning = [Text(text, style="bold yellow")] if (text := unfinished_sentence(comparison)) else []
+        warning = [*warning, *_answer(comparison)]
         parts += [_results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
     for run in comparison["runs"]:
         if run["status"] == "failed":
             parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
     return Group(*parts)
+
+
+def _answer(comparison: Json) -> list[Text]:
+    """Whether a diet pays here, which one, and what is next."""
+    found = comparison.get("verdict")  # an older comparison has none
+    if found is None:
+        return []
+    style = {"pays": "bold green", "as_short": "bold blue", "unclear": "bold yellow", "costs": "bold red"}
+    return [
+        Text.assemble(
+            ("Does a diet pay here? ", "bold"),
+            (f"{STATES[found['state']]}: ", style[found["state"]]),
+            f"{found['method']}. {found['next'].replace('`', '')}",
+        )
+    ]
 
 
 def _results(comparison: Json) -> Table:

@@ -26,13 +26,13 @@ from datadiet.compare.statistics import (
     row_sums,
     saving,
 )
-from datadiet.compare.verdict import TIMES, verdict
-from datadiet.errors import DataError
+from datadiet.compare.verdict import TIMES, answer, short_beside, verdict
+from datadiet.compare.verdict import state as state_of
+from datadiet.errors import DataError, quoted
 from datadiet.files import SCHEMA
 from datadiet.store import run_folder
 from datadiet.types import Json
 
-LOWER_IS_BETTER = ("nll", "mse")
 # what ends the training of every run, by whether the epochs are `auto`
 _END = {False: "epochs", True: "the rule that ends training (epochs auto: each run at an epoch of its own)"}
 
@@ -58,7 +58,7 @@ class Arm:
 
     def figures(self, metric: str) -> dict[int, float]:
         """The tested figure by seed, in points; `nll` and `mse` in their own unit."""
-        scale = 1.0 if metric in LOWER_IS_BETTER else 100.0
+        scale = 1.0 if metric in run_folder.LOWER_IS_BETTER else 100.0
         return {seed: scale * tested(state)[metric] for seed, state in self.runs.items()}
 
     def costs(self, name: str) -> dict[int, float]:
@@ -134,7 +134,7 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
     compared = [_Compared(plan, rows, arms, arm, metric) for arm in arms.values()]
     _adjust(compared)
     lines = [each.entry() for each in compared]
-    return {
+    content: Json = {
         "schema": SCHEMA,
         "task": first["task"],
         "data": first["data"],
@@ -155,6 +155,9 @@ def outcome(plan: Plan, folder: Path, states: Sequence[CellState], *, metric: st
         "methods": lines,
         "unfinished": [line["name"] for line in lines if line["unfinished"]],
     }
+    for line in lines:
+        line["state"] = None if line["method"] == FULL else state_of(line, short_beside(content, line))
+    return {**content, "verdict": answer(content)}
 
 
 def _check_same(states: Sequence[CellState]) -> None:
@@ -168,9 +171,9 @@ def _check_same(states: Sequence[CellState]) -> None:
 def _checked_metric(requested: str | None, task: str, states: Sequence[CellState]) -> str:
     name = requested or run_folder.main_metric(task)
     metrics = sorted(tested(states[0]))
-    if name not in metrics or name in LOWER_IS_BETTER:
-        allowed = ", ".join(other for other in metrics if other not in LOWER_IS_BETTER)
-        raise DataError(f"no verdict can be about {name!r}. Allowed: {allowed}.")
+    if name not in metrics or name in run_folder.LOWER_IS_BETTER:
+        allowed = ", ".join(other for other in metrics if other not in run_folder.LOWER_IS_BETTER)
+        raise DataError(f"no verdict can be about {quoted(name)}. Allowed: {allowed}.")
     return name
 
 
@@ -213,6 +216,7 @@ class _TestRows:
     def _read(self, state: CellState) -> str:
         name = state.cell.name
         if name not in self._resampled:
+            run_folder.check_files(self._folder / RUNS / name, run_folder.PREDICTIONS)
             table = pd.read_parquet(self._folder / RUNS / name / run_folder.PREDICTIONS)
             rows = table[table["split"] == _tested_split(state.finished)]
             rows = rows.sort_values("id", kind="stable").reset_index(drop=True)

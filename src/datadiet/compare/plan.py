@@ -16,7 +16,7 @@ from datadiet import registry
 from datadiet.config import AUTO, DEFAULTS, MOST_EPOCHS, OPTIONS, FinetuneConfig, config_from, migrated
 from datadiet.diet.forecast import schedule_problems
 from datadiet.diet.schedule import Schedule, parse_keep
-from datadiet.errors import ArgumentError, Problems, UserError, unknown
+from datadiet.errors import ArgumentError, Problems, UserError, quoted, unknown
 from datadiet.registry import Method
 from datadiet.store import run_folder
 
@@ -435,16 +435,16 @@ def methods_read(
             if options is None and name not in presets():
                 problems.add(f"{unknown('method', name, presets())} {OTHERS}")
             elif not isinstance(options, Mapping):
-                problems.add(f"the method {name!r} must be a mapping of options, got {options!r}.")
+                problems.add(f"the method {quoted(name)} must be a mapping of options, got {quoted(options)}.")
             elif name in methods:
-                problems.add(f"the method {name!r} is named twice.")
+                problems.add(f"the method {quoted(name)} is named twice.")
             else:
                 methods[str(name)] = migrated(options)
     named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in presets()]
     for one, two in combinations(dict.fromkeys(named), 2):
         problems.check(
             presets()[one] != presets()[two],
-            f"{one!r} and {two!r} are the same method under two names: give one of them.",
+            f"{quoted(one)} and {quoted(two)} are the same method under two names: give one of them.",
         )
     return methods
 
@@ -494,7 +494,7 @@ def check_plan(plan: Plan, *, metric: Any = None) -> None:
 
 def _check_keep(keep: Any, problems: Problems) -> None:
     if isinstance(keep, bool) or not isinstance(keep, (int, float, str)):
-        problems.add(f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {keep!r}.")
+        problems.add(f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {quoted(keep)}.")
         return
     try:
         share = parse_keep(keep)

@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
@@ -24,13 +24,14 @@ from typing import Literal, Protocol
 from datadiet.compare.plan import SHORT, Cell, Plan
 from datadiet.config import read_config
 from datadiet.errors import ArgumentError, UserError
-from datadiet.files import SCHEMA, read_json, write_atomically
+from datadiet.files import SCHEMA, locked, plain, read_json, write_atomically, write_json
 from datadiet.store import run_folder
 from datadiet.types import Json
 
 COMPARISON = "comparison.json"
 RUNS, CELLS, LOGS, CACHE = "runs", "cells", "logs", "cache"
 LOCK = "comparison.lock"
+ENDS_WITH_STDIN = "DATADIET_ENDS_WITH_STDIN"  # in the environment: a process ends when its standard input does
 UNCHECKED = ("cache", "energy")  # options on which the outcome of a run does not depend
 _LAST_LINES = 3  # of a log that names no error
 Status = Literal["waiting", "running", "done", "failed"]
@@ -38,8 +39,7 @@ Status = Literal["waiting", "running", "done", "failed"]
 
 def write_comparison(folder: Path, comparison: Json) -> None:
     """Write `comparison.json`."""
-    text = json.dumps(run_folder.plain(comparison), indent=1, ensure_ascii=False, allow_nan=False)
-    write_atomically(folder / COMPARISON, text)
+    write_json(folder / COMPARISON, plain(comparison))
 
 
 def read_comparison(folder: Path) -> Json:
@@ -104,7 +104,7 @@ def run_cells(plan: Plan, folder: Path, *, jobs: int = 1, watcher: Watcher) -> l
         ArgumentError: If a finished run in the folder has other options, or another comparison is running there.
     """
     cells = plan.cells()
-    with _Lock(folder / LOCK):
+    with locked(folder / LOCK, f"another comparison is running in {folder}: wait for it, or choose another folder"):
         runner = _Runner(plan, folder, jobs, watcher)
         states = {cell.name: runner.state_of(cell) for cell in cells}
         _check_options(plan, folder, [state for state in states.values() if state.status == "done"])
@@ -149,7 +149,7 @@ class _Runner:
 
     def __init__(self, plan: Plan, folder: Path, jobs: int, watcher: Watcher) -> None:
         self._plan, self._folder, self._watcher = plan, folder, watcher
-        self._environment = dict(os.environ)
+        self._environment = {**os.environ, ENDS_WITH_STDIN: "1"}
         if jobs > 1:
             self._environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
         self._jobs = jobs
@@ -160,7 +160,7 @@ class _Runner:
     def state_of(self, cell: Cell) -> CellState:
         """`done` where an earlier call has run the cell, else `waiting`."""
         try:
-            result = run_folder.read_result(self._folder / RUNS / cell.name)
+            result = run_folder.checked_result(self._folder / RUNS / cell.name)
         except UserError:
             return CellState(cell)
         return CellState(cell, "done", jobs=self._noted_jobs(cell), result=result)
@@ -207,7 +207,7 @@ class _Runner:
         state = replace(state, seconds=time.perf_counter() - began)
         folder = self._folder / RUNS / cell.name
         if error is None:
-            state = replace(state, status="done", jobs=self._noted_jobs(cell), result=run_folder.read_result(folder))
+            state = replace(state, status="done", jobs=self._noted_jobs(cell), result=run_folder.checked_result(folder))
         else:
             state = replace(state, status="failed", error=error)
         if not self._stopped:
@@ -245,7 +245,7 @@ class _Runner:
         self._note_jobs(cell, resumed=resumed)
         if resumed:
             return [*start, "--resume", str(folder)]
-        shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed before it had begun
+        run_folder.check_new(folder)  # empty, but for what a run that was killed before it had begun has left
         steps = _followed_steps(self._folder, cell)
         config = self._plan.config(cell, str(folder), rows, steps=steps, cache=str(self._folder / CACHE))
         options = self._folder / CELLS / f"{cell.name}.yaml"
@@ -259,11 +259,13 @@ class _Runner:
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as stream:
             begins = stream.tell()  # after the lines of an earlier try
+            # the run reads its end of a pipe, which closes when this process ends, however that happens
             process = subprocess.Popen(
-                command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.DEVNULL, env=self._environment
+                command, stdout=subprocess.DEVNULL, stderr=stream, stdin=subprocess.PIPE, env=self._environment
             )
             self._processes.append(process)
-            code = process.wait()
+            with process.stdin or nullcontext():
+                code = process.wait()
         return None if code == 0 else _error_in(log.read_bytes()[begins:].decode(errors="replace"), code)
 
     def stop(self) -> None:
@@ -285,7 +287,7 @@ def _followed_steps(folder: Path, cell: Cell) -> int | None:
     if cell.follows is None:
         return None
     try:
-        result = run_folder.read_result(folder / RUNS / cell.follows.name)
+        result = run_folder.checked_result(folder / RUNS / cell.follows.name)
     except UserError as error:
         verb = "learns from" if cell.after is not None else "takes the steps of"
         raise ArgumentError(f"{cell.name} {verb} {cell.follows.name}, which is not done.") from error
@@ -321,28 +323,3 @@ def _check_options(plan: Plan, folder: Path, states: Sequence[CellState]) -> Non
                     f"{folder} holds a comparison with other options: {state.cell.name} has {name} {before[name]!r}, "
                     f"now it would be {now[name]!r}. Choose another folder, or give the options it has."
                 )
-
-
-class _Lock:
-    """Keeps a second comparison out of the folder; a lock that a killed process left behind is taken over."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> None:
-        if self._path.is_file() and _alive(self._path.read_text(encoding="utf-8")):
-            raise ArgumentError(
-                f"another comparison is running in {self._path.parent}; wait for it, or choose another."
-            )
-        write_atomically(self._path, str(os.getpid()))
-
-    def __exit__(self, *error: object) -> None:
-        self._path.unlink(missing_ok=True)
-
-
-def _alive(pid: str) -> bool:
-    try:
-        os.kill(int(pid), 0)
-    except (OSError, ValueError):
-        return False
-    return True

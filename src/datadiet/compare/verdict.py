@@ -6,6 +6,7 @@ the same cells and sentences.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,17 @@ from datadiet.types import Json
 LEVEL = 0.05  # of the one-sided test against full
 HIDDEN_METRICS = ("nll", "mse", "macro_f1")  # in `comparison.json`, but in no table
 TIMES = ("finetune_s", "total_s")
+LEAST_SEEDS = 3  # of a comparison that can show something
 HEADING = "## Comparison"
 MOST_NAMED = 4  # methods in the sentence on unfinished training; the table has all
+
+# The four answers to "does this pay here?", each with the words of a page, the best answer first.
+STATES = {
+    "pays": "It pays",
+    "as_short": "As good as short",
+    "unclear": "Cannot tell yet",
+    "costs": "It costs quality",
+}
 
 
 def table_metrics(comparison: Json) -> list[str]:
@@ -88,6 +98,117 @@ def unfinished_sentence(comparison: Json) -> str:
         f"error, per epoch by {each}. After longer training another method may win: raise the epochs (--epochs auto "
         "finds how many) or the learning rate."
     )
+
+
+def state(line: Mapping[str, Any], short: Mapping[str, Any] | None) -> str:
+    """Which of `STATES` a method is in, from intervals over the seeds alone.
+
+    Args:
+        line: Its entry of `comparison.json`.
+        short: The entry of the `short` that stands beside it; None where none ran.
+
+    Returns:
+        `pays`: shown to be not worse than full by the margin, and better than `short`; it saves time. `as_short`: not
+        worse than full, and so is `short`, or the interval leaves it no more than the margin over `short`. `costs`:
+        shown to be worse than full or than `short`, or it saves no time. `unclear`: everything else.
+    """
+    against, saved = line["against"], line["saved"].get("finetune_s")
+    to_full, to_short = against.get(FULL), against.get(SHORT)
+    good = is_not_worse(line)
+    if (saved is not None and line["comparable_times"] and saved["median"] <= 0) or _worse(to_short):
+        return "costs"
+    if _worse(to_full) and not good:
+        return "costs"
+    if not good or saved is None or not line["comparable_times"] or to_short is None or to_short["interval"] is None:
+        return "unclear"
+    if to_short["interval"]["low"] > 0:
+        return "pays"
+    even = to_short["interval"]["high"] <= to_short["margin"] or (short is not None and is_not_worse(short))
+    return "as_short" if even else "unclear"
+
+
+def _worse(difference: Mapping[str, Any] | None) -> bool:
+    """Whether the interval of a difference lies below zero."""
+    return difference is not None and difference["interval"] is not None and bool(difference["interval"]["high"] < 0)
+
+
+def diets(comparison: Json) -> list[Json]:
+    """The entries of the methods that are compared: neither full nor a baseline."""
+    baselines = {*comparison["plan"]["baselines"], FULL} - set(comparison["plan"]["methods"])
+    return [
+        line
+        for line in comparison["methods"]
+        if line["method"] not in baselines and not line["method"].startswith(SHORT)
+    ]
+
+
+def short_beside(comparison: Json, line: Mapping[str, Any]) -> Json | None:
+    """The entry of the `short` with as many steps as a method; None where none ran."""
+    keep = str(line["name"]).removeprefix(f"{line['method']}-")
+    names = (f"{SHORT}_{line['method']}-{keep}", f"{SHORT}-{keep}")
+    found = {one["name"]: one for one in comparison["methods"]}
+    return next((found[name] for name in names if name in found), None)
+
+
+def answer(comparison: Json) -> Json | None:
+    """Whether a diet pays on this data, and which one: the method in the best state, of equals the best one.
+
+    Returns:
+        `state` (of `STATES`), `method` (its name with its keep), and `next`: what to do, or what would settle it. None
+        where no method beside the baselines has finished.
+    """
+    found = [(line, state(line, short_beside(comparison, line))) for line in diets(comparison)]
+    if not found:
+        return None
+    best, name = min(found, key=lambda one: (list(STATES).index(one[1]), -_merit(*one)))
+    return {"state": name, "method": best["name"], "next": _next(comparison, best, name)}
+
+
+def _merit(line: Json, name: str) -> float:
+    """The time saved where quality holds; the difference to full otherwise."""
+    if name in ("pays", "as_short"):
+        return float(line["saved"]["finetune_s"]["median"])
+    full = line["against"].get(FULL)
+    return -math.inf if full is None else float(full["mean"])
+
+
+def _next(comparison: Json, line: Json, name: str) -> str:
+    short = short_beside(comparison, line)
+    if name == "pays":
+        return f"Train with it: `{line['name']}` has its options in the plan of the comparison."
+    if name == "as_short" and short is not None:
+        return f"Take fewer epochs: `{short['name']}` trains on everything for {short['steps']:,} steps."
+    if name == "costs":
+        return "Keep more rows, or all: where labels are ambiguous or wrong, hard rows are the wrong ones."
+    return " ".join(_settling(comparison, line)) or "Run more seeds."
+
+
+def _settling(comparison: Json, line: Json) -> list[str]:
+    """What a comparison lacks for a claim about a method."""
+    against, seeds = line["against"], len(line["seeds"])
+    sentences = []
+    if line.get("unfinished"):
+        sentences.append("Train longer first: dev still rose (`--epochs auto` finds how many epochs).")
+    if FULL not in against or SHORT not in against:
+        sentences.append("Run the baselines `full` and `short` beside it.")
+    if not line["comparable_times"]:
+        sentences.append("Run one job at a time, so that times can be compared.")
+    needed = None if FULL not in against else against[FULL]["seeds_needed"]
+    if seeds < LEAST_SEEDS:
+        sentences.append(
+            f"Run at least {LEAST_SEEDS} seeds (`--seeds 0,1,2`): {counted(seeds, 'seed')} gives no interval."
+        )
+    elif needed is not None and needed > seeds:
+        sentences.append(f"Run about {needed} seeds.")
+    elif FULL in against and needed is None:
+        sentences.append(
+            "Keep more: at the measured loss no number of seeds would show that the diet is as good as full."
+        )
+    elif not sentences:
+        sentences.append(
+            f"Run more than {counted(seeds, 'seed')}: the interval against `short` still holds both answers."
+        )
+    return sentences
 
 
 def verdicts(comparison: Json) -> dict[str, str]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 
+from datadiet.data.layouts import plain_name
 from datadiet.data.schema import Columns
 from datadiet.data.tables import Table, listed
 from datadiet.errors import Problems, unknown
@@ -24,10 +24,16 @@ PAIRS = (
     ("query", "passage"),
     ("1string", "2string"),
 )
-TEXTS = ("text", "sentence", "utterance", "query", "question", "review", "content", "texta")
-TOKENS = ("tokens", "words", "token")
-SLOTS = ("slots", "slotlabels", "slottags", "nertags", "tags", "bio")
-TAGS = ("nertags", "tags", "labels", "label", "slots", "slotlabels", "slottags", "bio", "postags")
+TEXTS = (
+    *("text", "sentence", "utterance", "query", "question", "review", "content", "texta"),
+    *("commenttext", "comment"),
+)
+TOKENS = ("tokens", "words", "token", "word")
+SLOTS = ("slots", "slotlabels", "slottags", "nertags", "tags", "bio", "tag", "slot")
+TAGS = (
+    *("nertags", "tags", "labels", "label", "slots", "slotlabels", "slottags", "bio", "postags"),
+    *("tag", "ner", "slot"),
+)
 INTENTS = ("intent", "intentlabel", "label", "labels", "category", "class")
 CLASSES = (
     *("label", "labels", "class", "category", "target", "intent", "goldlabel", "isduplicate", "sentiment", "answer"),
@@ -92,7 +98,7 @@ def recognise(table: Table, task: str, requested: Columns, labelled: bool = True
     for field, flag in flags.items():
         name = getattr(requested, field)
         may_lack = field in ("label", "slots") and not labelled
-        if name is not None and name not in table.columns and not may_lack:
+        if name and name not in table.columns and not may_lack:
             problems.add(f"{table.place}: {flag}: {unknown('column', name, table.columns)}")
     if problems.found:
         return requested, problems
@@ -103,9 +109,10 @@ def recognise(table: Table, task: str, requested: Columns, labelled: bool = True
 
 def _usual(table: Table, task: str, requested: Columns) -> Columns:
     """`requested`, completed by usual names, for columns that the table has."""
-    normalised = {re.sub("[^a-z0-9]", "", name.lower()): name for name in reversed(list(table.columns))}
+    normalised = {plain_name(name): name for name in reversed(list(table.columns))}
     label = _present(requested.label, table, _first(_label_names(task), normalised))
-    requested = replace(requested, id=requested.id or _first(IDS, normalised), label=label)
+    ids = _first(IDS, normalised) if requested.id is None else requested.id
+    requested = replace(requested, id=ids, label=label)
     if not has(task, "words"):
         return _usual_texts(requested, normalised)
     slots = _present(requested.slots, table, _first(_slot_names(task), normalised))
@@ -155,8 +162,20 @@ def _require(names: Columns, table: Table, task: str, labelled: bool, problems: 
     if labelled and tags_words and names.slots is None:
         missing.append(("slots", _slot_names(task)))
     there = listed(list(table.columns)) or "none"
+    nothing = table.textual and not names_found(names)
+    header = " The first line is read as the header: add one, such as text,label, if it is a row." if nothing else ""
     for part, usual in missing:
         problems.add(
             f"{table.place}: no column with the {part}; found {there}. "
-            f"Call it {usual[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...))."
+            f"Call it {usual[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...)).{header}"
         )
+
+
+def names_found(names: Columns) -> int:
+    """How many parts have a column.
+
+    Example:
+        >>> names_found(Columns(text="text", label="label"))
+        2
+    """
+    return sum(getattr(names, field.name) is not None for field in fields(Columns))

@@ -13,15 +13,26 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-from datadiet.data.readers import class_names, decode_classes, read_named, read_seq_folder, read_tsv, unpacked
-from datadiet.data.tables import Table, listed, numbered_problem, read_bytes
-from datadiet.errors import ArgumentError, DataError
-from datadiet.files import whole_file, whole_folder
+from datadiet.data.readers import (
+    arrow_values,
+    open_parquet,
+    read_json,
+    read_named,
+    read_seq_folder,
+    read_tsv,
+    unpacked,
+)
+from datadiet.data.tables import Table, first_line, listed, numbered_problem
+from datadiet.errors import ArgumentError, DataError, quoted
+from datadiet.files import GZ_LIMIT, read_bytes, whole_file, whole_folder
+from datadiet.formatting import json_text
 
 Record = Mapping[str, Any]
+_HALF = r"half of a surrogate pair (such as \ud800), which is no character"
 
 
 @dataclass(frozen=True)
@@ -63,7 +74,9 @@ class Original:
             ArgumentError: If there is a column of that name.
         """
         if name in self.names:
-            raise ArgumentError(f"{self.place} has a column {name!r} already: rename it to add another of that name.")
+            raise ArgumentError(
+                f"{self.place} has a column {quoted(name)} already: rename it to add another of that name."
+            )
         names = (*self.names, name)
         if self.records is not None:
             added = [{**record, name: value} for record, value in zip(self.records, values, strict=True)]
@@ -76,12 +89,9 @@ class Original:
         """Rows for text formats; class numbers become names, because a text file has no metadata for the names."""
         if self.records is not None:
             return [dict(record) for record in self.records]
-        named = class_names(self.table.schema.metadata or {})
-        columns = {
-            name: decode_classes(values, named[name]) if name in named else values
-            for name, values in ((name, self.table[name].to_pylist()) for name in self.names)
-        }
-        return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        metadata = self.table.schema.metadata or {}
+        columns = [arrow_values(partial(self.table.column, name), name, metadata, self.place) for name in self.names]
+        return [dict(zip(self.names, row, strict=True)) for row in zip(*columns, strict=True)]
 
     def as_arrow(self) -> Any:
         """A pyarrow table; missing values are null.
@@ -93,12 +103,17 @@ class Original:
             return self.table
         import pyarrow as pa
 
-        columns, mixed = {}, []
+        columns, mixed, halves = {}, [], []
         for name in self.names:
             try:
+                name.encode()
                 columns[name] = pa.array([record.get(name) for record in self.records])
+            except UnicodeEncodeError:
+                halves.append(name)
             except (pa.ArrowException, OverflowError):
                 mixed.append(name)
+        if halves:
+            raise DataError(f"{self.place}: {listed(halves)} holds {_HALF}; choose an --output that ends in .jsonl.")
         if mixed:
             raise DataError(
                 f"{self.place}: {listed(mixed)} holds values of several types, which Parquet and saved `datasets` "
@@ -107,50 +122,68 @@ class Original:
         return pa.table(columns)
 
 
+def joined_originals(parts: Sequence[Original]) -> Original:
+    """The rows of several files below each other."""
+    if len(parts) == 1:
+        return parts[0]
+    names = tuple(dict.fromkeys(name for part in parts for name in part.names))
+    if all(part.records is None for part in parts):
+        import pyarrow as pa
+
+        tables = pa.concat_tables([part.table for part in parts], promote_options="default")
+        return Original(parts[0].place, names, table=tables)
+    return Original(parts[0].place, names, [record for part in parts for record in part.as_records()])
+
+
 # ---- reading ----
 
 
-def original_file(path: Path) -> Original:
+def original_file(path: Path, gz_limit: float = GZ_LIMIT) -> Original:
     """A data file by its ending.
 
     Raises:
         DataError: If it cannot be read.
     """
-    return original_named(read_bytes(path), path.name, str(path))
+    return original_named(read_bytes(path), path.name, str(path), gz_limit)
 
 
-def original_entry(entry: Path) -> Original:
+def original_entry(entry: Path, gz_limit: float = GZ_LIMIT) -> Original:
     """A data file, or a folder with `seq.in`."""
-    return _of_table(read_seq_folder(entry)) if entry.is_dir() else original_file(entry)
+    return _of_table(read_seq_folder(entry)) if entry.is_dir() else original_file(entry, gz_limit)
 
 
-def original_named(data: bytes, file: str, place: str) -> Original:
+def original_named(data: bytes, file: str, place: str, gz_limit: float = GZ_LIMIT) -> Original:
     """The content of a data file whose name has a known ending."""
-    plain, kind = unpacked(data, file, place)
+    plain, kind = unpacked(data, file, place, gz_limit)
     if kind == "parquet":
         return _parquet(plain, place)
     if kind in ("jsonl", "json"):
         return _json(plain, place)
-    return _of_table(read_named(data, file, place))
+    return _of_table(read_named(data, file, place, gz_limit))
 
 
 def original_split(split: Any, place: str) -> Original:
     """A split of the `datasets` library, with its features."""
-    table = split.with_format("arrow")[:]
-    table = table.cast(split.features.arrow_schema)
+    try:
+        table = split.with_format("arrow")[:]
+        table = table.cast(split.features.arrow_schema)
+    except Exception as error:  # the library raises errors of many types; the cause stays in the chain
+        raise DataError(f"{place}: cannot be read ({first_line(error)}); save it again.") from error
     return Original(place, tuple(table.column_names), table=table)
 
 
 def _parquet(data: bytes, place: str) -> Original:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    table = pq.ParquetFile(pa.BufferReader(data)).read()
+    file = open_parquet(data, place)
+    try:
+        table = file.read()
+    except Exception as error:  # as above
+        raise DataError(f"{place}: cannot be read ({first_line(error)}); write it again.") from error
     return Original(place, tuple(table.column_names), table=table)
 
 
 def _json(data: bytes, place: str) -> Original:
-    """JSON lines or an array of objects, checked by the readers before."""
+    """JSON lines or an array of objects, checked by the reader."""
+    read_json(data, place)
     text = data.decode("utf-8-sig")
     is_array = text.lstrip().startswith("[")
     records = json.loads(text) if is_array else [json.loads(line) for line in text.split("\n") if line.strip()]
@@ -185,18 +218,26 @@ def write_original(split: Original, path: Path) -> None:
     if path.suffix == ".parquet":
         table = split.as_arrow()
         with whole_file(path) as part:
+            import pyarrow as pa
             import pyarrow.parquet as pq
 
-            pq.write_table(table, part, compression="zstd")
+            try:
+                pq.write_table(table, part, compression="zstd")
+            except pa.ArrowException as error:  # mappings without entries, intervals
+                reason = f"Parquet cannot hold a column of it ({first_line(error)})"
+                raise DataError(f"{split.place}: {reason}; choose an --output that ends in .jsonl.") from error
         return
     records = split.as_records()
-    with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
-        if path.suffix == ".jsonl":
-            write_jsonl(records, stream)
-        elif path.suffix == ".csv":
-            write_csv(records, split.names, stream)
-        else:
-            write_tsv(records, split.names, stream)
+    try:
+        with whole_file(path) as part, part.open("w", encoding="utf-8", newline="") as stream:
+            if path.suffix == ".jsonl":
+                write_jsonl(records, stream)
+            elif path.suffix == ".csv":
+                write_csv(records, split.names, stream)
+            else:
+                write_tsv(records, split.names, stream)
+    except UnicodeEncodeError as error:
+        raise DataError(f"{split.place} holds {_HALF}; choose an --output that ends in .jsonl.") from error
 
 
 def write_saved(splits: Mapping[str, Original], folder: Path) -> None:
@@ -225,7 +266,7 @@ def write_jsonl(records: Iterable[Mapping[str, Any]], stream: TextIO) -> None:
         DataError: For values that JSON cannot hold.
     """
     for record in records:
-        stream.write(json.dumps(record, ensure_ascii=False, default=_in_json) + "\n")
+        stream.write(json_text(record, default=_in_json) + "\n")
 
 
 def write_csv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream: TextIO) -> None:
@@ -243,7 +284,7 @@ def write_tsv(records: Sequence[Mapping[str, Any]], names: Sequence[str], stream
     """
     rows = [[_cell(record.get(name)) for name in names] for record in records]
     broken = [
-        (number, f"the column {name!r} holds a tab or a line break")
+        (number, f"the column {quoted(name)} holds a tab or a line break")
         for number, row in enumerate(rows, start=1)
         for name, cell in zip(names, row, strict=True)
         if any(sign in cell for sign in "\t\n\r")

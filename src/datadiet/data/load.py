@@ -6,6 +6,7 @@ deduplication, a share of train, and the notes that the user should read once.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
@@ -16,16 +17,19 @@ import numpy as np
 
 from datadiet import registry
 from datadiet.config import FinetuneConfig
-from datadiet.data.columns import check_columns
+from datadiet.data.columns import check_columns, recognise
 from datadiet.data.duplicates import representatives, text_keys
+from datadiet.data.layouts import SPLIT_COLUMNS, by_split, labels_of_columns, plain_name, sentences_of_words
 from datadiet.data.readers import read_file
 from datadiet.data.schema import Columns, Dataset, Examples, fingerprint
 from datadiet.data.sources import find
 from datadiet.data.tables import Table, listed, row_problem
 from datadiet.data.tagging import usual_scheme
 from datadiet.data.validation import SEPARATORS, examples_from, is_whole, sorted_names
-from datadiet.errors import ArgumentError, DataError, Problems
-from datadiet.registry import has
+from datadiet.errors import ArgumentError, DataError, Problems, quoted
+from datadiet.files import GZ_LIMIT
+from datadiet.formatting import shown
+from datadiet.registry import Positive, has
 
 _DEV, _TRAIN_ROWS = 1, 2  # second number of each seed, so that one user seed gives unrelated draws
 _SHOWN = 10  # names of unknown labels in a note
@@ -193,7 +197,7 @@ def _unseen(labels: Iterable[str], names: Sequence[str]) -> Counter[str]:
 def _unseen_note(split: str, unit: str, what: str, counts: Counter[str]) -> str:
     total = counts.total()
     subject = f"{total:,} {unit} has" if total == 1 else f"{total:,} {unit}s have"
-    names = ", ".join(f"{label} {count}" for label, count in counts.most_common(_SHOWN))
+    names = ", ".join(f"{shown(label)} {count}" for label, count in counts.most_common(_SHOWN))
     more = f" and {len(counts) - _SHOWN} more" if len(counts) > _SHOWN else ""
     return f"{split}: {subject} {what} that train does not have ({names}{more}); each counts as an error of the model."
 
@@ -218,6 +222,7 @@ def load_data(
     dedupe: bool = False,
     train_rows: int | None = None,
     label_separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> Dataset:
     """Load and check a whole data set.
 
@@ -236,6 +241,7 @@ def load_data(
         dedupe: Keep one training row of those that have the same text, case and spacing aside.
         train_rows: Take a seeded share of train, so many rows.
         label_separator: Between the labels of a text, for `multi-label`: `|`, `,` or `;`.
+        gz_limit: Largest size in GB that a compressed file may unpack to.
 
     Returns:
         The data set, its notes included.
@@ -249,12 +255,14 @@ def load_data(
         >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
         ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
     """
-    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator)
-    resolved = find(source)
+    _check_arguments(task, columns, seed, dev_share, train_rows, label_separator, gz_limit)
+    resolved = find(source, gz_limit)
     if "train" not in resolved.splits:
         raise DataError(f"{source}: there is no train split; found {listed(sorted(resolved.splits))}. Add train.")
     notes = list(resolved.notes)
-    splits, added = _parse(resolved.read(), task, columns, label_separator)
+    tables, added = by_split(resolved.read())
+    notes += added
+    splits, added = _parse(tables, task, columns, label_separator)
     notes += added
     splits, added = set_dev_aside(splits, dev_share, seed)
     notes += added
@@ -272,7 +280,13 @@ def load_data(
 
 
 def read_examples(
-    source: str, task: str, *, columns: Columns = _USUAL, labelled: bool = False, label_separator: str = "|"
+    source: str,
+    task: str,
+    *,
+    columns: Columns = _USUAL,
+    labelled: bool = False,
+    label_separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> Examples:
     """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
 
@@ -282,6 +296,7 @@ def read_examples(
         columns: Names of columns without a usual name.
         labelled: Whether every example must have its label. Otherwise labels are used where all rows have one.
         label_separator: Between the labels of a text, for `multi-label`.
+        gz_limit: See `load_data`.
 
     Raises:
         ArgumentError: For all bad arguments.
@@ -291,9 +306,11 @@ def read_examples(
         >>> read_examples("snips", "intent-slot").tokens[0][:3]
         ('add', 'sabrina', 'salerno')
     """
-    _check_arguments(task, columns, separator=label_separator)
-    path = Path(source).expanduser()
-    table = read_file(path) if path.is_file() else _test_table(source)
+    _check_arguments(task, columns, separator=label_separator, gz_limit=gz_limit)
+    path = Path(os.path.expanduser(source))
+    is_file = os.path.lexists(path) and not os.path.isdir(path)
+    table = read_file(path, gz_limit) if is_file else _test_table(source, gz_limit)
+    table, _ = arranged(table, task, columns)
     needed = "required" if labelled else "optional"
     examples, problems = examples_from(table, task, columns, needed, label_separator)
     problems.raise_any(DataError)
@@ -301,8 +318,8 @@ def read_examples(
     return usual_scheme(examples)[0] if has(task, "tags_only") else examples
 
 
-def _test_table(source: str) -> Table:
-    splits = find(source).splits
+def _test_table(source: str, gz_limit: float) -> Table:
+    splits = find(source, gz_limit).splits
     if "test" not in splits:
         raise DataError(f"{source}: there is no test split; found {listed(sorted(splits))}. Name one file instead.")
     return splits["test"]()
@@ -315,6 +332,7 @@ def _check_arguments(
     dev_share: float = 0.1,
     train_rows: int | None = None,
     separator: str = "|",
+    gz_limit: float = GZ_LIMIT,
 ) -> None:
     problems = Problems()
     problems.choice("task", task, registry.names("task"))
@@ -324,6 +342,8 @@ def _check_arguments(
     problems.share("dev_share", dev_share)
     problems.check(dev_share != 1, "dev_share must be below 1, got 1: nothing would be left to train on.")
     problems.choice("label_separator", separator, SEPARATORS)
+    if problem := Positive.problem("gz_limit", gz_limit):
+        problems.add(problem)
     if train_rows is not None:
         problems.whole("train_rows", train_rows, least=1)
     problems.raise_any(ArgumentError)
@@ -335,9 +355,12 @@ def _parse(
     """Examples of every split, checked one by one and against train, and notes on their tags."""
     splits: dict[str, Examples] = {}
     problems = Problems()
+    notes: list[str] = []
     for name, table in tables.items():
+        arranged_table, added = arranged(table, task, columns)
+        notes += added if name == "train" else []
         needed = "complete" if name.startswith("test") else "required"
-        examples, wrong = examples_from(table, task, columns, needed, separator)
+        examples, wrong = examples_from(arranged_table, task, columns, needed, separator)
         problems.found += wrong.found
         if examples is not None:
             splits[name] = examples
@@ -345,7 +368,34 @@ def _parse(
     for name in [name for name in splits if name != "train"]:
         _compare_with_train(splits["train"], splits[name], tables[name], task, problems)
     problems.raise_any(DataError)
-    return _usual_schemes(splits) if has(task, "tags_only") else (splits, [])
+    if not has(task, "tags_only"):
+        return splits, notes
+    splits, added = _usual_schemes(splits)
+    return splits, notes + added
+
+
+def arranged(table: Table, task: str, columns: Columns) -> tuple[Table, list[str]]:
+    """A table with an example per row, and notes: how it was read, and the columns that are left aside.
+
+    Args:
+        table: As read.
+        task: Its name.
+        columns: The user's names.
+    """
+    notes = list(table.notes)
+    if columns.tokens is None and (made := sentences_of_words(table, task)):
+        return made[0], [*notes, made[1]]
+    names, problems = recognise(table, task, columns, labelled=False)
+    if problems.found:
+        return table, notes
+    if names.label is None and columns.label is None:
+        known = [name for name in (names.text, names.text_pair, names.tokens, names.id) if name]
+        if made := labels_of_columns(table, task, known):
+            table, note = made
+            names, notes = replace(names, label="labels"), [*notes, note]
+    used = {getattr(names, field.name) for field in fields(Columns)}
+    aside = [name for name in table.columns if name not in used and name and plain_name(name) not in SPLIT_COLUMNS]
+    return table, [*notes, f"Columns that are not used: {listed(aside)}."] if aside else notes
 
 
 def _usual_schemes(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], list[str]]:
@@ -362,14 +412,14 @@ def _compare_with_train(train: Examples, other: Examples, table: Table, task: st
     if (train.text_pairs is None) != (other.text_pairs is None):
         one, two = ("one text", "a pair") if train.text_pairs is None else ("a pair", "one text")
         problems.add(f"{table.place}: train has {one} per example, this split {two}; give both the same columns.")
-    of_train = sorted_names(name for names in _names_by_row(train, task) for name in names)
+    of_train = {name for names in _names_by_row(train, task) for name in names}
     what = "tag" if has(task, "tags_only") else "label"
     kinds = {is_whole(name) for name in of_train}
     if len(kinds) != 1:
         return  # train has none, or mixes `1` and `other` as text, so any name may be a class
-    usual = f"train's {what}s are {_kind(of_train[0], many=True)} ({listed(of_train, 3)})"
+    usual = f"train's {what}s are {_kind(next(iter(of_train)), many=True)} ({listed(sorted_names(of_train), 3)})"
     wrong = [
-        (row, f"{what} {label!r} is {_kind(label)}, {usual}")
+        (row, f"{what} {quoted(label)} is {_kind(label)}, {usual}")
         for row, labels in enumerate(_names_by_row(other, task))
         for label in [name for name in labels if name not in of_train and is_whole(name) not in kinds][:1]
     ]
@@ -401,14 +451,14 @@ def _check_variety(train: Examples, task: str) -> None:
         method = registry.find("task", task)
         what = "one class" if method is None else method.facts["label"]
         raise DataError(
-            f"train has {what} only ({distinct.pop()!r}), so there is nothing to learn; add other examples."
+            f"train has {what} only ({quoted(distinct.pop())}), so there is nothing to learn; add other examples."
         )
 
 
 def _check_several_labels(train: Examples, task: str) -> None:
     names = {name for labels in _names_by_row(train, task) for name in labels}
     if len(names) < 2:
-        labels = f"one label only ({names.pop()!r})" if names else "no label at all"
+        labels = f"one label only ({quoted(names.pop())})" if names else "no label at all"
         raise DataError(f"train has {labels}; the task {task!r} needs two or more. Use 'classification' for one.")
 
 
@@ -445,4 +495,5 @@ def load_configured(config: FinetuneConfig) -> Dataset:
         dedupe=config.dedupe,
         train_rows=config.train_rows,
         label_separator=config.label_separator,
+        gz_limit=config.gz_limit,
     )

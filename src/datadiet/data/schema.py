@@ -19,7 +19,7 @@ class Columns:
         label: The class, the labels or the number to predict.
         tokens, slots: The words and their tags, for `intent-slot` and `token-classification`.
         intent: For `intent-slot`; `label` may stand for it and the other way round.
-        id: The user's own id of each example.
+        id: The user's own id of each example; empty for row numbers.
     """
 
     text: str | None = None

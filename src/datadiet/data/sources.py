@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
+import re
 import socket
 import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib import resources
@@ -17,11 +17,28 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from datadiet.data.export import Original, original_entry, original_file, original_named, original_split
-from datadiet.data.readers import FORMATS, decode_classes, read_file, read_named, read_seq_folder, split_name
-from datadiet.data.tables import Table, first_line, listed, read_bytes, text_lines
+from datadiet.data.export import (
+    Original,
+    joined_originals,
+    original_entry,
+    original_file,
+    original_named,
+    original_split,
+)
+from datadiet.data.layouts import SPLIT_NAMES
+from datadiet.data.readers import (
+    FORMATS,
+    arrow_values,
+    decode_classes,
+    read_file,
+    read_named,
+    read_seq_folder,
+    split_name,
+)
+from datadiet.data.tables import LazyColumns, Table, first_line, joined, listed, text_lines
 from datadiet.data.tagging import looks_like_conll
-from datadiet.errors import DataError, Problems, unknown
+from datadiet.errors import DataError, Problems, cut, nearest, quoted, unknown
+from datadiet.files import GZ_LIMIT, read_bytes
 
 # sets whose configuration follows the slash, where other names have owner/name
 CONFIGS: Mapping[str, tuple[str, ...]] = {
@@ -88,14 +105,14 @@ def open_hub(name: str, config: str | None) -> Mapping[str, Any]:
     """
     full_name = name if config is None else f"{name}/{config}"
     if not _may_be_reached(name):
-        raise DataError(f"no folder {full_name!r} here, and the hub cannot be reached (no network); {_LOCAL}.")
+        raise DataError(f"no folder {quoted(full_name)} here, and the hub cannot be reached (no network); {_LOCAL}.")
     import datasets
 
     try:
         splits = datasets.load_dataset(name, config)
     except Exception as error:  # as above
         raise DataError(
-            f"no folder {full_name!r} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
+            f"no folder {quoted(full_name)} here, and the hub gives no such data ({first_line(error)}); {_LOCAL}."
         ) from error
     return dict(splits)
 
@@ -128,11 +145,13 @@ def split_table(split: Any, place: str) -> Table:
 
     inner = {name: getattr(feature, "feature", feature) for name, feature in split.features.items()}
     plain = [name for name, kind in inner.items() if isinstance(kind, (datasets.Value, datasets.ClassLabel))]
-    columns = split.select_columns(plain).to_dict()
-    for name in plain:
-        if isinstance(inner[name], datasets.ClassLabel) and inner[name].names:
-            columns[name] = decode_classes(columns[name], inner[name].names)
-    return Table(place, columns, len(split))
+
+    def column(name: str) -> list[Any]:
+        values = arrow_values(lambda: split.select_columns([name]).with_format("arrow")[:][name], name, {}, place)
+        names = inner[name].names if isinstance(inner[name], datasets.ClassLabel) else None
+        return decode_classes(values, names) if names else values
+
+    return Table(place, LazyColumns(plain, column), len(split))
 
 
 _Read = TypeVar("_Read")
@@ -140,22 +159,10 @@ _Read = TypeVar("_Read")
 PACKAGED = ("snips",)
 
 ORDER = ("train", "dev", "dev_mismatched", "test", "test_mismatched")
-# what a split is called elsewhere -> what it is called here
-SPLIT_NAMES: Mapping[str, str] = {
-    "train": "train",
-    "training": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "dev_matched": "dev",
-    "validation_matched": "dev",
-    "dev_mismatched": "dev_mismatched",
-    "validation_mismatched": "dev_mismatched",
-    "test": "test",
-    "test_matched": "test",
-    "test_mismatched": "test_mismatched",
-}
+# names that stand for a split where no file has a usual one
+OTHER_NAMES: Mapping[str, str] = {"eval": "dev", "evaluation": "dev", "holdout": "test", "heldout": "test"}
+_SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # of a repository of the hub
+_NO_DATA = (".md", ".py", ".yaml", ".yml", ".cfg", ".toml", ".log")
 
 
 @dataclass(frozen=True)
@@ -195,8 +202,12 @@ class Source:
         return tables
 
 
-def find(source: str) -> Source:
+def find(source: str, gz_limit: float = GZ_LIMIT) -> Source:
     """Resolve the name that the user gives; local files and folders win over the hub.
+
+    Args:
+        source: As the user gives it.
+        gz_limit: Largest size in GB that a compressed file may unpack to.
 
     Raises:
         DataError: If there is nothing of that name, or a split exists twice.
@@ -207,12 +218,19 @@ def find(source: str) -> Source:
     """
     if source in PACKAGED:
         return _packaged(source)
-    path = Path(source).expanduser()
-    if path.is_dir():
-        return _saved(path) if is_saved(path) else _folder(path)
-    if path.exists():
-        whole = {"train": partial(original_file, path)}
-        return Source(split_stem(path), source, {"train": partial(read_file, path)}, whole)
+    path = Path(os.path.expanduser(source))
+    try:
+        source.encode()
+        is_folder, exists = path.is_dir(), path.exists() or path.is_symlink()
+        if is_folder:
+            return _saved(path) if is_saved(path) else _folder(path, gz_limit)
+    except UnicodeEncodeError as error:
+        raise DataError(f"the name {quoted(source)} is not UTF-8; rename it.") from error
+    except OSError as error:
+        raise DataError(f"cannot read {cut(source)}: {error.strerror}.") from error
+    if exists:
+        whole = {"train": partial(original_file, path, gz_limit)}
+        return Source(split_stem(path), source, {"train": partial(read_file, path, gz_limit)}, whole)
     named = hub_name(source)
     if named is None:
         raise DataError(_missing(source, path))
@@ -226,12 +244,12 @@ def split_stem(path: Path) -> str:
 
 
 def _missing(source: str, path: Path) -> str:
-    beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    near = difflib.get_close_matches(path.name, [*beside, *PACKAGED], n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
+    beside = sorted(os.listdir(path.parent)) if os.path.isdir(path.parent) else []
+    near = nearest(path.name, [*PACKAGED, *beside])
+    hint = f"; did you mean {quoted(near)}?" if near else "."
     return (
-        f"no file or folder {source!r}{hint} Data is a folder with train and dev files, a saved `datasets` folder, "
-        f"a hub name (owner/name, glue/sst2) or a packaged set ({', '.join(PACKAGED)})."
+        f"no file or folder {quoted(source)}{hint} Data is a folder with train and dev files, a saved `datasets` "
+        f"folder, a hub name (owner/name, glue/sst2) or a packaged set ({', '.join(PACKAGED)})."
     )
 
 
@@ -264,12 +282,16 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     return Source(name, place, readers, originals, notes, once)
 
 
-def _folder(folder: Path) -> Source:
+def _folder(folder: Path, gz_limit: float) -> Source:
     entries = sorted(folder.iterdir())
-    splits = [(SPLIT_NAMES[stem], entry) for entry in entries if (stem := _stem(entry)) in SPLIT_NAMES]
-    splits = splits or _conll_texts(entries)
-    once = _once([(split, entry.name) for split, entry in splits], str(folder))
-    if not once:
+    named, notes = _named_entries(entries)
+    if not named and (folder / "data").is_dir():  # the layout of a repository of the hub
+        entries = sorted((folder / "data").iterdir())
+        named, notes = _named_entries(entries)
+    only = [entry for entry in entries if _may_be_data(entry)]
+    if not named and len(only) == 1 and _stem(only[0]):
+        named, notes = {"train": [only]}, (f"{only[0].name} is read as train.",)
+    if not named:
         kinds = ", ".join(FORMATS)
         there = listed([entry.name for entry in entries]) or "nothing"
         raise DataError(
@@ -277,10 +299,75 @@ def _folder(folder: Path) -> Source:
             f"with one of the endings {kinds} (the text ones also with .gz), or make folders of those names with "
             "seq.in, seq.out and label."
         )
-    readers = {split: partial(_read_entry, entry) for split, entry in splits}
-    originals = {split: partial(original_entry, entry) for split, entry in splits}
-    own_names = {split: _stem(entry) for split, entry in splits}
-    return Source(folder.resolve().name, str(folder), readers, originals, own_names=own_names)
+    once = _once([(split, _shown(group)) for split, groups in named.items() for group in groups], str(folder))
+    readers = {split: partial(_read_entries, named[split][0], str(folder), gz_limit) for split in once}
+    originals = {split: partial(_original_entries, named[split][0], str(folder), gz_limit) for split in once}
+    own_names = {split: _split_of(named[split][0][0])[0] for split in once}
+    return Source(folder.resolve().name, str(folder), readers, originals, notes, own_names)
+
+
+_Group = list[Path]  # the parts of one split: a single file or folder, or the shards of one
+
+
+def _named_entries(entries: Sequence[Path]) -> tuple[dict[str, list[_Group]], tuple[str, ...]]:
+    """The entries of each split, and what is to be said of the others."""
+    groups: dict[str, _Group] = {}
+    for entry in entries:
+        if stem := _split_of(entry)[1]:
+            groups.setdefault(stem, []).append(entry)
+    named: dict[str, list[_Group]] = {}
+    for group in groups.values():
+        if _split_of(group[0])[0] in SPLIT_NAMES:
+            named.setdefault(SPLIT_NAMES[_split_of(group[0])[0]], []).append(group)
+    named = named or {split: [[entry]] for split, entry in _conll_texts(entries)}
+    notes = []
+    for group in groups.values():
+        split = OTHER_NAMES.get(_split_of(group[0])[0])
+        if split is not None and named and split not in named:
+            named[split] = [group]
+            notes.append(f"{_shown(group)} is read as {split}.")
+    used = {entry for groups_of in named.values() for group in groups_of for entry in group}
+    aside = [entry.name for entry in entries if entry not in used and _may_be_data(entry)]
+    if named and aside:
+        notes.append(f"Files that are not used: {listed(aside)}.")
+    return named, tuple(notes)
+
+
+def _may_be_data(entry: Path) -> bool:
+    hidden = entry.name.startswith((".", "_")) or entry.stem.lower() in ("readme", "license", "source", "notice")
+    return entry.is_file() and not hidden and entry.suffix.lower() not in _NO_DATA
+
+
+def _split_of(entry: Path) -> tuple[str, str]:
+    """The split name of an entry, and what its shards have in common; empty for anything else."""
+    stem = _stem(entry)
+    shard = _SHARD.fullmatch(stem)
+    return (shard[1], f"{shard[1]} of {shard[3]}") if shard else (stem, stem and entry.name)
+
+
+def _shown(group: Sequence[Path]) -> str:
+    return group[0].name if len(group) == 1 else f"{group[0].name} and {len(group) - 1} more"
+
+
+def _check_shards(group: Sequence[Path], place: str) -> None:
+    """Refuse a split of which a shard is missing."""
+    shard = _SHARD.fullmatch(_stem(group[0]))
+    if shard and len(group) != int(shard[3]):
+        raise DataError(
+            f"{place}: {shard[1]} has {len(group)} of {int(shard[3])} files ({listed([one.name for one in group])}); "
+            "fetch the others."
+        )
+
+
+def _read_entries(group: Sequence[Path], place: str, gz_limit: float) -> Table:
+    _check_shards(group, place)
+    tables = [_read_entry(entry, gz_limit) for entry in group]
+    return tables[0] if len(tables) == 1 else joined(tables)
+
+
+def _original_entries(group: Sequence[Path], place: str, gz_limit: float) -> Original:
+    _check_shards(group, place)
+    return joined_originals([original_entry(entry, gz_limit) for entry in group])
 
 
 def _conll_texts(entries: Iterable[Path]) -> list[tuple[str, Path]]:
@@ -299,8 +386,8 @@ def _stem(entry: Path) -> str:
     return parts[0] if parts and parts[1] in FORMATS else ""
 
 
-def _read_entry(entry: Path) -> Table:
-    return read_seq_folder(entry) if entry.is_dir() else read_file(entry)
+def _read_entry(entry: Path, gz_limit: float) -> Table:
+    return read_seq_folder(entry) if entry.is_dir() else read_file(entry, gz_limit)
 
 
 def _once(names: Iterable[tuple[str, str]], place: str) -> dict[str, str]:

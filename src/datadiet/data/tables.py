@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from datadiet.errors import DataError
+from datadiet.errors import DataError, cut, quoted
 
 _SHOWN = 5  # problems of one kind that are named; further ones are counted
 
@@ -22,6 +21,10 @@ class Table:
         size: Number of rows.
         lines: Line of each row in the file, from 1, the header included; None for formats without lines.
         textual: True where every cell is text (csv, tsv): numbers must be recognised.
+        notes: Sentences on how the file was read.
+        numbered: The word for a position in the file; by default that of a whole file.
+        rows: Position of each row in its file, from 0, where the table holds some of them; None for all.
+        sourceless: Whether a row of the table is no row of the file.
     """
 
     place: str
@@ -29,15 +32,74 @@ class Table:
     size: int
     lines: Sequence[int] | None = None
     textual: bool = False
+    notes: tuple[str, ...] = ()
+    numbered: str = ""
+    rows: Sequence[int] | None = None
+    sourceless: bool = False
 
     @property
     def unit(self) -> str:
         """The word for a position in the file: `line`, or `row` (from 1) for formats without lines."""
-        return "row" if self.lines is None else "line"
+        return self.numbered or ("row" if self.lines is None else "line")
+
+    def source_row(self, row: int) -> int:
+        """The position in the file of a row, both from 0."""
+        return row if self.rows is None else self.rows[row]
 
     def number(self, row: int) -> int:
         """The position in the file of a row (from 0)."""
         return row + 1 if self.lines is None else self.lines[row]
+
+
+class LazyColumns(Mapping[str, Sequence[Any]]):
+    """Columns that are made when they are first used: whatever is odd about the others costs nothing.
+
+    Args:
+        names: Of the columns, in order.
+        make: Gives the values of a column; may raise `DataError`.
+
+    Example:
+        >>> LazyColumns(["a"], lambda name: [name, 1])
+        {'a': ['a', 1]}
+    """
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], Sequence[Any]]) -> None:
+        self._columns: dict[str, Sequence[Any] | None] = dict.fromkeys(names)
+        self._make = make
+
+    def __getitem__(self, name: str) -> Sequence[Any]:
+        values = self._columns[name]
+        if values is None:
+            values = self._columns[name] = self._make(name)
+        return values
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+def joined(tables: Sequence[Table]) -> Table:
+    """The rows of several files below each other, numbered from the first row of the first one.
+
+    Args:
+        tables: At least one.
+    """
+    first = tables[0]
+    names = dict.fromkeys(name for table in tables for name in table.columns)
+
+    def column(name: str) -> list[Any]:
+        return [value for table in tables for value in table.columns.get(name, [None] * table.size)]
+
+    notes = tuple(note for table in tables for note in table.notes)
+    place = f"{first.place} and {len(tables) - 1} more"
+    return Table(
+        place, LazyColumns(names, column), sum(table.size for table in tables), textual=first.textual, notes=notes
+    )
 
 
 def row_problem(table: Table, wrong: Sequence[tuple[int, str]], remedy: str) -> str:
@@ -76,32 +138,30 @@ def listed(names: Sequence[str], shown: int = 10) -> str:
         "'a', 'b' and 1 more"
     """
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(repr(name) for name in names[:shown]) + more
+    return ", ".join(map(quoted, names[:shown])) + more
 
 
 def first_line(error: Exception) -> str:
     """The first line of another library's error, or its type."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def read_bytes(path: Path) -> bytes:
-    """A file's content.
-
-    Raises:
-        DataError: If it is missing or may not be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}.") from error
+    return cut((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def text_lines(data: bytes, place: str) -> list[str]:
     """Lines of a text file without line ends; empty lines at the end are dropped."""
-    lines = [line.strip("\r") for line in decoded(data, place).split("\n")]
+    lines = [line.strip("\r") for line in split_lines(decoded(data, place))]
     while lines and not lines[-1].strip():
         lines.pop()
     return lines
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Lines as they end in the file: at \n, or at \r where there is no \n.
+
+    Example:
+        >>> split_lines("a\rb"), split_lines("a\r\nb")
+        (['a', 'b'], ['a\r', 'b'])
+    """
+    return text.split("\n" if "\n" in text else "\r")
 
 
 def decoded(data: bytes, place: str) -> str:

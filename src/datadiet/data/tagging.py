@@ -18,6 +18,8 @@ _Lines = list[tuple[int, list[str]]]
 def parse_conll(lines: Sequence[str], place: str) -> Table:
     """Sentences of a CoNLL file: the first column is the word, the last the tag; columns between them are ignored.
 
+    Where the first column numbers the words, the second is the word, and the first of span tags the tag.
+
     Columns are separated by tabs where a line has one, else by spaces. `-DOCSTART-` lines are skipped, and so are
     comments: lines that begin with `# ` before the first word of a sentence and do not end in a tag. A file with one
     column has words without tags.
@@ -46,10 +48,49 @@ def parse_conll(lines: Sequence[str], place: str) -> Table:
     uneven = [(number, _uneven(len(fields), width)) for number, fields in words if len(fields) != width]
     if uneven:
         raise DataError(numbered_problem(place, "line", uneven, "write the word first and its tag last on every line"))
-    columns = {"tokens": [[fields[0] for _, fields in sentence] for sentence in sentences]}
-    if width > 1:
-        columns["tags"] = [[fields[-1] for _, fields in sentence] for sentence in sentences]
-    return Table(place, columns, len(sentences), [sentence[0][0] for sentence in sentences])
+    word, tag, notes = _parts(sentences, width, place)
+    columns = {"tokens": [[fields[word] for _, fields in sentence] for sentence in sentences]}
+    if tag > word:
+        columns["tags"] = [[fields[tag] for _, fields in sentence] for sentence in sentences]
+    return Table(place, columns, len(sentences), [sentence[0][0] for sentence in sentences], notes=notes)
+
+
+_CONLLU = 10  # columns of CoNLL-U
+_INDEX = re.compile(r"\d+([-.]\d+)?")
+
+
+def _parts(sentences: Sequence[_Lines], width: int, place: str) -> tuple[int, int, tuple[str, ...]]:
+    """The column of the word, that of the tag, and notes where they are not the first and the last.
+
+    Raises:
+        DataError: For CoNLL-U, and for a last column of one value beside one of span tags.
+    """
+    word = int(width > 2 and _are_numbers(sentences))
+    if word and width == _CONLLU:
+        raise DataError(
+            f"{place}: this is CoNLL-U, ten columns of which none holds a tag of spans; write the word and the tag to "
+            "learn, such as the part of speech, on each line."
+        )
+    columns = range(word + 1, width)
+    kinds = {column: {fields[column] for sentence in sentences for _, fields in sentence} for column in columns}
+    spans = [column for column, tags in kinds.items() if len(tags) > 1 and all(map(_TAG.fullmatch, tags))]
+    last = width - 1
+    if last in kinds and len(kinds[last]) == 1 and spans and last not in spans:
+        raise DataError(
+            f"{place}: the last column, which is the tag, is {kinds[last].pop()!r} on every line, and column "
+            f"{spans[-1] + 1} looks like tags; leave out the columns after it."
+        )
+    if not word:
+        return 0, last, ()
+    tag = spans[0] if spans else last  # of several, the outer one comes first
+    return 1, tag, (f"Column 1 numbers the words and is left out; column 2 is the word, column {tag + 1} the tag.",)
+
+
+def _are_numbers(sentences: Sequence[_Lines]) -> bool:
+    """Whether the first column numbers the words of each sentence."""
+    starts = {sentence[0][1][0] for sentence in sentences}
+    numbers = all(_INDEX.fullmatch(fields[0]) for sentence in sentences for _, fields in sentence)
+    return numbers and starts <= {"0", "1"} and any(len(sentence) > 1 for sentence in sentences)
 
 
 def _uneven(columns: int, width: int) -> str:

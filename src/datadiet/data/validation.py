@@ -5,24 +5,29 @@ Every problem names the file and the lines of the rows; all problems of a split 
 
 from __future__ import annotations
 
-import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import fields
+from decimal import Decimal
 from typing import Any
 
+from datadiet.data.cells import is_bracketed, printed_list
 from datadiet.data.columns import recognise
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
-from datadiet.errors import Problems
+from datadiet.errors import DataError, Problems, cut, quoted, visible
 from datadiet.registry import has
 
 SEPARATORS = ("|", ",", ";")
 _FILL, _ONE_WAY = "fill it in or remove the row", "write all labels of a set in one way"
 _WORDS, _WITH_TAG = "write a list, or words separated by spaces", "remove it together with its tag"
+MANY = 20  # rows: as many of one word each are the words of sentences
 _Words = tuple[tuple[str, ...], ...]
-_WHOLE = re.compile(r"-?(0|[1-9]\d*)")
-_NUMBER = re.compile(r"-?(0|[1-9]\d*)(\.\d+)?")
+# of at most a thousand digits: Python refuses to read numbers of many thousands
+_WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,999})")
+_NUMBER = re.compile(_WHOLE.pattern + r"(\.[0-9]+)?")
 
 
 # ---- one class or number per row ----
@@ -58,7 +63,7 @@ def class_labels(table: Table, column: str, problems: Problems) -> list[str | No
     values = _typed(table.columns[column]) if table.textual else table.columns[column]
     names = [_class_name(value) for value in values]
     no_class = [
-        (row, f"{value!r} is not a class")
+        (row, f"{quoted(value)} is not a class")
         for row, (value, name) in enumerate(zip(values, names, strict=True))
         if name is None and not _is_missing(value)
     ]
@@ -80,16 +85,18 @@ def _typed(cells: Sequence[Any]) -> Sequence[Any]:
 def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return value.strip() in ("", "-1")
-    return value is None or (isinstance(value, (int, float)) and (value == -1 or value != value))
+    return value is None or (isinstance(value, (int, float, Decimal)) and (value == -1 or value != value))
 
 
 def _class_name(value: Any) -> str | None:
     if _is_missing(value):
         return None
     if isinstance(value, str):
-        return value.strip()
+        return None if is_bracketed(value) and printed_list(value) is not None else value.strip()
     if isinstance(value, (bool, int)):
         return str(value)
+    if isinstance(value, Decimal):
+        return str(int(value)) if value.is_finite() and value == int(value) else None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else None
 
 
@@ -103,12 +110,12 @@ def _check_one_type(table: Table, values: Sequence[Any], names: Sequence[str | N
         return
     odd = texts if len(texts) <= len(numbers) else sorted(numbers)
     kind, other = ("text", "numbers") if odd is texts else ("a number", "text")
-    mixed = [(row, f"label {values[row]!r} is {kind}, other labels are {other}") for row in odd]
+    mixed = [(row, f"label {quoted(values[row])} is {kind}, other labels are {other}") for row in odd]
     problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float, Decimal)) and not isinstance(value, bool)
 
 
 def number_labels(table: Table, column: str, problems: Problems) -> list[float | None]:
@@ -118,7 +125,7 @@ def number_labels(table: Table, column: str, problems: Problems) -> list[float |
     for row, value in enumerate(table.columns[column]):
         numbers.append(_number(value))
         if numbers[-1] is None and not is_blank(value):
-            wrong.append((row, f"the label {value!r} is not a finite number"))
+            wrong.append((row, f"the label {quoted(value)} is not a finite number"))
     if wrong:
         problems.add(row_problem(table, wrong, "regression needs a number; mend the label or remove the row"))
     unlabelled = all(number is None or number == -1 for number in numbers)
@@ -131,7 +138,7 @@ def is_blank(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None
     try:
         number = float(value)
@@ -159,7 +166,9 @@ def label_lists(table: Table, column: str, separator: str, problems: Problems) -
     values = table.columns[column]
     all_empty = all(isinstance(value, str) and not value.strip() for value in values)
     cells = [None if all_empty else _items(value, separator) for value in values]
-    wrong = [(row, f"{values[row]!r} is no list of labels") for row, cell in enumerate(cells) if isinstance(cell, str)]
+    wrong = [
+        (row, f"{quoted(values[row])} is no list of labels") for row, cell in enumerate(cells) if isinstance(cell, str)
+    ]
     if wrong:
         remedy = f"write a list of names, or names with {separator!r} between them (--label-separator)"
         problems.add(row_problem(table, wrong, remedy))
@@ -178,11 +187,9 @@ def _items(value: Any, separator: str) -> list[Any] | str | None:
         return None
     if not isinstance(value, str):
         return "another type"
-    if value.lstrip().startswith("["):
-        try:
-            return list(json.loads(value))
-        except (ValueError, RecursionError):
-            return "no JSON"
+    if is_bracketed(value) or value.lstrip().startswith("["):
+        items = printed_list(value)
+        return "no list" if items is None else items
     return [item.strip() for item in value.split(separator)] if value.strip() else []
 
 
@@ -210,10 +217,10 @@ def _name(item: Any) -> str | None:
 def _check_items(table: Table, lists: Sequence[Sequence[Any] | None], problems: Problems) -> None:
     """Report items that are no labels, numbers that stand twice, and numbers mixed with text."""
     rows = [(row, items) for row, items in enumerate(lists) if items]
-    odd = [(row, f"{item!r} is no label") for row, items in rows if (item := _odd_item(items)) is not _NONE]
+    odd = [(row, f"{quoted(item)} is no label") for row, items in rows if (item := _odd_item(items)) is not _NONE]
     if odd:
         problems.add(row_problem(table, odd, "a label is text or a whole number from 0; mend it or remove it"))
-    twice = [(row, f"the label {name} stands twice") for row, items in rows if (name := _twice(items)) is not None]
+    twice = [(row, f"the label {cut(name)} stands twice") for row, items in rows if (name := _twice(items)) is not None]
     if twice:
         problems.add(row_problem(table, twice, "give each once; multi-hot lists must all have one length"))
     _check_kinds(table, rows, problems)
@@ -228,8 +235,8 @@ def _odd_item(items: Sequence[Any]) -> Any:
 
 def _twice(items: Sequence[Any]) -> str | None:
     """The first number that a list holds twice; a name may be repeated."""
-    numbers = [str(_name(item)) for item in items if not isinstance(item, str) and _name(item) is not None]
-    return next((number for number in numbers if numbers.count(number) > 1), None)
+    times = Counter(_name(item) for item in items if not isinstance(item, str))
+    return next((number for number, count in times.items() if number is not None and count > 1), None)
 
 
 def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], problems: Problems) -> None:
@@ -238,7 +245,7 @@ def _check_kinds(table: Table, rows: Sequence[tuple[int, Sequence[Any]]], proble
     if not numbers or not texts:
         return
     odd, kind, other = (texts, "text", "numbers") if len(texts) <= len(numbers) else (numbers, "numbers", "text")
-    mixed = [(row, f"the labels {list(items)!r} hold {kind}, those of other rows {other}") for row, items in odd]
+    mixed = [(row, f"the labels {quoted(list(items))} hold {kind}, those of other rows {other}") for row, items in odd]
     problems.add(row_problem(table, mixed, _ONE_WAY))
 
 
@@ -266,8 +273,60 @@ def examples_from(
         problems.add(f"{table.place}: there are no examples in it; fill it or remove it.")
         return None, problems
     names, problems = recognise(table, task, requested, labelled=labels == "required")
+    if not problems.found:
+        problems.found += _unreadable(table, names)
     if problems.found:
         return None, problems
+    try:
+        examples = _examples(table, task, names, labels, separator, problems)
+    except RecursionError:  # lists in lists in lists
+        problems.add(f"{table.place}: a value is nested too deeply; write it in a simpler form.")
+        return None, problems
+    _check_text(table, examples, problems)
+    return examples, problems
+
+
+def _unreadable(table: Table, names: Columns) -> list[str]:
+    """Problems of the columns that are used, which may be read here for the first time."""
+    found: list[str] = []
+    for name in dict.fromkeys(getattr(names, part.name) for part in fields(Columns)):
+        try:
+            if name:
+                table.columns[name]
+        except DataError as error:
+            found += error.problems
+    return found
+
+
+def _check_text(table: Table, examples: Examples, problems: Problems) -> None:
+    """Report halves of surrogate pairs, which JSON can hold as `\\ud800`, but no other file, and no tokenizer."""
+    parts: dict[str, Sequence[Any] | None] = {
+        "text": examples.texts,
+        "second text": examples.text_pairs,
+        "label": examples.labels,
+        "tag": examples.slots,
+        "id": examples.ids,
+    }
+    for what, values in parts.items():
+        broken = [(row, _half(value)) for row, value in enumerate(values or ()) if _half(value)]
+        if broken:
+            wrong = [(row, f"the {what} holds {half}, half of a surrogate pair") for row, half in broken]
+            problems.add(row_problem(table, wrong, "replace it by the whole character, or remove it"))
+
+
+def _half(value: Any) -> str:
+    """The first half of a surrogate pair in a text, or in a list of texts, escaped; empty where there is none."""
+    text = value if isinstance(value, str) else " ".join(value) if isinstance(value, tuple) else ""
+    if text.isascii():
+        return ""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        return visible(text[error.start])
+    return ""
+
+
+def _examples(table: Table, task: str, names: Columns, labels: str, separator: str, problems: Problems) -> Examples:
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
     tag = "slot" if has(task, "joint") else "tag"
@@ -275,23 +334,20 @@ def examples_from(
     values = _labels(table, names.label, task, labels, problems, separator)
     if has(task, "joint") and (slots is None or values is None):
         slots = values = None  # a joint example has both labels or none
-    return (
-        Examples(
-            ids=tuple(_ids(table, names.id, problems)),
-            texts=tuple(texts),
-            text_pairs=tuple(_pairs(table, names.text_pair)) if names.text_pair else None,
-            tokens=tokens,
-            slots=slots,
-            labels=values,
-            source_rows=range(table.size),
-        ),
-        problems,
+    return Examples(
+        ids=tuple(_ids(table, names.id, problems)),
+        texts=tuple(texts),
+        text_pairs=tuple(_pairs(table, names.text_pair)) if names.text_pair else None,
+        tokens=tokens,
+        slots=slots,
+        labels=values,
+        source_rows=None if table.sourceless else table.rows or range(table.size),
     )
 
 
 def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
-    """Ids as text; the row number where a table has no ids."""
-    if column is None:
+    """Ids as text; the row number where a table has no ids, or is to have none."""
+    if not column:
         return [str(row) for row in range(table.size)]
     values = table.columns[column]
     empty = [(row, "the id is empty") for row, value in enumerate(values) if value is None or not str(value).strip()]
@@ -301,8 +357,11 @@ def _ids(table: Table, column: str | None, problems: Problems) -> list[str]:
     first: dict[str, int] = {}
     twice = [(row, first[key]) for row, key in enumerate(ids) if first.setdefault(key, row) != row]
     if twice and not empty:
-        repeats = [(row, f"the id {ids[row]!r} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice]
-        problems.add(row_problem(table, repeats, "make the ids unique, or name another column with --id-column"))
+        repeats = [
+            (row, f"the id {quoted(ids[row])} stands at {table.unit} {table.number(r0)} too") for row, r0 in twice
+        ]
+        remedy = "make the ids unique, name another column with --id-column, or take row numbers with --id-column ''"
+        problems.add(row_problem(table, repeats, remedy))
     return ids
 
 
@@ -331,12 +390,12 @@ def _pairs(table: Table, column: str) -> list[str]:
 
 def _kind(*texts: Any) -> str:
     odd = [text for text in texts if not (text is None or isinstance(text, str))]
-    return f"{odd[0]!r} ({type(odd[0]).__name__})" if odd else ""
+    return f"{quoted(odd[0])} ({type(odd[0]).__name__})" if odd else ""
 
 
 def _words(table: Table, column: str, problems: Problems) -> _Words:
     """Words of each row: a list, or text that is split at spaces."""
-    lists = [_word_list(cell) for cell in table.columns[column]]
+    lists = _word_lists(table, column)
     for is_wrong, what, remedy in (
         ([words is None for words in lists], "the tokens are no list of words", _WORDS),
         ([words == () for words in lists], "the list of tokens is empty", _FILL),
@@ -347,17 +406,26 @@ def _words(table: Table, column: str, problems: Problems) -> _Words:
     return tuple(words or () for words in lists)
 
 
-def _word_list(cell: Any) -> tuple[str, ...] | None:
-    """A cell as words; () for an empty cell; None for a cell that is neither a list of words nor text."""
+def _word_lists(table: Table, column: str) -> list[tuple[str, ...] | None]:
+    """The words of each cell; () for an empty cell; None for a cell that is neither a list of words nor text.
+
+    Text is split at spaces. Where every cell of the column looks like a printed list, each is read as one: elsewhere
+    `[ 12 ]` may be three words.
+    """
+    cells = table.columns[column]
+    filled = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
+    printed = bool(filled) and all(map(is_bracketed, filled))
+    return [_word_list(cell, printed) for cell in cells]
+
+
+def _word_list(cell: Any, printed: bool) -> tuple[str, ...] | None:
     if cell is None:
         return ()
     if isinstance(cell, str):
-        if not cell.lstrip().startswith(('["', "['")):
+        if cell.strip() and (printed or cell.lstrip().startswith(('["', "['", "('", '("'))):
+            cell = printed_list(cell)
+        else:
             return tuple(word for word in cell.replace("\t", " ").split(" ") if word.strip())
-        try:
-            cell = json.loads(cell)
-        except ValueError:
-            return None  # a printed Python list: splitting it at spaces would leave quotes in the words
     return _text_items(cell) if isinstance(cell, (list, tuple)) else None
 
 
@@ -372,7 +440,7 @@ def _slots(
     table: Table, column: str | None, tokens: _Words, labels: str, problems: Problems, tag: str
 ) -> _Words | None:
     """Tags of each row, one per word; None where the split has no tags."""
-    cells = [_word_list(cell) for cell in table.columns[column]] if column else [()] * table.size
+    cells = _word_lists(table, column) if column else [()] * table.size
     if not any(cells) and labels != "required":
         return None
     if labels == "optional" and not all(cells):
@@ -384,7 +452,25 @@ def _slots(
     ]
     if wrong:
         problems.add(row_problem(table, wrong, f"give every token one {tag}"))
+    elif table.textual and table.size >= MANY and tag == "tag" and all(len(words) == 1 for words in tokens):
+        problems.add(
+            f"{table.place}: every row has one word; write a sentence per row, or name the sentence of each word in a "
+            "column 'sentence_id'."
+        )
+    odd = [
+        (row, f"the {tag} {one!r} has a bracket or a quote") for row, tags in enumerate(cells) if (one := _odd(tags))
+    ]
+    if odd and not wrong:
+        problems.add(row_problem(table, odd, f"write the {tag}s as a JSON list, or separated by spaces"))
     return tuple(cell or () for cell in cells)
+
+
+_ODD_TAG = re.compile(r"""[\[({"'].*\w.*|.*\w.*[\])},"']""")
+
+
+def _odd(tags: Sequence[str] | None) -> str | None:
+    """A tag that is a piece of a printed list; signs alone are tags of punctuation."""
+    return next((tag for tag in dict.fromkeys(tags or ()) if _ODD_TAG.fullmatch(tag)), None)
 
 
 def _slot_problem(words: Sequence[str], tags: Sequence[str] | None, tag: str) -> str:
@@ -409,7 +495,7 @@ def _labels(
         return None
     if none_labelled and len(problems.found) == before:
         remedy = "add labels to train and dev, or remove the file if it is not needed"
-        problems.add(f"{table.place}: all labels in the column {column!r} are missing or -1; {remedy}.")
+        problems.add(f"{table.place}: all labels in the column {quoted(column)} are missing or -1; {remedy}.")
     elif unlabelled and not none_labelled:
         _report_unlabelled(table, column, task, unlabelled, problems)
     return tuple(values)
@@ -422,7 +508,7 @@ def _report_unlabelled(table: Table, column: str, task: str, unlabelled: Sequenc
     if has(task, "numbers"):
         unset, hint = is_blank, ""
     missing = [
-        (row, f"the label is missing (found {values[row]!r}) in the column {column!r}")
+        (row, f"the label is missing (found {quoted(values[row])}) in the column {quoted(column)}")
         for row in unlabelled
         if unset(values[row])
     ]

@@ -33,7 +33,7 @@ class SelectorContext:
         turns: How often each row has trained in the cycles before.
     """
 
-    groups: NDArray[np.int64] | None = None
+    groups: NDArray[np.int32] | NDArray[np.int64] | None = None
     features: Any = None
     recalls: Mapping[int, float] | None = None
     scale: float | None = None

@@ -21,12 +21,13 @@ from torch import Tensor
 
 from datadiet.config import DietConfig
 from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
-from datadiet.diet.options import DietOptions, checked_values, resolve
+from datadiet.diet.options import MADE_WITH, DietOptions, changes, checked_values, checksum, resolve, schedule_changes
 from datadiet.diet.race import COVER, NO_DEV, RULES, Race, first_rule, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, Problems
+from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
 from datadiet.scores.reduce import OF_LABEL
 from datadiet.selectors.turns import Turns
@@ -109,6 +110,7 @@ class Diet:
     _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
+    _facts: Json | None = None  # see `made_with`
 
     def __init__(
         self,
@@ -201,12 +203,12 @@ class Diet:
 
         Raises:
             ArgumentError: If the plan is impossible (e.g. a keep that leaves no full batch), or `floor` has no groups,
-                too small ones, or takes more than is kept.
+                too small ones, or takes more than is kept; or if the state is of a run with other options or data.
             DataError: If `folder` belongs to another run, or `scores_from` has no such scores.
         """
         self._row_weights = checked_row_weights(row_weights, num_examples)
         options = self.options
-        self._context = SelectorContext(groups, features)
+        self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
         rules = (None,) if options.race is None else tuple(RULES)
         self._selectors = {rule: selector_of(options, rule) for rule in rules}
         for selector in self._selectors.values():
@@ -216,6 +218,7 @@ class Diet:
         if self._guarded:
             asked = not options.guard_by_default
             self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked)
+        self._dev_rows = dev_rows
         planned = options.schedule(num_examples, epochs=epochs, batch=batch)
         sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
         options.check_floor(sizes, planned)
@@ -374,6 +377,19 @@ class Diet:
 
     # ---- state ----
 
+    @property
+    def made_with(self) -> Json:
+        """What the state of a run depends on, and a resumed run may not change: plain values by name."""
+        if self._facts is None:
+            own = {name: value for name, value in self.describe().items() if name != "scores_from"}
+            own |= {"num_examples": len(self._current), "batch": self._planned.batch}
+            own |= {} if self.race is None else {"dev_rows": self._dev_rows, "first_rule": self.race.start}
+            of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
+            known = {name: values for name, values in of_rows.items() if values is not None}
+            own |= {f"the checksum of the {name}": checksum(values) for name, values in known.items()}
+            self._facts = plain(own)
+        return self._facts
+
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
         parts_of = {"current": self._current.state(), "training": self._training.state()}
@@ -388,18 +404,21 @@ class Diet:
             arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
         own |= {} if self.race is None else {"race": self.race.state()}
-        own["dev_skill"] = self.dev_skill
+        own |= {"dev_skill": self.dev_skill, MADE_WITH: self.made_with, "epochs": self._planned.epochs}
         return arrays, {**numbers, **plan, **own, "decider": controller}
 
     def load_state_dict(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
-        """Take up a state; the diet must have the same options and data.
+        """Take up a state; the diet must have the same options and data. There may be more epochs.
 
         Raises:
-            ArgumentError: If the state is of another number of examples.
+            ArgumentError: For everything that the state depends on and that is another now, with both values.
         """
-        rows = len(arrays["current.values"])
-        if rows != len(self._current):
-            raise ArgumentError(f"the checkpoint's diet has {rows} training examples, this run {len(self._current)}.")
+        problems = Problems()
+        problems.found += changes(numbers.get(MADE_WITH), self.made_with)
+        if not problems.found and (begun := 0 if numbers["plan"] is None else numbers["plan"][0] + 1):
+            before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
+            problems.found += schedule_changes(before, self._planned, begun)
+        problems.raise_any()
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
@@ -420,8 +439,10 @@ class Diet:
         """Float32 `(columns without moment, batch)`."""
         numeric = [head.labels.is_floating_point() for head in signals.heads.values()]
         self._regression = self._regression or any(numeric)
-        if self.guarded and all(numeric) and self._context.groups is None:
-            raise ArgumentError("offset='auto' needs classes or tags; these examples have numbers (regression?).")
+        spans = signals.heads.keys() == {"start", "end"}
+        if self.guarded and (all(numeric) or spans) and self._context.groups is None:
+            found = "answers in a text" if spans else "numbers (regression?)"
+            raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
         return self.options.score.recorded(signals, of_label=self.guarded)

@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems, quoted
 
 Keep = float | Mapping[int, float]
 REFRESH_EVERY = 2  # where nothing else is said
@@ -208,9 +208,11 @@ def parse_keep(text: str | float) -> float | dict[int, float]:
         pairs = [part.split(":") for part in text.split(",")]
         steps = [(int(epoch), float(share)) for epoch, share in pairs]
     except ValueError as error:
-        raise ArgumentError(f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {text!r}.") from error
+        raise ArgumentError(
+            f"keep must be a share such as 0.5, or steps such as 1:0.7,4:0.5; got {quoted(text)}."
+        ) from error
     if len(dict(steps)) < len(steps):
-        raise ArgumentError(f"keep names an epoch twice: {text!r}.")
+        raise ArgumentError(f"keep names an epoch twice: {quoted(text)}.")
     return dict(steps)
 
 

@@ -24,9 +24,11 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from datadiet.config import AUTO, MOST_EPOCHS, FinetuneConfig, read_config
 from datadiet.data.schema import Examples
 from datadiet.data.sources import hub_name
+from datadiet.diet.diet import Diet
+from datadiet.diet.options import changes
 from datadiet.diet.tolerance import convergence, stopped_rising
-from datadiet.errors import ArgumentError
-from datadiet.files import SCHEMA
+from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.files import SCHEMA, plain
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
@@ -36,12 +38,12 @@ from datadiet.registry import has
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import model_card
 from datadiet.tasks.base import Prediction
-from datadiet.tasks.loading import PACKAGED
+from datadiet.tasks.loading import PACKAGED, check_finite
 from datadiet.tasks.losses import own_loss
 from datadiet.training.arguments import LearningRate, auto_learning_rate
 from datadiet.training.machine import best_device, environment, metered
-from datadiet.training.state import last_checkpoint
-from datadiet.training.trainer import DietTrainer
+from datadiet.training.state import NUMBERS, last_checkpoint, load_diet
+from datadiet.training.trainer import OWN, DietTrainer
 from datadiet.types import EpochResult, Json, Listener, Silent, StepReport
 
 
@@ -87,6 +89,10 @@ def training_arguments(run: Run) -> TrainingArguments:
     )
 
 
+CONFIG, FINGERPRINT = "config", "fingerprint"  # in a checkpoint
+# What a resumed run may change. Of epochs and batches the diet's state says more; data are known by their fingerprint.
+FREE = {"data", "output", "cache", "energy", "report_to", "checkpoint_every", "keep_checkpoints", "scores_from"}
+FREE |= {"epochs", "max_steps", "batch_size", "gradient_accumulation", "gradient_checkpointing", "torch_compile"}
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
 
 
@@ -119,6 +125,8 @@ class RunTrainer(DietTrainer):
             run_folder=run.folder,
             ledger=run.ledger,
         )
+        config = plain(asdict(run.config))
+        self.own_state = {CONFIG: config, FINGERPRINT: run.data.fingerprint}
         self.remove_callback(PrinterCallback)  # the listener reports instead
         if run.config.early_stopping:
             self.add_callback(EarlyStoppingCallback(early_stopping_patience=run.config.early_stopping))
@@ -312,6 +320,7 @@ class _Reports(TrainerCallback):
                 f"training diverged: the loss is NaN in epoch {line.epoch} (counted from 0). "
                 f"Lower the learning rate ({rate:g}), or use a longer lr_warmup or precision fp32."
             )
+        check_finite(self._trainer.network)  # of the last step
 
     def on_save(self, args: Any, state: Any, *_args: Any, **_kwargs: Any) -> None:
         self._run.meter.save(Path(args.output_dir) / f"checkpoint-{state.global_step}")
@@ -338,39 +347,104 @@ def finetune(config: FinetuneConfig, *, listener: Listener | None = None, starte
     ledger = Ledger(started)
     diet = check_config(config)
     with metered(config.energy) as meter:
-        return _run(prepare(config, diet, ledger, listener or Silent(), meter=meter), checkpoint=None)
+        run = prepare(config, diet, ledger, listener or Silent(), meter=meter)
+        arguments = training_arguments(run)  # raises before anything is written
+        with layout.claimed(run.folder):
+            layout.check_new(run.folder)  # another process may have been faster
+            return _run(run, arguments, checkpoint=None)
 
 
 def resume_run(folder: Path, *, listener: Listener | None = None, started: float | None = None) -> Json:
     """Go on with a run that was interrupted, from its last checkpoint, or from the start where it has none.
+
+    A checkpoint that is half-written or damaged is not used: the run goes on from the one before, which ends in the
+    same result.
 
     Args:
         folder: A run folder with a config.yaml and no result.json.
         listener, started: See `finetune`.
 
     Raises:
-        ArgumentError: If there is no run to resume there, or it is finished.
-        DataError: If the data has changed since.
+        ArgumentError: If there is no run to resume there, or it is finished, or an option on which it depends is
+            another one now.
+        DataError: If the data has changed since, or every checkpoint is damaged.
     """
-    ledger = Ledger(started)
+    ledger, listener = Ledger(started), listener or Silent()
     layout.check_resumable(folder)
-    config = replace(read_config(folder / layout.CONFIG), output=str(folder))
-    diet = check_config(config, resume=True)
-    checkpoint = last_checkpoint(folder / layout.CHECKPOINTS)
-    with metered(config.energy) as meter:
-        run = prepare(config, diet, ledger, listener or Silent(), begun=checkpoint is not None, meter=meter)
-        if checkpoint is None:
-            layout.forget_progress(folder)
-        else:
-            layout.check_same_data(folder, run.data.fingerprint)
-            meter.carry(checkpoint)
-        return _run(run, checkpoint)
+    with layout.claimed(folder):
+        config, diet, checkpoint, own = _to_resume(folder, listener)
+        with metered(config.energy) as meter:
+            run = prepare(config, diet, ledger, listener, begun=checkpoint is not None, meter=meter)
+            arguments = training_arguments(run)
+            if checkpoint is None:
+                layout.forget_progress(folder)
+            elif own[FINGERPRINT] != run.data.fingerprint:
+                raise DataError(
+                    f"the data has changed since the run in {folder} began (fingerprint {own[FINGERPRINT]}, now "
+                    f"{run.data.fingerprint}); start a new run in another folder."
+                )
+            else:
+                meter.carry(checkpoint)
+            return _run(run, arguments, checkpoint)
 
 
-def _run(run: Run, checkpoint: Path | None) -> Json:
+def _to_resume(folder: Path, listener: Listener) -> tuple[FinetuneConfig, Diet, Path | None, Json]:
+    """The options of an interrupted run, its diet, the checkpoint to go on from and what that says of the run.
+
+    Raises:
+        UserError: If they do not go together; says so where the options are not those that the run began with.
+    """
+    layout.check_resumable(folder)  # also where another process has finished it meanwhile
+    edited = layout.config_problem(folder)
+    try:
+        config = replace(read_config(folder / layout.CONFIG), output=str(folder))
+        checkpoint, own = _last_checkpoint(folder, listener)
+        if checkpoint is not None:
+            _check_unchanged(own[CONFIG], config, listener)
+        elif edited is not None:
+            again = f"datadiet finetune --config {folder / layout.CONFIG} --output NEW"
+            raise DataError(f"{edited}, and there is no checkpoint yet; look at it, and start it again: {again}")
+        return config, check_config(config, resume=True), checkpoint, own
+    except ArgumentError as error:
+        raise type(error)(*(f"{edited or folder / layout.CONFIG}: {problem}" for problem in error.problems)) from error
+
+
+def _last_checkpoint(folder: Path, listener: Listener) -> tuple[Path | None, Json]:
+    """The last checkpoint of a run that can be used, and what it says of the run; None where it has none so far."""
+    checkpoint, problems = last_checkpoint(folder / layout.CHECKPOINTS, folder)
+    if checkpoint is not None:
+        for problem in problems:
+            listener.note(f"{problem}; going on from {checkpoint.name}.")
+        own: Json = load_diet(checkpoint)[1][OWN]
+        return checkpoint, own
+    if any((folder / layout.CHECKPOINTS).glob(f"*/{NUMBERS}")):
+        again = f"datadiet finetune --config {folder / layout.CONFIG} --output NEW"
+        why = f"no checkpoint of {folder} can be used; start it again: {again}"
+        raise DataError(*(f"{problem}." for problem in problems), why)
+    return None, {}
+
+
+def _check_unchanged(then: Json, config: FinetuneConfig, listener: Listener) -> None:
+    """Refuse options on which the checkpoints depend and that are others now, with both values; name those others."""
+    now = plain(asdict(config))
+    fixed = {name: now[name] for name in now if name not in FREE}
+    was = {**then, "model": _model_name(then["model"])}
+    fixed["model"] = _model_name(config.model)
+    step = "batch_size x gradient_accumulation"
+    was[step], fixed[step] = then["batch_size"] * then["gradient_accumulation"], examples_per_step(config)
+    if AUTO in (then["epochs"], config.epochs):
+        fixed["epochs"] = config.epochs
+    problems = Problems()
+    problems.found = changes(was, fixed)
+    problems.raise_any()
+    for name in sorted(FREE - {"data", "output"}):
+        if then[name] != now[name]:
+            listener.note(f"{name} is {now[name]!r} from here on; it was {then[name]!r}.")
+
+
+def _run(run: Run, arguments: TrainingArguments, checkpoint: Path | None) -> Json:
     run.listener.planned(run.forecast())
-    arguments = training_arguments(run)  # raises before anything is written
-    layout.begin(run.folder, run.config.to_yaml(), run.data.fingerprint)
+    layout.begin(run.folder, run.config.to_yaml())
     with _tensorboard_in(run.folder / "logs"):
         trainer = RunTrainer(run, arguments)
     run.listener.phase("training")
@@ -395,6 +469,7 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if run.config.lora:
         model = model.merge_and_unload()  # before the test: what is saved is what was tested
+    check_finite(model)
     run.listener.phase("testing")
     with run.ledger.charge("eval"):
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
@@ -409,14 +484,14 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
         write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or (), applied=run.diet.excludes)
-    result = layout.plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
+    result = plain(_result(run, trainer, {"dev": None, "test": None, **metrics}))
     if run.features.problem is not None:
         run.listener.note(run.features.problem)
     if run.config.energy and result["energy"] is None:
         run.listener.note("the energy of the run is not known: codecarbon could not measure all of it.")
     card = model_card(result, base_model=_hub_model(run.config.model), dataset=_hub_data(run.config.data))
-    (run.folder / layout.MODEL / "README.md").write_text(card, encoding="utf-8")
-    written = layout.write_result(run.folder, result)
+    (run.folder / layout.MODEL / layout.CARD).write_text(card, encoding="utf-8")
+    written = layout.write_result(run.folder, {**result, "files": layout.seals_of(run.folder)})
     if not run.config.keep_checkpoints:
         layout.remove_checkpoints(run.folder)  # after the result: a run that is killed before it can still be resumed
     return written

@@ -6,7 +6,6 @@ Imports nothing heavy: the command line reads its flags off `PredictConfig`.
 from __future__ import annotations
 
 import csv
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -19,8 +18,9 @@ from datadiet.config import FinetuneConfig, flag_name, option, option_problems
 from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
-from datadiet.files import whole_file
-from datadiet.registry import AtLeast, has
+from datadiet.files import GZ_LIMIT, plain, target_problems, unwritable, whole_file
+from datadiet.formatting import json_text
+from datadiet.registry import AtLeast, Positive, has
 from datadiet.types import Listener, Silent
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ class PredictConfig:
     label_separator: str = option(
         "|", "Between the labels of a text (multi-label): | , or ;.", INPUT, choices=SEPARATORS
     )
+    gz_limit: float = option(GZ_LIMIT, "Largest size in GB that a .gz file may unpack to.", INPUT, bound=Positive)
     columns: Mapping[str, str] = field(default_factory=dict)
     model: Path | None = option(None, "A saved model: RUN/model, or RUN. Required.", MODEL)
     max_length: int | None = option(None, "Tokens per text; by default as it was trained.", MODEL, bound=AtLeast(3))
@@ -102,8 +103,8 @@ def _check_output(config: PredictConfig, problems: Problems) -> None:
         return
     path, allowed = Path(config.output), ", ".join(SUFFIXES)
     problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed} (or be -), got {config.output}.")
-    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
-    problems.check(not path.is_file() or config.force, f"{path} exists: --force replaces it.")
+    problems.found += target_problems(path, force=config.force)
+    problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
 
 
 def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted:  # noqa: B008  (stateless)
@@ -118,10 +119,11 @@ def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted: 
     """
     check_config(config)
     listener.phase("importing torch and transformers")
-    from datadiet.store.run_folder import saved_model
+    from datadiet.store.run_folder import CONFIG, check_files, saved_model
     from datadiet.tasks import task_of_saved_model
 
     folder = saved_model(config.model or Path())  # check_config has seen that there is one
+    check_files(folder.parent, CONFIG)  # which says the length; the model is checked when it is loaded
     task = task_of_saved_model(folder)
     examples = _examples(config, task.name)
     listener.phase(f"loading {folder}")
@@ -136,7 +138,7 @@ def trained_max_length(folder: Path) -> int:
     """Tokens per text in the run of a model, from the `config.yaml` beside the model; else the default."""
     try:
         settings = yaml.safe_load((folder.parent / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
+    except Exception:  # beside its own errors YAML raises whatever Python says of a date or a number
         return FinetuneConfig.max_length
     length = settings.get("max_length") if isinstance(settings, dict) else None
     return length if isinstance(length, int) else FinetuneConfig.max_length
@@ -148,7 +150,9 @@ def _examples(config: PredictConfig, task: str) -> Examples:
 
     if config.text is None:
         columns, separator = Columns(**config.columns), config.label_separator
-        return read_examples(str(config.data), task, columns=columns, label_separator=separator)
+        return read_examples(
+            str(config.data), task, columns=columns, label_separator=separator, gz_limit=config.gz_limit
+        )
     if config.text_pair is not None and has(task, "words"):
         article = "an" if task[0] in "aeiou" else "a"
         raise ArgumentError(f"--text-pair has no effect with {article} {task} model: leave it out.")
@@ -245,7 +249,7 @@ def write_predictions(lines: Sequence[Line], path: Path) -> None:
 
 def write_jsonl(lines: Sequence[Line], stream: TextIO) -> None:
     """One JSON object a line."""
-    stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    stream.writelines(json_text(plain(line), allow_nan=False) + "\n" for line in lines)
 
 
 def _write_separated(lines: Sequence[Line], stream: TextIO, delimiter: str) -> None:

@@ -27,7 +27,7 @@ from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
-from datadiet.errors import ArgumentError, Problems, UserError
+from datadiet.errors import ArgumentError, Problems, UserError, quoted
 from datadiet.formatting import rate_text
 from datadiet.jobs.validate import (
     check_with_data,
@@ -212,7 +212,7 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
     ):
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
-            named = f", e.g. {strange[0]!r} is in one of them only" if strange else " in another order"
+            named = f", e.g. {quoted(strange[0])} is in one of them only" if strange else " in another order"
             problems.append(f"{what} in {folder} has other {kind} than this data{named}.")
     return problems
 
@@ -221,7 +221,7 @@ def cost_of(folder: Path) -> float | None:
     """Seconds that training the teacher took, `finetune_s` of its run; None where its run is not known."""
     run = folder if (folder / layout.RESULT).is_file() else folder.parent
     try:
-        result = layout.read_result(run)
+        result = layout.checked_result(run)
     except UserError:
         return None
     return float(result["cost"]["finetune_s"])
@@ -323,7 +323,7 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     missing = [key for key in map(str, ids) if key not in by_id]
     if missing:
         raise ArgumentError(
-            f"{path} has no {name} of {len(missing)} training rows, the first with the id {missing[0]!r}."
+            f"{path} has no {name} of {len(missing)} training rows, the first with the id {quoted(missing[0])}."
         )
     return np.array([by_id[str(key)] for key in ids], np.float32)
 

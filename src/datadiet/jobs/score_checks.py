@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.config import FinetuneConfig, option_problems, read_config, task_missing
-from datadiet.errors import ArgumentError, DataError, Problems, UserError
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.jobs.score_config import CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
 from datadiet.registry import find, lacks, load, names, problems_of
@@ -54,7 +54,7 @@ def result_of(model: Path) -> Json | None:
     """The result of the run that a model belongs to; None where it has none, or one that cannot be read."""
     run = run_of(model)
     try:
-        return None if run is None else layout.read_result(run)
+        return None if run is None else layout.checked_result(run)
     except UserError:
         return None
 
@@ -107,13 +107,14 @@ def history_of(model: Path, ids: Sequence[str], fingerprint: str) -> Columns:
     if differing := [(theirs, ours) for theirs, ours in pairs if theirs is not None and theirs != ours]:
         theirs, ours = differing[0]
         raise DataError(
-            f"{len(differing)} ids of the run {run} are not those of the data, the first {theirs!r}, not {ours!r}."
+            f"{len(differing)} ids of the run {run} are not those of the data, the first {quoted(theirs)}, "
+            f"not {quoted(ours)}."
         )
     unseen = [ours for ours, theirs in zip(own, rounds.ids, strict=True) if theirs is None]
     if unseen:
         raise DataError(
             f"the run {run} has never seen {len(unseen)} of {len(own)} training rows, the first with the id "
-            f"{unseen[0]!r}, so they have no training dynamics: train it with --keep 1."
+            f"{quoted(unseen[0])}, so they have no training dynamics: train it with --keep 1."
         )
     return rounds.columns
 

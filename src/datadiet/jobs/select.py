@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -12,10 +13,12 @@ from numpy.typing import NDArray
 
 from datadiet.config import flag_name
 from datadiet.data.export import SUFFIXES, write_original, write_saved
+from datadiet.data.layouts import SPLIT_NAMES
 from datadiet.data.load import load_data
 from datadiet.data.schema import Columns, Dataset, Examples, joined_texts
-from datadiet.data.sources import SPLIT_NAMES, find, is_saved, split_stem
+from datadiet.data.sources import find, is_saved, split_stem
 from datadiet.errors import DataError, Problems, UserError
+from datadiet.files import GZ_LIMIT, target_problems, unwritable
 from datadiet.jobs.score_config import load_arguments
 from datadiet.jobs.select_config import SelectConfig, config_problems
 from datadiet.jobs.select_rows import CHOSEN, FLOOR, REASONS, REST, SUSPECT, StaticSelection, file_problems, select_from
@@ -48,7 +51,7 @@ def select(config: SelectConfig, scores: Path, listener: Listener = Silent()) ->
     listener.phase("selecting")
     selection = select_from(file, config, joined_texts(train, "\n"), _read_features(config.features, len(file)))
     listener.phase(f"writing {config.output}")
-    _write(config, data, selection)
+    _write(config, file, data, selection)
     return {"scores": str(scores), **_summary(config, file, train, selection)}
 
 
@@ -82,15 +85,15 @@ def _check_output(config: SelectConfig, problems: Problems) -> None:
     if path.suffix:
         allowed = ", ".join(SUFFIXES)
         problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed}, or be a folder, got {path}.")
-        problems.check(not path.is_dir(), f"{path} is a folder: give a file, or a folder without an ending.")
-        problems.check(not path.is_file() or config.force, f"{path} exists: --force replaces it.")
-    elif path.is_file():
+        problems.found += target_problems(path, force=config.force)
+    elif os.path.lexists(path) and not path.is_dir():
         problems.add(f"{path} is a file; an --output without an ending is a folder. Choose another name.")
     elif path.is_dir() and any(path.iterdir()):
         if not is_saved(path):
             problems.add(f"{path} is no saved `datasets` folder and is not replaced: choose another --output.")
         else:
             problems.check(config.force, f"{path} exists: --force replaces it.")
+    problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
     if _is_data(path, config.data):
         problems.add(f"{path} would be a part of the data: choose another --output.")
 
@@ -138,10 +141,10 @@ def _read_features(path: Path | None, rows: int) -> NDArray[np.floating[Any]] | 
     return np.asarray(features, np.float64)
 
 
-def _write(config: SelectConfig, data: Dataset, selection: StaticSelection) -> None:
+def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: StaticSelection) -> None:
     """The kept rows, with every column of the file that they come from."""
     assert config.output is not None  # checked
-    source = find(str(config.data))
+    source = find(str(config.data), _reading(config, file).get("gz_limit", GZ_LIMIT))
     train = source.originals["train"]()
     rows = data.splits["train"].source_rows or ()
     if len(train) <= max(rows, default=-1):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.config import DATA, DATA_HELP, option, option_problems
-from datadiet.errors import ArgumentError, Problems, UserError, unknown
+from datadiet.errors import ArgumentError, Problems, UserError, quoted, unknown
 from datadiet.registry import AtLeast, Bound, Share, ShareBelowOne, find, names, parse_call, problems_of
 from datadiet.types import Selection
 
@@ -77,7 +77,7 @@ class SelectConfig:
         if self.offset is None:
             return select, options
         if "offset" in options:
-            raise ArgumentError(f"offset must be given once, got {self.offset} beside select={self.select!r}.")
+            raise ArgumentError(f"offset must be given once, got {self.offset} beside select={quoted(self.select)}.")
         return select, {**options, "offset": self.offset}
 
 

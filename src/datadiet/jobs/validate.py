@@ -29,7 +29,7 @@ from datadiet.data.sources import hub_name
 from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
-from datadiet.errors import Problems, UserError
+from datadiet.errors import Problems, UserError, quoted
 from datadiet.registry import check_rows, find, has, lacks, parse_call
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import checkpoints_of, saved_model
@@ -122,7 +122,7 @@ def _check_machine(config: FinetuneConfig, problems: Problems) -> None:
         named = config.report_to in TRACKERS
         more = f"To have it: pip install {config.report_to}." if named else f"More with: pip install {TRACKERS[0]}."
         allowed = f"allowed here: {', '.join(here)}. {more}"
-        problems.add(f"report_to {config.report_to!r} is unknown or not installed; {allowed}")
+        problems.add(f"report_to {quoted(config.report_to)} is unknown or not installed; {allowed}")
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     problems.check(
         processes == 1,
@@ -187,7 +187,7 @@ def _check_cache(config: FinetuneConfig, problems: Problems) -> None:
     if config.cache is not None:
         there = Path(config.cache).expanduser()
         wrong = not config.cache.strip() or (there.exists() and not there.is_dir())
-        problems.check(not wrong, f"cache must be a folder, got {config.cache!r}.")
+        problems.check(not wrong, f"cache must be a folder, got {quoted(config.cache)}.")
 
 
 def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
@@ -301,7 +301,7 @@ def lacking(diet: Diet, *, planned: bool = False) -> list[str]:
         return []
     if source is None or not is_of_gradients(name):
         how = "write it with datadiet score, and give that file as scores_from"
-        return [f"{name!r} is not made while training: {how}."]
+        return [f"{quoted(name)} is not made while training: {how}."]
     steps = len(checkpoints_of(source))
     if steps >= 2 or "checkpoints" not in needs or not source.is_dir():
         return []

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.files import SCHEMA, write_atomically
+from datadiet.files import SCHEMA, plain, whole_file, write_json
 from datadiet.noise.guard import MOMENT, MOST_ASKED, MOST_UNASKED, RANK, NoiseGuard
-from datadiet.store.run_folder import plain
 from datadiet.types import Json, Scores, Signals
 
 # the columns of the score history that it reads, of the one label of an example and of the whole of its tags
@@ -166,11 +164,10 @@ def write_noise(
     import pyarrow.parquet as pq
 
     tables = [_suspects(kind, guard, ids, labels) for kind, guard in monitor.guards.items()]
-    part = folder / f"{SUSPECTS}.part"
-    pq.write_table(pa.concat_tables(tables, promote_options="default"), part, compression="zstd")
-    part.replace(folder / SUSPECTS)
+    with whole_file(folder / SUSPECTS) as part:
+        pq.write_table(pa.concat_tables(tables, promote_options="default"), part, compression="zstd")
     content = plain({"schema": SCHEMA, "applied": applied, **monitor.summary([str(label) for label in labels])})
-    write_atomically(folder / NOISE, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
+    write_json(folder / NOISE, content)
 
 
 def _suspects(kind: str, guard: NoiseGuard, ids: Sequence[str], labels: Sequence[object]) -> Any:

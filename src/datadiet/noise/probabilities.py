@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import DataError, Problems
+from datadiet.files import whole_file
 from datadiet.store.score_file import ScoreFile
 
 FILE = "probabilities.parquet"  # in a run folder
@@ -128,11 +129,8 @@ def write_probabilities(path: str | Path, content: ClassProbabilities) -> None:
         "probabilities": lists,
     }
     meta = {"datadiet.classes": json.dumps(list(content.names), ensure_ascii=False), "datadiet.schema": SCHEMA}
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(target.name + ".part")
-    pq.write_table(pa.table(columns).replace_schema_metadata(meta), part, compression="zstd")
-    part.replace(target)
+    with whole_file(Path(path)) as part:
+        pq.write_table(pa.table(columns).replace_schema_metadata(meta), part, compression="zstd")
 
 
 def read_probabilities(path: str | Path) -> ClassProbabilities:

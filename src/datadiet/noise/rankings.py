@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
-from datadiet.errors import ArgumentError, DataError, MissingExtraError, Problems
+from datadiet.errors import ArgumentError, DataError, MissingExtraError, Problems, quoted
 from datadiet.noise.guard import MOST_OF_CLASS
 from datadiet.registry import Method, find, names, ranking
 from datadiet.scores.history import mean, over_rounds
@@ -266,7 +266,7 @@ def threshold_samples(labels: Sequence[L], *, seed: int, fake: L | str = THRESHO
     Source: Pleiss et al. 2020 (arXiv 2001.10528), section 4.1.
     """
     if fake in set(labels):
-        raise ArgumentError(f"the class {fake!r} exists already: choose another name for the threshold samples.")
+        raise ArgumentError(f"the class {quoted(fake)} exists already: choose another name for the threshold samples.")
     count = len(labels) // (len(set(labels)) + 1)
     rows = np.sort(np.random.default_rng([seed, count]).permutation(len(labels))[:count])
     changed: list[L | str] = list(labels)
@@ -389,4 +389,4 @@ def _missing(file: ScoreFile, by: str | None) -> str:
         needed = " or ".join(PREFERRED)
         return f"suspects are ranked by {needed}; the file has {present} only: score {needed} too, or name suspects_by."
     needed = "reducible_loss or irreducible_loss" if by == IRREDUCIBLE else by
-    return f"suspects_by {by!r} needs {needed}, and the file has {present} only: score {needed} too."
+    return f"suspects_by {quoted(by)} needs {needed}, and the file has {present} only: score {needed} too."

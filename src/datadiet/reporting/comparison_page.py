@@ -11,11 +11,14 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 
+from datadiet.compare.plan import FULL, SHORT
 from datadiet.compare.run import RUNS, read_comparison
 from datadiet.compare.verdict import (
+    STATES,
+    answer,
     basis,
+    diets,
     has_unfinished,
-    is_not_worse,
     measured_energy,
     result_cells,
     rising_cell,
@@ -24,10 +27,21 @@ from datadiet.compare.verdict import (
     verdicts,
 )
 from datadiet.errors import DataError
-from datadiet.formatting import ACCOUNTS, duration, escaped, markdown_table, percent, spaced, three_digits
+from datadiet.formatting import (
+    ACCOUNTS,
+    counted,
+    difference_text,
+    duration,
+    escaped,
+    markdown_table,
+    mean_text,
+    percent,
+    spaced,
+    three_digits,
+)
 from datadiet.registry import has
 from datadiet.reporting import plot
-from datadiet.reporting.page import Drawing, Page, Table
+from datadiet.reporting.page import Card, Drawing, Page, Section, Table
 from datadiet.reporting.rows import read_plans
 from datadiet.reporting.run_page import dev_curve, footer, recalls, tested_predictions, worst_class
 from datadiet.store import run_folder
@@ -47,18 +61,20 @@ def comparison_page(folder: Path) -> Page:
     ]
     name = folder.resolve().name
     if not comparison["methods"]:
-        return Page(title="A comparison without a finished run", subtitle=name, tiles={}, notes=notes)
-    results = {run: run_folder.read_result(folder / RUNS / run) for run in done}
+        return Page(title="A comparison without a finished run", subtitle=name, notes=notes)
+    results = {run: run_folder.checked_result(folder / RUNS / run) for run in done}
     recall, counts = _recalls(folder, results)
     task, model = comparison["task"], comparison["model"]
     return Page(
         title=f"Comparison on {comparison['data']['name']}",
         subtitle=f"{name}: {task}, {model}, {len(results)} runs. {_basis(comparison)}",
-        tiles=_tiles(comparison),
+        cards=answer_cards(comparison),
         notes=[*filter(None, [unfinished_sentence(comparison)]), *notes],
-        verdicts=verdicts(comparison),
-        tables=[_quality(comparison), _time(comparison), *_worst(recall, counts, comparison["task"])],
-        drawings=_drawings(folder, comparison, results, recall, counts),
+        picture=_frontier(comparison),
+        sections=[
+            Section("Quality and time", tables=[_quality(comparison)], details=verdicts(comparison)),
+            *_sections(folder, comparison, results, recall, counts),
+        ],
         options=yaml.safe_dump(comparison["plan"], sort_keys=False, allow_unicode=True),
         footer=footer(comparison["environment"]),
     )
@@ -70,33 +86,71 @@ def comparison_markdown(folder: Path) -> str:
     if not comparison["methods"]:
         return "No run has finished.\n"
     quality = _quality(comparison)
+    cards = [f"**{escaped(card.question)}** {card.answer}" for card in answer_cards(comparison)]
     sentences = [f"- `{name}` {text}." for name, text in verdicts(comparison).items()]
     warning = [f"**{escaped(text)}**"] if (text := unfinished_sentence(comparison)) else []
     table = markdown_table(quality.head, quality.rows)
-    return "\n\n".join([table, *warning, "\n".join(sentences), _basis(comparison)]) + "\n"
+    return "\n\n".join(["  \n".join(cards), table, *warning, "\n".join(sentences), _basis(comparison)]) + "\n"
 
 
 def _basis(comparison: Json) -> str:
     return f"Figures of the {comparison['split']} split, {basis(comparison)}"
 
 
-def _tiles(comparison: Json) -> dict[str, str]:
-    """Of full, and of the method that saves most and is shown to be not worse."""
-    metric = comparison["metric"]
-    lines = {line["name"]: line for line in comparison["methods"]}
-    tiles = {"seeds": str(len(comparison["plan"]["seeds"]))}
-    if "full" in lines:
-        tiles[f"{spaced(metric)}, full"] = f"{lines['full']['metrics'][metric]['mean']:.1f}"
-    good = [
-        line
-        for line in lines.values()
-        if is_not_worse(line) and line["saved"]["finetune_s"] and line["comparable_times"]
+def answer_cards(comparison: Json) -> list[Card]:
+    """Does a diet pay on this data, which one, how much time does it save, at what loss, and what is next."""
+    found = answer(comparison)
+    if found is None:
+        return [Card("Does a diet pay here?", STATES["unclear"], "No diet was compared.", "unclear")]
+    line = next(line for line in comparison["methods"] if line["name"] == found["method"])
+    state = found["state"]
+    return [
+        Card("Does a diet pay here?", STATES[state], _WHY[state].format(margin=f"{comparison['margin']:g}"), state),
+        Card("Which one?", f"`{line['name']}`", _which(comparison, line)),
+        Card("How much time does it save?", *_time_answer(line)),
+        Card("At what loss?", *_loss_answer(comparison, line)),
+        Card.of_advice("What next?" if state != "unclear" else "What would settle it?", found["next"]),
     ]
-    if good:
-        best = max(good, key=lambda line: float(line["saved"]["finetune_s"]["median"]))
-        tiles[f"fine-tuning time saved by {best['name']}, not worse"] = percent(best["saved"]["finetune_s"]["median"])
-        tiles[f"{spaced(metric)}, {best['name']}"] = f"{best['metrics'][metric]['mean']:.1f}"
-    return tiles
+
+
+_WHY = {
+    "pays": "It is shown to be within {margin} points of full data, and better than everything for as many steps.",
+    "as_short": "The diet saves time, and training on everything for as many steps does as well.",
+    "costs": "It is shown to be worse than training on everything, or it saves no time.",
+    "unclear": "These runs do not show whether the diet stays within {margin} points of full data and beats `short`.",
+}
+
+
+def _which(comparison: Json, line: Json) -> str:
+    count = len(diets(comparison))
+    seeds = counted(len(line["seeds"]), "seed")
+    return f"{seeds}." if count == 1 else f"The best of {count} methods; {seeds}."
+
+
+def _time_answer(line: Json) -> tuple[str, str]:
+    saved = line["saved"]["finetune_s"]
+    if saved is None or not line["comparable_times"]:
+        return "Not known", "Not every run is known to have had the machine to itself."
+    share, interval = saved["median"], saved["interval"]
+    spread = "" if interval is None else f" ({percent(interval['low'], 0)} to {percent(interval['high'], 0)})"
+    ceiling = (
+        "" if line["ceiling"] is None else f" The tokens that it does not train are {percent(line['ceiling'], 0)}."
+    )
+    return (
+        f"{percent(abs(share), 0)} {'less' if share >= 0 else 'more'}",
+        f"Of the fine-tuning time of full data{spread}, scoring and selecting included.{ceiling}",
+    )
+
+
+def _loss_answer(comparison: Json, line: Json) -> tuple[str, str]:
+    metric, full = spaced(comparison["metric"]), line["against"].get(FULL)
+    mean = mean_text(line["metrics"][comparison["metric"]], 1)
+    if full is None:
+        return f"{metric} {mean}", "Full data was not trained beside it."
+    parts = [f"{metric} {mean}, against full data{'' if full['interval'] else ', in one seed'}."]
+    if (short := line["against"].get(SHORT)) is not None:
+        parts.append(f"Against everything for as many steps: {difference_text(short)}.")
+    return f"{difference_text(full)} points", " ".join(parts)
 
 
 def _quality(comparison: Json) -> Table:
@@ -139,7 +193,7 @@ def _time(comparison: Json) -> Table:
     if None not in shares.values():
         head, caption = [*head, "padding"], f"{caption} Padding: of the positions of the batches that trained."
         rows = [[*row, percent(shares[row[0]] or 0.0)] for row in rows]
-    return Table("Where the time went", head, rows, caption)
+    return Table("Seconds of each method", head, rows, caption)
 
 
 def _costs(comparison: Json) -> dict[str, list[Json]]:
@@ -194,35 +248,51 @@ def _worst(means: Recalls, counts: Mapping[str, int], task: str) -> list[Table]:
     return [Table("Worst class", ["method", "class", "recall", unit], rows)] if rows else []
 
 
-def _drawings(
+def _frontier(comparison: Json) -> Drawing | None:
+    """Quality against time; None where no times can be compared."""
+    timed = [line for line in comparison["methods"] if line["saved"]["finetune_s"] and line["comparable_times"]]
+    if not timed:
+        return None
+    metric = comparison["metric"]
+    each = (
+        f"{line['name']} {line['metrics'][metric]['mean']:.1f} at "
+        f"{percent(1 - line['saved']['finetune_s']['median'], 0)} of the time"
+        for line in timed
+    )
+    caption = (
+        "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
+        "only the tokens that trained would have been paid for."
+    )
+    finding = f"{spaced(metric)} of each method: {'; '.join(each)}."
+    return Drawing("Quality against time", caption, plot.frontier_figure(comparison), finding, wide=True)
+
+
+def _sections(
     folder: Path, comparison: Json, results: Mapping[str, Json], means: Recalls, counts: Mapping[str, int]
-) -> list[Drawing]:
-    drawings = []
-    if any(line["saved"]["finetune_s"] and line["comparable_times"] for line in comparison["methods"]):
-        caption = (
-            "Up and to the left is better. Bars are 95 % intervals over the seeds; the ceiling is the time at which "
-            "only the tokens that trained would have been paid for."
-        )
-        drawings.append(Drawing("What time buys", caption, plot.frontier_figure(comparison)))
+) -> list[Section]:
+    """Time, classes, and whether the methods keep the same rows."""
     curves: dict[str, list[tuple[Sequence[float], Sequence[float]]]] = {}
     metric = None
     for name, result in results.items():
         metric, curve = dev_curve(result)
         if metric is not None:
             curves.setdefault(_arm(name), []).append(curve)
+    drawings = [Drawing("Where the time went", "Medians over the seeds.", plot.cost_figure(_median_costs(comparison)))]
     if metric is not None and curves:
         figure = plot.time_to_target_figure(curves, metric)
         drawings.append(Drawing("Time to target", "After each epoch, on dev; one line per run.", figure))
-    costs = plot.cost_figure(_median_costs(comparison))
-    drawings.append(Drawing("Where the time went", "Medians over the seeds.", costs))
+    sections = [Section("Time", tables=[_time(comparison)], drawings=drawings)]
     if means:
-        caption = "Mean over the seeds, worst first."
-        drawings.append(Drawing("Quality by class", caption, plot.class_figure(means, counts)))
-    agreement = _agreement(folder, comparison, results)
-    if agreement is not None:
+        worst = _worst(means, counts, comparison["task"])
+        finding = "; ".join(f"{method}: worst is {name}, recall {recall}" for method, name, recall, _ in worst[0].rows)
+        figure = plot.class_figure(means, counts)
+        drawing = Drawing("Recall of each class", "Mean over the seeds, worst first.", figure, finding)
+        sections.append(Section("Per class", tables=worst, drawings=[drawing]))
+    if (agreement := _agreement(folder, comparison, results)) is not None:
         caption = "Jaccard index of the last choices of two methods, with the first seed: 1 is the same rows."
-        drawings.append(Drawing("Do the methods keep the same rows?", caption, agreement))
-    return drawings
+        drawing = Drawing("Agreement of the last choices", caption, agreement)
+        sections.append(Section("Do the methods keep the same rows?", drawings=[drawing]))
+    return sections
 
 
 def _agreement(folder: Path, comparison: Json, results: Mapping[str, Json]) -> Figure | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import resources
 
 from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from datadiet.reporting.plot import svg
@@ -15,6 +16,33 @@ from datadiet.reporting.rows import embedded
 from datadiet.types import Json
 
 _TEMPLATES = resources.files("datadiet.reporting") / "templates"
+
+
+@dataclass(frozen=True)
+class Card:
+    """A question with its answer, at the top of the page.
+
+    Attributes:
+        question, answer: As short as they can be.
+        detail: What the answer rests on.
+        state: Of `datadiet.compare.verdict.STATES`, which colours the card; empty for a neutral one.
+    """
+
+    question: str
+    answer: str
+    detail: str = ""
+    state: str = ""
+
+    @classmethod
+    def of_advice(cls, question: str, advice: str) -> Card:
+        """A card whose answer ends at the first colon or full stop of a text.
+
+        Example:
+            >>> Card.of_advice("What next?", "Train longer: `--epochs auto` finds how long.").answer
+            'Train longer'
+        """
+        head, _, tail = re.sub(r"[:.] ", "\n", advice, count=1).partition("\n")
+        return cls(question, head.removesuffix("."), tail[:1].upper() + tail[1:])
 
 
 @dataclass(frozen=True)
@@ -41,26 +69,42 @@ class Drawing:
     Attributes:
         title, caption: Its heading, and how to read it.
         figure: Of `datadiet.reporting.plot`.
+        finding: What it shows here, in a sentence, for readers who do not see it.
+        wide: Whether it takes the whole width of the page.
     """
 
     title: str
     caption: str
     figure: Figure
+    finding: str = ""
+    wide: bool = False
 
     @property
     def svg(self) -> Markup:
         """The figure as it stands in the page; matplotlib escapes the text from data in it."""
-        return Markup(svg(self.figure))
+        return Markup(svg(self.figure, self.title))
 
 
 @dataclass(frozen=True)
 class Section:
-    """Figures and tables that belong together, with a sentence in front."""
+    """Figures and tables that belong together.
+
+    Attributes:
+        title, text: Its heading, and a sentence in front.
+        drawings, tables: Its content.
+        details: Sentences behind a disclosure, by name.
+    """
 
     title: str
-    text: str
+    text: str = ""
     drawings: Sequence[Drawing] = ()
     tables: Sequence[Table] = ()
+    details: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def anchor(self) -> str:
+        """The heading as a fragment of an address."""
+        return re.sub(r"[^a-z0-9]+", "-", self.title.lower()).strip("-")
 
 
 @dataclass(frozen=True)
@@ -69,10 +113,10 @@ class Page:
 
     Attributes:
         title, subtitle: Of the whole.
-        tiles: The few figures that matter, by name.
+        cards: The answers, the first of them the one that matters most.
         notes: Warnings, e.g. that a run failed.
-        verdicts: A sentence by method.
-        tables, drawings, sections: Results in detail.
+        picture: The figure that shows the answer.
+        sections: Results in detail.
         examples: From `rows.example_table`; None for a page without the table.
         examples_note: Which examples the table shows.
         options: Of the run or the comparison, as text.
@@ -81,11 +125,9 @@ class Page:
 
     title: str
     subtitle: str
-    tiles: Mapping[str, str]
+    cards: Sequence[Card] = ()
     notes: Sequence[str] = ()
-    verdicts: Mapping[str, str] = field(default_factory=dict)
-    tables: Sequence[Table] = ()
-    drawings: Sequence[Drawing] = ()
+    picture: Drawing | None = None
     sections: Sequence[Section] = ()
     examples: Json | None = None
     examples_note: str = ""
@@ -96,10 +138,21 @@ class Page:
 def render(page: Page) -> str:
     """The page as HTML."""
     environment = Environment(autoescape=True, undefined=StrictUndefined)
+    environment.filters["code"] = code
     examples = None if page.examples is None else Markup(embedded(page.examples))
     return environment.from_string(_read("page.html.j2")).render(
         page=page, examples=examples, css=Markup(_read("page.css")), js=Markup(_read("examples.js"))
     )
+
+
+def code(text: str) -> Markup:
+    """Escaped text in which Markdown's backticks mark code.
+
+    Example:
+        >>> code("run `a < b`")
+        Markup('run <code>a &lt; b</code>')
+    """
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def _read(name: str) -> str:

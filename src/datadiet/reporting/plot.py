@@ -1,7 +1,8 @@
 """Figures of runs and comparisons, with matplotlib.
 
 `*_figure(data)` builds a figure for the page from data that has been read. `dd.plot` is this module: `frontier`,
-`data_map`, `turnover` and `score_distribution` read a folder and return the figure of the page for a notebook.
+`data_map`, `trained`, `turnover` and `score_distribution` read a folder and return the figure
+of the page for a notebook.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -31,8 +33,11 @@ SERIES = (
     "#0f8f86", "#d9702b", "#7559c2", "#3679b8", "#b8455a", "#7d8590",
     "#8a7a1f", "#2f9e5b", "#c0509f", "#5a4632", "#4fb3d9", "#9aa83a",
 )  # fmt: skip
+FONT = 11  # points: as many pixels on a phone, where a figure of `WIDTH` inches is as wide as the page
+WIDTH = 4.5
 STYLE: Any = {
-    "svg.fonttype": "none", "svg.hashsalt": "datadiet", "font.size": 10, "font.family": ["sans-serif"],
+    "svg.fonttype": "none", "font.size": FONT, "legend.fontsize": FONT,
+    "axes.labelsize": FONT, "xtick.labelsize": FONT, "ytick.labelsize": FONT, "font.family": ["sans-serif"],
     "text.color": INK, "axes.labelcolor": INK, "axes.edgecolor": FAINT, "xtick.color": INK, "ytick.color": INK,
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.color": FAINT, "grid.linewidth": 0.5,
     "axes.axisbelow": True, "legend.frameon": False, "figure.facecolor": "none", "axes.facecolor": "none",
@@ -40,12 +45,13 @@ STYLE: Any = {
 MOST_LABELS = 5  # of points: more labels overlap, and a legend replaces them
 MOST_POINTS = 4000  # of a data map: more points only hide each other
 MOST_CLASSES = 30
+MOST_RIDGES = 10
 KEEPING_COLOURS = (SERIES[0], SERIES[1], SERIES[5])
 
 
-def new_axes(width: float = 7.2, height: float = 3.8) -> tuple[Figure, Axes]:
+def new_axes(width: float = WIDTH, height: float = 3.0) -> tuple[Figure, Axes]:
     """A figure, in inches, and its one pair of axes."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=72)
     return figure, figure.add_subplot()
 
 
@@ -58,20 +64,24 @@ def epoch_axis(axes: Axes, name: str) -> None:
 def legend_above(figure: Figure, axes: Axes, columns: int, **style: Any) -> None:
     """The legend of the axes, above them."""
     labelled = axes.get_legend_handles_labels()
-    figure.legend(*labelled, loc="outside upper center", ncols=columns, fontsize=9, **style)
+    figure.legend(*labelled, loc="outside upper center", ncols=columns, **style)
 
 
-def svg(figure: Figure) -> str:
-    """A figure as inline SVG that takes the page's colours and width; the same figure gives the same text."""
+def svg(figure: Figure, name: str = "datadiet") -> str:
+    """A figure as inline SVG that takes the page's colours and width; the same figure gives the same text.
+
+    Args:
+        figure: To draw.
+        name: Of the figure in its page: parts with the same name would have the same identifiers.
+    """
     stream = io.StringIO()
-    with rc_context(STYLE):
+    with rc_context({**STYLE, "svg.hashsalt": name}):
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = stream.getvalue()
     text = text[text.index("<svg") :]
-    text = re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1" role="img">', text, count=1, flags=re.DOTALL
-    )
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', r'<svg viewBox="\1">', text, count=1, flags=re.DOTALL)
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # nothing refers to a group, and other figures have the same names
     # coordinates stand inside the tags, and the numbers of the axes between them
     text = re.sub(r"<[^>]+>", lambda tag: re.sub(r"(\d+\.\d\d)\d+", r"\1", tag[0]), text)
     text = text.replace("sans-serif", "inherit")
@@ -98,6 +108,7 @@ def frontier_figure(comparison: Json) -> Figure:
     comparable = [line for line in comparison["methods"] if line["comparable_times"]]
     lines = [line for line in comparable if line["method"] == "full" or line["saved"]["finetune_s"]]
     colours = colours_of([line["name"] for line in lines])
+    places: list[tuple[float, float]] = []
     for line in lines:
         quality, colour = line["metrics"][metric], colours[line["name"]]
         time = 100.0 if line["method"] == "full" else 100 * (1 - line["saved"]["finetune_s"]["median"])
@@ -107,15 +118,30 @@ def frontier_figure(comparison: Json) -> Figure:
         )  # fmt: skip
         if line["ceiling"] is not None and line["method"] != "full":
             axes.plot([100 * (1 - line["ceiling"])], [quality["mean"]], marker="|", markersize=14, color=colour)
-        if len(lines) <= MOST_LABELS:
-            at = (time, quality["mean"])
-            axes.annotate(line["name"], at, xytext=(6, 6), textcoords="offset points", fontsize=9)
-    if len(lines) > MOST_LABELS:
-        legend_above(figure, axes, 4)
+        places.append((time, quality["mean"]))
     axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")
     axes.set_ylabel(f"{spaced(metric)}, {comparison['split']}")
-    axes.margins(0.12)
+    axes.margins(0.15)
+    if len(lines) > MOST_LABELS:
+        legend_above(figure, axes, 2)
+    else:
+        _label(axes, places, [line["name"] for line in lines])
     return figure
+
+
+def _label(axes: Axes, places: Sequence[tuple[float, float]], names: Sequence[str]) -> None:
+    """Names beside points, from the bottom to the top, each raised above the one below it."""
+    last = -np.inf
+    middle = np.mean(axes.get_xlim())
+    for place in sorted(range(len(places)), key=lambda place: places[place][1]):
+        height = axes.transData.transform(places[place])[1]
+        raised = max(height + 6, last + 1.3 * FONT)  # a figure has 72 dots to the inch here, as points
+        last = raised
+        left = places[place][0] > middle
+        axes.annotate(
+            names[place], places[place], xytext=(-7 if left else 7, raised - height), textcoords="offset points",
+            ha="right" if left else "left",
+        )  # fmt: skip
 
 
 def _half_interval(quality: Mapping[str, Any]) -> float:
@@ -152,7 +178,7 @@ def time_to_target_figure(
         for place, (seconds, figures) in enumerate(runs):
             label = name if place == 0 else None
             axes.plot(seconds, figures, color=colours[name], linewidth=1.4, marker=".", label=label, alpha=0.85)
-    axes.set_xlabel("seconds of training, scoring and selecting")
+    axes.set_xlabel("seconds of fine-tuning")
     axes.set_ylabel(f"{spaced(metric)}, dev")
     if len(curves) > 1:
         axes.legend()
@@ -166,7 +192,7 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     Args:
         costs: The cost ledger of each run or method.
     """
-    figure, axes = new_axes(height=1.3 + 0.34 * len(costs))
+    figure, axes = new_axes(height=1.7 + 0.34 * len(costs))
     names = list(costs)
     left = np.zeros(len(names))
     for place, (key, word) in enumerate(ACCOUNTS.items()):
@@ -176,7 +202,7 @@ def cost_figure(costs: Mapping[str, Mapping[str, float]]) -> Figure:
     axes.invert_yaxis()
     axes.set_xlabel("seconds")
     axes.grid(axis="y", visible=False)
-    legend_above(figure, axes, len(ACCOUNTS))
+    legend_above(figure, axes, 4, handlelength=1.0, columnspacing=1.0)
     return figure
 
 
@@ -190,17 +216,18 @@ def class_figure(recalls: Mapping[str, Mapping[str, float]], counts: Mapping[str
     """
     worst = {name: min(recall[name] for recall in recalls.values()) for name in counts}
     names = sorted(counts, key=lambda name: (worst[name], name))[:MOST_CLASSES]
-    figure, axes = new_axes(height=1.2 + 0.24 * len(names))
+    height = 1.0 + 0.26 * len(names) + (0.22 * ((len(recalls) + 1) // 2) if len(recalls) > 1 else 0)
+    figure, axes = new_axes(height=height)
     colours = colours_of(list(recalls))
     for run, recall in recalls.items():
         axes.plot([100 * recall[name] for name in names], names, "o", color=colours[run], label=run, alpha=0.85)
     # a dollar sign would begin a formula
-    labels = [f"{shortened(name, 32)} ({counts[name]})".replace("$", r"\$") for name in names]
+    labels = [f"{shortened(name, 24)} ({counts[name]})".replace("$", r"\$") for name in names]
     axes.set_yticks(range(len(names)), labels)
     axes.invert_yaxis()
     axes.set_xlabel("recall, % (how many there are)")
     if len(recalls) > 1:
-        legend_above(figure, axes, 4)
+        legend_above(figure, axes, 2)
     return figure
 
 
@@ -215,7 +242,7 @@ def agreement_figure(names: Sequence[str], matrix: np.ndarray[Any, Any]) -> Figu
     axes.grid(visible=False)
     for (row, column), value in np.ndenumerate(matrix):
         colour = "#ffffff" if value > 0.6 else "#20242a"
-        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour, fontsize=9)
+        axes.text(column, row, f"{value:.2f}", ha="center", va="center", color=colour)
     return figure
 
 
@@ -232,7 +259,7 @@ def data_map_figure(dynamics: Dynamics, seed: int = 0) -> Figure:
 
     Source: Swayamdipta et al. 2020 (arXiv 2009.10795).
     """
-    figure, axes = new_axes(height=4.6)
+    figure, axes = new_axes(height=3.8)
     rows = np.flatnonzero(np.isfinite(dynamics.confidence))
     if len(rows) > MOST_POINTS:
         rows = np.sort(np.random.default_rng(seed).choice(rows, MOST_POINTS, replace=False))
@@ -244,28 +271,52 @@ def data_map_figure(dynamics: Dynamics, seed: int = 0) -> Figure:
             dynamics.variability[these], dynamics.confidence[these], s=7, color=colour, alpha=0.55, linewidths=0,
             label=f"kept {name} ({counts[place]:,})", rasterized=len(rows) > 1500,
         )  # fmt: skip
-    axes.set_xlabel("variability: standard deviation of the gold probability over the epochs")
+    axes.set_xlabel("variability of the gold probability")
     axes.set_ylabel("confidence: its mean")
-    legend_above(figure, axes, 3, markerscale=3)
+    legend_above(figure, axes, 2, markerscale=3)
     return figure
 
 
 @rc_context(STYLE)
 def score_distribution_figure(dynamics: Dynamics) -> Figure:
-    """The score over the rounds: median, middle half and middle nine tenths of the rows that have a value."""
-    figure, axes = new_axes(height=3.2)
-    for source, label, colour in (("train", "training forward", SERIES[0]), ("pass", "scoring pass", SERIES[1])):
-        rounds = [entry for entry in dynamics.rounds if entry.source == source and entry.quantiles]
-        if not rounds:
-            continue
-        epochs = [entry.epoch + (1 if source == "train" else 0) for entry in rounds]
-        low, lower, middle, upper, high = np.array([entry.quantiles for entry in rounds]).T
-        axes.fill_between(epochs, low, high, color=colour, alpha=0.15, linewidth=0)
-        axes.fill_between(epochs, lower, upper, color=colour, alpha=0.3, linewidth=0)
-        axes.plot(epochs, middle, color=colour, marker=".", label=f"median, {label}")
+    """Ridgelines: the distribution of the score in each round, the first at the top, with its median.
+
+    Of more than `MOST_RIDGES` rounds it shows the first, the last, and others evenly between.
+    """
+    rounds = [entry for entry in dynamics.rounds if entry.histogram is not None]
+    places = np.unique(np.linspace(0, len(rounds) - 1, min(len(rounds), MOST_RIDGES)).round().astype(int))
+    figure, axes = new_axes(height=1.4 + 0.32 * len(places))
+    names = []
+    for height, place in enumerate(places[::-1]):
+        entry = rounds[place]
+        counts, edges = entry.histogram or ((), ())
+        middles, density = (np.asarray(edges)[1:] + np.asarray(edges)[:-1]) / 2, np.asarray(counts) / max(counts)
+        colour = SERIES[0] if entry.source == "train" else SERIES[1]
+        order = len(places) - height
+        axes.fill_between(middles, height, height + 1.5 * density, color=colour, alpha=0.35, linewidth=0, zorder=order)
+        axes.plot(middles, height + 1.5 * density, color=colour, linewidth=1, zorder=order)
+        axes.plot([entry.median], [height], marker="|", markersize=9, color=INK, zorder=len(places) + 1)
+        names.append(f"epoch {entry.epoch + 1}" if entry.source == "train" else f"pass before {entry.epoch + 1}")
+    axes.set_yticks(range(len(places)), names)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(spaced(dynamics.score))
+    return figure
+
+
+@rc_context(STYLE)
+def trained_figure(dynamics: Dynamics) -> Figure:
+    """Rows by epochs: which of the drawn rows trained in which epoch, sorted by the first epoch that left them out."""
+    trained = dynamics.kept.by_epoch  # (epochs, rows)
+    left_out = np.where(trained.all(0), len(trained), np.argmin(trained, axis=0))
+    order = np.lexsort((-trained.sum(0), left_out))
+    figure, axes = new_axes(height=3.4)
+    picture = np.zeros((trained.shape[1], len(trained), 4))
+    picture[..., :3], picture[..., 3] = to_rgb(SERIES[0]), trained[:, order].T
+    extent = (0.5, len(trained) + 0.5, trained.shape[1], 0)
+    axes.imshow(picture, aspect="auto", interpolation="nearest", extent=extent)
+    axes.grid(visible=False)
     epoch_axis(axes, "epoch")
-    axes.set_ylabel(spaced(dynamics.score))
-    axes.legend(fontsize=9)
+    axes.set_ylabel("training rows")
     return figure
 
 
@@ -277,11 +328,11 @@ def turnover_figure(dynamics: Dynamics) -> Figure:
     epochs = [choice.epoch + 1 for choice in later]
     new, agreement = ([100 * getattr(choice, name) for choice in later] for name in ("new", "agreement"))
     axes.plot(epochs, new, color=SERIES[1], marker="o", label="new, % of the kept")
-    label = "agreement with the choice before (Jaccard), %"
+    label = "agreement (Jaccard), %"
     axes.plot(epochs, agreement, color=SERIES[0], marker="o", label=label)
     axes.set_ylim(0, 100)
     epoch_axis(axes, "epoch of the choice")
-    axes.legend(fontsize=9)
+    axes.legend()
     return figure
 
 
@@ -308,7 +359,7 @@ def noise_figure(reviews: Sequence[Mapping[str, Any]], least: float) -> Figure:
         reviews: Of `noise.json`, those with an estimate.
         least: The share below which no row is excluded.
     """
-    figure, axes = new_axes(height=2.8)
+    figure, axes = new_axes(height=2.6)
     epochs = [review["epoch"] + 1 for review in reviews]
     rate, low, high = (100 * np.array([review[name] for review in reviews]) for name in ("rate", "low", "high"))
     axes.errorbar(epochs, rate, yerr=[rate - low, high - rate], fmt="o-", color=SERIES[0], capsize=3, elinewidth=1)
@@ -317,6 +368,28 @@ def noise_figure(reviews: Sequence[Mapping[str, Any]], least: float) -> Figure:
     axes.margins(x=0.1)
     epoch_axis(axes, "before epoch")
     axes.set_ylabel("wrong labels, %")
+    return figure
+
+
+@rc_context(STYLE)
+def race_figure(races: Sequence[Mapping[str, Any]]) -> Figure:
+    """The difference of the dev losses of each race with its interval: below zero the challenger is better.
+
+    Args:
+        races: `race.races` of `result.json`.
+    """
+    figure, axes = new_axes(height=1.2 + 0.36 * len(races))
+    for place, duel in enumerate(races):
+        won = duel["winner"] == duel["challenger"]
+        colour = SERIES[0] if won else SERIES[5]
+        axes.plot(duel["interval"], [place, place], color=colour, linewidth=2)
+        axes.plot([duel["difference"]], [place], "o", color=colour)
+    axes.axvline(0, color=INK, linewidth=0.8, linestyle="--")
+    names = [f"epoch {duel['epoch'] + 1}: {duel['challenger']} - {duel['champion']}" for duel in races]
+    axes.set_yticks(range(len(races)), names)
+    axes.set_ylim(len(races) - 0.5, -0.5)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel("difference of the dev losses")
     return figure
 
 
@@ -367,6 +440,18 @@ def turnover(path: str | Path) -> Figure:
     return turnover_figure(dynamics)
 
 
+def trained(path: str | Path) -> Figure:
+    """Which rows of a run trained in which epoch.
+
+    Args:
+        path: A run folder.
+
+    Raises:
+        DataError: If it holds no finished run.
+    """
+    return trained_figure(_dynamics(path))
+
+
 def score_distribution(path: str | Path) -> Figure:
     """A run's scores over the epochs.
 
@@ -381,4 +466,4 @@ def score_distribution(path: str | Path) -> Figure:
 
 def _dynamics(path: str | Path) -> Dynamics:
     folder = Path(path).expanduser()
-    return read_dynamics(folder, run_folder.read_result(folder))
+    return read_dynamics(folder, run_folder.checked_result(folder))

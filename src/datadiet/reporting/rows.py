@@ -8,7 +8,9 @@ text, label, how often kept, how suspect.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import string
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,10 @@ from datadiet.types import Json, Scores
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 
-QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+BINS = 40  # of a round's histogram
+DRAWN_ROWS = 2000  # whose training the page draws epoch by epoch: more than a figure has lines
 KEEPING = ("always", "sometimes", "never")
+SEED = 0
 
 
 @dataclass(frozen=True)
@@ -43,13 +47,15 @@ class Round:
         epoch: Whose training it was, or before which the pass was.
         source: `train` or `pass`.
         count: Examples that have a value.
-        quantiles: Of the score, at `QUANTILES`; empty where no value is finite.
+        median: Of the score; nan where no value is finite.
+        histogram: Rows by bin, `(BINS,)`, and the edges of the bins, `(BINS + 1,)`; None where no value is finite.
     """
 
     epoch: int
     source: str
     count: int
-    quantiles: tuple[float, ...]
+    median: float
+    histogram: tuple[Rows, Floats] | None
 
 
 @dataclass(frozen=True)
@@ -78,12 +84,16 @@ class Kept:
         selective_epochs: Epochs that did not train on everything.
         choices: In the order of the run.
         last: bool `(rows,)`, the last selection; everything where nothing was ever left out.
+        drawn: int64 `(sample,)`, at most `DRAWN_ROWS` rows drawn at random, in order.
+        by_epoch: bool `(epochs, sample)`, in which epochs the drawn rows trained.
     """
 
     times: NDArray[np.int32]
     selective_epochs: int
     choices: list[Choice]
     last: NDArray[np.bool_]
+    drawn: Rows
+    by_epoch: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -165,9 +175,9 @@ class _Sums:
         """Add one epoch's training values, or one pass."""
         values = part.values[score]
         self.last[part.rows] = values
-        finite = values[np.isfinite(values)]
-        quantiles = tuple(map(float, np.quantile(finite, QUANTILES))) if len(finite) else ()
-        self.rounds.append(Round(part.epoch, part.source, len(part.rows), quantiles))
+        finite = values[np.isfinite(values)].astype(np.float64)
+        median, histogram = (float(np.median(finite)), np.histogram(finite, BINS)) if len(finite) else (np.nan, None)
+        self.rounds.append(Round(part.epoch, part.source, len(part.rows), median, histogram))
         if part.source == "train":
             gold, margin, loss = (self._column(part, name) for name in ("gold_probability", "margin", "loss"))
             self._gold_state = self._gold.update(self._gold_state, gold, np.isfinite(gold))
@@ -209,20 +219,25 @@ def read_plans(folder: Path, rows: int) -> Kept:
     times, selective = np.zeros(rows, np.int32), 0
     choices: list[Choice] = []
     before = np.ones(rows, np.bool_)
+    drawn = np.sort(np.random.default_rng(SEED).permutation(rows)[:DRAWN_ROWS])
+    by_epoch: dict[int, NDArray[np.bool_]] = {}
     for file in iter_parts(folder / run_folder.PLANS):
         part = file.read(columns=["epoch", "row"])
         chosen = part["row"].to_numpy()
+        epoch = int(part["epoch"][0].as_py())
+        now = np.zeros(rows, np.bool_)
+        now[chosen] = True
+        by_epoch[epoch] = now[drawn]
         if len(chosen) == rows:
             continue
         selective += 1
         times[chosen] += 1
-        now = np.zeros(rows, np.bool_)
-        now[chosen] = True
         if choices and np.array_equal(now, before):
             continue
-        choices.append(_choice(int(part["epoch"][0].as_py()), now, before if choices else None))
+        choices.append(_choice(epoch, now, before if choices else None))
         before = now
-    return Kept(times, selective, choices, before)
+    trained = np.array([by_epoch[epoch] for epoch in sorted(by_epoch)], np.bool_).reshape(len(by_epoch), len(drawn))
+    return Kept(times, selective, choices, before, drawn, trained)
 
 
 def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None) -> Choice:
@@ -234,12 +249,12 @@ def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None
 
 
 MOST_BYTES = 3_000_000
-ROW_BYTES = 45  # the least that a row takes: its numbers and signs
+MOST_ROUNDS = 12  # of the history that the table draws of each row
+ROW_BYTES = 55 + MOST_ROUNDS  # the least that a row takes: its numbers and signs
 MOST_CHARACTERS = 300  # of a text, a label or an id
 MOST_SUSPECT = 2000  # shown before all others
 MOST_EXTREME = 500  # of each other order of the table
 RULES = ("suspects", "extremes", "drawn")
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -310,8 +325,42 @@ def _shown_labels(train: Examples) -> list[str]:
     return [", ".join(label) if isinstance(label, tuple) else str(label) for label in train.labels]
 
 
+def histories(folder: Path, score: str, rows: Rows) -> list[str]:
+    """The score of some rows over the last `MOST_ROUNDS` rounds of a run: one digit to the base 36 for a round.
+
+    0 is the smallest value of these rows and rounds, z the largest, and a space stands for a round without a value.
+
+    Args:
+        folder: The run folder.
+        score: Its name.
+        rows: int64 `(rows,)`.
+    """
+    rounds: deque[NDArray[np.float64]] = deque(maxlen=MOST_ROUNDS)
+    order = np.argsort(rows, kind="stable")
+    for part in iter_rounds(folder / run_folder.SCORES, (score,)):
+        values = np.full(len(rows), np.nan)
+        place = np.searchsorted(rows, part.rows, sorter=order)
+        found = place < len(rows)
+        found[found] = rows[order[place[found]]] == part.rows[found]
+        values[order[place[found]]] = part.values[score][found]
+        rounds.append(values)
+    if not rounds:
+        return [""] * len(rows)
+    table = np.array(rounds)
+    table[~np.isfinite(table)] = np.nan
+    low, high = (np.nanmin(table), np.nanmax(table)) if np.isfinite(table).any() else (0.0, 0.0)
+    digits = np.nan_to_num(np.rint(35 * (table - low) / (high - low or 1.0)), nan=36).astype(np.int64)
+    return ["".join(column) for column in np.array(list(f"{string.digits}{string.ascii_lowercase} "))[digits].T]
+
+
 def example_table(
-    dynamics: Dynamics, chosen: Candidates, texts: tuple[Sequence[str], Sequence[str]] | None, *, seed: int = SEED
+    dynamics: Dynamics,
+    chosen: Candidates,
+    texts: tuple[Sequence[str], Sequence[str]] | None,
+    *,
+    suspects: Rows | None = None,
+    history: Callable[[Rows], list[str]] | None = None,
+    seed: int = SEED,
 ) -> Json:
     """The table's columns, most suspect rows first.
 
@@ -319,12 +368,14 @@ def example_table(
         dynamics: Of the run.
         chosen: From `candidates`.
         texts: Their texts and labels, from `training_texts`.
+        suspects: Rows whose label the noise guard suspects.
+        history: Gives the `histories` of some rows; none by default.
         seed: Of the rows drawn at random.
 
     Returns:
         `rows` (of the data), `suspects`, `extremes`, `drawn` (rows shown by that rule) and `seed`, `names` (labels),
         and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`), `hard` (rank of the
-        hardness, 1 = most suspect), `confidence`, `last`.
+        hardness, 1 = most suspect), `confidence`, `variability`, `last`, `suspect` (0 or 1), `history`.
     """
     empty = [""] * len(chosen.rows)
     columns = [*(texts or (empty, empty)), dynamics.names(chosen.rows)]
@@ -347,7 +398,10 @@ def example_table(
         "kept": dynamics.keeping[rows].tolist(),
         "hard": rank[rows].tolist(),
         "confidence": [_rounded(value) for value in dynamics.confidence[rows]],
+        "variability": [_rounded(value) for value in dynamics.variability[rows]],
         "last": [_rounded(value) for value in dynamics.last[rows]],
+        "suspect": np.isin(rows, [] if suspects is None else suspects).astype(int).tolist(),
+        "history": [""] * len(rows) if history is None else history(rows),
     }
 
 

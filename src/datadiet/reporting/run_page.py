@@ -1,14 +1,10 @@
-"""The page of one run, with a section on its noise guard, and its tables in Markdown.
-
-A run with a guard has `noise.json` and `suspects.parquet` in its folder.
-"""
+"""The page of one run, and its tables in Markdown."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ import pandas as pd
 import yaml
 
 from datadiet.compare.statistics import label_pairs, several_labels, span_pairs, tags_words
-from datadiet.errors import DataError
 from datadiet.formatting import (
     ACCOUNTS,
     counted,
@@ -26,161 +21,26 @@ from datadiet.formatting import (
     escaped,
     markdown_table,
     percent,
+    points,
     race_sentences,
     rate_text,
     spaced,
     unfinished_text,
 )
-from datadiet.noise.guard import LEAST_RATE
-from datadiet.noise.monitor import NOISE, SUSPECTS
 from datadiet.registry import has
 from datadiet.reporting import plot
-from datadiet.reporting.page import Drawing, Page, Section, Table
-from datadiet.reporting.rows import Dynamics, Rows, candidates, cut, example_table, read_dynamics, training_texts
+from datadiet.reporting.guard import guard_section, guard_sentence, read_guard, suspected_rows
+from datadiet.reporting.page import Card, Drawing, Page, Section, Table
+from datadiet.reporting.rows import (
+    Dynamics,
+    candidates,
+    example_table,
+    histories,
+    read_dynamics,
+    training_texts,
+)
 from datadiet.store import run_folder
 from datadiet.types import Json
-
-MOST_SUSPECTS = 50  # shown: enough for an impression; the file has all
-MOST_NAMES = 20  # labels shown
-_COLUMNS = ("row", "id", "label", "suspicion", "reason")
-
-
-@dataclass(frozen=True)
-class GuardRecord:
-    """The files of a noise guard in a run folder.
-
-    Attributes:
-        noise: The content of `noise.json`.
-        suspects: `_COLUMNS` of the excluded rows, the most suspected first, at most `MOST_SUSPECTS`.
-    """
-
-    noise: Json
-    suspects: dict[str, list[Any]]
-
-
-def read_guard(folder: Path) -> GuardRecord | None:
-    """The record of a run's noise guard; None for a run without a guard.
-
-    Raises:
-        DataError: If its files are broken.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    if not (folder / NOISE).is_file():
-        return None
-    try:
-        noise = json.loads((folder / NOISE).read_text(encoding="utf-8"))
-        rates = [review["rate"] for review in noise["reviews"]]
-        suspects: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
-        if rates and (folder / SUSPECTS).is_file():
-            suspects = pq.read_table(folder / SUSPECTS, columns=list(_COLUMNS)).slice(0, MOST_SUSPECTS).to_pydict()
-    except (ValueError, KeyError, TypeError, pa.ArrowException) as error:
-        raise DataError(f"{folder} has a broken {NOISE} or {SUSPECTS}: {error}") from None
-    return GuardRecord(noise, suspects)
-
-
-def suspected_rows(guard: GuardRecord | None) -> Rows:
-    """The training rows of `suspects`, int64; none without a guard."""
-    return np.array(guard.suspects["row"] if guard else [], np.int64)
-
-
-def guard_section(guard: GuardRecord, texts: Sequence[str] | None) -> Section:
-    """The estimate of each review with its interval, the excluded rows per label, and the most suspected rows.
-
-    Args:
-        guard: From `read_guard`.
-        texts: Of its `suspected_rows`; None where they cannot be read.
-    """
-    reviews = guard.noise["reviews"]
-    judged = [review for review in reviews if review["evidence"]]
-    drawings = []
-    if judged:
-        caption = (
-            "As each review estimates it for all training rows, with its 90 % interval. Below the dashed line nothing "
-            "is set aside."
-        )
-        figure = plot.noise_figure(judged, LEAST_RATE)
-        drawings.append(Drawing("Estimated share of wrong labels", caption, figure))
-    tables = [_reviews(reviews)] if reviews else []
-    if by_label := guard.noise.get("aside_by_label"):
-        tables.append(_by_label(by_label))
-    if guard.suspects["row"]:
-        tables.append(_suspects(guard, texts))
-    return Section("Suspected wrong labels", guard_sentence(guard), drawings, tables)
-
-
-_NOT_APPLIED = " The rule that chose the rows takes them all the same: they are a list to look at."
-
-
-def guard_sentence(guard: GuardRecord) -> str:
-    """The reviews, the estimated share of wrong labels and the excluded rows, in a sentence or two."""
-    noise, times = guard.noise, len(guard.noise["reviews"])
-    if not times:
-        return "The noise guard judged nothing: no epoch trained after the first."
-    if all(review["note"] for review in noise["reviews"]):
-        return f"The noise guard set nothing aside, because {noise['reviews'][0]['note']}.{_of_tags(noise)}"
-    often = "once" if times == 1 else f"{times} times"
-    aside, why = noise["aside"], noise["reviews"][-1]["note"]
-    excluded = f"{counted(aside, 'row')} {'was' if aside == 1 else 'were'}" if aside else "no row was"
-    return (
-        f"The noise guard looked {often}: an estimated {percent(noise['rate'])} of the training labels are wrong. "
-        f"At the end {excluded} set aside{f', because {why}' if why and not aside else ''}.{_of_tags(noise)}"
-        f"{'' if noise.get('applied', True) or not aside else _NOT_APPLIED}"
-    )
-
-
-def _of_tags(noise: Json) -> str:
-    """The sentence on the tags, where labels and tags were judged."""
-    if not (tags := noise.get("tags")):
-        return ""
-    aside, why = tags["aside"], tags["reviews"][-1]["note"]
-    return (
-        f" By their tags an estimated {percent(tags['rate'])} of the sentences are wrong, and {counted(aside, 'row')} "
-        f"{'was' if aside == 1 else 'were'} set aside{f', because {why}' if why and not aside else ''}."
-    )
-
-
-def _reviews(reviews: list[Json]) -> Table:
-    rows = [
-        [
-            str(review["epoch"] + 1), f"{review['judged']:,}", percent(review["rate"]), *_basis(review),
-            *(f"{review[name]:,}" for name in ("aside", "joined", "returned")),
-        ]
-        for review in reviews
-    ]  # fmt: skip
-    head = ["before epoch", "judged", "estimate", "90 % interval", "rests on", "set aside", "joined", "returned"]
-    notes = [f"Before epoch {review['epoch'] + 1}: {review['note']}." for review in reviews if review["note"]]
-    return Table("Reviews", head, rows, " ".join(notes))
-
-
-def _basis(review: Json) -> list[str]:
-    if not review["evidence"]:
-        return ["", ""]
-    return [f"{percent(review['low'])} to {percent(review['high'])}", f"{review['evidence']:,} rows"]
-
-
-def _by_label(counts: dict[str, int]) -> Table:
-    """The given labels of the excluded rows, the most frequent first."""
-    shown = list(counts.items())[:MOST_NAMES]
-    total = sum(counts.values())
-    note = f"The first {len(shown)} of {len(counts):,} labels." if len(shown) < len(counts) else ""
-    rows = [[cut(name), f"{count:,}", percent(count / total)] for name, count in shown]
-    return Table("Set aside, by the label that they have", ["label", "rows", "share of those set aside"], rows, note)
-
-
-def _suspects(guard: GuardRecord, texts: Sequence[str] | None) -> Table:
-    suspects = guard.suspects
-    columns = [suspects[name] for name in ("label", "suspicion", "id", "reason")]
-    rows = [
-        [cut(text), cut(label), f"{suspicion:.2f}", cut(key), reason]
-        for text, label, suspicion, key, reason in zip(texts or [""] * len(columns[0]), *columns, strict=True)
-    ]
-    shown, whole = len(rows), guard.noise["aside"]
-    note = f"The first {shown} of {whole:,}; all are in {SUSPECTS}." if shown < whole else f"Also in {SUSPECTS}."
-    return Table(
-        "Most suspected", ["text", "label", "suspicion", "id", "why"], rows, note, prose=frozenset({0, 1, 3, 4})
-    )
 
 
 def run_page(folder: Path) -> Page:
@@ -189,24 +49,33 @@ def run_page(folder: Path) -> Page:
     Raises:
         DataError: If the run is not finished, or a table of it is broken.
     """
-    result = run_folder.read_result(folder)
+    result = run_folder.checked_result(folder)
     dynamics = read_dynamics(folder, result)
     chosen = candidates(dynamics)
     guard = read_guard(folder)
     texts = training_texts(folder, result, np.concatenate([chosen.rows, suspected_rows(guard)]))
     count = len(chosen.rows)
-    table = example_table(dynamics, chosen, texts and (texts[0][:count], texts[1][:count]))
+    table = example_table(
+        dynamics,
+        chosen,
+        texts and (texts[0][:count], texts[1][:count]),
+        suspects=None if guard is None else guard.rows,
+        history=partial(histories, folder, dynamics.score),
+    )
     rate = f". {rate_text(result['learning_rate'])}" if result.get("learning_rate") else ""
     notes = [*filter(None, [unfinished_text(result)])]
     notes += [] if texts else ["The training texts are not shown: the data is no longer where the run read it."]
     return Page(
         title=f"{result['task'] or 'a run'} on {result['data']['name'] or 'your data'}",
         subtitle=f"{folder.resolve().name}: {result['model']}, seed {result['seed']}{rate}",
-        tiles=_tiles(result),
+        cards=answer_cards(result),
         notes=notes,
-        tables=[_quality(result), _time(result), *_classes(folder, result)],
-        drawings=_drawings(folder, result, dynamics),
+        picture=_picture(result),
         sections=[
+            Section("Quality", tables=[_quality(result)]),
+            Section("Time", tables=[_time(result)]),
+            Section("What trained, and when", drawings=_drawings(result, dynamics)),
+            *_class_sections(folder, result),
             *_race_sections(result.get("race")),
             *([] if guard is None else [guard_section(guard, texts and texts[0][count:])]),
         ],
@@ -219,7 +88,7 @@ def run_page(folder: Path) -> Page:
 
 def run_markdown(folder: Path) -> str:
     """Quality and cost of a run as Markdown tables, and the sentence on its noise guard."""
-    result = run_folder.read_result(folder)
+    result = run_folder.checked_result(folder)
     parts = [markdown_table(table.head, table.rows) for table in (_quality(result), _time(result))]
     parts += race_sentences(result.get("race"))
     if text := unfinished_text(result):
@@ -261,33 +130,81 @@ def _race_sections(race: Json | None) -> list[Section]:
     ended = [sentence for sentence in race_sentences(race) if "has fallen since" in sentence]
     text = f"Two rules train from the same weights, and the dev split judges. At the end {rule} chose the rows."
     text = " ".join([text, *ended])
-    return [Section("Which rule chose the rows", text, [], [Table("Races", head, rows, note)])]
+    finding = "; ".join(
+        f"before epoch {duel['epoch'] + 1} {duel['challenger']} against {duel['champion']} {duel['difference']:+.3f}"
+        for duel in races
+    )
+    drawing = Drawing(
+        "Races over time", "Left of the dashed line the challenger is better.", plot.race_figure(races), finding
+    )
+    return [Section("Which rule chose the rows", text, [drawing], [Table("Races", head, rows, note)])]
 
 
-def _tiles(result: Json) -> dict[str, str]:
-    cost, saved = result["cost"], result["ceiling"]
-    tested = run_folder.tested_metrics(result)
-    metric = run_folder.main_metric(result["task"])
-    tiles = {spaced(metric): f"{100 * tested[metric]:.1f}"} if metric in tested and metric else {}
-    tiles["fine-tuning"] = duration(cost["finetune_s"])
-    tiles["in all"] = duration(cost["total_s"])
-    tiles["examples not trained"] = percent(saved["examples_saved"])
-    if saved["tokens_saved"] is not None:
-        tiles["ceiling: tokens not trained"] = percent(saved["tokens_saved"])
-    if (padding := run_folder.padding_share(cost)) is not None:
-        tiles["padding of the batches"] = percent(padding)
-    if result.get("energy"):
-        tiles["energy"] = energy_text(result["energy"])
-    return tiles
+def answer_cards(result: Json) -> list[Card]:
+    """What a run kept, what it saved and against what, how good it is, whether it had converged, and what is next."""
+    cost, saved, epochs = result["cost"], result["ceiling"], result["epochs"]
+    tested, metric = run_folder.tested_metrics(result), run_folder.main_metric(result["task"])
+    rows = result["data"]["rows"]["train"]
+    chosen = [epoch for epoch in epochs if epoch["dropped"]]
+    cards = []
+    if chosen:
+        kept = sum(epoch["kept"] for epoch in chosen) / len(chosen)
+        words = f"In {counted(len(chosen), 'epoch')} of {len(epochs)}; the others trained on all {rows:,} rows."
+        cards.append(Card("What was kept?", f"{percent(kept / rows, 0)} of the rows", words))
+    else:
+        cards.append(Card("What was kept?", "Everything", f"{counted(len(epochs), 'epoch')} on all {rows:,} rows."))
+    share = saved["examples_saved"] if saved["tokens_saved"] is None else saved["tokens_saved"]
+    unit = "examples" if saved["tokens_saved"] is None else "tokens"
+    took = f"{duration(cost['finetune_s'])} of fine-tuning, {duration(cost['total_s'])} in all"
+    energy = f", {energy_text(result['energy'])}" if result.get("energy") else ""
+    padding = run_folder.padding_share(cost)
+    padded = "" if padding is None else f"; {percent(padding, 0)} of the batches were padding"
+    cards.append(
+        Card(
+            "What was saved?",
+            f"{percent(share)} of the {unit}" if chosen else "Nothing",
+            f"Against all rows in every epoch. It took {took}{energy}{padded}.",
+        )
+    )
+    if metric in tested and metric:
+        split = "test" if result["metrics"]["test"] else "dev"
+        cards.append(Card("How good is it?", f"{spaced(metric)} {100 * tested[metric]:.1f}", f"On the {split} split."))
+    cards.append(Card("Had training converged?", *_converged(result)))
+    cards.append(Card.of_advice("What next?", _next(result)))
+    return cards
+
+
+def _converged(result: Json) -> tuple[str, str, str]:
+    """The answer, what it rests on, and the state of the card."""
+    found = result.get("convergence")
+    if not found:
+        return "Not known", "No dev metric was measured often enough.", ""
+    if found["rising"]:
+        rise = f"{points(found['points_per_epoch'])} points per epoch at the end, more than its error on dev."
+        return "Not yet", rise, "unclear"
+    return "Yes", "The dev metric no longer rose by more than its error.", "pays"
+
+
+def _next(result: Json) -> str:
+    if (result.get("convergence") or {}).get("rising"):
+        return "Train longer: `--epochs auto` finds how many epochs."
+    if any(epoch["dropped"] for epoch in result["epochs"]):
+        return "Compare it: `datadiet compare` shows whether it is as good as full data, and better than fewer epochs."
+    return "Compare it: `datadiet compare` shows whether a diet would do as well in less time."
 
 
 def _quality(result: Json) -> Table:
     splits = {split: metrics for split, metrics in result["metrics"].items() if metrics}
     names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
-    rows = [
-        [spaced(name), *(f"{metrics.get(name, float('nan')):.4f}" for metrics in splits.values())] for name in names
-    ]
-    return Table("Quality", ["metric", *splits], rows)
+    rows = [[spaced(name), *(_figure(name, metrics) for metrics in splits.values())] for name in names]
+    return Table("Quality", ["metric", *splits], rows, "In points of 100; nll and mse in their own unit.")
+
+
+def _figure(name: str, metrics: Mapping[str, float | None]) -> str:
+    value = metrics.get(name)
+    if value is None:
+        return ""
+    return f"{value:.3f}" if name in run_folder.LOWER_IS_BETTER else f"{100 * value:.1f}"
 
 
 def _time(result: Json) -> Table:
@@ -295,7 +212,7 @@ def _time(result: Json) -> Table:
     words = {**ACCOUNTS, "finetune_s": "train + score + select + probe", "total_s": "all"}
     spent = {key: cost.get(key, 0.0) for key in words}  # an older result has no races
     rows = [[word, f"{spent[key]:.1f}", percent(spent[key] / (cost["total_s"] or 1.0))] for key, word in words.items()]
-    return Table("Where the time went", ["", "seconds", "share"], rows)
+    return Table("Time", ["account", "seconds", "share"], rows)
 
 
 def recalls(predictions: pd.DataFrame) -> tuple[dict[str, float], dict[str, int]]:
@@ -330,8 +247,13 @@ def worst_class(recall: Mapping[str, float], counts: Mapping[str, int]) -> list[
 
 
 def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
-    """Predictions of the tested split; None without a file, without classes, or without gold labels."""
+    """Predictions of the tested split; None without a file, without classes, or without gold labels.
+
+    Raises:
+        DataError: If the file is not as the run has left it.
+    """
     path, task = folder / run_folder.PREDICTIONS, result["task"]
+    run_folder.check_files(folder, run_folder.PREDICTIONS)
     if has(task, "numbers") or not path.is_file():
         return None
     table = pd.read_parquet(path)
@@ -340,41 +262,54 @@ def tested_predictions(folder: Path, result: Json) -> pd.DataFrame | None:
     return tested if len(tested) and tested[gold].notna().all() and recalls(tested)[0] else None
 
 
-def _classes(folder: Path, result: Json) -> list[Table]:
+def _class_sections(folder: Path, result: Json) -> list[Section]:
     predictions = tested_predictions(folder, result)
     if predictions is None:
         return []
-    unit = "spans" if tags_words(predictions) else "rows"
-    return [Table("Worst class", ["class", "recall", unit], [worst_class(*recalls(predictions))])]
+    recall, counts = recalls(predictions)
+    worst = worst_class(recall, counts)
+    table = Table("Worst class", ["class", "recall", "spans" if tags_words(predictions) else "rows"], [worst])
+    figure = plot.class_figure({"this run": recall}, counts)
+    finding = f"The worst of {len(counts):,} classes is {worst[0]} with a recall of {worst[1]}."
+    drawing = Drawing("Recall of each class", "Worst first.", figure, finding)
+    return [Section("Per class", tables=[table], drawings=[drawing])]
 
 
-def _drawings(folder: Path, result: Json, dynamics: Dynamics) -> list[Drawing]:
-    drawings = [
-        Drawing("What trained in each epoch", "Rows kept and rows dropped.", plot.kept_figure(result["epochs"]))
-    ]
+def _picture(result: Json) -> Drawing | None:
+    """The dev metric against the seconds; None without a dev split."""
     metric, curve = dev_curve(result)
-    if metric is not None:
-        figure = plot.time_to_target_figure({"this run": [curve]}, metric)
-        drawings.append(Drawing("Quality against time", "After each epoch, on the dev split.", figure))
-    if any(entry.quantiles for entry in dynamics.rounds):
+    if metric is None:
+        return None
+    figure = plot.time_to_target_figure({"this run": [curve]}, metric)
+    seconds, figures = curve
+    finding = f"{spaced(metric)} on dev went from {figures[0]:.1f} to {figures[-1]:.1f} in {duration(seconds[-1])}."
+    return Drawing("Quality against time", "After each epoch, on the dev split.", figure, finding, wide=True)
+
+
+def _drawings(result: Json, dynamics: Dynamics) -> list[Drawing]:
+    epochs = result["epochs"]
+    finding = f"{epochs[-1]['kept']:,} rows were kept in the last epoch, {epochs[-1]['dropped']:,} were dropped."
+    drawings = [Drawing("Rows in each epoch", "Rows kept and rows dropped.", plot.kept_figure(epochs), finding)]
+    if dynamics.choices:
         caption = (
-            "Larger is harder. Bands hold the middle half and the middle nine tenths of the rows that have a value."
+            "One line per training row, sorted by the first epoch that left it out. Coloured: the row trained."
+            f"{_sample_note(len(dynamics), len(dynamics.kept.drawn))}"
         )
+        finding = f"{int((dynamics.keeping == 2).sum()):,} of {len(dynamics):,} rows were never chosen."
+        drawings.append(Drawing("Which rows trained when", caption, plot.trained_figure(dynamics), finding))
+    if any(entry.histogram for entry in dynamics.rounds):
+        caption = "One curve per round, the first at the top; to the right is harder. The tick is the median."
         drawings.append(Drawing("Scores over the epochs", caption, plot.score_distribution_figure(dynamics)))
     if len(dynamics.choices) > 1:
         caption = "Each choice beside the one before it. Little that is new: the diet has settled, or ran dry."
-        drawings.append(Drawing("How the kept rows turn over", caption, plot.turnover_figure(dynamics)))
+        finding = f"{percent(dynamics.choices[-1].new, 0)} of the last choice were new."
+        drawings.append(Drawing("Turnover of the kept rows", caption, plot.turnover_figure(dynamics), finding))
     if pd.notna(dynamics.confidence).any():
         caption = (
             "Top left: learned at once. Right: the model is undecided, where there is most to learn. Bottom left: "
             f"never learned, and more often mislabelled.{_points_note(dynamics)}"
         )
         drawings.append(Drawing("Data map", caption, plot.data_map_figure(dynamics)))
-    predictions = tested_predictions(folder, result)
-    if predictions is not None:
-        recall, counts = recalls(predictions)
-        figure = plot.class_figure({"this run": recall}, counts)
-        drawings.append(Drawing("Quality by class", "Worst classes first.", figure))
     return drawings
 
 
@@ -389,15 +324,20 @@ def dev_curve(result: Json) -> tuple[str | None, tuple[Sequence[float], Sequence
     for epoch in result["epochs"]:
         total += epoch["seconds"] + epoch["score_s"]
         spent[epoch["epoch"]] = total
-    return metric, ([spent[epoch["epoch"]] for epoch in epochs], [100 * epoch["dev"][metric] for epoch in epochs])
+    values = [epoch["dev"].get(metric) for epoch in epochs]
+    points = [float("nan") if value is None else 100 * value for value in values]
+    return metric, ([spent[epoch["epoch"]] for epoch in epochs], points)
 
 
 def _points_note(dynamics: Dynamics) -> str:
     """The sample of points that a data map shows, where it does not show all."""
     count = int(pd.notna(dynamics.confidence).sum())
-    if count <= plot.MOST_POINTS:
-        return ""
-    return f" Shown are {plot.MOST_POINTS:,} of {count:,} rows, drawn at random (seed 0); the counts are of all."
+    note = _sample_note(count, min(count, plot.MOST_POINTS))
+    return f"{note[:-1]}; the counts are of all." if note else ""
+
+
+def _sample_note(count: int, shown: int) -> str:
+    return f" Shown are {shown:,} of {count:,} rows, drawn at random (seed 0)." if shown < count else ""
 
 
 def _examples_note(table: Json) -> str:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems, quoted
 from datadiet.geometry import (
     check_points,
     class_codes,
@@ -99,7 +99,7 @@ def _check_clusters(clusters: int | None, sizes: NDArray[np.int64], names: Seque
         return
     if names == [None]:
         raise ArgumentError(f"clusters must be at most the number of examples, {sizes[0]}, got {clusters}.")
-    shown = ", ".join(f"{names[code]!r} ({sizes[code]})" for code in small[:10])
+    shown = ", ".join(f"{quoted(names[code])} ({sizes[code]})" for code in small[:10])
     more = f" and {len(small) - 10} more" if len(small) > 10 else ""
     raise ArgumentError(
         f"clusters must be at most the number of examples of every class, got {clusters}; smaller are: {shown}{more}. "

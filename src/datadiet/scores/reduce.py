@@ -185,10 +185,55 @@ def example_values(
     check_combination(combine)
     if not signals.heads:
         raise ArgumentError("signals need at least one head, got none.")
+    if len(parts := in_parts(signals)) > 1:
+        return torch.cat([example_values(score, part, combine=combine, weights=weights) for part in parts])
     values = {name: _head_values(score, head, combine) for name, head in signals.heads.items()}
     if len(values) == 1 and weights is None:
         return next(iter(values.values()))  # as it is: squaring and rooting would cost its last digit
     return combine_heads(values, combine, weights)
+
+
+# Logits that a score looks at together. Its intermediate results are several times as large, and the logits of a
+# language model, positions times vocabulary, fill gigabytes.
+MOST_AT_ONCE = 2**24
+
+
+def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
+    """Signals in parts of some examples each, with at most so many logits in a head, or one example.
+
+    Positions that do not count are left out of the parts, where that needs no waiting for an accelerator: masked
+    language models label one in seven.
+
+    Example:
+        >>> signals = Signals({"label": HeadSignals(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64))})
+        >>> [len(part.heads["label"].labels) for part in in_parts(signals, most=4)]
+        [2, 2, 1]
+    """
+    rows = len(next(iter(signals.heads.values())).labels)
+    size = max(1, most * rows // max(1, *(head.logits.numel() for head in signals.heads.values())))
+    if rows <= size:
+        return [signals]
+    return [
+        Signals({name: _packed(head_part(head, slice(start, start + size))) for name, head in signals.heads.items()})
+        for start in range(0, rows, size)
+    ]
+
+
+def head_part(head: HeadSignals, where: slice | Tensor | tuple[Tensor, Tensor]) -> HeadSignals:
+    """Some examples of a head, or some of their positions."""
+    parts = (head.logits, head.labels, head.mask, head.hidden)
+    return HeadSignals(*(None if part is None else part[where] for part in parts))  # type: ignore[arg-type]
+
+
+def _packed(head: HeadSignals) -> HeadSignals:
+    """The head without most of the positions that do not count."""
+    if head.mask is None or head.mask.dim() != 2 or head.mask.device.type != "cpu":
+        return head
+    longest = max(1, int(head.mask.sum(1).max()))
+    if longest >= head.mask.shape[1]:
+        return head
+    places = head.mask.int().argsort(dim=1, descending=True, stable=True)[:, :longest]  # (batch, longest)
+    return head_part(head, (torch.arange(len(places)).unsqueeze(1), places))
 
 
 def _head_values(score: Score, head: HeadSignals, how: str) -> Tensor:
@@ -317,7 +362,8 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     correct where every decision is. The norm of the hidden vector is the root of the mean square over the decisions.
     A regression head has a squared error for its loss, |z - y| for EL2N, and nan for probability, margin and
     correctness. A multi-hot head has the mean over the classes of the right answer's probability, the margin of its
-    worst class and the sum of the binary cross-entropies, and is correct where every class is.
+    worst class and the sum of the binary cross-entropies, and is correct where every class is. An example without a
+    class, where the mask is False, has nothing to teach and counts as learned.
 
     Args:
         signals: The heads of one forward pass.
@@ -340,6 +386,9 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     Source: Swayamdipta et al. 2020 (data maps) for the gold probability; Pleiss et al. 2020 (AUM) for the margin; Paul
     et al. 2021 for EL2N and for the gradient of the last layer.
     """
+    if len(parts := in_parts(signals)) > 1:
+        of_parts = [free_signals(part, of_label=of_label) for part in parts]
+        return {name: torch.cat([part[name] for part in of_parts]) for name in of_parts[0]}
     heads = [_of_head(head) for head in signals.heads.values()]
     probability, margin, loss, errors, correct, hidden, positions = (
         torch.stack(values) for values in zip(*(head[:7] for head in heads), strict=True)
@@ -390,6 +439,9 @@ def _of_head(head: HeadSignals) -> _Head:
     right = (margin <= 0).float()
     rank = (logits > gold_logit.unsqueeze(-1)).sum(-1).float()
     if labels.dim() == 1:
+        if head.mask is not None:
+            log_probability, margin, rank = (part * head.mask for part in (log_probability, margin, rank))
+            right = right.where(head.mask, 1.0)
         parts = (log_probability.exp(), margin, -log_probability, errors, right, hidden)
         return _Head(*parts, torch.ones_like(errors), rank=rank)
     counted = labels >= 0 if head.mask is None else head.mask

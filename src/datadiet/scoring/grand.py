@@ -44,8 +44,8 @@ from datadiet.scoring.gradients import (
     last_layers,
     without_labels,
 )
-from datadiet.tasks.base import signals_of
 from datadiet.tasks.heads import Heads, head_layers
+from datadiet.tasks.reading import Reader
 from datadiet.types import HeadSignals, Signals
 
 
@@ -65,14 +65,14 @@ def last_layer_pass(
         ArgumentError: If the model has no last linear layer that can be identified.
     """
     bias = all(layer.bias is not None for layer in last_layers(model))
-    heads = Heads(head_layers(model))
+    heads, read = Heads(head_layers(model)), Reader(model)
 
     def call(batch: PassBatch) -> Any:
         with heads.recording():
             return model(**batch)
 
     for part, outputs, batch in forward_pass(model, dataset, collate, call=call, **options):
-        signals = heads.signals(signals_of(outputs, batch))
+        signals = heads.signals(read(outputs, batch))
         yield part, Signals({name: _masked(head) for name, head in signals.heads.items()}), bias
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems, quoted
 from datadiet.geometry import named_rows
 from datadiet.types import Selection
 
@@ -67,9 +67,9 @@ def checked(
         array = array.astype(np.float64)
     problems.check(array.ndim == 1, f"a selector needs one value per row, got values of shape {array.shape}.")
     if not 1 <= _whole(count) <= array.size:
-        problems.add(f"count must be a whole number from 1 to {array.size}, the number of values, got {count!r}.")
+        problems.add(f"count must be a whole number from 1 to {array.size}, the number of values, got {quoted(count)}.")
     for name, number in (("seed", seed), ("epoch", epoch)):
-        problems.check(_whole(number) >= 0, f"{name} must be a whole number, at least 0, got {number!r}.")
+        problems.check(_whole(number) >= 0, f"{name} must be a whole number, at least 0, got {quoted(number)}.")
     if groups is not None and np.shape(groups) != array.shape:
         problems.add(f"groups need one entry per value: got {np.shape(groups)} for values of shape {array.shape}.")
     refused = [("NaN", np.isnan(array))] + ([("-inf", array == -np.inf)] if finite else [])
@@ -248,7 +248,7 @@ def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[s
         ['a floor of 4 rows in each of 2 classes needs 8 rows, but only 6 are kept. Lower the floor or keep more.']
     """
     problems = []
-    if small := [f"{name!r} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
+    if small := [f"{quoted(name)} ({size})" for name, size in sorted(sizes.items()) if size < minimum]:
         problems.append(
             f"a floor of {minimum} rows per class is more than there are of {listed(small)}; "
             f"lower it to {min(sizes.values())} or less."

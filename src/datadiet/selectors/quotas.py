@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError, Problems, quoted
 from datadiet.registry import UnitShare, selector
 from datadiet.selectors.base import (
     Floats,
@@ -438,7 +438,7 @@ def _check_numbers(by_group: ByGroup | None, name: str, problems: Problems, most
     valid = True
     for key, value in (by_group or {}).items():
         if not (isinstance(value, Real) and 0 <= float(value) <= most and float(value) < np.inf):
-            problems.add(f"{name} must be {limits}, got {value!r} for {str(key)!r}.")
+            problems.add(f"{name} must be {limits}, got {quoted(value)} for {quoted(str(key))}.")
             valid = False
     return valid
 

@@ -26,7 +26,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.errors import ArgumentError, DataError
+from datadiet.errors import ArgumentError, DataError, UserError, quoted
 from datadiet.files import read_json, whole_file, write_atomically
 from datadiet.ledger import Ledger
 from datadiet.types import Json
@@ -97,7 +97,7 @@ def entry(
         _write(place, origin, time.perf_counter() - began, lambda part: save(part, value), load)
     except OSError as error:  # a full disk, a folder without permission to write
         return Entry(value, problem=f"{error.strerror or error}")
-    except ArgumentError as error:  # a result that must not be stored
+    except UserError as error:  # a result that must not be stored, or a folder that cannot hold it
         return Entry(value, problem=str(error).rstrip("."))
     # read back: training on a memory-mapped file and on memory differ in speed, so all runs use the file
     stored = _read(place, origin, load)
@@ -253,7 +253,7 @@ def _check(ids: Sequence[str], values: NDArray[np.floating]) -> None:
     if len(set(ids)) < len(ids):
         seen: set[str] = set()
         twice = next(key for key in ids if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ArgumentError(f"ids must be different, {twice!r} is there more than once.")
+        raise ArgumentError(f"ids must be different, {quoted(twice)} is there more than once.")
     finite = np.isfinite(values).reshape(len(ids), -1).all(1)  # (n, columns) -> (n,)
     if not finite.all():
         bad = [repr(ids[row]) for row in np.flatnonzero(~finite)[:3]]

@@ -17,8 +17,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from datadiet.config import read_config
 from datadiet.data.load import load_configured
-from datadiet.errors import ArgumentError, DataError, Problems, UserError
-from datadiet.files import whole_file, write_atomically
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
+from datadiet.files import plain, whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
 from datadiet.store.tables import MANIFEST, iter_rounds, row_ids
@@ -69,7 +69,7 @@ class DynamicsTable:
         """
         target = Path(path)
         if target.suffix not in SUFFIXES:
-            raise ArgumentError(f"a table can be written as {' or '.join(SUFFIXES)}, got {target.name!r}.")
+            raise ArgumentError(f"a table can be written as {' or '.join(SUFFIXES)}, got {quoted(target.name)}.")
         if target.suffix == ".jsonl":
             write_atomically(target, _lines(self.to_pandas()))
             return
@@ -192,7 +192,7 @@ def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: s
             rounds.append(scores)
     if not rounds:
         others = f"there are {', '.join(sorted(sources))}" if sources else "it is empty so far"
-        raise DataError(f"{path} has no values of source {source!r}; {others}.")
+        raise DataError(f"{path} has no values of source {quoted(source)}; {others}.")
     number = max(_training_rows(folder.parent), 1 + max(int(scores.rows.max()) for scores in rounds))
     tables = {name: np.full((len(rounds), number), np.nan, np.float32) for name in columns if name in rounds[0].values}
     seen = np.zeros(number, np.bool_)
@@ -263,4 +263,4 @@ def _lines(frame: pd.DataFrame) -> str:
     """JSON lines; null for values that are not finite."""
     columns = {name: frame[name].tolist() for name in frame.columns}
     rows = (dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True))
-    return "".join(json.dumps(run_folder.plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
+    return "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows)

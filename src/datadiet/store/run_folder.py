@@ -7,20 +7,32 @@
 
 from __future__ import annotations
 
-import json
-import math
-import os
 import re
 import shutil
+import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from datadiet.errors import ArgumentError, DataError
-from datadiet.files import read_json, whole_file, write_atomically
+from datadiet.errors import ArgumentError, DataError, cut
+from datadiet.files import (
+    PART,
+    damage,
+    locked,
+    misfit,
+    plain,
+    read_json,
+    seal_of,
+    sync,
+    unwritable,
+    whole_file,
+    write_atomically,
+    write_json,
+)
 from datadiet.formatting import escaped, unfinished_text
 from datadiet.registry import find
 from datadiet.types import CostLedger, EpochResult, Json
@@ -32,7 +44,10 @@ if TYPE_CHECKING:
 
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
-DATA = "data.txt"  # in checkpoints/: the fingerprint of the data that the run began with
+LOWER_IS_BETTER = ("nll", "mse")  # metrics in a unit of their own; all others are shares, shown in points of 100
+LOCK = ".lock"  # of the process that writes into the folder
+CARD = "README.md"  # the model card, to which a comparison and people add
+_SUM_LINE = "# crc32 of the lines above: "
 
 
 def task_metrics(task: str | None) -> tuple[str, ...]:
@@ -55,6 +70,8 @@ def check_new(folder: Path) -> None:
     Raises:
         ArgumentError: Names the content and the next step.
     """
+    if reason := unwritable(folder):
+        raise ArgumentError(f"the output folder {cut(str(folder))} cannot be made: {reason}; choose another folder.")
     if (folder / RESULT).exists():
         raise ArgumentError(f"the output folder {folder} already holds a finished run; choose another folder.")
     if (folder / CONFIG).exists():
@@ -62,18 +79,13 @@ def check_new(folder: Path) -> None:
             f"the output folder {folder} holds an unfinished run; go on with it by --resume {folder}, "
             "or choose another folder."
         )
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if folder.is_file() or (folder.is_dir() and not all(map(_is_remains, folder.iterdir()))):
         raise ArgumentError(f"the output folder {folder} is not empty; choose another folder.")
-    _check_can_be_made(folder)
 
 
-def _check_can_be_made(folder: Path) -> None:
-    absolute = Path(os.path.abspath(folder))
-    parent = next(place for place in (absolute, *absolute.parents) if place.exists())
-    if not parent.is_dir():
-        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} is a file; choose another folder.")
-    if not os.access(parent, os.W_OK):
-        raise ArgumentError(f"the output folder {folder} cannot be made: {parent} may not be written to.")
+def _is_remains(path: Path) -> bool:
+    """Whether a file was left by a process that was killed before its run had begun."""
+    return path.name == LOCK or path.name.startswith(PART)
 
 
 def check_resumable(folder: Path) -> None:
@@ -81,31 +93,42 @@ def check_resumable(folder: Path) -> None:
 
     Raises:
         ArgumentError: If it holds no run, or a finished one.
+        DataError: If it holds a broken result.
     """
     if (folder / RESULT).exists():
+        try:
+            read_result(folder)
+        except DataError as error:
+            raise DataError(f"{error} Or remove the file and resume: the run is made again.") from error
         raise ArgumentError(f"the run in {folder} is finished; there is nothing to resume.")
     if not (folder / CONFIG).is_file():
         raise ArgumentError(f"{folder} holds no run to resume: {CONFIG} is missing.")
 
 
-def check_same_data(folder: Path, fingerprint: str) -> None:
-    """Refuse to resume a run on changed data: scores and plans refer to rows by number.
-
-    Raises:
-        DataError: If the fingerprint is another than the one kept beside the checkpoints.
-    """
-    kept = folder / CHECKPOINTS / DATA
-    if kept.is_file() and kept.read_text(encoding="utf-8") != fingerprint:
-        raise DataError(f"the data has changed since the run in {folder} began; start a new run in another folder.")
-
-
 # ---- while it runs ----
 
 
-def begin(folder: Path, config: str, fingerprint: str) -> None:
-    """Write the options of an unfinished run, and the fingerprint of the data of its checkpoints."""
-    write_atomically(folder / CHECKPOINTS / DATA, fingerprint)
-    write_atomically(folder / CONFIG, config)
+def claimed(folder: Path) -> AbstractContextManager[None]:
+    """Keep every other process from writing into a run folder, which is made.
+
+    Raises:
+        ArgumentError: If another one does.
+    """
+    refusal = f"another process writes the run in {folder}: wait for it, or choose another folder"
+    return locked(folder / LOCK, refusal)
+
+
+def begin(folder: Path, config: str) -> None:
+    """Write the options of an unfinished run, with a checksum in the last line."""
+    write_atomically(folder / CONFIG, f"{config}{_SUM_LINE}{zlib.crc32(config.encode()):08x}\n")
+
+
+def config_problem(folder: Path) -> str | None:
+    """Why the options of a run may not be those that it began with, in words; None where they are."""
+    config, _, told = (folder / CONFIG).read_bytes().rpartition(_SUM_LINE.encode())
+    if told.strip() == f"{zlib.crc32(config):08x}".encode():
+        return None
+    return f"{folder / CONFIG} is damaged or was changed since the run began"
 
 
 def forget_progress(folder: Path) -> None:
@@ -122,6 +145,29 @@ def remove_checkpoints(folder: Path) -> None:
 
 # ---- results ----
 
+_NUMBER = (int, float)
+_METRICS = (None, {...: (None, int, float)})
+_RACE = {"epoch": int, "losses": {...: _NUMBER}, "interval": [_NUMBER], "steps": int, "dev_rows": int, "winner": str}
+_RACE |= {"difference": _NUMBER, "champion": str, "challenger": str, "cost": {"steps": int, "seconds": _NUMBER}}
+_EPOCH: dict[str, Any] = {"seconds": _NUMBER, "score_s": _NUMBER, "dev": _METRICS}
+_EPOCH |= dict.fromkeys(("epoch", "kept", "dropped", "steps"), int)
+# of result.json: what its readers rely on
+_FORM = {
+    "task": (None, str),
+    "model": str,
+    "data": {"name": (None, str), "fingerprint": (None, str), "rows": {"train": int}},
+    "diet": {"score": str},
+    "epochs": [_EPOCH],
+    "cost": {"finetune_s": _NUMBER, "total_s": _NUMBER, ...: _NUMBER},
+    "ceiling": {"examples_saved": _NUMBER, "tokens_saved": (None, int, float)},
+    "metrics": {"dev": _METRICS, "test": _METRICS, ...: _METRICS},
+    "race?": (None, {"rule": str, "races": [_RACE], "note": (None, str), "fallen_after": (None, int)}),
+    "learning_rate?": (None, {"value": _NUMBER, "rule": str, "weights": int}),
+    "convergence?": (None, {"advice?": (None, str)}),
+    "energy?": (None, {"kwh": _NUMBER, "estimated": bool}),
+    "environment": dict,
+}
+
 
 def read_result(folder: Path) -> Json:
     """The result of a finished run.
@@ -130,6 +176,18 @@ def read_result(folder: Path) -> Json:
         DataError: If the folder holds none, a broken one, or one of another schema.
     """
     return read_json(folder / RESULT, "finished run")
+
+
+def checked_result(folder: Path) -> Json:
+    """`read_result` for those who use all of it.
+
+    Raises:
+        DataError: See `read_result`; also if a part is missing or has another form.
+    """
+    result = read_result(folder)
+    if problem := misfit(result, _FORM, str(folder / RESULT)):
+        raise DataError(f"{problem}: the file is damaged or was changed.")
+    return result
 
 
 def tested_metrics(result: Json) -> dict[str, float]:
@@ -148,25 +206,38 @@ def write_result(folder: Path, result: Json) -> Json:
     """Write `result.json`, which makes the run a finished one.
 
     Returns:
-        What the file holds: see `plain`.
+        What `read_result` reads: see `plain`.
     """
     written: Json = plain(result)
-    write_atomically(folder / RESULT, json.dumps(written, indent=1, ensure_ascii=False, allow_nan=False))
+    write_json(folder / RESULT, written)
     return written
 
 
-def plain(content: Any) -> Any:
-    """Plain JSON values: text keys, lists, and null for numbers that are not finite, which JSON does not have.
+def seals_of(folder: Path) -> dict[str, str]:
+    """The checksum of every file of a run but its tables, which have their own; all are on the disk then."""
+    files = [file for file in folder.glob("*") if file.suffix in (".parquet", ".json", ".yaml") and file.name != RESULT]
+    files += [file for file in (folder / MODEL).rglob("*") if file.is_file() and file.name != CARD]
+    for file in files:
+        sync(file)
+    return {file.relative_to(folder).as_posix(): seal_of(file) for file in sorted(files)}
 
-    Example:
-        >>> plain({"keep": {1: 0.7}, "loss": float("nan"), "tags": ("a",)})
-        {'keep': {'1': 0.7}, 'loss': None, 'tags': ['a']}
+
+def check_files(folder: Path, *names: str) -> None:
+    """Refuse files of a finished run that are not as it has left them.
+
+    Args:
+        folder: A run folder; one without a readable result vouches for nothing.
+        names: Files in it, or folders.
+
+    Raises:
+        DataError: Names the first file.
     """
-    if isinstance(content, Mapping):
-        return {str(name): plain(value) for name, value in content.items()}
-    if isinstance(content, (list, tuple)):
-        return [plain(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
+    try:
+        seals = read_result(folder).get("files", {})
+    except DataError:
+        return
+    if problem := damage(folder, {name: seal for name, seal in seals.items() if name.partition("/")[0] in names}):
+        raise DataError(f"{problem}. Restore it, or copy what is there to another folder to use it as it is.")
 
 
 def costs_of(cost: CostLedger, epochs: Sequence[EpochResult], full_examples: int, full_tokens: int | None) -> Json:

@@ -17,18 +17,22 @@ written for people, and not read back.
 from __future__ import annotations
 
 import json
+import os
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from datadiet.config import COLUMNS, READING_FLAGS
 from datadiet.data.export import write_csv, write_jsonl
-from datadiet.data.tables import first_line
-from datadiet.errors import ArgumentError, DataError, Problems, unknown
-from datadiet.files import SCHEMA, whole_file
+from datadiet.data.schema import Columns
+from datadiet.data.tables import first_line, listed
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, cut, quoted, unknown
+from datadiet.files import SCHEMA, check_file, target_problems, unwritable, whole_file
 
 FIXED = ("row", "id", "label", "probabilities")
 MOST_NAMED = 5
@@ -119,7 +123,7 @@ def not_finite(name: str, values: NDArray[np.float32], ids: Sequence[str]) -> li
     bad = np.flatnonzero(~np.isfinite(values))
     if not bad.size:
         return []
-    named = ", ".join(f"{values[row]} (id {ids[row]!r})" for row in bad[:MOST_NAMED])
+    named = ", ".join(f"{values[row]} (id {quoted(ids[row])})" for row in bad[:MOST_NAMED])
     more = f" and {bad.size - MOST_NAMED} more" if bad.size > MOST_NAMED else ""
     return [
         f"the values of {name} must be finite numbers; {bad.size} of {len(values)} are not: {named}{more}. "
@@ -127,6 +131,8 @@ def not_finite(name: str, values: NDArray[np.float32], ids: Sequence[str]) -> li
     ]
 
 
+# the arguments of `load_data` that say how the split was read
+_READ_WITH = {"seed" if name == "data_seed" else name for name in READING_FLAGS if name not in COLUMNS}
 _NEEDED = ("data", "fingerprint", "task", "rows", "label_names", "made_with")
 
 
@@ -141,18 +147,19 @@ def read_scores(path: str | Path, *, scores: Iterable[str] | None = None) -> Sco
         DataError: If there is no such file, it is not a score file or of another schema, a score is missing, or values
             are not finite.
     """
-    import pyarrow as pa
-
     source = Path(path)
-    if not source.is_file():
-        raise DataError(f"there is no score file {source}; datadiet score writes one.")
+    if not os.path.lexists(source):
+        raise DataError(f"there is no score file {cut(str(source))}; datadiet score writes one.")
+    check_file(source)
     if source.suffix in (".jsonl", ".csv"):
         raise DataError(f"{source} is a score file for people; read the .parquet file that datadiet score writes.")
     try:
         table, meta = _opened(source, scores)
-    except (OSError, pa.ArrowException) as error:
+        return _file(source, table, meta)
+    except UserError:
+        raise
+    except Exception as error:  # pyarrow raises errors of many types; the cause stays in the chain
         raise DataError(f"{source} is not a readable Parquet file ({first_line(error)}); score again.") from error
-    return _file(source, table, meta)
 
 
 def _opened(source: Path, scores: Iterable[str] | None) -> tuple[Any, dict[str, Any]]:
@@ -177,17 +184,57 @@ def _metadata_of(source: Path, schema: Any) -> dict[str, Any]:
         raise DataError(f"{source} is not a score file: it has no metadata of datadiet. datadiet score writes one.")
     try:
         meta = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{source} is a damaged score file: its metadata are no JSON ({error}); score again."
         ) from error
     version = meta.get("schema") if isinstance(meta, dict) else None
     if version != SCHEMA:
-        raise DataError(f"{source} has the schema {version!r}, this version reads {SCHEMA}; score again.")
+        raise DataError(f"{source} has the schema {quoted(version)}, this version reads {SCHEMA}; score again.")
     missing = [name for name in _NEEDED if name not in meta] + [n for n in ("row", "id") if n not in schema.names]
     if missing:
         raise DataError(f"{source} is a damaged score file: it lacks {', '.join(missing)}; score again.")
+    if odd := [*_odd_metadata(meta), *_odd_columns(schema)]:
+        raise DataError(f"{source} is a damaged score file: {listed(odd)} is of another form; score again.")
     return dict(meta)
+
+
+def _odd_metadata(meta: Mapping[str, Any]) -> list[str]:
+    """Names in the metadata whose values have another form than those that are written."""
+    forms: dict[str, type] = {"label_names": list, "rows": int, "data": str, "fingerprint": str, "task": str}
+    forms |= dict.fromkeys(("made_with", "read_with", "cost", "probabilities_with"), dict)
+    odd = [name for name, form in forms.items() if name in meta and not isinstance(meta[name], form)]
+    if odd:
+        return odd
+    if not all(isinstance(made, dict) for made in meta["made_with"].values()):
+        odd.append("made_with")
+    reading = dict(meta.get("read_with", {}))
+    columns = reading.pop("columns", {})
+    parts = {part.name for part in fields(Columns)}
+    named = isinstance(columns, dict) and columns.keys() <= parts and all(isinstance(n, str) for n in columns.values())
+    return odd if named and reading.keys() <= _READ_WITH else [*odd, "read_with"]
+
+
+def _odd_columns(schema: Any) -> list[str]:
+    """Columns that are there twice, or of another type than those that are written."""
+    import pyarrow.types as kinds
+
+    def is_text(kind: Any) -> bool:
+        return bool(kinds.is_string(kind) or kinds.is_large_string(kind))
+
+    def is_list(kind: Any) -> bool:
+        lists = kinds.is_fixed_size_list(kind) or kinds.is_list(kind)
+        return bool(lists and kinds.is_floating(kind.value_type))
+
+    checks = {"row": kinds.is_integer, "id": is_text, "label": is_text, "probabilities": is_list}
+    times = Counter(schema.names)
+    return [part.name for part in schema if times[part.name] > 1 or not checks.get(part.name, _is_number)(part.type)]
+
+
+def _is_number(kind: Any) -> bool:
+    import pyarrow.types as kinds
+
+    return bool(kinds.is_floating(kind) or kinds.is_integer(kind))
 
 
 def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
@@ -210,6 +257,8 @@ def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
         probabilities_with=meta.get("probabilities_with", {}),
     )
     problems = problems_of(file)
+    nulls = [name for name in ("id", "label") if name in table.column_names and table[name].null_count]
+    problems.check(not nulls, f"{listed(nulls)} must be in every row.")
     problems.check(meta["rows"] == len(file), f"it has {len(file)} rows, its metadata say {meta['rows']}.")
     if problems.found:
         raise DataError(*(f"{source}: {problem}" for problem in problems.found))
@@ -247,9 +296,9 @@ def check_same_data(file: ScoreFile, fingerprint: str, where: str) -> None:
         return
     read = ", ".join(f"{name} {value}" for name, value in file.read_with.items() if value is not None)
     raise DataError(
-        f"the scores are of other data: of {file.data!r} for the task {file.task!r}, {len(file):,} training rows, "
-        f"fingerprint {file.fingerprint}; {where} has the fingerprint {fingerprint}. Give the data that was scored"
-        f"{f', read in the same way ({read})' if read else ''}, or score again."
+        f"the scores are of other data: of {quoted(file.data)} for the task {quoted(file.task)}, {len(file):,} "
+        f"training rows, fingerprint {file.fingerprint}; {where} has the fingerprint {fingerprint}. Give the data that "
+        f"was scored{f', read in the same way ({read})' if read else ''}, or score again."
     )
 
 
@@ -289,8 +338,8 @@ def check_target(path: Path, *, force: bool = False) -> None:
     """
     problems = Problems()
     problems.check(path.suffix in SUFFIXES, f"a score file must end in {', '.join(SUFFIXES)}, got {path}.")
-    problems.check(not path.is_dir(), f"{path} is a folder: give a file.")
-    problems.check(force or not path.is_file(), f"{path} exists: --force replaces it.")
+    problems.found += target_problems(path, force=force)
+    problems.check(not (reason := unwritable(path)), f"the score file cannot be written: {reason}.")
     problems.raise_any(ArgumentError)
 
 
@@ -330,7 +379,12 @@ def _write_text(path: Path, file: ScoreFile, suffix: str) -> None:
         if suffix == ".jsonl":
             write_jsonl(_lines(file), stream)
         else:
-            write_csv(list(_lines(file)), names, stream)
+            write_csv([{name: _for_sheet(cell) for name, cell in line.items()} for line in _lines(file)], names, stream)
+
+
+def _for_sheet(cell: object) -> object:
+    """A cell that a spreadsheet reads as text: what begins with `=`, `+`, `-`, `@` or a tab would be a formula."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def _lines(file: ScoreFile) -> Iterator[dict[str, Any]]:

@@ -2,12 +2,13 @@
 
 A table grows by parts; its manifest is written last, and a part that the manifest does not name does not exist. So a
 killed write leaves a file that is never read, two runs cannot mix (the manifest names the run), and a resumed run cuts
-a table back to the parts that its checkpoint counts. A part is converted and written in slices, to bound the memory.
+a table back to the parts that its checkpoint counts. The manifest holds a checksum of each part, which every reader
+compares. A part is converted and written in slices, to bound the memory.
 """
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
@@ -16,8 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datadiet.errors import DataError
-from datadiet.files import SCHEMA, read_json, write_atomically
+from datadiet.data.tables import first_line, listed
+from datadiet.errors import DataError, quoted
+from datadiet.files import SCHEMA, check_file, damage, misfit, read_json, seal_of, whole_file, write_json
+from datadiet.store.run_folder import PLANS, SCORES
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 
 MANIFEST = "_manifest.json"
+_PART_NAME = re.compile(r"part-[0-9]{5,}\.parquet")
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 _FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
 
@@ -45,13 +49,14 @@ class PartedTable:
     def __init__(self, folder: Path | None, run: str) -> None:
         self.folder, self.run = folder, run
         self._parts: list[Any] = []  # file names, or tables where there is no folder
+        self._seals: dict[str, str] = {}
         if folder is not None and (folder / MANIFEST).exists():
             manifest = read_manifest(folder)
             if manifest["run"] != run:
                 raise DataError(
                     f"{folder.name}/ in {folder.parent.name}/ belongs to another run; choose another folder."
                 )
-            self._parts = list(manifest["parts"])
+            self._parts, self._seals = list(manifest["parts"]), dict(manifest.get("seals", {}))
 
     def __len__(self) -> int:
         return len(self._parts)
@@ -68,12 +73,11 @@ class PartedTable:
 
             self._parts.append(pa.concat_tables(pieces))
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
         name = f"part-{len(self._parts):05d}.parquet"
-        part = self.folder / f"{name}.part"
-        _write_parquet(part, pieces)
-        part.replace(self.folder / name)
+        with whole_file(self.folder / name) as part:
+            _write_parquet(part, pieces)
         self._parts.append(name)
+        self._seals[name] = seal_of(self.folder / name)
         self._write_manifest()
 
     def truncate(self, parts: int) -> None:
@@ -93,8 +97,8 @@ class PartedTable:
 
     def _write_manifest(self) -> None:
         assert self.folder is not None
-        content = {"schema": SCHEMA, "run": self.run, "parts": self._parts}
-        write_atomically(self.folder / MANIFEST, json.dumps(content, indent=1))
+        seals = {name: self._seals[name] for name in self._parts if name in self._seals}
+        write_json(self.folder / MANIFEST, {"schema": SCHEMA, "run": self.run, "parts": self._parts, "seals": seals})
 
 
 def _encodings(table: pa.Table) -> dict[str, str]:
@@ -144,32 +148,56 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         DataError: If there is none, or one that this version cannot read.
     """
-    return read_json(folder / MANIFEST, "finished table")
+    manifest = read_json(folder / MANIFEST, "finished table")
+    if problem := misfit(manifest, {"run?": str, "parts": [str], ...: object}, str(folder / MANIFEST)):
+        raise DataError(f"{problem}: the file is damaged or was changed.")
+    if strange := [name for name in manifest["parts"] if not _PART_NAME.fullmatch(name)]:
+        raise DataError(f"{folder / MANIFEST} names {listed(strange)}, which is no part of it.")
+    return manifest
 
 
 def iter_parts(folder: Path) -> Iterator[pq.ParquetFile]:
     """The parts that the manifest names, in order, each open while it is looked at.
 
     Raises:
-        DataError: See `read_manifest`.
+        DataError: See `read_manifest`; also if a part is missing or damaged.
     """
+    for path in _checked_parts(folder):
+        with _opened(path) as file:
+            yield file
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
     import pyarrow.parquet as pq
 
-    for name in read_manifest(folder)["parts"]:
-        with pq.ParquetFile(folder / name) as file:
-            yield file
+    check_file(path)
+    try:
+        return pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(f"{path} is no Parquet file ({first_line(error)}).") from error
+
+
+def _checked_parts(folder: Path) -> Iterator[Path]:
+    """The parts that the manifest names, each compared with its checksum."""
+    manifest = read_manifest(folder)
+    for name in manifest["parts"]:
+        seals = {name: seal} if (seal := manifest.get("seals", {}).get(name)) else {}
+        if problem := damage(folder, seals):
+            raise DataError(f"{problem}.")
+        yield folder / name
 
 
 def read_table(folder: Path) -> pa.Table:
     """All parts that the manifest names, in order.
 
     Raises:
-        DataError: See `read_manifest`; also if the table is empty.
+        DataError: See `iter_parts`; also if the table is empty.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = [pq.read_table(folder / name) for name in read_manifest(folder)["parts"]]
+    parts = [pq.read_table(path) for path in _checked_parts(folder)]
     if not parts:
         raise DataError(f"{folder} holds an empty table.")
     return pa.concat_tables(parts)
@@ -295,7 +323,7 @@ def last_values(folder: Path, column: str) -> dict[str, float]:
     for scores in iter_rounds(folder, [column]):
         if column not in scores.values:
             names = ", ".join(name for name in next(iter_parts(folder)).schema_arrow.names if name not in _FIXED)
-            raise DataError(f"{folder} holds no values of {column!r}; it holds: {names}.")
+            raise DataError(f"{folder} holds no values of {quoted(column)}; it holds: {names}.")
         more = max(0, int(scores.rows.max()) + 1 - len(last))
         last = np.r_[last, np.full(more, np.nan, np.float32)]
         finite = ~np.isnan(scores.values[column])
@@ -328,6 +356,37 @@ def _piece_of_plan(plan: EpochPlan, part: slice) -> pa.Table:
     )
 
 
+def has_tables(folder: Path) -> bool:
+    """Whether a run folder has a score history or a record of the plans."""
+    return any((folder / table / MANIFEST).exists() for table in (SCORES, PLANS))
+
+
+def tables_problem(folder: Path, run: str, parts: Sequence[int]) -> str | None:
+    """Why the tables of a run cannot be continued, in words without a full stop; None where they can.
+
+    Args:
+        folder: The run folder.
+        run: Names the run.
+        parts: Number of parts of scores/ and plans/ that a checkpoint counts.
+    """
+    for name, count in zip((SCORES, PLANS), parts, strict=True):
+        table = folder / name
+        if not count:
+            continue
+        try:
+            manifest = read_manifest(table)
+        except DataError as error:
+            return str(error).rstrip(".")
+        if manifest["run"] != run:
+            return f"{table / MANIFEST} belongs to another run"
+        if len(manifest["parts"]) < count:
+            return f"{table / MANIFEST} names {len(manifest['parts'])} parts, and the checkpoint counts {count}"
+        seals = manifest.get("seals", {})
+        if problem := damage(table, {part: seals[part] for part in manifest["parts"][:count] if part in seals}):
+            return problem
+    return None
+
+
 class RunTables:
     """The two tables of a run: scores/ and plans/.
 
@@ -345,8 +404,8 @@ class RunTables:
     """
 
     def __init__(self, folder: Path | None, run: str, ids: Sequence[str] | None, parts: Sequence[int]) -> None:
-        self.scores = ScoreStore(folder and folder / "scores", run, ids)
-        self.plans = PartedTable(folder and folder / "plans", run)
+        self.scores = ScoreStore(folder and folder / SCORES, run, ids)
+        self.plans = PartedTable(folder and folder / PLANS, run)
         self.scores.table.truncate(parts[0])
         self.plans.truncate(parts[1])
 

@@ -13,9 +13,10 @@ from transformers import PreTrainedConfig
 
 from datadiet.data.schema import Dataset
 from datadiet.registry import has, load, methods
-from datadiet.tasks.base import Collator, Prediction, Task, signals_of
+from datadiet.tasks.base import Collator, Prediction, Task
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.loading import load_config
+from datadiet.tasks.reading import signals_of
 from datadiet.tasks.sequence import ClassificationTask, MultiLabelTask, RegressionTask
 from datadiet.tasks.tagging import TokenClassificationTask
 

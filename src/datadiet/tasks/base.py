@@ -1,7 +1,4 @@
-"""The contract of a task, and the steps that tasks share: feature tables, padded batches, and signals of heads.
-
-`signals_of` reads the signals of stock models, also for scripts without a task.
-"""
+"""The contract of a task, and the steps that tasks share: feature tables, padded batches, and signals of heads."""
 
 from __future__ import annotations
 
@@ -224,59 +221,6 @@ def token_padding(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     }
 
 
-ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.types.Signals, to the trainer or the diet."
-
-
-def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Signals:
-    """The signals of a stock model, recognised by names and shapes: for scripts without a task (`Task.signals`).
-
-    * `intent_logits` and `slot_logits` with `intent_labels` and `slot_labels`: heads `intent` and `slots`;
-    * logits `(batch, classes)` with class numbers `(batch,)`: head `label`;
-    * logits `(batch, labels)` with floats 0 or 1 `(batch, labels)`, more than one: a multi-hot head `label`;
-    * logits `(batch, 1)` or `(batch,)` with numbers `(batch,)` or `(batch, 1)`: a regression head `label`;
-    * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
-
-    Args:
-        outputs: A `ModelOutput`, a dict with `logits`, or a tuple that holds the logits.
-        batch: Has the labels under `labels` or `label`.
-
-    Returns:
-        Detached signals; logits keep their dtype.
-
-    Raises:
-        ArgumentError: Where names or shapes fit none of these, where there are no labels, where the outputs have two
-            heads of the same shape, and for causal language models, whose logits are shifted against their labels.
-
-    Example:
-        >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
-        >>> {name: head.logits.shape for name, head in signals.heads.items()}
-        {'label': torch.Size([2, 3])}
-    """
-    if "CausalLM" in type(outputs).__name__:
-        raise ArgumentError(
-            f"a causal language model shifts its labels against its logits, so its signals cannot be guessed. {ADVICE}"
-        )
-    if isinstance(outputs, Mapping) and "intent_logits" in outputs:
-        return joint_signals(outputs, batch)
-    logits, labels = _logits(outputs), _labels(batch)
-    if logits.ndim == 3 and labels.ndim == 2 and logits.shape[:2] == labels.shape and not labels.is_floating_point():
-        return Signals({"tokens": token_head(logits, labels)})
-    if logits.shape == labels.shape and logits.ndim == 2 and logits.shape[1] > 1 and labels.is_floating_point():
-        if bool(((labels != 0) & (labels != 1)).any()):
-            raise ArgumentError(f"float labels {tuple(labels.shape)} other than 0 and 1 fit no known task. {ADVICE}")
-        return multi_label_signals(logits, labels)
-    if (len(logits) == len(labels) and labels.ndim == 1) or labels.shape == (len(logits), 1):
-        if logits.ndim == 1 or logits.shape[1:] == (1,):
-            return regression_signals(logits, labels)
-        if logits.ndim == 2 and labels.ndim == 1 and not labels.is_floating_point():
-            return class_signals(logits, labels)
-    raise ArgumentError(
-        f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known task: expected "
-        f"(batch, classes) with whole (batch,) or float (batch, classes), (batch, 1) with (batch,), or "
-        f"(batch, positions, classes) with whole (batch, positions). {ADVICE}"
-    )
-
-
 def class_signals(logits: Tensor, labels: Tensor) -> Signals:
     """One head `label` of class logits `(batch, classes)`."""
     return Signals({"label": HeadSignals(logits.detach(), labels.detach().long())})
@@ -291,6 +235,17 @@ def regression_signals(logits: Tensor, labels: Tensor) -> Signals:
     """One head `label` of numbers: logits `(batch, 1)`, labels float32 `(batch,)`."""
     columns = logits.detach().reshape(-1, 1)  # (batch, 1)
     return Signals({"label": HeadSignals(columns, labels.detach().float().flatten())})  # (batch,)
+
+
+def binary_signals(logits: Tensor, labels: Tensor) -> Signals:
+    """One head `label` of two classes, from log odds `(batch, 1)` or `(batch,)` and labels 0 or 1."""
+    odds = logits.detach().reshape(-1, 1)  # (batch, 1)
+    return Signals({"label": HeadSignals(two_classes(odds), labels.detach().long().flatten())})  # (batch,)
+
+
+def two_classes(odds: Tensor) -> Tensor:
+    """Log odds `(..., 1)` as logits of two classes `(..., 2)`."""
+    return torch.cat([torch.zeros_like(odds), odds], -1)
 
 
 def joint_signals(outputs: Any, batch: Mapping[str, Any]) -> Signals:
@@ -318,32 +273,3 @@ def named(tensors: Any, name: str) -> Tensor:
     if not isinstance(tensor := tensors.get(name), Tensor):
         raise ArgumentError(f"{name!r} is missing; there are: {', '.join(map(str, tensors)) or 'none'}.")
     return tensor
-
-
-def _logits(outputs: Any) -> Tensor:
-    """Named `logits`, or in a tuple the first tensor that is not the loss; refused where another one has its shape."""
-    if isinstance(outputs, Tensor):
-        return outputs
-    if isinstance(outputs, Mapping) or hasattr(outputs, "logits"):
-        items = dict(outputs) if isinstance(outputs, Mapping) else vars(outputs)
-        logits = items.get("logits", getattr(outputs, "logits", None))
-        others = [value for name, value in items.items() if name != "logits" and str(name).endswith("logits")]
-    else:
-        tensors: list[Any] = [part for part in outputs if isinstance(part, Tensor) and part.ndim > 1]
-        logits, *others = tensors or [None]
-    kind = type(outputs).__name__
-    if not isinstance(logits, Tensor):
-        raise ArgumentError(f"the model's output {kind} has no logits. {ADVICE}")
-    if any(isinstance(other, Tensor) and other.shape == logits.shape for other in others):
-        raise ArgumentError(
-            f"the model's output {kind} has several heads with logits {tuple(logits.shape)}, which cannot be told "
-            f"apart. {ADVICE}"
-        )
-    return logits
-
-
-def _labels(batch: Mapping[str, Any]) -> Tensor:
-    for name in ("labels", "label"):
-        if isinstance(labels := batch.get(name), Tensor):
-            return labels
-    raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")

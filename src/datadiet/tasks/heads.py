@@ -97,13 +97,11 @@ class Heads:
             outputs: Whether to keep the outputs of the heads.
 
         Raises:
-            ArgumentError: If weights were asked for, and there is no layer that they could act on.
+            ArgumentError: If weights were asked for, and there is no layer that they could act on, or not one output a
+                row.
         """
         if weights is not None and asked and not self.layers:
-            raise ArgumentError(
-                "there are loss weights, of a selector or of the rows, and this model has no linear layer with as many "
-                "outputs as labels on which they could act; use a selector without weights, and no dedupe_weights."
-            )
+            raise ArgumentError(_NOWHERE)
         self.inputs, self.outputs = {}, {}
         heads_of: dict[nn.Linear, list[str]] = {}  # a layer may be of several heads
         for head, layer in self.layers.items():
@@ -116,6 +114,20 @@ class Heads:
             for handle in hooks:
                 handle.remove()
 
+    def check_weights(self, rows: int) -> None:
+        """Whether loss weights could act on the forward passes that were recorded last.
+
+        Args:
+            rows: Of the batch.
+
+        Raises:
+            ArgumentError: If there is no layer for them, or its outputs are not one a row.
+        """
+        if not self.layers:
+            raise ArgumentError(_NOWHERE)
+        for hidden in self.inputs.values():
+            _check_one_each(len(hidden), rows)
+
     def _hook(self, heads: Sequence[str], weights: Tensor | None, asked: bool, outputs: bool) -> Callable[..., None]:
         def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
@@ -123,6 +135,7 @@ class Heads:
                 if outputs:
                     self.outputs[head] = output
             if weights is not None and output.requires_grad and (asked or len(output) == len(weights)):
+                _check_one_each(len(output), len(weights))
                 factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
                 output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
 
@@ -140,3 +153,18 @@ class Heads:
             fits = hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]
             heads[name] = replace(head, hidden=hidden) if fits else head
         return Signals(heads)
+
+
+_WITHOUT = "use a selector without weights, and neither row_weights nor dedupe_weights."
+_NOWHERE = (
+    "there are loss weights, of a selector or of the rows, and this model has no linear layer with as many outputs as "
+    f"labels on which they could act; {_WITHOUT}"
+)
+
+
+def _check_one_each(outputs: int, rows: int) -> None:
+    if outputs != rows:
+        raise ArgumentError(
+            f"loss weights need one output of the model per row: it gave {outputs} for {rows} rows, as where "
+            f"compute_loss repeats the batch; {_WITHOUT}"
+        )

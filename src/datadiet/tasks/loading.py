@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+from safetensors import SafetensorError
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -33,6 +34,7 @@ from transformers import (
 from transformers.utils import logging as hf_logging
 
 from datadiet.errors import ArgumentError, DataError, MissingExtraError
+from datadiet.store.run_folder import check_files
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
 
 PACKAGED = "minilm"
@@ -191,7 +193,7 @@ def _explained(name: str) -> Iterator[None]:
         yield
     except json.JSONDecodeError as error:
         raise DataError(f"a file of the model {name} is not valid JSON: {error}.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         if isinstance(error, (ArgumentError, DataError)):
             raise
         reason = " ".join(str(error).split())[:300]
@@ -344,14 +346,38 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     """A fine-tuned model as it was saved.
 
     Raises:
-        DataError: If the folder holds no fine-tuned model: no config, no weights, or an encoder without its head.
+        DataError: If the folder holds no fine-tuned model: no config, no weights, or an encoder without its head; if
+            the weights are not those that a run has saved there, or not finite.
     """
+    place = Path(folder)
+    check_files(place.parent, place.name)
     config = load_config(str(folder))
     if isinstance(config, IntentSlotConfig):
-        return pretrained(IntentSlotModel, str(folder), complete=True)
-    if is_tagger(config):
-        return _tagger(str(folder), complete=True)
-    return pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
+        model = pretrained(IntentSlotModel, str(folder), complete=True)
+    elif is_tagger(config):
+        model = _tagger(str(folder), complete=True)
+    else:
+        model = pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
+    check_finite(model, f"the model in {folder}")
+    return model
+
+
+def check_finite(model: Any, what: str = "this run") -> None:
+    """Refuse a model that has diverged: weights that are NaN stay NaN, and so is all that it predicts.
+
+    Args:
+        model: Its weights.
+        what: Says whose they are.
+
+    Raises:
+        DataError: Names the first weights that are not finite.
+    """
+    for name, weight in model.named_parameters():
+        if not bool(torch.isfinite(weight.detach()).all()):
+            raise DataError(
+                f"the training of {what} diverged: the weights {name} are not finite. Lower the learning rate, or use "
+                "a longer warm-up of it or precision fp32."
+            )
 
 
 def load_encoder(name: str) -> PreTrainedModel:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,7 @@ from datadiet.scoring.forward import whole_numbers
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
 REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
 LEAST_RATE, MOST_RATE = 1e-5, 5e-4
+ROWS_CHECKED = 64  # evenly spread, whose content tells training data from others
 
 
 @dataclass(frozen=True)
@@ -113,6 +116,20 @@ def check_judged(args: Any, dev: Any, metric: str) -> None:
 def order_seed(args: Any) -> int:
     """The seed of the order of examples, as the Trainer chooses it."""
     return int(args.seed if args.data_seed is None else args.data_seed)
+
+
+def data_checksum(dataset: Any, lengths: NDArray[np.int64] | None) -> str:
+    """Of training data, over the lengths of all rows and, of a `datasets.Dataset`, the content of some.
+
+    Args:
+        dataset: As it is stored: what a transform makes of it, perhaps by chance, does not count.
+        lengths: int64, of each row; None where they are unknown.
+    """
+    total = 0 if lengths is None else zlib.crc32(np.ascontiguousarray(lengths, np.int64).data)
+    if isinstance(dataset, datasets.Dataset) and len(dataset):
+        rows = np.unique(np.linspace(0, len(dataset) - 1, ROWS_CHECKED).astype(np.int64)).tolist()
+        total = zlib.crc32(repr(dataset.with_format("arrow")[rows].to_pylist()).encode(errors="surrogatepass"), total)
+    return f"{total:08x}"
 
 
 def ids_and_groups(dataset: Any) -> tuple[Sequence[str] | None, NDArray[np.int64] | None]:

@@ -268,7 +268,9 @@ def _decisions(logits: Tensor, head: HeadSignals) -> Tensor:
 
 
 def _counts(head: HeadSignals, batch: int) -> NDArray[np.int64]:
-    counts: NDArray[np.int64] = np.ones(batch, np.int64) if head.mask is None else head.mask.sum(-1).cpu().numpy()
+    if head.mask is None:
+        return np.ones(batch, np.int64)
+    counts: NDArray[np.int64] = head.mask.reshape(batch, -1).sum(-1).cpu().numpy()
     return counts
 
 

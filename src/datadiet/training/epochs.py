@@ -351,7 +351,10 @@ class BetweenEpochs:
 
     def so_far(self) -> Json:
         """The run so far as plain values, for a checkpoint."""
-        epoch = self.current.so_far()  # before the ledger's snapshot, which it brings up to date
+        epoch = {
+            **self.current.so_far(),
+            "accumulation": self._accumulation,
+        }  # before the ledger's snapshot, which it brings up to date
         lines = [asdict(result) for result in self.results]
         return {"cost": asdict(self._ledger.snapshot()), "epochs": lines, "epoch": epoch}
 
@@ -365,6 +368,7 @@ class BetweenEpochs:
         if so_far["closed"]:
             return
         self.current = EpochTotals(so_far["epoch"], self._ledger)
-        self.current.carry(so_far)
+        batches = so_far["batches"] * self._accumulation // so_far["accumulation"]  # steps, in the batches of now
+        self.current.carry({**so_far, "batches": batches})
         if so_far["epoch"] < next_epoch:
             self.results.append(self.current.close(self._accumulation))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy
 from typing import Any
 
 import numpy as np
@@ -137,11 +138,15 @@ def part_of(inputs: Inputs, places: Tensor) -> Inputs:
     whole = {
         name: isinstance(value, Tensor) and value.dim() > 0 and len(value) == size for name, value in inputs.items()
     }
-    part = {name: value[places.to(value.device)] if whole[name] else value for name, value in inputs.items()}
+    part = copy(inputs)  # of the same class
+    part.update({name: value[places.to(value.device)] for name, value in inputs.items() if whole[name]})
     mask = part.get("attention_mask")
     if mask is None or mask.dim() != 2:
         return part
     used = mask.any(0).nonzero().flatten()
     first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, mask.shape[1])
-    padded = [name for name in whole if part[name].dim() > 1 and part[name].shape[1] == mask.shape[1]]
-    return {name: value[:, first:last] if name in padded else value for name, value in part.items()}
+    if any(name.endswith("_positions") for name in whole):  # labels that count from the first position
+        first = 0
+    padded = [name for name in whole if whole[name] and part[name].dim() > 1 and part[name].shape[1] == mask.shape[1]]
+    part.update({name: part[name][:, first:last] for name in padded})
+    return part

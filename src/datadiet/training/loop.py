@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,14 @@ from transformers import TrainerCallback
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, Problems
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH
-from datadiet.tasks.base import signals_of
+from datadiet.tasks.losses import LINKS, Link
+from datadiet.tasks.reading import Reader, read
 from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, pop_rows, row_weights
-from datadiet.types import EpochPlan, HeadSignals, Scores, Signals
+from datadiet.types import EpochPlan, Scores, Signals
 
 logger = logging.getLogger(__name__)
+_OBSERVE_SIGNALS = "Call observe_signals(rows, signals) with datadiet.types.Signals."
+_SETTLE_LINK = "Pass link='identity' (regression), link='sigmoid' (binary cross-entropy) or link='softmax'."
 NO_JUDGE = "nothing judges: give judge and dev_rows"
 CONSTANT = ("constant", "constant_with_warmup")
 
@@ -100,18 +103,27 @@ class Epoch:
             assert rows is not None
             yield RowBatch(batch, rows, None if weights is None else weights[rows])
 
-    def observe(self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> None:
+    def observe(
+        self, rows: Tensor, logits: Tensor, labels: Tensor, *, mask: Tensor | None = None, link: Link | None = None
+    ) -> None:
         """Record the outputs of a training forward, for one head.
 
         Args:
             rows: int64 `(batch,)`, the batch's own.
-            logits: `(batch, classes)`, `(batch, positions, classes)` or, for regression, `(batch, 1)`.
-            labels: `(batch,)` or `(batch, positions)`.
+            logits: `(batch, classes)`, `(batch, positions, classes)` or `(batch, 1)`.
+            labels: `(batch,)` or `(batch, positions)`; 0 or 1 `(batch, classes)` for sets of labels or one-hot classes.
             mask: bool `(batch, positions)`; by default the positions that are not labelled -100.
+            link: What the loss does to the logits, where shapes do not tell: `identity` (a regression) or `sigmoid`
+                (binary cross-entropy) of one logit, `softmax` or `sigmoid` for labels of 0 and 1 of the logits' shape.
+
+        Raises:
+            ArgumentError: If the shapes do not fit, or a link is needed and there is none.
         """
-        if mask is None and labels.dim() == 2:
-            mask = labels != -100
-        self.observe_signals(rows, Signals({"label": HeadSignals(logits.detach(), labels, mask)}))
+        if link is not None and link not in LINKS:
+            raise ArgumentError(f"link must be one of {', '.join(LINKS)}, got {link!r}.")
+        signals, _ = read(logits, labels, link, settle=_SETTLE_LINK, advice=_OBSERVE_SIGNALS)
+        (head,) = signals.heads.values()
+        self.observe_signals(rows, Signals({"label": head if mask is None else replace(head, mask=mask)}))
 
     def observe_signals(self, rows: Tensor, signals: Signals) -> None:
         """Record the signals of a training forward, for any number of heads."""
@@ -164,7 +176,8 @@ def epochs(
         One `Epoch` after the other; the values of one choose the next.
 
     Raises:
-        ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits.
+        ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits; if the state is of a run
+            with other options or data, or `start` is not the epoch after it.
 
     Example:
         >>> import torch
@@ -186,6 +199,10 @@ def epochs(
         raise ArgumentError(
             f"rescore={diet.options.config.rescore!r} needs signals=function of rows; or use rescore='none'."
         )
+    done = -1 if state is None or state[1]["plan"] is None else state[1]["plan"][0]
+    if start != done + 1:
+        kept = "without a state" if state is None else f"with a state of the end of epoch {done}"
+        raise ArgumentError(f"start must be {done + 1} {kept} (epochs count from 0), got {start}.")
     diet.begin(
         num_examples, epochs=num_epochs, batch=batch_size, ids=ids, groups=groups, row_weights=row_weights,
         folder=folder, dev_rows=None if judge is None else dev_rows, no_judge=NO_JUDGE, state=state,
@@ -258,12 +275,14 @@ class DietCallback(TrainerCallback):
         self._epoch = 0
         self._sampler: DietSampler | None = None
         self._rows: torch.Tensor | None = None
-        self._labels: dict[str, Any] = {}
+        self._inputs: dict[str, Any] = {}
+        self._reads = True
         self._hooks: list[Any] = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the loader that the Trainer has built, and hook into the model."""
         _check(self.diet, args, state)
+        self._epoch = 0
         loader, model = kwargs["train_dataloader"], kwargs["model"]
         batch = args.train_batch_size * args.gradient_accumulation_steps
         count = len(loader.dataset)
@@ -277,6 +296,7 @@ class DietCallback(TrainerCallback):
             seed = args.data_seed or args.seed
             self._sampler = DietSampler.like(loader.get_sampler(), count, seed, processes=args.world_size)
             loader.set_sampler(self._sampler)
+        self._reader, self._reads = Reader(model), True
         self._hooks = [
             model.register_forward_pre_hook(self._before, with_kwargs=True),
             model.register_forward_hook(self._after),
@@ -304,24 +324,33 @@ class DietCallback(TrainerCallback):
 
     def _before(self, _module: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         self._rows = kwargs.pop(ROW_KEY, None)
-        self._labels = {name: value for name, value in kwargs.items() if "label" in name}
+        self._inputs = kwargs
         return args, kwargs
 
-    def _after(self, _module: Any, _inputs: Any, outputs: Any) -> None:
-        if self._rows is None:
+    def _after(self, _module: Any, _args: Any, outputs: Any) -> None:
+        rows, inputs, self._rows, self._inputs = self._rows, self._inputs, None, {}
+        if rows is None or not self._reads:
             return
-        read = self.diet.signals or _signals
-        self.diet.observe(self._rows, read(outputs, self._labels), epoch=self._epoch)
-        self._rows = None
+        try:
+            signals = self.diet.signals(outputs, inputs) if self.diet.signals else self._signals(outputs, inputs)
+            self.diet.observe(rows, signals, epoch=self._epoch)
+        except ArgumentError as error:
+            if self.diet.options.plans or self.diet.signals:
+                raise
+            self._reads = False
+            logger.warning("keep=1.0 changes nothing, but there will be no values: %s", error)
 
-
-def _signals(outputs: Any, labels: Mapping[str, Any]) -> Any:
-    if not labels:
-        raise ArgumentError(
-            "DietCallback reads the inputs of the model, and these have no labels (label smoothing and "
-            "compute_loss_func remove them); use DietMixin."
-        )
-    return signals_of(outputs, labels)
+    def _signals(self, outputs: Any, inputs: Mapping[str, Any]) -> Signals:
+        """The signals of a batch, of a model that computes its loss itself."""
+        if not any("label" in name or name.endswith("_positions") for name in inputs):
+            raise ArgumentError(
+                "DietCallback reads the inputs of the model, and these have no labels (label smoothing and "
+                "compute_loss_func remove them); use DietMixin."
+            )
+        loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs[0] if outputs else None
+        if isinstance(loss, Tensor) and loss.ndim == 0 and loss.requires_grad and not self._reader.has_learnt:
+            self._reader.learn(loss, outputs, inputs)
+        return self._reader(outputs, inputs)
 
 
 def _check(diet: Diet, args: Any, state: Any) -> None:

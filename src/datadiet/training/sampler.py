@@ -10,7 +10,8 @@ trains.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -215,15 +216,25 @@ class RowDataset(Dataset[tuple[int, Any]]):
 
 @dataclass(frozen=True)
 class RowCollator:
-    """Collates the items as before and puts their rows into the batch, which must be a dict."""
+    """Collates the items as before and puts their rows into the batch, a mapping, which keeps its class."""
 
     collate: Callable[[list[Any]], Any]
 
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> dict[str, Any]:
-        """A batch with its rows."""
+    def __call__(self, items: Sequence[tuple[int, Any]]) -> Any:
+        """A batch with its rows.
+
+        Raises:
+            ArgumentError: If the batch is no mapping.
+        """
         rows, features = zip(*items, strict=True)
-        batch = self.collate(list(features))
-        return {**batch, ROW_KEY: torch.tensor(rows, dtype=torch.int64)}
+        batch = copy(self.collate(list(features)))  # it may be an item of the data set itself
+        if not isinstance(batch, MutableMapping):
+            raise ArgumentError(
+                f"the data collator must give a dict or another mapping, got {type(batch).__name__}: a diet puts the "
+                "row numbers into it, and takes them out before the model sees it."
+            )
+        batch[ROW_KEY] = torch.tensor(rows, dtype=torch.int64)
+        return batch
 
 
 def carry_rows(loader: DataLoader[Any]) -> None:

@@ -1,13 +1,12 @@
 """The state of a run across interruptions and processes.
 
 A checkpoint of the Trainer also holds the diet's state: arrays in safetensors, plain values in JSON, no pickle. The
-JSON is written last, so it marks the checkpoint as complete. Processes exchange values at epoch ends and refreshes
-only, never per step.
+JSON is written last, so it marks the checkpoint as complete, and it holds a checksum of every other file. Processes
+exchange values at epoch ends and refreshes only, never per step.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,17 +19,23 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
 from datadiet.diet.values import MOMENT
-from datadiet.errors import ArgumentError
-from datadiet.files import write_atomically
+from datadiet.errors import ArgumentError, DataError
+from datadiet.files import SCHEMA, damage, read_json, seal_of, sync, write_json
+from datadiet.store.tables import tables_problem
 from datadiet.types import Json, Scores
 
 ARRAYS, NUMBERS = "diet_state.safetensors", "diet_state.json"
+_FILES, _RUN, _PARTS = "files", "run", "parts"
 
 
 def save_diet(folder: Path, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
-    """Write a diet's state into a checkpoint; the JSON last, which makes it complete."""
+    """Write a diet's state into a checkpoint; the JSON last, which makes it complete and vouches for all files."""
     save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, folder / ARRAYS)
-    write_atomically(folder / NUMBERS, json.dumps(numbers, indent=1))
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != NUMBERS)
+    for file in files:
+        sync(file)
+    seals = {file.relative_to(folder).as_posix(): seal_of(file) for file in files}
+    write_json(folder / NUMBERS, {"schema": SCHEMA, **numbers, _FILES: seals})
 
 
 def load_diet(folder: Path) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -38,27 +43,71 @@ def load_diet(folder: Path) -> tuple[dict[str, NDArray[Any]], Json]:
 
     Raises:
         ArgumentError: If the checkpoint has no complete diet state.
+        DataError: If that is damaged; see `checkpoint_problem` for the other files.
     """
     if not (folder / NUMBERS).is_file():
         raise ArgumentError(
             f"{folder} holds no diet state ({NUMBERS}); resume from a checkpoint that a DietTrainer has saved, "
             "or train with the plain Trainer."
         )
-    return load_file(folder / ARRAYS), json.loads((folder / NUMBERS).read_text(encoding="utf-8"))
+    numbers = read_json(folder / NUMBERS, "diet state")
+    if problem := damage(folder, {ARRAYS: numbers[_FILES][ARRAYS]}):
+        raise DataError(f"{problem}.")
+    return load_file(folder / ARRAYS), numbers
 
 
-def last_checkpoint(folder: Path) -> Path | None:
-    """The last complete checkpoint in a folder, by its number; one that a kill left half-written does not count.
+def checkpoint_problem(folder: Path, tables: Path | None) -> str | None:
+    """Why a checkpoint cannot be used, in words without a full stop; None where it can.
+
+    Args:
+        folder: The checkpoint; a file of it, or a part of the tables that it counts, may be missing or damaged.
+        tables: The folder of scores/ and plans/; None on a process that does not write them.
+    """
+    if not (folder / NUMBERS).is_file():
+        return f"{folder / NUMBERS} is missing, which is written last"
+    try:
+        numbers = read_json(folder / NUMBERS, "diet state")
+    except DataError as error:
+        return str(error).rstrip(".")
+    problem = damage(folder, numbers[_FILES])
+    return problem if problem or tables is None else tables_problem(tables, numbers[_RUN], numbers[_PARTS])
+
+
+def last_checkpoint(folder: Path, tables: Path | None) -> tuple[Path | None, list[str]]:
+    """The last checkpoint in a folder that can be used, by its number, and why each later one cannot.
 
     Args:
         folder: Has subfolders `checkpoint-<step>`; may be missing.
+        tables: See `checkpoint_problem`.
     """
-    complete = {
-        int(match[1]): file.parent
-        for file in folder.glob(f"checkpoint-*/{NUMBERS}")
-        if (match := re.fullmatch(r"checkpoint-(\d+)", file.parent.name))
+    numbers = {
+        int(match[1]): place
+        for place in folder.glob("checkpoint-*")
+        if (match := re.fullmatch(r"checkpoint-(\d+)", place.name))
     }
-    return complete[max(complete)] if complete else None
+    problems: list[str] = []
+    for number in sorted(numbers, reverse=True):
+        problem = checkpoint_problem(numbers[number], tables)
+        if problem is None:
+            return numbers[number], problems
+        problems.append(problem)
+    return None, problems
+
+
+def checked_checkpoint(folder: Path, tables: Path | None) -> Path:
+    """A checkpoint that was named by the user.
+
+    Raises:
+        ArgumentError: If it has no diet state.
+        DataError: If it cannot be used; names the file, and the checkpoint before it that can be used.
+    """
+    if not (folder / NUMBERS).is_file():
+        load_diet(folder)  # says what to do
+    if problem := checkpoint_problem(folder, tables):
+        earlier, _ = last_checkpoint(folder.parent, tables)
+        hint = "no other checkpoint beside it can be used" if earlier is None else f"resume from {earlier} instead"
+        raise DataError(f"{problem}; {hint}.")
+    return folder
 
 
 def share_of(rows: NDArray[np.int64], accelerator: Any) -> NDArray[np.int64]:

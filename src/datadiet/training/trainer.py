@@ -10,43 +10,57 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 import datasets
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from numpy.typing import NDArray
 from torch.optim.lr_scheduler import LambdaLR
 from transformers import Trainer, TrainerCallback
 
 from datadiet.diet.diet import Diet, part
+from datadiet.diet.options import changes
 from datadiet.diet.race import NO_DEV
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, Problems
 from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
+from datadiet.registry import names
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.store import run_folder as layout
-from datadiet.tasks.base import signals_of
+from datadiet.store.tables import has_tables
 from datadiet.tasks.heads import Heads, head_layers, head_weights
-from datadiet.training.arguments import check_arguments, check_judged, ids_and_groups, order_seed
+from datadiet.tasks.loading import check_finite
+from datadiet.training.arguments import check_arguments, check_judged, data_checksum, ids_and_groups, order_seed
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import DietSampler, carry_rows, pop_rows, sampler_of
-from datadiet.training.state import exchange, last_checkpoint, load_diet, save_diet
-from datadiet.types import IGNORED, EpochPlan, EpochResult, HeadSignals, Json, Signals
+from datadiet.training.signals import SignalsOf, TrainerSignals, captured_outputs
+from datadiet.training.state import (
+    NUMBERS,
+    checked_checkpoint,
+    exchange,
+    last_checkpoint,
+    load_diet,
+    save_diet,
+)
+from datadiet.types import IGNORED, EpochPlan, EpochResult, Json
 
 logger = logging.getLogger(__name__)
-IN_BATCH_STATE, RUN_SO_FAR = "in_batch", "run_so_far"  # in a checkpoint, beside the diet's own state
-EMBEDDING = "sentence_embedding"
+# in a checkpoint, beside the diet's own state; the last is `own_state`
+IN_BATCH_STATE, RUN_SO_FAR, READING = "in_batch", "run_so_far", "reading"
+TRAINED_WITH, OWN = "trained_with", "own"
 
 Factor = Callable[[Any], float]
-SignalsOf = Callable[[Any, Mapping[str, Any]], Signals]
 
 if TYPE_CHECKING:
     _Base = Trainer
@@ -63,6 +77,7 @@ class DietMixin(_Base):
     Attributes:
         own_batches: Whether epochs on everything are put into batches as the epochs of a diet are, also where no epoch
             is chosen: the runs of a comparison then differ in their rows alone, not in their padding.
+        own_state: Plain values that every checkpoint holds under `own`.
 
     Args:
         diet: The diet.
@@ -70,7 +85,8 @@ class DietMixin(_Base):
         groups: int64 class of each training row, for `floor` and quotas; an integer label column by default.
         features: Where each training row lies, float `(rows, size)` or a SciPy CSR matrix, for selectors that cover a
             space.
-        signals: `(outputs, batch) -> Signals`; the diet's own by default, else the guess of `tasks.base.signals_of`.
+        signals: `(outputs, batch) -> Signals`; the diet's own by default, else what is found by names, shapes
+            and the first loss (`tasks.reading`).
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
         row_weights: float `(rows,)`, above 0: the weight of each row's loss, e.g. how often its text occurs.
         teacher: Logits of another model for the training rows, which take a share of the loss (`teacher_of`).
@@ -83,6 +99,7 @@ class DietMixin(_Base):
     """
 
     own_batches = False
+    own_state: Mapping[str, Any] = MappingProxyType({})
     _no_judge = NO_DEV
 
     def __init__(
@@ -118,18 +135,33 @@ class DietMixin(_Base):
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any) -> Any:
         """Train; a diet's state is loaded before the Trainer's own, because the length of the epoch depends on it."""
-        checkpoint = resume_from_checkpoint or None
-        if checkpoint is True:
-            last = last_checkpoint(Path(str(self.args.output_dir)))
-            if last is None:
-                raise ArgumentError(f"there is no complete checkpoint to resume from in {self.args.output_dir}.")
-            checkpoint = str(last)
-        self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
-        with self.ledger.charge("train"):
-            output = super().train(checkpoint, *args, **kwargs)
-        if self._writes_result and self.is_world_process_zero():
-            layout.write_result(self.run_folder, self._trainer_result())
+        writes = self._writes_result and self.is_world_process_zero()
+        with layout.claimed(self.run_folder) if writes else nullcontext():
+            checkpoint = self._checkpoint(resume_from_checkpoint) if resume_from_checkpoint else None
+            self._resumed = None if checkpoint is None else load_diet(Path(checkpoint))
+            with self.ledger.charge("train"):
+                output = super().train(checkpoint, *args, **kwargs)
+            check_finite(self.network)
+            if writes:
+                layout.write_result(self.run_folder, self._trainer_result())
         return output
+
+    def _checkpoint(self, given: str | Literal[True]) -> str:
+        """The checkpoint to resume from, whole, the same on all processes; the last one that can be used for True."""
+        found: list[Any] = [None if given is True else given]
+        if self.is_world_process_zero():
+            folder = Path(str(self.args.output_dir))
+            if given is True:
+                found[0], problems = last_checkpoint(folder, self.run_folder)
+                if found[0] is None:
+                    why = "".join(f" {problem}." for problem in problems)
+                    raise ArgumentError(f"there is no complete checkpoint to resume from in {folder}.{why}")
+                for problem in problems:
+                    self.note(f"{problem}; going on from {found[0]}.")
+            else:  # a run that goes on in another folder begins new tables there
+                own = Path(given).absolute().parent == folder.absolute() or has_tables(self.run_folder)
+                checked_checkpoint(Path(given), self.run_folder if own else None)
+        return str(broadcast_object_list(found)[0])
 
     def get_train_dataloader(self) -> Any:
         """The Trainer's own loader, made to carry rows and to read the diet's plan."""
@@ -194,21 +226,27 @@ class DietMixin(_Base):
                 process=context.accelerator.process_index,
             )
         batch = dict(inputs)  # some losses pop the labels
-        none: list[Any] = []
-        capture: AbstractContextManager[list[Any]] = (
-            captured_outputs(self.network) if self._embeds else nullcontext(none)
-        )
-        weights, asked = self._epochs.weights_of(rows), self._epochs.weights is not None
-        with capture as captured, self.heads.recording(weights, asked=asked, outputs=self.teacher is not None):
-            loss, outputs = super().compute_loss(
-                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
-            )
-        signals = self._signals_of_batch(captured if self._embeds else outputs, batch)
-        if self.teacher is not None:
+        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        with (
+            self._signals.training() as (captured, asked),
+            self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
+        ):
+            asked |= {"return_outputs": True} if return_outputs else {}
+            answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
+        loss, outputs = answer if isinstance(answer, tuple) else (answer, None)
+        if self._weighs:
+            self.heads.check_weights(len(rows))
+        signals = None
+        try:
+            if self._signals.reads:
+                signals = self._signals.of_training(loss, outputs, captured, batch)
+                self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
+        except ArgumentError as error:
+            self._cannot_read(error)
+        if self.teacher is not None and signals is not None:
             share = self.teacher.share(self.current_epoch.kept / self.context.num_rows)
             taught = self.teacher.loss(self.heads.outputs, signals, rows, head_weights(self.network))
             loss = (1 - share) * loss + share * taught
-        self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
         self.current_epoch.count(len(rows), batch)
         return (loss, outputs) if return_outputs else loss
 
@@ -224,7 +262,10 @@ class DietMixin(_Base):
             return super().evaluate(*args, **kwargs)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
         with self.ledger.charge("save"):
+            if self.args.should_save:
+                (folder / NUMBERS).unlink(missing_ok=True)  # what is written over is not complete
             super()._save_checkpoint(model, trial)
             if self.accelerator.num_processes > 1:
                 # each process holds the values of its own rows; a checkpoint inside an epoch needs those of all
@@ -233,9 +274,10 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
-            folder = Path(self._get_output_dir(trial=trial)) / f"checkpoint-{self.state.global_step}"
             if self.args.should_save and folder.is_dir():
-                numbers[RUN_SO_FAR] = self._epochs.so_far()
+                numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
+                numbers[TRAINED_WITH] = self.trained_with()
+                numbers[READING] = self._signals.state()
                 save_diet(folder, arrays, numbers)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
@@ -258,28 +300,46 @@ class DietMixin(_Base):
             loader: Of the training data, carrying rows.
         """
         self.heads = Heads({} if self._embeds else head_layers(self.network))
+        self._signals = TrainerSignals(
+            self.network,
+            self.heads,
+            compute_loss=super().compute_loss,
+            loss_function=self.compute_loss_func,
+            label_names=self.label_names,
+            given=self._read_signals or self.diet.signals,
+            embeds=self._embeds,
+            recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
+        )
         inner = getattr(loader, "base_dataloader", loader)
+        # SetFit changes the batch size after the Trainer has noted it
+        size = getattr(getattr(inner, "batch_sampler", None), "batch_size", None) or self._train_batch_size
         self.context = EpochContext(
             diet=self.diet,
             ledger=self.ledger,
             model=self.network,
             forward=self._call_model,
-            signals=self._signals_of_batch,
+            signals=self._signals.of_pass,
             dataset=inner.dataset.dataset,
             collate=inner.collate_fn.collate,
             lengths=lengths_of(self.train_dataset),
-            batch_size=self._train_batch_size,
+            batch_size=size,
             accelerator=self.accelerator,
             evaluate=self.evaluate,
             log=self.log,
             dev=self._judges(inner.collate_fn.collate),
         )
+        if self._resumed is not None:
+            problems = Problems()
+            problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
+            problems.raise_any()
         ids, groups = ids_and_groups(self.train_dataset)
         self.row_ids = ids if self._ids is None else self._ids
         self.diet.begin(
             self.num_rows,
             epochs=max(1, math.ceil(self.args.num_train_epochs)),
-            batch=self.get_total_train_batch_size(self.args) if self.diet.options.plans else 1,
+            batch=self.get_total_train_batch_size(self.args) * size // self._train_batch_size
+            if self.diet.options.plans
+            else 1,
             ids=self.row_ids,
             groups=groups if self._groups is None else self._groups,
             features=self._features,
@@ -301,6 +361,29 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
+            self._signals.load(self._resumed[1].get(READING, {}))
+        # as far as it is known before a selector has given any
+        select = self.diet.options.select if self.diet.options.plans else None
+        self._weighs = self._row_weights is not None or select in names("select", trait="weights")
+        try:
+            self._signals.check()
+        except ArgumentError as error:
+            self._cannot_read(error)
+
+    def trained_with(self) -> Json:
+        """What a checkpoint depends on beside the diet's own options, and a resumed run may not change."""
+        batch = "per_device_train_batch_size x gradient_accumulation_steps x processes"
+        return {
+            batch: self.get_total_train_batch_size(self.args),
+            "the seed of the order (data_seed, or seed)": order_seed(self.args),
+            "train_sampling_strategy": str(self.args.train_sampling_strategy),
+            "the number of training rows": self.num_rows,
+            "the checksum of the training data": self._data_checksum,
+        }
+
+    @cached_property
+    def _data_checksum(self) -> str:
+        return data_checksum(self.train_dataset, self.context.lengths)
 
     def _judges(self, collate: Callable[..., Batch]) -> Any:
         """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
@@ -318,7 +401,7 @@ class DietMixin(_Base):
             trainer: Any = self
             dev = trainer._remove_unused_columns(dev, description="evaluation")
         try:
-            labelled = any("label" in name for name in collate([dev[0]]))
+            labelled = any("label" in name or name in self.label_names for name in collate([dev[0]]))
         except Exception as error:  # of the user's own collator
             self._no_judge = (
                 f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
@@ -439,15 +522,26 @@ class DietMixin(_Base):
             if not self._embeds:
                 return self.network(**batch)
             trainer: Any = self
-            features, _ = trainer.collect_features(batch)
-            return [self.network(feature) for feature in features]
+            features, labels = trainer.collect_features(dict(batch))
+            if all(isinstance(feature, Mapping) for feature in features):
+                return [self.network(feature) for feature in features]
+            with captured_outputs(self.network) as captured:  # a loss of cross-encoders takes the texts
+                trainer.loss(features, labels)
+            return captured
 
-    def _signals_of_batch(self, outputs: Any, batch: Mapping[str, Any]) -> Signals:
-        """The signals of a batch: by `signals=` of the Trainer or the diet, else guessed."""
-        read = self._read_signals or self.diet.signals
-        if read is None and self._embeds:
-            return pair_signals(outputs, batch.get("label"))
-        return self.heads.signals((read or signals_of)(outputs, batch))
+    def _cannot_read(self, error: ArgumentError) -> None:
+        """Refuse what the diet cannot do without; else go on as the plain Trainer does, without values."""
+        if self._needs_signals:
+            raise error
+        self._signals.reads = False
+        self.note(f"keep=1.0 trains as the plain Trainer does, but there will be no values in scores/: {error}")
+
+    @property
+    def _needs_signals(self) -> bool:
+        """Whether anything but the record of the values depends on them."""
+        given = self._read_signals or self.diet.signals
+        options = self.diet.options
+        return options.plans or options.in_batch or self.teacher is not None or given is not None
 
     def _trainer_result(self) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
@@ -562,37 +656,3 @@ def _at_position(factor: Factor, position: Callable[[int], float]) -> Factor:
         return factor(position(step))
 
     return at_position
-
-
-@contextmanager
-def captured_outputs(model: torch.nn.Module) -> Iterator[list[Any]]:
-    """The outputs of every forward pass that a module makes inside the block."""
-    outputs: list[Any] = []
-    handle = model.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
-    try:
-        yield outputs
-    finally:
-        handle.remove()
-
-
-def pair_signals(outputs: Sequence[Mapping[str, Any]], labels: Any) -> Signals:
-    """Two embeddings and a similarity label, as a regression head: `logits = cos(a, b)`, so `el2n` is |cos - label|.
-
-    The losses of sentence-transformers return nothing but a number, so the embeddings are the only signals.
-
-    Args:
-        outputs: One forward pass per text column, each with a `sentence_embedding` `(batch, dim)`.
-        labels: Similarities `(batch,)`, as `CosineSimilarityLoss` and its kin take them; 0/1 counts too.
-
-    Raises:
-        ArgumentError: Where this reading does not fit, e.g. in-batch negatives without labels.
-    """
-    fits = len(outputs) == 2 and all(EMBEDDING in output for output in outputs) and labels is not None
-    if not fits or labels.dim() != 1:
-        raise ArgumentError(
-            "the diet can read pairs of texts with one similarity label each; for other losses pass signals=, a "
-            "function of (outputs of each text column, batch)."
-        )
-    left, right = (output[EMBEDDING].detach().float() for output in outputs)
-    cosine = torch.nn.functional.cosine_similarity(left, right)
-    return Signals({"label": HeadSignals(cosine[:, None], labels.float())})
