@@ -37,6 +37,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "recorder": costs.recorder,
     "scoring": costs.scoring,
     "selectors": costs.selectors,
+    "plans": costs.plans,
     "geometry": geometry.geometry,
     "gradients": gradients.gradients,
     "memory": costs.memory,

@@ -417,14 +417,17 @@ class Planted:
 
 def planted(
     rate: float, *, rows: int = 2000, classes: int = 5, apart: float = 4.0, by_heart: float = 0.0, epochs: int = 3,
-    seed: int = 0,
+    seed: int = 0, twins: int = 0,
 ) -> Planted:  # fmt: skip
     """Train on points of which the share `rate` has another label than its own; `apart` makes the classes easy, and
-    with `by_heart` each row has a feature of its own, by which its label is learned, wrong or not."""
+    with `by_heart` each row has a feature of its own, by which its label is learned, wrong or not. A tenth of the rows
+    of the first `twins` classes are of as many other classes, the last ones, which nothing tells from them."""
     rng = np.random.default_rng([seed, rows, classes])
     centres = rng.normal(size=(classes, 16))
     centres *= apart / np.linalg.norm(centres, axis=1, keepdims=True)
-    true = np.arange(rows) % classes
+    true = np.arange(rows) % (classes - twins)
+    true[(true < twins) & (np.arange(rows) // (classes - twins) % 10 == 0)] += classes - twins
+    centres[classes - twins :] = centres[:twins]
     points = np.c_[centres[true] + rng.normal(size=(rows, 16)), np.ones(rows)]
     if by_heart:
         points = np.c_[points, by_heart * np.eye(rows)]

@@ -147,6 +147,24 @@ def selectors(results: Path) -> str:
     return _with_machines(table(head, rows, left=2), cases)
 
 
+def plans(results: Path) -> str:
+    """`Diet.plan` without and with the label-noise guard."""
+    cases = _read(results, "plans")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for number, case in sorted(cases.items(), key=lambda item: int(item[0])):
+        for name, row in case["plans"].items():
+            extra = row["peak_gb"] - case["plans"]["no guard"]["peak_gb"]
+            target = f"2 s, 0.2 GB more: {met(row['seconds'] <= 2 and extra <= 0.2)}" if name == "guard" else ""
+            spread = f"{row['fastest']:.2f} to {row['slowest']:.2f}"
+            rows.append(
+                [f"{int(number):,}", name, f"{row['seconds']:.2f} s", spread, f"{row['peak_gb']:.2f} GB", target]
+            )
+    head = ["rows", "plan", "median", "range", "memory above", "target"]
+    return _with_machines(table(head, rows, left=2), cases)
+
+
 def _selector_target(number: int, name: str, row: Mapping[str, float]) -> str:
     """`hardest` has a target in seconds and memory; `random`, epsilon and the floors one in times `hardest`.
 

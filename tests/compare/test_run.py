@@ -101,6 +101,22 @@ def test_where_runs_find_their_epochs_a_short_takes_the_steps_they_came_to(tmp_p
     assert compared(tmp_path, found, 2)[1] == []
 
 
+@pytest.mark.parametrize("jobs", [1, 3])
+@pytest.mark.parametrize(("steps", "runs"), [(25, 4), (31, 5)])  # 25 without a race
+def test_the_short_of_a_method_that_has_not_raced_is_the_plain_one(tmp_path, pretended, monkeypatch, jobs, steps, runs):
+    monkeypatch.setattr(run, "_followed_steps", lambda folder, cell: None if cell.follows is None else steps)
+    processes, real = [], run.subprocess.Popen
+    monkeypatch.setattr(run.subprocess, "Popen", lambda *args, **named: processes.append(1) or real(*args, **named))
+    racing = made_up_plan("auto", seeds=[0], baselines=["full", "random", "short"])
+    states, _ = compared(tmp_path, racing, jobs)
+    assert statuses(states) == ["done"] * 5
+    assert len(processes) == runs
+    results = [states[f"{name}-0.5-seed0"].result for name in ("short", "short_auto")]
+    assert (results[0] == results[1]) == (runs == 4)
+    assert {state.jobs for state in states.values()} == {jobs}
+    assert compared(tmp_path, racing, jobs)[1] == []  # the options of what was taken over are right
+
+
 def test_a_short_is_not_run_where_the_tolerance_failed(tmp_path, pretended):
     pretended |= {"tolerance"}
     short = compared(tmp_path, tolerant_plan(seeds=[0]))[0]["short_tolerance-0.5-seed0"]

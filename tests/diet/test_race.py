@@ -206,7 +206,8 @@ def test_losses_that_cannot_be_compared(old: np.ndarray, new: np.ndarray, messag
 
 def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
     plan, cost = RacePlan((1, 3), 5, 200), {"seconds": 1.5, "examples": 20, "steps": 9}
-    found = Race(plan).decided(1, {COVER: DEV, "visits": 0.5 * DEV}, cost).decided(3, {"visits": DEV, COVER: DEV + 1})
+    costs = {COVER: cost, "visits": {"seconds": 2.5}}
+    found = Race(plan).decided(1, {COVER: DEV, "visits": 0.5 * DEV}, costs).decided(3, {"visits": DEV, COVER: DEV + 1})
     again = Race(plan).restored(json.loads(json.dumps(found.state())))
     assert again == found
     assert again.rule == "visits"
@@ -316,7 +317,7 @@ def test_the_winner_of_a_race_is_the_plan_and_has_had_its_turn(winner: str) -> N
     assert turns_of(diet).sum() == 0  # asking gives nobody a turn
     assert (diet.round, diet.rule) == (0, "cover")
     losses = {"cover": DEV, "hardest": 0.5 * DEV if winner == "hardest" else DEV}
-    plan = diet.decide(1, losses, {"steps": 9})
+    plan = diet.decide(1, losses)
     assert diet.rule == winner
     assert_array_equal(plan.rows, first[winner].rows)
     assert diet.plan(1) is plan
@@ -350,7 +351,7 @@ def test_a_checkpoint_between_races_goes_on_as_if_nothing_had_been() -> None:
     whole = begun()
     trained(whole, 0)
     whole.entrants(1)
-    whole.decide(1, {"cover": DEV, "hardest": 0.5 * DEV}, {"steps": 9.0})
+    whole.decide(1, {"cover": DEV, "hardest": 0.5 * DEV}, {"cover": {"steps": 9.0}})
     trained(whole, 1)
     arrays, numbers = whole.state_dict()
     rest = begun(state=(arrays, json.loads(json.dumps(numbers))))
@@ -372,7 +373,7 @@ def test_only_the_hardest_are_guarded_against_wrong_labels(monkeypatch: pytest.M
     assert diet.noise_monitor is not None
     trained(diet, 0)
     free = np.arange(N) >= 12
-    monkeypatch.setattr(type(diet.noise_monitor), "candidates", lambda self, count: np.flatnonzero(free))
+    monkeypatch.setattr(type(diet.noise_monitor), "candidates", lambda self, count: free)
     monkeypatch.setattr(Race, "challenger", lambda self, allowed: "hardest")
     entrants = diet.entrants(1)
     assert len(entrants["hardest"].rows) == len(entrants["cover"].rows) == 216

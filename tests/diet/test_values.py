@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from datadiet.diet import values as drift
-from datadiet.diet.values import to_epoch_end
+from datadiet.diet.values import MOMENT, EpochBuffer, to_epoch_end
 
 N = 4096
 MOMENTS = (np.arange(N) // 32).astype(np.float32)
@@ -91,3 +92,17 @@ def test_pieces_give_the_same_values_to_the_last_bit(monkeypatch, known):
     assert whole[0].dtype == pieces[0].dtype == np.float32
     assert np.array_equal(whole[0], pieces[0])
     assert whole[1] == pieces[1]
+
+
+@pytest.mark.parametrize("flush", [1, 256])
+def test_a_row_that_comes_again_in_an_epoch_keeps_its_first_value(monkeypatch, flush):
+    monkeypatch.setattr(drift, "_FLUSH_EVERY", flush)
+    buffer = EpochBuffer(8, ("el2n", MOMENT))
+    for rows, values in (([6, 1], [0.6, 0.1]), ([3, 3], [0.3, 0.9]), ([1, 5], [0.9, 0.5])):
+        buffer.add(torch.tensor(rows), torch.tensor([values]), epoch=0)
+    first = buffer.drain(0)
+    assert first.rows.tolist() == [1, 3, 5, 6]
+    assert first.values["el2n"].tolist() == pytest.approx([0.1, 0.3, 0.5, 0.6])
+    assert first.values[MOMENT].tolist() == [1, 2, 3, 1]
+    buffer.add(torch.tensor([1]), torch.tensor([[0.05]]), epoch=1)
+    assert buffer.drain(1).values["el2n"].tolist() == pytest.approx([0.05])

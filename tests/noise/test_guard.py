@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -264,6 +265,33 @@ def test_a_class_that_is_not_learned_is_spared_and_many_such_silence_the_guard()
     assert note == "labels of classes with 50% of the rows mostly contradict the model: not learned yet"
 
 
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("apart", [5.0, 7.0])
+def test_classes_that_a_model_takes_for_others_keep_their_rows(apart, seed):
+    data = planted(0.0375, rows=2200, classes=20, twins=10, apart=apart, seed=seed)
+    guard, out = NoiseGuard().review(data.epoch(0), np.ones(2200, bool), data.labels, epoch=1)
+    without_brake, _ = excluded(guard.arrays["suspicion"], data.labels)
+    rare = (data.labels >= 10) & ~data.flipped
+    assert without_brake[rare].mean() > 0.12
+    assert out[rare].mean() < 0.05
+    assert data.flipped[out].mean() > max(0.8, data.flipped[without_brake].mean() + 0.1)
+    assert out[data.flipped].mean() > 0.55
+
+
+def test_of_a_class_that_is_nearly_all_contradicted_only_what_is_far_off_goes():
+    groups, suspicion = np.repeat([0, 1], [10, 10]), np.zeros(20, np.float32)
+    suspicion[[0, 1, 10]] = 0.9
+    off = np.zeros(20, np.int8)
+    off[:9], off[[1, 10]] = 1, 2  # nine of ten contradict, one of them far off
+    assert np.flatnonzero(excluded(suspicion, groups, off)[0]).tolist() == [1, 10]
+    off[8] = 0
+    assert np.flatnonzero(excluded(suspicion, groups, off)[0]).tolist() == [0, 1, 10]
+    suspicion[8:10] = np.nan  # of those that were judged
+    assert np.flatnonzero(excluded(suspicion, groups, off)[0]).tolist() == [1, 10]
+    off[:5] = 2  # the model knows nothing of the class
+    assert np.flatnonzero(excluded(suspicion, groups, off)[0]).tolist() == [10]
+
+
 def test_never_more_than_the_stated_share():
     suspicion, groups = np.zeros(100, np.float32), np.arange(100) % 2
     suspicion[:20] = 0.9
@@ -320,3 +348,33 @@ def test_the_summary_tells_rate_interval_and_whom(tenth):
     assert set(suspects["row"]) == set(np.flatnonzero(out))
     assert len(guard.reasons()) == len(suspects["row"])
     assert guard.reasons()[0].startswith("its label contradicts what the model is sure of (probability ")
+
+
+# ---- millions of rows
+
+
+def test_pieces_of_any_size_give_the_same_review(monkeypatch, tenth):
+    data, guard, out = tenth
+    monkeypatch.setattr("datadiet.noise.lapse_rate._AT_ONCE", 97)
+    again, same = reviewed(data)
+    assert again.reviews == guard.reviews
+    assert np.array_equal(same, out)
+
+
+def test_a_review_of_a_million_rows_takes_little_memory():
+    rows = 1_000_000
+    rng = np.random.default_rng(0)
+    sure = rng.uniform(0, 6, rows).astype(np.float32)
+    margin = np.where(rng.random(rows) < 0.2, sure, -sure)
+    columns = {"loss": np.logaddexp(0, margin), "margin": margin, "rank": (margin > 0) * np.float32(3)}
+    columns["moment"] = np.arange(rows, dtype=np.float32)
+    labels, seen = np.arange(rows) % 7, np.ones(rows, bool)
+    guard = NoiseGuard()
+    for epoch in (1, 2):
+        tracemalloc.start()
+        try:
+            guard, _ = guard.review(columns, seen, labels, epoch=epoch)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        assert peak / rows < 45  # of which 12 stay

@@ -58,6 +58,15 @@ def test_weights_need_a_head():
         pass
 
 
+def test_weights_that_nobody_asked_for_do_nothing_where_they_fit_no_output():
+    layer = nn.Linear(2, 1)
+    for heads, count in ((Heads({}), 4), (Heads({"label": layer}), 2)):  # as where a batch has two texts per example
+        layer.zero_grad()
+        with heads.recording(torch.zeros(count), asked=False):
+            layer(torch.ones(4, 2)).sum().backward()
+        assert layer.weight.grad.tolist() == [[4.0, 4.0]]
+
+
 def test_weights_need_one_output_a_row():
     layer = nn.Linear(2, 3)
     heads = Heads({"label": layer})

@@ -19,7 +19,8 @@ from datadiet.diet.diet import Diet
 from datadiet.diet.race import Race
 from datadiet.ledger import ACCOUNTS
 from datadiet.training import race as runner
-from datadiet.training.race import dev_losses, dev_rows_of
+from datadiet.training.race import _row_losses, dev_losses, dev_rows_of
+from datadiet.types import HeadSignals, Signals
 from toys import plans_of, scores_of, toy_features, toy_trainer, weights
 
 # 48 steps on everything, then 12 a cycle; the first 6 of cycles 1 and 4 are raced for
@@ -152,7 +153,7 @@ def test_row_weights_count_in_a_race(tmp_path, monkeypatch):
 def test_dropout_is_drawn_alike_for_both_entrants(tmp_path, monkeypatch):
     """From the same weights and generators: entrants with the same rows end with the same losses."""
     let_win(monkeypatch, "cover")
-    monkeypatch.setattr(Diet, "_tried", _cover_for_all(Diet._tried))
+    monkeypatch.setattr(Diet, "_entrant", _cover_for_all(Diet._entrant))
     racing = trained(tmp_path, dropout=0.3)
     for duel in racing.diet.race.duels:
         assert duel.difference == duel.error == 0.0
@@ -179,14 +180,30 @@ def test_dev_losses_are_those_of_the_model_on_rows_drawn_by_the_seed(tmp_path):
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_path):
+@pytest.mark.parametrize("kind", [datasets.Dataset.from_list, list], ids=["dataset", "list"])
+def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_path, kind):
     dev = toy_features(70, seed=1).to_list()
     for row in (3, 20, 69):
         dev[row]["labels"] = -100
-    racing = trained(tmp_path, extra={"eval_dataset": datasets.Dataset.from_list(dev)}, num_train_epochs=5)
+    racing = trained(tmp_path, extra={"eval_dataset": kind(dev)}, num_train_epochs=5)
     (duel, *_) = racing.diet.race.duels
     assert duel.dev_rows == racing.diet.race.plan.dev_rows <= len(racing.context.dev) == 67
     assert all(np.isfinite(loss) for loss in duel.losses.values())
+
+
+def test_the_loss_of_a_dev_row_is_that_of_training():
+    logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    tags, mask = torch.tensor([[0, 2, 1, 0], [1, -100, -100, -100]]), torch.tensor([[True] * 4, [True] + [False] * 3])
+    intents = HeadSignals(torch.tensor([[1.0, 0.0], [0.0, 2.0]]), torch.tensor([0, 0]))
+    slots = HeadSignals(logits, tags, mask)
+    of_words = torch.stack([
+        torch.nn.functional.cross_entropy(one[known], row[known])
+        for one, row, known in zip(logits, tags, mask, strict=True)
+    ])  # fmt: skip
+    of_intents = torch.nn.functional.cross_entropy(intents.logits, intents.labels, reduction="none")
+    torch.testing.assert_close(_row_losses(Signals({"tokens": slots}), {}), of_words)
+    joint = _row_losses(Signals({"intent": intents, "slots": slots}), {"intent": 0.3, "slots": 0.7})
+    torch.testing.assert_close(joint, 0.3 * of_intents + 0.7 * of_words)
 
 
 def test_a_race_that_is_not_forced_decides_by_its_losses(tmp_path):

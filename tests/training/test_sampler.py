@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.data_loader import BatchSamplerShard
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     IterableDataset,
     RandomSampler,
@@ -315,6 +317,28 @@ def test_persistent_workers_follow_a_sampler_that_changes():
     assert epoch_of(loader) == [3, 1, 4]
     order[:] = [22, 0, 9, 5]
     assert epoch_of(loader) == [22, 0, 9, 5]
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3])
+@pytest.mark.parametrize("rows", [1, 2, 5, 8, 12, 13, 17, 23, 24])
+def test_the_last_batch_is_filled_as_accelerate_fills_it(rows, processes):
+    size = 4
+    whole = plan(1, np.arange(10, 10 + rows))
+    sampler = DietSampler(rows, seed=3)
+    sampler.set_plan(whole)
+    shares = [
+        list(BatchSamplerShard(BatchSampler(sampler, size, drop_last=False), processes, process))
+        for process in range(processes)
+    ]
+    filled = [sampler.filled_batch(whole, size, processes, process) for process in range(processes)]
+    if processes == 1 or rows % (size * processes) == 0:
+        assert filled == [None] * processes
+        return
+    assert [batch.tolist() for batch, _ in filled] == [share[-1] for share in shares]
+    own = [row for batch, weights in filled for row, weight in zip(batch.tolist(), weights, strict=True) if weight]
+    before = [row for share in shares for batch in share[:-1] for row in batch]
+    assert sorted(before + own) == whole.rows.tolist()  # each once
+    assert sum(weights.sum() for _, weights in filled) == pytest.approx(size * processes)
 
 
 # ---- loaders and samplers of one's own

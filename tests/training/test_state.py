@@ -17,7 +17,7 @@ from accelerate import Accelerator
 
 from datadiet.training.state import exchange, last_checkpoint, save_diet, share_of
 from datadiet.types import Scores
-from toys import scores_of
+from toys import plans_of, scores_of
 
 # Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
 # arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
@@ -113,22 +113,30 @@ def free_port() -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "diet",
-    [{"rescore": "all"}, {"score": "cross_entropy", "select": "infobatch"}],
-    ids=["all", "none, with weights"],
+    ("diet", "processes", "rows"),
+    [
+        ({"rescore": "all"}, 2, 48),
+        ({"score": "cross_entropy", "select": "infobatch", "warmup_epochs": 2}, 2, 53),
+        ({"offset": "auto"}, 3, 50),
+    ],
+    ids=["all", "none, with weights, a last batch that is filled", "none, guarded, two batches that are filled"],
 )
-def test_two_processes_make_the_same_plan_as_one(tmp_path, launcher, diet):
-    (one,) = launcher.train(tmp_path / "one", 1, 4, diet=diet)
-    two = launcher.train(tmp_path / "two", 2, 2, diet=diet)
-    assert two[0]["plan"] == two[1]["plan"] == one["plan"]
-    assert two[0]["steps"] == one["steps"] == 30
-    assert two[0]["rate"] == one["rate"] == 0.0
-    assert two[0]["forward"] + two[1]["forward"] == one["forward"]
-    ours, theirs = scores_of(tmp_path / "two"), scores_of(tmp_path / "one")
+def test_several_processes_make_the_same_plans_as_one(tmp_path, launcher, diet, processes, rows):
+    options = {"diet": diet, "n": rows, "train_sampling_strategy": "random" if rows % 2 == 0 else "group_by_length"}
+    (one,) = launcher.train(tmp_path / "one", 1, 2 * processes, **options)
+    runs = launcher.train(tmp_path / "several", processes, 2, **options)
+    assert all(run["plan"] == one["plan"] for run in runs)
+    assert plans_of(tmp_path / "several") == plans_of(tmp_path / "one")
+    assert runs[0]["steps"] == one["steps"]
+    assert runs[0]["rate"] == one["rate"] == 0.0
+    if rows == 48:
+        assert sum(run["forward"] for run in runs) == one["forward"]
+    ours, theirs = scores_of(tmp_path / "several"), scores_of(tmp_path / "one")
     keys = ["epoch", "source", "row"]
     ours, theirs = ours.sort_values(keys), theirs.sort_values(keys)
     assert ours["row"].tolist() == theirs["row"].tolist()
-    assert np.abs(ours["el2n"].to_numpy() - theirs["el2n"].to_numpy()).max() < 1e-5
+    name = diet.get("score", "el2n")
+    assert np.abs(ours[name].to_numpy() - theirs[name].to_numpy()).max() < 1e-5
 
 
 @pytest.mark.slow
@@ -180,7 +188,9 @@ class Ranks:
         if tensor.dtype == torch.int64 and tensor.numel() == 1:
             return torch.tensor([int(tensor[0]), len(rows)])
         theirs = torch.zeros_like(tensor)
-        sent = rows if tensor.dtype == torch.int64 else torch.from_numpy(self.other.values["el2n"])[:, None]
+        sent = rows
+        if tensor.dtype != torch.int64:
+            sent = torch.stack([torch.from_numpy(values) for values in self.other.values.values()], dim=1)
         theirs[: len(sent)] = sent
         assert tensor.dtype in (torch.int64, torch.float32)  # rows never travel as floats
         return torch.cat([tensor, theirs])
@@ -195,6 +205,16 @@ def test_exchange_keeps_each_row_once_and_large_rows_exact():
     merged = exchange(scores([2, 7, big], [0.2, 0.7, 0.9]), ("el2n",), Ranks(scores([3, 7], [0.3, 0.5])))
     assert merged.rows.tolist() == [2, 3, 7, big]
     assert merged.values["el2n"].tolist() == pytest.approx([0.2, 0.3, 0.7, 0.9])
+
+
+def test_of_a_row_that_two_processes_have_the_value_that_was_seen_first_stays():
+    mine, theirs = scores([2, 5, 7], [0.2, 0.5, 0.7]), scores([2, 5, 7], [0.3, 0.6, 0.8])
+    for one, moments in ((mine, [3, 1, 2]), (theirs, [1, 3, 2])):
+        one.values["moment"] = np.array(moments, np.float32)
+    merged = exchange(mine, ("el2n", "moment"), Ranks(theirs))
+    assert merged.rows.tolist() == [2, 5, 7]
+    assert merged.values["el2n"].tolist() == pytest.approx([0.3, 0.5, 0.7])  # of one moment, that of the lowest rank
+    assert merged.values["moment"].tolist() == [1, 1, 2]
 
 
 @pytest.mark.cpu

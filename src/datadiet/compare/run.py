@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
-from datadiet.compare.plan import Cell, Plan
+from datadiet.compare.plan import SHORT, Cell, Plan
 from datadiet.config import read_config
 from datadiet.errors import ArgumentError, UserError
 from datadiet.files import SCHEMA, locked, plain, read_json, write_atomically, write_json
@@ -199,7 +200,8 @@ class _Runner:
         self._watcher.changed(state)
         began = time.perf_counter()
         try:
-            error = self._call(self._command(cell, rows), self._folder / LOGS / f"{cell.name}.log")
+            taken = self._take_alike(cell, rows)
+            error = None if taken else self._call(self._command(cell, rows), self._folder / LOGS / f"{cell.name}.log")
         except UserError as problem:
             error = str(problem)
         state = replace(state, seconds=time.perf_counter() - began)
@@ -211,6 +213,28 @@ class _Runner:
         if not self._stopped:
             self._watcher.changed(state)
         return state
+
+    def _take_alike(self, cell: Cell, rows: int | None) -> bool:
+        """Link the run of the plain `short` to that of a method that has not raced after all: it would be the same."""
+        folder = self._folder / RUNS
+        if cell.steps_of is None or not self._plan.races(cell.steps_of) or (folder / cell.name).exists():
+            return False
+        wanted = self._plan.config(cell, "", rows, steps=_followed_steps(self._folder, cell))
+        for other in self._plan.cells():
+            alike = (other.method == SHORT, other.seed, other.keep, other.waits) == (True, cell.seed, cell.keep, False)
+            if not alike or self._plan.config(other, "", rows) != wanted:
+                continue
+            self._ended.get(other.name, threading.Event()).wait()
+            if self.state_of(other).status != "done":
+                return False
+            part = folder / f"{cell.name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(folder / other.name, part, copy_function=os.link)
+            part.rename(folder / cell.name)
+            if self._note_file(other).is_file():
+                shutil.copyfile(self._note_file(other), self._note_file(cell))
+            return True
+        return False
 
     def _command(self, cell: Cell, rows: int | None) -> list[str]:
         if cell.steps_of is not None and rows is None:

@@ -26,22 +26,22 @@ class SelectorContext:
     """What a selector may go by beside the values of the rows; every part may be missing.
 
     Attributes:
-        groups: int64 `(n,)`, the class of each row.
+        groups: int32 or int64 `(n,)`, the class of each row.
         features: float `(n, size)`, or a SciPy CSR matrix: where each row lies, for selectors that cover a space.
         recalls: Recall of each class on the dev split.
         scale: The largest value the score can have.
         turns: How often each row has trained in the cycles before.
     """
 
-    groups: NDArray[np.int64] | None = None
+    groups: NDArray[np.int32] | NDArray[np.int64] | None = None
     features: Any = None
     recalls: Mapping[int, float] | None = None
     scale: float | None = None
     turns: Turns | None = None
 
-    def of(self, rows: Rows) -> SelectorContext:
-        """The same of some rows, int64 `(m,)`."""
-        groups = None if self.groups is None else self.groups[rows]
+    def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
+        """The same of some rows, bool `(n,)`."""
+        groups = None if self.groups is None else np.asarray(self.groups)[rows].astype(np.int32)  # half the memory
         features = None if self.features is None else self.features[rows]
         return replace(
             self, groups=groups, features=features, turns=None if self.turns is None else self.turns.of(rows)

@@ -473,7 +473,11 @@ class Diet:
         values = self._current.close_round()
         controller.decide(epoch, values)
         full = self.schedule.is_full(epoch)
-        plan = self._everything(epoch) if full else self._chosen(values, self.schedule.count(epoch), epoch)
+        if full:
+            plan = self._everything(epoch)
+        else:
+            count = self.schedule.count(epoch)
+            plan, self._turns = self._entrant(values, count, epoch, self.rule, self._turns)
         self.round += 1
         return plan
 
@@ -503,8 +507,8 @@ class Diet:
             values, count = self._current.close_round(), self.schedule.count(epoch)
             challenger, fresh = self.race.challenger(tuple(RULES)), Turns.none(len(self._current))
             self._entrants = {  # a rule that begins has given no turns yet
-                self.race.rule: self._tried(values, count, epoch, self.race.rule, self._turns),
-                challenger: self._tried(values, count, epoch, challenger, fresh),
+                self.race.rule: self._entrant(values, count, epoch, self.race.rule, self._turns),
+                challenger: self._entrant(values, count, epoch, challenger, fresh),
             }
             (first, turns), (second, _) = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
@@ -514,21 +518,24 @@ class Diet:
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
     def decide(
-        self, epoch: int, losses: Mapping[str, NDArray[np.float32]], cost: Mapping[str, float] | None = None
+        self,
+        epoch: int,
+        losses: Mapping[str, NDArray[np.float32]],
+        costs: Mapping[str, Mapping[str, float]] | None = None,
     ) -> EpochPlan:
         """Take in the result of a race; the winner's rows are the plan of the epoch.
 
         Args:
             epoch: Of `entrants`.
             losses: Of each entrant: float32 `(dev rows,)`, the loss of each dev row after its steps.
-            cost: See `datadiet.diet.race.Duel`.
+            costs: Of the race if an entrant loses, by entrant; see `datadiet.diet.race.Duel`.
 
         Raises:
             ArgumentError: If no race is due, or the losses do not fit.
         """
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
-        self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, cost)
+        self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, costs)
         plan, turns = self._entrants[self.race.rule]
         self._entrants = {}
         return self._take(plan, turns)
@@ -548,19 +555,27 @@ class Diet:
             if self._turns is not None:
                 self._turns = self._turns.after(Selection(drawn))
             return EpochPlan(epoch, drawn, full=False)
-        plan = self._chosen(self._current.close_round(), count, epoch)
+        pool = self._pool(self.rule, count)  # its values alone, so that those of all rows take no memory
+        plan, self._turns = self._tried(self._current.close_round(pool), pool, count, epoch, self.rule, self._turns)
         self.round += 1
         return plan
 
-    def _chosen(self, values: NDArray[np.float32], count: int, epoch: int) -> EpochPlan:
-        """What the selector keeps."""
-        plan, self._turns = self._tried(values, count, epoch, self.rule, self._turns)
-        return plan
+    def _pool(self, rule: str | None, count: int) -> NDArray[np.bool_] | None:
+        """The rows from which a rule chooses, bool `(n,)`; None for all."""
+        if self.noise_monitor is None or not _excludes(rule):
+            return None
+        return self.noise_monitor.candidates(count)
 
     def _tried(
-        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
+        self,
+        values: NDArray[np.float32],
+        pool: NDArray[np.bool_] | None,
+        count: int,
+        epoch: int,
+        rule: str | None,
+        turns: Turns | None,
     ) -> tuple[EpochPlan, Turns | None]:
-        """What a rule would keep after these turns, and the turns of the rows if it did."""
+        """What a rule would keep of a pool after these turns, and the turns of the rows if it did."""
         selector = self._selectors[rule]
         context = replace(
             self._context,
@@ -568,14 +583,19 @@ class Diet:
             scale=self.options.score.scale(regression=self._regression),
             turns=turns,
         )
-        if self.noise_monitor is None or not _excludes(rule):
-            chosen = selector.choose(values, count, epoch=epoch, context=context)
-            plan = EpochPlan(epoch, chosen.rows, full=False, round=self.round, weights=chosen.weights)
-            return plan, None if turns is None else turns.after(chosen)
-        free = self.noise_monitor.candidates(count)
-        chosen = selector.choose(values[free], count, epoch=epoch, context=context.of(free))
-        plan = EpochPlan(epoch, free[chosen.rows], full=False, round=self.round, weights=chosen.weights)
+        chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
+        del values  # of millions of rows, these and their numbers are not held at once
+        free = None if pool is None else np.flatnonzero(pool)
+        rows = chosen.rows if free is None else free[chosen.rows]
+        plan = EpochPlan(epoch, rows, full=False, round=self.round, weights=chosen.weights)
         return plan, None if turns is None else turns.after(chosen, free)
+
+    def _entrant(
+        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
+    ) -> tuple[EpochPlan, Turns | None]:
+        """As `_tried`, by the values of all rows."""
+        pool = self._pool(rule, count)
+        return self._tried(values if pool is None else values[pool], pool, count, epoch, rule, turns)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         keys = list(map(str, range(len(self._current)) if ids is None else ids))

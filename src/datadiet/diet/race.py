@@ -316,13 +316,15 @@ class Race:
         others = [name for name in allowed if name != COVER]
         return next((name for name in others if name not in lost), others[0])
 
-    def decided(self, epoch: int, losses: Mapping[str, Losses], cost: Mapping[str, float] | None = None) -> Race:
+    def decided(
+        self, epoch: int, losses: Mapping[str, Losses], costs: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Race:
         """The race with one more decision.
 
         Args:
             epoch: The first of the cycle.
             losses: Of the champion, then of the challenger: float `(dev rows,)`, the loss of each dev row.
-            cost: See `Duel`.
+            costs: What the race costs if that rule loses, by rule; see `Duel`.
 
         Raises:
             ArgumentError: If the two are not of the same rows, or not finite.
@@ -335,6 +337,7 @@ class Race:
             raise ArgumentError("a race is judged by finite losses of the dev rows; the training has diverged.")
         difference, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
         wins = difference + STANDARD_ERRORS * error < 0 and -difference > LEAST_GAIN * float(old.mean(dtype=np.float64))
+        winner, loser = (challenger, champion) if wins else (champion, challenger)
         duel = Duel(
             epoch,
             champion,
@@ -344,8 +347,8 @@ class Race:
             {name: float(values.mean(dtype=np.float64)) for name, values in losses.items()},
             difference,
             error,
-            challenger if wins else champion,
-            dict(cost or {}),
+            winner,
+            dict((costs or {}).get(loser, {})),
         )
         return replace(self, duels=(*self.duels, duel))
 

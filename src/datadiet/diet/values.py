@@ -38,7 +38,7 @@ Rows = NDArray[np.int64]
 
 
 class EpochBuffer:
-    """The latest value of each example in the epoch that trains.
+    """The first value of each example in the epoch that trains: a row that comes again only fills a last batch.
 
     Args:
         num_examples: Rows of the data set.
@@ -96,10 +96,12 @@ class EpochBuffer:
     def _flush(self) -> None:
         if not self._pending:
             return
-        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
+        rows, first = np.unique(torch.cat([rows.cpu() for rows, _ in self._pending]).numpy(), return_index=True)
         values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
         self._pending = []
-        self.put_back(Scores(rows, dict(zip(self._columns, values, strict=True)), "train", self._epoch, 0))
+        new = ~self._array(SEEN, False)[rows]
+        of_rows = zip(self._columns, values[:, first[new]], strict=True)
+        self.put_back(Scores(rows[new], dict(of_rows), "train", self._epoch, 0))
 
     def _array(self, name: str, fill: float | bool) -> NDArray[Any]:
         if name not in self._arrays:
@@ -208,12 +210,14 @@ class LatestValues:
             taken[rows] = True
             self._memory = self._history.update(self._memory, self._values, taken)
 
-    def close_round(self) -> Values:
-        """The reduced values, float32 `(n,)`, +inf where never seen; nothing is fresh afterwards."""
+    def close_round(self, rows: NDArray[np.bool_] | None = None) -> Values:
+        """The reduced values of some rows, of all by default: float32, +inf where never seen; nothing is fresh
+        afterwards."""
         if not self._every:
             self._memory = self._history.update(self._memory, self._values, self.fresh)
         self.fresh[:] = False
-        return self._history.value(self._memory) * np.float32(self._level)
+        values = self._history.value(self._memory)
+        return (values if rows is None else values[rows]) * np.float32(self._level)
 
     def quantiles(self, shares: Mapping[str, float]) -> dict[str, float]:
         """Quantiles of the values by name; empty where there is no value."""

@@ -148,8 +148,9 @@ class RunTrainer(DietTrainer):
         return metrics
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
-        groups = self.run.task.groups(self.context.dev)
-        return groups if has(self.run.config.task, "one_class") else None
+        if self.context.dev is None or not has(self.run.config.task, "one_class"):
+            return None
+        return self.run.task.groups(self.context.dev)
 
     def note(self, text: str) -> None:
         """Tell the listener."""

@@ -25,15 +25,17 @@ from numpy.typing import NDArray
 from datadiet.errors import ArgumentError
 from datadiet.noise.lapse_rate import (
     Curve,
+    Opinions,
     all_evidence,
     bands,
+    cells_of,
     counted_exposures,
     early_exposures,
-    evidence,
-    fit_curve,
+    evidence_of,
     fit_level,
     no_evidence,
-    normal_scores,
+    pieces,
+    suspicions,
     with_evidence,
 )
 from datadiet.registry import Method
@@ -48,6 +50,9 @@ SUSPECT = 0.5
 # where such classes have more than `MOST_UNLEARNED` of the rows
 MOST_OF_CLASS = 0.5
 MOST_UNLEARNED = 0.1
+# of a class of which so much contradicts the model, it knows no more than which labels are far off: only those are
+# excluded, and none where half of the class is
+MOST_CONTRADICTED = 0.9
 # the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
 # how much better than the class prior a model must be, of what there is between the prior and 1
@@ -138,8 +143,9 @@ class NoiseGuard:
     Attributes:
         reviews: So far, in order.
         arrays: Per row: `suspicion`, the probability that it is mislabelled, float32, nan where not judged yet;
-            `confidence`, of that judgement; `judgements`, how many; `excluded`; `counted`, whether an exposure of it
-            counts in `evidence`, which is not per row. Empty before the first review.
+            `confidence`, of that judgement; `off`, int8, 0 for the model's choice, 1 for another label and 2 for one
+            far off; `judgements`, how many; `excluded`; `counted`, whether an exposure of it counts in `evidence`,
+            which is not per row. Empty before the first review.
         most: The share of all rows that is excluded at most; where more are suspected, nothing is.
 
     Example:
@@ -201,7 +207,8 @@ class NoiseGuard:
             raise ArgumentError(
                 f"the noise guard needs the columns {', '.join(COLUMNS)}; missing: {', '.join(missing)}."
             )
-        state = {**_empty(len(seen)), **self.arrays}
+        # a checkpoint of an earlier version has fewer
+        state = self.arrays if "off" in self.arrays else {**_empty(len(seen)), **self.arrays}
         before = state["excluded"]
         usable = seen & np.isfinite(columns["loss"]) & np.isfinite(columns["margin"])
         trained = np.isfinite(columns[MOMENT]) if MOMENT in columns else ~before
@@ -212,10 +219,12 @@ class NoiseGuard:
             review = Review(epoch, int(fresh.sum()), self.rate, excluded=int(before.sum()), note=note)
             return replace(self, reviews=(*self.reviews, review), arrays=state), before
         classes = max(2, classes or 0, 0 if groups is None else int(groups.max()) + 1)
-        updated, review = _judged(state, columns, fresh, returning, groups, classes)
-        suspected = np.nan_to_num(updated["suspicion"]) > SUSPECT
+        # the first review may write into its arrays, which nobody else has
+        updated = {name: np.array(array) if self.arrays else array for name, array in state.items()}
+        review = _judge(updated, columns, fresh, returning, groups, classes)
+        suspected = updated["suspicion"] > SUSPECT
         one = np.zeros(len(seen), np.int64) if groups is None else groups
-        now, note = excluded(updated["suspicion"], one, most=self.most)
+        now, note = excluded(updated["suspicion"], one, None if groups is None else updated["off"], most=self.most)
         note = review.note or unready(dev_skill, "on the dev split") or silent(review) or note
         if note:
             now = np.zeros(len(seen), bool)
@@ -316,14 +325,17 @@ def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64] | None, clas
         (0.91, True)
     """
     (far, _), *_ = bands(ranks, classes)
-    if labels is None:
-        return skill(int((~far).sum()), len(ranks), TAGS_PRIOR)
-    shares = np.sort(np.bincount(labels, minlength=classes))[::-1] / len(labels)
-    near = classes - classes // 2
-    return max(
-        skill(int((ranks == 0).sum()), len(ranks), float(shares[0])),
-        skill(int((~far).sum()), len(ranks), float(shares[:near].sum())),
-    )
+    counts = len(ranks), int((ranks == 0).sum()), int((~far).sum())
+    return _skill_of(*counts, None if labels is None else np.bincount(labels, minlength=classes))
+
+
+def _skill_of(rows: int, right: int, near: int, sizes: NDArray[np.int64] | None) -> float:
+    """See `skill_of`; `sizes` are the rows of each class."""
+    if sizes is None:
+        return skill(near, rows, TAGS_PRIOR)
+    shares = np.sort(sizes)[::-1] / rows
+    most = len(sizes) - len(sizes) // 2
+    return max(skill(right, rows, float(shares[0])), skill(near, rows, float(shares[:most].sum())))
 
 
 def unready(reached: float | None, where: str) -> str:
@@ -349,12 +361,15 @@ def silent(review: Review) -> str:
     return f"wrong labels may be as few as {review.low:.1%}, less than the {least}"
 
 
-def excluded(suspicion: Floats, groups: NDArray[np.int64], *, most: float = MOST_ASKED) -> tuple[Mask, str]:
+def excluded(
+    suspicion: Floats, groups: NDArray[np.int64], off: NDArray[np.int8] | None = None, *, most: float = MOST_ASKED
+) -> tuple[Mask, str]:
     """The rows likelier mislabelled than not, without those of classes that the model has not learned.
 
     Args:
         suspicion: float32 `(n,)`, nan where not judged.
         groups: int64 `(n,)`, the label of each row, from 0.
+        off: int8 `(n,)`, how far off each label is; see `NoiseGuard`. None where rows have no one label.
         most: The share of all rows that is excluded at most.
 
     Returns:
@@ -366,10 +381,15 @@ def excluded(suspicion: Floats, groups: NDArray[np.int64], *, most: float = MOST
         >>> excluded(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))[1]
         'labels of classes with 50% of the rows mostly contradict the model: not learned yet'
     """
-    suspected = np.nan_to_num(suspicion) > SUSPECT
-    sizes = np.bincount(groups)
-    unlearned = (np.bincount(groups, weights=suspected) > MOST_OF_CLASS * sizes)[groups]
+    suspected = suspicion > SUSPECT
+    unlearned = (_sizes(groups, suspected) > MOST_OF_CLASS * _sizes(groups))[groups]
     rows = suspected & ~unlearned
+    if off is not None:
+        judged = np.isfinite(suspicion)
+        of_class = _sizes(groups, judged)
+        never_given = _sizes(groups, judged & (off > 0)) >= MOST_CONTRADICTED * of_class
+        unknown = _sizes(groups, judged & (off > 1)) >= MOST_OF_CLASS * of_class
+        rows &= ~never_given[groups] | ~unknown[groups] & (off > 1)
     if unlearned.mean() > MOST_UNLEARNED:
         note = f"labels of classes with {unlearned.mean():.0%} of the rows mostly contradict the model: not learned yet"
     elif rows.mean() > most:
@@ -384,71 +404,99 @@ def _empty(rows: int) -> dict[str, NDArray[Any]]:
     return {
         "suspicion": np.full(rows, np.nan, np.float32),
         "confidence": np.full(rows, np.nan, np.float32),
-        "judgements": np.zeros(rows, np.int16),
+        "off": np.zeros(rows, np.int8),
+        "judgements": np.zeros(rows, np.uint8),
         "excluded": np.zeros(rows, bool),
         "counted": np.zeros(rows, bool),
         **no_evidence(),
     }
 
 
-def _judged(
-    state: Mapping[str, NDArray[Any]],
+def _sizes(groups: NDArray[np.int64], where: Mask | None = None, least: int = 0) -> NDArray[np.int64]:
+    """How many of the rows each class has; at least `least` classes."""
+    sizes = np.zeros(max(least, int(groups.max()) + 1), np.int64)
+    for part in pieces(len(groups)):
+        sizes += np.bincount(groups[part] if where is None else groups[part][where[part]], minlength=len(sizes))
+    return sizes
+
+
+def _opinions(
+    columns: Mapping[str, Floats], fresh: Mask, classes: int, updated: Mapping[str, NDArray[Any]]
+) -> Opinions:
+    """Of the fresh rows; their `confidence` and how far `off` their labels are go into `updated`."""
+    ranked = RANK in columns and all(np.isfinite(columns[RANK][part][fresh[part]]).all() for part in pieces(len(fresh)))
+    found = bands(np.arange(classes), classes)[::-1] if ranked else [(np.arange(classes) > 0, 1.0)]
+    band_of_rank = np.zeros(classes, np.uint8)
+    for number, (ranks, _) in enumerate(found, 1):
+        band_of_rank[ranks] = number
+    opinions = Opinions(np.zeros(len(fresh), np.uint16), np.zeros(len(fresh), np.uint8), tuple(q for _, q in found))
+    for part in pieces(len(fresh)):
+        rows = np.flatnonzero(fresh[part]) + part.start
+        loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
+        # of the predicted class: exp(margin) p_label, unless that is the label itself
+        confidence = np.exp(np.maximum(margin, 0) - loss)
+        # where the rank is unknown, a label that contradicts is taken for far off
+        ranks = (
+            np.minimum(columns[RANK][rows], classes - 1).astype(np.int64)
+            if ranked
+            else np.where(margin > 0, classes - 1, 0)
+        )
+        opinions.cells[rows], opinions.of_bands[rows] = cells_of(confidence), band_of_rank[ranks]
+        updated["confidence"][rows] = confidence
+        updated["off"][rows] = np.minimum(opinions.of_bands[rows], 1) + (opinions.of_bands[rows] == len(found))
+    return opinions
+
+
+def _judge(
+    updated: dict[str, NDArray[Any]],
     columns: Mapping[str, Floats],
     fresh: Mask,
     returning: Mask,
     groups: NDArray[np.int64] | None,
     classes: int,
-) -> tuple[dict[str, NDArray[Any]], Review]:
-    """The arrays after a judgement of the fresh rows, and its result, with a note where the model was not ready."""
-    rows = np.flatnonzero(fresh)
-    loss, margin = (np.asarray(columns[name][rows], np.float64) for name in COLUMNS)
-    # of the predicted class: exp(margin) p_label, unless that is the label itself
-    confidence, wrong = np.exp(np.maximum(margin, 0) - loss), margin > 0
-    ranks = np.where(wrong, classes - 1, 0)  # where unknown, a label that contradicts is taken for far off
-    found = [(wrong, 1.0)]
-    if RANK in columns and np.isfinite(columns[RANK][rows]).all():
-        ranks = columns[RANK][rows]
-        found = bands(ranks, classes)
-    far, share = found[0]
-    moments = columns[MOMENT][rows] if MOMENT in columns else np.zeros(len(rows), np.float32)
-    early = early_exposures(state["judgements"], moments, LEAST_ROWS)
-    parts = [~early, early] if early.any() else [~early]
-    exposures = counted_exposures(state, rows, moments, early, LEAST_ROWS)
+) -> Review:
+    """Bring the arrays up to date with a judgement of the fresh rows; with a note where the model was not ready."""
+    opinions = _opinions(columns, fresh, classes, updated)
+    moments = columns[MOMENT] if MOMENT in columns else np.zeros(len(fresh), np.float32)
+    early = early_exposures(fresh, updated["judgements"], moments, LEAST_ROWS)
     # a model that agrees with what it has trained on may have learned it by heart
-    labels = None if groups is None else groups[rows]
-    new = [
-        skill_of(ranks[part], labels if labels is None else labels[part], classes)
-        for part, again in exposures
-        if not again
-    ]
-    was_ready = bool(state["counted"].any())
-    ready = [(part, again) for part, again in exposures if (was_ready if again else max(new) >= LEAST_SKILL)]
-    updated = with_evidence(state, rows, ready, confidence, far)
-    updated["judgements"][rows] += 1
+    was_ready, new, ready = bool(updated["counted"].any()), [], []
+    for where, again in counted_exposures(updated, fresh, moments, early, LEAST_ROWS):
+        counts = opinions.counts(where)
+        if not again:
+            sizes = None if groups is None else _sizes(groups, where, classes)
+            new.append(_skill_of(int(counts.sum()), int(counts[0].sum()), int(counts[:-1].sum()), sizes))
+        if was_ready if again else new[0] >= LEAST_SKILL:
+            ready.append(evidence_of(counts, again=again))
+            updated["counted"] |= where
+    updated["evidence"] = with_evidence(updated["evidence"], ready)
+    updated["judgements"] += fresh & (updated["judgements"] < np.iinfo(np.uint8).max)
+    judged = int(fresh.sum())
     if not updated["counted"].any():
         late = "the model had not learned the task when the examples were new to it"
         note = unready(max(new), "on examples new to it") if new else late
-        return updated, Review(0, len(rows), 0.0, note=note)
-    level = fit_level(all_evidence(updated), classes, share=share)
-    prior = level.rate * _more_suspected(state["suspicion"], rows)
-    suspicion, curve = np.zeros(len(rows)), Curve(prior, 0.0, 0.0)  # of labels that the model agrees with
-    for part in parts[::-1]:  # each with the errors of its own time; the review records those of the last
-        scores = normal_scores(confidence[part])
-        for number, (where, of_others) in enumerate(found):
-            fitted = fit_curve(evidence(scores, where[part]), classes, rate=prior, share=of_others)
-            curve = curve if number else fitted
-            suspicion[part] = np.where(where[part], fitted.suspicion(scores, classes), suspicion[part])
-    updated["suspicion"][rows], updated["confidence"][rows] = suspicion, confidence
-    updated["suspicion"][returning] = 0.0  # the model no longer trains on it, and has come to agree with its label
+        return Review(0, judged, 0.0, note=note)
+    level = fit_level(all_evidence(updated), classes, share=opinions.shares[-1])
+    prior = level.rate * _more_suspected(updated["suspicion"], fresh)
+    curve = Curve(prior, 0.0, 0.0)
+    for where in ([early] if early.any() else []) + [fresh & ~early]:  # each with the errors of its own time
+        found, curve = suspicions(opinions.counts(where), classes, prior, opinions.shares)
+        for part in pieces(len(fresh)):
+            rows = np.flatnonzero(where[part]) + part.start
+            updated["suspicion"][rows] = found[opinions.of_bands[rows], opinions.cells[rows]]
+    # the model no longer trains on it, and has come to agree with its label
+    updated["suspicion"][returning], updated["off"][returning] = 0.0, 0
     counted = int(updated["counted"].sum())
     estimate = (level.rate, level.low, level.high, counted, curve.rate, curve.offset, curve.slope)
-    return updated, Review(0, len(rows), *estimate)
+    return Review(0, judged, *estimate)
 
 
-def _more_suspected(suspicion: Floats, rows: NDArray[np.int64]) -> float:
+def _more_suspected(suspicion: Floats, fresh: Mask) -> float:
     """The mean suspicion of these rows, in units of the mean of all rows; 1 before the first judgement."""
-    judged = suspicion[np.isfinite(suspicion)].astype(np.float64)
-    if not len(judged) or judged.mean() == 0:
+    judged = np.isfinite(suspicion)
+    mean = suspicion.mean(where=judged, dtype=np.float64) if judged.any() else 0.0
+    if mean == 0:
         return 1.0
-    of_rows = suspicion[rows].astype(np.float64)
-    return float(np.where(np.isnan(of_rows), judged.mean(), of_rows).mean() / judged.mean())
+    unknown = fresh & ~judged
+    known = suspicion.sum(where=fresh & judged, dtype=np.float64)
+    return float((known + unknown.sum() * mean) / fresh.sum() / mean)

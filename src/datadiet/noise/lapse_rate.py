@@ -22,20 +22,22 @@ exposures count only where all of those rows were seen again, in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp, ndtr, ndtri
-from scipy.stats import rankdata
 
 # errors fall with confidence, and not infinitely fast: the range of the probit line that is searched
 _OFFSETS = np.linspace(-1.0, 5.0, 41)
 _SLOPES = np.geomspace(0.5, 4.0, 16)
 _STEP, _MOST = 0.005, 0.6
 _BINS, _LEAST_PER_BIN = 50, 20
+# confidences in one cell are taken for equal: to within a 512th of the distance to 1
+CELLS, _CELL_BITS = 65_025, 14
+_AT_ONCE = 262_144
 # the least share of the wrong labels that still contradict a model that has trained on them once, long ago
 STILL_SEEN = 2 / 3
 _SEEN = np.linspace(STILL_SEEN, 1, 21)
@@ -104,35 +106,56 @@ class Evidence:
     again: bool = False
 
 
-def normal_scores(confidence: NDArray[np.floating]) -> Values:
+def normal_scores(values: NDArray[np.floating | np.integer], counts: NDArray[np.int64] | None = None) -> Values:
     """The quantiles of a normal distribution at the ranks of the values.
+
+    Args:
+        values: `(n,)`; equal ones have the mean of their ranks.
+        counts: int64 `(n,)`, how many rows each stands for; 1 by default.
 
     Example:
         >>> normal_scores(np.array([0.5, 0.9, 0.7])).round(2)
         array([-0.97,  0.97,  0.  ])
     """
-    return np.asarray(ndtri((rankdata(confidence) - 0.5) / len(confidence)), np.float64)
+    _, place = np.unique(values, return_inverse=True)
+    sizes = np.bincount(place, weights=counts)
+    return np.asarray(ndtri((np.cumsum(sizes) - sizes / 2) / sizes.sum())[place], np.float64)
 
 
-def evidence(scores: Values, wrong: NDArray[np.bool_], *, again: bool = False) -> Evidence:
+def cells_of(confidence: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """The cell of each confidence, from 0 for none to `CELLS - 1` for 1; see `_CELL_BITS`.
+
+    Example:
+        >>> cells_of(np.array([0.0, 0.5, 0.9, 1.0])).tolist()
+        [0, 512, 1689, 65024]
+    """
+    doubt = np.maximum(1 - confidence, 0).astype(np.float32)
+    return (CELLS - 1 - (doubt.view(np.uint32) >> _CELL_BITS)).astype(np.uint16)
+
+
+def evidence(
+    scores: Values, wrong: NDArray[Any], rows: NDArray[np.int64] | None = None, *, again: bool = False
+) -> Evidence:
     """Count, in bins; see `Evidence`.
 
     Args:
         scores: `(n,)`, see `normal_scores`.
-        wrong: bool `(n,)`, whether the label is far off.
+        wrong: `(n,)`, of how many rows the label is far off; of one each, whether it is.
+        rows: int64 `(n,)`, how many rows each score stands for; 1 by default.
         again: Whether the model had trained on them before.
     """
     order = np.argsort(scores, kind="stable")
-    parts = np.array_split(order, max(1, min(_BINS, len(order) // _LEAST_PER_BIN)))
-    return Evidence(
-        np.array([scores[part].mean() for part in parts]),
-        np.array([wrong[part].sum() for part in parts], float),
-        np.array([len(part) for part in parts], float),
-        again,
-    )
+    counts = np.ones(len(scores)) if rows is None else rows[order].astype(np.float64)
+    total = counts.sum()
+    bins = max(1, min(_BINS, int(total) // _LEAST_PER_BIN))
+    number = ((np.cumsum(counts) - counts / 2) * bins / total).astype(np.int64)
+    weights = (counts, counts * scores[order], wrong[order])
+    of_bins, summed, contradicted = (np.bincount(number, weight, bins).astype(np.float64) for weight in weights)
+    used = of_bins > 0
+    return Evidence(summed[used] / of_bins[used], contradicted[used], of_bins[used], again)
 
 
-def bands(ranks: NDArray[np.floating], classes: int) -> list[tuple[Mask, float]]:
+def bands(ranks: NDArray[Any], classes: int) -> list[tuple[Mask, float]]:
     """The labels that contradict, by how far off they are: the last half of the model's order, half of the rest, ...
 
     Args:
@@ -221,62 +244,54 @@ def _log_likelihood(rate: float, errors: Values, counts: Evidence, classes: int,
 # ---- which exposures count
 
 
-def early_exposures(judgements: NDArray[np.int16], moments: NDArray[np.float32], least: int) -> Mask:
+def early_exposures(fresh: Mask, judgements: NDArray[np.uint8], moments: NDArray[np.float32], least: int) -> Mask:
     """Which of the rows were seen by a model that was not ready: in the first half of the first epoch.
 
     Args:
-        judgements: Of all rows, how many before now.
-        moments: Of the rows seen now, the batch of the epoch; nan in a pass.
+        fresh: bool `(n,)`, seen now.
+        judgements: Of each row, how many before now.
+        moments: The batch of the epoch in which it was seen; nan in a pass.
         least: Rows of each half that are needed to tell them apart.
 
     Returns:
-        bool, of the rows seen now.
+        bool `(n,)`.
     """
-    early = np.zeros(len(moments), bool)
-    if judgements.any() or not np.isfinite(moments).all():
-        return early
-    early = moments <= np.median(moments)
-    return early if min(early.sum(), (~early).sum()) >= least else np.zeros_like(early)
+    seen, none = moments[fresh], np.zeros(len(fresh), bool)
+    if judgements.any() or not np.isfinite(seen).all():
+        return none
+    early = fresh & (moments <= np.median(seen, overwrite_input=True))
+    return early if min(early.sum(), len(seen) - early.sum()) >= least else none
 
 
 def counted_exposures(
-    state: Mapping[str, NDArray[Any]], rows: Rows, moments: NDArray[np.float32], early: Mask, least: int
+    state: Mapping[str, NDArray[Any]], fresh: Mask, moments: NDArray[np.float32], early: Mask, least: int
 ) -> list[tuple[Mask, bool]]:
     """The parts of the rows seen now that count, each with errors of its own, and whether it is a second exposure.
 
     Args:
         state: `judgements` and `counted` of all rows, as they were before.
-        rows: Seen now.
-        moments: Beside them, nan in a pass.
+        fresh: bool `(n,)`, seen now.
+        moments: When each was, nan in a pass.
         early: From `early_exposures`.
         least: Smaller parts are left out.
     """
     pending, before = ~state["counted"], state["judgements"] > 0
-    first = pending[rows] & ~before[rows] & ~early
-    second = pending[rows] & before[rows]
-    whole = second.sum() == (pending & before).sum()
-    alike = len(np.unique(np.isfinite(moments[second]))) == 1
-    parts = [(first, False), (second, True)] if whole and alike else [(first, False)]
+    first = pending & ~before & ~early & fresh
+    pending &= before
+    second = pending & fresh
+    in_training = np.isfinite(moments[second])
+    whole = second.sum() == pending.sum() and (in_training.all() or not in_training.any())
+    parts = [(first, False), (second, True)] if whole else [(first, False)]
     return [(part, again) for part, again in parts if part.sum() >= least]
 
 
-def with_evidence(
-    state: Mapping[str, NDArray[Any]],
-    rows: Rows,
-    parts: Sequence[tuple[Mask, bool]],
-    confidence: NDArray[np.float64],
-    wrong: Mask,
-) -> dict[str, NDArray[Any]]:
-    """A copy of the state, with the evidence of these parts of the rows seen now."""
-    updated = {name: np.array(array) for name, array in state.items()}
-    for part, again in parts:
-        counts = evidence(normal_scores(confidence[part]), wrong[part])
-        number = updated[_EVIDENCE][:, 0].max(initial=-1) + 1
-        start = np.tile([number, float(again)], (len(counts.rows), 1))
-        lines = np.c_[start, counts.scores, counts.contradicted, counts.rows]
-        updated[_EVIDENCE] = np.concatenate([updated[_EVIDENCE], lines])
-        updated["counted"][rows[part]] = True
-    return updated
+def with_evidence(table: NDArray[np.float64], parts: Sequence[Evidence]) -> NDArray[np.float64]:
+    """The table of `no_evidence` with these parts, too."""
+    for counts in parts:
+        number = table[:, 0].max(initial=-1) + 1
+        start = np.tile([number, float(counts.again)], (len(counts.rows), 1))
+        table = np.concatenate([table, np.c_[start, counts.scores, counts.contradicted, counts.rows]])
+    return table
 
 
 def no_evidence() -> dict[str, NDArray[np.float64]]:
@@ -289,3 +304,54 @@ def all_evidence(state: Mapping[str, NDArray[Any]]) -> list[Evidence]:
     table = state[_EVIDENCE]
     parts = [table[table[:, 0] == number] for number in np.unique(table[:, 0])]
     return [Evidence(part[:, 2], part[:, 3], part[:, 4], bool(part[0, 1])) for part in parts]
+
+
+# ---- millions of rows, counted
+
+
+def pieces(rows: int) -> Iterator[slice]:
+    """So many rows, in pieces, so that what is computed of them takes little memory."""
+    return (slice(start, start + _AT_ONCE) for start in range(0, rows, _AT_ONCE))
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What the model says of each row, coarsely, so that they can be counted.
+
+    Attributes:
+        cells: uint16 `(n,)`, of its confidence; see `cells_of`.
+        of_bands: uint8 `(n,)`, in which band the label is, from 1, the farthest last; 0 for the model's choice.
+        shares: q of each band.
+    """
+
+    cells: NDArray[np.uint16]
+    of_bands: NDArray[np.uint8]
+    shares: tuple[float, ...]
+
+    def counts(self, where: Mask) -> NDArray[np.int64]:
+        """Rows of each band, 0 included, and each cell."""
+        counts = np.zeros((len(self.shares) + 1) * CELLS, np.int64)
+        for part in pieces(len(where)):
+            keys = self.of_bands[part][where[part]] * np.int64(CELLS) + self.cells[part][where[part]]
+            counts += np.bincount(keys, minlength=len(counts))
+        return counts.reshape(-1, CELLS)
+
+
+def evidence_of(counts: NDArray[np.int64], band: int = -1, *, again: bool = False) -> Evidence:
+    """Of the rows of each band and cell, that the label is in one of the bands."""
+    rows = counts.sum(axis=0)
+    used = np.flatnonzero(rows)
+    return evidence(normal_scores(used, rows[used]), counts[band, used], rows[used], again=again)
+
+
+def suspicions(
+    counts: NDArray[np.int64], classes: int, prior: float, shares: Sequence[float]
+) -> tuple[NDArray[np.float32], Curve]:
+    """The suspicion of each band and cell, 0 of labels that the model agrees with, and the errors of the last band."""
+    rows = counts.sum(axis=0)
+    used = np.flatnonzero(rows)
+    scores, found = normal_scores(used, rows[used]), np.zeros(counts.shape, np.float32)
+    for band, share in enumerate(shares, 1):
+        curve = fit_curve(evidence_of(counts, band), classes, rate=prior, share=share)
+        found[band, used] = curve.suspicion(scores, classes)
+    return found, curve

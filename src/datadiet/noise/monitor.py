@@ -83,7 +83,7 @@ class NoiseMonitor:
         """
         if not self._seen.any():
             return
-        self.excluded = np.zeros_like(self.excluded)
+        found = []
         for kind, groups in self._groups.items():
             columns = {name: self._values[f"{kind}.{name}"] for name in READ[kind]}
             if np.isfinite(columns["loss"]).any():  # else the model has no such head
@@ -95,8 +95,9 @@ class NoiseMonitor:
                     classes=self._classes.get(kind),
                     dev_skill=(dev_skill or {}).get(kind),
                 )
-                self.excluded |= out
-        self._seen = np.zeros_like(self._seen)
+                found.append(out)
+        self.excluded = found[0] if len(found) == 1 else np.any([np.zeros_like(self.excluded), *found], axis=0)
+        self._seen[:] = False
 
     @property
     def guard(self) -> NoiseGuard:
@@ -107,16 +108,16 @@ class NoiseMonitor:
         """The excluded rows without a value since the last review: epochs on everything train on them too."""
         return np.flatnonzero(self.excluded & ~self._seen)
 
-    def candidates(self, count: int) -> NDArray[np.int64]:
-        """The rows to choose `count` from, ascending: all that are not excluded; where they are too few, also the
+    def candidates(self, count: int) -> NDArray[np.bool_]:
+        """The rows to choose `count` from, bool `(n,)`: all that are not excluded; where they are too few, also the
         least suspected of the others."""
-        rows = np.flatnonzero(~self.excluded)
-        if (short := count - len(rows)) > 0:
+        free = ~self.excluded
+        if (short := count - int(free.sum())) > 0:
             judged = [guard.arrays for guard in self.guards.values() if guard.arrays]
             suspicion = np.max([np.where(one["excluded"], one["suspicion"], 0) for one in judged], axis=0)
             out = np.flatnonzero(self.excluded)
-            rows = np.sort(np.r_[rows, out[np.argsort(suspicion[out], kind="stable")[:short]]])
-        return rows
+            free[out[np.argsort(suspicion[out], kind="stable")[:short]]] = True
+        return free
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""

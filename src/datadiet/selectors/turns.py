@@ -46,8 +46,8 @@ class Turns:
         """Before the first cycle."""
         return cls(np.zeros(rows, np.int64), np.zeros(rows), np.arange(rows))
 
-    def of(self, rows: NDArray[np.int64]) -> Turns:
-        """The same of some rows, int64 `(m,)`."""
+    def of(self, rows: NDArray[np.bool_]) -> Turns:
+        """The same of some rows, bool `(n,)`."""
         return Turns(self.visits[rows], self.expected[rows], self.rows[rows])
 
     def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None) -> Turns:

@@ -7,6 +7,7 @@ gradient of its weighted loss, wherever the loss was computed.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -86,28 +87,32 @@ class Heads:
         self.outputs: dict[str, Tensor] = {}
 
     @contextmanager
-    def recording(self, weights: Tensor | None = None, *, outputs: bool = False) -> Iterator[None]:
+    def recording(self, weights: Tensor | None = None, *, asked: bool = True, outputs: bool = False) -> Iterator[None]:
         """Record the inputs of the forward passes inside, and weigh each example in their backward passes.
 
         Args:
             weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th.
+            asked: Whether somebody asked for the weights; others have no effect where a model has no outputs of each
+                example.
             outputs: Whether to keep the outputs of the heads.
 
         Raises:
-            ArgumentError: If there are weights, and no layer that they could act on, or not one output a row.
+            ArgumentError: If weights were asked for, and there is no layer that they could act on, or not one output a
+                row.
         """
-        if weights is not None and not self.layers:
+        if weights is not None and asked and not self.layers:
             raise ArgumentError(_NOWHERE)
         self.inputs, self.outputs = {}, {}
         heads_of: dict[nn.Linear, list[str]] = {}  # a layer may be of several heads
         for head, layer in self.layers.items():
             heads_of.setdefault(layer, []).append(head)
-        hooks = [layer.register_forward_hook(self._hook(heads, weights, outputs)) for layer, heads in heads_of.items()]
+        hook = functools.partial(self._hook, weights=weights, asked=asked, outputs=outputs)
+        hooks = [layer.register_forward_hook(hook(heads)) for layer, heads in heads_of.items()]
         try:
             yield
         finally:
-            for hook in hooks:
-                hook.remove()
+            for handle in hooks:
+                handle.remove()
 
     def check_weights(self, rows: int) -> None:
         """Whether loss weights could act on the forward passes that were recorded last.
@@ -123,13 +128,13 @@ class Heads:
         for hidden in self.inputs.values():
             _check_one_each(len(hidden), rows)
 
-    def _hook(self, heads: Sequence[str], weights: Tensor | None, outputs: bool) -> Callable[..., None]:
+    def _hook(self, heads: Sequence[str], weights: Tensor | None, asked: bool, outputs: bool) -> Callable[..., None]:
         def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             for head in heads:
                 self.inputs[head] = inputs[0].detach()
                 if outputs:
                     self.outputs[head] = output
-            if weights is not None and output.requires_grad:
+            if weights is not None and output.requires_grad and (asked or len(output) == len(weights)):
                 _check_one_each(len(output), len(weights))
                 factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
                 output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]

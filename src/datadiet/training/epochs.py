@@ -218,6 +218,7 @@ class BetweenEpochs:
         self.results: list[EpochResult] = []
         self.sampler: DietSampler | None = None
         self.weights: torch.Tensor | None = None
+        self._filled: tuple[int, torch.Tensor, torch.Tensor] | None = None
 
     def begin(self, context: EpochContext, state: Any, so_far: Json | None, race: RunRace) -> None:
         """Record the values of the last epoch, score the rows that need it, choose, and hand the plan to the sampler.
@@ -229,7 +230,7 @@ class BetweenEpochs:
             race: Runs a race between plans; see `datadiet.training.race.run_race`.
         """
         epoch, begun = self._position(state)
-        self._num_rows = context.num_rows
+        self._num_rows, self._batch_size = context.num_rows, context.batch_size
         if so_far is not None:
             self._carry_epoch(so_far["epoch"], epoch)
             decider = self._diet.tolerance_controller
@@ -264,6 +265,27 @@ class BetweenEpochs:
         """Train by this plan, and count into these sums."""
         self.current, self.weights = totals, row_weights(plan, self._num_rows)
         totals.kept, totals.dropped = len(plan.rows), self._num_rows - len(plan.rows)
+        self._filled = None
+        processes, size = self._accelerator.num_processes, self._batch_size
+        if self.sampler is not None and processes > 1:
+            filled = self.sampler.filled_batch(plan, size, processes, self._accelerator.process_index)
+            if filled is not None:
+                rows, weights = map(torch.from_numpy, filled)
+                self._filled = len(plan.rows) // (processes * size), rows, weights
+
+    def weights_of(self, rows: torch.Tensor) -> torch.Tensor | None:
+        """What the losses of the next training batch weigh, float32 `(batch,)`; None where all weigh 1.
+
+        Args:
+            rows: int64 `(batch,)`.
+        """
+        weights = None if self.weights is None else self.weights[rows.cpu()]
+        # by number first: reading the rows waits for the device
+        if self._filled is not None and self.current.batches >= self._filled[0]:
+            _, of_last, factors = self._filled
+            if torch.equal(rows.cpu(), of_last):
+                return factors if weights is None else weights * factors
+        return weights
 
     def _position(self, state: Any) -> tuple[int, bool]:
         """The epoch that is about to train, and whether it was begun before a resume."""

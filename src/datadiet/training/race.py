@@ -21,9 +21,10 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.diet.values import EpochBuffer
-from datadiet.scores.reduce import free_signals, head_part
+from datadiet.scores.reduce import free_signals
 from datadiet.scoring.forward import fetch, lengths_of
 from datadiet.selectors.base import mix
+from datadiet.tasks.heads import head_weights
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
@@ -172,13 +173,13 @@ def run_race(
             summed = _train(trainer, context, plan, steps)
             seconds = time.perf_counter() - started
             probes[rule] = _Probe(dev_losses(context, dev, epoch), buffer, totals, summed, seconds)
-        known = np.isfinite(np.stack([probe.losses for probe in probes.values()])).all(0)
-        losses = {rule: probe.losses[known] for rule, probe in probes.items()}
-        winner = race.decided(epoch, losses).rule
+        batch = diet.schedule.batch
+        spent = {"examples": steps * batch, "passes": 2 * len(dev), "steps": race.plan.steps_of_one(batch)}
+        spent |= {"bytes": snapshot.num_bytes}
+        losses = {rule: probe.losses for rule, probe in probes.items()}
+        plan = diet.decide(epoch, losses, {rule: {"seconds": one.seconds, **spent} for rule, one in probes.items()})
+        winner = str(diet.rule)
         (lost,) = (probe for rule, probe in probes.items() if rule != winner)
-        spent = {"seconds": lost.seconds, "examples": steps * diet.schedule.batch, "passes": 2 * len(dev)}
-        spent |= {"steps": race.plan.steps_of_one(diet.schedule.batch), "bytes": snapshot.num_bytes}
-        plan = diet.decide(epoch, losses, spent)
         if winner != list(probes)[-1]:
             snapshot.swap()
         lost.totals.settle()  # its examples count, though nothing else is left of them
@@ -225,12 +226,13 @@ def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Lo
         epoch: For the record.
 
     Returns:
-        float32 `(n,)`: the negative log-likelihood of all decisions of a row, or a squared error; nan for a row with a
-        label that the model does not know.
+        float32 `(n,)`: what training minimises, of each row: the negative log-likelihood of its label, the mean of its
+        words, or the squared error; of a joint model both, by their shares in its loss.
     """
+    shares = head_weights(context.model)
     own, parts = share_of(rows, context.accelerator), []
     for part, outputs, batch in context.passes(context.dev, own, lengths_of(context.dev)):
-        parts.append((part, _row_losses(context.signals(outputs, batch)).cpu().numpy()))
+        parts.append((part, _row_losses(context.signals(outputs, batch), shares).cpu().numpy()))
     found = np.concatenate([part for part, _ in parts]) if parts else np.empty(0, np.int64)
     losses = np.concatenate([values for _, values in parts]) if parts else np.empty(0, np.float32)
     order = np.argsort(found)
@@ -238,15 +240,10 @@ def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Lo
     return exchange(scores, (_LOSS,), context.accelerator).values[_LOSS].astype(np.float32)
 
 
-def _row_losses(signals: Signals) -> torch.Tensor:
-    known = None
-    for head in signals.heads.values():
-        if head.labels.dim() == 1 and not head.labels.is_floating_point():
-            known = (head.labels >= 0) if known is None else known & (head.labels >= 0)
-    if known is None or bool(known.all()):
-        return free_signals(signals)[_LOSS]
-    losses = torch.full((len(known),), torch.nan, device=known.device)
-    if bool(known.any()):
-        of_known = Signals({name: head_part(head, known) for name, head in signals.heads.items()})
-        losses[known] = free_signals(of_known)[_LOSS]
-    return losses
+def _row_losses(signals: Signals, shares: Mapping[str, float]) -> torch.Tensor:
+    losses = []
+    for name, head in signals.heads.items():
+        summed = free_signals(Signals({name: head}))[_LOSS]
+        words = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
+        losses.append(shares.get(name, 1.0) * summed / words)
+    return torch.stack(losses).sum(0)

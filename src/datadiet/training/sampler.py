@@ -147,6 +147,33 @@ class DietSampler(Sampler[int]):
         assert self._lengths is not None
         return plan.rows[length_grouped(self._lengths[plan.rows], self._batch_size, generator)]
 
+    def filled_batch(
+        self, plan: EpochPlan, size: int, processes: int, process: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+        """The last batch of a process, where loaders fill it with rows that this epoch has trained on already.
+
+        Args:
+            plan: Of the epoch.
+            size: Examples per batch of one process.
+            processes, process: How many there are, and which of them.
+
+        Returns:
+            Its rows, int64 `(size,)`, and what their losses weigh, so that the step is that of one process without
+            repeats: 0 for a repeat, and the others more. None where no batch is filled.
+
+        Example:
+            >>> plan = EpochPlan(0, np.arange(6), full=True)
+            >>> [DietSampler(6, strategy="sequential").filled_batch(plan, 2, 2, process) for process in (0, 1)]
+            [(array([4, 5]), array([2., 2.], dtype=float32)), (array([0, 1]), array([0., 0.], dtype=float32))]
+        """
+        count, together = len(plan.rows), processes * size
+        left = count % together
+        if processes == 1 or left == 0:
+            return None
+        places = np.arange(size) + count - left + process * size
+        weights = np.where(places < count, together / left, 0).astype(np.float32)
+        return self.order(plan)[places % count], weights
+
 
 def _draws(sampler: Any) -> str:
     """How a random sampler draws otherwise than each row once."""
@@ -312,7 +339,7 @@ def take_over(loader: Any, sampler: Callable[[Any], DietSampler], *, batch_size:
         "the training loader must be prepared by the Trainer's accelerator: each process trains on all rows otherwise.",
     )
     problems.raise_any()
-    own: Any = get_sampler(loader)
+    own: Any = sampler_of(loader)
     made = sampler(own)
     if len(own) != len(inner.dataset):
         raise ArgumentError(f"the sampler must give each of the {len(inner.dataset)} rows once, got {len(own)} rows.")
@@ -321,6 +348,14 @@ def take_over(loader: Any, sampler: Callable[[Any], DietSampler], *, batch_size:
     else:
         loader.set_sampler(made)
     return made
+
+
+def sampler_of(loader: Any) -> Any:
+    """The sampler of a loader; of several processes it is inside accelerate's shards of the batches."""
+    sampler, batches = get_sampler(loader), loader.batch_sampler
+    while sampler is None and (batches := getattr(batches, "batch_sampler", None)) is not None:
+        sampler = getattr(batches, "sampler", None)
+    return sampler
 
 
 def without_rows(batch: Any) -> tuple[torch.Tensor | None, Any]:

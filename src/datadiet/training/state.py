@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from datadiet.diet.values import MOMENT
 from datadiet.errors import ArgumentError, DataError
 from datadiet.files import SCHEMA, damage, read_json, seal_of, sync, write_json
 from datadiet.store.tables import tables_problem
@@ -118,8 +119,8 @@ def exchange(scores: Scores, columns: tuple[str, ...], accelerator: Any) -> Scor
     """The values of all processes, the same on each, ascending by row, each row once.
 
     Rows are gathered as int64 and values as float32, separately: float32 cannot hold a row above 2^24 exactly. A row
-    that several processes have (samplers repeat examples to fill the last global batch) keeps the value of the lowest
-    rank.
+    that several processes have (samplers repeat examples to fill the last global batch) keeps the value that was seen
+    first; of one batch, that of the lowest rank: the one of its own place in the order.
 
     Args:
         scores: Of this process; may be empty.
@@ -134,14 +135,18 @@ def exchange(scores: Scores, columns: tuple[str, ...], accelerator: Any) -> Scor
     if longest == 0:
         return scores
     rows = torch.zeros(longest, dtype=torch.int64)
-    values = torch.zeros(longest, len(columns), dtype=torch.float32)
+    table = torch.zeros(longest, len(columns), dtype=torch.float32)
     rows[: len(scores.rows)] = torch.from_numpy(scores.rows)
     for place, name in enumerate(columns):
         if len(scores.rows):
-            values[: len(scores.rows), place] = torch.from_numpy(scores.values[name])
+            table[: len(scores.rows), place] = torch.from_numpy(scores.values[name])
     all_rows = accelerator.gather(rows.to(device)).cpu().numpy().reshape(-1, longest)  # (processes, longest)
-    all_values = accelerator.gather(values.to(device)).cpu().numpy().reshape(-1, longest, len(columns))
+    all_values = accelerator.gather(table.to(device)).cpu().numpy().reshape(-1, longest, len(columns))
     real = np.arange(longest) < np.asarray(counts)[:, None]  # (processes, longest)
-    merged, first = np.unique(all_rows[real], return_index=True)
-    kept = all_values[real][first]
+    found, values = all_rows[real], all_values[real]
+    if MOMENT in columns:  # nan in a pass, where each row is once
+        order = np.argsort(values[:, columns.index(MOMENT)], kind="stable")
+        found, values = found[order], values[order]
+    merged, first = np.unique(found, return_index=True)
+    kept = values[first]
     return replace(scores, rows=merged, values={name: kept[:, place] for place, name in enumerate(columns)})

@@ -231,10 +231,10 @@ class DietMixin(_Base):
                 process=context.accelerator.process_index,
             )
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
-        weights = None if self._epochs.weights is None else self._epochs.weights[rows.cpu()]
+        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
         with (
             self._signals.training() as (captured, asked),
-            self.heads.recording(weights, outputs=self.teacher is not None),
+            self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
         ):
             asked |= {"return_outputs": True} if return_outputs else {}
             answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
@@ -447,6 +447,8 @@ class DietMixin(_Base):
     def _judges(self, collate: Callable[..., Batch]) -> Any:
         """The dev split that judges races: one of known length, whose rows can be read as the training rows are."""
         dev: Any = self.eval_dataset
+        if self.diet.options.race is None:
+            return None
         if isinstance(dev, dict) and len(dev) == 1:
             (dev,) = dev.values()
         if isinstance(dev, dict):
@@ -666,9 +668,10 @@ class DietTrainer(DietMixin, Trainer):
 
 
 def _known(dev: Any, label_names: Sequence[str] = ()) -> Any:
-    """A dev split without the rows whose class the model does not know, where that is a column."""
+    """A dev split without the rows whose class the model does not know."""
     if not isinstance(dev, datasets.Dataset):
-        return dev
+        rows = [row for row in range(len(dev)) if not _is_ignored(dev[row])]
+        return dev if len(rows) == len(dev) else torch.utils.data.Subset(dev, rows)
     columns = [
         name
         for name, kind in dev.features.items()
@@ -678,6 +681,11 @@ def _known(dev: Any, label_names: Sequence[str] = ()) -> Any:
     for name in columns:
         known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
     return dev if known.all() else dev.select(np.flatnonzero(known))
+
+
+def _is_ignored(item: Any) -> bool:
+    labels = [value for name, value in item.items() if "label" in name] if isinstance(item, Mapping) else []
+    return any(np.ndim(value) == 0 and int(value) == IGNORED for value in labels if value is not None)
 
 
 def follow(scheduler: Any, position: Callable[[int], float]) -> None:
