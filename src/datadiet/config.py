@@ -393,7 +393,7 @@ def diet_config(config: DietConfig, **changes: Any) -> DietConfig:
 def flag_name(name: str) -> str:
     """The flag of an option.
 
-    Example:
+    Examples:
         >>> flag_name("batch_size")
         '--batch-size'
     """
@@ -406,7 +406,7 @@ def flag_name(name: str) -> str:
 def option_problems(config: Any, skip: tuple[str, ...] = ()) -> list[str]:
     """Values out of their declared bounds and choices.
 
-    Example:
+    Examples:
         >>> option_problems(FinetuneConfig("snips", "intent-slot", "runs/a", epochs=0, lr_warmup=6))
         ['epochs must be a whole number, at least 1, got 0.', 'lr_warmup must be in [0, 1), got 6. Did you mean 0.06?']
     """
@@ -429,7 +429,7 @@ def option_problems(config: Any, skip: tuple[str, ...] = ()) -> list[str]:
 def task_problems(config: FinetuneConfig) -> list[str]:
     """Options that have no effect with the task.
 
-    Example:
+    Examples:
         >>> task_problems(FinetuneConfig("snips", "classification", "runs/a", alpha=0.3))
         ['alpha is for joint tasks (intent-slot), not for classification.']
     """
@@ -442,7 +442,7 @@ def task_problems(config: FinetuneConfig) -> list[str]:
 def type_problem(name: str, value: object) -> list[str]:
     """A sentence on an option whose value is of another type than it takes; nothing where it fits.
 
-    Example:
+    Examples:
         >>> type_problem("epochs", 2.5), type_problem("keep", "1:0.7,4:0.5"), type_problem("learning_rate", 1)
         (['epochs must be a whole number or auto, got 2.5.'], [], [])
     """
@@ -459,7 +459,7 @@ def type_problem(name: str, value: object) -> list[str]:
 def well_typed(config: FinetuneConfig) -> tuple[FinetuneConfig, list[str]]:
     """The config with defaults in place of values of a wrong type, so that the others can still be checked.
 
-    Example:
+    Examples:
         >>> config, problems = well_typed(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="many"))
         >>> config.epochs, problems
         (5, ["epochs must be a whole number or auto, got 'many'."])
@@ -495,7 +495,7 @@ def config_from(settings: Mapping[Any, Any]) -> FinetuneConfig:
     Raises:
         ArgumentError: For every option that does not exist, is missing, or has a value of another type, together.
 
-    Example:
+    Examples:
         >>> needed = {"data": "snips", "task": "intent-slot", "output": "runs/a"}
         >>> config_from({**needed, "learning_rate": "1e-4"}).learning_rate
         0.0001
@@ -572,7 +572,7 @@ MOVED: Mapping[str, tuple[str, str, str | None]] = {
 def migrated(settings: Mapping[Any, Any]) -> dict[Any, Any]:
     """Settings of an older run folder in today's form: options of one method stand in its brackets.
 
-    Example:
+    Examples:
         >>> migrated({"select": "epsilon", "epsilon": 0.3, "history_window": 3})
         {'select': 'epsilon(epsilon=0.3)'}
     """
@@ -592,7 +592,7 @@ def migrated(settings: Mapping[Any, Any]) -> dict[Any, Any]:
 def moved_hint(name: str, value: object = "...") -> str:
     """What to write instead of an option that belonged to one method.
 
-    Example:
+    Examples:
         >>> moved_hint("select_options", "beta=0.2"), moved_hint("history_alpha", 0.8)
         ('select "NAME(beta=0.2)"', 'history "ema(alpha=0.8)"')
     """

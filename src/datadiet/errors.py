@@ -15,7 +15,7 @@ UNSAFE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066
 def visible(text: str) -> str:
     r"""Text for a terminal or a page: control characters are escaped, line ends stay.
 
-    Example:
+    Examples:
         >>> print(visible("red \x1b[31m"))
         red \x1b[31m
     """
@@ -25,7 +25,7 @@ def visible(text: str) -> str:
 def quoted(value: object, most: int = MOST_SHOWN) -> str:
     """A value from the user's data for a message: quoted where it is text, and cut.
 
-    Example:
+    Examples:
         >>> quoted("it is"), quoted(5), quoted("a" * 1000, most=10)
         ("'it is'", '5', "'aaaaaaaaa ... (1,000 characters)")
     """
@@ -43,7 +43,7 @@ def quoted(value: object, most: int = MOST_SHOWN) -> str:
 def cut(text: str, most: int = MOST_SHOWN) -> str:
     """A long name or reason, as it is but cut, for a message.
 
-    Example:
+    Examples:
         >>> cut("a.csv"), cut("a" * 1000, most=3)
         ('a.csv', 'aaa ... (1,000 characters)')
     """
@@ -77,7 +77,7 @@ class MissingExtraError(UserError):
 class Problems:
     """Collects the problems with a set of arguments, to be raised together.
 
-    Example:
+    Examples:
         >>> problems = Problems()
         >>> problems.check(0.5 <= 1, "never added")
         >>> problems.share("keep", 70)
@@ -127,7 +127,7 @@ class Problems:
 def percent_hint(value: object) -> str:
     """` Did you mean 0.7?` where a percentage was given for a share, else nothing.
 
-    Example:
+    Examples:
         >>> percent_hint(70)
         ' Did you mean 0.7?'
     """
@@ -137,7 +137,7 @@ def percent_hint(value: object) -> str:
 def unknown(what: str, value: object, allowed: Iterable[str]) -> str:
     """The sentence for a name that does not exist, with the nearest one that does.
 
-    Example:
+    Examples:
         >>> unknown("score", "el2m", ["el2n", "margin"])
         "unknown score 'el2m'; did you mean 'el2n'? Allowed: el2n, margin."
     """
@@ -152,7 +152,7 @@ def unknown(what: str, value: object, allowed: Iterable[str]) -> str:
 def nearest(name: str, names: Sequence[str]) -> str | None:
     """The name that differs least, if any is near; among the first ones of very many, and of usual length.
 
-    Example:
+    Examples:
         >>> nearest("el2m", ["el2n", "margin"]), nearest("x", ["el2n"])
         ('el2n', None)
     """

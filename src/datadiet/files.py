@@ -140,7 +140,7 @@ def target_problems(path: Path, *, force: bool) -> list[str]:
 def seal_of(path: Path) -> str:
     """The size and the checksum of a file, about a third of a second per GB.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Path(folder, "a").write_bytes(b"abc") and seal_of(Path(folder, "a"))
@@ -213,7 +213,7 @@ def _reason(path: Path, error: OSError | ValueError) -> str:
 def unwritable(path: Path) -> str | None:
     """Why a file or folder of this name cannot be written, before it is tried; None where nothing is in the way.
 
-    Example:
+    Examples:
         >>> unwritable(Path("/dev/null/scores.csv"))
         '/dev/null is no folder'
     """
@@ -271,7 +271,7 @@ def misfit(content: Any, form: Any, name: str) -> str | None:
             a tuple of forms that are allowed, None for null. An entry whose name ends in `?` may be missing.
         name: Of the content, for the sentence.
 
-    Example:
+    Examples:
         >>> misfit({"rows": "many"}, {"rows": int}, "result.json")
         "result.json: rows is 'many'"
         >>> misfit({"rows": 5}, {"rows": (int, float), "task?": str}, "result.json")
@@ -300,7 +300,7 @@ def _sum(content: object) -> str:
 def plain(content: Any) -> Any:
     """Plain JSON values: text keys, lists, and null for numbers that are not finite, which JSON does not have.
 
-    Example:
+    Examples:
         >>> plain({"keep": {1: 0.7}, "loss": float("nan"), "tags": ("a",)})
         {'keep': {'1': 0.7}, 'loss': None, 'tags': ['a']}
     """

@@ -28,7 +28,7 @@ ACCOUNTS = {
 def clock(seconds: float) -> str:
     """A duration in seconds as m:ss, or as h:mm:ss from one hour on.
 
-    Example:
+    Examples:
         >>> clock(42.4), clock(3723), clock(-3)
         ('0:42', '1:02:03', '-0:03')
     """
@@ -42,7 +42,7 @@ def clock(seconds: float) -> str:
 def duration(seconds: float) -> str:
     """A duration in seconds with its units.
 
-    Example:
+    Examples:
         >>> duration(9.31), duration(75), duration(4000)
         ('9.3 s', '1 min 15 s', '1 h 6 min')
     """
@@ -55,7 +55,7 @@ def duration(seconds: float) -> str:
 def percent(share: float, decimals: int = 1) -> str:
     """A share as a percentage.
 
-    Example:
+    Examples:
         >>> percent(0.375), percent(0.387, 0)
         ('37.5 %', '39 %')
     """
@@ -65,7 +65,7 @@ def percent(share: float, decimals: int = 1) -> str:
 def number(value: float | None) -> str:
     """Four decimals, or a dash for a missing value.
 
-    Example:
+    Examples:
         >>> number(0.5), number(None)
         ('0.5000', '-')
     """
@@ -75,7 +75,7 @@ def number(value: float | None) -> str:
 def three_digits(value: float) -> str:
     """A positive number of any size with about three significant digits, without an exponent.
 
-    Example:
+    Examples:
         >>> [three_digits(value) for value in (0, 0.00012345, 0.048, 1.5, 123.4)]
         ['0', '0.000123', '0.0480', '1.50', '123']
     """
@@ -87,7 +87,7 @@ def three_digits(value: float) -> str:
 def points(value: float) -> str:
     """A difference in points with its sign; 0 has none.
 
-    Example:
+    Examples:
         >>> points(0.14), points(-0.04)
         ('+0.1', '0.0')
     """
@@ -98,7 +98,7 @@ def points(value: float) -> str:
 def mean_text(figure: Mapping[str, Any], decimals: int) -> str:
     """The mean and the standard deviation over the seeds; the mean alone for one seed.
 
-    Example:
+    Examples:
         >>> mean_text({"mean": 95.123, "deviation": 0.31}, 1), mean_text({"mean": 95.123, "deviation": None}, 2)
         ('95.1 ± 0.3', '95.12')
     """
@@ -109,7 +109,7 @@ def mean_text(figure: Mapping[str, Any], decimals: int) -> str:
 def difference_text(difference: Mapping[str, Any]) -> str:
     """The mean difference in points and half the width of its interval.
 
-    Example:
+    Examples:
         >>> difference_text({"mean": 0.1, "interval": {"low": -0.2, "high": 0.4}})
         '+0.1 ± 0.3'
     """
@@ -121,7 +121,7 @@ def difference_text(difference: Mapping[str, Any]) -> str:
 def energy_text(energy: Mapping[str, Any]) -> str:
     """The energy of a run, and whether it is an estimate.
 
-    Example:
+    Examples:
         >>> energy_text({"kwh": 0.0123, "estimated": True})
         '0.0123 kWh (estimated)'
     """
@@ -131,7 +131,7 @@ def energy_text(energy: Mapping[str, Any]) -> str:
 def rate_text(rate: Mapping[str, Any]) -> str:
     """The learning rate of a run, how it was found, and the weights that trained.
 
-    Example:
+    Examples:
         >>> rate_text({"value": 0.0002, "rule": "auto", "weights": 22_713_216})
         'Learning rate 0.0002 (auto); 22.7 million weights train.'
     """
@@ -142,7 +142,7 @@ def rate_text(rate: Mapping[str, Any]) -> str:
 def unfinished_text(result: Mapping[str, Any]) -> str:
     """What `result.json` says of a training that had not finished; empty where it had, or where that is not known.
 
-    Example:
+    Examples:
         >>> unfinished_text({"convergence": {"rising": False, "advice": ""}}), unfinished_text({})
         ('', '')
     """
@@ -152,7 +152,7 @@ def unfinished_text(result: Mapping[str, Any]) -> str:
 def metrics_text(metrics: Mapping[str, float]) -> str:
     """Metrics on one line.
 
-    Example:
+    Examples:
         >>> metrics_text({"accuracy": 0.91234, "nll": 0.3})
         'accuracy 0.9123, nll 0.3000'
     """
@@ -162,7 +162,7 @@ def metrics_text(metrics: Mapping[str, float]) -> str:
 def spaced(name: str) -> str:
     """The name of a metric or a score, with spaces.
 
-    Example:
+    Examples:
         >>> spaced("slot_f1")
         'slot f1'
     """
@@ -172,7 +172,7 @@ def spaced(name: str) -> str:
 def counted(count: int, noun: str) -> str:
     """A number with its noun, in the plural where there is not exactly one.
 
-    Example:
+    Examples:
         >>> counted(1, "seed"), counted(3000, "row")
         ('1 seed', '3,000 rows')
     """
@@ -182,7 +182,7 @@ def counted(count: int, noun: str) -> str:
 def epoch_span(first: int, last: int) -> str:
     """A range of epochs, counted from 1.
 
-    Example:
+    Examples:
         >>> epoch_span(0, 0), epoch_span(1, 5)
         ('1', '2-6')
     """
@@ -192,7 +192,7 @@ def epoch_span(first: int, last: int) -> str:
 def shortened(text: str, most: int) -> str:
     """A text of at most so many characters.
 
-    Example:
+    Examples:
         >>> shortened("a long sentence", 7)
         'a long…'
     """
@@ -202,7 +202,7 @@ def shortened(text: str, most: int) -> str:
 def shown(text: object, most: int = 200) -> str:
     r"""Text from data on one line; characters that are not printable are escaped, so that they cannot steer a terminal.
 
-    Example:
+    Examples:
         >>> shown("a\tb\x1b[2J"), shown("a long sentence", 8)
         ('a b\\x1b[2J', 'a long …')
     """
@@ -214,7 +214,7 @@ def shown(text: object, most: int = 200) -> str:
 def json_text(content: object, **options: Any) -> str:
     r"""JSON on one line or, with `indent`, on several: readable, and safe in a terminal and in UTF-8.
 
-    Example:
+    Examples:
         >>> print(json_text({"text": "é \x9b \ud800"}))
         {"text": "é \u009b \ud800"}
     """
@@ -225,7 +225,7 @@ def json_text(content: object, **options: Any) -> str:
 def escaped(value: object) -> str:
     r"""Text that Markdown shows as it is: a folder's name cannot become a heading, a link, a table or HTML.
 
-    Example:
+    Examples:
         >>> print(escaped("a|b <b>*_`"))
         a\|b \<b\>\*\_\`
     """
@@ -235,7 +235,7 @@ def escaped(value: object) -> str:
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     r"""A Markdown table: the first column to the left, the others to the right; text is escaped.
 
-    Example:
+    Examples:
         >>> print(markdown_table(["a|b", "n"], [["x", "1"]]))
         | a\|b | n |
         | --- | ---: |
@@ -252,7 +252,7 @@ def race_sentence(duel: Mapping[str, Any]) -> str:
     Args:
         duel: An entry of `race.races` in `result.json`.
 
-    Example:
+    Examples:
         >>> duel = {"epoch": 1, "losses": {"cover": 0.6, "hardest": 0.5}, "difference": -0.1}
         >>> duel |= {"interval": [-0.15, -0.05], "steps": 6, "dev_rows": 195, "winner": "hardest", "cost": {"steps": 9}}
         >>> race_sentence(duel)[:81]

@@ -52,7 +52,7 @@ def check_points(
         size: The number of rows that is required; at least one by default.
         ids: The user's names of the rows, for errors.
 
-    Example:
+    Examples:
         >>> check_points([[1, 2], [3, 4]], Problems())
         array([[1., 2.],
                [3., 4.]])
@@ -82,7 +82,7 @@ def _not_finite(points: Points) -> NDArray[np.int64]:
 def named_rows(rows: NDArray[np.int64], size: int, ids: Sequence[str] | None) -> str:
     """The first ten rows in words, such as `2 of 20 rows: 4 (id 'r4'), 11 (id 'r11')`.
 
-    Example:
+    Examples:
         >>> named_rows(np.array([4]), 20, None)
         '1 of 20 rows: 4'
     """
@@ -131,7 +131,7 @@ def unit_rows(points: Points, *, name: str = "embeddings", ids: Sequence[str] | 
     Raises:
         DataError: If a row is 0 everywhere, since it has no direction; rows and ids are named.
 
-    Example:
+    Examples:
         >>> unit_rows(np.array([[3.0, 4.0]]))
         array([[0.6, 0.8]])
     """
@@ -164,7 +164,7 @@ def nearest(points: Points, count: int) -> tuple[NDArray[np.int64], NDArray[np.f
     Raises:
         ArgumentError: If there are too few rows.
 
-    Example:
+    Examples:
         >>> rows, distances = nearest(np.array([[0.0], [1.0], [3.0]]), 1)
         >>> rows.tolist(), distances.tolist()
         ([[1], [0], [1]], [[1.0], [1.0], [2.0]])
@@ -215,7 +215,7 @@ def largest_columns(keys: NDArray[Any], count: int) -> NDArray[np.int64]:
     Of many columns, only the largest of each group of 64 is compared first: the `count` largest keys lie in the
     `count` groups with the largest ones. A partition of whole rows takes longer than computing the keys.
 
-    Example:
+    Examples:
         >>> largest_columns(np.array([[1.0, 5.0, 3.0, 2.0]]), 1)
         array([[1]])
     """
@@ -235,7 +235,7 @@ def largest_columns(keys: NDArray[Any], count: int) -> NDArray[np.int64]:
 def usual_clusters(size: int) -> int:
     """The default number of clusters of `size` points: `sqrt(n / 10)` rounded up, at most 100.
 
-    Example:
+    Examples:
         >>> [usual_clusters(size) for size in (1, 100, 10_000, 10_000_000)]
         [1, 4, 32, 100]
     """
@@ -253,7 +253,7 @@ def k_means(points: NDArray[np.float64], clusters: int, *, seed: int) -> NDArray
     Returns:
         float64 `(clusters, d)`.
 
-    Example:
+    Examples:
         >>> sorted(k_means(np.array([[0.0], [1.0], [8.0], [9.0]]), 2, seed=0).ravel().tolist())
         [0.5, 8.5]
     """
@@ -282,7 +282,7 @@ def nearest_centroid(
     Returns:
         int64 `(n,)` numbers of centroids, float64 `(n,)` distances.
 
-    Example:
+    Examples:
         >>> nearest_centroid(np.array([[0.0, 2.0]]), np.array([[0.0, 0.0], [0.0, 3.0]]))
         (array([1]), array([1.]))
     """
@@ -301,7 +301,7 @@ def class_codes(labels: ArrayLike | None, size: int) -> tuple[NDArray[np.int64],
     Raises:
         ArgumentError: If there is not one label per row.
 
-    Example:
+    Examples:
         >>> class_codes(["b", "a", "b"], 3)
         (array([1, 0, 1]), ['a', 'b'])
     """

@@ -25,7 +25,7 @@ class Ledger:
             passes a moment before its imports.
         account: Receives the time outside `charge`.
 
-    Example:
+    Examples:
         >>> ledger = Ledger()
         >>> with ledger.charge("train"):
         ...     with ledger.charge("score"):  # taken out of train while it lasts

@@ -79,7 +79,7 @@ class Bound:
     def problem(self, name: str, value: Any) -> str | None:
         """The sentence for a value outside; None for one inside.
 
-        Example:
+        Examples:
             >>> Bound(0, 1, open_low=True).problem("keep", 70)
             'keep must be in (0, 1], got 70. Did you mean 0.7?'
             >>> AtLeast(1).problem("epochs", 0)
@@ -424,7 +424,7 @@ def _from_json(entry: dict[str, Any]) -> Method:
 def names(*kinds: str, trait: str | None = None, need: str | None = None) -> tuple[str, ...]:
     """The names of the methods of some kinds, with a trait or a need where one is given.
 
-    Example:
+    Examples:
         >>> names("history")
         ('ema', 'last', 'mean')
     """
@@ -491,7 +491,7 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ArgumentError: For text of another form.
 
-    Example:
+    Examples:
         >>> parse_call("ccs(beta=0.2, strata=20)"), parse_call("hardest")
         (('ccs', {'beta': 0.2, 'strata': 20}), ('hardest', {}))
         >>> parse_call("directed(directions.rude=easy, default=hard)")
@@ -537,7 +537,7 @@ def parse_options(text: str, owner: str) -> dict[str, Any]:
 def split_calls(text: str) -> list[str]:
     """Parts of a text at its commas, those inside brackets and braces aside.
 
-    Example:
+    Examples:
         >>> split_calls("el2n, prototypes(clusters=5, metric=cosine)")
         ['el2n', ' prototypes(clusters=5, metric=cosine)']
     """
@@ -573,7 +573,7 @@ def _value(text: str) -> Any:
 def format_call(name: str, options: Mapping[str, Any]) -> str:
     """The text that `parse_call` reads.
 
-    Example:
+    Examples:
         >>> format_call("ccs", {"beta": 0.2}), format_call("directed", {"directions": {"rude": "easy"}})
         ('ccs(beta=0.2)', 'directed(directions.rude=easy)')
     """
@@ -604,7 +604,7 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
         options: Its options by name.
         task: Of the run, where it is known.
 
-    Example:
+    Examples:
         >>> problems_of("select", "ccs", {"beta": 70})
         ['beta of ccs must be in [0, 1), got 70. Did you mean 0.7?']
         >>> problems_of("score", "aum", task="regression")
@@ -660,7 +660,7 @@ TASK_TRAITS: Mapping[str, str] = {
 def has(task: str, trait: str) -> bool:
     """Whether a task has a trait; False for a task that does not exist.
 
-    Example:
+    Examples:
         >>> has("intent-slot", "one_class"), has("regression", "classes")
         (True, False)
     """
@@ -671,7 +671,7 @@ def has(task: str, trait: str) -> bool:
 def lacks(what: str, trait: str, task: str) -> list[str]:
     """Why something that needs a trait is not for a task; nothing where it is.
 
-    Example:
+    Examples:
         >>> lacks("offset auto", "one_class", "regression")
         ['offset auto is for examples with one class each (intent-slot and classification), not for regression.']
     """
@@ -709,7 +709,7 @@ def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -
     Raises:
         ArgumentError: For all such options.
 
-    Example:
+    Examples:
         >>> check_rows("score", {"prototypes": {"clusters": 500}}, rows=1000)
     """
     problems = Problems()

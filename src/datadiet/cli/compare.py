@@ -139,7 +139,7 @@ def plan_given(lists: Mapping[str, str | None], **own: Any) -> dict[str, Any]:
         lists: Comma-separated ones; None where one was not given.
         own: The others.
 
-    Example:
+    Examples:
         >>> plan_given({"keep": "0.5,0.2", "methods": None}, jobs=2, seeds=None)
         {'jobs': 2, 'keep': [0.5, 0.2]}
     """

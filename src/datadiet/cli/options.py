@@ -139,7 +139,7 @@ def number_or(word: str, kind: type) -> Callable[[Any], Any]:
         word: What may stand in the place of a number.
         kind: `int` or `float`.
 
-    Example:
+    Examples:
         >>> read = number_or("auto", int)
         >>> read("auto"), read("3")
         ('auto', 3)
@@ -170,7 +170,7 @@ def settings_given(
         is_given: Whether a parameter was given.
         names: Options of `FinetuneConfig` that the command has; all by default.
 
-    Example:
+    Examples:
         >>> options = {"keep": "0.3", "epochs": 5, "no_static": True}
         >>> settings_given(options, {"keep", "no_static"}.__contains__)
         {'keep': 0.3, 'static': False}
@@ -196,7 +196,7 @@ def config_of(given: Mapping[str, Any]) -> FinetuneConfig:
     Raises:
         ArgumentError: If the data, the task or the run folder is missing; names all that are.
 
-    Example:
+    Examples:
         >>> config_of({"data": "snips", "task": "intent-slot", "output": "runs/a", "keep": 0.3}).keep
         0.3
     """

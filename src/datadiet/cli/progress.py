@@ -210,7 +210,7 @@ def display_for(console: Console, json: bool = False, title: str = "") -> Displa
     Returns:
         A live panel on a terminal, plain lines in a file or a pipe.
 
-    Example:
+    Examples:
         >>> import io
         >>> type(display_for(Console(file=io.StringIO()))).__name__
         'PlainDisplay'

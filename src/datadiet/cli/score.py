@@ -94,7 +94,7 @@ def summary_of(file: ScoreFile, config: ScoreConfig) -> Json:
 def quantiles(values: NDArray[np.float32]) -> dict[str, float]:
     """Least, 10 %, median, 90 % and largest.
 
-    Example:
+    Examples:
         >>> quantiles([3.0, 1.0, 2.0])
         {'min': 1.0, 'p10': 1.2, 'median': 2.0, 'p90': 2.8, 'max': 3.0}
     """
@@ -107,7 +107,7 @@ def quantiles(values: NDArray[np.float32]) -> dict[str, float]:
 def correlations(values: Mapping[str, NDArray[np.float32]]) -> dict[str, dict[str, float | None]]:
     """Spearman's rank correlation of each two scores; None where one of them has the same value everywhere.
 
-    Example:
+    Examples:
         >>> correlations({"a": [1, 2, 3], "b": [9, 5, 4]})
         {'a': {'a': 1.0, 'b': -1.0}, 'b': {'a': -1.0, 'b': 1.0}}
     """

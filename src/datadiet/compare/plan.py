@@ -118,7 +118,7 @@ def _family(method: Method) -> dict[str, Any]:
 def presets() -> dict[str, dict[str, Any]]:
     """The options of `datadiet finetune` that each name of `--methods` stands for.
 
-    Example:
+    Examples:
         >>> presets()["ccs"]
         {'select': 'ccs', 'score': 'aum'}
     """
@@ -150,7 +150,7 @@ def compare_fields() -> list[str]:
 def listed(text: str) -> list[str | float]:
     """A comma-separated flag as a list; numbers as numbers, `none` as nothing.
 
-    Example:
+    Examples:
         >>> listed("0.5, 0.2"), listed("el2n,uncertain"), listed("none")
         ([0.5, 0.2], ['el2n', 'uncertain'], [])
     """
@@ -397,7 +397,7 @@ class Plan:
 def on_everything(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a run that keeps everything: it has no last epochs on everything of its own.
 
-    Example:
+    Examples:
         >>> on_everything({"epochs": 5, "anneal_epochs": 1})
         {'epochs': 5, 'keep': 1.0}
     """
@@ -414,7 +414,7 @@ def methods_from(names: Sequence[str | Mapping[str, Mapping[str, Any]]]) -> dict
         ArgumentError: For every name that is no preset, every method written out that is no mapping, and presets that
             are the same method under two names.
 
-    Example:
+    Examples:
         >>> methods_from(["uncertain", {"mine": {"score": "entropy", "select": "epsilon"}}])["mine"]
         {'score': 'entropy', 'select': 'epsilon'}
     """
@@ -544,7 +544,7 @@ def merged_problems(problems: Mapping[str, list[str]], arms: Sequence[str]) -> l
         problems: By arm.
         arms: All of them. A problem of `full`, which has no options of its own, is one of every run.
 
-    Example:
+    Examples:
         >>> problems = {"full": ["no data."], "a-0.5": ["no data.", "x."], "b-0.5": ["x."]}
         >>> merged_problems(problems, ["full", "a-0.5", "b-0.5", "c-0.5"])
         ['no data.', 'a-0.5, b-0.5: x.']

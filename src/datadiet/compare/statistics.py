@@ -297,7 +297,7 @@ def difference(
         margin: By how much the method may be worse, in points, above 0.
         rows: Figures over samples of the test rows, of method and baseline, for each shared seed; see `resampled`.
 
-    Example:
+    Examples:
         >>> result = difference({0: 95.1, 1: 95.2, 2: 95.0}, {0: 95.3, 1: 95.3, 2: 95.3}, margin=0.5)
         >>> round(result.mean, 2), round(result.deviation, 2), result.not_worse
         (-0.2, 0.1, True)
@@ -343,7 +343,7 @@ def seeds_needed(mean: float, deviation: float, margin: float) -> int | None:
         mean, deviation: Of the differences paired by seed.
         margin: In the same unit.
 
-    Example:
+    Examples:
         >>> seeds_needed(0.0, 0.3, 0.5), seeds_needed(-0.6, 0.3, 0.5)
         (4, None)
     """
@@ -410,7 +410,7 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     Args:
         ours, theirs: bool `(rows,)`, whether each prediction is right.
 
-    Example:
+    Examples:
         >>> right = np.array([True] * 8 + [False] * 2)
         >>> mcnemar(right, right), mcnemar(np.ones(10, bool), np.zeros(10, bool)) < 0.01
         (1.0, True)
@@ -426,7 +426,7 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for being many, in their order.
 
-    Example:
+    Examples:
         >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
         [0.03, 0.06, 0.06]
 
@@ -455,7 +455,7 @@ def saving(method: Mapping[int, float], baseline: Mapping[int, float]) -> Saving
     Args:
         method, baseline: Seconds by seed.
 
-    Example:
+    Examples:
         >>> round(saving({0: 60.0, 1: 50.0, 2: 55.0}, {0: 100.0, 1: 100.0, 2: 100.0}).median, 2)
         0.45
     """

@@ -73,7 +73,7 @@ def rising_cell(line: Mapping[str, Any]) -> str:
 def unfinished_sentence(comparison: Json) -> str:
     """What to know of a comparison of unfinished training, and to do; empty where no method is unfinished.
 
-    Example:
+    Examples:
         >>> rising = {"seeds": [0], "points_per_epoch": 4.2, "error": 1.7, "epoch_rows": 600}
         >>> methods = [{"name": "full", "unfinished": rising}, {"name": "el2n-0.5", "unfinished": None}]
         >>> print(unfinished_sentence({"methods": methods}))
@@ -238,7 +238,7 @@ def verdict(line: Mapping[str, Any]) -> str:
     Args:
         line: An entry of `comparison.json`.
 
-    Example:
+    Examples:
         >>> saved = {"finetune_s": {"median": 0.39, "interval": None}}
         >>> line = {"method": "el2n", "saved": saved, "ceiling": 0.45, "energy": None, "against": {}, "seeds": [0]}
         >>> verdict({**line, "comparable_times": True})

@@ -49,7 +49,7 @@ FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fie
 def idle(task: str) -> tuple[str, ...]:
     """The columns that have no effect for a task.
 
-    Example:
+    Examples:
         >>> idle("regression"), idle("token-classification")
         (('slots', 'intent'), ('text_pair', 'label', 'intent'))
     """
@@ -65,7 +65,7 @@ def idle(task: str) -> tuple[str, ...]:
 def check_columns(columns: Columns, task: str) -> Problems:
     """Problems of the user's names: those that have no effect for the task.
 
-    Example:
+    Examples:
         >>> check_columns(Columns(slots="tags"), "regression").found
         ["--slots-column has no effect for the task 'regression'; leave it out."]
     """
@@ -174,7 +174,7 @@ def _require(names: Columns, table: Table, task: str, labelled: bool, problems: 
 def names_found(names: Columns) -> int:
     """How many parts have a column.
 
-    Example:
+    Examples:
         >>> names_found(Columns(text="text", label="label"))
         2
     """

@@ -65,7 +65,7 @@ def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:
         similar texts not all pairs are listed, so that the time stays linear: each member is paired with the first one
         and with the few before it.
 
-    Example:
+    Examples:
         >>> near_pairs(["book a table for two", "play jazz", "book a table for two!"], 0.7)
         (array([0]), array([2]))
 
@@ -84,7 +84,7 @@ def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:
 def rows_per_band(threshold: float) -> int:
     """The most hashes per band at which a pair at the threshold is still found.
 
-    Example:
+    Examples:
         >>> rows_per_band(0.8), rows_per_band(0.5)
         (5, 2)
     """
@@ -176,7 +176,7 @@ def _jaccard(sets: Any, low: Rows, high: Rows) -> NDArray[np.float64]:
 def normal_text(text: str) -> str:
     """The form of a text for comparisons: lower case, single spaces between words.
 
-    Example:
+    Examples:
         >>> normal_text(" Good \t film")
         'good film'
     """
@@ -186,7 +186,7 @@ def normal_text(text: str) -> str:
 def text_keys(texts: Iterable[str], text_pairs: Iterable[str] | None = None) -> Iterator[tuple[str, str]]:
     """The normalised text of each example, and the normalised second text of a pair.
 
-    Example:
+    Examples:
         >>> list(text_keys(["Good  film", "Bad"]))
         [('good film', ''), ('bad', '')]
     """
@@ -202,7 +202,7 @@ class Groups:
         of: int64 `(n,)`, the representative of each row; a representative has its own number.
         conflicts: Representatives of groups whose labels differ, ascending.
 
-    Example:
+    Examples:
         >>> groups = representatives(["Play it", "play  it", "stop", "play it"], ["a", "a", "b", "b"])
         >>> groups.of, groups.rows, groups.weights, groups.conflicts
         (array([0, 0, 2, 0]), array([0, 2]), array([3., 1.], dtype=float32), array([0]))
@@ -248,7 +248,7 @@ def representatives(
     Raises:
         ArgumentError: If the lengths differ, or `near` is outside (0, 1).
 
-    Example:
+    Examples:
         >>> representatives(["book a table for two", "book a table for two!"], near=0.7).rows
         array([0])
     """
@@ -346,7 +346,7 @@ def overlaps(splits: Mapping[str, Sequence[str]], *, near: float = NEAR) -> list
     Raises:
         ArgumentError: If there is no `train`.
 
-    Example:
+    Examples:
         >>> found = overlaps({"train": ["a good film", "bad"], "test": ["A good  film"]})
         >>> found[0].split, found[0].exact, found[0].near
         ('test', array([0]), array([], dtype=int64))

@@ -45,7 +45,7 @@ class Original:
         records: One mapping per row, without the columns that the row lacks; None for a table.
         table: A pyarrow table with the metadata of the `datasets` library; None for records.
 
-    Example:
+    Examples:
         >>> split = Original("train.jsonl", ("text", "label"), [{"text": "good", "label": 1}, {"text": "bad"}])
         >>> split.take([1]).with_column("el2n", [0.5]).as_records()
         [{'text': 'bad', 'el2n': 0.5}]
@@ -207,7 +207,7 @@ def write_original(split: Original, path: Path) -> None:
     Raises:
         DataError: If the format cannot hold the values of a column (names one that can), or the file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = Path(folder, "kept.jsonl")

@@ -1,13 +1,19 @@
 """Usual layouts that are not one example a row: a column that names the split, a word per row, a column per label.
 
-Each function takes a table and gives one with an example per row, with a sentence on what was done; or None.
+Each function takes a table and gives one with an example per row, with a sentence on what was done; or None. At the end
+are lists that JSON, Python or NumPy printed into a cell.
 """
 
 from __future__ import annotations
 
+import ast
+import io
+import json
 import re
+import tokenize
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 from datadiet.data.tables import LazyColumns, Table, listed
@@ -42,7 +48,7 @@ _ONE_HOT = {0, 1, "0", "1", "0.0", "1.0"}
 def plain_name(column: str) -> str:
     """A column's name without case and punctuation, as usual names are compared.
 
-    Example:
+    Examples:
         >>> plain_name("Sentence #")
         'sentence'
     """
@@ -58,7 +64,7 @@ def by_split(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
     Raises:
         DataError: If there are other files too, and the column gives rows of the training file to another split.
 
-    Example:
+    Examples:
         >>> table = Table("all.csv", {"text": ["a", "b"], "split": ["train", "Test"]}, 2)
         >>> {name: part.columns["text"] for name, part in by_split({"train": table})[0].items()}
         {'train': ['a'], 'test': ['b']}
@@ -119,7 +125,7 @@ def sentences_of_words(table: Table, task: str) -> tuple[Table, str] | None:
 
     The sentence is named in a column such as `Sentence #` or `sentence_id`, on every row or on its first row alone.
 
-    Example:
+    Examples:
         >>> columns = {"Sentence #": ["Sentence: 1", "", "Sentence: 2"], "Word": ["To", "Rome", "Hi"]}
         >>> table = Table("ner.csv", columns | {"Tag": ["O", "B-geo", "O"]}, 3, range(2, 5), textual=True)
         >>> sentences_of_words(table, "token-classification")[0].columns
@@ -165,7 +171,7 @@ def labels_of_columns(table: Table, task: str, known: Sequence[str]) -> tuple[Ta
         task: Its name.
         known: Columns that are something else: the text, the id.
 
-    Example:
+    Examples:
         >>> table = Table("toxic.csv", {"text": ["a", "b"], "rude": ["0", "1"], "mad": ["1", "1"]}, 2)
         >>> labels_of_columns(table, "multi-label", ["text"])[0].columns["labels"]
         [['mad'], ['rude', 'mad']]
@@ -189,3 +195,66 @@ def labels_of_columns(table: Table, task: str, known: Sequence[str]) -> tuple[Ta
 
 def _is_hot(value: Any) -> bool:
     return isinstance(value, (bool, int, float, str)) and value in _ONE_HOT
+
+
+# ---- lists in a cell ----
+
+_TEXTS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
+_NUMBER = re.compile(r"-?[0-9]{1,300}\.?[0-9]{0,300}")  # Python refuses to read numbers of thousands of digits
+_NUMBERS = re.compile(rf"\[\s*{_NUMBER.pattern}(?:\s+{_NUMBER.pattern})*\s*\]")
+_SET = re.compile(r"\{[^{}]*,[^{}]*\}")
+
+
+def is_bracketed(cell: Any) -> bool:
+    """Whether a cell is text that begins and ends as a printed list, tuple, set or array does.
+
+    Examples:
+        >>> [is_bracketed(cell) for cell in ("[3 0]", "('O', 'B-ORG')", "{O, B-ORG}", "( Reuters )", "[1] see below")]
+        [True, True, True, False, False]
+    """
+    if not isinstance(cell, str):
+        return False
+    text = cell.strip()
+    if text.startswith(("array([", "['", '["', "('", '("')):
+        return True
+    return (text[:1] == "[" and text[-1:] == "]") or _SET.fullmatch(text) is not None
+
+
+def printed_list(cell: str) -> list[Any] | None:
+    """The items of a printed list; None where they cannot be told without a doubt.
+
+    Examples:
+        >>> printed_list('[3, 0]'), printed_list("[3 0]"), printed_list("['O' 'B-ORG']"), printed_list("('O', 'B-ORG')")
+        ([3, 0], [3, 0], ['O', 'B-ORG'], ['O', 'B-ORG'])
+        >>> printed_list("[O, B-ORG]"), printed_list("{O, B-ORG}"), printed_list("['a' ... 'z']")
+        (None, None, None)
+    """
+    text = cell.strip()
+    try:
+        items = json.loads(text)
+    except (ValueError, RecursionError):
+        items = _printed(text)
+    return list(items) if isinstance(items, (list, tuple)) and not any(map(_is_nested, items)) else None
+
+
+def _is_nested(item: Any) -> bool:
+    return isinstance(item, (list, tuple, dict, set))
+
+
+def _printed(text: str) -> Sequence[Any] | None:
+    """A list as NumPy or Python prints it."""
+    if _TEXTS.fullmatch(text):  # Python would join the texts
+        return [one[1:-1] for one in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
+    if _NUMBERS.fullmatch(text):
+        return [float(one) if "." in one else int(one) for one in _NUMBER.findall(text)]
+    try:
+        items = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return None
+    return items if isinstance(items, (list, tuple)) and not _joins_texts(text) else None
+
+
+def _joins_texts(text: str) -> bool:
+    """Whether two texts stand side by side, which Python reads as one."""
+    kinds = [token.type for token in tokenize.generate_tokens(io.StringIO(text).readline)]
+    return any(one == two == tokenize.STRING for one, two in pairwise(kinds))

@@ -92,7 +92,7 @@ def overlap(splits: Mapping[str, Examples]) -> tuple[list[int], dict[str, int]]:
     Returns:
         The rows, ascending, and how many of them each split shares.
 
-    Example:
+    Examples:
         >>> one = Examples(ids=("0", "1"), texts=("Good  film", "Bad"))
         >>> overlap({"train": one, "dev": Examples(ids=("0",), texts=("good film",))})
         ([0], {'dev': 1})
@@ -163,7 +163,7 @@ def split_notes(splits: Mapping[str, Examples], label_names: Sequence[str], slot
         label_names: Of train; empty for regression.
         slot_names: Of train; empty without slots.
 
-    Example:
+    Examples:
         >>> dev = Examples(ids=("0", "1"), texts=("a", "b"), labels=("neg", "odd"))
         >>> split_notes({"dev": dev}, ["neg", "pos"], [])
         ['dev: 1 row has a label that train does not have (odd 1); each counts as an error of the model.']
@@ -250,7 +250,7 @@ def load_data(
         ArgumentError: For all bad arguments.
         DataError: For all problems of the data, with file and line.
 
-    Example:
+    Examples:
         >>> data = load_data("snips", "intent-slot", train_rows=1000)
         >>> {name: len(split) for name, split in data.splits.items()}, len(data.label_names), len(data.slot_names) > 60
         ({'train': 1000, 'dev': 700, 'test': 700}, 7, True)
@@ -302,7 +302,7 @@ def read_examples(
         ArgumentError: For all bad arguments.
         DataError: For all problems of the data, with file and line.
 
-    Example:
+    Examples:
         >>> read_examples("snips", "intent-slot").tokens[0][:3]
         ('add', 'sabrina', 'salerno')
     """

@@ -44,7 +44,7 @@ def read_jsonl(data: bytes, place: str) -> Table:
     Raises:
         DataError: For broken lines, all in one sentence.
 
-    Example:
+    Examples:
         >>> read_jsonl(b'{"text": "good"}', "train.jsonl").columns
         {'text': ['good']}
     """
@@ -254,7 +254,7 @@ def read_tsv(data: bytes, place: str) -> Table:
     Raises:
         DataError: For rows whose number of fields differs from the header's.
 
-    Example:
+    Examples:
         >>> read_tsv(b'text\tlabel\n"a stray quote\t1', "train.tsv").columns
         {'text': ['"a stray quote'], 'label': ['1']}
     """
@@ -392,7 +392,7 @@ def class_names(metadata: Mapping[bytes, bytes], column: str, place: str) -> lis
 def decode_classes(values: Sequence[Any], names: Sequence[str]) -> list[Any]:
     """Class numbers, or lists of them, as names; a number without a class (-1) becomes None.
 
-    Example:
+    Examples:
         >>> decode_classes([1, -1, [0, 1]], ["no", "yes"])
         ['yes', None, ['no', 'yes']]
     """
@@ -460,7 +460,7 @@ FORMATS: Mapping[str, _Reader] = {
 def split_name(file: str) -> tuple[str, str] | None:
     """A data file's stem and format, or None for another kind of file.
 
-    Example:
+    Examples:
         >>> split_name("train.jsonl.gz"), split_name("model.gz")
         (('train', 'jsonl'), None)
     """
@@ -497,7 +497,7 @@ def unpacked(data: bytes, file: str, place: str, gz_limit: float = GZ_LIMIT) -> 
     Raises:
         DataError: If it is not a complete gzip file, or unpacks to more than the limit.
 
-    Example:
+    Examples:
         >>> unpacked(gzip.compress(b"{}"), "train.jsonl.gz", "train.jsonl.gz")
         (b'{}', 'jsonl')
     """

@@ -46,7 +46,7 @@ class Examples:
             source. Ignored when splits are compared.
         times: How many rows each example stands for after deduplication; None elsewhere. Ignored likewise.
 
-    Example:
+    Examples:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
         ('bad',)
     """
@@ -83,7 +83,7 @@ class Examples:
 def joined_texts(examples: Examples, separator: str = " ") -> list[str]:
     """One text per example, both texts of a pair in one.
 
-    Example:
+    Examples:
         >>> joined_texts(Examples(ids=("0",), texts=("a premise",), text_pairs=("a hypothesis",)))
         ['a premise a hypothesis']
     """
@@ -98,7 +98,7 @@ def without_input(examples: Examples) -> Examples:
     Raises:
         DataError: For tagged words: without words there is nothing to tag.
 
-    Example:
+    Examples:
         >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
         Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
     """
@@ -145,7 +145,7 @@ def fingerprint(task: str, splits: Mapping[str, Examples]) -> str:
     Returns:
         The first 16 hex digits.
 
-    Example:
+    Examples:
         >>> fingerprint("classification", {"train": Examples(ids=("0",), texts=("good",), labels=("1",))})
         'fa3ce3d94f1a7ced'
     """

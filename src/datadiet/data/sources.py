@@ -80,7 +80,7 @@ def hub_name(source: str) -> tuple[str, str | None] | None:
     Raises:
         DataError: For a known set with a configuration that it lacks.
 
-    Example:
+    Examples:
         >>> hub_name("glue/sst2"), hub_name("owner/name"), hub_name("owner/name/config"), hub_name("./folder")
         (('glue', 'sst2'), ('owner/name', None), ('owner/name', 'config'), None)
     """
@@ -212,7 +212,7 @@ def find(source: str, gz_limit: float = GZ_LIMIT) -> Source:
     Raises:
         DataError: If there is nothing of that name, or a split exists twice.
 
-    Example:
+    Examples:
         >>> sorted(find("snips").splits)
         ['dev', 'test', 'train']
     """

@@ -58,7 +58,7 @@ class LazyColumns(Mapping[str, Sequence[Any]]):
         names: Of the columns, in order.
         make: Gives the values of a column; may raise `DataError`.
 
-    Example:
+    Examples:
         >>> LazyColumns(["a"], lambda name: [name, 1])
         {'a': ['a', 1]}
     """
@@ -110,7 +110,7 @@ def row_problem(table: Table, wrong: Sequence[tuple[int, str]], remedy: str) -> 
         wrong: (row from 0, problem), at least one, in order.
         remedy: The advice to the user.
 
-    Example:
+    Examples:
         >>> table = Table("train.csv", {}, 9, lines=range(2, 11))
         >>> row_problem(table, [(0, "the text is empty"), (3, "the text is empty")], "fill it in or remove the row")
         'train.csv, line 2: the text is empty; fill it in or remove the row. Also line 5.'
@@ -133,7 +133,7 @@ def numbered_problem(place: str, unit: str, wrong: Sequence[tuple[int, str]], re
 def listed(names: Sequence[str], shown: int = 10) -> str:
     """Quoted names for a message; a long list is cut.
 
-    Example:
+    Examples:
         >>> listed(["a", "b", "c"], shown=2)
         "'a', 'b' and 1 more"
     """
@@ -157,7 +157,7 @@ def text_lines(data: bytes, place: str) -> list[str]:
 def split_lines(text: str) -> list[str]:
     r"""Lines as they end in the file: at \n, or at \r where there is no \n.
 
-    Example:
+    Examples:
         >>> split_lines("a\rb"), split_lines("a\r\nb")
         (['a', 'b'], ['a\r', 'b'])
     """

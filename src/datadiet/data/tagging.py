@@ -34,7 +34,7 @@ def parse_conll(lines: Sequence[str], place: str) -> Table:
     Raises:
         DataError: For lines whose number of columns differs from the first one's.
 
-    Example:
+    Examples:
         >>> parse_conll(["U.N. NNP B-ORG", "official NN O", "", "Rome NNP B-LOC"], "train.conll").columns
         {'tokens': [['U.N.', 'official'], ['Rome']], 'tags': [['B-ORG', 'O'], ['B-LOC']]}
 
@@ -124,7 +124,7 @@ def _is_comment(line: str, fields: Sequence[str]) -> bool:
 def looks_like_conll(lines: Sequence[str]) -> bool:
     """Whether text is a CoNLL file: every line holds a word and a span tag or `O`, and at least one tag is not `O`.
 
-    Example:
+    Examples:
         >>> looks_like_conll(["Rome B-LOC", "is O"]), looks_like_conll(["a plain text O", "another"])
         (True, False)
     """
@@ -147,7 +147,7 @@ def usual_scheme(examples: Examples) -> tuple[Examples, str | None]:
     Returns:
         The examples, and a note on the conversion, if there was one.
 
-    Example:
+    Examples:
         >>> tagged = Examples(ids=("0",), texts=("in New York",), slots=(("O", "I-LOC", "I-LOC"),))
         >>> usual_scheme(tagged)[0].slots, usual_scheme(tagged)[1]
         ((('O', 'B-LOC', 'I-LOC'),), 'IOB1 tags were read as BIO')
@@ -164,7 +164,7 @@ def usual_scheme(examples: Examples) -> tuple[Examples, str | None]:
 def is_iob1(sentences: Tags) -> bool:
     """Whether spans begin with `I-`, and with `B-` only right after a span of the same type.
 
-    Example:
+    Examples:
         >>> is_iob1([["I-LOC", "B-LOC"]]), is_iob1([["I-LOC", "O", "B-LOC"]]), is_iob1([["B-LOC", "I-LOC"]])
         (True, False, False)
 
@@ -191,7 +191,7 @@ def _neighbours(sentences: Tags) -> Iterator[tuple[str, str]]:
 def iob1_to_bio(tags: Sequence[str]) -> tuple[str, ...]:
     """Every span begins with `B-`.
 
-    Example:
+    Examples:
         >>> iob1_to_bio(["I-LOC", "I-LOC", "B-LOC", "I-PER", "O"])
         ('B-LOC', 'I-LOC', 'B-LOC', 'B-PER', 'O')
     """
@@ -214,7 +214,7 @@ def _bilou_to_iobes(tags: Sequence[str]) -> tuple[str, ...]:
 def span_types(tags: Iterable[str]) -> tuple[str, ...]:
     """The types of the spans among the tags, each once, in the order they occur.
 
-    Example:
+    Examples:
         >>> span_types(["O", "B-ORG", "I-ORG", "B-LOC", "B-ORG"])
         ('ORG', 'LOC')
     """

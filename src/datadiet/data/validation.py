@@ -13,8 +13,8 @@ from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
-from datadiet.data.cells import is_bracketed, printed_list
 from datadiet.data.columns import recognise
+from datadiet.data.layouts import is_bracketed, printed_list
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
 from datadiet.errors import DataError, Problems, cut, quoted, visible
@@ -36,7 +36,7 @@ _NUMBER = re.compile(_WHOLE.pattern + r"(\.[0-9]+)?")
 def is_whole(name: str) -> bool:
     """Whether a class name is a whole number as Python writes it.
 
-    Example:
+    Examples:
         >>> is_whole("12"), is_whole("012"), is_whole("-3"), is_whole("pos")
         (True, False, True, False)
     """
@@ -46,7 +46,7 @@ def is_whole(name: str) -> bool:
 def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
     """Class names in the order of the model's class numbers: as integers where all are, else as text.
 
-    Example:
+    Examples:
         >>> sorted_names({"10", "9"}), sorted_names({"10", "9", "a"})
         (('9', '10'), ('10', '9', 'a'))
     """

@@ -59,7 +59,7 @@ def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPl
         plan: Its `weights` are those of the selector.
         row_weights: float `(num_rows,)`, above 0, on any scale; None where all rows are alike.
 
-    Example:
+    Examples:
         >>> rows = np.array([3.0, 1.0, 1.0, 1.0], np.float32)  # the first one stands for three
         >>> weighed(EpochPlan(0, np.array([0, 1]), full=False), rows).weights
         array([1.5, 0.5], dtype=float32)

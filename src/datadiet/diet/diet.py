@@ -93,7 +93,7 @@ class Diet:
     Raises:
         ArgumentError: All problems with the options at once.
 
-    Example:
+    Examples:
         >>> diet = Diet(score="el2n", select="hardest", keep=0.5, warmup_epochs=1, refresh_every=2, seed=13)
         >>> planned = diet.forecast(num_examples=1000, epochs=10, batch=32)
         >>> planned.steps, planned.full_steps, round(planned.examples_saved, 3)
@@ -111,6 +111,7 @@ class Diet:
     _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
+    _dev_rows: int | None = None  # that can judge a race
     _facts: Json | None = None  # see `made_with`
 
     def __init__(
@@ -223,43 +224,76 @@ class Diet:
             if given is not None and len(given) != num_examples:
                 raise ArgumentError(f"{name} must be one per training row, {num_examples}: got {len(given)}.")
         self._row_weights = checked_row_weights(row_weights, num_examples)
-        options = self.options
         self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
-        rules = (None,) if options.race is None else tuple(RULES)
-        self._selectors = {rule: selector_of(options, rule) for rule in rules}
-        for selector in self._selectors.values():
-            selector.check(self._context)
-        self._guarded = options.offset == "auto" and (groups is not None or not options.guard_by_default)
-        self.noise_monitor = None
-        if self._guarded:
-            asked = not options.guard_by_default
-            self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked)
         self._dev_rows = dev_rows
-        planned = options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
-        sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
-        options.check_floor(sizes, planned)
-        if isinstance(planned, AdaptiveSchedule):
-            planned = replace(planned, least=options.config.floor * len(sizes))
-        self._planned: BaseSchedule = planned
-        self.race = None
-        if options.race is not None and options.plans:
-            races = plan_races(planned, dev_rows, options.race, no_judge=no_judge)
-            self.race = Race(races, start=first_rule(groups, dev_groups, seed=options.config.seed))
-        self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
-        self.tolerance_controller = None
-        if options.config.tolerance is not None and isinstance(planned, AdaptiveSchedule):
-            self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), planned)
-        self._regression = False
-        self._training = EpochBuffer(num_examples, self.columns)
-        self._current = LatestValues(num_examples, options.score.history, every=options.score.kind == "dynamics")
-        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
-        self._turns = Turns.none(num_examples) if takes_turns else None
-        self.round = 0
-        self._plan: EpochPlan | None = None
+        self._begin_choice(num_examples)
+        self._begin_guard(num_examples, groups)
+        self._planned = self._schedule_of(num_examples, epochs, batch, groups, max_steps)
+        self._begin_control(groups, dev_groups, no_judge)
+        self._begin_values(num_examples)
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
             self.load_state_dict(*state)
-        elif options.config.scores_from is not None and values is None:
+        else:
+            self._take_first_values(num_examples, ids, values)
+        if write and state is None and folder is not None:
+            put_aside(folder, overwrite=overwrite)
+        parts = state[1]["parts"] if state else (0, 0)
+        self._tables = RunTables(folder, self._run, ids, parts) if write else None
+
+    def _begin_choice(self, num_examples: int) -> None:
+        """The selectors, what they go by beside values, and no plan yet."""
+        rules = (None,) if self.options.race is None else tuple(RULES)
+        self._selectors = {rule: selector_of(self.options, rule) for rule in rules}
+        for selector in self._selectors.values():
+            selector.check(self._context)
+        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
+        self._turns = Turns.none(num_examples) if takes_turns else None
+        self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
+        self.round = 0
+        self._plan: EpochPlan | None = None
+
+    def _begin_guard(self, num_examples: int, groups: NDArray[np.int64] | None) -> None:
+        """The label-noise guard, where it can judge."""
+        asked = not self.options.guard_by_default
+        self._guarded = self.options.offset == "auto" and (groups is not None or asked)
+        self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked) if self._guarded else None
+
+    def _schedule_of(
+        self, num_examples: int, epochs: float, batch: int, groups: NDArray[np.int64] | None, max_steps: int | None
+    ) -> BaseSchedule:
+        """The schedule, with room for the floor of each class."""
+        planned = self.options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
+        sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
+        self.options.check_floor(sizes, planned)
+        if isinstance(planned, AdaptiveSchedule):
+            planned = replace(planned, least=self.options.config.floor * len(sizes))
+        return planned
+
+    def _begin_control(
+        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str
+    ) -> None:
+        """What the dev split decides: races between rules, or how many rows."""
+        options, self.race, self.tolerance_controller = self.options, None, None
+        if options.race is not None and options.plans:
+            races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
+            self.race = Race(races, start=first_rule(groups, dev_groups, seed=options.config.seed))
+        if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
+            self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)
+
+    def _begin_values(self, num_examples: int) -> None:
+        """Where values are recorded; nothing has been seen."""
+        self._regression = False
+        self._training = EpochBuffer(num_examples, self.columns)
+        score = self.options.score
+        self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics")
+
+    def _take_first_values(
+        self, num_examples: int, ids: Sequence[str] | None, values: NDArray[np.float32] | None
+    ) -> None:
+        """The values that are there before any training: given, or of an earlier run."""
+        options = self.options
+        if options.config.scores_from is not None and values is None:
             self._start_from(Path(options.config.scores_from), ids)
         elif values is not None and not options.in_batch:
             self._current.take(np.arange(num_examples), checked_values(values, num_examples))
@@ -267,10 +301,6 @@ class Diet:
             raise ArgumentError(
                 f"the score {options.score.name!r} is not made while training: give its values, or scores_from."
             )
-        if write and state is None and folder is not None:
-            put_aside(folder, overwrite=overwrite)
-        parts = state[1]["parts"] if state else (0, 0)
-        self._tables = RunTables(folder, self._run, ids, parts) if write else None
 
     def lacks_recalls(self, epoch: int) -> bool:
         """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""

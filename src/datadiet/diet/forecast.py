@@ -40,7 +40,7 @@ def forecast(
     Raises:
         ArgumentError: If `rescore` is unknown, or lengths and rows differ in number.
 
-    Example:
+    Examples:
         >>> from datadiet.diet.schedule import Schedule
         >>> plan = forecast(Schedule(num_examples=100, epochs=5, keep=0.5, batch=10), rescore="dropped")
         >>> plan.examples_backward, plan.full_examples, plan.examples_scored, f"{plan.examples_saved:.0%}"
@@ -132,7 +132,7 @@ MANY = 10**9  # examples: so many that no share of them is less than a batch
 def schedule_problems(config: FinetuneConfig) -> list[str]:
     """Everything but what depends on the number of examples; a share out of range is the diet's to say.
 
-    Example:
+    Examples:
         >>> schedule_problems(FinetuneConfig("snips", "intent-slot", "runs/a", warmup_epochs=9))
         ['the warm-up is longer than the training: warmup_epochs 9, epochs 5.']
     """
@@ -160,7 +160,7 @@ def schedule_problems(config: FinetuneConfig) -> list[str]:
 def _open_end_problems(config: FinetuneConfig) -> list[str]:
     """Options that need to know the last epoch beforehand, beside epochs that are found while the run trains.
 
-    Example:
+    Examples:
         >>> _open_end_problems(FinetuneConfig("snips", "intent-slot", "runs/a", epochs="auto", tolerance=0.5))
         ['tolerance must be left out with epochs auto, got 0.5. It decides the end itself: give the most epochs.']
     """

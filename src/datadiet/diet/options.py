@@ -447,7 +447,7 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     Raises:
         ArgumentError: For a name that is no class.
 
-    Example:
+    Examples:
         >>> by_number({"directions": {"rude": "easy"}, "default": "hard"}, ["polite", "rude"])
         {'directions': {1: 'easy'}, 'default': 'hard'}
     """
@@ -486,7 +486,7 @@ MADE_WITH = "made_with"  # in a state: what it depends on, by name
 def checksum(values: Any) -> str:
     """Of numbers in an array, or of one key per row.
 
-    Example:
+    Examples:
         >>> checksum(["a", "b"]) == checksum(np.array(["a", "b"])) != checksum(["ab"])
         True
     """
@@ -504,7 +504,7 @@ def changes(then: Json | None, now: Json) -> list[str]:
     Args:
         then, now: Plain values by name, compared where both know one; None of a state that names none.
 
-    Example:
+    Examples:
         >>> changes({"keep": 0.5, "batch": 8}, {"keep": 0.3, "batch": 8})
         ['keep must be 0.5, as in the run that is resumed, got 0.3.']
     """
@@ -517,7 +517,7 @@ def changes(then: Json | None, now: Json) -> list[str]:
 def schedule_changes(then: BaseSchedule, now: BaseSchedule, begun: int) -> list[str]:
     """Whether a schedule of other epochs is the same in those that have begun; a sentence where it is not.
 
-    Example:
+    Examples:
         >>> schedule_changes(Schedule(100, 4, anneal_epochs=2), Schedule(100, 8, anneal_epochs=2), begun=3)
         ['epochs must be 4, as in the run that is resumed, got 8: the first 3 epochs would have been others.']
     """

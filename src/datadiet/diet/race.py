@@ -134,7 +134,7 @@ def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int =
     Returns:
         About 0 where dev is a sample of the same kind, at most 1.
 
-    Example:
+    Examples:
         >>> traffic = np.repeat(np.arange(10), [500, 200, 100, 60, 50, 40, 20, 15, 10, 5])
         >>> alike, even = traffic[::10], np.arange(100) % 10
         >>> round(class_shift(traffic, alike), 1), round(class_shift(traffic, even), 1)
@@ -175,7 +175,7 @@ def plan_races(
         No race where there is no cycle after training, too few dev rows, or a budget of too few steps; `note` says
         which.
 
-    Example:
+    Examples:
         >>> from datadiet.diet.schedule import Schedule
         >>> plan_races(Schedule(9000, 5, 0.3, refresh_every=1, batch=32), 900, RaceOptions())
         RacePlan(epochs=(1,), steps=22, dev_rows=400, note='')
@@ -256,7 +256,7 @@ class Race:
         judgements: The dev metric after each epoch so far.
         start: The rule that stands before the first; see `first_rule`.
 
-    Example:
+    Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
         >>> race = Race(RacePlan((1,), 5, 200))
         >>> race = race.decided(1, {"cover": dev, "hardest": 0.9 * dev})

@@ -91,7 +91,7 @@ class BaseSchedule(ABC):
     def locate(self, step: int) -> tuple[int, int]:
         """Epoch, and step inside it, that comes after so many optimizer steps; `(epochs, 0)` after the last.
 
-        Example:
+        Examples:
             >>> Schedule(num_examples=100, epochs=3, keep=0.5, batch=10).locate(12)
             (1, 2)
         """
@@ -123,7 +123,7 @@ class Schedule(BaseSchedule):
     Raises:
         ArgumentError: For everything that is not allowed, that contradicts, or that would have no effect, together.
 
-    Example:
+    Examples:
         >>> schedule = Schedule(num_examples=100, epochs=5, keep=0.5, batch=16)
         >>> [schedule.count(epoch) for epoch in range(5)]
         [100, 48, 48, 48, 48]
@@ -190,7 +190,7 @@ class Schedule(BaseSchedule):
         Raises:
             ArgumentError: If the warm-up and the annealing take all the steps, or a step of `keep` comes too late.
 
-        Example:
+        Examples:
             >>> schedule = Schedule(num_examples=100, epochs=99, keep=0.5, batch=10).ending_at(17)
             >>> schedule.epochs, [schedule.steps(epoch) for epoch in range(schedule.epochs)]
             (3, [10, 5, 2])
@@ -227,7 +227,7 @@ class Schedule(BaseSchedule):
 def share_of(share: float, number: int) -> int:
     """A share of a number, rounded down: as written, not as a binary fraction has it.
 
-    Example:
+    Examples:
         >>> share_of(0.29, 100), int(0.29 * 100)
         (29, 28)
     """
@@ -243,7 +243,7 @@ def parse_keep(text: str | float) -> float | dict[int, float]:
     Raises:
         ArgumentError: If it is neither, or names an epoch twice. Whether shares make sense is for `Schedule` to say.
 
-    Example:
+    Examples:
         >>> parse_keep("0.5"), parse_keep("1:0.7,4:0.5")
         (0.5, {1: 0.7, 4: 0.5})
     """
@@ -372,7 +372,7 @@ class AdaptiveSchedule(BaseSchedule):
     Raises:
         ArgumentError: For everything that is not allowed, together.
 
-    Example:
+    Examples:
         >>> schedule = AdaptiveSchedule(num_examples=100, epochs=5, refresh_every=2, batch=10)
         >>> schedule.total_steps, schedule.decide(1, 47).total_steps  # at most; and when the first cycle is known
         (50, 38)
@@ -458,7 +458,7 @@ class AdaptiveSchedule(BaseSchedule):
         Every epoch counts as one epoch of the maximum. From where an earlier end was decided, the epochs that are left
         share what is left, so that the last step is the end of the learning rate's schedule.
 
-        Example:
+        Examples:
             >>> schedule = AdaptiveSchedule(num_examples=100, epochs=3, refresh_every=1, batch=10).decide(1, 50)
             >>> schedule.position(10), schedule.position(12), schedule.position(15)
             (10.0, 14.0, 20.0)

@@ -228,7 +228,7 @@ def carrying(values: NDArray[Any], share: float) -> int:
     Returns:
         How many; 0 where all values are 0.
 
-    Example:
+    Examples:
         >>> carrying(np.array([1.0, 3.0, 0.1, 2.0]), 0.9), carrying(np.array([1.0, 3.0, 0.1, 2.0]), 0.99)
         (2, 3)
     """
@@ -248,7 +248,7 @@ def standard_error(value: float, rows: int, *, correlation: bool = False) -> flo
     An F1 is taken for a share of the rows, which is about right where a row has one decision, and too wide where it has
     many.
 
-    Example:
+    Examples:
         >>> round(standard_error(0.9, 900), 4), round(standard_error(0.9, 900, correlation=True), 4)
         (0.01, 0.0063)
     """
@@ -305,7 +305,7 @@ def convergence(
     Returns:
         None where fewer than two epochs have a metric, or there are no dev rows.
 
-    Example:
+    Examples:
         >>> found = convergence([0.05, 0.1, 0.18], metric="accuracy", kept=[600] * 3, rows=500, remedy="Try more.")
         >>> print(found.advice)
         Training had not finished: accuracy on dev still rose by 8.0 points per epoch (of 600 rows) in the last epoch,
@@ -347,7 +347,7 @@ def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
         metric: Its name.
         rows: Of the dev split.
 
-    Example:
+    Examples:
         >>> curve = [0.5, 0.8, 0.805, 0.81, 0.808]
         >>> stopped_rising(curve[:4], metric="accuracy", rows=500), stopped_rising(curve, metric="accuracy", rows=500)
         (False, True)
@@ -379,7 +379,7 @@ def advice(judgements: tuple[Judgement, ...], *, points: float, epochs: int, sav
         epochs: Planned.
         saved: Share of the examples that did not train.
 
-    Example:
+    Examples:
         >>> curve = tuple(Judgement(epoch, value, 0.01) for epoch, value in enumerate((0.8, 0.9, 0.902, 0.901)))
         >>> print(advice(curve, points=0.5, epochs=4, saved=0.3))
         The dev metric was within 0.5 points of its best after epoch 2 of 4: fewer epochs may be the better deal, with

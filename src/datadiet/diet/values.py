@@ -123,7 +123,7 @@ def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values
     Returns:
         float32 `(n,)`, and the trend at the end: the share to which values fell over the epoch (1 where unknown).
 
-    Example:
+    Examples:
         >>> moments = np.arange(256, dtype=np.float32)
         >>> values = (2 - moments / 256).astype(np.float32)  # equally hard, seen ever later
         >>> corrected, fall = to_epoch_end(values, np.full(256, np.inf, np.float32), moments)

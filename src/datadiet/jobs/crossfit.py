@@ -82,7 +82,7 @@ def text_folds(
     Raises:
         ArgumentError: If there are fewer texts than folds, or fewer texts of a class that is named.
 
-    Example:
+    Examples:
         >>> rows = Examples(ids=tuple("abcd"), texts=("up", "Up", "no", "go"))
         >>> [held_out.tolist() for _, held_out in text_folds(rows, None, 3, seed=0)]
         [[3], [2], [0, 1]]

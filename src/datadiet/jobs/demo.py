@@ -118,7 +118,7 @@ def check_options(options: DemoOptions) -> None:
 def demo_configs(output: Path, options: DemoOptions) -> dict[str, FinetuneConfig]:
     """The two runs: equal in everything but `keep`.
 
-    Example:
+    Examples:
         >>> configs = demo_configs(Path("runs/demo"), DemoOptions())
         >>> configs["full"].keep, configs["diet"].keep, configs["full"].epochs == configs["diet"].epochs
         (1.0, 0.5, True)
@@ -137,7 +137,7 @@ def demo_configs(output: Path, options: DemoOptions) -> dict[str, FinetuneConfig
 def compare(full: Json, diet: Json, keep: float) -> Json:
     """Two results side by side; savings are shares of what full data took.
 
-    Example:
+    Examples:
         >>> cost = {"finetune_s": 80.0, "total_s": 100.0}
         >>> result = {"cost": cost, "ceiling": {}, "metrics": {"test": {}}}
         >>> compare(result, result | {"cost": {"finetune_s": 40.0, "total_s": 60.0}}, 0.5)["saved"]
@@ -160,7 +160,7 @@ def compare(full: Json, diet: Json, keep: float) -> Json:
 def busy_note(demo: Json) -> str:
     """A warning about impossible times: no run saves a much larger share of its time than of its tokens.
 
-    Example:
+    Examples:
         >>> busy_note({"saved": {"finetune_s": 0.5}, "ceiling": {"tokens_saved": 0.4}})[:41]
         'The time saved is far above the ceiling, '
         >>> busy_note({"saved": {"finetune_s": 0.43}, "ceiling": {"tokens_saved": 0.4}})

@@ -202,7 +202,7 @@ def class_recalls(
     Returns:
         None where there is not one class per example.
 
-    Example:
+    Examples:
         >>> predictions = [Prediction("a", 1.0, None), Prediction("b", 1.0, None)]
         >>> class_recalls(["a", "a"], predictions, ("a", "b"))
         {0: 0.5, 1: 0.5}
@@ -227,7 +227,7 @@ def dev_skill(examples: Examples, predictions: Sequence[Prediction], names: Sequ
         `label` where there is one class per example (see `skill_of`), `tags` where words have tags: of the words; by
         the prior all have the commonest tag.
 
-    Example:
+    Examples:
         >>> examples = Examples(ids=("a", "b"), texts=("", ""), labels=("x", "y"))
         >>> dev_skill(examples, [Prediction("x", 0.9, np.array([0.9, 0.1]))] * 2, ("x", "y"))["label"] < 0
         True
@@ -552,7 +552,7 @@ def _convergence(run: Run, trainer: RunTrainer) -> Json | None:
 def rate_shares(history: Sequence[Mapping[str, float]], peak: float) -> list[float]:
     """The mean learning rate of each epoch as a share of the peak, from the Trainer's log of each epoch's end.
 
-    Example:
+    Examples:
         >>> rate_shares([{"learning_rate": 0.5}, {"eval_accuracy": 0.9}, {"learning_rate": 0.0}], 1.0)
         [0.75, 0.25]
     """

@@ -94,7 +94,7 @@ def look(source: str, task: str | None = None, *, model: str = "", listener: Lis
 def _epochs(rows: int) -> int:
     """The epochs to propose for so many training rows.
 
-    Example:
+    Examples:
         >>> [_epochs(rows) for rows in (100, 1000, 10_000)]
         [20, 16, 5]
     """

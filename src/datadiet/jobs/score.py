@@ -77,7 +77,7 @@ def score_data(
         ArgumentError: Everything that is missing or not allowed, together, before anything is trained or passed.
         DataError: If the data cannot be used, or a run saw other data.
 
-    Example:
+    Examples:
         >>> file = score_data("snips", "intent-slot", scores=["length"], train_rows=100)
         >>> len(file), list(file.values)
         (100, ['length'])

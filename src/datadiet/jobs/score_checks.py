@@ -122,7 +122,7 @@ def history_of(model: Path, ids: Sequence[str], fingerprint: str) -> Columns:
 def dynamics_of(columns: Columns) -> list[str]:
     """The scores of training dynamics that a history gives for every row.
 
-    Example:
+    Examples:
         >>> dynamics_of({"correct": np.float32([[1, 0], [np.nan, 1]])})
         ['correctness', 'forgetting']
     """

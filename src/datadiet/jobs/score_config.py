@@ -83,7 +83,7 @@ class ScoreConfig:
         Raises:
             ArgumentError: For text of another form.
 
-        Example:
+        Examples:
             >>> ScoreConfig(scores="vog, prototypes(clusters=500)").calls()
             {'vog': {}, 'prototypes': {'clusters': 500}}
         """
@@ -118,7 +118,7 @@ OWN_OPTIONS = tuple(item.name for item in fields(ScoreConfig) if "option" in ite
 def score_options_hint(text: object, scores: str | Sequence[str] | None) -> str:
     """What to write instead of the former option `score_options`.
 
-    Example:
+    Examples:
         >>> score_options_hint("prototypes.clusters=500,length.unit=characters", None)
         'prototypes(clusters=500),length(unit=characters)'
         >>> score_options_hint("clusters=500", "prototypes")
@@ -137,7 +137,7 @@ def score_options_hint(text: object, scores: str | Sequence[str] | None) -> str:
 def load_arguments(reading: Mapping[str, Any]) -> Json:
     """Arguments of `load_data` for options of `READING_FLAGS`; `columns` as a mapping, where a column is named.
 
-    Example:
+    Examples:
         >>> load_arguments({"train_rows": 100, "data_seed": 3, "text_column": "body"})
         {'train_rows': 100, 'seed': 3, 'columns': {'text': 'body'}}
     """

@@ -69,7 +69,7 @@ class SelectConfig:
         Raises:
             ArgumentError: If `select` cannot be read, or names the offset a second time.
 
-        Example:
+        Examples:
             >>> SelectConfig(select="ccs(strata=20, beta=0.2)").selector
             ('ccs', {'strata': 20, 'beta': 0.2})
         """
@@ -91,7 +91,7 @@ SELECTION_OPTIONS = tuple(
 def config_problems(config: SelectConfig) -> list[str]:
     """What is wrong with a selection, as far as it shows without the score file.
 
-    Example:
+    Examples:
         >>> config_problems(SelectConfig(keep=70))
         ['keep must be in (0, 1], got 70. Did you mean 0.7?']
     """
@@ -111,7 +111,7 @@ def config_problems(config: SelectConfig) -> list[str]:
 def selector_problems(config: SelectConfig) -> list[str]:
     """What is wrong with the name of a selector and its options.
 
-    Example:
+    Examples:
         >>> selector_problems(SelectConfig(select="ccs(betta=0.1)"))
         ["unknown option of ccs 'betta'; did you mean 'beta'? Allowed: beta, edges, strata."]
     """

@@ -86,7 +86,7 @@ def select_rows(
         ArgumentError: For arguments that do not fit the file or each other, together.
         DataError: If the file cannot be read; see `read_scores`.
 
-    Example:
+    Examples:
         >>> values = {"el2n": np.float32([0.9, 0.2, 0.9, 0.1])}
         >>> file = ScoreFile(list("abcd"), np.arange(4), values, None, "f", "d", "regression")
         >>> select_rows(file, keep=0.5, texts=["x", "y", "X ", "z"], dedupe=True).reasons.tolist()

@@ -267,7 +267,7 @@ def _groups(train: Examples, names: Sequence[str]) -> NDArray[np.int64] | None:
 def class_sizes(train: Examples) -> dict[str, int]:
     """Rows of each class, of each set of labels where there are several, by name; empty where there are no classes.
 
-    Example:
+    Examples:
         >>> class_sizes(Examples(ids=("a", "b"), texts=("x", "y"), labels=(("new", "red"), ())))
         {'new, red': 1, 'no label': 1}
     """

@@ -148,7 +148,7 @@ class NoiseGuard:
             which is not per row. Empty before the first review.
         most: The share of all rows that is excluded at most; where more are suspected, nothing is.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> flipped = np.arange(2000) < 200  # the model errs where it is unsure, labels are wrong anywhere
         >>> sure = rng.uniform(0, 6, 2000)
@@ -296,7 +296,7 @@ def skill(right: int, rows: int, prior: float) -> float:
         rows: All of them, at least 1.
         prior: The share that is right by the prior.
 
-    Example:
+    Examples:
         >>> round(skill(90, 100, 0.5), 2), skill(55, 100, 0.5) < 0
         (0.65, True)
 
@@ -319,7 +319,7 @@ def skill_of(ranks: NDArray[np.floating], labels: NDArray[np.int64] | None, clas
             far off by the prior.
         classes: At least 2.
 
-    Example:
+    Examples:
         >>> ranks, labels = np.arange(100) % 4, np.arange(100) % 40  # of forty classes among the first four
         >>> round(skill_of(ranks, labels, 40), 2), skill((ranks == 0).sum(), 100, 1 / 40) < 0.25
         (0.91, True)
@@ -341,7 +341,7 @@ def _skill_of(rows: int, right: int, near: int, sizes: NDArray[np.int64] | None)
 def unready(reached: float | None, where: str) -> str:
     """Why a model may not judge labels: it is not clearly better than the class prior; empty where it may.
 
-    Example:
+    Examples:
         >>> unready(0.1, "on the dev split")
         'the model has not learned the task yet: its skill on the dev split may be as low as 0.10, and 0.4 is needed'
     """
@@ -375,7 +375,7 @@ def excluded(
     Returns:
         bool `(n,)`, and why nothing is excluded, empty where that is not so.
 
-    Example:
+    Examples:
         >>> excluded(np.array([0.9, 0.2, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))
         (array([ True, False,  True, False]), '')
         >>> excluded(np.array([0.9, 0.6, 0.7, np.nan], np.float32), np.array([0, 0, 1, 1]))[1]

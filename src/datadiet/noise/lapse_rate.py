@@ -113,7 +113,7 @@ def normal_scores(values: NDArray[np.floating | np.integer], counts: NDArray[np.
         values: `(n,)`; equal ones have the mean of their ranks.
         counts: int64 `(n,)`, how many rows each stands for; 1 by default.
 
-    Example:
+    Examples:
         >>> normal_scores(np.array([0.5, 0.9, 0.7])).round(2)
         array([-0.97,  0.97,  0.  ])
     """
@@ -125,7 +125,7 @@ def normal_scores(values: NDArray[np.floating | np.integer], counts: NDArray[np.
 def cells_of(confidence: NDArray[np.float64]) -> NDArray[np.uint16]:
     """The cell of each confidence, from 0 for none to `CELLS - 1` for 1; see `_CELL_BITS`.
 
-    Example:
+    Examples:
         >>> cells_of(np.array([0.0, 0.5, 0.9, 1.0])).tolist()
         [0, 512, 1689, 65024]
     """
@@ -166,7 +166,7 @@ def bands(ranks: NDArray[Any], classes: int) -> list[tuple[Mask, float]]:
         Of each band, the farthest first, whether each label is in it, bool `(n,)`, and the share q of the other
         classes that are. The first stands for "far off"; together they are all labels that are not the model's choice.
 
-    Example:
+    Examples:
         >>> [(band.tolist(), round(share, 2)) for band, share in bands(np.array([0, 1, 2, 3]), 4)]
         [([False, False, True, True], 0.67), ([False, True, False, False], 0.33)]
     """

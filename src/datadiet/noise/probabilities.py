@@ -61,7 +61,7 @@ class MeanProbabilities:
     Args:
         num_examples: Rows of the training data.
 
-    Example:
+    Examples:
         >>> mean = MeanProbabilities(2)
         >>> mean.add(np.array([1]), [[0.5, 0.5]], np.array([0]))
         >>> mean.add(np.array([1]), [[1.0, 0.0]], np.array([0]))
@@ -202,7 +202,7 @@ def cleanlab_inputs(
     Raises:
         DataError: If some example has no label or was never seen, or fewer than two classes occur; with the rows named.
 
-    Example:
+    Examples:
         >>> values = np.float32([[0.9, 0.1], [0.6, 0.4]])
         >>> content = ClassProbabilities(["a", "b"], np.array([0, 1]), values, np.ones(2, np.int32), ("yes", "no"))
         >>> labels, pred_probs = cleanlab_inputs(content)

@@ -46,7 +46,7 @@ class Ranking:
         ids: The user's id of each row.
         values: float32 `(n,)` per ranking, larger = more suspected.
 
-    Example:
+    Examples:
         >>> ranking = Ranking(("a", "b", "c"), {"aum": np.array([3.0, 1.0, 2.0]), "el2n": np.array([0.9, 0.2, 0.1])})
         >>> ranking.together, ranking.top(0.4)
         (array([3. , 1.5, 1.5], dtype=float32), array([0]))
@@ -91,7 +91,7 @@ def most_suspected(values: ArrayLike, share: float, groups: NDArray[np.int64] | 
     Raises:
         ArgumentError: If the share is not in (0, 1), or a value is not finite.
 
-    Example:
+    Examples:
         >>> most_suspected([0.1, 0.9, 0.8, 0.2], 0.5, np.array([0, 1, 1, 0]))
         array([1, 3])
     """
@@ -132,7 +132,7 @@ def aum(margins: ArrayLike) -> Values:
     Returns:
         float32 `(n,)`, larger = more suspected.
 
-    Example:
+    Examples:
         >>> aum([[-2.0, 1.0], [-4.0, 0.5]])
         array([-3.  ,  0.75], dtype=float32)
 
@@ -159,7 +159,7 @@ def el2n_window(values: ArrayLike) -> Values:
     Returns:
         float32 `(n,)`, larger = more suspected.
 
-    Example:
+    Examples:
         >>> el2n_window([[0.2, 1.0], [0.4, np.nan]])
         array([0.3, 1. ], dtype=float32)
 
@@ -186,7 +186,7 @@ def irreducible(losses: ArrayLike, trained: ArrayLike | None = None) -> Values:
         float32 `(n,)`, larger = more suspected: memorised, and not predictable from other rows. It is minus the
         reducible loss.
 
-    Example:
+    Examples:
         >>> irreducible([0.1, 4.0], [0.1, 0.5])
         array([0. , 3.5], dtype=float32)
 
@@ -286,7 +286,7 @@ def past_threshold(values: ArrayLike, threshold_rows: Rows, *, percentile: float
     Returns:
         bool `(n,)`, False for the threshold samples themselves.
 
-    Example:
+    Examples:
         >>> past_threshold([0.1, 0.9, 0.8, 0.7], np.array([2, 3]))
         array([False,  True, False, False])
 

@@ -37,7 +37,7 @@ class Card:
     def of_advice(cls, question: str, advice: str) -> Card:
         """A card whose answer ends at the first colon or full stop of a text.
 
-        Example:
+        Examples:
             >>> Card.of_advice("What next?", "Train longer: `--epochs auto` finds how long.").answer
             'Train longer'
         """
@@ -148,7 +148,7 @@ def render(page: Page) -> str:
 def code(text: str) -> Markup:
     """Escaped text in which Markdown's backticks mark code.
 
-    Example:
+    Examples:
         >>> code("run `a < b`")
         Markup('run <code>a &lt; b</code>')
     """

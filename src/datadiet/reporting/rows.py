@@ -440,7 +440,7 @@ def _rounded(value: Any) -> float | None:
 def embedded(content: Any) -> str:
     r"""JSON for a `<script>` element: no text in it can end the element or begin a comment.
 
-    Example:
+    Examples:
         >>> embedded("</script><!--")
         '"\\u003c/script\\u003e\\u003c!--"'
     """

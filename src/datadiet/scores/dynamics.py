@@ -72,7 +72,7 @@ class DynamicScore:
         Raises:
             ArgumentError: If a column is missing, or has no finite value for some of the examples.
 
-        Example:
+        Examples:
             >>> grand_last_layer.streaming.read({"el2n": np.ones(2), "hidden_norm": np.array([0.0, 3**0.5])})
             array([1., 2.], dtype=float32)
         """
@@ -90,7 +90,7 @@ class DynamicScore:
         Args:
             burn_out: Use the first so many rounds only.
 
-        Example:
+        Examples:
             >>> over_rounds(confidence.streaming.started(), [[0.5, np.nan], [1.0, np.nan]])
             array([0.25,  inf], dtype=float32)
         """
@@ -212,7 +212,7 @@ def training_dynamics(
     Raises:
         ArgumentError: If there is no such column, shapes differ, a value is infinite, or `burn_out` is out of range.
 
-    Example:
+    Examples:
         >>> maps = training_dynamics({"gold_probability": [[0.2, 0.9], [0.8, 0.9]], "correct": [[0, 1], [1, 1]]})
         >>> maps.confidence.tolist(), maps.correctness.tolist(), maps.forgetting.tolist()
         ([0.5, 0.9], [1.0, 2.0], [0.0, 0.0])
@@ -282,7 +282,7 @@ def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, A
     Raises:
         ArgumentError: If the shape is another, a value is infinite, or `burn_out` is out of range.
 
-    Example:
+    Examples:
         >>> confidence([[0.5, 0.9], [0.25, np.nan]]).round(3).tolist()
         [0.625, 0.1]
 
@@ -311,7 +311,7 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
     Returns:
         float64 `(n,)` in [0, 0.5], larger = more ambiguous, for which this score stands; +inf where never seen.
 
-    Example:
+    Examples:
         >>> variability([[0.5, 0.9], [0.25, 0.9]]).round(3).tolist()
         [0.125, 0.0]
 
@@ -341,7 +341,7 @@ def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1
     Returns:
         float64 `(n,)` in [0, 1], larger = harder; +inf where never seen.
 
-    Example:
+    Examples:
         >>> correctness([[0, 1], [1, 1], [0, np.nan]]).round(3).tolist()
         [0.667, 0.0]
 
@@ -370,7 +370,7 @@ def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int 
     Returns:
         float64 `(n,)` in [0, 0.25], larger = closer to one half; +inf where never seen.
 
-    Example:
+    Examples:
         >>> threshold_closeness([[0.5, 0.9], [0.5, 0.9]]).round(3).tolist()
         [0.25, 0.09]
 
@@ -399,7 +399,7 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     Returns:
         float64 `(n,)`, larger = harder; +inf where never seen.
 
-    Example:
+    Examples:
         >>> forgetting([[1, 0, 1], [0, 0, 1], [1, 0, 1]]).tolist()
         [1.0, 2.0, 0.0]
 
@@ -431,7 +431,7 @@ def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
     Returns:
         float64 `(n,)`, larger = harder; above 0 suspect; +inf where never seen.
 
-    Example:
+    Examples:
         >>> aum([[-2.0, 1.0], [-4.0, 3.0]]).tolist()
         [-3.0, 2.0]
 
@@ -469,7 +469,7 @@ def tracin_self_influence(
     Returns:
         float64 `(n,)`, larger = harder; +inf where never seen.
 
-    Example:
+    Examples:
         >>> tracin_self_influence([[1.0, 0.1]], [[2.0, 2.0]]).round(3).tolist()
         [5.0, 0.05]
 
@@ -506,7 +506,7 @@ def grand_last_layer(
     Returns:
         float64 `(n,)`, larger = harder; +inf where never seen.
 
-    Example:
+    Examples:
         >>> grand_last_layer([[1.0, 0.1]], [[np.sqrt(3), np.sqrt(3)]]).round(3).tolist()
         [2.0, 0.2]
 

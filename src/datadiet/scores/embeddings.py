@@ -71,7 +71,7 @@ def prototypes(
         ArgumentError: If embeddings or options do not fit, or there are more clusters than examples.
         DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
-    Example:
+    Examples:
         >>> prototypes([[0.0, 0.0], [0.0, 2.0], [9.0, 9.0]], clusters=2)
         array([1., 1., 0.], dtype=float32)
 
@@ -132,7 +132,7 @@ def moderate(embeddings: ArrayLike, labels: ArrayLike | None = None, *, ids: Seq
     Raises:
         ArgumentError: If embeddings or labels do not fit.
 
-    Example:
+    Examples:
         >>> moderate([[0.0], [1.0], [5.0], [7.0]], ["a", "a", "a", "b"])
         array([1., 0., 4., 0.], dtype=float32)
 
@@ -190,7 +190,7 @@ def neighbour_distance(
         ArgumentError: If embeddings or options do not fit.
         DataError: If `metric="cosine"` and an embedding is 0 everywhere.
 
-    Example:
+    Examples:
         >>> neighbour_distance([[0.0], [1.0], [5.0]], neighbours=1)
         array([1., 1., 4.], dtype=float32)
 

@@ -53,7 +53,7 @@ def over_rounds(history: History, rounds: ArrayLike, *, dtype: type[np.floating]
     Raises:
         ArgumentError: If `rounds` has not two axes.
 
-    Example:
+    Examples:
         >>> over_rounds(last(), [[0.1, 0.2], [0.3, np.nan]])
         array([0.3, 0.2], dtype=float32)
     """
@@ -82,7 +82,7 @@ def whole_mean() -> History:
 
     `m += (v - m) / n`: no round is kept, and a constant stays exactly what it is.
 
-    Example:
+    Examples:
         >>> over_rounds(whole_mean(), [[0.2, np.nan], [0.4, 1.0], [0.9, np.nan], [0.5, np.nan]])
         array([0.5, 1. ], dtype=float32)
 
@@ -104,7 +104,7 @@ def std() -> History:
 
     `d = v - m; m += d / n; s += d * (v - m)`, and `sqrt(s / n)`: 0 for an example that was seen once.
 
-    Example:
+    Examples:
         >>> over_rounds(std(), [[0.2, 0.7], [0.8, 0.7]])
         array([0.3, 0. ], dtype=float32)
 
@@ -134,7 +134,7 @@ def forgetting() -> History:
     A round is whatever was recorded: an epoch, or a pass every few steps. An example that was never right has one more
     than the largest count that occurred: it is the hardest, and the distance has no meaning.
 
-    Example:
+    Examples:
         >>> over_rounds(forgetting(), [[1, 0, 1, np.nan], [0, 0, 1, np.nan], [1, 0, 1, np.nan]])
         array([ 1.,  2.,  0., inf], dtype=float32)
 
@@ -170,7 +170,7 @@ def burnt_out(history: History, rounds: int) -> History:
         history: Any.
         rounds: At least 1. A round counts for an example whether it was seen in it or not.
 
-    Example:
+    Examples:
         >>> over_rounds(burnt_out(whole_mean(), 2), [[0.2], [0.4], [9.0]])
         array([0.3], dtype=float32)
 
@@ -215,7 +215,7 @@ def _seen_or_inf(values: Values, times: Values) -> Values:
 def last() -> History:
     """The latest value alone. 4 bytes per example.
 
-    Example:
+    Examples:
         >>> history = last()
         >>> state = history.update(history.init(2), np.array([0.5, 0.7], np.float32), np.array([True, False]))
         >>> history.value(state)
@@ -250,7 +250,7 @@ def mean(window: Annotated[int | None, AtLeast(1)] = 3) -> History:
     Args:
         window: How many values, at least 1; None for all of them.
 
-    Example:
+    Examples:
         >>> rounds = [[0.2, np.nan], [0.4, 1.0], [0.8, np.nan]]
         >>> over_rounds(mean(window=2), rounds)
         array([0.6, 1. ], dtype=float32)
@@ -307,7 +307,7 @@ def ema(
         c: How many deviations are added, at least 0; 1 is the optimistic (UCB) form of the paper's joint runs.
         deviation: `std` or `var`.
 
-    Example:
+    Examples:
         >>> over_rounds(ema(alpha=0.75, c=0), [[1.0], [0.0]])
         array([0.25], dtype=float32)
 

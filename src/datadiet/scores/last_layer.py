@@ -39,7 +39,7 @@ def last_layer_grand(
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or a label that counts is not a class.
 
-    Example:
+    Examples:
         >>> last_layer_grand(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[1.0, 1.0]]))
         tensor([1.2247])
 
@@ -64,7 +64,7 @@ def signals_grand(signals: Signals, *, weights: Mapping[str, float] | None = Non
     Raises:
         ArgumentError: If a head has no `hidden`.
 
-    Example:
+    Examples:
         >>> head = HeadSignals(torch.zeros(1, 2), torch.tensor([1]), hidden=torch.tensor([[1.0, 1.0]]))
         >>> signals_grand(Signals({"label": head}))
         tensor([1.2247])
@@ -91,7 +91,7 @@ def last_layer_gradient(
         `(classes, size + 1)`, the last column that of the bias; `(classes, size)` without one. float32, or float64 if
         the logits are.
 
-    Example:
+    Examples:
         >>> last_layer_gradient(torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[4.0]]))
         tensor([[ 2.0000,  0.5000],
                 [-2.0000, -0.5000]])
@@ -121,7 +121,7 @@ def last_layer_alignment(
     Raises:
         ArgumentError: If shapes do not fit.
 
-    Example:
+    Examples:
         >>> batch = torch.zeros(1, 2), torch.tensor([1]), torch.tensor([[4.0]])
         >>> last_layer_alignment(*batch, last_layer_gradient(*batch)), last_layer_grand(*batch) ** 2
         (tensor([8.5000]), tensor([8.5000]))
@@ -165,7 +165,7 @@ def errors_of(logits: Tensor, labels: Tensor, mask: Tensor | None = None) -> Ten
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or a label that counts is not a class.
 
-    Example:
+    Examples:
         >>> errors_of(torch.zeros(1, 2), torch.tensor([1]))
         tensor([[ 0.5000, -0.5000]])
     """

@@ -28,7 +28,7 @@ EL2N_MAX = 2.0**0.5
 def is_multi_hot(logits: Tensor, labels: Tensor) -> bool:
     """Whether labels are 0 or 1 for each of several classes: floats of the logits' shape, more than one to a decision.
 
-    Example:
+    Examples:
         >>> is_multi_hot(torch.zeros(4, 3), torch.ones(4, 3)), is_multi_hot(torch.zeros(4, 1), torch.ones(4))
         (True, False)
     """
@@ -74,7 +74,7 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or a label that counts is no class.
 
-    Example:
+    Examples:
         >>> el2n(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.7071])
 
@@ -117,7 +117,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
     Raises:
         ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
 
-    Example:
+    Examples:
         >>> cross_entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.6931])
 
@@ -155,7 +155,7 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
     Raises:
         ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
 
-    Example:
+    Examples:
         >>> margin(torch.tensor([[3.0, 1.0, 0.0], [3.0, 1.0, 0.0]]), torch.tensor([0, 2]))
         tensor([-2.,  3.])
 
@@ -196,7 +196,7 @@ def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or for regression.
 
-    Example:
+    Examples:
         >>> entropy(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.6931])
 
@@ -236,7 +236,7 @@ def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None
     Raises:
         ArgumentError: If the shapes do not fit, naming both.
 
-    Example:
+    Examples:
         >>> absolute_error(torch.tensor([[2.0], [1.5]]), torch.tensor([1.0, 3.8]))
         tensor([1.0000, 2.3000])
 
@@ -271,7 +271,7 @@ def gold_probability(logits: Tensor, labels: Tensor, *, mask: Tensor | None = No
     Raises:
         ArgumentError: If the shapes do not fit, naming both, a label that counts is no class, or for regression.
 
-    Example:
+    Examples:
         >>> gold_probability(torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
         tensor([0.5000])
 

@@ -72,7 +72,7 @@ def check_combination(how: str) -> None:
     Raises:
         ArgumentError: Naming the nearest one that does.
 
-    Example:
+    Examples:
         >>> check_combination("norms")
         Traceback (most recent call last):
         ...
@@ -99,7 +99,7 @@ def reduce_tokens(values: Tensor, mask: Tensor | None, how: str) -> Tensor:
     Raises:
         ArgumentError: If the shapes differ, naming both, or `how` is unknown.
 
-    Example:
+    Examples:
         >>> values, mask = torch.tensor([[3.0, 4.0, 9.0]]), torch.tensor([[True, True, False]])
         >>> [reduce_tokens(values, mask, how).item() for how in COMBINATIONS]
         [5.0, 3.5, 7.0]
@@ -138,7 +138,7 @@ def combine_heads(values: Mapping[str, Tensor], how: str, weights: Mapping[str, 
     Raises:
         ArgumentError: If the weights do not name the heads, are negative or all 0, or `how` is unknown.
 
-    Example:
+    Examples:
         >>> values = {"intent": torch.tensor([3.0]), "slots": torch.tensor([4.0])}
         >>> [combine_heads(values, how).item() for how in COMBINATIONS]
         [5.0, 3.5, 7.0]
@@ -172,7 +172,7 @@ def example_values(
     Raises:
         ArgumentError: If shapes, weights or the combination do not fit.
 
-    Example:
+    Examples:
         >>> from datadiet.types import HeadSignals, Signals
         >>> from datadiet.scores.logits import el2n
         >>> intent = HeadSignals(torch.zeros(1, 2), torch.tensor([0]))
@@ -204,7 +204,7 @@ def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
     Positions that do not count are left out of the parts, where that needs no waiting for an accelerator: masked
     language models label one in seven.
 
-    Example:
+    Examples:
         >>> signals = Signals({"label": HeadSignals(torch.zeros(5, 2), torch.zeros(5, dtype=torch.int64))})
         >>> [len(part.heads["label"].labels) for part in in_parts(signals, most=4)]
         [2, 2, 1]
@@ -281,7 +281,7 @@ def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> T
     Raises:
         ArgumentError: If `keep` is out of range, the shapes differ, or a value that counts is nan.
 
-    Example:
+    Examples:
         >>> values = torch.tensor([[0.1, 0.9, 0.5, 0.7]])
         >>> mask_tokens(values, 0.5)
         tensor([[False,  True, False,  True]])
@@ -321,7 +321,7 @@ def with_tokens(head: HeadSignals, kept: Tensor) -> HeadSignals:
     Raises:
         ArgumentError: If the shapes differ.
 
-    Example:
+    Examples:
         >>> head = HeadSignals(torch.zeros(1, 2, 3), torch.tensor([[1, 2]]), torch.tensor([[True, True]]))
         >>> with_tokens(head, torch.tensor([[False, True]])).mask
         tensor([[False,  True]])
@@ -378,7 +378,7 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
         harder; `correct` is 1 or 0; `hidden_norm` is the norm of the input of the last linear layer, nan where that
         is unknown, so that `el2n * sqrt(1 + hidden_norm^2)` is the norm of the layer's gradient.
 
-    Example:
+    Examples:
         >>> free = free_signals(Signals({"label": HeadSignals(torch.tensor([[1.0, 1.0]]), torch.tensor([0]))}))
         >>> {name: round(values.item(), 4) for name, values in free.items()}
         {'gold_probability': 0.5, 'margin': 0.0, 'loss': 0.6931, 'el2n': 0.7071, 'correct': 1.0, 'hidden_norm': nan}

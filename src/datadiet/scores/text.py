@@ -58,7 +58,7 @@ def scdp(
         DataError: If a text has no word that counts; rows and ids are named.
         ArgumentError: If texts or labels do not fit.
 
-    Example:
+    Examples:
         >>> scdp(["play some music", "play some jazz", "play some music", "rain tomorrow"]).argmax()
         np.int64(3)
 
@@ -102,7 +102,7 @@ def tf_idf(texts: Sequence[str], *, ids: Sequence[str] | None = None, vectorizer
     Raises:
         DataError: If a text has no word that counts.
 
-    Example:
+    Examples:
         >>> tf_idf(["play music", "play jazz"]).shape
         (2, 3)
     """
@@ -139,7 +139,7 @@ def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) 
     Raises:
         ArgumentError: If it is not found in `most` steps.
 
-    Example:
+    Examples:
         >>> from scipy.sparse import csr_array
         >>> geometric_median(csr_array([[0.0], [0.0], [9.0]])).round(4)
         array([0.])
@@ -169,7 +169,7 @@ def geometric_median(matrix: Any, *, tolerance: float = 1e-7, most: int = 1000) 
 def distances_to(matrix: Any, point: NDArray[np.float64]) -> NDArray[np.float64]:
     """Euclidean distances of the rows of a CSR matrix to a dense point: `(n,)`.
 
-    Example:
+    Examples:
         >>> from scipy.sparse import csr_array
         >>> distances_to(csr_array([[3.0, 0.0], [0.0, 0.0]]), np.array([0.0, 4.0]))
         array([5., 4.])
@@ -210,7 +210,7 @@ def length(
     Raises:
         ArgumentError: If texts or the unit do not fit.
 
-    Example:
+    Examples:
         >>> length(["play some jazz", "stop"])
         array([3., 1.], dtype=float32)
 

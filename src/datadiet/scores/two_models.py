@@ -59,7 +59,7 @@ def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     Raises:
         ArgumentError: If the shapes do not fit or a label is not a class.
 
-    Example:
+    Examples:
         >>> negative_pvi(torch.tensor([[100.0, 0.0]]), torch.zeros(2), torch.tensor([0]))
         tensor([-1.])
 
@@ -95,7 +95,7 @@ def reducible_loss(logits: Tensor, labels: Tensor, irreducible: Tensor) -> Tenso
     Raises:
         ArgumentError: If shapes do not fit, or IL is not finite, naming where.
 
-    Example:
+    Examples:
         >>> reducible_loss(torch.zeros(1, 2), torch.tensor([0]), torch.tensor([0.5]))
         tensor([0.1931])
 
@@ -137,7 +137,7 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     Raises:
         ArgumentError: If the shapes differ.
 
-    Example:
+    Examples:
         >>> teacher_el2n(torch.tensor([[0.0, 0.0]]), torch.tensor([[50.0, 0.0]]))
         tensor([0.7071])
     """
@@ -169,7 +169,7 @@ def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     Raises:
         ArgumentError: If the shapes differ.
 
-    Example:
+    Examples:
         >>> teacher_divergence(torch.zeros(1, 2), torch.tensor([[50.0, 0.0]]))
         tensor([0.6931])
 

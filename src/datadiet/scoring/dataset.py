@@ -141,7 +141,7 @@ def check_needs(names: Iterable[str], available: Iterable[str]) -> None:
     Raises:
         ArgumentError: For all scores that need what is missing, together.
 
-    Example:
+    Examples:
         >>> check_needs(["scdp", "vog"], ["texts", "checkpoints"])
     """
     given, problems = set(available), Problems()

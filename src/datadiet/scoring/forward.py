@@ -59,7 +59,7 @@ def autocast(device: torch.device, precision: str) -> Any:
 def whole_numbers(column: Sequence[int]) -> NDArray[np.int64]:
     """A column of a data set as an array, read in slices: on a lazy column far faster than number by number.
 
-    Example:
+    Examples:
         >>> whole_numbers([3, 1, 2])
         array([3, 1, 2])
     """
@@ -113,7 +113,7 @@ def batches_by_length(
         batch_tokens: Most padded tokens (longest of the batch times its size); one example always fits.
         batch_size: Examples per batch where the lengths are unknown.
 
-    Example:
+    Examples:
         >>> lengths = np.array([2, 9, 3, 4])
         >>> [batch.tolist() for batch in batches_by_length(np.arange(4), lengths, batch_tokens=9, batch_size=2)]
         [[1], [3, 2], [0]]
@@ -137,7 +137,7 @@ def pass_tokens(training_tokens: int, device: torch.device) -> int:
         training_tokens: Of a training batch.
         device: Where the pass runs.
 
-    Example:
+    Examples:
         >>> [pass_tokens(tokens, torch.device("cpu")) for tokens in (384, 2304, 20_000)]
         [3072, 8192, 20000]
     """
@@ -177,7 +177,7 @@ def first_alike(texts: Sequence[str], features: Any) -> NDArray[np.int64]:
     Returns:
         int64 `(n,)`, a row's own number where it is the first of its kind.
 
-    Example:
+    Examples:
         >>> up, no = {"input_ids": [1, 2]}, {"input_ids": [3]}
         >>> first_alike(["up", "no", "up", "up"], [up, no, up, up | {"labels": 1}])
         array([0, 1, 0, 3])

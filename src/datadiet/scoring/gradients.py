@@ -193,7 +193,7 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
     Raises:
         ArgumentError: If the choice is unknown or no parameter is left; names the trainable ones.
 
-    Example:
+    Examples:
         >>> list(chosen_parameters(nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)), lambda name: name[0] == "1"))
         ['1.weight', '1.bias']
     """
@@ -251,7 +251,7 @@ def example_losses(outputs: Any, batch: Mapping[str, Any], *, alpha: float = 0.5
     Raises:
         ArgumentError: Where names or shapes fit none of these.
 
-    Example:
+    Examples:
         >>> example_losses(torch.zeros(2, 2), {"labels": torch.tensor([0, -100])})
         tensor([0.6931, 0.0000])
     """
@@ -282,7 +282,7 @@ def gold_outputs(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     Raises:
         ArgumentError: Where names or shapes fit none of these.
 
-    Example:
+    Examples:
         >>> gold_outputs(torch.tensor([[1.0, 2.0]]), {"labels": torch.tensor([1])})
         {'label': tensor([2.])}
     """

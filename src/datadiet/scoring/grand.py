@@ -149,7 +149,7 @@ def grand(
         ArgumentError: If an option is unknown, no parameter is chosen, the loss is not one per example, torch.func
             cannot map over the model, or a norm is not finite, naming rows.
 
-    Example:
+    Examples:
         >>> model = nn.Linear(2, 2)
         >>> data = [{"x": torch.ones(2), "labels": torch.tensor(row)} for row in (0, 1)]
         >>> stack = lambda items: {name: torch.stack([item[name] for item in items]) for name in items[0]}

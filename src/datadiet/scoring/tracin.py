@@ -33,7 +33,7 @@ def loaded(checkpoints: Iterable[Checkpoint], load: Callable[[Any], nn.Module] |
         checkpoints: Models, or arguments of `load`.
         load: A folder to a model; transformers' classifiers and our joint models by default.
 
-    Example:
+    Examples:
         >>> [type(model).__name__ for model in loaded([nn.Linear(1, 1), "folder"], lambda name: nn.ReLU())]
         ['Linear', 'ReLU']
     """

@@ -33,7 +33,7 @@ UNEVEN = 4.0
 class RunningVariance:
     """Mean and variance of a stream of tensors, in the memory of two of them (Welford).
 
-    Example:
+    Examples:
         >>> running = RunningVariance()
         >>> for value in (1.0, 3.0):
         ...     running.add(torch.tensor([value, 7.0]))
@@ -80,7 +80,7 @@ def vog_of(variance: Tensor, mask: Tensor | None = None) -> Tensor:
     Returns:
         float32 `(batch,)`, at least 0; 0 for an example without positions; larger = harder.
 
-    Example:
+    Examples:
         >>> vog_of(torch.tensor([[[4.0, 4.0], [0.0, 0.0]]]), torch.tensor([[True, False]]))
         tensor([2.])
 
@@ -113,7 +113,7 @@ def normalised(
     Raises:
         ArgumentError: If the name is unknown, a value is not finite, or `class` is requested without classes.
 
-    Example:
+    Examples:
         >>> normalised(np.array([1.0, 3.0, 9.0]), np.array([0, 0, 1]), "class")
         array([-1.,  1.,  0.], dtype=float32)
 
@@ -139,7 +139,7 @@ def normalised(
 def choose_normalisation(labels: NDArray[np.int64] | None) -> Normalisation:
     """`dataset` where there are no classes or they are uneven, else `class`.
 
-    Example:
+    Examples:
         >>> choose_normalisation(np.array([0, 0, 1, 1])), choose_normalisation(np.array([0] * 9 + [1]))
         ('class', 'dataset')
     """

@@ -118,7 +118,7 @@ def selection(mask: Mask) -> Selection:
 def mix(*numbers: int) -> int:
     """One 64-bit number from several whole numbers, e.g. a seed for each group from a seed and the group's number.
 
-    Example:
+    Examples:
         >>> mix(13, 0) != mix(0, 13)
         True
     """
@@ -141,7 +141,7 @@ def row_hash(rows: NDArray[np.int64], *, seed: int, epoch: int) -> NDArray[np.ui
     Returns:
         uint64 `(n,)`, without repeats where `rows` has none.
 
-    Example:
+    Examples:
         >>> len(np.unique(row_hash(np.arange(1000), seed=13, epoch=0)))
         1000
 
@@ -174,7 +174,7 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
     Returns:
         bool `(n,)` with exactly `count` True.
 
-    Example:
+    Examples:
         >>> top_mask(np.array([1.0, 3.0, 1.0, 2.0]), 3, seed=0, epoch=0, tie_break="row")
         array([ True,  True, False,  True])
     """
@@ -202,7 +202,7 @@ def largest(keys: Floats, count: int) -> np.floating[Any]:
         keys: float `(n,)`, no NaN.
         count: In [1, n].
 
-    Example:
+    Examples:
         >>> float(largest(np.array([1.0, 3.0, 1.0, 2.0]), 2))
         2.0
 
@@ -241,7 +241,7 @@ def floor_problems(minimum: int, sizes: Mapping[str, int], count: int) -> list[s
         sizes: Rows of each class, by name.
         count: Rows that are kept, at the least.
 
-    Example:
+    Examples:
         >>> floor_problems(5, {"usual": 90, "rare": 4}, 50)
         ["a floor of 5 rows per class is more than there are of 'rare' (4); lower it to 4 or less."]
         >>> floor_problems(4, {"usual": 90, "rare": 4}, 6)

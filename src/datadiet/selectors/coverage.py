@@ -143,7 +143,7 @@ def k_center(
     Raises:
         ArgumentError: If values, features or options do not fit.
 
-    Example:
+    Examples:
         >>> k_center([0.0] * 4, 2, seed=0, epoch=0, features=[[0.0], [1.0], [5.0], [9.0]], start=[1]).rows
         array([1, 3])
 
@@ -212,7 +212,7 @@ def herding(
     Raises:
         ArgumentError: If values or features do not fit.
 
-    Example:
+    Examples:
         >>> herding([0.0] * 4, 2, seed=0, epoch=0, features=[[0.0], [1.0], [4.0], [7.0]]).rows
         array([1, 2])
 
@@ -299,7 +299,7 @@ def d2_pruning(
     Raises:
         ArgumentError: If values, features or options do not fit.
 
-    Example:
+    Examples:
         >>> points = [[0.0], [1.0], [9.0], [10.0]]
         >>> d2_pruning([4.0, 3.9, 2.0, 1.0], 2, seed=0, epoch=0, features=points, neighbours=1).rows
         array([0, 2])

@@ -29,7 +29,7 @@ Counts = NDArray[np.int64]
 def encoded(groups: NDArray[Any]) -> tuple[NDArray[Any], Counts, NDArray[Any]]:
     """Group numbers `(n,)`, group sizes and group names `(groups,)`; small whole numbers are their own group numbers.
 
-    Example:
+    Examples:
         >>> codes, sizes, names = encoded(np.array(["b", "a", "b"]))
         >>> codes.tolist(), sizes.tolist(), names.tolist()
         ([1, 0, 1], [1, 2], ['a', 'b'])
@@ -49,7 +49,7 @@ def members(codes: NDArray[Any], chosen: Mask) -> Iterator[tuple[int, Rows]]:
         codes: Group numbers `(n,)`.
         chosen: bool `(groups,)`.
 
-    Example:
+    Examples:
         >>> [(group, rows.tolist()) for group, rows in members(np.array([2, 0, 1, 2]), np.array([True, False, True]))]
         [(0, [1]), (2, [0, 3])]
     """
@@ -118,7 +118,7 @@ def inside(
 def together(size: int, selections: Iterable[Selection]) -> Selection:
     """Selections of disjoint parts of so many rows as one; where any has weights, the others weigh 1.
 
-    Example:
+    Examples:
         >>> parts = [Selection(np.array([2])), Selection(np.array([0]), np.array([3.0], np.float32))]
         >>> together(3, parts)
         Selection(rows=array([0, 2]), weights=array([3., 1.], dtype=float32), rates=None)
@@ -149,7 +149,7 @@ def even_places(sizes: Counts, count: int, *, seed: int, epoch: int, stream: int
     Returns:
         int64 `(groups,)`, never above the sizes; its sum is the count.
 
-    Example:
+    Examples:
         >>> even_places(np.array([20, 70, 10]), 10, seed=0, epoch=0, stream=0)
         array([2, 7, 1])
 
@@ -175,7 +175,7 @@ def shared_places(sizes: Counts, shares: NDArray[np.float64], count: int) -> Cou
     Returns:
         int64 `(groups,)`, never above the sizes; its sum is the count.
 
-    Example:
+    Examples:
         >>> shared_places(np.array([2, 50, 50]), np.array([1.0, 1.0, 1.0]), 30)
         array([ 2, 14, 14])
     """
@@ -226,7 +226,7 @@ class Ranking:
 def ranking(select: Selector, options: Mapping[str, Any], values: Floats, *, seed: int, epoch: int) -> Ranking | None:
     """The order in which a selector takes rows; None if it does more than rank, or has to refuse an option itself.
 
-    Example:
+    Examples:
         >>> ranking(hardest, {"offset": 0.2}, np.ones(3), seed=0, epoch=0) is None
         True
     """

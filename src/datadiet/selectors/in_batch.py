@@ -96,7 +96,7 @@ class SelectiveBackprop(BatchSelector):
         beta: At least 0; on average about `1 / (beta + 1)` of the examples get a backward pass.
         window: Recent losses, at least 1.
 
-    Example:
+    Examples:
         >>> method = SelectiveBackprop(beta=1.0)
         >>> signals = BatchSignals(np.array([0.1, 2.0, 0.3, 0.2]))
         >>> bool(method.choose(signals, seed=0, step=0)[1])  # percentile 1: always
@@ -152,7 +152,7 @@ class DiverseBatch(BatchSelector):
     Args:
         keep: Share of the batch that gets a backward pass, in (0, 1].
 
-    Example:
+    Examples:
         >>> gram = np.array([[1.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, 0.0, 0.9]])
         >>> signals = BatchSignals(np.ones(3), gram=gram)
         >>> bool(DiverseBatch(keep=0.7).choose(signals, seed=0, step=0)[2])  # one of the twins is enough
@@ -189,7 +189,7 @@ class TopReducible(BatchSelector):
     Args:
         keep: Share of the batch that gets a backward pass, in (0, 1]; published: 0.1 of large batches.
 
-    Example:
+    Examples:
         >>> signals = BatchSignals(np.array([3.0, 2.0, 0.1]), irreducible=np.array([3.0, 0.2, 0.0]))
         >>> TopReducible(keep=0.34).choose(signals, seed=0, step=0)  # the first is noise, the last is learned
         array([False,  True, False])
@@ -227,7 +227,7 @@ def divbs(gram: ArrayLike, count: int, generator: np.random.Generator) -> NDArra
     Raises:
         ArgumentError: If gram is not square, not finite, or count does not fit.
 
-    Example:
+    Examples:
         >>> divbs(np.diag([1.0, 4.0, 2.0]), 2, np.random.default_rng(0))
         array([False,  True,  True])
 
@@ -284,7 +284,7 @@ def last_layer_gram(errors: ArrayLike, hidden: ArrayLike) -> NDArray[np.float64]
     Returns:
         float64 `(batch, batch)`.
 
-    Example:
+    Examples:
         >>> last_layer_gram([[0.5, -0.5], [-0.5, 0.5]], [[1.0], [2.0]])
         array([[ 1. , -1.5],
                [-1.5,  2.5]])
@@ -297,7 +297,7 @@ def last_layer_gram(errors: ArrayLike, hidden: ArrayLike) -> NDArray[np.float64]
 def percentiles(losses: NDArray[Any], recent: NDArray[Any]) -> NDArray[np.float64]:
     """The share of recent losses that are no larger than each loss, `(batch,)`, in [0, 1].
 
-    Example:
+    Examples:
         >>> percentiles(np.array([1.0, 3.0]), np.array([1.0, 2.0, 3.0, 4.0]))
         array([0.25, 0.75])
     """
@@ -324,7 +324,7 @@ def checked_losses(losses: ArrayLike, name: str = "losses") -> NDArray[np.float6
 def batch_count(keep: float, size: int) -> int:
     """`keep` of a batch as a number of examples, at least one.
 
-    Example:
+    Examples:
         >>> batch_count(0.1, 32), batch_count(0.1, 3)
         (3, 1)
     """

@@ -68,7 +68,7 @@ def with_floor(select: Selector, minimum: int) -> Selector:
     Raises:
         ArgumentError: If `minimum` is no whole number, or below 1.
 
-    Example:
+    Examples:
         >>> select = with_floor(hardest, 1)
         >>> select([0.9, 0.8, 0.7, 0.1], 2, seed=0, epoch=0, groups=["a", "a", "a", "b"]).rows
         array([0, 3])
@@ -138,7 +138,7 @@ def partly_balanced(
     Raises:
         ArgumentError: If values, groups or options do not fit.
 
-    Example:
+    Examples:
         >>> groups = ["a"] * 4 + ["b"] * 4
         >>> partly_balanced([8, 7, 6, 5, 4, 3, 2, 1], 4, seed=0, epoch=0, groups=groups).rows
         array([0, 1, 2, 4])
@@ -222,7 +222,7 @@ def balanced(
     Raises:
         ArgumentError: If values or groups do not fit.
 
-    Example:
+    Examples:
         >>> balanced([9, 8, 7, 6, 2, 1], 4, seed=0, epoch=0, groups=["a", "a", "a", "a", "b", "b"]).rows
         array([0, 1, 4, 5])
 
@@ -270,7 +270,7 @@ def quota(
     Raises:
         ArgumentError: If values, groups or shares do not fit.
 
-    Example:
+    Examples:
         >>> groups = ["a"] * 4 + ["b"] * 2
         >>> quota([9, 8, 7, 6, 2, 1], 4, seed=0, epoch=0, groups=groups, shares={"a": 0.75, "b": 0.25}).rows
         array([0, 1, 2, 4])
@@ -330,7 +330,7 @@ def drop_quota(
     Raises:
         ArgumentError: If values, groups or recalls do not fit.
 
-    Example:
+    Examples:
         >>> groups, recalls = np.repeat(["easy", "hard"], [60, 40]), {"easy": 0.9, "hard": 0.4}
         >>> chosen = drop_quota(np.zeros(100), 20, seed=0, epoch=0, groups=groups, recalls=recalls)
         >>> np.bincount(chosen.rows // 60).tolist()
@@ -384,7 +384,7 @@ def directed(
     Raises:
         ArgumentError: If values, groups or directions do not fit.
 
-    Example:
+    Examples:
         >>> groups = ["yes"] * 4 + ["no"] * 4
         >>> values = [1, 2, 3, 4, 5, 6, 7, 8]
         >>> directed(values, 4, seed=0, epoch=0, groups=groups, directions={"yes": "easy"}).rows

@@ -59,7 +59,7 @@ def hardest(
     Raises:
         ArgumentError: If values or options do not fit; `OffsetError` if the offset leaves fewer than `count` rows.
 
-    Example:
+    Examples:
         >>> hardest([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0).rows
         array([1, 3])
         >>> hardest([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0, offset=0.25).rows
@@ -114,7 +114,7 @@ def window(
     Raises:
         ArgumentError: As for `hardest`, and for an offset of 0.
 
-    Example:
+    Examples:
         >>> window([0.1, 0.9, 0.5, 0.7], 1, seed=0, epoch=0, offset=0.5).rows
         array([2])
 
@@ -154,7 +154,7 @@ def easiest(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> easiest([0.1, 0.9, float("inf"), 0.7], 2, seed=0, epoch=0).rows
         array([0, 2])
 
@@ -231,7 +231,7 @@ def moderate(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> moderate([0.1, 0.9, 0.5, 0.7, 0.3], 3, seed=0, epoch=0).rows
         array([2, 3, 4])
 
@@ -273,7 +273,7 @@ def proportional_places(sizes: NDArray[np.int64], count: int) -> NDArray[np.int6
     Returns:
         int64 `(groups,)` that sum to `count`, none above its size; the largest remainders are rounded up.
 
-    Example:
+    Examples:
         >>> proportional_places(np.array([9, 7, 4, 1]), 11)
         array([5, 3, 2, 1])
     """

@@ -55,7 +55,7 @@ def random(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> len(random([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0).rows)
         2
 
@@ -109,7 +109,7 @@ def epsilon(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> rows = epsilon([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=0, epsilon=0.5).rows
         >>> len(rows), 1 in rows
         (2, True)
@@ -163,7 +163,7 @@ def uncertain(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> len(uncertain([0.1, 1.4, 0.7, 0.6], 2, seed=0, epoch=0, scale=2**0.5).rows)
         2
 
@@ -218,7 +218,7 @@ def proportional(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> len(proportional([0.1, 1.4, 0.7, 0.6], 2, seed=0, epoch=0).rows)
         2
 
@@ -303,7 +303,7 @@ def infobatch(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> infobatch([1, 1, 1, 9], 2, seed=0, epoch=0).weights
         array([3., 1.], dtype=float32)
 

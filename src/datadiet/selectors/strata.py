@@ -69,7 +69,7 @@ def ccs(
     Raises:
         ArgumentError: If values or options do not fit; `OffsetError` if beta leaves fewer than `count` rows.
 
-    Example:
+    Examples:
         >>> ccs([0.1, 0.11, 0.12, 0.5, 0.9, 5.0], 3, seed=0, epoch=0, beta=0.2, strata=3).rows[1:]
         array([3, 4])
 
@@ -123,7 +123,7 @@ def stratified(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> rows = stratified(list(range(100)), 10, seed=0, epoch=0).rows
         >>> (rows // 10).tolist()
         [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
@@ -178,7 +178,7 @@ def both_ends(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> both_ends(list(range(100)), 10, seed=0, epoch=0).rows
         array([ 0,  1,  2, 93, 94, 95, 96, 97, 98, 99])
 
@@ -206,7 +206,7 @@ def stratum(values: Floats, strata: int, edges: str = "clipped") -> NDArray[Any]
     Returns:
         Whole numbers `(n,)`, below `strata`.
 
-    Example:
+    Examples:
         >>> stratum(np.array([-3.0, -2.0, -1.0, 0.0]), 2, "range").tolist()
         [0, 0, 1, 1]
     """
@@ -232,7 +232,7 @@ def filled_places(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
     Returns:
         int64 `(strata,)`.
 
-    Example:
+    Examples:
         >>> filled_places(np.array([2, 5, 100]), 30)
         array([ 2,  5, 23])
 
@@ -300,7 +300,7 @@ def seta(
     Raises:
         ArgumentError: If values or options do not fit.
 
-    Example:
+    Examples:
         >>> [seta(list(range(100)), 20, seed=0, epoch=epoch).rows[0].item() for epoch in (0, 1, 8, 9)]
         [0, 10, 80, 0]
 
@@ -333,7 +333,7 @@ def window_start(place: int, num_groups: int, size: int) -> int:
         num_groups: How many groups there are.
         size: Groups in the window, in [1, num_groups].
 
-    Example:
+    Examples:
         >>> [window_start(place, 5, 3) for place in range(5)]
         [0, 1, 2, 0, 1]
     """

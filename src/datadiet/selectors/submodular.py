@@ -47,7 +47,7 @@ def lazy_greedy(
     Returns:
         int64 `(count,)`, first taken first.
 
-    Example:
+    Examples:
         >>> left = np.array([3.0, 2.9, 1.0])
         >>> def halve_the_second(row):
         ...     left[1] /= 2
@@ -76,7 +76,7 @@ def lazy_greedy(
 def usual_neighbours(size: int, count: int) -> int:
     """How many neighbours a row is compared with by default: about ten of them will be kept.
 
-    Example:
+    Examples:
         >>> [usual_neighbours(size, count) for size, count in ((2000, 20), (50_000, 15_000), (50_000, 500))]
         [1999, 34, 512]
     """
@@ -125,7 +125,7 @@ def facility_location(
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
 
-    Example:
+    Examples:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
         >>> facility_location([0.0] * 4, 2, seed=0, epoch=0, features=points).rows
         array([0, 3])
@@ -199,7 +199,7 @@ def graph_cut(
         ArgumentError: If values, features or options do not fit.
         DataError: If a row of the features is 0 everywhere.
 
-    Example:
+    Examples:
         >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [-0.2, 1.0]]
         >>> graph_cut([0.0] * 4, 2, seed=0, epoch=0, features=points, redundancy=1.0).rows
         array([0, 3])

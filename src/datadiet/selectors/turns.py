@@ -57,7 +57,7 @@ class Turns:
             chosen: Its rows.
             rows: int64, those that were chosen from; all by default. The others have no turn and no claim to one.
 
-        Example:
+        Examples:
             >>> Turns.none(4).after(Selection(np.array([1, 3]))).expected
             array([0.5, 0.5, 0.5, 0.5])
         """
@@ -103,7 +103,7 @@ def cover(
     Raises:
         ArgumentError: If values, turns or options do not fit.
 
-    Example:
+    Examples:
         >>> before = Turns(np.array([1, 0, 1, 0]), np.full(4, 0.5), np.arange(4))
         >>> cover([0.1, 0.9, 0.5, 0.7], 2, seed=0, epoch=1, turns=before).rows
         array([1, 3])
@@ -156,7 +156,7 @@ def visits(
     Raises:
         ArgumentError: If values, turns or options do not fit.
 
-    Example:
+    Examples:
         >>> chosen = visits([1.0, 1.0, 4.0, 2.0], 2, seed=0, epoch=0)
         >>> chosen.rates.round(2)
         array([0.25, 0.25, 1.  , 0.5 ])
@@ -180,7 +180,7 @@ def visits(
 def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
     """The expected visits of each row in a cycle of `count` places: at most 1 each, and `count` in all.
 
-    Example:
+    Examples:
         >>> rates_of(np.array([1.0, 1.0, 1.0, 97.0]), 2, gain=1.0).round(3)
         array([0.333, 0.333, 0.333, 1.   ])
     """

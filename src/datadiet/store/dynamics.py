@@ -136,7 +136,7 @@ def dynamics(
         ArgumentError: If an argument is out of range.
         DataError: If there is no score history, or none of that source.
 
-    Example:
+    Examples:
         >>> # table = dynamics("runs/sst2"); table.to_pandas().sort_values("aum").head()
         >>> # table.save("dynamics.parquet"); table.save_cartography("td_metrics.jsonl")
 

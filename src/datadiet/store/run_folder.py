@@ -300,7 +300,7 @@ def padding_share(cost: Mapping[str, Any]) -> float | None:
     Args:
         cost: Of a result.
 
-    Example:
+    Examples:
         >>> padding_share({"tokens_backward": 90, "tokens_padded": 100}), padding_share({"tokens_backward": 90})
         (0.1, None)
     """
@@ -434,7 +434,7 @@ def front_matter(result: Json, base_model: str | None, dataset: str | None) -> J
 def _plain_name(name: object) -> str:
     """A name of letters, digits and harmless punctuation.
 
-    Example:
+    Examples:
         >>> _plain_name("glue/sst2"), _plain_name("<b> mine")
         ('glue/sst2', 'b-mine')
     """

@@ -116,7 +116,7 @@ def _wrong_lengths(file: ScoreFile) -> list[str]:
 def not_finite(name: str, values: NDArray[np.float32], ids: Sequence[str]) -> list[str]:
     """A sentence on NaN and infinite values, with the ids; an empty list where all are finite.
 
-    Example:
+    Examples:
         >>> not_finite("el2n", np.float32([0.5, np.nan]), ["a", "b"])
         ["the values of el2n must be finite numbers; 1 of 2 are not: nan (id 'b'). Score again, or leave el2n out."]
     """

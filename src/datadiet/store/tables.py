@@ -365,7 +365,7 @@ def matched(
     Raises:
         ArgumentError: If an id occurs several times, but not as often in both.
 
-    Example:
+    Examples:
         >>> earlier, values = ["a", "b", "a"], np.array([1, 2, 3], np.float32)
         >>> matched(["b", "a", "a", "c"], earlier, values, Path("runs/a")).tolist()
         [2.0, 1.0, 3.0, inf]

@@ -37,7 +37,7 @@ def task_for(dataset: Dataset) -> Task:
     Raises:
         ArgumentError: If there is no task of that name.
 
-    Example:
+    Examples:
         >>> splits = {}
         >>> task_for(Dataset("toy", "classification", splits, ("bad", "good"), (), "0")).main_metric
         'accuracy'
@@ -54,7 +54,7 @@ def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
     Raises:
         DataError: If the folder holds no model.
 
-    Example:
+    Examples:
         >>> from transformers import BertConfig
         >>> task_of_saved_model(BertConfig(id2label={0: "bad", 1: "good"})).label_names
         ('bad', 'good')

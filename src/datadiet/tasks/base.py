@@ -140,7 +140,7 @@ def length_limit(tokenizer: PreTrainedTokenizerBase, max_length: int) -> int:
 def class_numbers(names: Sequence[str], labels: Sequence[Any]) -> list[int]:
     """Class numbers of labels; -100 for a label the names do not have.
 
-    Example:
+    Examples:
         >>> class_numbers(("bad", "good"), ["good", "ugly"])
         [1, -100]
     """
@@ -171,7 +171,7 @@ class Collator:
         left: Pad before the tokens instead of after them.
         multiple: Pad the token columns on, to a multiple of this.
 
-    Example:
+    Examples:
         >>> collate = Collator(padding={"input_ids": 0}, labels={"labels": torch.int64})
         >>> collate([{"input_ids": [2, 9, 3], "labels": 1, "length": 3}, {"input_ids": [2, 3], "labels": 0}])
         {'input_ids': tensor([[2, 9, 3],

@@ -34,7 +34,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
     Returns:
         Empty where the model has no such layer, or no config.
 
-    Example:
+    Examples:
         >>> from transformers import BertConfig, BertForSequenceClassification
         >>> sizes = {"vocab_size": 9, "hidden_size": 8, "num_hidden_layers": 1, "intermediate_size": 8}
         >>> model = BertForSequenceClassification(BertConfig(**sizes, num_attention_heads=2, num_labels=3))
@@ -71,7 +71,7 @@ class Heads:
         inputs: The input of each head in the last forward pass, detached.
         outputs: Its output, with its gradient, where `recording` keeps it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> layer = nn.Linear(2, 3)
         >>> heads = Heads({"label": layer})

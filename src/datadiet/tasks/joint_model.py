@@ -39,7 +39,7 @@ class IntentSlotConfig(PreTrainedConfig):  # type: ignore[no-untyped-call]
     Raises:
         ArgumentError: If a share is out of range, or the weights do not match the intents.
 
-    Example:
+    Examples:
         >>> config = IntentSlotConfig(encoder={"model_type": "bert", "hidden_size": 32}, intent_names=["book", "play"])
         >>> config.encoder.hidden_size, config.num_labels, config.dropout
         (32, 2, 0.1)
@@ -141,7 +141,7 @@ class IntentSlotModel(PreTrainedModel):  # type: ignore[no-untyped-call]
         config: The heads and the encoder.
         encoder: An encoder that has its weights already; None makes a random one.
 
-    Example:
+    Examples:
         >>> sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
         >>> encoder = {"model_type": "bert", "vocab_size": 20, **sizes}
         >>> names = {"intent_names": ["book", "play"], "slot_names": ["B-city", "I-city", "O"]}
@@ -248,7 +248,7 @@ def mean_cross_entropy(
         weight: `(classes,)`; the mean is then the weighted one, as in torch.
         label_smoothing: In [0, 1).
 
-    Example:
+    Examples:
         >>> mean_cross_entropy(torch.tensor([[0.0, 0.0], [0.0, 9.0]]), torch.tensor([0, -100]))
         tensor(0.6931)
     """

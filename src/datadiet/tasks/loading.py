@@ -52,7 +52,7 @@ def resolve_model(name: str) -> str:
         MissingExtraError: If `minilm` is asked for and not installed.
         DataError: If the folder is missing, holds no model, or the packaged weights are not the ones expected.
 
-    Example:
+    Examples:
         >>> resolve_model("google-bert/bert-base-uncased")
         'google-bert/bert-base-uncased'
     """
@@ -302,7 +302,7 @@ def _drop_word_positions(module: Any, args: Any, kwargs: dict[str, Any]) -> tupl
 def is_tagger(config: PreTrainedConfig) -> bool:
     """Whether a saved model has a token classification head.
 
-    Example:
+    Examples:
         >>> from transformers import BertConfig
         >>> is_tagger(BertConfig(architectures=["BertForTokenClassification"])), is_tagger(BertConfig())
         (True, False)

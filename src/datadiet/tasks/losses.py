@@ -40,7 +40,7 @@ def class_loss(
         weights: `(classes,)`, or None.
         label_smoothing: In [0, 1).
 
-    Example:
+    Examples:
         >>> class_loss({"logits": torch.zeros(1, 2)}, torch.tensor([1]), weights=torch.tensor([1.0, 2.0]))
         tensor(1.3863)
     """
@@ -61,7 +61,7 @@ def word_loss(
         weights: `(tags,)`, or None.
         label_smoothing: In [0, 1).
 
-    Example:
+    Examples:
         >>> word_loss({"logits": torch.zeros(1, 3, 2)}, torch.tensor([[0, -100, 1]]))
         tensor(0.6931)
     """
@@ -91,7 +91,7 @@ def multi_label_loss(
         weights: `(labels,)`, the weight of an example that has the label against one that lacks it; or None.
         label_smoothing: In [0, 1): the targets become `y (1 - s) + s / 2`.
 
-    Example:
+    Examples:
         >>> multi_label_loss({"logits": torch.zeros(1, 2)}, torch.tensor([[1.0, 0.0]]))
         tensor(0.6931)
     """
@@ -186,7 +186,7 @@ def trace(loss: Tensor, logits: Tensor) -> Trace | None:
     Returns:
         None where the graph does not lead from the one to the other: detached or compiled.
 
-    Example:
+    Examples:
         >>> logits = torch.zeros(2, 1, requires_grad=True) * 1
         >>> trace(torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], torch.ones(2)), logits).link
         'sigmoid'

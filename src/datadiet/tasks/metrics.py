@@ -28,7 +28,7 @@ def classification_metrics(
         predictions: One per gold label.
         names: The model's classes by number.
 
-    Example:
+    Examples:
         >>> predictions = [Prediction("a", 0.5, np.array([0.5, 0.5], np.float32))] * 2
         >>> metrics = classification_metrics(["a", "b"], predictions, ("a", "b"))
         >>> {name: round(value, 3) for name, value in metrics.items()}
@@ -60,7 +60,7 @@ def multi_label_metrics(
         predictions: One per example.
         names: The model's labels by number.
 
-    Example:
+    Examples:
         >>> predictions = [Prediction(("a",), 0.6, np.array([0.75, 0.2], np.float32))]
         >>> metrics = multi_label_metrics([("a", "b")], predictions, ("a", "b"))
         >>> {name: round(value, 3) for name, value in metrics.items()}
@@ -125,7 +125,7 @@ def _word_tags(gold: Sequence[Sequence[str]], predictions: Sequence[Prediction])
 def regression_metrics(gold: Sequence[float], predictions: Sequence[Prediction]) -> dict[str, float]:
     """`pearson` and `spearman` in [-1, 1], larger = better, 0 where one side is constant; `mse`, smaller = better.
 
-    Example:
+    Examples:
         >>> predictions = [Prediction(number, None, None) for number in (1.0, 2.0, 4.0)]
         >>> regression_metrics([1.0, 2.0, 3.0], predictions)["spearman"]
         1.0

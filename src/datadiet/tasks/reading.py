@@ -176,7 +176,7 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
             where the outputs have two heads of the same shape, and for causal language models, whose logits are shifted
             against their labels.
 
-    Example:
+    Examples:
         >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
         >>> {name: head.logits.shape for name, head in signals.heads.items()}
         {'label': torch.Size([2, 3])}

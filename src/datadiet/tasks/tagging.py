@@ -129,7 +129,7 @@ def word_tags(tags: NDArray[np.int64], positions: NDArray[np.int64], names: Sequ
 def first_positions(word_ids: Sequence[int | None], words: int) -> list[int]:
     """Position of each word's first sub-token; -1 for a word without any.
 
-    Example:
+    Examples:
         >>> first_positions([None, 0, 1, 1, 3, None], 4)
         [1, 2, -1, 4]
     """

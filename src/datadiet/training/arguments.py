@@ -58,7 +58,7 @@ def auto_learning_rate(weights: int) -> float:
     Returns:
         Two significant digits, in [`LEAST_RATE`, `MOST_RATE`].
 
-    Example:
+    Examples:
         >>> [auto_learning_rate(int(weights)) for weights in (110e6, 335e6, 0.3e6)]
         [3e-05, 1e-05, 0.0005]
 

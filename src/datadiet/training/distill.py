@@ -46,7 +46,7 @@ def distillation_weight(keep: float) -> float:
     Raises:
         ArgumentError: If `keep` is no share.
 
-    Example:
+    Examples:
         >>> [round(distillation_weight(keep), 2) for keep in (1.0, 0.3, 0.01)]
         [0.1, 0.7, 0.95]
 
@@ -72,7 +72,7 @@ def distillation_loss(logits: Tensor, teacher_logits: Tensor, temperature: float
     Raises:
         ArgumentError: If the shapes differ or T is not above 0.
 
-    Example:
+    Examples:
         >>> import torch
         >>> distillation_loss(torch.zeros(1, 2), torch.tensor([[50.0, 0.0]]), temperature=1.0)
         tensor([0.6931])
@@ -105,7 +105,7 @@ def distilled(
     Raises:
         ArgumentError: If the weight is no share, or shapes do not fit.
 
-    Example:
+    Examples:
         >>> import torch
         >>> distilled(torch.tensor([1.0]), torch.zeros(1, 2), torch.zeros(1, 2), weight=0.75)
         tensor([0.2500])

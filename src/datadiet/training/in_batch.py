@@ -127,7 +127,7 @@ def part_of(inputs: Inputs, places: Tensor) -> Inputs:
         inputs: Tensors with one entry per example; anything else is left as it is.
         places: int64, which.
 
-    Example:
+    Examples:
         >>> ids, mask = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
         >>> part_of({"input_ids": ids, "attention_mask": mask}, torch.tensor([1]))["input_ids"]
         tensor([[8]])

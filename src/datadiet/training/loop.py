@@ -193,7 +193,7 @@ def epochs(
         ArgumentError: If `rescore` needs passes and there are no `signals`, or no plan fits; if the state is of a run
             with other options or data, or `start` is not the epoch after it.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from datadiet.diet.diet import Diet
         >>> data = [{"x": torch.randn(4), "labels": torch.tensor(row % 2)} for row in range(32)]

@@ -54,7 +54,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
     Raises:
         ArgumentError: For an unknown precision, and for fp16 on a CPU, which has no gradient scaling for it.
 
-    Example:
+    Examples:
         >>> resolve_precision("bf16", torch.device("cpu"))
         'bf16'
     """

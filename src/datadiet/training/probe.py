@@ -45,7 +45,7 @@ class Probe(TrainerCallback):
     Raises:
         ArgumentError: All problems with the arguments at once.
 
-    Example:
+    Examples:
         >>> # trainer = DietTrainer(..., diet=diet)
         >>> # trainer.add_callback(Probe(trainer, every=50, epochs=2))
 
@@ -149,7 +149,7 @@ class _PassProbabilities:
 def probed_rows(number: int, share: float, seed: int, *, least: int = 1) -> NDArray[np.int64]:
     """A share of the rows, the same for a seed: int64, ascending, at least `least`.
 
-    Example:
+    Examples:
         >>> probed_rows(10, 0.3, seed=0).tolist()
         [1, 6, 7]
     """

@@ -161,7 +161,7 @@ class DietSampler(Sampler[int]):
             Its rows, int64 `(size,)`, and what their losses weigh, so that the step is that of one process without
             repeats: 0 for a repeat, and the others more. None where no batch is filled.
 
-        Example:
+        Examples:
             >>> plan = EpochPlan(0, np.arange(6), full=True)
             >>> [DietSampler(6, strategy="sequential").filled_batch(plan, 2, 2, process) for process in (0, 1)]
             [(array([4, 5]), array([2., 2.], dtype=float32)), (array([0, 1]), array([0., 0.], dtype=float32))]
@@ -203,7 +203,7 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
     Returns:
         int64 `(n,)`, places in `lengths`.
 
-    Example:
+    Examples:
         >>> length_grouped(np.array([5, 2, 9, 5, 2]), 2, np.random.default_rng(0)).tolist()
         [2, 3, 0, 4, 1]
     """

@@ -660,7 +660,7 @@ class _EpochHooks(TrainerCallback):
 class DietTrainer(DietMixin, Trainer):
     """The Hugging Face Trainer on a diet; see `DietMixin` for the arguments it adds.
 
-    Example:
+    Examples:
         >>> from datadiet.diet.diet import Diet
         >>> diet = Diet(keep=0.5, seed=13)
         >>> # trainer = DietTrainer(model=model, args=args, train_dataset=train, diet=diet); trainer.train()
@@ -701,7 +701,7 @@ def follow(scheduler: Any, position: Callable[[int], float]) -> None:
     Raises:
         ArgumentError: If the learning rate of the scheduler is not a function of the step.
 
-    Example:
+    Examples:
         >>> import torch
         >>> scheduler = LambdaLR(torch.optim.SGD([torch.zeros(1)], lr=1.0), lambda step: 1 - step / 10)
         >>> follow(scheduler, lambda step: 2.0 * step)
