@@ -60,7 +60,7 @@ def write_run(config: FinetuneConfig, *, skill: float = 0.9) -> Json:
     """
     data, folder = load_configured(config), Path(config.output)
     rng = np.random.default_rng(config.seed)
-    run_folder.begin(folder, config.to_yaml(), data.fingerprint)
+    run_folder.begin(folder, config.to_yaml())
     epochs = _write_dynamics(folder, config, data, rng)
     splits = {name: data.splits[name] for name in ("dev", "test")}
     hard = {name: np.random.default_rng(0).random(len(split)) for name, split in splits.items()}  # for all runs alike

@@ -64,6 +64,28 @@ def test_quotes_that_do_not_pair_are_refused_on_their_line(lines, reason, ending
         read_examples(str(path), "classification")
 
 
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [("text,label", "{text},{label}"), ("id,text", "{id},{text}"), ("id,text,label", "{id},{text},{label}")],
+)
+def test_stray_quotes_that_pair_are_refused_wherever_the_text_stands(header, row, tmp_path):
+    lines = [row.format(text=text, label=label, id=place) for place, (text, label) in enumerate(ROWS)]
+    lines[6] = row.format(text='"birch', label="pos", id=6)
+    lines[9] = row.format(text='amber"', label="neg", id=9)
+    path = write(tmp_path, "train.csv", "\n".join([header, *lines]))
+    with pytest.raises(DataError, match=r"train\.csv, line 8: "):
+        read_examples(str(path), "classification")
+
+
+def test_a_quoted_name_in_a_tsv_header(tmp_path):
+    write(
+        tmp_path,
+        "train.tsv",
+        'id\t"text"\t"label"\n' + "".join(f'{n}\t"{t}"\t{lb}\n' for n, (t, lb) in enumerate(ROWS)),
+    )
+    assert load_data(str(tmp_path), "classification").splits["train"].texts[0] == ROWS[0][0]
+
+
 def test_sound_quotes_are_read(tmp_path):
     cells = ['"two\nlines, one comma"', '"a ""quoted"" word"', f'"{"x" * 140_000}"', 'a 5" screen', '"last, one"']
     write(tmp_path, "train.csv", csv_of(*(f"pos,{cell}" for cell in cells)))
@@ -110,6 +132,8 @@ def test_a_file_without_a_header_is_told_so(tmp_path):
         ("('O', 'B-ORG')", ("O", "B-ORG")),
         ("['O' 'B-ORG']", ("O", "B-ORG")),
         ("['O'\n 'B-ORG']", ("O", "B-ORG")),
+        ("[np.str_('O'), np.str_('B-ORG')]", ("O", "B-ORG")),
+        ("[np.int64(3), np.int64(0)]", ("3", "0")),
         ('[ "O", "B-ORG" ]', ("O", "B-ORG")),
         ("[3, 0]", ("3", "0")),
         ("[3 0]", ("3", "0")),
@@ -181,8 +205,16 @@ def test_a_column_names_the_split(column, tmp_path):
 
 
 def test_another_column_of_that_name_is_no_split(tmp_path):
-    write(tmp_path, "train.jsonl", of(ROWS, split=["a", "train"] * 12))
+    write(tmp_path, "train.jsonl", of(ROWS, split=["a", "b", "train"] * 8, fold=list(range(24))))
     assert len(load_data(str(tmp_path), "classification").splits["train"]) == 22
+    assert "Columns that are not used: 'split', 'fold'." in notes(tmp_path)
+
+
+@pytest.mark.parametrize("odd", [None, "", "unsup", 3])
+def test_a_row_without_a_split_is_refused(odd, tmp_path):
+    write(tmp_path, "train.jsonl", of(ROWS, split=[odd, *["train", "test"] * 11, "train"]))
+    with pytest.raises(DataError, match=r"train\.jsonl, line 1: .* in the column 'split' is no split"):
+        load_data(str(tmp_path), "classification")
 
 
 # ---- files and columns that are left aside
@@ -233,6 +265,10 @@ def test_a_word_per_row(every_row, tmp_path):
     assert data.splits["train"].source_rows is None  # a row of the file is no sentence
     assert "'Tag' is the tag. Columns that are not used: 'POS'." in data.notes[0]
     assert len(read_examples(str(path), "token-classification")) == 12
+    gaps = "\n".join(line.partition(",")[2] + "\n" * (place % 2 == 0) for place, line in enumerate(lines))
+    write(tmp_path, "train.csv", gaps)
+    assert "blank lines end a sentence" in load_data(str(tmp_path), "token-classification").notes[0]
+    write(tmp_path, "train.csv", "\n".join(line.replace(",,", ",nan,") for line in lines))
     write(tmp_path, "train.csv", "\n".join(line.partition(",")[2] for line in lines))
     with pytest.raises(DataError, match="every row has one word"):
         load_data(str(tmp_path), "token-classification")
@@ -248,7 +284,22 @@ def conll(*lines: str) -> str:
         (conll("1 EU eu PROPN", "2 rejects reject VERB"), ("EU", "rejects"), ("PROPN", "VERB"), "column 4 the tag"),
         (conll("1\tEU\tB-ORG\tB-LOC", "2\tis\tO\tO"), ("EU", "is"), ("B-ORG", "O"), "column 3 the tag"),
         (conll("0 EU B-ORG", "1 is O"), ("EU", "is"), ("B-ORG", "O"), "column 3 the tag"),
-        (conll("EU NNP B-NP B-ORG", "is VBZ B-VP O"), ("EU", "is"), ("B-ORG", "O"), None),
+        (conll("EU NNP B-NP B-ORG", "is VBZ B-VP O"), ("EU", "is"), ("B-ORG", "O"), "Column 1 is the word"),
+        (
+            conll("bc/cctv 0 0 EU NNP B-ORG", "bc/cctv 0 1 is VBZ O"),
+            ("EU", "is"),
+            ("B-ORG", "O"),
+            "Column 4 is the word",
+        ),
+        (conll("7 1 EU B-ORG", "7 2 is O"), ("EU", "is"), ("B-ORG", "O"), "Column 3 is the word"),
+        (
+            conll("#\thttp://example.org [2009]", "1\tEU\tB-ORG\tO", "2\tis\tO\tO"),
+            ("EU", "is"),
+            ("B-ORG", "O"),
+            "column 3",
+        ),
+        (conll("B-ORG\tEU", "O\tis"), ("EU", "is"), ("B-ORG", "O"), "Column 1 is the tag"),
+        (conll("EU B-ORG NNP", "is O VBZ"), ("EU", "is"), ("NNP", "VBZ"), "column 3 the tag"),
         (conll("1 O", "2 B-X"), ("1", "2"), ("O", "B-X"), None),
     ],
 )
@@ -256,12 +307,15 @@ def test_columns_of_conll(text, words, tags, note, tmp_path):
     write(tmp_path, "train.conll", text)
     data = load_data(str(tmp_path), "token-classification")
     assert (data.splits["train"].tokens[0], data.splits["train"].slots[0]) == (words, tags)
-    assert any(note in one for one in data.notes) if note else "numbers the words" not in " ".join(data.notes)
+    assert any(note in one for one in data.notes) if note else "is the word" not in " ".join(data.notes)
 
 
 def test_conll_that_cannot_be_read(tmp_path):
     write(tmp_path, "train.conll", conll("EU B-ORG 0", "is O 0"))
     with pytest.raises(DataError, match="the last column, which is the tag, is '0' on every line, and column 2 looks"):
+        load_data(str(tmp_path), "token-classification")
+    write(tmp_path, "train.conll", conll("EU B-ORG 0.98", "is O 0.7"))
+    with pytest.raises(DataError, match="is a number on every line, and column 2 looks like tags"):
         load_data(str(tmp_path), "token-classification")
     write(tmp_path, "train.conll", "# text = EU\n" + conll("1\tEU\teu" + "\t_" * 7, "2\tis\tbe" + "\t_" * 7))
     with pytest.raises(DataError, match="this is CoNLL-U"):

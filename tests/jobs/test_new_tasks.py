@@ -35,7 +35,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @both
 def test_the_page_the_card_and_the_plans(runs, kind):
     page = report(runs[kind]).read_text(encoding="utf-8")
-    for words in ("Worst class", "Quality by class", "span f1" if kind == "token-classification" else "micro f1"):
+    for words in ("Worst class", "Recall of each class", "span f1" if kind == "token-classification" else "micro f1"):
         assert words in page
     assert "The training texts are not shown" not in page
     card = (runs[kind] / "model" / "README.md").read_text(encoding="utf-8")

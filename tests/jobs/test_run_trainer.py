@@ -42,7 +42,7 @@ class Flattened(ClassificationTask):
 @pytest.mark.parametrize("rescore", ["none", "all"])
 def test_training_records_the_signals_of_its_task(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rescore) -> None:
     monkeypatch.setattr("datadiet.jobs.prepare.task_for", lambda data, *_, **__: Flattened(data.label_names))
-    monkeypatch.setattr("datadiet.training.trainer.signals_of", lambda *_: pytest.fail("a guess"))
+    monkeypatch.setattr("datadiet.tasks.reading.Reader.__call__", lambda *_: pytest.fail("a guess"))
     finetune(toy_config(tmp_path, rescore=rescore, epochs=2, refresh_every=1))
     history = scores_of(tmp_path / "run")
     assert set(history["source"]) == ({"train", "pass"} if rescore == "all" else {"train"})

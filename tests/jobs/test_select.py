@@ -333,3 +333,34 @@ def test_a_column_of_that_name(refused, data, tmp_path):
     scores = score_file(tmp_path, str(data), "classification")
     flags = ("--keep", 0.5, "--with-score", "--output", tmp_path / "k.jsonl")
     assert "has a column 'el2n' already" in refused(*flags, file=scores)[0]
+
+
+def test_a_word_per_row_has_no_rows_to_write(tmp_path: Path) -> None:
+    lines = "".join(f"{n},EU,B-org\n{n},rejects,O\n{n},word{n},O\n" for n in range(12))
+    (tmp_path / "train.csv").write_text(f"sentence_id,word,tag\n{lines}")
+    scores = score_file(tmp_path, str(tmp_path / "train.csv"), "token-classification")
+    output = tmp_path / "kept.csv"
+    done = call(scores, "--data", tmp_path / "train.csv", "--score", "el2n", "--keep", 0.5, "--output", output)
+    assert done.exit_code == 2, done.output
+    assert "has a word per row" in " ".join(done.output.split())
+    assert not output.exists()
+
+
+def test_splits_that_a_column_names_are_written_beside_the_kept_rows(tmp_path: Path) -> None:
+    rows = [
+        {"text": f"text {n}", "label": "ab"[n // 4 % 2], "split": ("train", "train", "dev", "test")[n % 4]}
+        for n in range(48)
+    ]
+    write_rows(tmp_path / "all.jsonl", rows)
+    scores = score_file(tmp_path, str(tmp_path / "all.jsonl"), "classification")
+    done = call(
+        scores, "--data", tmp_path / "all.jsonl", "--score", "el2n", "--keep", 0.5, "--output", tmp_path / "kept"
+    )
+    assert done.exit_code == 0, done.output
+    written = datasets.load_from_disk(str(tmp_path / "kept"))
+    assert {name: split["split"][0] for name, split in written.items()} == {
+        "train": "train",
+        "dev": "dev",
+        "test": "test",
+    }
+    assert {name: len(split) for name, split in written.items()} == {"train": 12, "dev": 12, "test": 12}

@@ -12,7 +12,8 @@ import pytest
 from datadiet.errors import DataError
 from datadiet.files import write_atomically
 from datadiet.store import tables as slices
-from datadiet.store.tables import MANIFEST, PartedTable, ScoreStore, append_plan, last_values, read_table
+from datadiet.store.run_folder import MANIFEST
+from datadiet.store.tables import PartedTable, ScoreStore, append_plan, last_values, read_table
 from datadiet.types import EpochPlan, Scores
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from datadiet.data.tables import LazyColumns, Table, listed
+from datadiet.data.tables import LazyColumns, Table, listed, row_problem
 from datadiet.errors import DataError
 from datadiet.registry import has
 
@@ -85,6 +85,7 @@ def by_split(tables: Mapping[str, Table]) -> tuple[dict[str, Table], list[str]]:
         )
     rows = {split: [row for row, name in enumerate(names) if name == split] for split in dict.fromkeys(names)}
     counts = ", ".join(f"{split} {len(rows[split]):,}" for split in sorted(rows, key=_ORDER.index))
+    train = replace(train, columns=LazyColumns([n for n in train.columns if n != column], train.columns.__getitem__))
     return (
         {split: taken(train, rows[split]) for split in sorted(rows, key=_ORDER.index)},
         [f"The column {column!r} names the split of each row: {counts}."],
@@ -100,11 +101,14 @@ def _split_column(table: Table) -> tuple[str | None, list[str]]:
         if plain_name(column) not in SPLIT_COLUMNS:
             continue
         values = table.columns[column]
-        if not all(isinstance(value, str) for value in values):
+        names = [SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None for value in values]
+        others = [row for row, name in enumerate(names) if name is None]
+        if len(others) > len(names) / 2 or not names:
             continue
-        names = [SPLIT_NAMES.get(value.strip().lower()) for value in values]
-        if values and None not in names:
-            return column, [str(name) for name in names]
+        if others:
+            wrong = [(row, f"{values[row]!r:.40} in the column {column!r} is no split") for row in others]
+            raise DataError(row_problem(table, wrong, "write train, dev or test, or rename the column"))
+        return column, [str(name) for name in names]
     return None, []
 
 
@@ -135,12 +139,15 @@ def sentences_of_words(table: Table, task: str) -> tuple[Table, str] | None:
         return None
     named = {plain_name(column): column for column in reversed(list(table.columns))}
     sentence, word, tag = (next((named[key] for key in keys if key in named), None) for keys in _WORD_PARTS)
-    if sentence is None or word is None or tag is None or not all(map(_one_word, table.columns[word])):
+    if word is None or tag is None or not all(map(_one_word, table.columns[word])):
+        return None
+    if sentence is None and not _has_gaps(table):
         return None
     begins: list[int] = []
     last: Any = None
-    for row, value in enumerate(table.columns[sentence]):
-        blank = value is None or value != value or not str(value).strip()
+    marks = _block(table) if sentence is None else table.columns[sentence]
+    for row, value in enumerate(marks):
+        blank = value is None or value != value or str(value).strip().lower() in ("", "nan", "null", "none")
         if not begins or (not blank and value != last):
             begins.append(row)
         last = last if blank else value
@@ -153,7 +160,23 @@ def sentences_of_words(table: Table, task: str) -> tuple[Table, str] | None:
     made = Table(table.place, columns, len(begins), [table.number(row) for row in begins], sourceless=True)
     aside = [name for name in table.columns if name not in (sentence, word, tag)]
     unused = f" Columns that are not used: {listed(aside)}." if aside else ""
-    return made, f"A word per row: {sentence!r} names the sentence, {tag!r} is the tag.{unused}"
+    how = "blank lines end a sentence" if sentence is None else f"{sentence!r} names the sentence"
+    return made, f"A word per row: {how}, {tag!r} is the tag.{unused}"
+
+
+def _has_gaps(table: Table) -> bool:
+    """Whether blank lines stand between rows of a text file."""
+    return table.textual and len(set(_block(table))) > 1
+
+
+def _block(table: Table) -> list[int]:
+    """For each row, how many rows before it or at it follow a blank line."""
+    lines = table.lines or ()
+    found, block = [], 0
+    for row, line in enumerate(lines):
+        block += int(row > 0 and line > lines[row - 1] + 1)
+        found.append(block)
+    return found
 
 
 _WORD_PARTS = (SENTENCES, WORDS, WORD_TAGS)
@@ -202,6 +225,7 @@ def _is_hot(value: Any) -> bool:
 _TEXTS = re.compile(r"""\[\s*(?:'[^']*'|"[^"]*")(?:\s+(?:'[^']*'|"[^"]*"))*\s*\]""")
 _NUMBER = re.compile(r"-?[0-9]{1,300}\.?[0-9]{0,300}")  # Python refuses to read numbers of thousands of digits
 _NUMBERS = re.compile(rf"\[\s*{_NUMBER.pattern}(?:\s+{_NUMBER.pattern})*\s*\]")
+_SCALAR = re.compile(r"np\.[a-z]+[0-9]*_?\(([^()]*)\)")  # `np.str_('O')`, as NumPy 2 prints the items of a list
 _SET = re.compile(r"\{[^{}]*,[^{}]*\}")
 
 
@@ -215,7 +239,7 @@ def is_bracketed(cell: Any) -> bool:
     if not isinstance(cell, str):
         return False
     text = cell.strip()
-    if text.startswith(("array([", "['", '["', "('", '("')):
+    if text.startswith(("array([", "[np.", "['", '["', "('", '("')):
         return True
     return (text[:1] == "[" and text[-1:] == "]") or _SET.fullmatch(text) is not None
 
@@ -243,6 +267,7 @@ def _is_nested(item: Any) -> bool:
 
 def _printed(text: str) -> Sequence[Any] | None:
     """A list as NumPy or Python prints it."""
+    text = _SCALAR.sub(r"\1", text)
     if _TEXTS.fullmatch(text):  # Python would join the texts
         return [one[1:-1] for one in re.findall(r"""'[^']*'|"[^"]*\"""", text)]
     if _NUMBERS.fullmatch(text):

@@ -19,7 +19,7 @@ from datadiet import registry
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import check_columns, recognise
 from datadiet.data.duplicates import representatives, text_keys
-from datadiet.data.layouts import SPLIT_COLUMNS, by_split, labels_of_columns, plain_name, sentences_of_words
+from datadiet.data.layouts import by_split, labels_of_columns, sentences_of_words
 from datadiet.data.readers import read_file
 from datadiet.data.schema import Columns, Dataset, Examples, fingerprint
 from datadiet.data.sources import find
@@ -394,7 +394,7 @@ def arranged(table: Table, task: str, columns: Columns) -> tuple[Table, list[str
             table, note = made
             names, notes = replace(names, label="labels"), [*notes, note]
     used = {getattr(names, field.name) for field in fields(Columns)}
-    aside = [name for name in table.columns if name not in used and name and plain_name(name) not in SPLIT_COLUMNS]
+    aside = [name for name in table.columns if name not in used and name]
     return table, [*notes, f"Columns that are not used: {listed(aside)}."] if aside else notes
 
 

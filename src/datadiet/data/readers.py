@@ -178,7 +178,7 @@ def read_csv(data: bytes, place: str, delimiter: str = "") -> Table:
     separator = delimiter or _separator(text)
     rows = _quoted_rows(text, separator, place)
     table = _with_header([(number, fields) for number, fields in rows if fields], place)
-    swallowed = _swallowed(rows, separator)
+    swallowed = _swallowed(rows, text, separator)
     if swallowed:
         raise DataError(numbered_problem(place, "line", swallowed, _QUOTES))
     note = f"The columns are separated by {separator!r}, not by commas."
@@ -224,25 +224,35 @@ def _quote_reason(error: csv.Error) -> str:
     return f"cannot be read as csv ({error})"
 
 
-def _swallowed(rows: _Rows, separator: str) -> list[tuple[int, str]]:
-    """Cells of several lines that are rows of the file, by the line on which they begin: two stray quotes pair.
+def _swallowed(rows: _Rows, text: str, separator: str) -> list[tuple[int, str]]:
+    """Rows over several lines that are rows of the file, by the line on which they begin: two stray quotes pair.
 
-    The lines after the first have as many fields as the header, and a value that another row has in the same column.
+    Each of their lines has as many fields as the header, and in some column a value as other rows have there: the same,
+    or a whole number among whole numbers.
     """
-    width = len(rows[0][1]) if rows else 0
-    suspicious = []
-    for number, fields in rows[1:]:
-        lines = [line.split(separator) for cell in fields if "\n" in cell for line in cell.splitlines()[1:]]
-        if lines and width > 1 and all(len(line) == width for line in lines):
-            suspicious.append((number, lines))
-    if not suspicious:
+    if not rows:
         return []
-    known = [{fields[place] for _, fields in rows[1:] if len(fields) == width} for place in range(width)]
-    return [
-        (number, "opens a quote that is closed some lines below: the lines between look like rows")
-        for number, lines in suspicious
-        if any(all(line[place] in known[place] for line in lines) for place in range(width))
-    ]
+    width = len(rows[0][1])
+    ends = [*(number for number, _ in rows[1:]), 0]
+    long = [(number, end - 1) for (number, _), end in zip(rows, ends, strict=True) if end - number > 1]
+    if text.count("\n") >= rows[-1][0]:  # the last row may be long too
+        long.append((rows[-1][0], text.count("\n") + 1))
+    if width < 2 or not long:
+        return []
+    lines = text.split("\n")
+    known = [{fields[place] for number, fields in rows[1:] if len(fields) == width} for place in range(width)]
+    numbers = [all(value.strip().isdecimal() for value in values) for values in known]
+    wrong = []
+    for number, end in long:
+        cut = [line.rstrip("\r").replace('"', "").split(separator) for line in lines[number - 1 : end] if line.strip()]
+        if len(cut) < 2 or any(len(fields) != width for fields in cut):
+            continue
+        if any(
+            all(fields[place] in known[place] or (numbers[place] and fields[place].isdecimal()) for fields in cut)
+            for place in range(width)
+        ):
+            wrong.append((number, "opens a quote that is closed some lines below: the lines between look like rows"))
+    return wrong
 
 
 def read_tsv(data: bytes, place: str) -> Table:
@@ -262,7 +272,7 @@ def read_tsv(data: bytes, place: str) -> Table:
     header = text.partition("\n")[0]
     if "\t" not in header and "," in header:
         return replace(read_csv(data, place, ","), notes=("The columns are separated by commas, not by tabs.",))
-    if text.startswith('"'):
+    if '"' in header:
         return read_csv(data, place, delimiter="\t")
     lines = ((number, line.removesuffix("\r")) for number, line in enumerate(split_lines(text), start=1))
     return _with_header([(number, [_unquoted(f) for f in line.split("\t")]) for number, line in lines if line], place)

@@ -18,7 +18,7 @@ _Lines = list[tuple[int, list[str]]]
 def parse_conll(lines: Sequence[str], place: str) -> Table:
     """Sentences of a CoNLL file: the first column is the word, the last the tag; columns between them are ignored.
 
-    Where the first column numbers the words, the second is the word, and the first of span tags the tag.
+    Leading columns of numbers are left out; the first column of span tags beside them is the tag.
 
     Columns are separated by tabs where a line has one, else by spaces. `-DOCSTART-` lines are skipped, and so are
     comments: lines that begin with `# ` before the first word of a sentence and do not end in a tag. A file with one
@@ -50,47 +50,56 @@ def parse_conll(lines: Sequence[str], place: str) -> Table:
         raise DataError(numbered_problem(place, "line", uneven, "write the word first and its tag last on every line"))
     word, tag, notes = _parts(sentences, width, place)
     columns = {"tokens": [[fields[word] for _, fields in sentence] for sentence in sentences]}
-    if tag > word:
+    if width > 1:
         columns["tags"] = [[fields[tag] for _, fields in sentence] for sentence in sentences]
     return Table(place, columns, len(sentences), [sentence[0][0] for sentence in sentences], notes=notes)
 
 
 _CONLLU = 10  # columns of CoNLL-U
-_INDEX = re.compile(r"\d+([-.]\d+)?")
+_NUMBER = re.compile(r"-?\d+([-.]\d+)?")
+_FEW = 20  # words: in a shorter file a column of one value may be words
 
 
 def _parts(sentences: Sequence[_Lines], width: int, place: str) -> tuple[int, int, tuple[str, ...]]:
-    """The column of the word, that of the tag, and notes where they are not the first and the last.
+    """The column of the word, that of the tag, and notes on those that are left out.
+
+    Leading columns of numbers alone, or of one value alone, are no words.
 
     Raises:
-        DataError: For CoNLL-U, and for a last column of one value beside one of span tags.
+        DataError: For CoNLL-U, and for a last column of one value, or of numbers, beside one of span tags.
     """
-    word = int(width > 2 and _are_numbers(sentences))
+    rows = [fields for sentence in sentences for _, fields in sentence]
+    kinds = [{fields[column] for fields in rows} for column in range(width)]
+    spans = [column for column, tags in enumerate(kinds) if len(tags) > 1 and all(map(_TAG.fullmatch, tags))]
+    if width == 2 and spans == [0]:
+        return 1, 0, ("Column 1 is the tag, column 2 the word.",)
+    last = width - 1
+    word = 0
+    while word < width - 2 and _is_no_word(kinds[word], len(rows)):
+        word += 1
     if word and width == _CONLLU:
         raise DataError(
             f"{place}: this is CoNLL-U, ten columns of which none holds a tag of spans; write the word and the tag to "
             "learn, such as the part of speech, on each line."
         )
-    columns = range(word + 1, width)
-    kinds = {column: {fields[column] for sentence in sentences for _, fields in sentence} for column in columns}
-    spans = [column for column, tags in kinds.items() if len(tags) > 1 and all(map(_TAG.fullmatch, tags))]
-    last = width - 1
-    if last in kinds and len(kinds[last]) == 1 and spans and last not in spans:
+    spans = [column for column in spans if column > word]
+    if word and spans:
+        tag = spans[0]  # of several beside a number of the word, the outer one comes first
+    elif spans and last not in spans and (len(kinds[last]) == 1 or all(map(_NUMBER.fullmatch, kinds[last]))):
+        what = f"{kinds[last].pop()!r} on every line" if len(kinds[last]) == 1 else "a number on every line"
         raise DataError(
-            f"{place}: the last column, which is the tag, is {kinds[last].pop()!r} on every line, and column "
-            f"{spans[-1] + 1} looks like tags; leave out the columns after it."
+            f"{place}: the last column, which is the tag, is {what}, and column {spans[-1] + 1} looks like tags; leave "
+            "out the columns after it."
         )
-    if not word:
-        return 0, last, ()
-    tag = spans[0] if spans else last  # of several, the outer one comes first
-    return 1, tag, (f"Column 1 numbers the words and is left out; column 2 is the word, column {tag + 1} the tag.",)
+    else:
+        tag = last
+    numbers = "Column 1 numbers the words. " if word and all(map(_NUMBER.fullmatch, kinds[0])) else ""
+    notes = (f"{numbers}Column {word + 1} is the word, column {tag + 1} the tag; the others are left out.",)
+    return word, tag, notes if width > 2 else ()
 
 
-def _are_numbers(sentences: Sequence[_Lines]) -> bool:
-    """Whether the first column numbers the words of each sentence."""
-    starts = {sentence[0][1][0] for sentence in sentences}
-    numbers = all(_INDEX.fullmatch(fields[0]) for sentence in sentences for _, fields in sentence)
-    return numbers and starts <= {"0", "1"} and any(len(sentence) > 1 for sentence in sentences)
+def _is_no_word(values: set[str], count: int) -> bool:
+    return all(map(_NUMBER.fullmatch, values)) or (len(values) == 1 and count >= _FEW)
 
 
 def _uneven(columns: int, width: int) -> str:
@@ -118,7 +127,7 @@ def _fields(line: str) -> list[str]:
 
 
 def _is_comment(line: str, fields: Sequence[str]) -> bool:
-    return line.startswith("# ") and not _TAG.fullmatch(fields[-1])
+    return line.startswith(("# ", "#\t")) and not _TAG.fullmatch(fields[-1])
 
 
 def looks_like_conll(lines: Sequence[str]) -> bool:

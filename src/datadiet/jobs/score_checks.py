@@ -22,7 +22,6 @@ from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
 from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import check_target
-from datadiet.store.tables import MANIFEST
 from datadiet.tasks.loading import resolve_model
 from datadiet.types import Json
 
@@ -77,7 +76,7 @@ def run_checkpoints(model: Path) -> list[Path]:
 def has_history(model: Path) -> bool:
     """Whether a model's run has kept its score history."""
     run = run_of(model)
-    return run is not None and (run / layout.SCORES / MANIFEST).is_file()
+    return run is not None and (run / layout.SCORES / layout.MANIFEST).is_file()
 
 
 def history_of(model: Path, ids: Sequence[str], fingerprint: str) -> Columns:

@@ -146,7 +146,12 @@ def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: Stat
     assert config.output is not None  # checked
     source = find(str(config.data), _reading(config, file).get("gz_limit", GZ_LIMIT))
     train = source.originals["train"]()
-    rows = data.splits["train"].source_rows or ()
+    rows = data.splits["train"].source_rows
+    if rows is None:
+        raise DataError(
+            f"{source.place} has a word per row, and an example is a sentence: there are no rows to write. Write a "
+            "sentence per row, or leave out --output to see what would be kept."
+        )
     if len(train) <= max(rows, default=-1):
         raise DataError(f"{source.place} changed while it was read; select again.")
     kept = train.take([rows[row] for row in selection.rows.tolist()])
@@ -158,8 +163,9 @@ def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: Stat
         write_original(kept, config.output)
         return
     splits = {source.own_names.get("train", "train"): kept}
-    if "dev" not in source.splits:  # the same training rows that were split off as dev for the scoring
-        splits["dev"] = train.take(list(data.splits["dev"].source_rows or ()))
+    for name, examples in data.splits.items():  # split off the training rows, or by a column of theirs
+        if name not in source.splits:
+            splits[name] = train.take(list(examples.source_rows or ()))
     splits |= {source.own_names.get(name, name): read() for name, read in source.originals.items() if name != "train"}
     write_saved(splits, config.output)
 

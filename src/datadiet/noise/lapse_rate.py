@@ -127,7 +127,7 @@ def cells_of(confidence: NDArray[np.float64]) -> NDArray[np.uint16]:
 
     Examples:
         >>> cells_of(np.array([0.0, 0.5, 0.9, 1.0])).tolist()
-        [0, 512, 1689, 65024]
+        [0, 512, 1741, 65024]
     """
     doubt = np.maximum(1 - confidence, 0).astype(np.float32)
     return (CELLS - 1 - (doubt.view(np.uint32) >> _CELL_BITS)).astype(np.uint16)

@@ -21,7 +21,7 @@ from datadiet.errors import ArgumentError, DataError, Problems, UserError, quote
 from datadiet.files import plain, whole_file, write_atomically
 from datadiet.scores.dynamics import COLUMNS, Dynamics, training_dynamics
 from datadiet.store import run_folder
-from datadiet.store.tables import MANIFEST, iter_rounds, row_ids
+from datadiet.store.tables import iter_rounds, row_ids
 from datadiet.types import Scores
 
 if TYPE_CHECKING:
@@ -210,9 +210,9 @@ def read_rounds(path: str | Path, columns: Sequence[str] = COLUMNS, *, source: s
 def _scores_folder(path: str | Path) -> Path:
     """The folder of a score history, from that of its run or its own."""
     folder = Path(path)
-    scores = folder if (folder / MANIFEST).is_file() else folder / run_folder.SCORES
-    if not (scores / MANIFEST).is_file():
-        raise DataError(f"{folder} holds no score history: {run_folder.SCORES}/{MANIFEST} is missing.")
+    scores = folder if (folder / run_folder.MANIFEST).is_file() else folder / run_folder.SCORES
+    if not (scores / run_folder.MANIFEST).is_file():
+        raise DataError(f"{folder} holds no score history: {run_folder.SCORES}/{run_folder.MANIFEST} is missing.")
     return scores
 
 

@@ -48,6 +48,7 @@ logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 LOWER_IS_BETTER = ("nll", "mse")  # metrics in a unit of their own; all others are shares, shown in points of 100
+MANIFEST = "_manifest.json"  # in scores/ and plans/
 LOCK = ".lock"  # of the process that writes into the folder
 CARD = "README.md"  # the model card, to which a comparison and people add
 _SUM_LINE = "# crc32 of the lines above: "
@@ -141,8 +142,6 @@ def put_aside(folder: Path, *, overwrite: bool = False) -> None:
         folder: The run folder; only tables that a run has written there are touched.
         overwrite: Remove them.
     """
-    from datadiet.store.tables import MANIFEST  # and NumPy, which commands without a run do not wait for
-
     tables = [name for name in (SCORES, PLANS) if (folder / name / MANIFEST).is_file()]
     if not tables:
         return

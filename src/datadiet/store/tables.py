@@ -24,7 +24,7 @@ from datadiet.data.tables import first_line, listed
 from datadiet.errors import ArgumentError, DataError, quoted
 from datadiet.files import SCHEMA, check_file, damage, misfit, read_json, seal_of, whole_file, write_json
 from datadiet.formatting import counted
-from datadiet.store.run_folder import PLANS, SCORES
+from datadiet.store.run_folder import MANIFEST, PLANS, SCORES
 from datadiet.types import EpochPlan, Scores
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger(__name__)
-MANIFEST = "_manifest.json"
 _PART_NAME = re.compile(r"part-[0-9]{5,}\.parquet")
 SLICE_ROWS = 16_384  # rows that are converted to Arrow and written at once
 _FIXED = ("row", "id", "epoch", "round", "source")  # columns of a score history that are no scores
