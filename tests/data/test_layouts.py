@@ -205,9 +205,19 @@ def test_a_column_names_the_split(column, tmp_path):
 
 
 def test_another_column_of_that_name_is_no_split(tmp_path):
-    write(tmp_path, "train.jsonl", of(ROWS, split=["a", "b", "train"] * 8, fold=list(range(24))))
+    write(tmp_path, "train.jsonl", of(ROWS, split=["a", "b", "c"] * 8, fold=list(range(24))))
     assert len(load_data(str(tmp_path), "classification").splits["train"]) == 22
     assert "Columns that are not used: 'split', 'fold'." in notes(tmp_path)
+
+
+def test_eval_and_holdout_are_splits_where_no_usual_name_is(tmp_path):
+    path = write(tmp_path, "all.jsonl", of(ROWS, usage=["train", "train", "eval", "holdout"] * 6))
+    assert {name: len(split) for name, split in load_data(path, "classification").splits.items()} == {
+        "train": 12, "dev": 6, "test": 6,
+    }  # fmt: skip
+    write(tmp_path, "all.jsonl", of(ROWS, usage=["train", "dev", "eval", "train"] * 6))
+    with pytest.raises(DataError, match="'eval' in the column 'usage' is no split"):
+        load_data(str(path), "classification")
 
 
 @pytest.mark.parametrize("odd", [None, "", "unsup", 3])

@@ -220,7 +220,7 @@ def test_the_only_score_is_the_default(tmp_path):
         ({"offset": 2.0}, "offset of hardest must be in"),
         ({"offset": 0.99}, "offset"),
         ({"score": "el2m"}, "unknown score 'el2m'; did you mean 'el2n'"),
-        ({"score": None}, r"several scores \(el2n, other\)"),
+        ({"score": None}, r"several scores \(el2n, other\): .* \(--score\)"),
         ({"dedupe": True}, "dedupe needs the texts"),
         ({"suspects_by": "el2n"}, "suspects_by has no effect without drop_suspects"),
         ({"near": 0.8}, "near has no effect without dedupe"),

@@ -20,7 +20,10 @@ from datadiet.data.tables import LazyColumns, Table, listed, row_problem
 from datadiet.errors import DataError
 from datadiet.registry import has
 
-SPLIT_COLUMNS = ("split", "partition", "subset", "fold", "set", "datasetsplit", "splitname")
+SPLIT_COLUMNS = (
+    "split", "partition", "subset", "fold", "set", "datasetsplit", "splitname", "datasplit", "setname", "splittype",
+    "traintest", "usage", "phase", "purpose", "part",
+)  # fmt: skip
 # what a split is called elsewhere -> what it is called here
 SPLIT_NAMES: Mapping[str, str] = {
     "train": "train",
@@ -39,6 +42,8 @@ SPLIT_NAMES: Mapping[str, str] = {
     "test_matched": "test",
     "test_mismatched": "test_mismatched",
 }
+# names that stand for a split where nothing has a usual one
+OTHER_NAMES: Mapping[str, str] = {"eval": "dev", "evaluation": "dev", "holdout": "test", "heldout": "test"}
 SENTENCES = ("sentence", "sentenceid", "sentid", "sentenceno", "sentencenumber", "sentenceidx", "sentenceindex")
 WORDS = ("word", "token", "words", "tokens")
 WORD_TAGS = ("tag", "ner", "nertag", "nertags", "tags", "label", "labels", "slot", "slots", "bio", "iob")
@@ -101,15 +106,23 @@ def _split_column(table: Table) -> tuple[str | None, list[str]]:
         if plain_name(column) not in SPLIT_COLUMNS:
             continue
         values = table.columns[column]
-        names = [SPLIT_NAMES.get(value.strip().lower()) if isinstance(value, str) else None for value in values]
+        names = _split_names(values)
         others = [row for row, name in enumerate(names) if name is None]
-        if len(others) > len(names) / 2 or not names:
+        if "train" not in names and others:
             continue
         if others:
             wrong = [(row, f"{values[row]!r:.40} in the column {column!r} is no split") for row in others]
             raise DataError(row_problem(table, wrong, "write train, dev or test, or rename the column"))
         return column, [str(name) for name in names]
     return None, []
+
+
+def _split_names(values: Sequence[Any]) -> list[str | None]:
+    """What each cell names, None for no split: `eval` and `holdout` do where no cell has a usual name for theirs."""
+    written = [value.strip().lower() if isinstance(value, str) else None for value in values]
+    usual = {split for name, split in SPLIT_NAMES.items() if name in set(written)}
+    known = {**SPLIT_NAMES, **{name: split for name, split in OTHER_NAMES.items() if split not in usual}}
+    return [None if name is None else known.get(name) for name in written]
 
 
 def taken(table: Table, rows: Sequence[int]) -> Table:
@@ -239,7 +252,7 @@ def is_bracketed(cell: Any) -> bool:
     if not isinstance(cell, str):
         return False
     text = cell.strip()
-    if text.startswith(("array([", "[np.", "['", '["', "('", '("')):
+    if text == "()" or text.startswith(("array([", "list([", "[np.", "['", '["', "('", '("')):
         return True
     return (text[:1] == "[" and text[-1:] == "]") or _SET.fullmatch(text) is not None
 

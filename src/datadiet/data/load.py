@@ -212,7 +212,7 @@ def _one_sided(split: str, examples: Examples) -> list[str]:
 
 
 def load_data(
-    source: str,
+    source: str | os.PathLike[str],
     task: str,
     *,
     columns: Columns = _USUAL,

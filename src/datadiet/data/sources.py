@@ -25,7 +25,7 @@ from datadiet.data.export import (
     original_named,
     original_split,
 )
-from datadiet.data.layouts import SPLIT_NAMES
+from datadiet.data.layouts import OTHER_NAMES, SPLIT_NAMES
 from datadiet.data.readers import (
     FORMATS,
     arrow_values,
@@ -159,8 +159,6 @@ _Read = TypeVar("_Read")
 PACKAGED = ("snips",)
 
 ORDER = ("train", "dev", "dev_mismatched", "test", "test_mismatched")
-# names that stand for a split where no file has a usual one
-OTHER_NAMES: Mapping[str, str] = {"eval": "dev", "evaluation": "dev", "holdout": "test", "heldout": "test"}
 _SHARD = re.compile(r"(.+)-(\d{5})-of-(\d{5})(?:-[0-9a-f]+)?")  # of a repository of the hub
 _NO_DATA = (".md", ".py", ".yaml", ".yml", ".cfg", ".toml", ".log")
 
@@ -202,7 +200,7 @@ class Source:
         return tables
 
 
-def find(source: str, gz_limit: float = GZ_LIMIT) -> Source:
+def find(source: str | os.PathLike[str], gz_limit: float = GZ_LIMIT) -> Source:
     """Resolve the name that the user gives; local files and folders win over the hub.
 
     Args:
@@ -217,7 +215,8 @@ def find(source: str, gz_limit: float = GZ_LIMIT) -> Source:
         ['dev', 'test', 'train']
     """
     if source in PACKAGED:
-        return _packaged(source)
+        return _packaged(str(source))
+    source = os.fspath(source)
     path = Path(os.path.expanduser(source))
     try:
         source.encode()

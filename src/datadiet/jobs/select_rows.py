@@ -125,7 +125,7 @@ def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
     if config.score is not None:
         problems.choice("score", config.score, names)
     elif len(names) > 1:
-        problems.add(f"the file has several scores ({', '.join(names)}): name the one to select by.")
+        problems.add(f"the file has several scores ({', '.join(names)}): name the one to select by (--score).")
     if config.drop_suspects:
         problems.found += suspicion_problems(file, config.suspects_by)
     select = str(config.select).partition("(")[0]
