@@ -120,12 +120,20 @@ def test_the_accounts_add_up_to_the_total(tmp_path):
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("rescore", ["none", "all"])
-@pytest.mark.parametrize("step", [7, 12, 15, 18])  # inside the warm-up, at its end, inside a cycle, at an epoch's end
-def test_resume_is_bit_identical(tmp_path, step, rescore):
+@pytest.mark.parametrize(
+    ("step", "rescore", "max_steps"),
+    [
+        # inside the warm-up, at its end, inside a cycle, at an epoch's end
+        *((step, rescore, -1) for step in (7, 12, 15, 18) for rescore in ("none", "all")),
+        (15, "none", 28),
+        (26, "all", 28),  # inside the epoch that is cut
+    ],
+)
+def test_resume_is_bit_identical(tmp_path, step, rescore, max_steps):
     def build(name):
         diet = hard_diet(keep=0.5, refresh_every=1, history="ema", rescore=rescore)
-        return toy_trainer(tmp_path / name, diet, dropout=0.1, save_strategy="steps", save_steps=1)
+        options = {"save_strategy": "steps", "save_steps": 1, "max_steps": max_steps}
+        return toy_trainer(tmp_path / name, diet, dropout=0.1, **options)
 
     whole = build("whole")
     whole.train()

@@ -37,7 +37,7 @@ def dry_run(config: FinetuneConfig, *, listener: Listener | None = None) -> Fore
 
     Args:
         config: Of the run.
-        listener: Is told what happens.
+        listener: Receives the phases, the notes and the plan.
 
     Raises:
         UserError: As `finetune`.
@@ -56,7 +56,7 @@ def look(source: str, task: str | None = None, *, model: str = "", listener: Lis
         source: As `load_data` takes it.
         task: Of the data; found by reading it as each task in turn by default.
         model: Whose training is timed, for a few steps; empty for no estimate.
-        listener: Is told what happens.
+        listener: Receives the phases, the notes and the plan.
 
     Returns:
         `task`, `also` (tasks that the data would also do for), `data` (name, rows by split), `classes`, `lengths`

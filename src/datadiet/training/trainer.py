@@ -337,9 +337,7 @@ class DietMixin(_Base):
             loader: Of the training data, carrying rows.
             epochs: Of the Trainer, where no epoch is chosen.
         """
-        plans, args = self.diet.options.plans, self.args
-        steps = args.max_steps if args.max_steps > 0 else None
-        self._epochs = BetweenEpochs(self.diet, self.ledger, self.accelerator, args.gradient_accumulation_steps)
+        self._epochs = BetweenEpochs(self.diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
         self.heads = Heads({} if self._embeds else head_layers(self.network))
         self._signals = TrainerSignals(
             self.network,
@@ -351,10 +349,28 @@ class DietMixin(_Base):
             embeds=self._embeds,
             recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
         )
+        data = self._begin_context(loader)
+        if self._resumed is not None:
+            problems = Problems()
+            problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
+            problems.raise_any()
+        self._begin_diet(loader, data, epochs)
+        if self.diet.race is not None and self.diet.race.warning and self.is_world_process_zero():
+            self.note(self.diet.race.warning)
+        self._go_on()
+        # as far as it is known before a selector has given any
+        select = self.diet.options.select if self.diet.options.plans else None
+        self._weighs = self._row_weights is not None or select in names("select", trait="weights")
+        try:
+            self._signals.check()
+        except ArgumentError as error:
+            self._cannot_read(error)
+
+    def _begin_context(self, loader: Any) -> Any:
+        """Bind the passes between epochs to the model and the data; returns the training data, with all columns."""
         inner = getattr(loader, "base_dataloader", loader)
         # the Trainer's data have columns that its loader's lack; a loader of the user's own may have other rows
-        own = type(self).get_train_dataloader is not Trainer.get_train_dataloader
-        data: Any = inner.dataset.dataset if own else self.train_dataset
+        data: Any = inner.dataset.dataset if self._has_own_loader else self.train_dataset
         # SetFit changes the batch size after the Trainer has noted it
         size = getattr(getattr(inner, "batch_sampler", None), "batch_size", None) or self._train_batch_size
         self.context = EpochContext(
@@ -372,10 +388,16 @@ class DietMixin(_Base):
             log=self.log,
             dev=self._judges(inner.collate_fn.collate),
         )
-        if self._resumed is not None:
-            problems = Problems()
-            problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
-            problems.raise_any()
+        return data
+
+    @property
+    def _has_own_loader(self) -> bool:
+        return type(self).get_train_dataloader is not Trainer.get_train_dataloader
+
+    def _begin_diet(self, loader: Any, data: Any, epochs: Any) -> None:
+        """Begin the diet, and put its sampler into the loader; arguments as of `_begin`."""
+        plans, args, size = self.diet.options.plans, self.args, self.context.batch_size
+        steps = args.max_steps if args.max_steps > 0 else None
         sampler = None
         if plans or self.own_batches:
             sampler = self._epochs.sampler = take_over(
@@ -383,7 +405,7 @@ class DietMixin(_Base):
                 lambda own: DietSampler.like(
                     own, len(data), order_seed(args), processes=args.world_size, lengths=self.context.lengths
                 ),
-                batch_size=self._train_batch_size if own else size,
+                batch_size=self._train_batch_size if self._has_own_loader else size,
                 processes=args.world_size,
             )
         ids, groups = ids_and_groups(data, self.label_names)
@@ -411,8 +433,9 @@ class DietMixin(_Base):
         self._begun = True
         if sampler is not None:
             sampler.expect(max(self.diet.schedule.count(epoch) for epoch in range(self.diet.schedule.epochs)))
-        if self.diet.race is not None and self.diet.race.warning and self.is_world_process_zero():
-            self.note(self.diet.race.warning)
+
+    def _go_on(self) -> None:
+        """Make what chooses within batches, and take up what a resumed run has left."""
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
@@ -421,13 +444,6 @@ class DietMixin(_Base):
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
             self._signals.load(self._resumed[1].get(READING, {}))
-        # as far as it is known before a selector has given any
-        select = self.diet.options.select if self.diet.options.plans else None
-        self._weighs = self._row_weights is not None or select in names("select", trait="weights")
-        try:
-            self._signals.check()
-        except ArgumentError as error:
-            self._cannot_read(error)
 
     def trained_with(self) -> Json:
         """What a checkpoint depends on beside the diet's own options, and a resumed run may not change."""
