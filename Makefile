@@ -57,7 +57,7 @@ docs: .venv/dev-installed
 fuzz: .venv/dev-installed
 	$(BIN)/python -c 'import atheris' 2>/dev/null || \
 	  $(BIN)/python -m pip install --quiet --constraint constraints.txt atheris
-	$(BIN)/python tests/fuzzing.py --seconds $(or $(FUZZ_S),60)
+	$(BIN)/python tests/fuzzing.py --seconds $(or $(FUZZ_S),60) --seed $(or $(FUZZ_SEED),0)
 
 # in an environment of its own; without a network the packages are not audited, and a line says so
 audit: .venv/dev-installed

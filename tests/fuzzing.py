@@ -216,7 +216,7 @@ def kept(target: str) -> Iterator[Path]:
     return iter(sorted(folder.iterdir()) if folder.is_dir() else ())
 
 
-def guided(target: str, seconds: int) -> None:
+def guided(target: str, seconds: int, seed: int) -> None:
     """Let atheris look for inputs that reach new lines; never returns."""
     import atheris
 
@@ -224,7 +224,8 @@ def guided(target: str, seconds: int) -> None:
         TARGETS[target](b"")  # imports what the target needs
     found = FOUND / target
     found.mkdir(parents=True, exist_ok=True)
-    limits = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=4096", "-print_final_stats=1"]
+    limits = [f"-max_total_time={seconds}", f"-seed={seed}", "-timeout=20", "-rss_limit_mb=4096"]
+    limits.append("-print_final_stats=1")
     folders = [str(found), *([str(CORPUS / target)] if (CORPUS / target).is_dir() else [])]
     atheris.Setup([sys.argv[0], *limits, f"-artifact_prefix={FOUND}/{target}-", *folders], TARGETS[target])
     atheris.Fuzz()
@@ -235,13 +236,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
     parser.add_argument("targets", nargs="*", help=f"of {', '.join(TARGETS)} (default: all)")
     parser.add_argument("--seconds", type=int, default=60, help="over all targets (default: 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of the changes (default: 0, another each time)")
     parser.add_argument("--replay", action="store_true", help="the kept corpus alone")
     parser.add_argument("--here", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     targets = options.targets or list(TARGETS)
     warnings.simplefilter("ignore")
     if options.here:
-        guided(targets[0], options.seconds)
+        guided(targets[0], options.seconds, options.seed)
     if options.replay:
         for target in targets:
             for path in kept(target):
@@ -251,7 +253,7 @@ def main() -> None:
     inputs, failed = 0, []
     for target in targets:
         share = str(max(1, options.seconds // len(targets)))
-        command = [sys.executable, __file__, target, "--here", "--seconds", share]
+        command = [sys.executable, __file__, target, "--here", "--seconds", share, "--seed", str(options.seed)]
         log = FOUND / f"{target}.log"
         with log.open("w") as stream, subprocess.Popen(command, stdout=stream, stderr=stream) as process:
             try:

@@ -76,10 +76,10 @@ def class_labels(table: Table, column: str, problems: Problems) -> list[str | No
 
 def _typed(cells: Sequence[Any]) -> Sequence[Any]:
     """Cells of a text format, as numbers where every filled cell is a number."""
-    filled = [cell.strip() for cell in cells if cell.strip()]
-    if not all(_NUMBER.fullmatch(cell) for cell in filled):
+    stripped = [cell.strip() for cell in cells]  # `strip` knows more white space than `int` and `float` do
+    if not all(_NUMBER.fullmatch(cell) for cell in stripped if cell):
         return cells
-    return [float(cell) if "." in cell else int(cell) if cell.strip() else None for cell in cells]
+    return [float(cell) if "." in cell else int(cell) if cell else None for cell in stripped]
 
 
 def _is_missing(value: Any) -> bool:
@@ -141,7 +141,7 @@ def _number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
         return None
     try:
-        number = float(value)
+        number = float(value.strip() if isinstance(value, str) else value)
     except (ValueError, OverflowError):
         return None
     return number if math.isfinite(number) else None

@@ -450,5 +450,6 @@ def _number(value: float | None) -> str:
 
 def checkpoints_of(run: Path) -> list[Path]:
     """The kept checkpoints of a run, in order; empty where it has none."""
-    configs = (run / CHECKPOINTS).glob("checkpoint-*/config.json")
-    return sorted((place.parent for place in configs), key=lambda folder: int(folder.name.partition("-")[2]))
+    folders = [place.parent for place in (run / CHECKPOINTS).glob("checkpoint-*/config.json")]
+    numbered = [folder for folder in folders if folder.name.partition("-")[2].isdecimal()]
+    return sorted(numbered, key=lambda folder: int(folder.name.partition("-")[2]))
