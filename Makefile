@@ -9,7 +9,7 @@ INDEX := https://pypi.org/pypi/pip/json
 # hundreds of processes import the package: it is compiled once
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples docs fuzz audit soak bench bench-auto bench-methods \
+.PHONY: demo test lint types unit house index examples readme docs fuzz audit soak bench bench-auto bench-methods \
   installed clean
 
 demo: .venv/demo-installed
@@ -45,6 +45,10 @@ unit: .venv/dev-installed
 examples: .venv/dev-installed
 	ls examples/*.ipynb examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
 	  'echo "== {}"; case {} in *.ipynb) $(BIN)/jupyter-execute {};; *) $(BIN)/python {};; esac || exit 255'
+
+# every command of the README, as it stands there
+readme: .venv/dev-installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/readme.py
 
 # 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
 soak: .venv/dev-installed

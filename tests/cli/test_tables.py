@@ -206,6 +206,25 @@ def test_the_table_of_a_comparison_has_room_for_energy() -> None:
     assert "…" not in text
 
 
+@pytest.mark.parametrize(("width", "metrics"), [(110, 3), (90, 3), (80, 1)])
+def test_a_comparison_has_one_unbroken_line_per_method(width: int, metrics: int) -> None:
+    means = dict.fromkeys(("slot_f1", "accuracy", "exact_match"), {"mean": 91.0, "deviation": 0.5})
+    lines = [
+        {**method(name, saved, 0.0), "energy": None, "metrics": means}
+        for name, saved in (("full", None), ("short_hardest-0.5", 0.45))
+    ]
+    comparison = {
+        "data": {"name": "SNIPS"}, "split": "test", "metric": "accuracy", "margin": 0.5, "held_equal": "epochs",
+        "runs": [], "methods": lines,
+    }  # fmt: skip
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(comparison_table(comparison))
+    shown = console.export_text().splitlines()
+    cells = " ".join(next(line for line in shown if line.startswith("short_hardest")).split())
+    assert cells == " ".join(["short_hardest-0.5 40", *["91.0 ± 0.5"] * metrics, "45 % 45 % 50 % 3"])
+    assert any("has the other metrics" in line for line in shown) == (metrics < 3)
+
+
 def test_a_comparison_of_unfinished_training_says_so() -> None:
     rising = {"seeds": [0], "points_per_epoch": 4.24, "error": 1.7, "epoch_rows": 600}
     lines = [{**method("full", None, 0.0), "energy": None, "unfinished": rising}, {**method("el2n", 0.45, 0.0)}]

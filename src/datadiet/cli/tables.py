@@ -8,8 +8,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any, Self
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -379,7 +380,7 @@ def comparison_table(comparison: Json) -> RenderableType:
         sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
         warning = [Text(text, style="bold yellow")] if (text := unfinished_sentence(comparison)) else []
         warning = [*warning, *_answer(comparison)]
-        parts += [_results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
+        parts += [_Results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
     for run in comparison["runs"]:
         if run["status"] == "failed":
             parts.append(Text.assemble((f"{run['name']} failed: ", "bold red"), str(run["error"])))
@@ -401,21 +402,40 @@ def _answer(comparison: Json) -> list[Text]:
     ]
 
 
-def _results(comparison: Json) -> Table:
+class _Results:
+    """The table of a comparison, one line per method: a narrow terminal has the metric of the verdicts alone."""
+
+    def __init__(self, comparison: Json) -> None:
+        self._comparison = comparison
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """The first form that fits; the last one where none does."""
+        every = table_metrics(self._comparison)
+        one = [self._comparison["metric"]] if self._comparison["metric"] in every else every
+        for metrics, space in ((every, " "), (every, "\n"), (one, "\n")):
+            table = _results(self._comparison, metrics, space)
+            if Measurement.get(console, options.update(max_width=10**4), table).maximum <= options.max_width:
+                break
+        else:
+            for column in table.columns:
+                column.no_wrap = False  # broken is better than cut
+        yield table
+        if len(metrics) < len(every):
+            yield Text("The page of datadiet report has the other metrics.", style="dim")
+
+
+def _results(comparison: Json, metrics: Sequence[str], space: str) -> Table:
+    """`space` stands between the words of a heading."""
     with_energy, with_rising = measured_energy(comparison), has_unfinished(comparison)
-    headings = ["steps", *map(spaced, table_metrics(comparison)), "tuning saved", "total saved", "ceiling"]
-    table = plain_table("method", *headings, gap=1)
-    table.columns[0].no_wrap = True
-    if with_energy:
-        table.add_column("Wh", justify="right", no_wrap=True)  # a number must not be cut
-    if with_rising:
-        table.add_column("still rising", justify="right")
-    table.add_column("seeds", justify="right")
+    more = ["Wh"] * with_energy + ["still rising"] * with_rising + ["seeds"]
+    headings = ["steps", *map(spaced, metrics), "tuning saved", "total saved", "ceiling", *more]
+    table = plain_table("method", *(heading.replace(" ", space) for heading in headings), gap=1)
+    for column in table.columns:
+        column.no_wrap = True
     for line in comparison["methods"]:
-        energy = [_watt_hours(line["energy"])] if with_energy else []
-        rising = [rising_cell(line)] if with_rising else []
-        cells = [line["name"], *result_cells(comparison, line, 1), *energy, *rising, str(len(line["seeds"]))]
-        table.add_row(*cells, style="bold" if line["method"] == "full" else "")
+        cells = [line["name"], *result_cells(comparison, line, 1, metrics)]
+        cells += ([_watt_hours(line["energy"])] if with_energy else []) + ([rising_cell(line)] if with_rising else [])
+        table.add_row(*cells, str(len(line["seeds"])), style="bold" if line["method"] == "full" else "")
     return table
 
 

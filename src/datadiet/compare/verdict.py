@@ -7,7 +7,7 @@ the same cells and sentences.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,20 +44,22 @@ def measured_energy(comparison: Json) -> bool:
     return any(line["energy"] for line in comparison["methods"])
 
 
-def result_cells(comparison: Json, line: Json, decimals: int) -> list[str]:
+def result_cells(comparison: Json, line: Json, decimals: int, metrics: Sequence[str] | None = None) -> list[str]:
     """Steps, metrics, shares of `TIMES` saved, and the ceiling of one method, as a table shows them.
 
     Args:
         comparison: The content of `comparison.json`.
         line: Its entry of the method.
         decimals: Of the metrics; the percentages have one less.
+        metrics: Those of the table by default.
     """
     full, share = line["method"] == FULL, decimals - 1
     saved = [line["saved"][name] if line["comparable_times"] and not full else None for name in TIMES]
     times = ["" if saving is None else percent(saving["median"], share) for saving in saved]
     ceiling = "" if full or line["ceiling"] is None else percent(line["ceiling"], share)
-    metrics = [mean_text(line["metrics"][name], decimals) for name in table_metrics(comparison)]
-    return [f"{line['steps']:,}", *metrics, *times, ceiling]
+    shown = table_metrics(comparison) if metrics is None else metrics
+    means = [mean_text(line["metrics"][name], decimals) for name in shown]
+    return [f"{line['steps']:,}", *means, *times, ceiling]
 
 
 def has_unfinished(comparison: Json) -> bool:
@@ -294,12 +296,22 @@ def _against_full(difference: Mapping[str, Any], adjusted: float | None) -> str:
         return f"{mean} points against full in one seed, from which no interval follows: run more seeds"
     p = difference["p_not_worse"] if adjusted is None else adjusted
     if p < LEVEL:
-        return f"not worse than full by more than {margin} ({difference_text(difference)}, p = {p:.2g})"
-    claim = f"not shown to be within {margin} of full ({difference_text(difference)}, p = {p:.2g})"
+        return f"not worse than full by more than {margin} ({difference_text(difference)}, {_p_text(p)})"
+    claim = f"not shown to be within {margin} of full ({difference_text(difference)}, {_p_text(p)})"
     needed, seeds = difference["seeds_needed"], len(difference["seeds"])
     if needed is None:
         return f"{claim}, and at this difference no number of seeds would show it"
     return claim if needed <= seeds else f"{claim}: about {needed} seeds would do"
+
+
+def _p_text(p: float) -> str:
+    """A p-value as papers print it: seeds that agree exactly give 0, which no test shows.
+
+    Examples:
+        >>> _p_text(0.0), _p_text(0.0123)
+        ('p < 0.001', 'p = 0.012')
+    """
+    return "p < 0.001" if p < 0.001 else f"p = {p:.2g}"
 
 
 def _against(name: str, difference: Mapping[str, Any]) -> str:

@@ -1,0 +1,144 @@
+"""Every command of the README, as it is written there, in a folder that holds what the README speaks of.
+
+    python tests/readme.py            # or `make readme`; prints each command, fails where one fails
+
+`DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model; `minilm` is that model as well. A command
+starts as a copy of this process, which has imported torch already; so do the runs that `datadiet compare` starts. What
+installs or clones is only looked at: its extras and targets must be there. `.ci/run` makes `make test` itself.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(ROOT / "tests")]
+
+MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
+THINGS = ("film", "song", "book", "meal", "walk")
+LOOKED_AT = re.compile(r"git clone \S+|git clone <[^>]*> \S+ && cd \S+|make (demo|test)|pip install '\S+( @ \S+)?'")
+
+
+def commands(page: str) -> Iterator[str]:
+    """The commands of the bash blocks of a page, without comments, one string each."""
+    for block in re.findall(r"^```bash\n(.*?)^```$", page, re.MULTILINE | re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            if command := re.sub(r"(^|\s)#.*", "", line).strip():
+                yield re.sub(r" +", " ", command)
+
+
+def write_data(folder: Path) -> None:
+    """What the README speaks of: a csv file, a folder of three splits."""
+    rows = [
+        (f"a {word} {thing}, {end}", mood)
+        for mood, words in MOODS.items()
+        for word in words
+        for thing in THINGS
+        for end in ("really", "as ever", "again", "I think", "no doubt", "for sure")
+    ]
+    (folder / "DATA").mkdir()
+    for name, part in {"mine": rows, "DATA/train": rows[::2], "DATA/dev": rows[1::4], "DATA/test": rows[3::4]}.items():
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
+            csv.writer(stream).writerows([("text", "label"), *part])
+
+
+class Forked:
+    """What `subprocess.Popen` is for `datadiet`, without the seconds of its imports."""
+
+    def __init__(
+        self, command: Sequence[str], *, stdout: Any = None, stderr: Any = None, stdin: Any = None, env: Any = None
+    ) -> None:
+        del stdin
+        arguments = list(command[command.index("datadiet") + 1 :])
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self.stdin, self._code, self.pid = None, None, os.fork()
+        if self.pid == 0:
+            self._run(arguments, stdout, stderr, {} if env is None else env)
+
+    def _run(self, arguments: list[str], stdout: Any, stderr: Any, environment: Mapping[str, str]) -> None:
+        """The command, in the copy of this process, which ends with it."""
+        from datadiet.cli import run
+
+        os.environ.update({name: value for name, value in environment.items() if name != "DATADIET_ENDS_WITH_STDIN"})
+        for stream, number in ((stdout, 1), (stderr, 2)):
+            if stream is not None:
+                os.dup2(os.open(os.devnull, os.O_WRONLY) if stream == subprocess.DEVNULL else stream.fileno(), number)
+        code = 1
+        try:
+            run(time.perf_counter(), arguments)
+        except SystemExit as end:
+            code = int(end.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+
+    def wait(self) -> int:
+        """Its exit code, when it has ended."""
+        if self._code is None:
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        return self._code
+
+    def poll(self) -> int | None:
+        """None: only a comparison that is stopped asks."""
+        return self._code
+
+    def terminate(self) -> None:
+        """End it."""
+        os.kill(self.pid, 15)
+
+
+def problem_of(command: str) -> str:
+    """What is wrong with a command that installs, clones or makes; empty where nothing is."""
+    if not LOOKED_AT.fullmatch(command):
+        return "neither a datadiet command nor one that installs"
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = [name for part in re.findall(r"\[(.*?)\]", command) for name in part.split(",")]
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    missing = [name for name in named if name not in extras]
+    missing += [name for name in re.findall(r"make (\w+)", command) if name not in targets]
+    return f"no {', '.join(missing)} here" if missing else ""
+
+
+def main() -> None:
+    """Run them all, in order, in one folder."""
+    import transformers  # noqa: F401 - what a command imports, once
+
+    from datadiet.tasks import loading
+    from toys import tiny_model_folder
+
+    wanted = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        write_data(Path())
+        model = tiny_model_folder(Path()).rename("MODEL").resolve()
+        loading._packaged_folder = lambda: model
+        subprocess.Popen = Forked  # type: ignore[assignment,misc]
+        for command in wanted:
+            begins = time.perf_counter()
+            if command.startswith("datadiet "):
+                code = Forked(shlex.split(command)).wait()
+                problem = f"exit code {code}" if code else ""
+            else:
+                problem = problem_of(command)
+            sys.stdout.write(f"{'FAULT' if problem else 'ok':6}{time.perf_counter() - begins:6.1f} s  {command}\n")
+            if problem:
+                sys.exit(f"{command}: {problem}")
+        sys.stdout.write(f"{len(wanted)} commands\n")
+        os.chdir(ROOT)
+
+
+if __name__ == "__main__":
+    main()
