@@ -208,7 +208,7 @@ def test_the_table_of_a_comparison_has_room_for_energy() -> None:
 
 @pytest.mark.parametrize(("width", "metrics"), [(110, 3), (90, 3), (80, 1)])
 def test_a_comparison_has_one_unbroken_line_per_method(width: int, metrics: int) -> None:
-    means = dict.fromkeys(("slot_f1", "accuracy", "exact_match"), {"mean": 91.0, "deviation": 0.5})
+    means = {name: {"mean": 91.0, "deviation": 0.5} for name in ("slot_f1", "accuracy", "exact_match")}
     lines = [
         {**method(name, saved, 0.0), "energy": None, "metrics": means}
         for name, saved in (("full", None), ("short_hardest-0.5", 0.45))
