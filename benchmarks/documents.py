@@ -298,11 +298,13 @@ def api() -> str:
 
 
 def examples() -> str:
-    """The scripts of `examples/`, each with the first sentence of its docstring."""
-    lines = ["| script | what it shows |", "| --- | --- |"]
+    """The scripts of `examples/`, each with the first sentence of its docstring and the picture of its page."""
+    lines = ["| script | what it shows | its page |", "| --- | --- | --- |"]
     for path in sorted((ROOT / "examples").glob("*.py")):
         title = (ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "").split("\n\n")[0]
-        lines.append(f"| `examples/{path.name}` | {' '.join(title.split())} |")
+        picture = f"gallery/{path.stem}.webp"
+        shown = f"[![The page of {path.stem}]({picture})]({picture})" if (ROOT / "docs" / picture).exists() else "-"
+        lines.append(f"| `examples/{path.name}` | {' '.join(title.split())} | {shown} |")
     return "\n".join(lines)
 
 
@@ -317,7 +319,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "api": api,
     "examples": examples,
     **{f"flags-{name}": partial(flags, name) for name in ("demo", "init", "finetune", "compare", "report")},
-    **{f"flags-{name}": partial(flags, name) for name in ("predict", "score", "select")},
+    **{f"flags-{name}": partial(flags, name) for name in ("predict", "score", "select", "push")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("score", "select", "in_batch", "combine", "history")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("rescore", "offset", "suspects", "dedupe", "race")},
 }

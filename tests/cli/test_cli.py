@@ -31,7 +31,7 @@ from datadiet.types import EpochForecast, EpochResult, Forecast
 from toys import tiny_model_folder, write_toy_folder
 
 COMMANDS = ("demo", "init", "finetune", "compare", "predict", "score", "select", "methods")
-ALL = sorted([*COMMANDS, "report"])
+ALL = sorted([*COMMANDS, "push", "report"])
 COST = {"load_s": 1.0, "train_s": 8.0, "score_s": 0.5, "select_s": 0.0, "eval_s": 0.3, "save_s": 0.2}
 RESULT = {
     "metrics": {"dev": {"accuracy": 0.9}, "test": {"accuracy": 0.875}},

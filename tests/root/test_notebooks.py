@@ -44,7 +44,7 @@ def test_a_failure_in_a_notebook_fails_its_run(notebook):
     plain = "\n".join(line for text in code for line in text.splitlines() if not line.startswith("%"))
     calls = [node for node in ast.walk(ast.parse(plain)) if isinstance(node, ast.Call)]
     runs = [call for call in calls if ast.unparse(call.func) == "subprocess.run"]
-    assert plain.count("returncode == 0") + plain.count("check=True") == len(runs) == 1
+    assert plain.count("returncode == 0") + plain.count("check=True") == len(runs) == 2
 
 
 def test_a_notebook_ends_in_the_report():

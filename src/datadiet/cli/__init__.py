@@ -4,6 +4,8 @@
 
 `datadiet report`: write the page of a run or of a comparison.
 
+`datadiet push`: send a model to the hub.
+
 The command line: thin. Arguments in, one call, a table or JSON out; heavy imports happen inside the commands.
 """
 
@@ -113,6 +115,26 @@ def report(
     answer(as_json, {"page": str(page), "table": str(table)}, commands=f"Wrote {page} and {table}")
 
 
+def push(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run folder, or its model/.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="NAME or OWNER/NAME on the hub, made if missing.")],
+    private: Annotated[bool, typer.Option("--private", help="Make it visible to its owner only.")] = False,
+    branch: Annotated[str | None, typer.Option(help="A branch of the repository; main by default.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check what is on this machine; send nothing.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Send a model with its card to the Hugging Face hub."""
+    with reported(debug, lambda: "interrupted; the hub takes all files or none"), quiet_stdout(as_json):
+        from datadiet.jobs.push import push as send
+
+        sent = send(run, repo, private=private, branch=branch, dry_run=dry_run)
+    total = sum(sent["files"].values())
+    what = f"{len(sent['files'])} files of {sent['folder']}, {total / 1e6:,.1f} MB"
+    done = f"Would send {what} to {sent['repo']}" if dry_run else f"Sent {what}: {sent['url']}"
+    answer(as_json, sent, commands=done)
+
+
 app = typer.Typer(
     name="datadiet",
     cls=Group,
@@ -193,4 +215,5 @@ app.command(
     "--keep 0.5,0.2 --seeds 3 --output runs/compare",
 )(compare)
 app.command(cls=Command, epilog="Example: datadiet report runs/compare")(report)
+app.command(cls=Command, epilog="Example: datadiet push runs/first my-name/sst2-on-a-diet --private")(push)
 app.command(cls=Command, epilog="Example: datadiet methods --json")(methods)

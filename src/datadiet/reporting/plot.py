@@ -122,6 +122,8 @@ def frontier_figure(comparison: Json) -> Figure:
     axes.set_xlabel("fine-tuning time, % of full (| is the ceiling)")
     axes.set_ylabel(f"{spaced(metric)}, {comparison['split']}")
     axes.margins(0.15)
+    if metric not in run_folder.LOWER_IS_BETTER:
+        axes.set_ylim(top=min(101, axes.get_ylim()[1]))  # a share has no more than 100 points
     if len(lines) > MOST_LABELS:
         legend_above(figure, axes, 2)
     else:

@@ -162,7 +162,7 @@ def answer_cards(result: Json) -> list[Card]:
     cards.append(
         Card(
             "What was saved?",
-            f"{percent(share)} of the {unit}" if chosen else "Nothing",
+            f"{percent(share, 0)} of the {unit}" if chosen else "Nothing",
             f"Against all rows in every epoch. It took {took}{energy}{padded}.",
         )
     )
