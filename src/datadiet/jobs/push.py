@@ -99,9 +99,7 @@ def _answered(repo: str) -> Iterator[None]:
     """
     from huggingface_hub.errors import HfHubHTTPError
 
-    client_error: type[Exception] = HfHubHTTPError.__bases__[
-        0
-    ]  # of the HTTP library that this version of the client uses
+    client_error: type[Exception] = HfHubHTTPError.__bases__[0]  # of its HTTP library
     try:
         yield
     except UserError:
