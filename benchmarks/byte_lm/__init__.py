@@ -9,7 +9,6 @@ weights: a run draws them from its seed.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +78,3 @@ def write_model(folder: Path, shape: str, *, chat: bool = True, **changes: Any) 
     config.save_pretrained(folder)
     byte_tokenizer(chat=chat).save_pretrained(folder)
     return folder
-
-
-if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in SHAPES:
-        sys.exit(f"usage: python -m benchmarks.byte_lm FOLDER {'|'.join(SHAPES)}")
-    print(write_model(Path(sys.argv[1]), sys.argv[2]))

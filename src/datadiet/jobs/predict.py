@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from datadiet.config import FinetuneConfig, flag_name, option, option_problems
+from datadiet.config import flag_name, option, option_problems, usual_length
 from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
@@ -40,7 +40,7 @@ class PredictConfig:
     Attributes:
         data: A file, or a data set whose test split is predicted; or else `text`.
         columns: Names of columns of the data, by the fields of `datadiet.data.schema.Columns`.
-        max_length: By default that of the run, 128 if it is not known.
+        max_length: By default that of the run, or of the task if it is not known.
         batch_size: Shorter texts make larger batches.
     """
 
@@ -134,14 +134,14 @@ def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted: 
     return predicted
 
 
-def trained_max_length(folder: Path) -> int:
-    """Tokens per text in the run of a model, from the `config.yaml` beside the model; else the default."""
+def trained_max_length(folder: Path, task: str | None = None) -> int:
+    """Tokens per text in the run of a model, from the `config.yaml` beside the model; else the default of the task."""
     try:
         settings = yaml.safe_load((folder.parent / "config.yaml").read_text(encoding="utf-8"))
     except Exception:  # beside its own errors YAML raises whatever Python says of a date or a number
-        return FinetuneConfig.max_length
+        return usual_length(task)
     length = settings.get("max_length") if isinstance(settings, dict) else None
-    return length if isinstance(length, int) else FinetuneConfig.max_length
+    return length if isinstance(length, int) else usual_length(task)
 
 
 def _examples(config: PredictConfig, task: str) -> Examples:
@@ -171,7 +171,7 @@ def _predictions(
     precision = resolve_precision(config.precision, best_device())
     model: Any = load_saved(folder)
     tokenizer = load_tokenizer(str(folder))
-    max_length = config.max_length or trained_max_length(folder)
+    max_length = config.max_length or trained_max_length(folder, task.name)
     unlabelled = replace(examples, labels=None, slots=None)  # labels are for the metrics, not for the model
     features = task.features(unlabelled, tokenizer, max_length=max_length)
     return predict_all(
