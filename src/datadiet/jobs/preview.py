@@ -74,6 +74,9 @@ def look(source: str, task: str | None = None, *, model: str = "", listener: Lis
     words = np.array([len(text.split()) for text in joined_texts(train)])
     keys = Counter(text_keys(train.texts, train.text_pairs))
     seconds = None
+    if has(data.task, "answers") and model == DEFAULTS["model"]:
+        model = ""
+        listener.note("no language model is packaged: name one as the model, by its folder or its hub name.")
     if model:
         listener.phase("timing a few steps")
         seconds = _seconds(source, data, model)
@@ -204,6 +207,8 @@ def config_text(source: str, found: Json, *, model: str = "") -> str:
     """
     values = {name: DEFAULTS.get(name) for name in _WRITTEN}
     values |= {"data": source, "task": found["task"], "model": model or DEFAULTS["model"]}
+    if has(found["task"], "answers") and values["model"] == DEFAULTS["model"]:
+        values["model"] = ""  # none is packaged
     values |= {"epochs": found["epochs"], "max_length": usual_length(found["task"])}
     lines = [
         "# datadiet finetune --config FILE --output runs/first",

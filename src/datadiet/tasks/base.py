@@ -30,11 +30,17 @@ class TokenTotals:
         count: Tokens that train.
         nll: The sum of their -ln p, in nats.
         right: How many of them are the likeliest.
+        exact: Whether greedy decoding gives exactly this answer; None where that is not counted.
     """
 
     count: int
     nll: float
     right: int
+    exact: bool | None = None
+
+    def columns(self) -> tuple[int, int, float, bool | None]:
+        """For a table: tokens, right, nll, exact."""
+        return self.count, self.right, self.nll, self.exact
 
 
 @dataclass(frozen=True)

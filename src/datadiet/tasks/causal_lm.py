@@ -133,7 +133,8 @@ class CausalLMTask:
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None
     ) -> Callable[[Sequence[Row]], Batch]:
         """Pads after the tokens, whatever the tokenizer's side; padding has no label, even as the end token."""
-        return Collator({**token_padding(tokenizer), "labels": IGNORED}, {}, multiple=pad_to_multiple_of)
+        padding = {**token_padding(tokenizer), "labels": IGNORED}
+        return Collator(padding, {}, multiple=pad_to_multiple_of)
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `tokens`: what each position says of the next token, where that trains."""
@@ -154,7 +155,10 @@ class CausalLMTask:
         nll = (nll.view_as(head.labels) * head.mask).double().sum(1)  # (batch,)
         right = ((logits.argmax(-1) == head.labels) & head.mask).sum(1)
         columns = (column.cpu().tolist() for column in (head.mask.sum(1), nll, right))
-        totals = [TokenTotals(*row) for row in zip(*columns, strict=True)]
+        totals = [
+            TokenTotals(count, nll, right, right == count if 0 < count <= SHORT else None)
+            for count, nll, right in zip(*columns, strict=True)
+        ]
         means = (math.exp(-one.nll / one.count) if one.count else None for one in totals)
         return [Prediction(None, mean, None, tokens=one) for mean, one in zip(means, totals, strict=True)]
 
@@ -187,8 +191,8 @@ class CausalLMTask:
 
         `exact_match` is the share of the answers of at most `SHORT` tokens that greedy decoding gives word by word. No
         answer has to be generated for that: it does exactly where each token is the likeliest after the right ones.
-        Where there is no such answer, and for plain text, there is no such figure. Rows whose answer was cut away
-        count nowhere.
+        Where there is no such answer, and for plain text, there is no such figure. An answer that was cut counts by
+        what is left of it, and one that was cut away counts nowhere.
         """
         if not examples.labelled or examples.turns is None:
             return None
@@ -198,7 +202,11 @@ class CausalLMTask:
         if not count:
             return None
         nll = sum(totals.nll for *_, totals in rows) / count
-        exact = [_is_exact(turns, one) for turns, one, totals in rows if totals.count <= SHORT and answer_text(turns)]
+        exact = [
+            _is_exact(turns, one, totals)
+            for turns, one, totals in rows
+            if totals.exact is not None and answer_text(turns)
+        ]
         return {
             "token_accuracy": sum(totals.right for *_, totals in rows) / count,
             **({"exact_match": sum(exact) / len(exact)} if exact else {}),
@@ -211,10 +219,10 @@ class CausalLMTask:
         return None
 
 
-def _is_exact(turns: Turns, prediction: Prediction) -> bool:
-    if isinstance(prediction.label, str):
+def _is_exact(turns: Turns, prediction: Prediction, totals: TokenTotals) -> bool:
+    if isinstance(prediction.label, str):  # it was generated
         return prediction.label.strip() == answer_text(turns).strip()
-    return prediction.tokens is not None and prediction.tokens.right == prediction.tokens.count
+    return bool(totals.exact)
 
 
 # ---- rows as tokens

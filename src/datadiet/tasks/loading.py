@@ -147,9 +147,11 @@ def load_causal_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
     Raises:
         DataError: If there is none there, or the hub cannot be reached.
-        ArgumentError: If it has no end token, is a slow one, or has more tokens than the model.
+        ArgumentError: If it has no end token, is a slow one, or has more tokens than the model; if that is no causal
+            language model.
     """
-    tokenizer, config = _tokenizer(name), load_config(name)
+    config = _causal_config(name)
+    tokenizer = _tokenizer(name)
     if tokenizer.eos_token_id is None:
         raise ArgumentError(
             f"the tokenizer of {name} has no end token, so a model could not learn where an answer ends; set "
@@ -326,11 +328,7 @@ def load_causal(name: str, *, complete: bool = False) -> PreTrainedModel:
         DataError: If there is no such model, or its weights do not fit.
         ArgumentError: If it is a model of another kind.
     """
-    config = load_config(name)
-    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False):
-        raise ArgumentError(
-            f"{name} ({config.model_type}) is no causal language model; causal-lm needs one, such as Llama or GPT-2."
-        )
+    config = _causal_config(name)
     if is_weightless(name) and not complete:
         with _explained(name):
             untyped: Any = AutoModelForCausalLM
@@ -339,6 +337,17 @@ def load_causal(name: str, *, complete: bool = False) -> PreTrainedModel:
     model = pretrained(AutoModelForCausalLM, name, complete=complete)
     del model.accepts_loss_kwargs  # these divide their loss by num_items_in_batch themselves
     return model
+
+
+def _causal_config(name: str) -> PreTrainedConfig:
+    config = load_config(name)
+    encodes = "bert" in config.model_type and not is_causal(config)  # many encoders can be made to decode
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False) or encodes:
+        raise ArgumentError(
+            f"{name} ({config.model_type}) is no causal language model; causal-lm needs one, such as Llama or GPT-2: "
+            "--model NAME."
+        )
+    return config
 
 
 def is_weightless(name: str) -> bool:
