@@ -49,6 +49,7 @@ LR_SCHEDULES = (
 Rescore = Literal["all", "dropped", "none"]
 AUTO = "auto"
 MOST_EPOCHS = 20  # that `epochs="auto"` plans
+USUAL_LENGTH = 128  # tokens per example
 
 
 class Declared(NamedTuple):
@@ -249,6 +250,11 @@ class FinetuneConfig(DietConfig):
     slots_column: str | None = option(None, "Column with the slots or tags.", DATA)
     intent_column: str | None = option(None, "Column with the intent.", DATA)
     id_column: str | None = option(None, "Column with your own ids.", DATA)
+    messages_column: str | None = option(None, "Column with conversations (causal-lm).", DATA)
+    prompt_column: str | None = option(None, "Column with prompts (causal-lm).", DATA)
+    answer_column: str | None = option(None, "Column with the answers to the prompts (causal-lm).", DATA)
+    context_column: str | None = option(None, "Column with what a prompt is about (causal-lm).", DATA)
+    system_column: str | None = option(None, "Column with a message before the prompt (causal-lm).", DATA)
     gz_limit: float = option(GZ_LIMIT, "Largest size in GB that a .gz file may unpack to.", DATA, bound=Positive)
     model: str = option(
         "minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING, usual=True
@@ -286,7 +292,13 @@ class FinetuneConfig(DietConfig):
     weight_decay: float = option(0.01, "Weight decay of AdamW.", TRAINING, bound=NotNegative)
     max_grad_norm: float = option(1.0, "Largest gradient norm; 0 = no clipping.", TRAINING, bound=NotNegative)
     # with less, the special tokens alone would be left
-    max_length: int = option(128, "Tokens per example; longer ones are cut.", TRAINING, bound=AtLeast(3), usual=True)
+    max_length: int | None = option(
+        None,
+        f"Tokens per example; longer ones are cut. By default {USUAL_LENGTH}, or what the task says (causal-lm 1024).",
+        TRAINING,
+        bound=AtLeast(3),
+        usual=True,
+    )
     label_smoothing: float = option(
         0.0, "Share of the label spread over all classes.", TRAINING, bound=ShareBelowOne, tasks="classes"
     )
@@ -333,6 +345,16 @@ class FinetuneConfig(DietConfig):
         None, "A folder that keeps tokens and teacher logits for other runs; the time is charged to each.", RUN
     )
     energy: bool = option(False, "Measure the energy of the run (needs datadiet[energy]).", RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length is None:  # so that a run's file says what it was
+            object.__setattr__(self, "max_length", usual_length(self.task))
+
+    @property
+    def length(self) -> int:
+        """The most tokens of an example."""
+        return self.max_length or usual_length(self.task)
 
     @property
     def planned_epochs(self) -> int:
@@ -383,6 +405,17 @@ def task_missing() -> str:
     """The sentence for a task that was not given."""
     *some, last = names("task")
     return f"--task is missing: {', '.join(some)} or {last}."
+
+
+def usual_length(task: str | None) -> int:
+    """The tokens per example where no number is given.
+
+    Examples:
+        >>> usual_length("classification"), usual_length("causal-lm")
+        (128, 1024)
+    """
+    method = find("task", task) if isinstance(task, str) else None
+    return USUAL_LENGTH if method is None else int(method.facts.get("max_length", USUAL_LENGTH))
 
 
 def diet_config(config: DietConfig, **changes: Any) -> DietConfig:

@@ -654,6 +654,7 @@ TASK_TRAITS: Mapping[str, str] = {
     "joint": "is for joint tasks ({with_it}), not for {task}.",
     "heads": "is for examples with several decisions ({with_it}), not for {task}.",
     "label_sets": "is for examples with any number of labels ({with_it}), not for {task}.",
+    "answers": "is for language models ({with_it}), not for {task}.",
 }
 
 

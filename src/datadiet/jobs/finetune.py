@@ -508,6 +508,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
             "name": data.name,
             "fingerprint": data.fingerprint,
             "rows": {split: len(examples) for split, examples in data.splits.items()},
+            **({"excluded": run.features.excluded} if run.features.excluded else {}),
         },
         "model": _model_name(config.model),
         "seed": config.seed,

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from datadiet.config import read_config
+from datadiet.data.conversations import answer_text
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Examples
 from datadiet.data.tagging import span_types
@@ -311,7 +312,11 @@ def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], l
         return None
     if data.fingerprint != result["data"]["fingerprint"]:
         return None
-    train = data.splits["train"].take(rows)
+    everything = data.splits["train"]
+    excluded = set(result["data"].get("excluded", {}).get("train", ()))
+    if excluded:  # these had nothing to train on: the run has numbered the others
+        everything = everything.take(row for row, key in enumerate(everything.ids) if key not in excluded)
+    train = everything.take(rows)
     texts = list(train.texts)
     if train.text_pairs is not None:
         texts = [f"{first} ‖ {second}" for first, second in zip(texts, train.text_pairs, strict=True)]
@@ -319,7 +324,9 @@ def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], l
 
 
 def _shown_labels(train: Examples) -> list[str]:
-    """A label, all labels, or the types of the spans of each row, as one text."""
+    """A label, all labels, the types of the spans, or the answer of each row, as one text."""
+    if train.turns is not None:
+        return [answer_text(turns) for turns in train.turns]
     if train.labels is None:
         return [", ".join(span_types(tags)) for tags in train.slots or [()] * len(train)]
     return [", ".join(label) if isinstance(label, tuple) else str(label) for label in train.labels]

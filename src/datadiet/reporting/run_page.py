@@ -197,7 +197,7 @@ def _quality(result: Json) -> Table:
     splits = {split: metrics for split, metrics in result["metrics"].items() if metrics}
     names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
     rows = [[spaced(name), *(_figure(name, metrics) for metrics in splits.values())] for name in names]
-    return Table("Quality", ["metric", *splits], rows, "In points of 100; nll and mse in their own unit.")
+    return Table("Quality", ["metric", *splits], rows, "In points of 100; nll, perplexity and mse in their own unit.")
 
 
 def _figure(name: str, metrics: Mapping[str, float | None]) -> str:
