@@ -108,6 +108,8 @@ class DietConfig:
             published rule.
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
+        tokens: A rule by which a part of the tokens of each answer trains after the warm-up, for causal language models
+            (`datadiet.selectors.token_rules`); by default all do.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
         refresh_every: Epochs from one selection to the next: by default 1 with `auto`, `cover`, `visits` or a
             tolerance, else 2.
@@ -160,6 +162,13 @@ class DietConfig:
     )
     history: str | Any = option(
         "last", 'How values of several rounds become one: last, mean, "ema(alpha=0.8, c=1)".', DIET, method=True
+    )
+    tokens: str | None = option(
+        None,
+        'Which tokens of the answers train, after the warm-up: "q_tuning(keep=0.5)", "excess(keep=0.6)", ...',
+        DIET,
+        method=True,
+        tasks="answers",
     )
     warmup_epochs: int = option(
         1, "Epochs on everything at the start; 0 = the first cycle is random.", DIET, bound=AtLeast(0)

@@ -1,9 +1,9 @@
 """Every method and task, declared once, beside the function or class that it is.
 
-`@score`, `@selector`, `@race`, `@history`, `@ranking` and `@task` attach a `Method` to what they decorate; `declare`
-states one that is no function of its own. `make index` imports all packages once and writes `registry.json`. Everything
-else is read from there, without torch: choices and help of the command line, the check of options, presets, `datadiet
-methods`, the tables of docs/methods.md, citations of model cards.
+`@score`, `@selector`, `@race`, `@history`, `@token_rule`, `@ranking` and `@task` attach a `Method` to what they
+decorate; `declare` states one that is no function of its own. `make index` imports all packages once and writes
+`registry.json`. Everything else is read from there, without torch: choices and help of the command line, the check of
+options, presets, `datadiet methods`, the tables of docs/methods.md, citations of model cards.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "tokens": "--tokens: which tokens of the answers train (causal-lm)",
     "offset": "--offset: what is excluded as suspected label noise",
     "suspects": "--suspects-by of datadiet select, and datadiet.suspects: how likely each label is wrong",
     "dedupe": "--dedupe, with --near of datadiet select, and datadiet.duplicates: rows with the same text",
@@ -57,6 +58,8 @@ NEEDS: Mapping[str, str] = {
     "groups": "the class of each example",
     "features": "an array with one line per training row, such as sentence embeddings",
     "recalls": "the recall of each class on the dev split",
+    "entropy": "how uncertain the model is of each row, which training records; not of a regression",
+    "reference": "another causal language model with the same tokens: reference=",
 }
 
 
@@ -268,13 +271,13 @@ def _decorator(kind: str) -> Callable[..., Callable[[Declared], Declared]]:
     return decorate
 
 
-score, selector, in_batch, race, history, ranking, task = map(
-    _decorator, ("score", "select", "in_batch", "race", "history", "suspects", "task")
+score, selector, in_batch, race, history, ranking, task, token_rule = map(
+    _decorator, ("score", "select", "in_batch", "race", "history", "suspects", "task", "tokens")
 )
 
 
 # parameters of every selector that are no options of its own
-_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns")
+_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns", "entropy")
 
 
 def _own_options(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
@@ -475,7 +478,14 @@ def attribute(package: str, name: str, also: Mapping[str, Iterable[str]]) -> Any
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-_WORDS = {"select": "selector", "in_batch": "selector", "race": "selector", "suspects": "ranking", "preset": "method"}
+_WORDS = {
+    "select": "selector",
+    "in_batch": "selector",
+    "race": "selector",
+    "suspects": "ranking",
+    "preset": "method",
+    "tokens": "token rule",
+}
 # what `--select` takes
 SELECT_KINDS = ("select", "in_batch", "race")
 

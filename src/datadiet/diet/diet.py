@@ -29,7 +29,9 @@ from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
-from datadiet.scores.reduce import OF_LABEL
+from datadiet.registry import load
+from datadiet.scores.history import last
+from datadiet.scores.reduce import OF_LABEL, example_values
 from datadiet.selectors.turns import Turns
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
@@ -37,6 +39,7 @@ from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selec
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
+ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -287,6 +290,7 @@ class Diet:
         self._training = EpochBuffer(num_examples, self.columns)
         score = self.options.score
         self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics")
+        self._beside = LatestValues(num_examples, last()) if self._takes_entropy else None
 
     def _take_first_values(
         self, num_examples: int, ids: Sequence[str] | None, values: NDArray[np.float32] | None
@@ -341,7 +345,13 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*self.options.score.columns, *(OF_LABEL if self.guarded else ()), MOMENT)
+        own = self.options.score.columns
+        beside = (ENTROPY,) if self._takes_entropy and ENTROPY not in own else ()
+        return (*own, *(OF_LABEL if self.guarded else ()), *beside, MOMENT)
+
+    @property
+    def _takes_entropy(self) -> bool:
+        return selector_of(self.options).takes_entropy
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -368,6 +378,8 @@ class Diet:
             moments = scores.values[MOMENT] if scores.source == "train" else None
             if (values := self.options.score.read(scores.values)) is not None:
                 self._current.take(scores.rows, values, moments=moments)
+            if self._beside is not None:
+                self._beside.take(scores.rows, scores.values[ENTROPY], moments=moments)
         if self.noise_monitor is not None:
             self.noise_monitor.take(scores)
         if self._tables is not None:
@@ -441,6 +453,7 @@ class Diet:
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
         parts_of = {"current": self._current.state(), "training": self._training.state()}
+        parts_of |= {} if self._beside is None else {"beside": self._beside.state()}
         arrays, numbers = joined(
             parts_of if self.noise_monitor is None else {**parts_of, "watch": self.noise_monitor.state()}
         )
@@ -469,6 +482,8 @@ class Diet:
         problems.raise_any()
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
+        if self._beside is not None:
+            self._beside.load(part(arrays, "beside"), numbers["beside"])
         self.round, self._regression = numbers["round"], numbers["regression"]
         self.dev_skill = numbers["dev_skill"]
         if self.tolerance_controller is not None:
@@ -494,7 +509,12 @@ class Diet:
             raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
-        return self.options.score.recorded(signals, of_label=self.guarded)
+        recorded = self.options.score.recorded(signals, of_label=self.guarded)
+        if not self._takes_entropy or ENTROPY in self.options.score.columns:
+            return recorded
+        if all(numeric) and labelled:
+            raise ArgumentError(f"{self.options.select_name} goes by entropies, and a regression has none.")
+        return torch.cat([recorded, example_values(load("score", ENTROPY), signals, combine="mean")[None]])
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
@@ -613,6 +633,7 @@ class Diet:
             recalls=self.recalls,
             scale=self.options.score.scale(regression=self._regression),
             turns=turns,
+            entropy=None if self._beside is None else self._beside.close_round(),
         )
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
         del values  # of millions of rows, these and their numbers are not held at once

@@ -1,4 +1,4 @@
-"""Q-Tuning: rows by error and uncertainty, and in the rows that are kept the tokens that train.
+"""Q-Tuning: rows by error and uncertainty, within each batch or between epochs; its tokens are in `token_rules`.
 
 Every row has an error (the perplexity of its answer, or anything with the same ranks) and an uncertainty (the mean
 entropy of its tokens). High error with low entropy is a valuable misconception (Q2), low error with high entropy is
@@ -7,6 +7,7 @@ calibration (Q4): both are kept. High with high is noise (Q1), low with low is k
 Error and entropy rise together in practice, so that there are too few rows in Q2 and Q4 for most shares: at correlation
 0.8 a fifth of all rows. Whatever is missing is topped up, and `mode="paper"` then hardly goes by its quadrants.
 `mode="rank"` gives the share exactly, by the distance between the two ranks, and is not ruled by one extreme row.
+It is blunter where the quadrants are far apart: ranks spread each over a half.
 """
 
 from __future__ import annotations
@@ -183,9 +184,9 @@ def rank_gap(error: ArrayLike, entropy: ArrayLike) -> Floats:
 
 
 def _axes(error: ArrayLike, entropy: ArrayLike) -> tuple[Floats, Floats]:
-    first, second = checked_losses(error, "errors"), checked_losses(entropy, "entropies")
+    first, second = checked_losses(error), checked_losses(entropy, "entropies")
     if first.shape != second.shape:
-        raise ArgumentError(f"errors and entropies must be one each per row, got {first.size} and {second.size}.")
+        raise ArgumentError(f"losses and entropies must be one each per row, got {first.size} and {second.size}.")
     return first, second
 
 
@@ -221,7 +222,6 @@ def _min_max(values: Floats) -> Floats:
     inputs="losses and entropies of the batch",
     cost="a forward pass of everything",
     loses="where error and entropy rise together, which leaves little between them; saves backward passes only",
-    tasks="classes",
 )
 class QTuning(BatchSelector):
     """The rows of a batch where error and uncertainty disagree: misconceptions and calibration.
@@ -296,7 +296,6 @@ class QTuning(BatchSelector):
     cost="O(n log n), no scoring",
     loses="where error and entropy rise together, which leaves little between them",
     needs=("entropy",),
-    tasks="classes",
     preset={"score": "cross_entropy", "combine": "mean"},
 )
 def quadrants(
