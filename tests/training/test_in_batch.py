@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from torch import nn
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.registry import names
+from datadiet.registry import load, names
+from datadiet.selectors.in_batch import dro_weights
 from datadiet.tasks.heads import Heads
 from datadiet.training.in_batch import gradient_gram, part_of
 from datadiet.types import HeadSignals, Signals
@@ -27,7 +29,7 @@ def trained(folder, select, resume=None, **options):
     return trainer
 
 
-@pytest.mark.parametrize("select", names("in_batch"))
+@pytest.mark.parametrize("select", [name for name in names("in_batch") if load("in_batch", name).chooses])
 def test_a_part_of_every_batch_is_trained_on_after_the_warm_up(tmp_path, select):
     values = np.zeros(N, np.float32) if select == "top_reducible" else None
     trainer = trained(tmp_path, select, values=values)
@@ -53,6 +55,26 @@ def test_top_reducible_trains_on_what_can_be_learned(tmp_path):
     trained(tmp_path, "top_reducible", values=irreducible, diet={"warmup_epochs": 0})
     history = scores_of(tmp_path)
     assert (history[history["epoch"] == 0]["row"] >= N // 2).mean() > 0.8  # every batch has about as many of each kind
+
+
+@pytest.mark.cpu
+@pytest.mark.proves("ir_dro", by="definition")
+def test_weights_of_the_batch_at_hand_need_no_pass_of_their_own(tmp_path):
+    """A step after the warm-up beside one whose losses are weighed by hand, from their own values."""
+    settings = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "learning_rate": 0.5}
+    settings |= {"num_train_epochs": 1, "per_device_train_batch_size": N}
+    trainer = trained(tmp_path, "ir_dro(temperature=0.05, least=0.2)", diet={"warmup_epochs": 0}, **settings)
+    cost = trainer.ledger.snapshot()
+    assert (cost.examples_forward, cost.examples_backward, cost.score_s) == (N, N, 0)
+    plain = toy_trainer(tmp_path / "by-hand", None, kind=hf.Trainer, n=N)
+    batch = plain.data_collator([plain.train_dataset[row] for row in range(N)])
+    model = plain.model.train()
+    losses = nn.functional.cross_entropy(model(**batch).logits, batch["labels"], reduction="none")
+    factors = torch.from_numpy(dro_weights(losses.detach().numpy(), 0.05, 0.2)).float()
+    assert factors.max() > 1.2
+    (losses * factors).mean().backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    torch.testing.assert_close(weights(trainer.model), weights(model), rtol=1e-4, atol=1e-6)
 
 
 def test_irreducible_losses_are_asked_for_before_training(tmp_path):

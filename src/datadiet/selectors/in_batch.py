@@ -333,7 +333,8 @@ def dro_weights(losses: ArrayLike, temperature: float, least: float = 0.0) -> ND
 
 def _softmax(losses: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
     weights: NDArray[np.float64] = np.exp((losses - losses.max()) / temperature)
-    return weights * (losses.size / weights.sum())
+    weights *= losses.size / weights.sum()
+    return weights
 
 
 def _effective(losses: NDArray[np.float64], temperature: float) -> float:

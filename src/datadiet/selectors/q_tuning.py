@@ -331,9 +331,9 @@ def quadrants(
     the last training forward decide for the next epoch, which costs nothing.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
-    if entropy is None or np.shape(entropy) != array.shape:
-        raise ArgumentError(f"quadrants needs one entropy per value, got {np.shape(entropy)} for {array.size} values.")
-    uncertainty = np.asarray(entropy, np.float64)
+    uncertainty = np.asarray(np.nan if entropy is None else entropy, np.float64)
+    if uncertainty.shape != array.shape:
+        raise ArgumentError(f"quadrants needs one entropy per value, got {uncertainty.shape} for {array.size} values.")
     new = unseen(array) | ~np.isfinite(uncertainty)
     keys = np.full(array.size, np.inf)
     keys[~new] = np.abs(rank_gap(array[~new], uncertainty[~new]))

@@ -136,8 +136,9 @@ class Heads:
                     self.outputs[head] = output
             if weights is not None and output.requires_grad and (asked or len(output) == len(weights)):
                 _check_one_each(len(output), len(weights))
-                factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
-                output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+                ones = [1] * (output.dim() - 1)
+                # read in the backward pass: what goes by the losses of this batch is known after its forward pass
+                output.register_hook(lambda gradient: gradient * weights.to(gradient).reshape(-1, *ones))  # type: ignore[no-untyped-call]
 
         return record
 

@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
+from datadiet.registry import load
 from datadiet.scores.last_layer import errors_of
-from datadiet.scores.reduce import free_signals
+from datadiet.scores.reduce import example_values, free_signals
 from datadiet.scores.tokens import with_logits
 from datadiet.scoring.forward import evaluating, token_count
 from datadiet.selectors.base import mix
@@ -42,6 +43,24 @@ class BatchChooser:
         self._method, self._seed, self._irreducible = method, seed, irreducible
         self._step = 0
 
+    @property
+    def chooses(self) -> bool:
+        """Whether a part of each batch trains; else all of it, weighed by the losses of its own forward pass."""
+        return self._method.chooses
+
+    def weigh(self, rows: Tensor, signals: Signals, weights: Tensor) -> None:
+        """Write the weights of a batch into `weights`, float `(batch,)`, between its forward and its backward pass.
+
+        Rows without a loss keep the weight 1.
+        """
+        batch = self._batch_signals(rows, signals)
+        known = np.isfinite(batch.losses)
+        if known.any():
+            found = self._method.weigh(_of_batch(batch, known))
+            if found is not None:
+                weights[torch.from_numpy(known).to(weights.device)] = torch.from_numpy(found).to(weights)
+        self._step += 1
+
     def choose(
         self,
         rows: Tensor,
@@ -68,8 +87,10 @@ class BatchChooser:
         with ledger.charge("score"), evaluating(model):
             batch = self._batch_signals(rows, signals(inputs))
             ledger.count_scoring(len(rows), token_count(inputs))
+        known = np.isfinite(batch.losses)  # a row whose answer was cut away has no loss, and nothing to teach
+        batch = batch if known.all() or not known.any() else _of_batch(batch, known)
         mask = self._method.choose(batch, seed=mix(self._seed, process), step=self._step)
-        chosen = torch.from_numpy(np.flatnonzero(mask))
+        chosen = torch.from_numpy(np.flatnonzero(known)[mask] if known.any() else np.flatnonzero(mask))
         self._method.learn(batch)
         self._step += 1
         return rows[chosen.to(rows.device)], part_of(inputs, chosen)
@@ -89,7 +110,20 @@ class BatchChooser:
         losses = free_signals(signals)["loss"].cpu().numpy()
         gram = gradient_gram(signals).cpu().numpy() if "gram" in self._method.needs else None
         irreducible = None if self._irreducible is None else self._irreducible[rows.cpu().numpy()]
-        return BatchSignals(losses, gram=gram, irreducible=irreducible)
+        entropy = entropies(signals).cpu().numpy() if "entropy" in self._method.needs else None
+        return BatchSignals(losses, gram=gram, irreducible=irreducible, entropy=entropy)
+
+
+def entropies(signals: Signals) -> Tensor:
+    """How uncertain a model is of each example: the mean entropy of its decisions, float32 `(batch,)`.
+
+    Raises:
+        ArgumentError: Of a regression, which has none.
+    """
+    heads = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+    if any(head.labels.is_floating_point() and head.logits.shape[-1] == 1 for head in heads):
+        raise ArgumentError("this method goes by entropies, and a regression has none.")
+    return example_values(load("score", "entropy"), signals, combine="mean")
 
 
 def gradient_gram(signals: Signals) -> Tensor:
@@ -119,6 +153,13 @@ def _gram(name: str, head: HeadSignals) -> Tensor:
     flat, hidden = errors.reshape(batch * places, -1), head.hidden.float().reshape(batch * places, -1)
     gram = (flat @ flat.T) * (1 + hidden @ hidden.T)  # (batch * places, batch * places)
     return gram.reshape(batch, places, batch, places).sum((1, 3))
+
+
+def _of_batch(batch: BatchSignals, rows: NDArray[np.bool_]) -> BatchSignals:
+    """Some rows of a batch."""
+    gram = None if batch.gram is None else batch.gram[np.ix_(rows, rows)]
+    irreducible, entropy = (None if part is None else part[rows] for part in (batch.irreducible, batch.entropy))
+    return BatchSignals(batch.losses[rows], gram=gram, irreducible=irreducible, entropy=entropy)
 
 
 def part_of(inputs: Inputs, places: Tensor) -> Inputs:

@@ -53,11 +53,19 @@ from datadiet.training.state import (
     load_diet,
     save_diet,
 )
-from datadiet.types import IGNORED, EpochPlan, EpochResult, Json
+from datadiet.training.tokens import (
+    Pruned,
+    TokenPruner,
+    TokenReference,
+    pruner_of,
+    whole_labels,
+    without_tokens,
+)
+from datadiet.types import IGNORED, EpochPlan, EpochResult, Json, Signals
 
 logger = logging.getLogger(__name__)
 # in a checkpoint, beside the diet's own state; the last is `own_state`
-IN_BATCH_STATE, RUN_SO_FAR, READING = "in_batch", "run_so_far", "reading"
+IN_BATCH_STATE, RUN_SO_FAR, READING, TOKEN_STATE = "in_batch", "run_so_far", "reading", "tokens"
 TRAINED_WITH, OWN = "trained_with", "own"
 
 Factor = Callable[[Any], float]
@@ -89,6 +97,8 @@ class DietMixin(_Base):
             and the first loss (`tasks.reading`).
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
         row_weights: float `(rows,)`, above 0: the weight of each row's loss, e.g. how often its text occurs.
+        reference: Another causal language model with the same tokens, for a token rule that compares with it; or its
+            losses (`datadiet.training.tokens.token_reference`).
         teacher: Logits of another model for the training rows, which take a share of the loss (`teacher_of`).
         run_folder: Receives scores/, plans/ and result.json; `args.output_dir` by default. A run that is no resume
             moves what an earlier one has recorded there to scores.1/, plans.1/ and result.1.json.
@@ -115,6 +125,7 @@ class DietMixin(_Base):
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
+        reference: torch.nn.Module | TokenReference | None = None,
         run_folder: str | Path | None = None,
         overwrite: bool = False,
         ledger: Ledger | None = None,
@@ -130,6 +141,9 @@ class DietMixin(_Base):
         self._ids, self._groups, self._features, self._values = ids, groups, features, values
         self._read_signals, self._row_weights, self._writes_result = signals, row_weights, ledger is None
         self._batch_chooser: BatchChooser | None = None
+        self._reference = reference
+        self.tokens: TokenPruner | None = None  # while a run goes on
+        self._batch_tokens: Pruned | None = None  # of the training step
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
         self._overwrite, self._begun = overwrite, False  # in this call of `train`
@@ -215,23 +229,41 @@ class DietMixin(_Base):
         """The subclass' own loss; in training, the diet also records the values of its forward pass."""
         rows, inputs = without_rows(inputs)
         rows = self._batch_rows if rows is None else rows
+        pruned, self._batch_tokens = self._batch_tokens, None
         if rows is None:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         first, self._counted = rows is not self._counted, rows
-        if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
+        chooser = self._batch_chooser if self.current_epoch.epoch >= self.diet.options.config.warmup_epochs else None
+        weighs = chooser is not None and not chooser.chooses
+        if chooser is not None and not weighs:
             context = self.context
-            rows, inputs = self._batch_chooser.choose(
+
+            def scored(batch: Batch) -> Signals:
+                signals = context.signals(context.forward(batch), whole_labels(batch, pruned))
+                if self.tokens is not None and pruned is not None:
+                    self.tokens.observe(batch_rows, signals, pruned)
+                return signals
+
+            batch_rows = rows
+            rows, inputs = chooser.choose(
                 rows,
                 inputs,
                 model=context.model,
-                signals=lambda batch: context.signals(context.forward(batch), batch),
+                signals=scored,
                 ledger=context.ledger,
                 process=context.accelerator.process_index,
             )
+            pruned = None
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
-        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        batch = whole_labels(batch, pruned)
+        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None or weighs
+        of_batch = torch.ones(len(rows)) if weighs else None  # known after the forward pass
+        if of_batch is not None:
+            weights = of_batch
+        if pruned is not None and pruned.weights is not None:
+            weights, needed = pruned.weights if weights is None else pruned.weights * weights.unsqueeze(1), True
         with (
             self._signals.training() as (captured, asked),
             self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
@@ -247,6 +279,12 @@ class DietMixin(_Base):
                 signals = self._signals.of_training(loss, outputs, captured, batch)
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
+                    if self.tokens is not None and pruned is not None:
+                        self.tokens.observe(rows, signals, pruned)
+                if pruned is not None and num_items_in_batch is not None:
+                    loss = loss + pruned.lighter(signals) / num_items_in_batch
+                if chooser is not None and of_batch is not None:
+                    chooser.weigh(rows, signals, of_batch)
         except ArgumentError as error:
             self._cannot_read(error)
         if self.teacher is not None and signals is not None:
@@ -260,6 +298,7 @@ class DietMixin(_Base):
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the Trainer's, on the batch as the collator made it; a batch that trains twice in a step counts once."""
         rows, inputs = without_rows(inputs)
+        self._batch_tokens, inputs = without_tokens(inputs)
         again = rows is not None and rows is self._counted
         self._batch_rows = rows
         try:
@@ -276,6 +315,17 @@ class DietMixin(_Base):
         if not again:  # the Trainer scales it for accumulation, so the sum over an epoch is over its steps
             self.current_epoch.loss = self.current_epoch.loss + loss
         return loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """As the Trainer's; with a token rule the batches are pruned before their tokens are counted."""
+        samples, items = super().get_batch_samples(*args, **kwargs)
+        if self.tokens is None or not samples:
+            return samples, items
+        with self.ledger.charge("select"):
+            samples = [self.tokens.prune(batch) for batch in samples]
+        device = kwargs["device"] if "device" in kwargs else args[2]
+        trainer: Any = self
+        return samples, self.tokens.items(samples, lambda batches: trainer._get_num_items_in_batch(batches, device))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the Trainer's; the ledger counts it as evaluation."""
@@ -311,6 +361,9 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
+            if self.tokens is not None:
+                state, numbers[TOKEN_STATE] = self.tokens.state()
+                arrays |= {f"{TOKEN_STATE}.{name}": array for name, array in state.items()}
             if self.args.should_save and folder.is_dir():
                 numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
                 numbers[TRAINED_WITH] = self.trained_with()
@@ -361,6 +414,7 @@ class DietMixin(_Base):
         # as far as it is known before a selector has given any
         select = self.diet.options.select if self.diet.options.plans else None
         self._weighs = self._row_weights is not None or select in names("select", trait="weights")
+        self._weighs |= self.diet.options.select in names("in_batch", trait="weights")
         try:
             self._signals.check()
         except ArgumentError as error:
@@ -439,7 +493,10 @@ class DietMixin(_Base):
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
+        self.tokens = pruner_of(self.diet.options, self.context, self._reference)
         if self._resumed is not None:
+            if self.tokens is not None:
+                self.tokens.load(part(self._resumed[0], TOKEN_STATE), self._resumed[1][TOKEN_STATE])
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
@@ -508,6 +565,11 @@ class DietMixin(_Base):
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
+        if self.tokens is not None:
+            with self.ledger.charge("select"):
+                said = self.tokens.decide(self.current_epoch.epoch, processes=self.accelerator.num_processes)
+            if said and self.is_world_process_zero():
+                self.note(said)
 
     # ---- races ----
 
@@ -621,7 +683,8 @@ class DietMixin(_Base):
         """Whether anything but the record of the values depends on them."""
         given = self._read_signals or self.diet.signals
         options = self.diet.options
-        return options.plans or options.in_batch or self.teacher is not None or given is not None
+        chooses = options.plans or options.in_batch or options.tokens is not None
+        return chooses or self.teacher is not None or given is not None
 
     def _trainer_result(self) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
@@ -642,6 +705,7 @@ class DietMixin(_Base):
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
+            "tokens": self.tokens and self.tokens.summary(),
             "weights_tested": None,
             "energy": None,
             "environment": environment(self.args.device, precision),
