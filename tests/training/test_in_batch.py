@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
@@ -12,8 +14,9 @@ from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.registry import load, names
 from datadiet.selectors.in_batch import dro_weights
+from datadiet.selectors.q_tuning import QTuning
 from datadiet.tasks.heads import Heads
-from datadiet.training.in_batch import gradient_gram, part_of
+from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser, gradient_gram, part_of
 from datadiet.types import HeadSignals, Signals
 from toys import scores_of, toy_trainer, weights
 
@@ -87,6 +90,37 @@ def test_resuming_is_bit_identical(tmp_path):
     whole = trained(tmp_path, "selective_backprop", save_strategy="epoch")
     resumed = trained(tmp_path / "resumed", "selective_backprop", resume=str(tmp_path / "checkpoint-12"))
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_scoring_that_costs_more_than_it_saves_is_said_and_with_a_gate_turned_off(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("datadiet.training.trainer.JUDGED_AFTER", 4)
+    monkeypatch.setattr("datadiet.training.in_batch.JUDGED_AFTER", 4)
+    # half of a batch is chosen, and the pass that chooses is made to take long
+    real = BatchChooser._batch_signals
+    monkeypatch.setattr(BatchChooser, "_batch_signals", lambda *given: (time.sleep(0.05), real(*given))[1])
+    on = trained(tmp_path / "on", "q_tuning")
+    assert "It saves no time here." in caplog.text
+    assert on.ledger.snapshot().examples_forward == N + 2 * (N + N // 2)
+    caplog.clear()
+    off = trained(tmp_path / "off", "q_tuning(gate=true)", save_strategy="epoch")
+    assert "Scoring is off from here on" in caplog.text
+    # scored are the first four batches of eight, and half of them trains
+    assert off.ledger.snapshot().examples_backward == 3 * N - 4 * 4
+    assert off.ledger.snapshot().examples_forward == 3 * N - 4 * 4 + 4 * 8
+    again = trained(tmp_path / "again", "q_tuning(gate=true)", resume=str(tmp_path / "off" / "checkpoint-12"))
+    assert torch.equal(weights(again.model), weights(off.model))
+
+
+def test_the_gate_goes_by_time_and_judges_once():
+    chooser = BatchChooser(QTuning(gate=True), seed=0)
+    assert chooser.judge(0.0, 9.0, 5.0, JUDGED_AFTER) == ""  # no warm-up to compare with
+    assert chooser.judge(1.0, 9.0, 5.0, JUDGED_AFTER - 1) == ""  # too early
+    assert chooser.judge(1.0, 0.9, 0.5, JUDGED_AFTER) == ""  # it saves
+    assert chooser.judge(1.0, 9.0, 5.0, JUDGED_AFTER) == ""  # judged already
+    assert not chooser.off
+    other = BatchChooser(QTuning(gate=True), seed=0)
+    assert "takes 2.00 times as long as training on whole ones, 60% of it" in other.judge(1.0, 2.0, 1.2, JUDGED_AFTER)
+    assert other.off
 
 
 def test_the_gram_is_that_of_the_gradients():

@@ -62,10 +62,12 @@ class BatchSelector(ABC):
     Attributes:
         needs: Fields of BatchSignals that it reads.
         chooses: False of one that only weighs: all examples train, and no pass of its own is needed.
+        gate: Whether it is turned off where scoring takes more time than it saves.
     """
 
     needs: frozenset[str] = frozenset({"losses"})
     chooses: bool = True
+    gate: bool = False
 
     @abstractmethod
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:

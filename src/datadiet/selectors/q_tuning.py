@@ -231,6 +231,8 @@ class QTuning(BatchSelector):
         mode: `rank`: exactly `round(keep * batch)` rows, the largest gap between the ranks of loss and entropy;
             `paper`: bisected thresholds and a top-up, see `quadrant_rows`.
         window: Rows of earlier batches among which ranks are taken, with `rank`; 0 for those of the batch alone.
+        gate: Train on whole batches from where scoring is measured to take more time than it saves, see
+            `datadiet.training.in_batch.BatchChooser.judge`: two runs may differ then. False only says so.
 
     Examples:
         >>> signals = BatchSignals(np.array([9.0, 9.0, 1.0, 1.0]), entropy=np.array([3.0, 0.1, 0.1, 3.0]))
@@ -248,12 +250,13 @@ class QTuning(BatchSelector):
         keep: Annotated[float, Share] = 0.5,
         mode: Mode = "rank",
         window: Annotated[int, AtLeast(0)] = 256,
+        gate: bool = False,
     ) -> None:
         problems = Problems()
         problems.whole("window", window, least=0)
         problems.choice("mode", mode, ("rank", "paper"))
         problems.raise_any()
-        self.keep, self.mode, self.window = checked_share(keep), mode, window
+        self.keep, self.mode, self.window, self.gate = checked_share(keep), mode, window, gate
         self._recent = np.empty((2, 0), np.float64)
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:

@@ -23,6 +23,7 @@ from datadiet.selectors.in_batch import BatchSelector, BatchSignals
 from datadiet.types import HeadSignals, Json, Signals
 
 Inputs = dict[str, Any]
+JUDGED_AFTER = 32  # batches of an epoch
 
 
 class BatchChooser:
@@ -33,6 +34,9 @@ class BatchChooser:
         seed: Of its draws; each process has its own.
         irreducible: float32 `(num_rows,)`, losses of a model trained on other data, for a method that needs them.
 
+    Attributes:
+        off: Whether batches train whole, because scoring takes more than it saves.
+
     Raises:
         ArgumentError: If the method needs irreducible losses and there are none.
     """
@@ -41,7 +45,32 @@ class BatchChooser:
         if "irreducible" in method.needs and irreducible is None:
             raise ArgumentError("this method needs irreducible losses, one per training row: give them as values.")
         self._method, self._seed, self._irreducible = method, seed, irreducible
-        self._step = 0
+        self._step, self._judged = 0, False
+        self.off = False
+
+    def judge(self, whole_s: float, now_s: float, score_s: float, batches: int) -> str:
+        """Compare the time of a batch with what a whole one took in the warm-up, once, after `JUDGED_AFTER` batches.
+
+        Args:
+            whole_s: Seconds of a batch that trains whole; 0 where there was no warm-up, and nothing is judged.
+            now_s, score_s: Seconds of a batch now, scoring included, and of its scoring.
+            batches: Of this epoch so far.
+
+        Returns:
+            What was found, in words, where scoring takes more than it saves; else empty. A method with `gate` is then
+            off: every batch trains whole.
+        """
+        if self._judged or batches < JUDGED_AFTER or whole_s <= 0:
+            return ""
+        self._judged = True
+        if now_s <= whole_s:
+            return ""
+        self.off = self._method.gate
+        goes_on = "Scoring is off from here on, and batches train whole." if self.off else "It saves no time here."
+        return (
+            f"choosing within batches takes {now_s / whole_s:.2f} times as long as training on whole ones, "
+            f"{score_s / now_s:.0%} of it to score them. {goes_on}"
+        )
 
     @property
     def chooses(self) -> bool:
@@ -99,12 +128,14 @@ class BatchChooser:
         """Arrays, and plain values."""
         state = self._method.state()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        return arrays, {"step": self._step, **{name: value for name, value in state.items() if name not in arrays}}
+        own = {"step": self._step, "judged": self._judged, "off": self.off}
+        return arrays, {**own, **{name: value for name, value in state.items() if name not in arrays}}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
         """Continue from a state."""
-        self._step = numbers["step"]
-        self._method.load({**arrays, **{name: value for name, value in numbers.items() if name != "step"}})
+        self._step, self._judged, self.off = numbers["step"], numbers["judged"], numbers["off"]
+        own = ("step", "judged", "off")
+        self._method.load({**arrays, **{name: value for name, value in numbers.items() if name not in own}})
 
     def _batch_signals(self, rows: Tensor, signals: Signals) -> BatchSignals:
         losses = free_signals(signals)["loss"].cpu().numpy()

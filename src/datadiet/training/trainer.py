@@ -40,7 +40,7 @@ from datadiet.tasks.loading import check_finite
 from datadiet.training.arguments import check_arguments, check_judged, data_checksum, ids_and_groups, order_seed
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
-from datadiet.training.in_batch import BatchChooser
+from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import DietSampler, carry_rows, take_over, without_rows
@@ -235,7 +235,7 @@ class DietMixin(_Base):
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         first, self._counted = rows is not self._counted, rows
-        chooser = self._batch_chooser if self.current_epoch.epoch >= self.diet.options.config.warmup_epochs else None
+        chooser = self._active_chooser()
         weighs = chooser is not None and not chooser.chooses
         if chooser is not None and not weighs:
             context = self.context
@@ -294,6 +294,23 @@ class DietMixin(_Base):
         if first:
             self.current_epoch.count(len(rows), batch if isinstance(batch, Mapping) else {})
         return (loss, outputs) if return_outputs else loss
+
+    def _active_chooser(self) -> BatchChooser | None:
+        """What chooses within the batch at hand; None in the warm-up, and where it is off."""
+        chooser, epoch = self._batch_chooser, self.current_epoch
+        if chooser is None or epoch.epoch < self.diet.options.config.warmup_epochs:
+            return None
+        if chooser.chooses and epoch.batches == JUDGED_AFTER:
+            warm = [
+                one for one in self.epoch_results if one.epoch < self.diet.options.config.warmup_epochs and one.steps
+            ]
+            accumulation = self.args.gradient_accumulation_steps
+            whole_s = warm[-1].seconds / (warm[-1].steps * accumulation) if warm else 0.0
+            train_s, score_s = epoch.seconds()
+            said = chooser.judge(whole_s, (train_s + score_s) / epoch.batches, score_s / epoch.batches, epoch.batches)
+            if said:
+                self.note(said)
+        return None if chooser.off else chooser
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the Trainer's, on the batch as the collator made it; a batch that trains twice in a step counts once."""
