@@ -142,13 +142,6 @@ def collate(items: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {**{name: torch.tensor(part) for name, part in lines.items()}, "attention_mask": torch.tensor(mask)}
 
 
-def signals_of(outputs: Any, batch: Mapping[str, Any]) -> Any:
-    from datadiet.scores.tokens import token_signals
-    from datadiet.types import Signals
-
-    return Signals({"tokens": token_signals(outputs.logits, batch["labels"])})
-
-
 def model_of(shape: str, seed: int) -> Any:
     import torch
     from transformers import AutoModelForCausalLM
@@ -217,7 +210,7 @@ def train(options: Mapping[str, Any], rows: list[Row], dev: list[Row], cell: Cel
     trainer = Budgeted(
         model=model_of(setting.shape, cell.seed), args=args, train_dataset=rows, eval_dataset=dev,
         data_collator=collate, diet=diet, callbacks=[End()], run_folder=work / "run", reference=reference,
-        values=values if share.get("score") == "length" else None, signals=signals_of,
+        values=values if share.get("score") == "length" else None,
     )  # fmt: skip
     trainer.train()
     return trainer

@@ -298,7 +298,7 @@ def test_downweight_has_the_gradient_of_the_weighed_loss(tmp_path):
         (total / divisor).backward()
         stepper.step()
         if epoch:
-            assert trainer.epoch_results[1].train_loss == pytest.approx(float(total / divisor), rel=1e-4)
+            assert trainer.epoch_results[1].train_loss == pytest.approx(total.item() / divisor, rel=1e-4)
     torch.testing.assert_close(weights(trainer.model), weights(model), rtol=1e-4, atol=1e-6)
 
 

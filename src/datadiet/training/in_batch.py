@@ -77,18 +77,16 @@ class BatchChooser:
         """Whether a part of each batch trains; else all of it, weighed by the losses of its own forward pass."""
         return self._method.chooses
 
-    def weigh(self, rows: Tensor, signals: Signals, weights: Tensor) -> None:
-        """Write the weights of a batch into `weights`, float `(batch,)`, between its forward and its backward pass.
-
-        Rows without a loss keep the weight 1.
-        """
-        batch = self._batch_signals(rows, signals)
+    def weigh(self, rows: Tensor, signals: Signals) -> Tensor:
+        """The weights of a batch by its own forward pass, float `(batch,)`; 1 for rows without a loss."""
+        batch, weights = self._batch_signals(rows, signals), torch.ones(len(rows))
         known = np.isfinite(batch.losses)
         if known.any():
             found = self._method.weigh(_of_batch(batch, known))
             if found is not None:
-                weights[torch.from_numpy(known).to(weights.device)] = torch.from_numpy(found).to(weights)
+                weights[torch.from_numpy(known)] = torch.from_numpy(found).float()
         self._step += 1
+        return weights
 
     def choose(
         self,

@@ -32,10 +32,9 @@ from datadiet.scoring.forward import Batch, forward_pass
 from datadiet.selectors.token_rules import RowTokens, TokenRule
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.training.epochs import EpochContext
-from datadiet.training.sampler import ROW_KEY
+from datadiet.training.sampler import LENGTHS_KEY, ROW_KEY
 from datadiet.types import IGNORED, Json, Signals, TokenSignals
 
-LENGTHS_KEY = "datadiet_lengths"  # tokens of each row, of a batch that holds all of them in one sequence
 TOKEN_KEY = "datadiet_tokens"  # of a batch: a `Pruned`
 CACHE_KIND = "reference"
 _FLUSH_EVERY = 64  # batches that are kept as tensors, so that no step waits for a device
