@@ -68,7 +68,7 @@ ARMS: dict[str, dict[str, Any]] = {
     "mid_rank-next": {"select": "mid_rank(portion=1)"},
     "ir_dro": {"keep": FULL, "select": "ir_dro"},
     "ir_dro-bare": {"keep": FULL, "select": "ir_dro(least=0.0)"},
-    "tokens-random": {"keep": FULL, "tokens": "random(keep=0.6)"},
+    "tokens-random": {"keep": FULL, "tokens": "random_tokens(keep=0.6)"},
     "tokens-low": {"keep": FULL, "tokens": "q_tuning(keep=0.6, calibration=false)"},
     "tokens-high": {"keep": FULL, "tokens": "q_tuning(keep=0.6, calibration=false, reverse=true)"},
     "tokens-drop": {"keep": FULL, "tokens": "q_tuning(keep=0.6, calibration=false, action=drop)"},

@@ -39,7 +39,7 @@ def case(name: str) -> tuple[np.ndarray, np.ndarray, float, dict[str, Any]]:
     return np.array(values["ppl"]), np.array(values["entropy"]), float(share), GOLDEN["rows"][name]
 
 
-@pytest.mark.proves("q_tuning", by="golden")
+@pytest.mark.proves("q_tuning", kind="in_batch", by="golden")
 @cases
 def test_golden_search_round_by_round(name: str) -> None:
     error, entropy, share, expected = case(name)
@@ -54,7 +54,7 @@ def test_golden_search_round_by_round(name: str) -> None:
     assert midpoint_quadrants(error, entropy, stage.tail).tolist() == expected["midpoint"]
 
 
-@pytest.mark.proves("q_tuning", by="golden")
+@pytest.mark.proves("q_tuning", kind="in_batch", by="golden")
 @pytest.mark.proves("quadrants", by="golden")
 @cases
 def test_golden_ranks(name: str) -> None:
@@ -100,7 +100,7 @@ def slow_stage(error: np.ndarray, entropy: np.ndarray, share: float) -> tuple[li
     return labels, kept
 
 
-@pytest.mark.proves("q_tuning", by="brute")
+@pytest.mark.proves("q_tuning", kind="in_batch", by="brute")
 @settings(deadline=None, max_examples=60)
 @given(size=st.integers(1, 24), share=st.sampled_from([0.0625, 0.125, 0.25, 0.5, 1.0]), seed=st.integers(0, 10_000))
 def test_the_search_against_the_algorithm_spelled_out(size: int, share: float, seed: int) -> None:
@@ -125,7 +125,7 @@ def test_ranks_against_counting_and_in_any_order(size: int, seed: int) -> None:
     assert_array_equal(rank_gap(np.exp(error), entropy), rank_gap(error, entropy))  # perplexity or loss
 
 
-@pytest.mark.proves("q_tuning", by="planted")
+@pytest.mark.proves("q_tuning", kind="in_batch", by="planted")
 @pytest.mark.proves("quadrants", by="planted")
 def test_planted_families() -> None:
     """Known, noise, misconception and calibration, a fourth of the rows each.

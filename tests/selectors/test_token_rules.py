@@ -35,7 +35,7 @@ def joined(name: str, key: str) -> np.ndarray:
     return np.concatenate([row[name][key] for row in ROWS])
 
 
-@pytest.mark.proves("q_tuning", by="golden")
+@pytest.mark.proves("q_tuning", kind="tokens", by="golden")
 @pytest.mark.parametrize("lam", [0.5, 0.3, 0.0])
 @pytest.mark.parametrize("edge", ["zero", "mean"])
 def test_golden_token_scores_and_masks(lam: float, edge: str) -> None:
@@ -99,7 +99,7 @@ def test_every_rule_keeps_a_token_of_each_row_and_is_the_same_every_time(
     assert all(several >= np.minimum(counts, 3))
 
 
-@pytest.mark.proves("q_tuning", by="planted")
+@pytest.mark.proves("q_tuning", kind="tokens", by="planted")
 def test_planted_noise_inside_misconceptions_is_what_goes() -> None:
     """Runs of four noise tokens in answers of sixteen; rows of calibration keep all of theirs."""
     generator = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_excess_leaves_planted_noise_and_what_is_learned() -> None:
         ExcessLoss().kept(RowTokens(np.array([2]), np.zeros(2)), seed=0, epoch=0)
 
 
-@pytest.mark.proves("random", by="definition")
+@pytest.mark.proves("random_tokens", by="definition")
 def test_random_tokens_have_the_same_chance_and_change() -> None:
     tokens = RowTokens(np.array([5, 5]), np.zeros(10))
     taken = np.mean([RandomTokens(keep=0.4).kept(tokens, seed=0, epoch=epoch) for epoch in range(600)], axis=0)

@@ -127,7 +127,7 @@ def test_after_the_warm_up_the_share_of_each_answer_trains(tmp_path):
 
 
 def test_the_loss_is_divided_by_what_trains_over_the_whole_accumulation(tmp_path):
-    trainer = trainer_of(tmp_path, "random(keep=0.5)")
+    trainer = trainer_of(tmp_path, "random_tokens(keep=0.5)")
     of_last = [(batch, kwargs["num_items_in_batch"]) for epoch, batch, kwargs in trainer.batches if epoch == 2]
     for (one, items), (other, same) in zip(of_last[::2], of_last[1::2], strict=True):
         assert int(items) == int(same) == sum(int((batch["labels"][:, 1:] != -100).sum()) for batch in (one, other))
@@ -161,7 +161,7 @@ def gradients(model: Any, loss: torch.Tensor) -> torch.Tensor:
     return torch.cat([part.grad.flatten() for part in model.parameters() if part.grad is not None])
 
 
-@pytest.mark.proves("q_tuning", by="definition")
+@pytest.mark.proves("q_tuning", kind="tokens", by="definition")
 @pytest.mark.parametrize("side", ["right", "left"])
 def test_mask_has_the_gradient_of_the_loss_over_the_kept_tokens(side):
     model, items = tiny_llama(), made_up(6)
@@ -214,7 +214,7 @@ def test_drop_shortens_the_passes(tmp_path):
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("rule", ["q_tuning(keep=0.6)", "random(keep=0.5, action=drop)"])
+@pytest.mark.parametrize("rule", ["q_tuning(keep=0.6)", "random_tokens(keep=0.5, action=drop)"])
 def test_resuming_is_bit_identical(tmp_path, rule):
     steps = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 20}
     whole = trainer_of(tmp_path, rule, **steps)
@@ -333,7 +333,7 @@ def test_references_that_do_not_fit(tmp_path):
     with pytest.raises(ArgumentError, match="compares with a reference model: give reference="):
         trainer_of(tmp_path / "b", "excess")
     with pytest.raises(ArgumentError, match="reference has no effect with this token rule; it belongs to excess"):
-        trainer_of(tmp_path / "c", "random", reference=tiny_llama())
+        trainer_of(tmp_path / "c", "random_tokens", reference=tiny_llama())
     with pytest.raises(ArgumentError, match="reference has no effect without a token rule"):
         trainer_of(tmp_path / "d", None, reference=tiny_llama())
     short = TokenReference(np.array([3] * N), np.zeros(3 * N, np.float16))
@@ -352,7 +352,7 @@ def test_options_of_rules_are_checked_before_anything_runs():
     with pytest.raises(ArgumentError, match="weight has no effect with action=mask"):
         Diet(tokens="excess(weight=0.5)")
     with pytest.raises(ArgumentError, match="action=downweight of tokens does not go with 'q_tuning'"):
-        Diet(tokens="random(action=downweight)", select="q_tuning")
+        Diet(tokens="random_tokens(action=downweight)", select="q_tuning")
 
 
 def test_drop_refuses_rows_in_one_sequence():

@@ -19,6 +19,7 @@ from torch.testing import assert_close
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.scores.tokens import row_entropy, row_nll, token_signals
+from datadiet.selectors.in_batch import dro_weights
 from datadiet.training.distill import Teacher
 from datadiet.training.trainer import DietMixin
 from toys import Logged, hard_diet, scores_of
@@ -452,3 +453,105 @@ def test_a_weight_is_so_many_copies_of_a_pair(name, tmp_path):
 def test_passes_over_pairs_of_dpo_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="rescore='all' needs passes of the model alone, and pairs of DPO"):
         pairs_trained("dpo", tmp_path, hard_diet(keep=0.67, rescore="all"), args={"num_train_epochs": 2})
+
+
+# ---- a part of the tokens
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"padding_free": True, "max_length": None},
+        {"packing": True, "max_length": 32, "per_device_train_batch_size": 2},
+        {"gradient_accumulation_steps": 3},
+    ],
+)
+def test_the_share_of_each_answer_trains_and_the_loss_is_divided_by_it(args, tmp_path):
+    """With a learning rate of 0 the loss of the second epoch is the mean over the kept tokens, by hand."""
+    args = {"per_device_train_batch_size": ROWS, **args, "num_train_epochs": 2, "learning_rate": 0.0}
+    data = PAIRS if "packing" in args else READY
+    trainer, _, passes = trained(
+        tmp_path, data, Diet(keep=1.0, tokens="q_tuning(keep=0.5, lam=0, calibration=false)"), args=args
+    )
+    steps = -(-len(trainer.train_dataset) // args["per_device_train_batch_size"])
+    assert passes == 2 * steps  # none of its own
+    found = trainer.tokens.summary()
+    whole = sum(sum(label != -100 for label in row["labels"]) for row in READY)
+    whole += ROWS if "packing" in args else 0  # TRL ends its own completions
+    assert found["seen"] == 2 * whole
+    if "packing" in args:  # a pack is a row
+        assert whole / 2 <= found["trained"] - whole <= whole / 2 + len(trainer.train_dataset)
+        return
+    kept = []
+    for row in range(ROWS):
+        head = by_hand(trainer.model, READY[row])
+        nll = head.nll[head.mask]
+        kept += sorted(nll.tolist())[: -(-len(nll) // 2)]
+    assert found["trained"] == whole + len(kept)
+    if steps == 1:
+        assert math.isclose(trainer.epoch_results[1].train_loss, sum(kept) / len(kept), rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}])
+def test_downweight_reaches_the_fused_head(args, tmp_path):
+    """The weights after a step beside those of a loss over weighed tokens, by hand."""
+    args = {**args, "num_train_epochs": 2, "per_device_train_batch_size": ROWS, "learning_rate": 0.3, "optim": "sgd"}
+    args |= {"max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    rule = "q_tuning(keep=0.5, lam=0, calibration=false, action=downweight, weight=0.25)"
+    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0, tokens=rule), args=args)
+    model = llama()
+    light = {}
+    for epoch in range(2):
+        total, divisor = torch.zeros(()), 0.0
+        for row, item in enumerate(READY):
+            ids, labels = torch.tensor([item["input_ids"]]), torch.tensor(item["labels"])
+            places = (labels != -100).nonzero().flatten()
+            nll = -model(ids).logits[0].log_softmax(-1)[places - 1, labels[places]]
+            factor = torch.where(light[row], 0.25, 1.0) if epoch else torch.ones(len(nll))
+            total, divisor = total + (nll * factor).sum(), divisor + factor.sum().item()
+            light[row] = torch.ones(len(nll), dtype=torch.bool)
+            light[row][nll.detach().half().argsort(stable=True)[: -(-len(nll) // 2)]] = False
+        model.zero_grad()
+        (total / divisor).backward()
+        with torch.no_grad():
+            for part in model.parameters():
+                part -= 0.3 * part.grad
+    for (name, ours), (_, own) in zip(trainer.model.state_dict().items(), model.state_dict().items(), strict=True):
+        assert_close(ours, own, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_drop_shortens_the_rows_of_trl_and_refuses_one_sequence(tmp_path):
+    diet = {"keep": 1.0, "tokens": "random_tokens(keep=0.5, action=drop)"}
+    trainer, *_ = trained(tmp_path / "a", READY, Diet(**diet), args={"num_train_epochs": 2})
+    first, second = (result.tokens for result in trainer.epoch_results)
+    assert second < first
+    with pytest.raises(ArgumentError, match="action=drop does not go with packing or padding_free"):
+        trained(
+            tmp_path / "b", READY, Diet(**diet),
+            args={"num_train_epochs": 2, "padding_free": True, "max_length": None},
+        )  # fmt: skip
+
+
+@pytest.mark.proves("ir_dro", by="definition")
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}])
+def test_weights_by_the_losses_at_hand_reach_the_fused_head(args, tmp_path):
+    args = {**args, "per_device_train_batch_size": ROWS, "learning_rate": 0.3, "optim": "sgd", "max_grad_norm": 0.0}
+    args |= {"lr_scheduler_type": "constant"}
+    diet = Diet(keep=1.0, select="ir_dro(temperature=0.05, least=0)", warmup_epochs=0)
+    trainer, losses, passes = trained(tmp_path, READY, diet, args=args)
+    assert passes == 1
+    model, sums, means = llama(), [], []
+    for item in READY:
+        ids, labels = torch.tensor([item["input_ids"]]), torch.tensor(item["labels"])
+        places = (labels != -100).nonzero().flatten()
+        nll = -model(ids).logits[0].log_softmax(-1)[places - 1, labels[places]]
+        sums.append(nll.sum())
+        means.append(nll.mean().item())
+    factors = torch.from_numpy(dro_weights(means, 0.05)).float()
+    tokens_trained = sum(sum(label != -100 for label in item["labels"]) for item in READY)
+    loss = (torch.stack(sums) * factors).sum() / tokens_trained
+    loss.backward()
+    assert math.isclose(losses[0], loss.item(), rel_tol=1e-3)
+    for (name, ours), own in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        assert_close(ours.detach(), (own - 0.3 * own.grad).detach(), rtol=1e-3, atol=1e-5, msg=name)

@@ -345,7 +345,7 @@ def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> t
         name, options = parse_call(value)
     except ArgumentError as error:
         problems.include(error)
-        return {"select": "hardest", "score": "el2n", "history": "last", "tokens": "random"}[kind], {}
+        return {"select": "hardest", "score": "el2n", "history": "last", "tokens": "random_tokens"}[kind], {}
     problems.found += problems_of(kind, name, options)
     return name, options
 

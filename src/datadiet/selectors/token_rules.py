@@ -322,7 +322,7 @@ class ExcessLoss(TokenRule):
 
 
 @token_rule(
-    name="random",
+    name="random_tokens",
     formula="that share of each answer's tokens at random, drawn again for every epoch: the baseline to beat",
     paper="the usual control, e.g. in Q-Tuning, arXiv 2509.23873 v2",
     inputs="nothing",
