@@ -52,7 +52,7 @@ _PROBE = "aye"
     name="causal-lm",
     formula="each token of an answer, or of a text, from those before it",
     traits=("answers", "heads"),
-    metrics=("token_accuracy", "exact_match"),
+    metrics=("likelihood", "token_accuracy", "exact_match"),  # the first falls and rises with the nll
     label="one text",
     pipeline="text-generation",
     max_length=1024,
@@ -187,8 +187,10 @@ class CausalLMTask:
         return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
-        """`token_accuracy`, `nll` per token, `perplexity`, and `exact_match`; None where unlabelled.
+        """`likelihood`, `token_accuracy`, `exact_match`, `nll` per token and `perplexity`; None where unlabelled.
 
+        `likelihood` is the geometric mean of the probabilities of the tokens, exp(-nll) = 1 / perplexity: of all runs
+        that with the least nll has the largest. `token_accuracy` can rise while the nll does, early in a training.
         `exact_match` is the share of the answers of at most `SHORT` tokens that greedy decoding gives word by word. No
         answer has to be generated for that: it does exactly where each token is the likeliest after the right ones.
         Where there is no such answer, and for plain text, there is no such figure. An answer that was cut counts by
@@ -202,12 +204,10 @@ class CausalLMTask:
         if not count:
             return None
         nll = sum(totals.nll for *_, totals in rows) / count
-        exact = [
-            _is_exact(turns, one, totals)
-            for turns, one, totals in rows
-            if totals.exact is not None and answer_text(turns)
-        ]
+        short = [row for row in rows if row[2].exact is not None and answer_text(row[0])]
+        exact = [_is_exact(*row) for row in short]
         return {
+            "likelihood": math.exp(-nll),
             "token_accuracy": sum(totals.right for *_, totals in rows) / count,
             **({"exact_match": sum(exact) / len(exact)} if exact else {}),
             "nll": nll,
