@@ -33,7 +33,7 @@ from datadiet.scores.reduce import OF_LABEL
 from datadiet.selectors.turns import Turns
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
-from datadiet.types import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
+from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selection, Signals, Source
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
@@ -485,11 +485,12 @@ class Diet:
 
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
-        numeric = [head.labels.is_floating_point() for head in signals.heads.values()]
+        labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+        numeric = [head.labels.is_floating_point() for head in labelled]
         self._regression = self._regression or any(numeric)
         spans = signals.heads.keys() == {"start", "end"}
         if self.guarded and (all(numeric) or spans) and self._context.groups is None:
-            found = "answers in a text" if spans else "numbers (regression?)"
+            found = "answers in a text" if spans else "numbers (regression?)" if labelled else "next tokens of a text"
             raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError
-from datadiet.types import Signals
+from datadiet.types import Head, HeadSignals, Signals
 
 Layers = Mapping[str, nn.Linear]
 
@@ -147,11 +147,12 @@ class Heads:
         Args:
             signals: Of the last forward pass.
         """
-        heads = {}
+        heads: dict[str, Head] = {}
         for name, head in signals.heads.items():
             hidden = self.inputs.get(name)
-            fits = hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]
-            heads[name] = replace(head, hidden=hidden) if fits else head
+            if isinstance(head, HeadSignals) and hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]:
+                head = replace(head, hidden=hidden)
+            heads[name] = head
         return Signals(heads)
 
 

@@ -93,7 +93,7 @@ def _classes(logits: Tensor, labels: Tensor, link: Link | None, advice: str) -> 
         if _shown(labels) and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
             raise ArgumentError(f"labels must be classes in [0, {logits.shape[1]}) beside sigmoids. {advice}")
         return multi_label_signals(logits, one_hot(labels.long(), logits.shape[1])), link
-    return Signals({"label": _counted(class_signals(logits, labels).heads["label"])}), "softmax"
+    return Signals({"label": _counted(HeadSignals(logits.detach(), labels.detach().long()))}), "softmax"
 
 
 def _counted(head: HeadSignals) -> HeadSignals:

@@ -15,6 +15,7 @@ from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.scores.last_layer import errors_of
 from datadiet.scores.reduce import free_signals
+from datadiet.scores.tokens import with_logits
 from datadiet.scoring.forward import evaluating, token_count
 from datadiet.selectors.base import mix
 from datadiet.selectors.in_batch import BatchSelector, BatchSignals
@@ -106,7 +107,7 @@ def gradient_gram(signals: Signals) -> Tensor:
     Raises:
         ArgumentError: If the input of a head's last layer is not known, or a head is a regression's.
     """
-    parts = [_gram(name, head) for name, head in signals.heads.items()]
+    parts = [_gram(name, head) for name, head in with_logits(signals, "this method").items()]
     return torch.stack(parts).sum(0)
 
 
