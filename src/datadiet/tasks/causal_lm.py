@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import torch
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +25,7 @@ from datadiet.data.conversations import ASSISTANT, TEXT, USER, answer_text
 from datadiet.data.schema import Examples, Turns
 from datadiet.errors import DataError, quoted
 from datadiet.registry import task
+from datadiet.scores.tokens import token_signals
 from datadiet.tasks.base import (
     Batch,
     Collator,
@@ -35,7 +35,6 @@ from datadiet.tasks.base import (
     as_dataset,
     chunks,
     named,
-    token_head,
     token_padding,
 )
 from datadiet.tasks.loading import is_causal, is_weightless, load_causal, load_causal_tokenizer
@@ -138,8 +137,7 @@ class CausalLMTask:
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `tokens`: what each position says of the next token, where that trains."""
-        logits, labels = named(outputs, "logits"), named(batch, "labels")
-        return Signals({"tokens": token_head(logits[:, :-1], labels[:, 1:])})
+        return Signals({"tokens": token_signals(named(outputs, "logits"), named(batch, "labels"))})
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """How likely and how often right the tokens of each answer are, given those before them.
@@ -148,13 +146,9 @@ class CausalLMTask:
         """
         if not isinstance(batch.get("labels"), Tensor):
             return [Prediction(None, None, None) for _ in range(len(named(batch, "input_ids")))]
-        head = self.signals(outputs, batch).heads["tokens"]
-        assert head.mask is not None
-        logits = head.logits.float()
-        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), head.labels.flatten(), reduction="none")
-        nll = (nll.view_as(head.labels) * head.mask).double().sum(1)  # (batch,)
-        right = ((logits.argmax(-1) == head.labels) & head.mask).sum(1)
-        columns = (column.cpu().tolist() for column in (head.mask.sum(1), nll, right))
+        head = token_signals(named(outputs, "logits"), named(batch, "labels"))
+        sums = (head.mask.sum(1), (head.nll * head.mask).double().sum(1), (head.right & head.mask).sum(1))  # (batch,)
+        columns = (column.cpu().tolist() for column in sums)
         totals = [
             TokenTotals(count, nll, right, right == count if 0 < count <= SHORT else None)
             for count, nll, right in zip(*columns, strict=True)
@@ -238,7 +232,7 @@ def _columns(part: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int
         more = f" So are {len(too_long) - 1:,} more." if len(too_long) > 1 else ""
         raise DataError(
             f"{_place(part, row)}: its {len(written[row][0]):,} tokens are more than the {most:,} of the model; cut it "
-            f" with --max-length {most}, or remove the row.{more}"
+            f"with --max-length {most}, or remove the row.{more}"
         )
     ids = [ids[:max_length] for ids, _ in written]
     columns: dict[str, Any] = {"input_ids": ids, "attention_mask": [[1] * len(one) for one in ids]}
