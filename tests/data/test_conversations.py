@@ -79,7 +79,7 @@ def test_columns_of_conversations_are_refused_elsewhere():
         ("label other", "no column with messages, a prompt or a text; found 'label', 'other'. Call it 'messages',"),
         (
             "prompt label",
-            "no column with the answer; found 'prompt', 'label'. Call it 'response' or name it with --ans",
+            "no column with the answer; found 'prompt', 'label'. Call it 'response' or name it",
         ),
     ],
 )
@@ -256,7 +256,7 @@ def test_texts_of_conversations():
 
 def test_half_a_surrogate_pair_in_an_answer_is_named(tmp_path):
     (tmp_path / "train.jsonl").write_text('{"prompt": "x", "response": "\\ud800"}\n{"prompt": "y", "response": "z"}\n')
-    with pytest.raises(DataError, match="line 1: the answer holds .*, half of a surrogate pair"):
+    with pytest.raises(DataError, match=r"line 1: the answer holds .*, half of a surrogate pair"):
         load_data(str(tmp_path / "train.jsonl"), "causal-lm")
 
 

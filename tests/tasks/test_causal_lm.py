@@ -129,7 +129,7 @@ def test_a_merged_token_across_the_border_trains():
         (
             CHATML + "{{ raise_exception('no tools') }}",
             TALK,
-            "the chat template cannot write this conversation: 'no to",
+            "the chat template cannot write this conversation: 'no",
         ),
         (CHATML.replace("'<|user|>' + m", "loop.revindex|string + m"), TALK, "before answer 1 is not the beginning of"),
         (CHAT.replace("== 'assistant'", "== 'robot'"), TALK, "marks no token of the answer with {% generation %}"),
@@ -168,9 +168,7 @@ def test_rows_are_cut_at_their_end_and_counted():
 def test_a_row_longer_than_the_model_is_refused_where_the_length_does_not_cut_it():
     tokenizer = byte_tokenizer()
     tokenizer.model_max_length = 9
-    with pytest.raises(
-        DataError, match="row 1, id 'r0': its 10 tokens are more than the 9 of the model; cut it with -"
-    ):
+    with pytest.raises(DataError, match="row 1, id 'r0': its 10 tokens are more than the 9 of the model; cut it "):
         TASK.features(examples_of(TALK[:2]), tokenizer, max_length=200)
     assert TASK.features(examples_of(TALK[:2]), tokenizer, max_length=9)["length"][:] == [9]
 
@@ -315,7 +313,6 @@ def test_metrics_by_hand():
     assert "exact_match" not in text
 
 
-@pytest.mark.proves("exact_match")
 def test_an_exact_match_is_what_greedy_decoding_gives(tmp_path):
     """Without generating: all tokens are the likeliest after the right ones, if and only if decoding gives them."""
     tokenizer, folder = byte_tokenizer(), tiny_lm_folder(tmp_path)
