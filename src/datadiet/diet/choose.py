@@ -88,7 +88,13 @@ def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.
         raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {array.shape}.")
     bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
     if bad.size:
-        raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
+        negative = (
+            " A negative weight would make the model worse at its row without a limit." if (array < 0).any() else ""
+        )
+        raise ArgumentError(
+            f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.{negative} Leave rows that must "
+            "not train out of the data."
+        )
     return None if num_rows == 0 or (array == array[0]).all() else array
 
 

@@ -37,6 +37,7 @@ from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selec
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
+_WITHOUT = "without_tokens"
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -113,6 +114,8 @@ class Diet:
     _guarded: bool | None = None  # whether the guard is on, once the data are known
     _dev_rows: int | None = None  # that can judge a race
     _facts: Json | None = None  # see `made_with`
+    _reads_tokens = False  # whether the signals are of the next tokens of a language model
+    _without: NDArray[np.bool_] | None = None  # rows without a token that trains, once there is one
 
     def __init__(
         self,
@@ -283,7 +286,8 @@ class Diet:
 
     def _begin_values(self, num_examples: int) -> None:
         """Where values are recorded; nothing has been seen."""
-        self._regression = False
+        self._regression = self._reads_tokens = False
+        self._without = None
         self._training = EpochBuffer(num_examples, self.columns)
         score = self.options.score
         self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics")
@@ -365,13 +369,29 @@ class Diet:
         if not len(scores.rows):
             return
         if scores.source == "pass" or self.options.config.rescore != "all":
-            moments = scores.values[MOMENT] if scores.source == "train" else None
-            if (values := self.options.score.read(scores.values)) is not None:
-                self._current.take(scores.rows, values, moments=moments)
+            known = self._with_tokens(scores)
+            moments = known.values[MOMENT] if scores.source == "train" else None
+            if len(known.rows) and (values := self.options.score.read(known.values)) is not None:
+                self._current.take(known.rows, values, moments=moments)
         if self.noise_monitor is not None:
             self.noise_monitor.take(scores)
         if self._tables is not None:
             self._tables.scores.append(scores)
+
+    def _with_tokens(self, scores: Scores) -> Scores:
+        """The values without rows of a language model of which no token trains: those have none, and are excluded."""
+        if not self._reads_tokens:
+            return scores
+        without = np.isnan(scores.values["loss"]) & np.isnan(
+            scores.values["correct"]
+        )  # a diverged model has the latter
+        if self._without is None and without.any():
+            self._without = np.zeros(len(self._current), bool)
+        if self._without is None:
+            return scores
+        self._without[scores.rows] = without
+        values = {name: column[~without] for name, column in scores.values.items()}
+        return replace(scores, rows=scores.rows[~without], values=values)
 
     def scores(self, rows: Rows, values: Mapping[str, NDArray[np.float32]], source: Source, epoch: int) -> Scores:
         """Values as a record of the current round."""
@@ -450,7 +470,10 @@ class Diet:
         controller = self.tolerance_controller and self.tolerance_controller.state()
         if self._turns is not None:
             arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
+        if self._without is not None:
+            arrays[_WITHOUT] = self._without
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
+        own["tokens"] = self._reads_tokens
         own |= {} if self.race is None else {"race": self.race.state()}
         own |= {"dev_skill": self.dev_skill, MADE_WITH: self.made_with, "epochs": self._planned.epochs}
         return arrays, {**numbers, **plan, **own, "decider": controller}
@@ -470,6 +493,7 @@ class Diet:
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         self.round, self._regression = numbers["round"], numbers["regression"]
+        self._reads_tokens, self._without = numbers.get("tokens", False), arrays.get(_WITHOUT)
         self.dev_skill = numbers["dev_skill"]
         if self.tolerance_controller is not None:
             self.tolerance_controller.load(numbers["decider"])
@@ -487,6 +511,7 @@ class Diet:
         """Float32 `(columns without moment, batch)`."""
         labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
         numeric = [head.labels.is_floating_point() for head in labelled]
+        self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)
         self._regression = self._regression or any(numeric)
         spans = signals.heads.keys() == {"start", "end"}
         if self.guarded and (all(numeric) or spans) and self._context.groups is None:
@@ -593,9 +618,12 @@ class Diet:
 
     def _pool(self, rule: str | None, count: int) -> NDArray[np.bool_] | None:
         """The rows from which a rule chooses, bool `(n,)`; None for all."""
-        if self.noise_monitor is None or not _excludes(rule):
-            return None
-        return self.noise_monitor.candidates(count)
+        pool = None if self.noise_monitor is None or not _excludes(rule) else self.noise_monitor.candidates(count)
+        if self._without is None or not self._without.any():
+            return pool
+        trains = ~self._without if pool is None else pool & ~self._without
+        trains[np.flatnonzero(~trains)[: max(0, count - int(trains.sum()))]] = True  # an epoch is full all the same
+        return trains
 
     def _tried(
         self,

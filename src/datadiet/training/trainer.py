@@ -37,14 +37,33 @@ from datadiet.store import run_folder as layout
 from datadiet.store.tables import has_tables
 from datadiet.tasks.heads import Heads, head_layers, head_weights
 from datadiet.tasks.loading import check_finite
-from datadiet.training.arguments import check_arguments, check_judged, data_checksum, ids_and_groups, order_seed
+from datadiet.training.arguments import (
+    check_arguments,
+    check_judged,
+    check_pairs,
+    check_tokens,
+    data_checksum,
+    ids_and_groups,
+    order_seed,
+    weight_column,
+)
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
-from datadiet.training.sampler import DietSampler, carry_rows, take_over, without_rows
-from datadiet.training.signals import SignalsOf, TrainerSignals, captured_outputs
+from datadiet.training.sampler import LENGTHS_KEY, DietSampler, carry_rows, take_over, without_lengths, without_rows
+from datadiet.training.signals import (
+    SignalsOf,
+    TrainerSignals,
+    captured_outputs,
+    give_errors,
+    number_rows,
+    of_numbered,
+    rescaled,
+    token_weights,
+    trl_form,
+)
 from datadiet.training.state import (
     NUMBERS,
     checked_checkpoint,
@@ -59,6 +78,10 @@ logger = logging.getLogger(__name__)
 # in a checkpoint, beside the diet's own state; the last is `own_state`
 IN_BATCH_STATE, RUN_SO_FAR, READING = "in_batch", "run_so_far", "reading"
 TRAINED_WITH, OWN = "trained_with", "own"
+_APART = (
+    "a choice within each batch needs one output of the model per row, not {}; use a selector of whole epochs, such as "
+    "hardest."
+)
 
 Factor = Callable[[Any], float]
 
@@ -124,11 +147,23 @@ class DietMixin(_Base):
             raise ArgumentError(f"diet must be a datadiet.Diet, got {diet!r:.200}. Pass diet=datadiet.Diet(keep=0.5).")
         # before the user's callbacks, which may read what ours record
         kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
+        self._form = trl_form(self)
+        of_rows = {"ids": ids, "groups": groups, "features": features, "values": values, "row_weights": row_weights}
+        of_rows = {name: value for name, value in of_rows.items() if value is not None}
+        if self._form:
+            number_rows(kwargs, of_rows)
         super().__init__(*args, **kwargs)
+        if self._form == "sft":
+            give_errors(self.model)
+        if self._form:
+            of_rows = of_numbered(self, of_rows)
         self.diet, self.ledger, self.teacher = diet, ledger or Ledger(), teacher
         self.run_folder = Path(str(self.args.output_dir) if run_folder is None else run_folder)
-        self._ids, self._groups, self._features, self._values = ids, groups, features, values
-        self._read_signals, self._row_weights, self._writes_result = signals, row_weights, ledger is None
+        self._ids, self._groups, self._features, self._values = map(
+            of_rows.get, ("ids", "groups", "features", "values")
+        )
+        self._row_weights = of_rows.get("row_weights")
+        self._read_signals, self._writes_result = signals, ledger is None
         self._batch_chooser: BatchChooser | None = None
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
@@ -220,8 +255,11 @@ class DietMixin(_Base):
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         first, self._counted = rows is not self._counted, rows
+        lengths, inputs = without_lengths(inputs)
         if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
-            context = self.context
+            context, whole = self.context, inputs
+            if lengths is not None or self._repeats > 1:
+                raise ArgumentError(_APART.format("pairs of answers" if lengths is None else "one of the whole batch"))
             rows, inputs = self._batch_chooser.choose(
                 rows,
                 inputs,
@@ -230,21 +268,31 @@ class DietMixin(_Base):
                 ledger=context.ledger,
                 process=context.accelerator.process_index,
             )
+            if self._signals.causal:  # the loss is divided by the tokens that train
+                num_items_in_batch = rescaled(num_items_in_batch, whole, inputs)
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
-        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        if lengths is not None:
+            batch[LENGTHS_KEY] = lengths
+        weights_of_rows, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        weights = weights_of_rows
+        if weights is not None:
+            weights = weights.repeat(self._repeats) if lengths is None else token_weights(weights, lengths)
         with (
-            self._signals.training() as (captured, asked),
+            self._signals.training(weights) as (captured, asked),
             self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
         ):
             asked |= {"return_outputs": True} if return_outputs else {}
             answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
         loss, outputs = answer if isinstance(answer, tuple) else (answer, None)
         if self._weighs:
-            self.heads.check_weights(len(rows))
+            self.heads.check_weights(len(rows) * self._repeats if lengths is None else 1)
         signals = None
         try:
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
+                if weights_of_rows is not None:
+                    processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+                    loss = self._signals.weighed(loss, signals, weights_of_rows, num_items_in_batch, processes)
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
         except ArgumentError as error:
@@ -347,7 +395,8 @@ class DietMixin(_Base):
             label_names=self.label_names,
             given=self._read_signals or self.diet.signals,
             embeds=self._embeds,
-            recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
+            form=self._form,
+            trainer=self,
         )
         data = self._begin_context(loader)
         if self._resumed is not None:
@@ -362,9 +411,24 @@ class DietMixin(_Base):
         select = self.diet.options.select if self.diet.options.plans else None
         self._weighs = self._row_weights is not None or select in names("select", trait="weights")
         try:
-            self._signals.check()
+            self._check_language()
         except ArgumentError as error:
             self._cannot_read(error)
+
+    def _check_language(self) -> None:
+        """Refuse what next tokens, or pairs of answers, cannot have."""
+        if self._signals.problem:
+            raise ArgumentError(self._signals.problem)
+        if self._signals.causal:
+            guarded = self.diet.guarded and self.diet.noise_monitor is not None
+            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, teaches=self.teacher is not None)
+        if self._form == "dpo" and not self._signals.is_given:
+            check_pairs(self.diet.options)
+
+    @property
+    def _repeats(self) -> int:
+        """Outputs of the model for each row: two where it is a pair of answers."""
+        return 2 if self._form in ("dpo", "reward") else 1
 
     def _begin_context(self, loader: Any) -> Any:
         """Bind the passes between epochs to the model and the data; returns the training data, with all columns."""
@@ -380,7 +444,7 @@ class DietMixin(_Base):
             forward=self._call_model,
             signals=self._signals.of_pass,
             dataset=inner.dataset.dataset,
-            collate=inner.collate_fn.collate,
+            collate=inner.collate_fn.with_lengths,
             lengths=lengths_of(data),
             batch_size=size,
             accelerator=self.accelerator,
@@ -409,6 +473,10 @@ class DietMixin(_Base):
                 processes=args.world_size,
             )
         ids, groups = ids_and_groups(data, self.label_names)
+        if self._row_weights is None and (self._form or self._signals.causal):
+            self._row_weights = weight_column(data)
+            if self._row_weights is not None:
+                self.note("the column `weight` of the training data weighs the losses of the rows.")
         self.row_ids = ids if self._ids is None else self._ids
         batch = self.get_total_train_batch_size(args) * size // self._train_batch_size
         self.full_epochs = args.num_train_epochs if steps is None else steps / math.ceil(len(data) / batch)
@@ -465,6 +533,9 @@ class DietMixin(_Base):
         dev: Any = self.eval_dataset
         if self.diet.options.race is None:
             return None
+        if self._form == "dpo" and not self._signals.is_given:
+            self._no_judge = "pairs of answers are compared with a reference model, in training only"
+            return None
         if isinstance(dev, dict) and len(dev) == 1:
             (dev,) = dev.values()
         if isinstance(dev, dict):
@@ -483,7 +554,7 @@ class DietMixin(_Base):
             )
             return None
         self._no_judge = "eval_dataset has no labels"
-        return _known(dev, self.label_names) if labelled else None
+        return _known(dev, self.label_names) if labelled or self._form == "reward" else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
@@ -600,7 +671,7 @@ class DietMixin(_Base):
         """The model's outputs for a batch, under the Trainer's autocast; one per text column where it embeds."""
         with self.autocast_smart_context_manager(), self.heads.recording():
             if not self._embeds:
-                return self.network(**batch)
+                return self._signals.call(self.network, batch)
             trainer: Any = self
             features, labels = trainer.collect_features(dict(batch))
             if all(isinstance(feature, Mapping) for feature in features):
