@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -322,3 +323,17 @@ def test_comparisons_count_nothing_twice():
     table = pd.DataFrame({"tokens": [2, 3], "right": [2, 1], "nll": [0.5, 3.0], "exact": [True, None]})
     assert float(row_sums("exact_match", table).figure()) == 100.0  # type: ignore[union-attr]
     assert float(row_sums("token_accuracy", table).figure()) == 60.0  # type: ignore[union-attr]
+
+
+@pytest.mark.cpu
+def test_accumulated_batches_give_the_step_of_one_large_batch(tmp_path):
+    """The loss is a mean over the tokens of the step: short and long answers of two batches weigh by their tokens."""
+    data, results = dialogue_folder(tmp_path), []
+    rewrite(data, "train", lambda row: {**row, "response": row["response"] * (1 + 5 * (int(row["id"][1:]) % 3 == 0))})
+    for size, parts in ((8, 1), (4, 2)):
+        config = lm_config(tmp_path, data=str(data), keep=1.0, batch_size=size, gradient_accumulation=parts, epochs=2)
+        results.append(finetune(replace(config, output=str(tmp_path / f"run-{parts}"))))
+    one, two = ([line["train_loss"] for line in result["epochs"]] for result in results)
+    assert two == pytest.approx(one, rel=1e-5)
+    nlls = [result["metrics"]["test"]["nll"] for result in results]
+    assert nlls[0] == pytest.approx(nlls[1], rel=1e-4)

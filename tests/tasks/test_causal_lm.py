@@ -69,7 +69,8 @@ def trained(tokenizer: Any, *turns: Any, max_length: int = 200) -> list[str]:
     [
         (CHAT, "4<|end|>|本<|end|>"),  # by its marks
         (BARE, "4|本"),  # every byte of the last character, of which transformers' own mask has the first
-        (CHATML, "4<|end|>\n|本<|end|>\n"),  # what follows each prompt
+        (CHATML, "4<|end|>|本<|end|>"),  # what follows each prompt, without the line break after its end
+        (CHATML.replace("eos_token", "'.'"), "4.\n|本.\n"),  # it does not end with the end token
         (BRACKETS, "4<|end|>|本<|end|>"),
     ],
 )

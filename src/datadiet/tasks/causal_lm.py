@@ -349,7 +349,8 @@ def _answer_spans(
                 "of the whole conversation, so its tokens cannot be told apart; use a template that marks the answers "
                 "with {% generation %}."
             )
-        spans.append((len(before), len(upto)))
+        ended = upto.rstrip()  # white space after the end token is never generated, so it does not train either
+        spans.append((len(before), len(ended if ended.endswith(str(tokenizer.eos_token)) else upto)))
     return spans
 
 
