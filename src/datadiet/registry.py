@@ -178,10 +178,11 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass), `zero_when_learned` and `suspects` (ranks wrong labels
-            high); of selectors `weights`, `fills_classes` (gives every class its places), `takes_offset`,
-            `takes_tolerance`, `needs_bounded`, `takes_turns` (goes by what has trained before); of tasks the keys of
-            `TASK_TRAITS` and others.
+        traits: Of scores `forward` (made of one forward pass), `zero_when_learned`, `suspects` (ranks wrong labels
+            high) and `tokens` (can be read off the next tokens of a language model); of selectors `weights`,
+            `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`,
+            `reads_logits`, `takes_turns` (goes by what has trained before); of tasks the keys of `TASK_TRAITS` and
+            others.
         options: Its own options by name.
         preset: The options of `datadiet finetune` that `datadiet compare --methods NAME` stands for, beyond those of
             its family; None where the name alone is not enough.
@@ -695,7 +696,11 @@ def lacks(what: str, trait: str, task: str) -> list[str]:
 def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list[str]:
     """Why a method, with its options, is not for a task; nothing where it is."""
     what = f"the {_WORDS.get(method.kind, method.kind)} {method.name}"
-    problems = lacks(what, method.tasks, task) if method.tasks else []
+    if has(task, "answers") and not _reads_tokens(method):
+        with_it = ", ".join(names("score", trait="tokens"))
+        return [f"{what} cannot be read off the next tokens of a language model; of the scores these can: {with_it}."]
+    by_tokens = has(task, "answers") and "tokens" in method.traits
+    problems = lacks(what, method.tasks, task) if method.tasks and not by_tokens else []
     if "groups" in method.needs:
         problems += lacks(what, "groups", task)
     if problems:
@@ -707,6 +712,14 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
         return lacks(what, "one_class", task)
     entries = [name for name, value in options.items() if isinstance(value, Mapping)]
     return [problem for name in entries for problem in lacks(f"the option {name} of {method.name}", "one_class", task)]
+
+
+def _reads_tokens(method: Method) -> bool:
+    """Whether a method works with the signals of next tokens, which have no logits: `datadiet.scores.tokens`."""
+    if method.kind != "score":
+        return "reads_logits" not in method.traits
+    without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
+    return "tokens" in method.traits or without_logits
 
 
 def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -> None:

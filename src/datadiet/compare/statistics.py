@@ -221,6 +221,12 @@ def _tokens(predictions: pd.DataFrame) -> RowSums:
     return RowSums(parts, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1))
 
 
+def _likelihood(predictions: pd.DataFrame) -> RowSums:
+    """The geometric mean of the probabilities of the tokens."""
+    parts = predictions[["nll", "tokens"]].to_numpy(np.float64)
+    return RowSums(parts, lambda sums: np.exp(-sums[..., 0] / np.maximum(sums[..., 1], 1)))
+
+
 def _exact_match(predictions: pd.DataFrame) -> RowSums:
     """The share of the rows that are right, among those where that is counted."""
     if TOKENS not in predictions:
@@ -236,6 +242,7 @@ _MAKERS: dict[str, Callable[[pd.DataFrame], RowSums]] = {
     "intent_accuracy": _share(_label_right),
     "exact_match": _exact_match,
     "token_accuracy": _tokens,
+    "likelihood": _likelihood,
     "slot_f1": _spans,
     "span_f1": _spans,
     "micro_f1": _labels,

@@ -56,8 +56,8 @@ def idle(task: str) -> tuple[str, ...]:
     """The columns that have no effect for a task.
 
     Examples:
-        >>> idle("regression"), idle("token-classification")
-        (('slots', 'intent'), ('text_pair', 'label', 'intent'))
+        >>> idle("causal-lm"), idle("regression")[:2]
+        (('slots', 'text_pair', 'label', 'tokens', 'intent'), ('slots', 'intent'))
     """
     answers = has(task, "answers")
     without = {

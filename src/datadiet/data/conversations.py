@@ -46,6 +46,16 @@ def conversations(table: Table, names: Columns, labels: str, ids: Sequence[str],
     return rows if wrong else _settled(table, rows, labels, ids, problems)
 
 
+def has_roles(parts: Any) -> bool:
+    """Whether the parts of a nested value are those of messages.
+
+    Examples:
+        >>> has_roles({"role": "user", "content": "2 + 2?"}), has_roles({"path": "a.png"})
+        (True, False)
+    """
+    return isinstance(parts, Mapping) and any(name in parts for name in _ROLE)
+
+
 def is_answered(turns: Turns) -> bool:
     """Whether a row has something to train on.
 

@@ -236,7 +236,7 @@ def load_data(
         source: A folder with train/dev/test as jsonl, json, csv, tsv, parquet or conll (the text ones also .gz) or in
             the seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
             which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
-        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
+        task: `classification`, `multi-label`, `regression`, `intent-slot`, `token-classification` or `causal-lm`.
         columns: Names of columns without a usual name.
         seed: Of the draws, from 0.
         dev_share: Share of train in (0, 1) that becomes dev where there is none.

@@ -218,9 +218,7 @@ def _answers(
     room = min(most, int(tokenizer.model_max_length) - new)
     prompts = task.prompts(examples, tokenizer, max_length=room)
     if cut := sum(length == room for length in prompts["length"]):
-        listener.phase(
-            f"{cut:,} prompts fill the {room:,} tokens that there are for them; longer ones lose their start"
-        )
+        listener.note(f"{cut:,} prompts fill the {room:,} tokens that they may have: longer ones lose their beginning.")
     batch_tokens = config.batch_size * min(most, max(prompts["length"]))
     collate = Collator(token_padding(tokenizer), {}, left=True)
     texts = [""] * len(examples)

@@ -94,13 +94,23 @@ class Features:
     taken: tuple[str, ...] = ()
     problem: str | None = None
     excluded: dict[str, list[str]] = field(default_factory=dict)
+    _made: dict[str, datasets.Dataset] = field(default_factory=dict, repr=False)
 
     def of(self, split: str) -> datasets.Dataset:
-        """The features of a split, as `Task.features` makes them."""
+        """The features of a split, as `Task.features` makes them; those of all splits are made once where rows may be
+        refused, so that none is after the training."""
+        if split not in self._made:
+            self._made[split] = self._of(split)
+        return self._made[split] if has(self.task.name, "answers") else self._made.pop(split)
+
+    def _of(self, split: str) -> datasets.Dataset:
         examples = self.data.splits[split]
 
         def make() -> datasets.Dataset:
-            return self.task.features(examples, self.tokenizer, max_length=self.max_length)
+            try:
+                return self.task.features(examples, self.tokenizer, max_length=self.max_length)
+            except DataError as error:
+                raise DataError(*(f"{split}: {problem}" for problem in error.problems)) from error
 
         if self.folder is None or not self.tokenizer.is_fast:  # a slow tokenizer is Python code, which has no digest
             return make()
@@ -474,7 +484,9 @@ def prepare(
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
-    for note in task.notes({"train": train, "dev": dev}, tokenizer, config.model):
+    tested = [split for split in data.splits if split not in ("train", "dev") and has(task.name, "answers")]
+    all_features = {"train": train, "dev": dev, **{split: features.of(split) for split in tested}}
+    for note in task.notes(all_features, tokenizer, config.model):
         listener.note(note)
     train, dev = (features.answered(split, rows, listener) for split, rows in (("train", train), ("dev", dev)))
     data = features.data

@@ -268,6 +268,7 @@ def _material(
         ids=train.ids,
         history=history,
         dev=(),
+        combine="mean" if has(data.task, "answers") else "norm",
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,

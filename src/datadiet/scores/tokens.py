@@ -19,8 +19,9 @@ from datadiet.errors import ArgumentError
 from datadiet.types import IGNORED, HeadSignals, Signals, TokenSignals
 
 MOST_BYTES = 2**25  # of float32 copies of logits at any moment
+_CACHED_BYTES = 2**22  # on a CPU, whose cache then holds them from one step of the formula to the next
 _COPIES = 2
-_LEAST_LOGIT = -1e4  # below the largest: of a token that is ruled out by -inf, so that 0 * -inf is 0
+_LEAST_LOGIT = -1e4  # below the largest
 
 
 def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024) -> TokenSignals:
@@ -64,7 +65,8 @@ def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024) -> Token
     gold = targets[mask] if packed else targets.reshape(-1)  # (tokens,)
     _check_targets(gold, vocabulary)
     gold = gold.clamp_min(0)
-    size = max(1, min(chunk, MOST_BYTES // (4 * _COPIES * vocabulary)))
+    most = min(MOST_BYTES, _CACHED_BYTES) if logits.device.type == "cpu" else MOST_BYTES
+    size = max(1, min(chunk, most // (4 * _COPIES * vocabulary)))
     columns = [torch.zeros(len(gold), dtype=torch.float32, device=logits.device) for _ in range(5)]
     for start in range(0, len(gold), size):
         part = slice(start, min(start + size, len(gold)))
@@ -89,17 +91,19 @@ def _logits_of(every: Tensor, places: tuple[Tensor, ...] | None, part: slice) ->
 def _of_tokens(scaled: Tensor, gold: Tensor) -> tuple[Tensor, ...]:
     """nll, entropy, error, margin, right of `(tokens, vocabulary)`, which is written over."""
     column = gold.unsqueeze(1)
-    scaled.sub_(scaled.amax(1, keepdim=True)).clamp_(min=_LEAST_LOGIT)
-    own = scaled.gather(1, column).squeeze(1)  # of the label
+    own = scaled.gather(1, column)  # (tokens, 1), of the label
+    strongest = scaled.scatter_(1, column, -torch.inf).amax(1, keepdim=True)
+    margin = (strongest - own).squeeze(1)
+    top = torch.maximum(strongest, own)
+    own = (own - top).squeeze(1)
+    scaled.sub_(top).clamp_(min=_LEAST_LOGIT)  # where 0 * -inf would be nan
     masses = scaled.exp()
-    mass = own.exp()
-    spread = torch.linalg.vecdot(masses, scaled)  # sum_v e^z_v z_v
-    masses.scatter_(1, column, 0.0)
     others = masses.sum(1)  # what the label has not: exact near p_y = 1
+    mass = own.exp()
     whole = others + mass
+    spread = torch.linalg.vecdot(masses, scaled) + mass * own  # sum_v e^z_v z_v
     entropy = (whole.log() - spread / whole).clamp_min(0)
     error = (torch.linalg.vecdot(masses, masses) + others.square()).sqrt() / whole
-    margin = scaled.scatter_(1, column, _LEAST_LOGIT).amax(1) - own
     return functional.softplus(others.log() - own), entropy, error, margin, (margin <= 0).float()
 
 

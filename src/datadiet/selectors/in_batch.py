@@ -156,6 +156,7 @@ class SelectiveBackprop(BatchSelector):
     inputs="Gram matrix of last-layer gradients",
     cost="a forward pass of everything, O(batch^2 count)",
     loses="on batches without redundancy; saves backward passes only",
+    traits=("reads_logits",),
 )
 class DiverseBatch(BatchSelector):
     """The examples whose gradients together span the batch's mean gradient: see `divbs`.

@@ -47,11 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
-LOWER_IS_BETTER = (
-    "nll",
-    "mse",
-    "perplexity",
-)  # metrics in a unit of their own; all others are shares, shown in points of 100
+# metrics in a unit of their own; all others are shares, shown in points of 100
+LOWER_IS_BETTER = ("nll", "mse", "perplexity")
 MANIFEST = "_manifest.json"  # in scores/ and plans/
 LOCK = ".lock"  # of the process that writes into the folder
 CARD = "README.md"  # the model card, to which a comparison and people add

@@ -16,7 +16,6 @@ from typing import Any, ClassVar
 
 import datasets
 import numpy as np
-import torch
 from jinja2 import TemplateError
 from numpy.typing import NDArray
 from torch import Tensor
@@ -26,6 +25,7 @@ from datadiet.data.conversations import ASSISTANT, TEXT, USER, answer_text
 from datadiet.data.schema import Examples, Turns
 from datadiet.errors import DataError, quoted
 from datadiet.registry import task
+from datadiet.scores.tokens import token_signals
 from datadiet.tasks.base import (
     Batch,
     Collator,
@@ -35,7 +35,6 @@ from datadiet.tasks.base import (
     as_dataset,
     chunks,
     named,
-    token_head,
     token_padding,
 )
 from datadiet.tasks.loading import is_causal, is_weightless, load_causal, load_causal_tokenizer
@@ -52,7 +51,7 @@ _PROBE = "aye"
     name="causal-lm",
     formula="each token of an answer, or of a text, from those before it",
     traits=("answers", "heads"),
-    metrics=("token_accuracy", "exact_match"),
+    metrics=("likelihood", "token_accuracy", "exact_match"),  # the first falls and rises with the nll
     label="one text",
     pipeline="text-generation",
     max_length=1024,
@@ -138,8 +137,7 @@ class CausalLMTask:
 
     def signals(self, outputs: Any, batch: Mapping[str, Tensor]) -> Signals:
         """One head, `tokens`: what each position says of the next token, where that trains."""
-        logits, labels = named(outputs, "logits"), named(batch, "labels")
-        return Signals({"tokens": token_head(logits[:, :-1], labels[:, 1:])})
+        return Signals({"tokens": token_signals(named(outputs, "logits"), named(batch, "labels"))})
 
     def decode(self, outputs: Any, batch: Mapping[str, Tensor]) -> list[Prediction]:
         """How likely and how often right the tokens of each answer are, given those before them.
@@ -148,13 +146,9 @@ class CausalLMTask:
         """
         if not isinstance(batch.get("labels"), Tensor):
             return [Prediction(None, None, None) for _ in range(len(named(batch, "input_ids")))]
-        head = self.signals(outputs, batch).heads["tokens"]
-        assert head.mask is not None
-        logits = head.logits.float()
-        nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), head.labels.flatten(), reduction="none")
-        nll = (nll.view_as(head.labels) * head.mask).double().sum(1)  # (batch,)
-        right = ((logits.argmax(-1) == head.labels) & head.mask).sum(1)
-        columns = (column.cpu().tolist() for column in (head.mask.sum(1), nll, right))
+        head = token_signals(named(outputs, "logits"), named(batch, "labels"))
+        sums = (head.mask.sum(1), (head.nll * head.mask).double().sum(1), (head.right & head.mask).sum(1))  # (batch,)
+        columns = (column.cpu().tolist() for column in sums)
         totals = [
             TokenTotals(count, nll, right, right == count if 0 < count <= SHORT else None)
             for count, nll, right in zip(*columns, strict=True)
@@ -187,8 +181,10 @@ class CausalLMTask:
         return [str(text) for text in tokenizer.batch_decode(new, skip_special_tokens=True)]
 
     def metrics(self, examples: Examples, predictions: Sequence[Prediction]) -> dict[str, float] | None:
-        """`token_accuracy`, `nll` per token, `perplexity`, and `exact_match`; None where unlabelled.
+        """`likelihood`, `token_accuracy`, `exact_match`, `nll` per token and `perplexity`; None where unlabelled.
 
+        `likelihood` is the geometric mean of the probabilities of the tokens, exp(-nll) = 1 / perplexity: of all runs
+        that with the least nll has the largest. `token_accuracy` can rise while the nll does, early in a training.
         `exact_match` is the share of the answers of at most `SHORT` tokens that greedy decoding gives word by word. No
         answer has to be generated for that: it does exactly where each token is the likeliest after the right ones.
         Where there is no such answer, and for plain text, there is no such figure. An answer that was cut counts by
@@ -202,12 +198,10 @@ class CausalLMTask:
         if not count:
             return None
         nll = sum(totals.nll for *_, totals in rows) / count
-        exact = [
-            _is_exact(turns, one, totals)
-            for turns, one, totals in rows
-            if totals.exact is not None and answer_text(turns)
-        ]
+        short = [row for row in rows if row[2].exact is not None and answer_text(row[0])]
+        exact = [_is_exact(*row) for row in short]
         return {
+            "likelihood": math.exp(-nll),
             "token_accuracy": sum(totals.right for *_, totals in rows) / count,
             **({"exact_match": sum(exact) / len(exact)} if exact else {}),
             "nll": nll,
@@ -238,7 +232,7 @@ def _columns(part: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int
         more = f" So are {len(too_long) - 1:,} more." if len(too_long) > 1 else ""
         raise DataError(
             f"{_place(part, row)}: its {len(written[row][0]):,} tokens are more than the {most:,} of the model; cut it "
-            f" with --max-length {most}, or remove the row.{more}"
+            f"with --max-length {most}, or remove the row.{more}"
         )
     ids = [ids[:max_length] for ids, _ in written]
     columns: dict[str, Any] = {"input_ids": ids, "attention_mask": [[1] * len(one) for one in ids]}
@@ -355,7 +349,8 @@ def _answer_spans(
                 "of the whole conversation, so its tokens cannot be told apart; use a template that marks the answers "
                 "with {% generation %}."
             )
-        spans.append((len(before), len(upto)))
+        ended = upto.rstrip()  # white space after the end token is never generated, so it does not train either
+        spans.append((len(before), len(ended if ended.endswith(str(tokenizer.eos_token)) else upto)))
     return spans
 
 
