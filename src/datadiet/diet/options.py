@@ -302,7 +302,8 @@ def resolve(config: DietConfig) -> DietOptions:
     problems.found += option_problems(config)
     keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
     select, select_options = _method("select", config.select, problems)
-    combine = config.combine or ("mean" if select in names("select", trait="needs_bounded") else "norm")
+    means = (*names("select", trait="needs_bounded"), *names("select", need="entropy"))
+    combine = config.combine or ("mean" if select in means else "norm")
     score, score_options = _checked_score(config, combine, problems)
     if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
         select = "hardest"

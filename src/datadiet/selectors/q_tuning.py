@@ -299,7 +299,7 @@ class QTuning(BatchSelector):
     cost="O(n log n), no scoring",
     loses="where error and entropy rise together, which leaves little between them",
     needs=("entropy",),
-    preset={"score": "cross_entropy", "combine": "mean"},
+    preset={"score": "cross_entropy"},
 )
 def quadrants(
     values: ArrayLike,
@@ -317,7 +317,8 @@ def quadrants(
     come first.
 
     Args:
-        values, count, seed, epoch, groups, ids: As for `hardest`; for perplexity's ranks use `cross_entropy`.
+        values, count, seed, epoch, groups, ids: As for `hardest`; for perplexity's ranks use `cross_entropy`, which
+            a diet takes as the mean over tokens here.
         entropy: float `(n,)`, how uncertain the model was of each row; +inf = never seen.
 
     Returns:
