@@ -11,11 +11,11 @@ and `response`. Models are byte-level and start from random weights (`benchmarks
 bytes are left out. Rows and dev rows are the same for every seed and arm, and so are the batches of the first epoch.
 
 One epoch on everything, then cycles of a share `keep`, chosen anew before each. `steps`: every arm makes the optimizer
-steps of such a diet. `tokens`: every arm ends when as many tokens have had a backward pass as in `short`, whose steps
-are those; the learning rate follows that share, so that all arms end at its end. Arms that choose within batches make
-the same number of steps with smaller batches, or more steps. The dev loss is a mean over tokens; rows are kept one by
-one, so that intervals are paired. Times include scoring, races and selection; the reference model of `excess`, trained
-once on other rows, is charged to each of its runs.
+steps of such a diet; those that choose within batches make them with smaller batches. `tokens`: every arm ends when as
+many tokens have had a backward pass as so many steps on rows of mean length take, and its learning rate follows that
+share. The dev loss is a mean over tokens; rows are kept one by one, so that intervals are paired. Times include
+scoring, races and selection; the reference model of `excess`, trained once on other rows, is charged to each of its
+runs.
 """
 
 from __future__ import annotations
@@ -173,7 +173,7 @@ def train(options: Mapping[str, Any], rows: list[Row], dev: list[Row], cell: Cel
         else steps_of(cell.keep, len(rows), setting.epochs)
     )
     budget = steps * BATCH * float(np.mean([len(row["input_ids"]) for row in rows]))
-    by_tokens = cell.budget == "tokens" and cell.arm not in ("full", "short")
+    by_tokens = cell.budget == "tokens" and cell.arm != "full"
 
     class Budgeted(DietTrainer):
         own_batches = True

@@ -159,7 +159,8 @@ class Heads:
                 check_one_each(len(output), len(weights))
                 shape = (*weights.shape, *[1] * (output.dim() - weights.dim()))  # (batch, 1, ...), or of each position
                 # read in the backward pass: what goes by the losses of this batch is known after its forward pass
-                output.register_hook(lambda gradient: gradient * weights.to(gradient).reshape(shape))  # type: ignore[no-untyped-call]
+                weigh = functools.partial(_weighed, weights=weights, shape=shape)
+                output.register_hook(weigh)  # type: ignore[no-untyped-call]
 
         return record
 
@@ -183,6 +184,10 @@ _NOWHERE = (
     "there are loss weights, of a selector or of the rows, and this model has no linear layer with as many outputs as "
     f"labels on which they could act; {_WITHOUT}"
 )
+
+
+def _weighed(gradient: Tensor, *, weights: Tensor, shape: Sequence[int]) -> Tensor:
+    return gradient * weights.to(gradient).reshape(*shape)
 
 
 def check_one_each(outputs: int, rows: int) -> None:
