@@ -315,13 +315,16 @@ PARTS: dict[str, Callable[[], str]] = {
     "feature-selectors": partial(methods_of, "select", need="features"),
     "tasks": tasks,
     **{name: partial(methods_of, name) for name in ("in_batch", "preset", "combine", "history", "rescore", "offset")},
-    **{name: partial(methods_of, name) for name in ("suspects", "dedupe", "race")},
+    **{name: partial(methods_of, name) for name in ("suspects", "dedupe", "race", "tokens")},
     "api": api,
     "examples": examples,
     **{f"flags-{name}": partial(flags, name) for name in ("demo", "init", "finetune", "compare", "report")},
     **{f"flags-{name}": partial(flags, name) for name in ("predict", "score", "select", "push")},
     **{f"proofs-{name}": partial(proofs, name) for name in ("score", "select", "in_batch", "combine", "history")},
-    **{f"proofs-{name}": partial(proofs, name) for name in ("rescore", "offset", "suspects", "dedupe", "race")},
+    **{
+        f"proofs-{name}": partial(proofs, name)
+        for name in ("rescore", "offset", "suspects", "dedupe", "race", "tokens")
+    },
 }
 
 

@@ -26,7 +26,7 @@ from typing import Any
 
 CORPUS = Path(__file__).parent / "corpus"
 FOUND = Path("build") / "fuzz"
-TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification")
+TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification", "causal-lm")
 TEXT_KINDS = ("jsonl", "json", "csv", "tsv", "conll", "txt", "jsonl.gz")
 MOST = 4000  # characters of a message, which may name all options
 CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -112,7 +112,25 @@ def odd_parquet(data: bytes) -> bytes:
     ]
     for _ in range(choices.of(range(1, 5))):
         arrays.append(choices.of(kinds)())
-        names.append(choices.of(("text", "label", "tokens", "tags", "id", "labels", "", "a.b", "intent", "x\x1b[2J")))
+        names.append(
+            choices.of(
+                (
+                    "text",
+                    "label",
+                    "tokens",
+                    "tags",
+                    "id",
+                    "labels",
+                    "",
+                    "a.b",
+                    "intent",
+                    "messages",
+                    "prompt",
+                    "response",
+                    "x\x1b[2J",
+                )
+            )
+        )
     names_only = [{"names": names} for names in (["no", "yes"], 5, "ab", [1, None], {"0": "a"})]
     nested = [{"feature": {"names": ["O", "B-X"]}}, [{"names": ["a"]}], {"feature": 3}]
     feature = choices.of([None, *names_only, *nested, [], "text", 7])

@@ -23,6 +23,7 @@ import pyarrow.parquet
 import pytest
 import torch
 import transformers as hf
+from benchmarks.byte_lm import SHAPES, write_model
 from numpy.typing import NDArray
 from safetensors.torch import load_file
 from tokenizers.pre_tokenizers import ByteLevel
@@ -137,6 +138,14 @@ def tiny_model_folder(tmp_path: Path, kind: str = "bert", *, dropout: float = 0.
     return folder
 
 
+def tiny_lm_folder(tmp_path: Path, kind: str = "llama", *, chat: bool = True, **changes: Any) -> Path:
+    """A folder with the config and tokenizer of a byte-level language model of 20,000 weights, and no weights."""
+    sizes = {"n_embd": 32, "n_layer": 1} if kind == "gpt2" else {"hidden_size": 32, "num_hidden_layers": 1}
+    sizes |= {} if kind == "gpt2" else {"head_dim": 8, "intermediate_size": 64}
+    shape = next(one for one in SHAPES if one.startswith(kind))
+    return write_model(tmp_path / f"tiny-{kind}-{chat}", shape, chat=chat, **{**sizes, **changes})
+
+
 def tiny_batch(texts: list[str], kind: str = "bert") -> dict[str, Tensor]:
     """The texts as one padded batch of tensors, as a model takes it."""
     return dict(tiny_tokenizer(kind)(texts, padding=True, return_tensors="pt"))
@@ -228,6 +237,22 @@ def toy_multi_label(n: int, classes: int = 3, seed: int = 0, *, labelled: bool =
     labels = [tuple(sorted(np.array(KEYWORDS[:classes])[rng.random(classes) < 0.5].tolist())) for _ in range(n)]
     texts = [" ".join(rng.permutation([*_fillers(rng), *keywords]).tolist()) for keywords in labels]
     return _examples("m", seed, labels if labelled else None, texts=texts)
+
+
+def dialogues(count: int = 32, start: int = 0) -> list[dict[str, Any]]:
+    """Rows of a prompt and its answer, each prompt once; answers are the same for every second word."""
+    words = KEYWORDS[:4]
+    rows = range(start, start + count)
+    return [{"id": f"d{n}", "prompt": f"{words[n % 4]} {n}?", "response": words[n % 2]} for n in rows]
+
+
+def dialogue_folder(tmp_path: Path, count: int = 48) -> Path:
+    """A folder of `dialogues`: train, and dev and test of 16 rows."""
+    folder = tmp_path / "dialogues"
+    folder.mkdir()
+    for place, (split, rows) in enumerate((("train", count), ("dev", 16), ("test", 16))):
+        write_rows(folder / f"{split}.jsonl", dialogues(rows, 1000 * place))
+    return folder
 
 
 @dataclass(frozen=True)

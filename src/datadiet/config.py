@@ -49,6 +49,7 @@ LR_SCHEDULES = (
 Rescore = Literal["all", "dropped", "none"]
 AUTO = "auto"
 MOST_EPOCHS = 20  # that `epochs="auto"` plans
+USUAL_LENGTH = 128  # tokens per example
 
 
 class Declared(NamedTuple):
@@ -97,7 +98,8 @@ class DietConfig:
             follows from the scores, with the dev metric as a guard (`datadiet.diet.tolerance`).
         score: How hard an example is; a function is `(logits, labels, *, mask=None) -> values`.
         combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
-            `norm` as in the paper, and `mean` for `uncertain`, which needs bounded values.
+            `norm` as in the paper; `mean` for `uncertain`, which needs bounded values, and for `quadrants`, which
+            compares with mean entropies.
         select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`. By
             default `auto`: a short race on the dev split decides between `cover`, which is training on everything for
             as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a tolerance, `hardest`.
@@ -107,6 +109,8 @@ class DietConfig:
             published rule.
         floor: Least number of examples kept of each class; a class that has fewer is refused.
         history: How the values of several rounds become one: `last`, `mean(window=3)`, `ema(alpha=0.8, c=1)`.
+        tokens: A rule by which a part of the tokens of each answer trains after the warm-up, for causal language models
+            (`datadiet.selectors.token_rules`); by default all do.
         warmup_epochs: Epochs on everything first; with 0 the first cycle is random.
         refresh_every: Epochs from one selection to the next: by default 1 with `auto`, `cover`, `visits` or a
             tolerance, else 2.
@@ -159,6 +163,13 @@ class DietConfig:
     )
     history: str | Any = option(
         "last", 'How values of several rounds become one: last, mean, "ema(alpha=0.8, c=1)".', DIET, method=True
+    )
+    tokens: str | None = option(
+        None,
+        'Which tokens of the answers train, after the warm-up: "q_tuning(keep=0.5)", "excess(keep=0.6)", ...',
+        DIET,
+        method=True,
+        tasks="answers",
     )
     warmup_epochs: int = option(
         1, "Epochs on everything at the start; 0 = the first cycle is random.", DIET, bound=AtLeast(0)
@@ -249,6 +260,11 @@ class FinetuneConfig(DietConfig):
     slots_column: str | None = option(None, "Column with the slots or tags.", DATA)
     intent_column: str | None = option(None, "Column with the intent.", DATA)
     id_column: str | None = option(None, "Column with your own ids.", DATA)
+    messages_column: str | None = option(None, "Column with conversations (causal-lm).", DATA)
+    prompt_column: str | None = option(None, "Column with prompts (causal-lm).", DATA)
+    answer_column: str | None = option(None, "Column with the answers to the prompts (causal-lm).", DATA)
+    context_column: str | None = option(None, "Column with what a prompt is about (causal-lm).", DATA)
+    system_column: str | None = option(None, "Column with a message before the prompt (causal-lm).", DATA)
     gz_limit: float = option(GZ_LIMIT, "Largest size in GB that a .gz file may unpack to.", DATA, bound=Positive)
     model: str = option(
         "minilm", "A hub name, a local folder, or minilm (packaged with datadiet[demo]).", TRAINING, usual=True
@@ -286,7 +302,13 @@ class FinetuneConfig(DietConfig):
     weight_decay: float = option(0.01, "Weight decay of AdamW.", TRAINING, bound=NotNegative)
     max_grad_norm: float = option(1.0, "Largest gradient norm; 0 = no clipping.", TRAINING, bound=NotNegative)
     # with less, the special tokens alone would be left
-    max_length: int = option(128, "Tokens per example; longer ones are cut.", TRAINING, bound=AtLeast(3), usual=True)
+    max_length: int | None = option(
+        None,
+        f"Tokens per example; longer ones are cut. By default {USUAL_LENGTH}, or what the task says (causal-lm 1024).",
+        TRAINING,
+        bound=AtLeast(3),
+        usual=True,
+    )
     label_smoothing: float = option(
         0.0, "Share of the label spread over all classes.", TRAINING, bound=ShareBelowOne, tasks="classes"
     )
@@ -333,6 +355,16 @@ class FinetuneConfig(DietConfig):
         None, "A folder that keeps tokens and teacher logits for other runs; the time is charged to each.", RUN
     )
     energy: bool = option(False, "Measure the energy of the run (needs datadiet[energy]).", RUN)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.max_length is None:  # so that a run's file says what it was
+            object.__setattr__(self, "max_length", usual_length(self.task))
+
+    @property
+    def length(self) -> int:
+        """The most tokens of an example."""
+        return self.max_length or usual_length(self.task)
 
     @property
     def planned_epochs(self) -> int:
@@ -383,6 +415,17 @@ def task_missing() -> str:
     """The sentence for a task that was not given."""
     *some, last = names("task")
     return f"--task is missing: {', '.join(some)} or {last}."
+
+
+def usual_length(task: str | None) -> int:
+    """The tokens per example where no number is given.
+
+    Examples:
+        >>> usual_length("classification"), usual_length("causal-lm")
+        (128, 1024)
+    """
+    method = find("task", task) if isinstance(task, str) else None
+    return USUAL_LENGTH if method is None else int(method.facts.get("max_length", USUAL_LENGTH))
 
 
 def diet_config(config: DietConfig, **changes: Any) -> DietConfig:

@@ -1,9 +1,9 @@
 """Every method and task, declared once, beside the function or class that it is.
 
-`@score`, `@selector`, `@race`, `@history`, `@ranking` and `@task` attach a `Method` to what they decorate; `declare`
-states one that is no function of its own. `make index` imports all packages once and writes `registry.json`. Everything
-else is read from there, without torch: choices and help of the command line, the check of options, presets, `datadiet
-methods`, the tables of docs/methods.md, citations of model cards.
+`@score`, `@selector`, `@race`, `@history`, `@token_rule`, `@ranking` and `@task` attach a `Method` to what they
+decorate; `declare` states one that is no function of its own. `make index` imports all packages once and writes
+`registry.json`. Everything else is read from there, without torch: choices and help of the command line, the check of
+options, presets, `datadiet methods`, the tables of docs/methods.md, citations of model cards.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ KINDS: Mapping[str, str] = {
     "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
+    "tokens": "--tokens: which tokens of the answers train (causal-lm)",
     "offset": "--offset: what is excluded as suspected label noise",
     "suspects": "--suspects-by of datadiet select, and datadiet.suspects: how likely each label is wrong",
     "dedupe": "--dedupe, with --near of datadiet select, and datadiet.duplicates: rows with the same text",
@@ -57,6 +58,8 @@ NEEDS: Mapping[str, str] = {
     "groups": "the class of each example",
     "features": "an array with one line per training row, such as sentence embeddings",
     "recalls": "the recall of each class on the dev split",
+    "entropy": "how uncertain the model is of each row, which training records; not of a regression",
+    "reference": "another causal language model with the same tokens: reference=",
 }
 
 
@@ -175,10 +178,11 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass), `zero_when_learned` and `suspects` (ranks wrong labels
-            high); of selectors `weights`, `fills_classes` (gives every class its places), `takes_offset`,
-            `takes_tolerance`, `needs_bounded`, `takes_turns` (goes by what has trained before); of tasks the keys of
-            `TASK_TRAITS` and others.
+        traits: Of scores `forward` (made of one forward pass), `zero_when_learned`, `suspects` (ranks wrong labels
+            high) and `tokens` (can be read off the next tokens of a language model); of selectors `weights`,
+            `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`,
+            `reads_logits`, `takes_turns` (goes by what has trained before); of tasks the keys of `TASK_TRAITS` and
+            others.
         options: Its own options by name.
         preset: The options of `datadiet finetune` that `datadiet compare --methods NAME` stands for, beyond those of
             its family; None where the name alone is not enough.
@@ -268,13 +272,13 @@ def _decorator(kind: str) -> Callable[..., Callable[[Declared], Declared]]:
     return decorate
 
 
-score, selector, in_batch, race, history, ranking, task = map(
-    _decorator, ("score", "select", "in_batch", "race", "history", "suspects", "task")
+score, selector, in_batch, race, history, ranking, task, token_rule = map(
+    _decorator, ("score", "select", "in_batch", "race", "history", "suspects", "task", "tokens")
 )
 
 
 # parameters of every selector that are no options of its own
-_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns")
+_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns", "entropy")
 
 
 def _own_options(function: Callable[..., Any], kind: str) -> tuple[str, ...]:
@@ -475,7 +479,14 @@ def attribute(package: str, name: str, also: Mapping[str, Iterable[str]]) -> Any
     raise AttributeError(f"module {package!r} has no attribute {name!r}")
 
 
-_WORDS = {"select": "selector", "in_batch": "selector", "race": "selector", "suspects": "ranking", "preset": "method"}
+_WORDS = {
+    "select": "selector",
+    "in_batch": "selector",
+    "race": "selector",
+    "suspects": "ranking",
+    "preset": "method",
+    "tokens": "token rule",
+}
 # what `--select` takes
 SELECT_KINDS = ("select", "in_batch", "race")
 
@@ -654,6 +665,7 @@ TASK_TRAITS: Mapping[str, str] = {
     "joint": "is for joint tasks ({with_it}), not for {task}.",
     "heads": "is for examples with several decisions ({with_it}), not for {task}.",
     "label_sets": "is for examples with any number of labels ({with_it}), not for {task}.",
+    "answers": "is for language models ({with_it}), not for {task}.",
 }
 
 
@@ -684,7 +696,11 @@ def lacks(what: str, trait: str, task: str) -> list[str]:
 def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list[str]:
     """Why a method, with its options, is not for a task; nothing where it is."""
     what = f"the {_WORDS.get(method.kind, method.kind)} {method.name}"
-    problems = lacks(what, method.tasks, task) if method.tasks else []
+    if has(task, "answers") and not _reads_tokens(method):
+        with_it = ", ".join(names("score", trait="tokens"))
+        return [f"{what} cannot be read off the next tokens of a language model; of the scores these can: {with_it}."]
+    by_tokens = has(task, "answers") and "tokens" in method.traits
+    problems = lacks(what, method.tasks, task) if method.tasks and not by_tokens else []
     if "groups" in method.needs:
         problems += lacks(what, "groups", task)
     if problems:
@@ -696,6 +712,14 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
         return lacks(what, "one_class", task)
     entries = [name for name, value in options.items() if isinstance(value, Mapping)]
     return [problem for name in entries for problem in lacks(f"the option {name} of {method.name}", "one_class", task)]
+
+
+def _reads_tokens(method: Method) -> bool:
+    """Whether a method works with the signals of next tokens, which have no logits: `datadiet.scores.tokens`."""
+    if method.kind != "score":
+        return "reads_logits" not in method.traits
+    without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
+    return "tokens" in method.traits or without_logits
 
 
 def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -> None:

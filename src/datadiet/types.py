@@ -44,10 +44,38 @@ class HeadSignals:
 
 
 @dataclass(frozen=True)
+class TokenSignals:
+    """What a causal language model says of each next token of a batch, in place of logits.
+
+    Logits of `(batch, length, vocabulary)` are gigabytes, and some trainers never build them; these few numbers of
+    each token are what scores of rows and tokens need. Position `t` is about token `t + 1` of the input: labels are
+    shifted already. All tensors are `(batch, positions)`, detached, and 0 or False where the mask is False.
+
+    Attributes:
+        nll: float32, `-log p` of the token, in nats.
+        entropy: float32, of the distribution over the vocabulary, in nats.
+        error: float32, `|| p - onehot ||_2` in [0, sqrt 2]; None where the trainer gives no logits.
+        right: bool, whether the token is the likeliest.
+        mask: bool, True where a token trains.
+        margin: float32, largest logit of another token minus the token's; None where the trainer gives no logits.
+    """
+
+    nll: Tensor
+    entropy: Tensor
+    error: Tensor | None
+    right: Tensor
+    mask: Tensor
+    margin: Tensor | None = None
+
+
+Head = HeadSignals | TokenSignals
+
+
+@dataclass(frozen=True)
 class Signals:
     """The heads of one forward pass by name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`."""
 
-    heads: Mapping[str, HeadSignals]
+    heads: Mapping[str, Head]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,15 @@ from __future__ import annotations
 
 import pytest
 
-from datadiet.compare.verdict import answer, diets, state, state_comparison, unfinished_sentence, verdict
+from datadiet.compare.verdict import (
+    answer,
+    diets,
+    state,
+    state_comparison,
+    table_metrics,
+    unfinished_sentence,
+    verdict,
+)
 
 
 def against(mean: float, half: float | None = 0.2, p: float | None = 0.01, needed: int | None = 4) -> dict:
@@ -146,3 +154,10 @@ def test_the_verdict_says_which_rule_auto_ended_with() -> None:
     line = {"method": "auto", "saved": saved, "ceiling": 0.45, "energy": None, "against": {}, "seeds": [0, 1, 2]}
     said = verdict({**line, "comparable_times": True, "rules": {"cover": 2, "hardest": 1}})
     assert said.endswith("chose cover in 2 runs and hardest in 1 run")
+
+
+def test_language_models_show_the_nll_that_they_are_judged_by():
+    figures = {"mean": 4.4631, "deviation": 0.006}
+    metrics = dict.fromkeys(("likelihood", "token_accuracy", "nll", "perplexity"), figures)
+    assert table_metrics({"methods": [{"metrics": metrics}]}) == ["likelihood", "token_accuracy", "nll"]
+    assert table_metrics({"methods": [{"metrics": {"accuracy": figures, "nll": figures}}]}) == ["accuracy"]

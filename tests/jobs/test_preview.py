@@ -12,7 +12,9 @@ from datadiet.config import read_config
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.preview import config_text, dry_run, look
-from toys import tiny_model_folder, toy_config, write_toy_folder
+from toys import Heard, dialogue_folder, tiny_lm_folder, tiny_model_folder, toy_config, write_toy_folder
+
+ANSWER = {"role": "assistant", "content": "yes"}
 
 
 def write_rows(folder: Path, rows: list[dict]) -> str:
@@ -28,6 +30,10 @@ def write_rows(folder: Path, rows: list[dict]) -> str:
         (lambda place: {"text": f"text {place}", "label": place / 7}, "regression"),
         (lambda place: {"text": f"text {place}", "label": place % 3}, "classification"),  # grades
         (lambda place: {"text": f"text {place}", "labels": ["a", "b"][: 1 + place % 2]}, "multi-label"),
+        (lambda place: {"instruction": f"say {place}", "input": "", "output": f"{place}!"}, "causal-lm"),
+        (lambda place: {"messages": [{"role": "user", "content": f"{place}?"}, ANSWER]}, "causal-lm"),
+        (lambda place: {"question": f"is it {place}?", "answer": ["yes", "no"][place % 2]}, "classification"),
+        (lambda place: {"body": 1, "text": f"plain text {place}"}, "causal-lm"),
         (lambda _: {"tokens": ["to", "Rome"], "tags": ["O", "B-city"]}, "token-classification"),
         (lambda place: {"tokens": ["to", "Rome"], "slots": ["O", "B-city"], "intent": "ab"[place % 2]}, "intent-slot"),
     ],
@@ -37,6 +43,25 @@ def test_the_task_is_found_in_the_data(row, task, tmp_path):
     assert found["task"] == task
     assert task not in found["also"]
     assert found["seconds"] is None
+
+
+def test_a_language_model_is_asked_for(tmp_path):
+    heard = Heard()
+    data = str(dialogue_folder(tmp_path, 96))
+    found = look(data, model="minilm", listener=heard)
+    assert (found["task"], found["classes"], found["seconds"]) == ("causal-lm", None, None)
+    assert any("no language model is packaged" in note for note in heard.notes)
+    (tmp_path / "found.yaml").write_text(config_text(data, found))
+    config = read_config(tmp_path / "found.yaml", output=str(tmp_path / "run"))
+    assert (config.model, config.max_length) == ("", 1024)
+    with pytest.raises(ArgumentError, match="model is empty"):
+        dry_run(config)
+    folder = str(tiny_lm_folder(tmp_path))
+    timed = look(data, model=folder)
+    assert timed["seconds"]["full"] > timed["seconds"]["diet"] > 0
+    (tmp_path / "timed.yaml").write_text(config_text(data, timed, model=folder))
+    planned = dry_run(read_config(tmp_path / "timed.yaml", output=str(tmp_path / "run")))
+    assert planned.steps < planned.full_steps
 
 
 def test_what_a_data_set_holds(tmp_path):

@@ -7,9 +7,12 @@ import re
 import shutil
 from importlib import resources
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from datadiet.reporting import report
+from datadiet.reporting.rows import PRUNED
 from toys import HOSTILE
 
 selenium = pytest.importorskip("selenium.webdriver")
@@ -141,3 +144,20 @@ def test_it_fits_every_width_and_anyone_can_read_it(browser, width, theme):
 def test_one_endless_word_does_not_widen_the_page(browser, width):
     emulate(browser, width)
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+
+
+def test_pruned_tokens_are_struck_through(browser, hostile_run, tmp_path):
+    run, before = tmp_path / "run", browser.current_url
+    shutil.copytree(hostile_run, run)
+    parts = {"row": [0, 1], "pieces": [["keep ", HOSTILE["image"], " this"], ["gone", ""]]}
+    pq.write_table(pa.table({**parts, "pruned": [[False, True, False], [True, True]]}), run / PRUNED)
+    browser.get(report(run).as_uri())
+    assert browser.get_log("browser") == []
+    choose(browser, "search", "onerror")
+    cell = browser.find_element("css selector", "#rows .text")
+    assert cell.get_attribute("textContent") == f"keep {HOSTILE['image']} this"
+    assert [part.text for part in cell.find_elements("tag name", "s")] == [HOSTILE["image"]]
+    assert browser.find_elements("tag name", "img") == []
+    assert [row[1] for row in choose(browser, "search", "gone")] == ["gone"]
+    assert len(browser.find_elements("css selector", "#rows s")) == 1
+    browser.get(before)

@@ -4,18 +4,22 @@ import json
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from datadiet.errors import DataError
 from datadiet.reporting import rows as rows_module
 from datadiet.reporting.rows import (
     KEEPING,
     MOST_CHARACTERS,
+    PRUNED,
     Dynamics,
     Kept,
     candidates,
     embedded,
     example_table,
     histories,
+    pruned_pieces,
     read_dynamics,
     read_plans,
 )
@@ -123,6 +127,41 @@ def test_the_budget_is_that_of_the_page(text, monkeypatch):
     assert 3 <= len(table["id"]) < 500
     assert all(len(shown) == min(len(text), MOST_CHARACTERS) for shown in table["text"])
     assert len(embedded(table).encode()) <= 20_000
+
+
+def write_pieces(folder, rows, pieces, pruned) -> None:
+    pq.write_table(pa.table({"row": rows, "pieces": pieces, "pruned": pruned}), folder / PRUNED)
+
+
+def test_pruned_tokens_stand_as_parts_in_the_place_of_the_text(tmp_path):
+    assert pruned_pieces(tmp_path, np.arange(3)) == {}
+    hostile = "</s><b>no"
+    texts = [["2", " + ", "", hostile, " 4"], ["gone", " too"], ["x" * 200, "y" * 200, "z"], ["elsewhere"]]
+    flags = [[False, False, True, True, False], [True, True], [False, True, False], [True]]
+    write_pieces(tmp_path, [1, 0, 2, 9], texts, flags)
+    pieces = pruned_pieces(tmp_path, np.array([2, 1, 0]))
+    assert pieces[1] == [("2 + ", False), (hostile, True), (" 4", False)]
+    assert pieces[0] == [("gone too", True)]
+    assert [len(text) for text, _ in pieces[2]] == [200, 100]  # cut as a text is
+    assert 9 not in pieces
+    dynamics = made_up_dynamics(4)
+    chosen = candidates(dynamics)
+    table = example_table(dynamics, chosen, (["old"] * 4, ["a"] * 4), pieces=pieces)
+    shown = dict(zip(table["id"], zip(table["text"], table["pieces"], strict=True), strict=True))
+    assert shown["id-1"] == (f"2 + {hostile} 4", ["2 + ", hostile, " 4"])
+    assert shown["id-0"] == ("gone too", ["", "gone too"])
+    assert shown["id-3"] == ("old", None)
+    assert "<b>" not in embedded(table)
+    assert "pieces" not in example_table(dynamics, chosen, None)
+
+
+def test_a_broken_table_of_pruned_tokens_is_named(tmp_path):
+    (tmp_path / PRUNED).write_bytes(b"no parquet")
+    with pytest.raises(DataError, match=r"pruned_tokens\.parquet cannot be read"):
+        pruned_pieces(tmp_path, np.arange(3))
+    write_pieces(tmp_path, [0], [["a", "b"]], [[True]])
+    with pytest.raises(DataError, match="cannot be read"):
+        pruned_pieces(tmp_path, np.arange(3))
 
 
 @pytest.mark.parametrize("text", ["</script>", "<!--", "]]>", "\u2028", "&lt;"])

@@ -23,7 +23,10 @@ odd_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(odd_text, inner, max_size=2),
     max_leaves=5,
 )
-names = st.sampled_from(["text", "label", "labels", "tokens", "tags", "slots", "id", "intent", "text_a", "text_b"])
+_OF_CONVERSATIONS = ("messages", "prompt", "response")
+names = st.sampled_from(
+    ["text", "label", "labels", "tokens", "tags", "slots", "id", "intent", "text_a", "text_b", *_OF_CONVERSATIONS]
+)
 rows = st.lists(st.dictionaries(names | odd_text, odd_values, max_size=4), max_size=4)
 cells = st.lists(st.lists(odd_text | st.sampled_from(["text", "label", "a", "1"]), max_size=4), max_size=4)
 

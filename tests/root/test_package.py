@@ -47,6 +47,8 @@ for name in registry.names("select"):
     options = {"window": {"offset": 0.1}, "drop_quota": {"recalls": {0: 0.5, 1: 0.9}}}.get(name, {})
     if "features" in registry.find("select", name).needs:
         options["features"] = np.cos(np.arange(150.0)).reshape(50, 3)
+    if "entropy" in registry.find("select", name).needs:
+        options["entropy"] = np.ones(50)
     values, groups = np.linspace(0, 1, 50, dtype=np.float32), np.arange(50) % 2
     registry.load("select", name)(values, 20, seed=1, epoch=1, groups=groups, **options)
 assert before == (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,9 +20,12 @@ from datadiet.selectors.in_batch import (
     BatchSelector,
     BatchSignals,
     DiverseBatch,
+    InstanceReweighting,
+    MidRank,
     SelectiveBackprop,
     TopReducible,
     divbs,
+    dro_weights,
     last_layer_gram,
     percentiles,
 )
@@ -33,7 +38,7 @@ def batch(step: int, size: int = 12) -> BatchSignals:
     generator = np.random.default_rng([7, step])
     losses = np.where(generator.random(size) < 0.5, 0.1, 2.0) + 0.05 * generator.random(size)
     vectors = generator.normal(size=(size, 5))
-    return BatchSignals(losses.astype(np.float32), vectors @ vectors.T, generator.random(size))
+    return BatchSignals(losses.astype(np.float32), vectors @ vectors.T, generator.random(size), generator.random(size))
 
 
 def run(method: BatchSelector, steps: range) -> list[list[bool]]:
@@ -56,7 +61,7 @@ def test_a_run_cut_in_two_by_a_checkpoint_is_the_same_run(make) -> None:
     before = run(first, range(20))
     second.load(first.state())
     assert before + run(second, range(20, 40)) == whole
-    assert not all(map(all, whole))
+    assert all(map(all, whole)) == (not make.chooses)
 
 
 @battery
@@ -101,7 +106,7 @@ def test_missing_signals_and_losses_that_are_not_numbers(make) -> None:
     with pytest.raises(ArgumentError, match="losses must be finite, got NaN or infinity at 3, 8 of a batch of 12"):
         method.choose(signals, seed=0, step=0)
     with pytest.raises(ArgumentError, match=r"one number per example of a batch, got shape \(0,\)"):
-        method.choose(BatchSignals(np.zeros(0), irreducible=np.zeros(0)), seed=0, step=0)
+        method.choose(BatchSignals(np.zeros(0), irreducible=np.zeros(0), entropy=np.zeros(0)), seed=0, step=0)
 
 
 @pytest.mark.proves("selective_backprop", by="brute")
@@ -233,8 +238,74 @@ def test_gram_matrices_that_do_not_fit(gram: np.ndarray, count: int, message: st
         (SelectiveBackprop, {"window": 0}, "window must be a whole number, at least 1, got 0"),
         (TopReducible, {"keep": 10}, r"keep must be in \(0, 1\], got 10. Did you mean 0.1\?"),
         (DiverseBatch, {"keep": 0}, r"keep must be in \(0, 1\], got 0"),
+        (MidRank, {"portion": -1}, "portion must be a whole number, at least 0, got -1"),
+        (InstanceReweighting, {"temperature": 0}, "temperature must be above 0 and finite, got 0"),
+        (InstanceReweighting, {"least": 30}, r"least must be in \[0, 1\], got 30"),
     ],
 )
 def test_options_that_are_not_allowed(make: Callable[..., Any], options: dict[str, Any], message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         make(**options)
+
+
+GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "ir_dro.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.proves("ir_dro", by="golden")
+@pytest.mark.parametrize("case", GOLDEN["weights"])
+def test_golden_weights_and_their_effective_size(case: str) -> None:
+    name, temperature = case.split("_lam")
+    weights = dro_weights(GOLDEN["losses"][name], float(temperature))
+    assert_allclose(weights, GOLDEN["weights"][case]["mean_one"], rtol=1e-6, atol=1e-12)
+    assert weights.sum() ** 2 / np.square(weights).sum() == pytest.approx(GOLDEN["weights"][case]["ess"])
+
+
+@pytest.mark.proves("ir_dro", by="definition")
+def test_the_weights_maximise_their_objective() -> None:
+    losses, temperature = np.array([0.3, 2.0, 1.1, 0.9]), 0.7
+    weights = dro_weights(losses, temperature) / 4
+
+    def worst(one: np.ndarray) -> float:
+        return float(one @ losses - temperature * (one * np.log(one * 4)).sum())
+
+    generator = np.random.default_rng(0)
+    others = [0.9 * weights + 0.1 * generator.dirichlet(np.ones(4)) for _ in range(200)]
+    assert worst(weights) > max(map(worst, others))
+
+
+@pytest.mark.proves("ir_dro", by="planted")
+def test_the_floor_of_the_effective_size_keeps_one_long_answer_from_being_the_batch() -> None:
+    losses = np.array([40.0, *np.linspace(1, 2, 15)])
+    assert dro_weights(losses, 1.0).max() > 15.99
+    for least in (0.3, 0.6, 0.9, 1.0):
+        weights = dro_weights(losses, 1.0, least)
+        assert weights.mean() == pytest.approx(1)
+        effective = weights.sum() ** 2 / (16 * np.square(weights).sum())
+        assert least - 1e-9 <= effective <= least + 1e-3
+        assert (np.diff(weights[1:]) > 0).all() or least == 1.0
+    assert_allclose(dro_weights(losses, 1e9), 1, atol=1e-6)
+    assert dro_weights([5.0], 1.0, 0.3).tolist() == [1.0]
+    sizes = [1 / np.square(dro_weights(losses, heat) / 16).sum() for heat in (0.1, 1.0, 10.0, 100.0)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.proves("mid_rank", by="golden")
+def test_golden_slices_of_the_losses() -> None:
+    losses = np.array(GOLDEN["losses"]["plain"])
+    for case, expected in GOLDEN["slices"].items():
+        share, portion = (
+            float(part.removeprefix(word)) for part, word in zip(case.split("_"), ("frac", "portion"), strict=True)
+        )
+        mask = MidRank(keep=share, portion=int(portion)).choose(BatchSignals(losses), seed=0, step=0)
+        assert sorted(losses[mask]) == sorted(
+            expected or [5.7]
+        )  # the reference has an empty slice where it rounds to 0
+
+
+@pytest.mark.proves("mid_rank", by="planted")
+def test_a_portion_leaves_planted_noise_out_and_no_slice_is_empty() -> None:
+    losses = np.array([9.0, 8.0, 3.0, 2.9, 0.2, 0.1, 0.1, 0.1])  # two of noise
+    assert np.flatnonzero(MidRank(keep=0.25).choose(BatchSignals(losses), seed=0, step=0)).tolist() == [2, 3]
+    for size, keep, portion in ((1, 0.1, 5), (3, 0.5, 9), (8, 1.0, 1)):
+        mask = MidRank(keep=keep, portion=portion).choose(BatchSignals(losses[:size]), seed=0, step=0)
+        assert mask.sum() == max(1, round(keep * size))

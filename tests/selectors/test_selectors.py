@@ -61,6 +61,8 @@ def member(label: str) -> Select:
     def run(values: Any, count: int, **given_options: Any) -> Any:
         if floor or "groups" in needs:
             given_options.setdefault("groups", np.arange(np.size(values)).reshape(np.shape(values)) % 3)
+        if "entropy" in needs:
+            given_options.setdefault("entropy", np.zeros(np.shape(values)))
         if "features" in needs:
             given_options.setdefault("features", spread(np.size(values))[1])
         else:
@@ -104,7 +106,7 @@ tied_values = arrays(
 def test_the_battery_has_what_each_selector_requires(name: str) -> None:
     method = registry.find("select", name)
     required = {option.name for option in method.options.values() if option.required}
-    required |= set(method.needs) - {"groups", "features"}
+    required |= set(method.needs) - {"groups", "features", "entropy"}
     assert required <= set(ARGUMENTS.get(name, {})), f"add a row to ARGUMENTS for {name}: {required}"
     assert getattr(selectors, name) is registry.load("select", name)
 

@@ -66,7 +66,8 @@ def test_every_key_of_the_result(run: Finished) -> None:
     result = run.result
     assert set(result) == {
         "schema", "task", "data", "model", "seed", "diet", "epochs", "metrics", "cost", "ceiling", "environment",
-        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race", "files",
+        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race", "tokens",
+        "files",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["seed"]) == (1, "intent-slot", 0)
     assert result["model"] == "tiny-bert"
@@ -90,7 +91,7 @@ def test_every_option_of_the_diet_is_in_the_result(run: Finished) -> None:
     assert run.result["diet"] == {
         "score": "el2n", "select": "hardest", "history": "last", "keep": 0.5, "tolerance": None, "combine": "norm",
         "warmup_epochs": 1, "refresh_every": 1, "anneal_epochs": 0, "static": False, "rescore": "dropped",
-        "offset": "auto", "floor": 0, "seed": 0, "scores_from": None, "row_weights": False,
+        "offset": "auto", "floor": 0, "seed": 0, "scores_from": None, "row_weights": False, "tokens": None,
     }  # fmt: skip
 
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
-from transformers import AutoModelForTokenClassification
+from transformers import AutoModelForTokenClassification, GPT2Config, GPT2LMHeadModel
 from transformers.modeling_outputs import CausalLMOutput, QuestionAnsweringModelOutput, SequenceClassifierOutput
 
 from datadiet.errors import ArgumentError
 from datadiet.scores.reduce import free_signals
+from datadiet.scores.tokens import token_signals
 from datadiet.tasks.base import class_signals
 from datadiet.tasks.reading import Reader, signals_of
-from datadiet.types import Signals
+from datadiet.types import Signals, TokenSignals
 from toys import INTENTS, SLOTS, tiny_batch, tiny_classifier, tiny_config, tiny_intent_slot
 
 CLASSES, WHOLE, NUMBERS, ONE = torch.randn(2, 3), torch.tensor([0, 2]), torch.tensor([0.5, 4.0]), torch.randn(2, 1)
@@ -122,6 +125,55 @@ def test_joint_models() -> None:
     assert heads["slots"].mask.all()
 
 
+def causal():
+    torch.manual_seed(0)
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 8}
+    return GPT2LMHeadModel(GPT2Config(vocab_size=11, bos_token_id=1, eos_token_id=2, **sizes)).eval()
+
+
+def test_a_causal_language_model_is_read_by_its_next_tokens() -> None:
+    model, ids = causal(), torch.arange(8).reshape(2, 4)
+    labels = ids.masked_fill(ids < 2, -100)
+    outputs = model(ids)
+    expected = token_signals(outputs.logits, labels)
+    for found in (signals_of(outputs, {"labels": labels}), Reader(model)(tuple(outputs.values()), {"labels": labels})):
+        (head,) = found.heads.values()
+        assert isinstance(head, TokenSignals)
+        assert torch.equal(head.nll, expected.nll)
+        assert torch.equal(head.mask, expected.mask)
+    assert Reader(model).causal
+    assert not Reader(tiny_classifier(3)).causal
+    with pytest.raises(ArgumentError, match=r"logits \(batch, length, vocabulary\) for whole labels"):
+        signals_of(CausalLMOutput(logits=torch.randn(2, 4, 3)), {"labels": torch.zeros(2, 5, dtype=torch.int64)})
+
+
+@pytest.mark.parametrize("near", [0.0, 8.0, 40.0])
+def test_the_numbers_of_a_fused_head_give_the_signals_of_its_logits(near: float) -> None:
+    """Also where a token is nearly certain, so that `sum_v p_v^2 - 2 p_y + 1` would be a rounding error."""
+    logits = torch.randn(2, 5, 7, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([[0, 1, 2, 3, 4], [0, -100, -100, 6, 5]])
+    logits[0, :-1].scatter_(1, labels[0, 1:, None], near)
+    expected = token_signals(logits, labels)
+    logs, targets = logits[:, :-1].log_softmax(-1), labels[:, 1:]
+    mask = targets != -100
+    fused = SimpleNamespace(
+        log_probs=logs.gather(-1, targets.clamp_min(0)[..., None])[..., 0] * mask, label_mask=mask,
+        entropy=-(logs.exp() * logs).sum(-1) * mask, is_top1=(logs.argmax(-1) == targets) & mask,
+        log_sum_sq_probs=(2 * logs).logsumexp(-1) * mask,
+    )  # fmt: skip
+    head = signals_of(fused, {}).heads["tokens"]
+    assert isinstance(head, TokenSignals)
+    for name, rough in (("nll", 1e-6), ("entropy", 1e-6), ("error", 3e-4)):
+        torch.testing.assert_close(getattr(head, name), getattr(expected, name), rtol=1e-4, atol=rough, msg=name)
+    missing = -torch.expm1(-expected.nll)
+    assert (head.error >= missing * 0.999 - 1e-6).all()
+    assert (head.error <= 2**0.5 * missing * 1.001 + 1e-6).all()
+    assert torch.equal(head.right, expected.right)
+    assert head.margin is None
+    fused.log_sum_sq_probs = None
+    assert signals_of(fused, {}).heads["tokens"].error is None
+
+
 @pytest.mark.parametrize(
     ("outputs", "labels", "message"),
     [
@@ -134,7 +186,6 @@ def test_joint_models() -> None:
         ({"logits": CLASSES, "topic_logits": CLASSES + 1}, WHOLE, r"several heads with logits \(2, 3\)"),
         ((CLASSES, CLASSES + 1), WHOLE, "cannot be told apart"),
         ({"logits": CLASSES}, torch.rand(2, 3), "other than 0 and 1 fit no known task"),
-        (CausalLMOutput(logits=torch.randn(2, 4, 3)), torch.zeros(2, 4, dtype=torch.int64), "causal language model"),
         ({"logits": CLASSES}, None, "no labels; it holds input_ids"),
         ({"logits": ONE}, YES, "one logit is a number .* nothing shows which"),
         ({"logits": CLASSES}, ONE_HOT, "one-hot classes .* or sets of labels .* nothing shows which"),

@@ -52,7 +52,8 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 def test_every_task_and_every_toy_has_a_case() -> None:
-    assert {case.task.name for case in CASES} == set(names("task")), "give a new task a row in CASES"
+    encoders = {name for name in names("task") if not has(name, "answers")}  # language models: test_causal_lm.py
+    assert {case.task.name for case in CASES} == encoders, "give a new task a row in CASES"
     assert [case.name for case in CASES] == list(TOYS)
     assert all(case.task.name == TOYS[case.name].task for case in CASES)
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 import torch
+import transformers as hf
 from torch import nn
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.registry import names
+from datadiet.registry import load, names
+from datadiet.selectors.in_batch import dro_weights
+from datadiet.selectors.q_tuning import QTuning
 from datadiet.tasks.heads import Heads
-from datadiet.training.in_batch import gradient_gram, part_of
+from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser, gradient_gram, part_of
 from datadiet.types import HeadSignals, Signals
 from toys import scores_of, toy_trainer, weights
 
@@ -27,7 +32,7 @@ def trained(folder, select, resume=None, **options):
     return trainer
 
 
-@pytest.mark.parametrize("select", names("in_batch"))
+@pytest.mark.parametrize("select", [name for name in names("in_batch") if load("in_batch", name).chooses])
 def test_a_part_of_every_batch_is_trained_on_after_the_warm_up(tmp_path, select):
     values = np.zeros(N, np.float32) if select == "top_reducible" else None
     trainer = trained(tmp_path, select, values=values)
@@ -55,6 +60,26 @@ def test_top_reducible_trains_on_what_can_be_learned(tmp_path):
     assert (history[history["epoch"] == 0]["row"] >= N // 2).mean() > 0.8  # every batch has about as many of each kind
 
 
+@pytest.mark.cpu
+@pytest.mark.proves("ir_dro", by="definition")
+def test_weights_of_the_batch_at_hand_need_no_pass_of_their_own(tmp_path):
+    """A step after the warm-up beside one whose losses are weighed by hand, from their own values."""
+    settings = {"optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant", "learning_rate": 0.5}
+    settings |= {"num_train_epochs": 1, "per_device_train_batch_size": N}
+    trainer = trained(tmp_path, "ir_dro(temperature=0.05, least=0.2)", diet={"warmup_epochs": 0}, **settings)
+    cost = trainer.ledger.snapshot()
+    assert (cost.examples_forward, cost.examples_backward, cost.score_s) == (N, N, 0)
+    plain = toy_trainer(tmp_path / "by-hand", None, kind=hf.Trainer, n=N)
+    batch = plain.data_collator([plain.train_dataset[row] for row in range(N)])
+    model = plain.model.train()
+    losses = nn.functional.cross_entropy(model(**batch).logits, batch["labels"], reduction="none")
+    factors = torch.from_numpy(dro_weights(losses.detach().numpy(), 0.05, 0.2)).float()
+    assert factors.max() > 1.2
+    (losses * factors).mean().backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    torch.testing.assert_close(weights(trainer.model), weights(model), rtol=1e-4, atol=1e-6)
+
+
 def test_irreducible_losses_are_asked_for_before_training(tmp_path):
     with pytest.raises(ArgumentError, match="needs irreducible losses"):
         trained(tmp_path, "top_reducible")
@@ -65,6 +90,37 @@ def test_resuming_is_bit_identical(tmp_path):
     whole = trained(tmp_path, "selective_backprop", save_strategy="epoch")
     resumed = trained(tmp_path / "resumed", "selective_backprop", resume=str(tmp_path / "checkpoint-12"))
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_scoring_that_costs_more_than_it_saves_is_said_and_with_a_gate_turned_off(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("datadiet.training.trainer.JUDGED_AFTER", 4)
+    monkeypatch.setattr("datadiet.training.in_batch.JUDGED_AFTER", 4)
+    # half of a batch is chosen, and the pass that chooses is made to take long
+    real = BatchChooser._batch_signals
+    monkeypatch.setattr(BatchChooser, "_batch_signals", lambda *given: (time.sleep(0.05), real(*given))[1])
+    on = trained(tmp_path / "on", "q_tuning")
+    assert "It saves no time here." in caplog.text
+    assert on.ledger.snapshot().examples_forward == N + 2 * (N + N // 2)
+    caplog.clear()
+    off = trained(tmp_path / "off", "q_tuning(gate=true)", save_strategy="epoch")
+    assert "Scoring is off from here on" in caplog.text
+    # scored are the first four batches of eight, and half of them trains
+    assert off.ledger.snapshot().examples_backward == 3 * N - 4 * 4
+    assert off.ledger.snapshot().examples_forward == 3 * N - 4 * 4 + 4 * 8
+    again = trained(tmp_path / "again", "q_tuning(gate=true)", resume=str(tmp_path / "off" / "checkpoint-12"))
+    assert torch.equal(weights(again.model), weights(off.model))
+
+
+def test_the_gate_goes_by_time_and_judges_once():
+    chooser = BatchChooser(QTuning(gate=True), seed=0)
+    assert chooser.judge(0.0, 9.0, 5.0, JUDGED_AFTER) == ""  # no warm-up to compare with
+    assert chooser.judge(1.0, 9.0, 5.0, JUDGED_AFTER - 1) == ""  # too early
+    assert chooser.judge(1.0, 0.9, 0.5, JUDGED_AFTER) == ""  # it saves
+    assert chooser.judge(1.0, 9.0, 5.0, JUDGED_AFTER) == ""  # judged already
+    assert not chooser.off
+    other = BatchChooser(QTuning(gate=True), seed=0)
+    assert "takes 2.00 times as long as training on whole ones, 60% of it" in other.judge(1.0, 2.0, 1.2, JUDGED_AFTER)
+    assert other.off
 
 
 def test_the_gram_is_that_of_the_gradients():

@@ -61,6 +61,7 @@ def span_pairs(predictions: pd.DataFrame) -> list[tuple[Spans, Spans]]:
 
 
 Floats = NDArray[np.float64]
+TOKENS = "tokens"  # the column of predictions that those of a language model have
 
 
 @dataclass(frozen=True)
@@ -104,8 +105,8 @@ def row_sums(metric: str, predictions: pd.DataFrame) -> RowSums | None:
 
 def right(predictions: pd.DataFrame, metric: str) -> NDArray[np.bool_] | None:
     """Whether each row is right, bool `(rows,)`; None for metrics that are no share of right rows."""
-    if tags_words(predictions):
-        return None  # its accuracy is of words
+    if tags_words(predictions) or TOKENS in predictions:
+        return None  # its accuracy is of words or tokens
     flags = {"accuracy": _label_right, "intent_accuracy": _label_right, "exact_match": _all_right}.get(metric)
     return None if flags is None else flags(predictions)
 
@@ -214,10 +215,34 @@ def _quotient(above: Floats, below: Floats) -> Floats:
     return np.asarray(np.divide(above, below, out=np.zeros_like(below), where=below > 0), np.float64)
 
 
+def _tokens(predictions: pd.DataFrame) -> RowSums:
+    """The share of the tokens that are right."""
+    parts = predictions[["right", "tokens"]].to_numpy(np.float64)
+    return RowSums(parts, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
+def _likelihood(predictions: pd.DataFrame) -> RowSums:
+    """The geometric mean of the probabilities of the tokens."""
+    parts = predictions[["nll", "tokens"]].to_numpy(np.float64)
+    return RowSums(parts, lambda sums: np.exp(-sums[..., 0] / np.maximum(sums[..., 1], 1)))
+
+
+def _exact_match(predictions: pd.DataFrame) -> RowSums:
+    """The share of the rows that are right, among those where that is counted."""
+    if TOKENS not in predictions:
+        return _share(_all_right)(predictions)
+    counted = predictions["exact"].notna().to_numpy()
+    exact = predictions["exact"].fillna(False).to_numpy(np.bool_)
+    parts = np.stack([exact, counted], 1).astype(np.float64)
+    return RowSums(parts, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1))
+
+
 _MAKERS: dict[str, Callable[[pd.DataFrame], RowSums]] = {
     "accuracy": _accuracy,
     "intent_accuracy": _share(_label_right),
-    "exact_match": _share(_all_right),
+    "exact_match": _exact_match,
+    "token_accuracy": _tokens,
+    "likelihood": _likelihood,
     "slot_f1": _spans,
     "span_f1": _spans,
     "micro_f1": _labels,

@@ -16,10 +16,11 @@ from datadiet.compare.run import RUNS
 from datadiet.files import write_atomically
 from datadiet.formatting import counted, difference_text, escaped, mean_text, percent, points, spaced, three_digits
 from datadiet.store import run_folder
+from datadiet.store.run_folder import LOWER_IS_BETTER
 from datadiet.types import Json
 
 LEVEL = 0.05  # of the one-sided test against full
-HIDDEN_METRICS = ("nll", "mse", "macro_f1")  # in `comparison.json`, but in no table
+HIDDEN_METRICS = ("nll", "mse", "macro_f1", "perplexity")  # in `comparison.json`, but in no table
 TIMES = ("finetune_s", "total_s")
 LEAST_SEEDS = 3  # of a comparison that can show something
 HEADING = "## Comparison"
@@ -35,8 +36,10 @@ STATES = {
 
 
 def table_metrics(comparison: Json) -> list[str]:
-    """The metrics that a table of the comparison has."""
-    return [name for name in comparison["methods"][0]["metrics"] if name not in HIDDEN_METRICS]
+    """The metrics that a table of the comparison has; of language models also `nll`, which they are judged by."""
+    names = comparison["methods"][0]["metrics"]
+    hidden = set(HIDDEN_METRICS) - ({"nll"} if "perplexity" in names else set())
+    return [name for name in names if name not in hidden]
 
 
 def measured_energy(comparison: Json) -> bool:
@@ -58,7 +61,8 @@ def result_cells(comparison: Json, line: Json, decimals: int, metrics: Sequence[
     times = ["" if saving is None else percent(saving["median"], share) for saving in saved]
     ceiling = "" if full or line["ceiling"] is None else percent(line["ceiling"], share)
     shown = table_metrics(comparison) if metrics is None else metrics
-    means = [mean_text(line["metrics"][name], decimals) for name in shown]
+    digits = {name: 3 if name in LOWER_IS_BETTER else decimals for name in shown}
+    means = [mean_text(line["metrics"][name], digits[name]) for name in shown]
     return [f"{line['steps']:,}", *means, *times, ceiling]
 
 

@@ -41,8 +41,14 @@ CLASSES = (
 )
 LABELS = ("labels", "label", "tags", "categories", "category", "topics", "classes", "class", "emotions", "targets")
 NUMBERS = ("label", "score", "similarity", "similarityscore", "relatednessscore", "labels", "rating", "target", "value")
+MESSAGES = ("messages", "conversations", "conversation")
+PROMPTS = ("prompt", "instruction", "question", "query", "input")
+ANSWERS = ("response", "completion", "output", "answer")
+CONTEXTS = ("context", "input")
+SYSTEMS = ("system", "systemprompt")
 IDS = ("id", "idx", "guid", "index", "uid", "exampleid")
 
+OF_CONVERSATIONS = ("messages", "prompt", "answer", "context", "system")
 FLAGS = {field.name: f"--{field.name.replace('_', '-')}-column" for field in fields(Columns)}
 
 
@@ -50,14 +56,17 @@ def idle(task: str) -> tuple[str, ...]:
     """The columns that have no effect for a task.
 
     Examples:
-        >>> idle("regression"), idle("token-classification")
-        (('slots', 'intent'), ('text_pair', 'label', 'intent'))
+        >>> idle("causal-lm"), idle("regression")[:2]
+        (('slots', 'text_pair', 'label', 'tokens', 'intent'), ('slots', 'intent'))
     """
+    answers = has(task, "answers")
     without = {
         "slots": not has(task, "words"),
-        "text_pair": has(task, "words"),
-        "label": has(task, "tags_only"),
+        "text_pair": has(task, "words") or answers,
+        "label": has(task, "tags_only") or answers,
+        "tokens": answers,
         "intent": not has(task, "one_class"),
+        **dict.fromkeys(OF_CONVERSATIONS, not answers),
     }
     return tuple(name for name, unused in without.items() if unused)
 
@@ -97,7 +106,7 @@ def recognise(table: Table, task: str, requested: Columns, labelled: bool = True
     requested = replace(requested, label=requested.label or requested.intent, intent=None)
     for field, flag in flags.items():
         name = getattr(requested, field)
-        may_lack = field in ("label", "slots") and not labelled
+        may_lack = field in ("label", "slots", "answer") and not labelled
         if name and name not in table.columns and not may_lack:
             problems.add(f"{table.place}: {flag}: {unknown('column', name, table.columns)}")
     if problems.found:
@@ -113,6 +122,9 @@ def _usual(table: Table, task: str, requested: Columns) -> Columns:
     label = _present(requested.label, table, _first(_label_names(task), normalised))
     ids = _first(IDS, normalised) if requested.id is None else requested.id
     requested = replace(requested, id=ids, label=label)
+    if has(task, "answers"):
+        answer = _present(requested.answer, table, None)
+        return _usual_conversations(replace(requested, answer=answer, label=None), normalised)
     if not has(task, "words"):
         return _usual_texts(requested, normalised)
     slots = _present(requested.slots, table, _first(_slot_names(task), normalised))
@@ -134,8 +146,28 @@ def _usual_texts(requested: Columns, normalised: Mapping[str, str]) -> Columns:
     return replace(requested, text=text, tokens=None if text else _first(TOKENS, normalised))
 
 
+def _usual_conversations(requested: Columns, normalised: Mapping[str, str]) -> Columns:
+    """Messages; or else a prompt and its answer; or else plain text."""
+    if requested.messages or (requested.text and not requested.prompt):
+        return requested
+    if not requested.prompt and not requested.answer and (messages := _first(MESSAGES, normalised)):
+        return replace(requested, messages=messages)
+    taken = {requested.answer, requested.context, requested.system}
+    others = {key: name for key, name in normalised.items() if name not in taken}
+    prompt = requested.prompt or _first(PROMPTS, others)
+    answer = requested.answer or _first(ANSWERS, {key: name for key, name in others.items() if name != prompt})
+    text = _first([name for name in TEXTS if name not in PROMPTS], normalised)
+    if prompt is None or (answer is None and text and not requested.prompt):
+        return replace(requested, text=text)
+    left = {key: name for key, name in others.items() if name not in (prompt, answer)}
+    # what is called a prompt holds its context already
+    context = requested.context or (None if plain_name(prompt) == PROMPTS[0] else _first(CONTEXTS, left))
+    system = requested.system or _first(SYSTEMS, left)
+    return replace(requested, prompt=prompt, answer=answer, context=context, system=system)
+
+
 def _label_names(task: str) -> Sequence[str]:
-    own = {"joint": INTENTS, "numbers": NUMBERS, "label_sets": LABELS, "tags_only": ()}
+    own = {"joint": INTENTS, "numbers": NUMBERS, "label_sets": LABELS, "tags_only": (), "answers": ()}
     return next((names for trait, names in own.items() if has(task, trait)), CLASSES)
 
 
@@ -157,6 +189,11 @@ def _require(names: Columns, table: Table, task: str, labelled: bool, problems: 
     joint, tags_words = has(task, "joint"), has(task, "words")
     missing: list[tuple[str, Sequence[str]]]
     missing = [] if names.text or names.tokens else [("tokens", TOKENS) if tags_words else ("text", TEXTS)]
+    if has(task, "answers"):
+        found = names.text or names.messages or names.prompt
+        missing = [] if found else [("messages", MESSAGES), ("prompt", PROMPTS), ("text", TEXTS)]
+        if labelled and names.prompt and not names.answer and not _of_messages(table, names.prompt):
+            missing = [("answer", ANSWERS)]
     if labelled and names.label is None and _label_names(task):
         missing.append(("intent" if joint else "label", _label_names(task)))
     if labelled and tags_words and names.slots is None:
@@ -164,11 +201,23 @@ def _require(names: Columns, table: Table, task: str, labelled: bool, problems: 
     there = listed(list(table.columns)) or "none"
     nothing = table.textual and not names_found(names)
     header = " The first line is read as the header: add one, such as text,label, if it is a row." if nothing else ""
+    if len(missing) > 1 and has(task, "answers"):
+        problems.add(
+            f"{table.place}: no column with messages, a prompt or a text; found {there}. Call it 'messages', 'prompt' "
+            f"(with 'response' for the answer) or 'text', or name it with {FLAGS['messages']}, {FLAGS['prompt']} or "
+            f"{FLAGS['text']}.{header}"
+        )
+        return
     for part, usual in missing:
         problems.add(
             f"{table.place}: no column with the {part}; found {there}. "
             f"Call it {usual[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...)).{header}"
         )
+
+
+def _of_messages(table: Table, column: str) -> bool:
+    """Whether a column of prompts holds lists of messages, which may have the answers too."""
+    return table.size > 0 and isinstance(table.columns[column][0], (list, tuple))
 
 
 def names_found(names: Columns) -> int:

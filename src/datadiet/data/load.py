@@ -18,6 +18,7 @@ import numpy as np
 from datadiet import registry
 from datadiet.config import FinetuneConfig
 from datadiet.data.columns import check_columns, recognise
+from datadiet.data.conversations import answer_text
 from datadiet.data.duplicates import representatives, text_keys
 from datadiet.data.layouts import by_split, labels_of_columns, sentences_of_words
 from datadiet.data.readers import read_file
@@ -140,7 +141,9 @@ def one_of_each(splits: Mapping[str, Examples]) -> tuple[dict[str, Examples], li
     train = splits["train"]
     given: Sequence[Any] | None = train.labels if train.labels is not None else train.slots
     labels = None if given is None else [tuple(label) if isinstance(label, (list, tuple)) else label for label in given]
-    groups = representatives(train.texts, labels, train.text_pairs)
+    # of a language model rows are the same where their answers are too
+    seconds = train.text_pairs if train.turns is None else [*map(answer_text, train.turns)]
+    groups = representatives(train.texts, labels, seconds)
     dropped = len(train) - len(groups.rows)
     if not dropped:
         return dict(splits), []
@@ -233,7 +236,7 @@ def load_data(
         source: A folder with train/dev/test as jsonl, json, csv, tsv, parquet or conll (the text ones also .gz) or in
             the seq.in/seq.out/label layout; one such file, which is then train; a folder saved by `datasets`; `snips`,
             which is packaged; or a hub name (`owner/name`, `owner/name/config`, `glue/sst2`).
-        task: `classification`, `multi-label`, `regression`, `intent-slot` or `token-classification`.
+        task: `classification`, `multi-label`, `regression`, `intent-slot`, `token-classification` or `causal-lm`.
         columns: Names of columns without a usual name.
         seed: Of the draws, from 0.
         dev_share: Share of train in (0, 1) that becomes dev where there is none.
@@ -388,7 +391,7 @@ def arranged(table: Table, task: str, columns: Columns) -> tuple[Table, list[str
     names, problems = recognise(table, task, columns, labelled=False)
     if problems.found:
         return table, notes
-    if names.label is None and columns.label is None:
+    if names.label is None and columns.label is None and not has(task, "answers"):
         known = [name for name in (names.text, names.text_pair, names.tokens, names.id) if name]
         if made := labels_of_columns(table, task, known):
             table, note = made

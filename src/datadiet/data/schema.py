@@ -20,6 +20,8 @@ class Columns:
         tokens, slots: The words and their tags, for `intent-slot` and `token-classification`.
         intent: For `intent-slot`; `label` may stand for it and the other way round.
         id: The user's own id of each example; empty for row numbers.
+        messages, prompt, answer, context, system: For `causal-lm`: whole conversations, or a prompt with its answer,
+            what the prompt is about, and a message before it. Its plain texts are in `text`.
     """
 
     text: str | None = None
@@ -29,6 +31,18 @@ class Columns:
     slots: str | None = None
     intent: str | None = None
     id: str | None = None
+    messages: str | None = None
+    prompt: str | None = None
+    answer: str | None = None
+    context: str | None = None
+    system: str | None = None
+
+
+Turns = tuple[tuple[str, str], ...]
+
+
+# the roles of a last turn that there is something to train on: an answer, or the whole of a plain text
+ANSWERING = ("assistant", "text")
 
 
 @dataclass(frozen=True)
@@ -41,10 +55,12 @@ class Examples:
         text_pairs: Second texts of a pair task, else None.
         tokens, slots: Words and their tags, for data that has words; else None.
         labels: Class names (the intent, for `intent-slot`), numbers for regression, for `multi-label` the names of each
-            example, sorted; None where the split is unlabelled, and for `token-classification`, labelled by `slots`.
+            example, sorted; None where the split is unlabelled, and for tasks that are labelled by something else.
         source_rows: Position of each example in its source, from 0, whatever was dropped since; None where it has no
             source. Ignored when splits are compared.
         times: How many rows each example stands for after deduplication; None elsewhere. Ignored likewise.
+        turns: Of a language model: the messages of each example, as pairs of a role and a text, see
+            `datadiet.data.conversations`; `texts` are then their prompts. None elsewhere.
 
     Examples:
         >>> Examples(ids=("a", "b"), texts=("good", "bad"), labels=("1", "0")).take([1]).texts
@@ -59,6 +75,7 @@ class Examples:
     labels: Sequence[str] | Sequence[float] | Sequence[tuple[str, ...]] | None = None
     source_rows: Sequence[int] | None = field(default=None, compare=False, repr=False)
     times: Sequence[int] | None = field(default=None, compare=False, repr=False)
+    turns: Sequence[Turns] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         sizes = {part.name: len(values) for part in fields(self) if (values := getattr(self, part.name)) is not None}
@@ -71,7 +88,8 @@ class Examples:
     @property
     def labelled(self) -> bool:
         """Whether there is anything to compare predictions with."""
-        return self.labels is not None or self.slots is not None
+        answered = self.turns is not None and all(turns and turns[-1][0] in ANSWERING for turns in self.turns)
+        return self.labels is not None or self.slots is not None or answered
 
     def take(self, rows: Iterable[int]) -> Examples:
         """The given rows (positions from 0), in the given order."""
@@ -81,12 +99,14 @@ class Examples:
 
 
 def joined_texts(examples: Examples, separator: str = " ") -> list[str]:
-    """One text per example, both texts of a pair in one.
+    """One text per example, both texts of a pair in one, and all messages of a conversation.
 
     Examples:
         >>> joined_texts(Examples(ids=("0",), texts=("a premise",), text_pairs=("a hypothesis",)))
         ['a premise a hypothesis']
     """
+    if examples.turns is not None:
+        return [separator.join(text for _, text in turns) for turns in examples.turns]
     if examples.text_pairs is None:
         return list(examples.texts)
     return [f"{text}{separator}{pair}" for text, pair in zip(examples.texts, examples.text_pairs, strict=True)]
@@ -102,8 +122,9 @@ def without_input(examples: Examples) -> Examples:
         >>> without_input(Examples(ids=("a",), texts=("good",), labels=("1",)))
         Examples(ids=('a',), texts=('',), text_pairs=None, tokens=None, slots=None, labels=('1',))
     """
-    if examples.tokens is not None or examples.slots is not None:
-        raise DataError("empty inputs need one label per text: for tagged words there is no input to leave out.")
+    if examples.tokens is not None or examples.slots is not None or examples.turns is not None:
+        what = "tagged words" if examples.turns is None else "a language model"
+        raise DataError(f"empty inputs need one label per text: for {what} there is no input to leave out.")
     blank = ("",) * len(examples)
     return replace(examples, texts=blank, text_pairs=None if examples.text_pairs is None else blank)
 
@@ -175,4 +196,5 @@ def _pieces(field: Sequence[object]) -> Iterator[str]:
 
 
 def _fields(examples: Examples) -> list[Sequence[object] | None]:
-    return [getattr(examples, name) for name in ("ids", "texts", "text_pairs", "tokens", "slots", "labels")]
+    own = () if examples.turns is None else ("turns",)  # the fingerprints of all other data stay what they were
+    return [getattr(examples, name) for name in ("ids", "texts", "text_pairs", "tokens", "slots", "labels", *own)]

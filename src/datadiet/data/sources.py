@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from datadiet.data.conversations import has_roles
 from datadiet.data.export import (
     Original,
     joined_originals,
@@ -139,12 +140,13 @@ def _is_cached(name: str) -> bool:
 def split_table(split: Any, place: str) -> Table:
     """One split of the `datasets` library as a table; class numbers become names, -1 becomes None.
 
-    Columns that hold neither text nor numbers (images, audio, nested records) are dropped.
+    Columns that hold neither text nor numbers (images, audio, nested records) are dropped, but for messages.
     """
     import datasets
 
     inner = {name: getattr(feature, "feature", feature) for name, feature in split.features.items()}
-    plain = [name for name, kind in inner.items() if isinstance(kind, (datasets.Value, datasets.ClassLabel))]
+    kinds = (datasets.Value, datasets.ClassLabel)
+    plain = [name for name, kind in inner.items() if isinstance(kind, kinds) or has_roles(kind)]
 
     def column(name: str) -> list[Any]:
         values = arrow_values(lambda: split.select_columns([name]).with_format("arrow")[:][name], name, {}, place)

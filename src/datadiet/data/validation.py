@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import Any
 
 from datadiet.data.columns import recognise
+from datadiet.data.conversations import answer_text, conversations, prompt_text
 from datadiet.data.layouts import is_bracketed, printed_list
 from datadiet.data.schema import Columns, Examples
 from datadiet.data.tables import Table, row_problem
@@ -306,6 +307,8 @@ def _check_text(table: Table, examples: Examples, problems: Problems) -> None:
         "label": examples.labels,
         "tag": examples.slots,
         "id": examples.ids,
+        "answer": None if examples.turns is None else [*map(answer_text, examples.turns)],
+        "conversation": None if examples.turns is None else [" ".join(one for _, one in t) for t in examples.turns],
     }
     for what, values in parts.items():
         broken = [(row, _half(value)) for row, value in enumerate(values or ()) if _half(value)]
@@ -327,6 +330,11 @@ def _half(value: Any) -> str:
 
 
 def _examples(table: Table, task: str, names: Columns, labels: str, separator: str, problems: Problems) -> Examples:
+    if has(task, "answers"):
+        ids = _ids(table, names.id, problems)
+        turns = conversations(table, names, labels, ids, problems)
+        source = None if table.sourceless else table.rows or range(table.size)
+        return Examples(tuple(ids), tuple(map(prompt_text, turns)), source_rows=source, turns=tuple(turns))
     tokens = _words(table, names.tokens, problems) if names.tokens else None
     texts = [" ".join(words) for words in tokens] if tokens is not None else _texts(table, names, problems)
     tag = "slot" if has(task, "joint") else "tag"

@@ -31,6 +31,7 @@ class SelectorContext:
         recalls: Recall of each class on the dev split.
         scale: The largest value the score can have.
         turns: How often each row has trained in the cycles before.
+        entropy: float32 `(n,)`, how uncertain the model was of each row; +inf where it was never seen.
     """
 
     groups: NDArray[np.int32] | NDArray[np.int64] | None = None
@@ -38,13 +39,18 @@ class SelectorContext:
     recalls: Mapping[int, float] | None = None
     scale: float | None = None
     turns: Turns | None = None
+    entropy: NDArray[np.float32] | None = None
 
     def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
         """The same of some rows, bool `(n,)`."""
         groups = None if self.groups is None else np.asarray(self.groups)[rows].astype(np.int32)  # half the memory
         features = None if self.features is None else self.features[rows]
         return replace(
-            self, groups=groups, features=features, turns=None if self.turns is None else self.turns.of(rows)
+            self,
+            groups=groups,
+            features=features,
+            turns=None if self.turns is None else self.turns.of(rows),
+            entropy=None if self.entropy is None else self.entropy[rows],
         )
 
 
@@ -88,7 +94,13 @@ def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.
         raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {array.shape}.")
     bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
     if bad.size:
-        raise ArgumentError(f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.")
+        negative = (
+            " A negative weight would make the model worse at its row without a limit." if (array < 0).any() else ""
+        )
+        raise ArgumentError(
+            f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.{negative} Leave rows that must "
+            "not train out of the data."
+        )
     return None if num_rows == 0 or (array == array[0]).all() else array
 
 
@@ -104,6 +116,7 @@ class BoundSelector:
     Attributes:
         needs: What it cannot do without, of `groups`, `features` and `recalls`.
         takes_turns: Whether it goes by how often each row has trained.
+        takes_entropy: Whether it goes by how uncertain the model was of each row.
     """
 
     def __init__(self, select: str | Selector, *, options: Mapping[str, Any], floor: int, seed: int) -> None:
@@ -119,6 +132,7 @@ class BoundSelector:
         self._takes = set() if method is None else (set(method.options) | needs) - set(given)
         self.takes_turns = method is not None and "takes_turns" in method.traits
         self._takes |= {"turns"} if self.takes_turns else set()
+        self.takes_entropy = "entropy" in needs
         self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
         self._seed = seed
 
@@ -151,7 +165,7 @@ class BoundSelector:
         """
         if "recalls" in self.needs and context.recalls is None:
             raise ArgumentError(_MISSING["recalls"])
-        extra = {name: getattr(context, name) for name in ("features", "recalls", "scale", "turns")}
+        extra = {name: getattr(context, name) for name in ("features", "recalls", "scale", "turns", "entropy")}
         options = {name: extra[name] for name in extra if name in self._takes}
         return self._select(values, count, seed=self._seed, epoch=epoch, groups=context.groups, **options)
 
@@ -213,4 +227,4 @@ def rehearse(options: DietOptions, num_examples: int, schedule: BaseSchedule, gr
     count = schedule.count(epochs[0]) if epochs else schedule.in_batches(num_examples // 2)
     recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
     values = np.linspace(0, 1, num_examples, dtype=np.float32)
-    selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls))
+    selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls, entropy=values))

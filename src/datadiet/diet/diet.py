@@ -29,14 +29,18 @@ from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
-from datadiet.scores.reduce import OF_LABEL
+from datadiet.registry import load
+from datadiet.scores.history import last
+from datadiet.scores.reduce import OF_LABEL, example_values
 from datadiet.selectors.turns import Turns
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
-from datadiet.types import EpochPlan, Forecast, Json, Scores, Selection, Signals, Source
+from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selection, Signals, Source
 
 _ROWS, _WEIGHTS = "plan.rows", "plan.weights"
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
+ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
+_WITHOUT = "without_tokens"
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -113,6 +117,8 @@ class Diet:
     _guarded: bool | None = None  # whether the guard is on, once the data are known
     _dev_rows: int | None = None  # that can judge a race
     _facts: Json | None = None  # see `made_with`
+    _reads_tokens = False  # whether the signals are of the next tokens of a language model
+    _without: NDArray[np.bool_] | None = None  # rows without a token that trains, once there is one
 
     def __init__(
         self,
@@ -283,10 +289,12 @@ class Diet:
 
     def _begin_values(self, num_examples: int) -> None:
         """Where values are recorded; nothing has been seen."""
-        self._regression = False
+        self._regression = self._reads_tokens = False
+        self._without = None
         self._training = EpochBuffer(num_examples, self.columns)
         score = self.options.score
         self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics")
+        self._beside = LatestValues(num_examples, last()) if self._takes_entropy else None
 
     def _take_first_values(
         self, num_examples: int, ids: Sequence[str] | None, values: NDArray[np.float32] | None
@@ -341,7 +349,13 @@ class Diet:
     @property
     def columns(self) -> tuple[str, ...]:
         """The score's own name, the free signals (each once), and `moment`: the batch of the epoch; nan in a pass."""
-        return (*self.options.score.columns, *(OF_LABEL if self.guarded else ()), MOMENT)
+        own = self.options.score.columns
+        beside = (ENTROPY,) if self._takes_entropy and ENTROPY not in own else ()
+        return (*own, *(OF_LABEL if self.guarded else ()), *beside, MOMENT)
+
+    @property
+    def _takes_entropy(self) -> bool:
+        return selector_of(self.options).takes_entropy
 
     def drain(self) -> Scores:
         """Hand over what training has seen since the last call, ascending by row; empty where nothing was seen."""
@@ -365,13 +379,31 @@ class Diet:
         if not len(scores.rows):
             return
         if scores.source == "pass" or self.options.config.rescore != "all":
-            moments = scores.values[MOMENT] if scores.source == "train" else None
-            if (values := self.options.score.read(scores.values)) is not None:
-                self._current.take(scores.rows, values, moments=moments)
+            known = self._with_tokens(scores)
+            moments = known.values[MOMENT] if scores.source == "train" else None
+            if len(known.rows) and (values := self.options.score.read(known.values)) is not None:
+                self._current.take(known.rows, values, moments=moments)
+            if len(known.rows) and self._beside is not None:
+                self._beside.take(known.rows, known.values[ENTROPY], moments=moments)
         if self.noise_monitor is not None:
             self.noise_monitor.take(scores)
         if self._tables is not None:
             self._tables.scores.append(scores)
+
+    def _with_tokens(self, scores: Scores) -> Scores:
+        """The values without rows of a language model of which no token trains: those have none, and are excluded."""
+        if not self._reads_tokens:
+            return scores
+        without = np.isnan(scores.values["loss"]) & np.isnan(
+            scores.values["correct"]
+        )  # a diverged model has the latter
+        if self._without is None and without.any():
+            self._without = np.zeros(len(self._current), bool)
+        if self._without is None:
+            return scores
+        self._without[scores.rows] = without
+        values = {name: column[~without] for name, column in scores.values.items()}
+        return replace(scores, rows=scores.rows[~without], values=values)
 
     def scores(self, rows: Rows, values: Mapping[str, NDArray[np.float32]], source: Source, epoch: int) -> Scores:
         """Values as a record of the current round."""
@@ -441,6 +473,7 @@ class Diet:
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
         parts_of = {"current": self._current.state(), "training": self._training.state()}
+        parts_of |= {} if self._beside is None else {"beside": self._beside.state()}
         arrays, numbers = joined(
             parts_of if self.noise_monitor is None else {**parts_of, "watch": self.noise_monitor.state()}
         )
@@ -450,7 +483,10 @@ class Diet:
         controller = self.tolerance_controller and self.tolerance_controller.state()
         if self._turns is not None:
             arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
+        if self._without is not None:
+            arrays[_WITHOUT] = self._without
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
+        own["tokens"] = self._reads_tokens
         own |= {} if self.race is None else {"race": self.race.state()}
         own |= {"dev_skill": self.dev_skill, MADE_WITH: self.made_with, "epochs": self._planned.epochs}
         return arrays, {**numbers, **plan, **own, "decider": controller}
@@ -469,7 +505,10 @@ class Diet:
         problems.raise_any()
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
+        if self._beside is not None:
+            self._beside.load(part(arrays, "beside"), numbers["beside"])
         self.round, self._regression = numbers["round"], numbers["regression"]
+        self._reads_tokens, self._without = numbers.get("tokens", False), arrays.get(_WITHOUT)
         self.dev_skill = numbers["dev_skill"]
         if self.tolerance_controller is not None:
             self.tolerance_controller.load(numbers["decider"])
@@ -485,15 +524,22 @@ class Diet:
 
     def _columns(self, signals: Signals) -> Tensor:
         """Float32 `(columns without moment, batch)`."""
-        numeric = [head.labels.is_floating_point() for head in signals.heads.values()]
+        labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+        numeric = [head.labels.is_floating_point() for head in labelled]
+        self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)
         self._regression = self._regression or any(numeric)
         spans = signals.heads.keys() == {"start", "end"}
         if self.guarded and (all(numeric) or spans) and self._context.groups is None:
-            found = "answers in a text" if spans else "numbers (regression?)"
+            found = "answers in a text" if spans else "numbers (regression?)" if labelled else "next tokens of a text"
             raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
-        return self.options.score.recorded(signals, of_label=self.guarded)
+        recorded = self.options.score.recorded(signals, of_label=self.guarded)
+        if not self._takes_entropy or ENTROPY in self.options.score.columns:
+            return recorded
+        if all(numeric) and labelled:
+            raise ArgumentError(f"{self.options.select_name} goes by entropies, and a regression has none.")
+        return torch.cat([recorded, example_values(load("score", ENTROPY), signals, combine="mean")[None]])
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)
@@ -592,9 +638,12 @@ class Diet:
 
     def _pool(self, rule: str | None, count: int) -> NDArray[np.bool_] | None:
         """The rows from which a rule chooses, bool `(n,)`; None for all."""
-        if self.noise_monitor is None or not _excludes(rule):
-            return None
-        return self.noise_monitor.candidates(count)
+        pool = None if self.noise_monitor is None or not _excludes(rule) else self.noise_monitor.candidates(count)
+        if self._without is None or not self._without.any():
+            return pool
+        trains = ~self._without if pool is None else pool & ~self._without
+        trains[np.flatnonzero(~trains)[: max(0, count - int(trains.sum()))]] = True  # an epoch is full all the same
+        return trains
 
     def _tried(
         self,
@@ -612,6 +661,7 @@ class Diet:
             recalls=self.recalls,
             scale=self.options.score.scale(regression=self._regression),
             turns=turns,
+            entropy=None if self._beside is None else self._beside.close_round(),
         )
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
         del values  # of millions of rows, these and their numbers are not held at once

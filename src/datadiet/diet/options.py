@@ -30,6 +30,7 @@ from datadiet.scores.logits import EL2N_MAX, el2n
 from datadiet.scores.reduce import FREE, OF_LABEL, example_values, free_signals
 from datadiet.selectors.base import floor_problems
 from datadiet.selectors.in_batch import BatchSelector
+from datadiet.selectors.token_rules import TokenRule
 from datadiet.types import Forecast, Json, Selection, Signals
 
 _RESCORE = (
@@ -140,6 +141,7 @@ class DietOptions:
         guard_by_default: Whether `auto` is a default, in force only where each example has one class.
         refresh_every: Epochs from one selection to the next.
         race: How the rule is found, where the selector is `auto`.
+        tokens: Name of the token rule and its options; None where all tokens train.
     """
 
     config: DietConfig
@@ -153,6 +155,7 @@ class DietOptions:
     guard_by_default: bool
     refresh_every: int
     race: RaceOptions | None = None
+    tokens: tuple[str, Mapping[str, Any]] | None = None
 
     @property
     def select_name(self) -> str:
@@ -252,6 +255,7 @@ class DietOptions:
             "score": format_call(self.score.name, self.score_options),
             "select": format_call(self.select_name, self.select_options),
             "history": self.score.history_name,
+            "tokens": None if self.tokens is None else format_call(*self.tokens),
             "tolerance": config.tolerance,
             "keep": self.keep if not isinstance(self.keep, Mapping) else dict(self.keep),
             "combine": self.combine,
@@ -279,6 +283,14 @@ class DietOptions:
         )
         return made
 
+    def token_rule(self) -> TokenRule | None:
+        """The rule by which tokens train, anew; None where all do."""
+        if self.tokens is None:
+            return None
+        name, options = self.tokens
+        rule: TokenRule = load("tokens", name)(**options)
+        return rule
+
 
 def resolve(config: DietConfig) -> DietOptions:
     """Check the options of a diet, and fill in the defaults that depend on other options.
@@ -290,7 +302,8 @@ def resolve(config: DietConfig) -> DietOptions:
     problems.found += option_problems(config)
     keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
     select, select_options = _method("select", config.select, problems)
-    combine = config.combine or ("mean" if select in names("select", trait="needs_bounded") else "norm")
+    means = (*names("select", trait="needs_bounded"), *names("select", need="entropy"))
+    combine = config.combine or ("mean" if select in means else "norm")
     score, score_options = _checked_score(config, combine, problems)
     if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
         select = "hardest"
@@ -310,6 +323,7 @@ def resolve(config: DietConfig) -> DietOptions:
         guards,
         config.refresh_every or _refresh_every(config, select),
         load("race", AUTO)(**select_options) if select == AUTO and not problems.found else None,
+        None if config.tokens is None else _method("tokens", config.tokens, problems),
     )
     _check_together(options, problems)
     problems.raise_any()
@@ -332,7 +346,7 @@ def _method(kind: str, value: str | Callable[..., Any], problems: Problems) -> t
         name, options = parse_call(value)
     except ArgumentError as error:
         problems.include(error)
-        return {"select": "hardest", "score": "el2n", "history": "last"}[kind], {}
+        return {"select": "hardest", "score": "el2n", "history": "last", "tokens": "random_tokens"}[kind], {}
     problems.found += problems_of(kind, name, options)
     return name, options
 
@@ -403,6 +417,16 @@ def _checked_offset(config: DietConfig, select: Any, options: Mapping[str, Any],
 def _check_together(options: DietOptions, problems: Problems) -> None:
     """Note options that exclude one another, or that have no effect beside others."""
     config, select = options.config, options.select
+    if options.tokens is not None and not problems.found:
+        try:
+            options.token_rule()  # its options by themselves are right; beside each other they may not be
+        except ArgumentError as error:
+            problems.include(error)
+        problems.check(
+            not options.in_batch or options.tokens[1].get("action") != "downweight",
+            f"action=downweight of tokens does not go with {options.select_name!r}, which chooses within each batch: "
+            "use action=mask.",
+        )
     problems.check(
         config.scores_from is None or config.warmup_epochs == 0 or options.score.kind == "given" or options.in_batch,
         "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",

@@ -36,7 +36,6 @@ from datadiet.scoring.embed import weights_digest
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.tasks.base import Task
-from datadiet.tasks.loading import load_tokenizer
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
 from datadiet.types import Json, Listener
 
@@ -211,7 +210,7 @@ class Folds:
         assert lengths is not None  # every task gives a length
         run = Run(
             config, folder / "fold", self.listener, self.ledger, check_config(config, resume=True), part, self.task,
-            self.tokenizer, model, Features(part, self.task, self.tokenizer, config.max_length, self.ledger), chosen,
+            self.tokenizer, model, Features(part, self.task, self.tokenizer, config.length, self.ledger), chosen,
             chosen,  # never read: nothing is evaluated
             lengths, resolve_precision(config.precision, best_device()), EnergyMeter(),
         )  # fmt: skip
@@ -275,11 +274,11 @@ def prepared(
         ArgumentError: If the rows do not allow so many folds.
     """
     listener.phase("tokenising for the folds")
-    tokenizer, train = load_tokenizer(config.model), data.splits["train"]
+    tokenizer, train = task.load_tokenizer(config.model), data.splits["train"]
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    features = Features(data, task, tokenizer, config.max_length, ledger, cache).of("train")
+    features = Features(data, task, tokenizer, config.length, ledger, cache).of("train")
     parts = text_folds(train, task.groups(features), folds, config.seed, _must_be_everywhere(data))
-    blank = task.features(without_input(train), tokenizer, max_length=config.max_length) if null else None
+    blank = task.features(without_input(train), tokenizer, max_length=config.length) if null else None
     lengths = lengths_of(features)
     assert lengths is not None  # every task gives a length
     plain = replace(config, keep_checkpoints=False, checkpoint_every=0)

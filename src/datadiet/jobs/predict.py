@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from datadiet.config import FinetuneConfig, flag_name, option, option_problems
+from datadiet.config import flag_name, option, option_problems, usual_length
 from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import GZ_LIMIT, plain, target_problems, unwritable, whole_file
 from datadiet.formatting import json_text
-from datadiet.registry import AtLeast, Positive, has
+from datadiet.registry import AtLeast, Positive, has, lacks
 from datadiet.types import Listener, Silent
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STDOUT = "-"
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 INPUT, MODEL, OUTPUT = "Input", "Model", "Output"
+MAX_TOKENS = 256  # of an answer
 Line = dict[str, Any]
 
 
@@ -40,7 +41,7 @@ class PredictConfig:
     Attributes:
         data: A file, or a data set whose test split is predicted; or else `text`.
         columns: Names of columns of the data, by the fields of `datadiet.data.schema.Columns`.
-        max_length: By default that of the run, 128 if it is not known.
+        max_length: By default that of the run, or of the task if it is not known.
         batch_size: Shorter texts make larger batches.
     """
 
@@ -56,6 +57,9 @@ class PredictConfig:
     max_length: int | None = option(None, "Tokens per text; by default as it was trained.", MODEL, bound=AtLeast(3))
     batch_size: int = option(32, "Texts of that length per forward pass.", MODEL, bound=AtLeast(1))
     precision: str = option("auto", "auto, fp32, bf16, fp16.", MODEL, choices=PRECISIONS)
+    max_tokens: int | None = option(
+        None, f"Tokens of an answer at most (causal-lm); by default {MAX_TOKENS}.", MODEL, bound=AtLeast(1)
+    )
     output: str = option(STDOUT, "A .jsonl, .csv, .tsv or .parquet file; - is standard output.", OUTPUT)
     force: bool = option(False, "Replace the output file if there is one.", OUTPUT)
 
@@ -65,8 +69,8 @@ class Predicted:
     """The result.
 
     Attributes:
-        lines: One per example: id, text, (text_pair,) predicted (a list for multi-label models), probability where
-            there is one; tokens and slots for joint models, tokens and tags for taggers.
+        lines: One per example: id, text, (text_pair,) predicted (a list for multi-label models, the answer for language
+            models), probability where there is one; tokens and slots for joint models, tokens and tags for taggers.
         metrics: By name; None where the data has no labels.
     """
 
@@ -125,23 +129,26 @@ def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted: 
     folder = saved_model(config.model or Path())  # check_config has seen that there is one
     check_files(folder.parent, CONFIG)  # which says the length; the model is checked when it is loaded
     task = task_of_saved_model(folder)
+    if not has(task.name, "answers") and config.max_tokens is not None:
+        raise ArgumentError(*lacks("--max-tokens", "answers", task.name))
     examples = _examples(config, task.name)
     listener.phase(f"loading {folder}")
-    predictions = _predictions(config, folder, task, examples, listener)
+    make = _answers if has(task.name, "answers") else _predictions
+    predictions = make(config, folder, task, examples, listener)
     predicted = Predicted(list(lines_of(examples, predictions)), task.metrics(examples, predictions))
     if config.output != STDOUT:
         write_predictions(predicted.lines, Path(config.output))
     return predicted
 
 
-def trained_max_length(folder: Path) -> int:
-    """Tokens per text in the run of a model, from the `config.yaml` beside the model; else the default."""
+def trained_max_length(folder: Path, task: str | None = None) -> int:
+    """Tokens per text in the run of a model, from the `config.yaml` beside the model; else the default of the task."""
     try:
         settings = yaml.safe_load((folder.parent / "config.yaml").read_text(encoding="utf-8"))
     except Exception:  # beside its own errors YAML raises whatever Python says of a date or a number
-        return FinetuneConfig.max_length
+        return usual_length(task)
     length = settings.get("max_length") if isinstance(settings, dict) else None
-    return length if isinstance(length, int) else FinetuneConfig.max_length
+    return length if isinstance(length, int) else usual_length(task)
 
 
 def _examples(config: PredictConfig, task: str) -> Examples:
@@ -153,9 +160,11 @@ def _examples(config: PredictConfig, task: str) -> Examples:
         return read_examples(
             str(config.data), task, columns=columns, label_separator=separator, gz_limit=config.gz_limit
         )
-    if config.text_pair is not None and has(task, "words"):
+    if config.text_pair is not None and (has(task, "words") or has(task, "answers")):
         article = "an" if task[0] in "aeiou" else "a"
         raise ArgumentError(f"--text-pair has no effect with {article} {task} model: leave it out.")
+    if has(task, "answers"):
+        return Examples(ids=("0",), texts=(config.text,), turns=((("user", config.text),),))
     pairs = None if config.text_pair is None else (config.text_pair,)
     tokens = (tuple(config.text.split()),) if has(task, "words") else None
     return Examples(ids=("0",), texts=(config.text,), text_pairs=pairs, tokens=tokens)
@@ -171,7 +180,7 @@ def _predictions(
     precision = resolve_precision(config.precision, best_device())
     model: Any = load_saved(folder)
     tokenizer = load_tokenizer(str(folder))
-    max_length = config.max_length or trained_max_length(folder)
+    max_length = config.max_length or trained_max_length(folder, task.name)
     unlabelled = replace(examples, labels=None, slots=None)  # labels are for the metrics, not for the model
     features = task.features(unlabelled, tokenizer, max_length=max_length)
     return predict_all(
@@ -182,6 +191,53 @@ def _predictions(
         batch_tokens=config.batch_size * max_length,
         precision=precision,
     )
+
+
+def _answers(
+    config: PredictConfig, folder: Path, task: Task, examples: Examples, listener: Listener
+) -> Sequence[Prediction]:
+    """Greedy answers; where there are gold ones, also what the model says of these."""
+    from datadiet.scoring.forward import forward_pass, predict_all
+    from datadiet.tasks.base import Collator, Prediction, token_padding
+    from datadiet.tasks.causal_lm import CausalLMTask
+    from datadiet.tasks.loading import load_saved
+    from datadiet.training.machine import best_device, resolve_precision
+
+    assert isinstance(task, CausalLMTask)
+    precision = resolve_precision(config.precision, best_device())
+    model: Any = load_saved(folder)
+    model.to(best_device())
+    tokenizer = task.load_tokenizer(str(folder))
+    most = min(config.max_length or trained_max_length(folder, task.name), int(tokenizer.model_max_length))
+    new = MAX_TOKENS if config.max_tokens is None else config.max_tokens
+    if new >= tokenizer.model_max_length:
+        raise ArgumentError(
+            f"--max-tokens must leave room for a prompt in the {tokenizer.model_max_length:,} positions of the model, "
+            f"got {new}."
+        )
+    room = min(most, int(tokenizer.model_max_length) - new)
+    prompts = task.prompts(examples, tokenizer, max_length=room)
+    if cut := sum(length == room for length in prompts["length"]):
+        listener.note(f"{cut:,} prompts fill the {room:,} tokens that they may have: longer ones lose their beginning.")
+    batch_tokens = config.batch_size * min(most, max(prompts["length"]))
+    collate = Collator(token_padding(tokenizer), {}, left=True)
+    texts = [""] * len(examples)
+    done = 0
+    for rows, answers, _batch in forward_pass(
+        model, prompts, collate, batch_tokens=batch_tokens, precision=precision,
+        call=lambda batch: task.answers(model, batch, tokenizer, new),
+    ):  # fmt: skip
+        for row, text in zip(rows.tolist(), answers, strict=True):
+            texts[row] = text
+        done += len(rows)
+        listener.phase(f"predicting: {done:,} of {len(texts):,}")
+    if not examples.labelled:
+        return [Prediction(text, None, None) for text in texts]
+    gold = task.features(examples, tokenizer, max_length=most)
+    known = predict_all(
+        model, gold, task.collator(tokenizer), task.decode, batch_tokens=batch_tokens, precision=precision
+    )
+    return [replace(one, label=text, probability=None) for one, text in zip(known, texts, strict=True)]
 
 
 def _with_progress(

@@ -25,9 +25,10 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from datadiet.config import AUTO, FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples, joined_texts
+from datadiet.data.tables import listed
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
-from datadiet.errors import ArgumentError, Problems, UserError, quoted
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.formatting import rate_text
 from datadiet.jobs.validate import (
     check_with_data,
@@ -49,7 +50,7 @@ from datadiet.store.run_folder import checkpoints_of
 from datadiet.store.score_file import check_same_data, read_scores
 from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Prediction, Task, length_limit
-from datadiet.tasks.loading import load_saved, load_tokenizer, with_lora
+from datadiet.tasks.loading import load_saved, with_lora
 from datadiet.tasks.losses import class_weights
 from datadiet.training.arguments import LearningRate, learning_rate_of
 from datadiet.training.distill import (
@@ -68,6 +69,7 @@ from datadiet.types import Forecast, Json, Listener
 KIND = "features"
 WHAT = {KIND: "tokenised data", TEACHER: "the teacher's logits"}  # in messages
 T = TypeVar("T")
+MOST_LOGITS = 2**28  # of a batch of a pass: 1 GiB in float32
 
 
 @dataclass
@@ -80,6 +82,7 @@ class Features:
         folder: Keeps them; None keeps nothing.
         taken: Splits that came from the folder.
         problem: Why the folder could not be used, if it could not.
+        excluded: By split, the ids of rows that have nothing to train on; `data` lacks them.
     """
 
     data: Dataset
@@ -90,18 +93,57 @@ class Features:
     folder: Path | None = None
     taken: tuple[str, ...] = ()
     problem: str | None = None
+    excluded: dict[str, list[str]] = field(default_factory=dict)
+    _made: dict[str, datasets.Dataset] = field(default_factory=dict, repr=False)
 
     def of(self, split: str) -> datasets.Dataset:
-        """The features of a split, as `Task.features` makes them."""
+        """The features of a split, as `Task.features` makes them; those of all splits are made once where rows may be
+        refused, so that none is after the training."""
+        if split not in self._made:
+            self._made[split] = self._of(split)
+        return self._made[split] if has(self.task.name, "answers") else self._made.pop(split)
+
+    def _of(self, split: str) -> datasets.Dataset:
         examples = self.data.splits[split]
 
         def make() -> datasets.Dataset:
-            return self.task.features(examples, self.tokenizer, max_length=self.max_length)
+            try:
+                return self.task.features(examples, self.tokenizer, max_length=self.max_length)
+            except DataError as error:
+                raise DataError(*(f"{split}: {problem}" for problem in error.problems)) from error
 
         if self.folder is None or not self.tokenizer.is_fast:  # a slow tokenizer is Python code, which has no digest
             return make()
         storage = {"save": _save, "load": partial(_load, rows=len(examples))}
         return self.cached(split, KIND, self._origin(split), make, **storage).value
+
+    def answered(self, split: str, rows: datasets.Dataset, listener: Listener) -> datasets.Dataset:
+        """The features of a split without the rows that have nothing to train on; `data` loses these rows too.
+
+        Args:
+            split: Of `data`.
+            rows: Its features.
+            listener: Is told of them.
+
+        Raises:
+            DataError: If none is left.
+        """
+        if "trained" not in rows.column_names:
+            return rows
+        trained = np.asarray(rows.with_format("numpy")["trained"][:])
+        kept, lost = np.flatnonzero(trained > 0), np.flatnonzero(trained == 0)
+        if not len(lost):
+            return rows
+        ids = [self.data.splits[split].ids[row] for row in lost.tolist()]
+        if not len(kept):
+            raise DataError(
+                f"{split}: every answer is cut away at {self.max_length} tokens; give more by --max-length."
+            )
+        count = f"{len(lost):,} {'row was' if len(lost) == 1 else 'rows were'}"
+        listener.note(f"{split}: {count} excluded, whose answer was cut away and which has no score: {listed(ids)}.")
+        splits = {**self.data.splits, split: self.data.splits[split].take(kept)}
+        self.data, self.excluded = replace(self.data, splits=splits), {**self.excluded, split: ids}
+        return rows.select(kept)
 
     def cached(self, name: str, kind: str, origin: Json, make: Callable[[], T], **storage: Any) -> Entry[T]:
         """A result from the cache folder (`datadiet.store.cache.entry`); records its reuse, or why it was not stored.
@@ -133,6 +175,7 @@ class Features:
             "split": split,
             "rows": len(self.data.splits[split]),
             "task": [task.name, list(task.label_names), list(task.slot_names)],
+            **({"template": self.tokenizer.chat_template} if has(task.name, "answers") else {}),
             "tokenizer": self._tokenizer_content,
             "max_length": length_limit(self.tokenizer, self.max_length),
         }
@@ -267,7 +310,7 @@ def _asked(source: Path, features: Features, how: Json) -> Answers:
     ledger, task = features.ledger, features.task
     before = ledger.examples_forward, ledger.tokens_forward
     model: Any = load_saved(source)
-    tokenizer = load_tokenizer(str(source))
+    tokenizer = features.task.load_tokenizer(str(source))
     rows = task.features(features.data.splits["train"], tokenizer, max_length=features.max_length)
     teacher = teacher_of(model.to(best_device()), rows, task.collator(tokenizer), task.signals, ledger=ledger, **how)
     examples, tokens = ledger.examples_forward - before[0], ledger.tokens_forward - before[1]
@@ -382,7 +425,7 @@ class Run:
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
-        tokens = pass_tokens(self.config, self.lengths)
+        tokens = pass_tokens(self.config, self.lengths, self.model)
         return predict_all(
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
@@ -427,7 +470,8 @@ def prepare(
         listener.note(note)
     check_with_data(config, diet, data)
     listener.phase("loading the model")
-    task, tokenizer = task_for(data), load_tokenizer(config.model)
+    task = task_for(data)
+    tokenizer = task.load_tokenizer(config.model)
     diet = Diet(diet.options.numbered(task.label_names))
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
@@ -438,8 +482,14 @@ def prepare(
         raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
     listener.phase("tokenising")
     cache = None if config.cache is None else Path(config.cache).expanduser()
-    features = Features(data, task, tokenizer, config.max_length, ledger, cache)
+    features = Features(data, task, tokenizer, config.length, ledger, cache)
     train, dev = features.of("train"), features.of("dev")
+    tested = [split for split in data.splits if split not in ("train", "dev") and has(task.name, "answers")]
+    all_features = {"train": train, "dev": dev, **{split: features.of(split) for split in tested}}
+    for note in task.notes(all_features, tokenizer, config.model):
+        listener.note(note)
+    train, dev = (features.answered(split, rows, listener) for split, rows in (("train", train), ("dev", dev)))
+    data = features.data
     if _starts_from_run(config, diet) and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
         diet.begin(len(train), epochs=config.planned_epochs, ids=ids, groups=groups, write=False)
@@ -452,7 +502,7 @@ def prepare(
     material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
-        batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
+        batch_tokens=pass_tokens(config, lengths, model), ledger=ledger, seed=config.seed,
         options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
     if diet.covers or diet.options.score.kind == "given":
@@ -471,9 +521,19 @@ def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
     return of_run and diet.options.score.kind != "given" and not diet.options.in_batch
 
 
-def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
-    """The most padded tokens of a batch of a pass."""
-    return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64], model: Any = None) -> int:
+    """The most padded tokens of a batch of a pass; of a language model no more than its logits have room for.
+
+    Args:
+        config: Of the run.
+        lengths: Tokens of each row.
+        model: Of the pass.
+    """
+    tokens = config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
+    if not has(config.task, "answers") or model is None:
+        return tokens
+    vocabulary = int(model.get_output_embeddings().weight.shape[0])
+    return min(tokens, max(config.batch_size * max(1, int(lengths.mean())), MOST_LOGITS // vocabulary))
 
 
 def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int64], precision: str) -> Teacher | None:

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import yaml
 
-from datadiet.config import DATA_HELP, DEFAULTS, MOST_EPOCHS, OPTIONS, FinetuneConfig
+from datadiet.config import DATA_HELP, DEFAULTS, MOST_EPOCHS, OPTIONS, FinetuneConfig, usual_length
 from datadiet.data.duplicates import text_keys
 from datadiet.data.load import load_data, overlap
-from datadiet.data.schema import Dataset, Examples
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.errors import DataError, UserError
 from datadiet.jobs.prepare import Run, prepare
 from datadiet.jobs.validate import check_config, examples_per_step
@@ -71,9 +71,12 @@ def look(source: str, task: str | None = None, *, model: str = "", listener: Lis
     listener.phase("reading the data")
     data, also = _read(source, task)
     train = data.splits["train"]
-    words = np.array([len(text.split()) for text in train.texts])
+    words = np.array([len(text.split()) for text in joined_texts(train)])
     keys = Counter(text_keys(train.texts, train.text_pairs))
     seconds = None
+    if has(data.task, "answers") and model == DEFAULTS["model"]:
+        model = ""
+        listener.note("no language model is packaged: name one as the model, by its folder or its hub name.")
     if model:
         listener.phase("timing a few steps")
         seconds = _seconds(source, data, model)
@@ -105,9 +108,10 @@ def _read(source: str, task: str | None) -> tuple[Dataset, list[str]]:
     """The data as its task, and the other tasks that they can be read as."""
     if task is not None:
         return load_data(source, task), []
+    tasks = sorted(names("task"), key=lambda name: has(name, "answers"))  # any text can be continued: asked last
     read: dict[str, Dataset] = {}
     reasons: dict[str, str] = {}
-    for name in names("task"):
+    for name in tasks:
         try:
             read[name] = load_data(source, name)
         except UserError as error:
@@ -115,7 +119,7 @@ def _read(source: str, task: str | None) -> tuple[Dataset, list[str]]:
     if not read:
         same = len(set(reasons.values())) == 1
         raise DataError(*set(reasons.values()) if same else [f"as {name}: {why}" for name, why in reasons.items()])
-    fitting = [name for name in names("task") if name in read and _is_meant(name, read[name])] or list(read)
+    fitting = [name for name in tasks if name in read and _is_meant(name, read[name])] or list(read)
     return read[fitting[0]], [name for name in read if name != fitting[0]]
 
 
@@ -126,14 +130,18 @@ def _is_meant(task: str, data: Dataset) -> bool:
         return any(len(each) != 1 for each in labels or ())  # type: ignore[arg-type]  # names of each example
     if has(task, "numbers"):
         return any(float(value) != int(float(value)) for value in labels or ())  # type: ignore[arg-type]
+    if has(task, "answers"):
+        return any(turn[-1][0] != "text" for turn in data.splits["train"].turns or ())
     if task == "classification":
         return 2 * len(data.label_names) <= len(data.splits["train"])
     return True
 
 
 def _classes(train: Examples) -> Json | None:
-    """How many classes and the most frequent ones; None for a regression."""
+    """How many classes and the most frequent ones; None where there are none."""
     if train.labels is not None and train.labels and isinstance(train.labels[0], float):
+        return None
+    if train.turns is not None:
         return None
     each: Any = train.labels if train.labels is not None else train.slots or ()
     flat = chain.from_iterable((one,) if isinstance(one, str) else one for one in each)
@@ -199,7 +207,9 @@ def config_text(source: str, found: Json, *, model: str = "") -> str:
     """
     values = {name: DEFAULTS.get(name) for name in _WRITTEN}
     values |= {"data": source, "task": found["task"], "model": model or DEFAULTS["model"]}
-    values["epochs"] = found["epochs"]
+    if has(found["task"], "answers") and values["model"] == DEFAULTS["model"]:
+        values["model"] = ""  # none is packaged
+    values |= {"epochs": found["epochs"], "max_length": usual_length(found["task"])}
     lines = [
         "# datadiet finetune --config FILE --output runs/first",
         "# datadiet compare --config FILE --output runs/compare",

@@ -44,7 +44,7 @@ from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.base import Task
-from datadiet.tasks.loading import load_encoder, load_saved, load_tokenizer
+from datadiet.tasks.loading import load_encoder, load_saved
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
 
@@ -227,7 +227,7 @@ class _Loader:
         return model.to(best_device())
 
     def inputs(self, source: str, length: int) -> TokenisedRows:
-        tokenizer = load_tokenizer(source)
+        tokenizer = self.task.load_tokenizer(source)
         features = self.task.features(self.data.splits["train"], tokenizer, max_length=length)
         return TokenisedRows(features, self.task.collator(tokenizer))
 
@@ -238,7 +238,7 @@ class _Loader:
         for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
             if folder is not None and role in needs:
                 parts[role] = self.saved(folder)
-                length = self.config.max_length or trained_length(folder)
+                length = self.config.max_length or trained_length(folder, self.task.name)
                 parts["tokenised"][role] = self.inputs(str(saved_model(folder)), length)
         if self.config.encoder is not None and "encoder" in needs:
             encoder: Any = load_encoder(self.config.encoder)
@@ -268,6 +268,7 @@ def _material(
         ids=train.ids,
         history=history,
         dev=(),
+        combine="mean" if has(data.task, "answers") else "norm",
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
         seed=settings.seed,
@@ -283,8 +284,8 @@ def _material(
 def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs) -> ScoringInputs:
     """Adds the model at hand, the rows by its tokenizer, and the checkpoints of its run."""
     settings = _settings(config, Path("run"))
-    tokenizer = load_tokenizer(str(saved_model(model)))
-    length = config.max_length or trained_length(model)
+    tokenizer = loader.task.load_tokenizer(str(saved_model(model)))
+    length = config.max_length or trained_length(model, loader.task.name)
     cache = None if settings.cache is None else Path(settings.cache).expanduser()
     features = Features(loader.data, loader.task, tokenizer, length, material.ledger, cache)
     train, trained = features.of("train"), loader.saved(model)
@@ -299,7 +300,7 @@ def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: Sco
         encoder=material.encoder or trained,
         checkpoints=run_checkpoints(model) or None,
         dev=features.of("dev"),
-        batch_tokens=pass_tokens(settings, lengths),
+        batch_tokens=pass_tokens(settings, lengths, trained),
     )
 
 

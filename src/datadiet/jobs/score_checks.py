@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.config import FinetuneConfig, option_problems, read_config, task_missing
+from datadiet.config import option_problems, read_config, task_missing, usual_length
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.jobs.score_config import CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
@@ -58,13 +58,13 @@ def result_of(model: Path) -> Json | None:
         return None
 
 
-def trained_length(model: Path) -> int:
-    """Tokens per text in the run of a model; the default where there is no run."""
+def trained_length(model: Path, task: str | None = None) -> int:
+    """Tokens per text in the run of a model; the default of the task where there is no run."""
     run = run_of(model)
     try:
-        return FinetuneConfig.max_length if run is None else read_config(run / layout.CONFIG).max_length
+        return usual_length(task) if run is None else read_config(run / layout.CONFIG).length
     except UserError:
-        return FinetuneConfig.max_length
+        return usual_length(task)
 
 
 def run_checkpoints(model: Path) -> list[Path]:
@@ -194,7 +194,7 @@ def text_length(config: ScoreConfig) -> int:
     """Tokens per text: as requested, else those of the model's run."""
     if config.max_length is not None:
         return config.max_length
-    return FinetuneConfig.max_length if config.model is None else trained_length(config.model)
+    return usual_length(config.task) if config.model is None else trained_length(config.model, config.task)
 
 
 def _check_models(config: ScoreConfig, problems: Problems) -> None:

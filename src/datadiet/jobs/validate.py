@@ -194,7 +194,11 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
     """The diet of a config; what is wrong with its options is noted, and None returned."""
     task_exists = find("task", config.task) is not None
     # where no example has one class of its own there is nothing to guard by
-    changes = {"offset": 0.0} if config.offset is None and not has(config.task, "one_class") else {}
+    changes: dict[str, Any] = {}
+    if config.offset is None and not has(config.task, "one_class"):
+        changes["offset"] = 0.0
+    if config.combine is None and has(config.task, "answers"):
+        changes["combine"] = "mean"  # a long answer is not hard for its length alone
     diet = _collect(lambda: Diet(diet_config(config, **changes)), problems)
     problems.found += schedule_problems(config)
     for kind, value in (("score", config.score), ("select", config.select)):

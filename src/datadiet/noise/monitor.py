@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datadiet.files import SCHEMA, plain, whole_file, write_json
 from datadiet.noise.guard import MOMENT, MOST_ASKED, MOST_UNASKED, RANK, NoiseGuard
-from datadiet.types import Json, Scores, Signals
+from datadiet.types import HeadSignals, Json, Scores, Signals
 
 # the columns of the score history that it reads, of the one label of an example and of the whole of its tags
 READ = {
@@ -60,7 +60,7 @@ class NoiseMonitor:
     def count_classes(self, signals: Signals) -> None:
         """Read off a batch how many classes and tags the model has."""
         for head in signals.heads.values():
-            if not head.labels.is_floating_point():
+            if isinstance(head, HeadSignals) and not head.labels.is_floating_point():
                 self._classes.setdefault("label" if head.labels.dim() == 1 else "tags", head.logits.shape[-1])
 
     def take(self, scores: Scores) -> None:

@@ -10,20 +10,26 @@ from __future__ import annotations
 import json
 import string
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from datadiet.config import read_config
+from datadiet.data.conversations import answer_text
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Examples
+from datadiet.data.tables import first_line
 from datadiet.data.tagging import span_types
-from datadiet.errors import UserError
+from datadiet.errors import DataError, UserError
 from datadiet.formatting import shortened
 from datadiet.scores.history import mean, std
 from datadiet.store import run_folder
@@ -248,6 +254,48 @@ def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None
     return Choice(epoch, count, 1 - both / count, both / int((now | before).sum()))
 
 
+PRUNED = "pruned_tokens.parquet"
+Pieces = Sequence[tuple[str, bool]]
+
+
+def pruned_pieces(folder: Path, rows: Rows) -> dict[int, list[tuple[str, bool]]]:
+    """The texts of some rows in parts, each with whether it was pruned; neighbours of one kind are one part.
+
+    Args:
+        folder: The run folder; `PRUNED` in it has `row`, `pieces` (list of text) and `pruned` (list of bool).
+        rows: Of train.
+
+    Returns:
+        By row; empty where the run has pruned no tokens.
+
+    Raises:
+        DataError: If the table is not as it must be.
+    """
+    path = folder / PRUNED
+    if not path.is_file():
+        return {}
+    try:
+        table = pq.read_table(path, columns=["row", "pieces", "pruned"])
+        table = table.filter(pc.is_in(table["row"], pa.array(rows)))
+        columns = (table[name].to_pylist() for name in ("row", "pieces", "pruned"))
+        return {
+            int(row): _in_runs(zip(pieces, flags, strict=True)) for row, pieces, flags in zip(*columns, strict=True)
+        }
+    except (pa.ArrowException, OSError, TypeError, ValueError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {first_line(error)}") from error
+
+
+def _in_runs(pieces: Iterable[tuple[str, bool]]) -> list[tuple[str, bool]]:
+    """Neighbours of one kind as one, cut to the length that a page shows."""
+    found, left = [], MOST_CHARACTERS
+    for pruned, part in groupby(((text, bool(flag)) for text, flag in pieces if text), key=itemgetter(1)):
+        whole = "".join(text for text, _ in part)
+        if left > 0:
+            found.append((shortened(whole, left), pruned))
+        left -= len(whole)
+    return found
+
+
 MOST_BYTES = 3_000_000
 MOST_ROUNDS = 12  # of the history that the table draws of each row
 ROW_BYTES = 55 + MOST_ROUNDS  # the least that a row takes: its numbers and signs
@@ -311,7 +359,11 @@ def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], l
         return None
     if data.fingerprint != result["data"]["fingerprint"]:
         return None
-    train = data.splits["train"].take(rows)
+    everything = data.splits["train"]
+    excluded = set(result["data"].get("excluded", {}).get("train", ()))
+    if excluded:  # these had nothing to train on: the run has numbered the others
+        everything = everything.take(row for row, key in enumerate(everything.ids) if key not in excluded)
+    train = everything.take(rows)
     texts = list(train.texts)
     if train.text_pairs is not None:
         texts = [f"{first} ‖ {second}" for first, second in zip(texts, train.text_pairs, strict=True)]
@@ -319,7 +371,9 @@ def training_texts(folder: Path, result: Json, rows: Rows) -> tuple[list[str], l
 
 
 def _shown_labels(train: Examples) -> list[str]:
-    """A label, all labels, or the types of the spans of each row, as one text."""
+    """A label, all labels, the types of the spans, or the answer of each row, as one text."""
+    if train.turns is not None:
+        return [answer_text(turns) for turns in train.turns]
     if train.labels is None:
         return [", ".join(span_types(tags)) for tags in train.slots or [()] * len(train)]
     return [", ".join(label) if isinstance(label, tuple) else str(label) for label in train.labels]
@@ -360,6 +414,7 @@ def example_table(
     *,
     suspects: Rows | None = None,
     history: Callable[[Rows], list[str]] | None = None,
+    pieces: Mapping[int, Pieces] | None = None,
     seed: int = SEED,
 ) -> Json:
     """The table's columns, most suspect rows first.
@@ -370,17 +425,23 @@ def example_table(
         texts: Their texts and labels, from `training_texts`.
         suspects: Rows whose label the noise guard suspects.
         history: Gives the `histories` of some rows; none by default.
+        pieces: From `pruned_pieces`: they stand in the place of the text.
         seed: Of the rows drawn at random.
 
     Returns:
         `rows` (of the data), `suspects`, `extremes`, `drawn` (rows shown by that rule) and `seed`, `names` (labels),
         and the columns `id`, `text`, `label` (a place in `names`), `kept` (a place in `KEEPING`), `hard` (rank of the
-        hardness, 1 = most suspect), `confidence`, `variability`, `last`, `suspect` (0 or 1), `history`.
+        hardness, 1 = most suspect), `confidence`, `variability`, `last`, `suspect` (0 or 1), `history`; where there are
+        any, `pieces`, a list of texts of which every second one, from the second on, was pruned, or null.
     """
+    pieces = pieces or {}
     empty = [""] * len(chosen.rows)
     columns = [*(texts or (empty, empty)), dynamics.names(chosen.rows)]
+    columns[0] = [_whole(pieces.get(row)) or text for row, text in zip(chosen.rows.tolist(), columns[0], strict=True)]
     texts_cut, labels, ids = ([cut(text) for text in column] for column in columns)
-    count = _within_budget(ids, texts_cut, labels)
+    # pieces stand beside the text
+    twice = [text * (1 + (row in pieces)) for row, text in zip(chosen.rows.tolist(), texts_cut, strict=True)]
+    count = _within_budget(ids, twice, labels)
     rank = _ranks(dynamics.hardness)
     shown = np.argsort(rank[chosen.rows[:count]])  # places among the candidates
     rows = chosen.rows[shown]
@@ -402,7 +463,19 @@ def example_table(
         "last": [_rounded(value) for value in dynamics.last[rows]],
         "suspect": np.isin(rows, [] if suspects is None else suspects).astype(int).tolist(),
         "history": [""] * len(rows) if history is None else history(rows),
+        **({"pieces": [_alternating(pieces.get(row)) for row in rows.tolist()]} if pieces else {}),
     }
+
+
+def _whole(pieces: Pieces | None) -> str:
+    return "".join(text for text, _ in pieces or ())
+
+
+def _alternating(pieces: Pieces | None) -> list[str] | None:
+    """Texts that are kept and pruned in turn; the first is empty where a text begins with a part that was pruned."""
+    if not pieces:
+        return None
+    return ["", *(text for text, _ in pieces)] if pieces[0][1] else [text for text, _ in pieces]
 
 
 def _ranks(hardness: Floats) -> Rows:

@@ -36,6 +36,7 @@ from datadiet.reporting.rows import (
     candidates,
     example_table,
     histories,
+    pruned_pieces,
     read_dynamics,
     training_texts,
 )
@@ -61,6 +62,7 @@ def run_page(folder: Path) -> Page:
         texts and (texts[0][:count], texts[1][:count]),
         suspects=None if guard is None else guard.rows,
         history=partial(histories, folder, dynamics.score),
+        pieces=pruned_pieces(folder, chosen.rows),
     )
     rate = f". {rate_text(result['learning_rate'])}" if result.get("learning_rate") else ""
     notes = [*filter(None, [unfinished_text(result)])]
@@ -197,7 +199,7 @@ def _quality(result: Json) -> Table:
     splits = {split: metrics for split, metrics in result["metrics"].items() if metrics}
     names = list(dict.fromkeys(name for metrics in splits.values() for name in metrics))
     rows = [[spaced(name), *(_figure(name, metrics) for metrics in splits.values())] for name in names]
-    return Table("Quality", ["metric", *splits], rows, "In points of 100; nll and mse in their own unit.")
+    return Table("Quality", ["metric", *splits], rows, "In points of 100; nll, perplexity and mse in their own unit.")
 
 
 def _figure(name: str, metrics: Mapping[str, float | None]) -> str:

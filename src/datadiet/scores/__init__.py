@@ -18,6 +18,7 @@ from datadiet.registry import attribute, public
 _ALSO = {
     "logits": ("EL2N_MAX", "Score", "gold_probability", "is_multi_hot"),
     "reduce": ("combine_heads", "example_values", "mask_tokens", "reduce_tokens", "with_tokens"),
+    "tokens": ("row_accuracy", "row_entropy", "row_nll", "row_perplexity", "token_signals"),
 }
 
 __all__ = public(__name__, _ALSO)

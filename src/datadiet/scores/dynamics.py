@@ -266,7 +266,7 @@ def _rates(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) 
     loses="on noisy labels, whose confidence stays low",
     needs=("history",),
     tasks="classes",
-    traits=("suspects",),
+    traits=("suspects", "tokens"),
 )
 @streaming(("gold_probability",), _mean, transform=_complement)
 def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -300,6 +300,7 @@ def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, A
     loses="when little is kept: ambiguous examples alone do not train; and in the first two rounds",
     needs=("history",),
     tasks="classes",
+    traits=("tokens",),
 )
 @streaming(("gold_probability",), histories.std)
 def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -328,7 +329,7 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
     loses="with few rounds: nearly all values tie",
     needs=("history",),
     tasks="classes",
-    traits=("suspects",),
+    traits=("suspects", "tokens"),
 )
 @streaming(("correct",), _mean, of_round=lambda correct: correct >= RIGHT, transform=_complement)
 def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -359,6 +360,7 @@ def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1
     loses="with few values, as after one epoch; skipped examples have old values",
     needs=("history",),
     tasks="classes",
+    traits=("tokens",),
 )
 @streaming(("gold_probability",), _mean, transform=lambda values: values * (1 - values))
 def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -387,6 +389,7 @@ def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int 
     loses="at epoch cadence in short fine-tuning: nearly all counts are 0",
     needs=("history",),
     tasks="classes",
+    traits=("tokens",),
 )
 @streaming(("correct",), histories.forgetting)
 def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -418,7 +421,7 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     loses="with hardest on noisy labels, which it is made to find: exclude the top, or drop it",
     needs=("history",),
     tasks="classes",
-    traits=("suspects",),
+    traits=("suspects", "tokens"),
 )
 @streaming(("margin",), _mean)
 def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from datadiet.errors import ArgumentError
+from datadiet.scores.tokens import with_logits
 from datadiet.types import HeadSignals, Signals
 
 
@@ -72,7 +73,7 @@ def signals_grand(signals: Signals, *, weights: Mapping[str, float] | None = Non
     norms = [
         last_layer_grand(head.logits, head.labels, hidden_of(name, head), mask=head.mask, bias=bias)
         * (1.0 if weights is None else weights[name])
-        for name, head in signals.heads.items()
+        for name, head in with_logits(signals, "the gradient of the last layer").items()
     ]
     return norms[0] if len(norms) == 1 else torch.stack(norms).square().sum(0).sqrt()  # (heads, batch) -> (batch,)
 

@@ -53,7 +53,7 @@ class Score(Protocol):
     cost="nothing beyond that forward pass",
     loses="on noisy or ambiguous labels, which stay hard; below random when little is kept (Zheng et al. 2023)",
     needs=("model",),
-    traits=("forward", "zero_when_learned", "suspects"),
+    traits=("forward", "zero_when_learned", "suspects", "tokens"),
     evidence="methods",
 )
 def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
@@ -99,7 +99,7 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     loses="as el2n; it has no upper bound, so that one certain mistake outweighs all else in a sum or a mean",
     needs=("model",),
     tasks="classes",
-    traits=("forward", "zero_when_learned", "suspects"),
+    traits=("forward", "zero_when_learned", "suspects", "tokens"),
 )
 def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The loss: how surprised the model is by the label, in nats.
@@ -136,7 +136,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
     loses="as el2n; logits grow in training, so values of different rounds are not on one scale",
     needs=("model",),
     tasks="classes",
-    traits=("forward", "suspects"),
+    traits=("forward", "suspects", "tokens"),
 )
 def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How far the strongest other class stands above the label's own.
@@ -177,7 +177,7 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
     loses="on clean labels: what is certain and wrong counts as easy and never trains",
     needs=("model",),
     tasks="classes",
-    traits=("forward",),
+    traits=("forward", "tokens"),
 )
 def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How undecided the model is, whatever the label says, in nats.

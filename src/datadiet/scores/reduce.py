@@ -28,7 +28,8 @@ from datadiet.errors import ArgumentError, unknown
 from datadiet.registry import Method, Share
 from datadiet.scores.logits import Score, cross_entropy, el2n, gold_probability, is_multi_hot
 from datadiet.scores.logits import margin as logit_margin
-from datadiet.types import HeadSignals, Signals
+from datadiet.scores.tokens import row_nll, values_of_tokens
+from datadiet.types import Head, HeadSignals, Signals, TokenSignals
 
 _COMBINE = (
     Method(
@@ -209,12 +210,13 @@ def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
         >>> [len(part.heads["label"].labels) for part in in_parts(signals, most=4)]
         [2, 2, 1]
     """
-    rows = len(next(iter(signals.heads.values())).labels)
-    size = max(1, most * rows // max(1, *(head.logits.numel() for head in signals.heads.values())))
+    heads = {name: head for name, head in signals.heads.items() if isinstance(head, HeadSignals)}
+    rows = len(next(iter(heads.values())).labels) if len(heads) == len(signals.heads) else 0  # tokens are small already
+    size = max(1, most * rows // max(1, *(head.logits.numel() for head in heads.values()))) if rows else 1
     if rows <= size:
         return [signals]
     return [
-        Signals({name: _packed(head_part(head, slice(start, start + size))) for name, head in signals.heads.items()})
+        Signals({name: _packed(head_part(head, slice(start, start + size))) for name, head in heads.items()})
         for start in range(0, rows, size)
     ]
 
@@ -236,8 +238,11 @@ def _packed(head: HeadSignals) -> HeadSignals:
     return head_part(head, (torch.arange(len(places)).unsqueeze(1), places))
 
 
-def _head_values(score: Score, head: HeadSignals, how: str) -> Tensor:
+def _head_values(score: Score, head: Head, how: str) -> Tensor:
     """`(batch,)` values of one head, whatever its number of positions."""
+    if isinstance(head, TokenSignals):
+        values = values_of_tokens(getattr(score, "__name__", "score"), head)
+        return reduce_tokens(values, head.mask, how).masked_fill(~head.mask.any(1), torch.nan)
     values = score(head.logits, head.labels, mask=head.mask).float()
     if values.dim() < 2:
         return values
@@ -363,7 +368,9 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     A regression head has a squared error for its loss, |z - y| for EL2N, and nan for probability, margin and
     correctness. A multi-hot head has the mean over the classes of the right answer's probability, the margin of its
     worst class and the sum of the binary cross-entropies, and is correct where every class is. An example without a
-    class, where the mask is False, has nothing to teach and counts as learned.
+    class, where the mask is False, has nothing to teach and counts as learned. Of the next tokens of a causal language
+    model the loss is the mean, so that long answers are not hard for their length alone; columns that its trainer does
+    not give, and all of a row without a token that trains, are nan.
 
     Args:
         signals: The heads of one forward pass.
@@ -419,7 +426,20 @@ def _of_label(heads: Sequence[_Head]) -> list[Tensor]:
     return columns
 
 
-def _of_head(head: HeadSignals) -> _Head:
+def _of_tokens(head: TokenSignals) -> _Head:
+    """The parts of a language model's head; nan for a row without a token that trains."""
+    tokens, unknown = head.mask.sum(1), torch.full_like(head.nll[:, 0], torch.nan)
+    nothing = tokens == 0
+    error = unknown if head.error is None else head.error.square().sum(1).masked_fill(nothing, torch.nan)
+    margin = unknown if head.margin is None else head.margin.sum(1) / tokens
+    probability = ((-head.nll).exp() * head.mask).sum(1) / tokens
+    right = (head.right | ~head.mask).all(1).float().masked_fill(nothing, torch.nan)
+    return _Head(probability, margin, row_nll(head), error, right, unknown, tokens.float())
+
+
+def _of_head(head: Head) -> _Head:
+    if isinstance(head, TokenSignals):
+        return _of_tokens(head)
     logits, labels = head.logits.float(), head.labels
     errors = el2n(logits, labels, mask=head.mask).square()
     hidden = _squared_norm(head, errors)

@@ -30,7 +30,7 @@ from datadiet.scoring.grand import grand
 from datadiet.scoring.tracin import self_influence, tracin
 from datadiet.scoring.vog import vog
 from datadiet.tasks.heads import Heads, head_layers
-from datadiet.types import Signals
+from datadiet.types import HeadSignals, Signals
 
 Values = NDArray[np.float32]
 
@@ -309,7 +309,7 @@ def read_model(
 def _log_probabilities(signals: Signals) -> torch.Tensor:
     """float32 `(batch, classes)`, from the head that has one decision per example."""
     for head in signals.heads.values():
-        if head.mask is None and not head.labels.is_floating_point():
+        if isinstance(head, HeadSignals) and head.mask is None and not head.labels.is_floating_point():
             return head.logits.float().log_softmax(-1).cpu()
     raise ArgumentError("class probabilities need a model that gives each example one class; this one does not.")
 

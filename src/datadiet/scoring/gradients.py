@@ -220,7 +220,8 @@ def last_layers(model: nn.Module) -> list[nn.Linear]:
     Raises:
         ArgumentError: If the model has none that can be identified.
     """
-    layers = list(dict.fromkeys(head_layers(model).values()))
+    found = list(dict.fromkeys(head_layers(model).values()))
+    layers = [layer for layer in found if isinstance(layer, nn.Linear)]
     if not layers:
         raise ArgumentError(
             "parameters='last_layer' needs a last linear layer with as many outputs as the model's config has labels; "

@@ -20,6 +20,7 @@ from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
 from datadiet.registry import score
 from datadiet.scores.last_layer import signals_grand
+from datadiet.scores.tokens import with_logits
 from datadiet.scoring import gradients
 from datadiet.scoring.forward import Batch as PassBatch
 from datadiet.scoring.forward import (
@@ -73,7 +74,8 @@ def last_layer_pass(
 
     for part, outputs, batch in forward_pass(model, dataset, collate, call=call, **options):
         signals = heads.signals(read(outputs, batch))
-        yield part, Signals({name: _masked(head) for name, head in signals.heads.items()}), bias
+        classes = with_logits(signals, "the gradient of the last layer")
+        yield part, Signals({name: _masked(head) for name, head in classes.items()}), bias
 
 
 def head_weights(model: nn.Module, signals: Signals) -> dict[str, float] | None:

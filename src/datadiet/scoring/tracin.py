@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from datadiet.errors import ArgumentError
 from datadiet.registry import score
 from datadiet.scores.last_layer import hidden_of, last_layer_alignment, last_layer_gradient
+from datadiet.scores.tokens import with_logits
 from datadiet.scoring import gradients
 from datadiet.scoring.forward import Collate, in_eval_mode
 from datadiet.scoring.gradients import Inputs, Losses, Parameters, chosen_parameters, without_labels
@@ -199,7 +200,7 @@ def _last_layer(
     """Inner products with the summed gradient of the dev rows, head by head."""
     summed: dict[str, Tensor] = {}
     for _, signals, bias in last_layer_pass(model, dev, collate, rows=dev_rows, **sizes):
-        for name, head in signals.heads.items():
+        for name, head in with_logits(signals, "the gradient of the last layer").items():
             hidden = hidden_of(name, head)
             part = last_layer_gradient(head.logits, head.labels, hidden, mask=head.mask, bias=bias)
             summed[name] = part + summed[name] if name in summed else part
@@ -210,7 +211,7 @@ def _last_layer(
                 head.logits, head.labels, hidden_of(name, head), summed[name], mask=head.mask, bias=bias
             )
             * (1.0 if weights is None else weights[name] ** 2)  # once in each of the two gradients
-            for name, head in signals.heads.items()
+            for name, head in with_logits(signals, "the gradient of the last layer").items()
         ]
         yield part_rows, torch.stack(products).sum(0)  # (heads, batch) -> (batch,)
 

@@ -28,9 +28,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems
-from datadiet.registry import AtLeast, NotNegative, Share, in_batch
+from datadiet.registry import AtLeast, NotNegative, Positive, Share, UnitShare, in_batch
 from datadiet.selectors.base import top_mask
 
+_HOT = 1e9  # temperature in spreads of the losses at which all weights are equal
 _FLAT = 1e-9  # share of a vector's squared length below which nothing of it is left
 _BACKPROP_STREAM, _DIVERSE_STREAM = 10, 11  # of the generator, so that no two methods share their draws
 
@@ -46,11 +47,13 @@ class BatchSignals:
         losses: float `(batch,)`, one per example.
         gram: float `(batch, batch)`, inner products of the examples' gradients, e.g. from `last_layer_gram`.
         irreducible: float `(batch,)`, losses of a model trained on held-out data.
+        entropy: float `(batch,)`, how uncertain the model is: the mean over an example's decisions, in nats.
     """
 
     losses: NDArray[Any]
     gram: NDArray[Any] | None = None
     irreducible: NDArray[Any] | None = None
+    entropy: NDArray[Any] | None = None
 
 
 class BatchSelector(ABC):
@@ -58,13 +61,21 @@ class BatchSelector(ABC):
 
     Attributes:
         needs: Fields of BatchSignals that it reads.
+        chooses: False of one that only weighs: all examples train, and no pass of its own is needed.
+        gate: Whether it is turned off where scoring takes more time than it saves.
     """
 
     needs: frozenset[str] = frozenset({"losses"})
+    chooses: bool = True
+    gate: bool = False
 
     @abstractmethod
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """The examples that get a backward pass, bool `(batch,)`, at least one."""
+
+    def weigh(self, signals: BatchSignals) -> NDArray[np.float64] | None:
+        """What the losses of a batch weigh, float64 `(batch,)` with the mean 1; None where all weigh 1."""
+        return None
 
     def learn(self, signals: BatchSignals) -> None:  # noqa: B027 - most methods have no state
         """Update the state by the batch."""
@@ -75,7 +86,7 @@ class BatchSelector(ABC):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from such a state; one of another method is refused."""
-        _check_state(state, {})
+        check_state(state, {})
 
 
 @in_batch(
@@ -131,7 +142,7 @@ class SelectiveBackprop(BatchSelector):
 
     def load(self, state: Mapping[str, Any]) -> None:
         """The recent losses again."""
-        _check_state(state, {"recent": 1})
+        check_state(state, {"recent": 1})
         self._recent = np.asarray(state["recent"], np.float64)[-self.window :]
 
     def _with(self, losses: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -145,6 +156,7 @@ class SelectiveBackprop(BatchSelector):
     inputs="Gram matrix of last-layer gradients",
     cost="a forward pass of everything, O(batch^2 count)",
     loses="on batches without redundancy; saves backward passes only",
+    traits=("reads_logits",),
 )
 class DiverseBatch(BatchSelector):
     """The examples whose gradients together span the batch's mean gradient: see `divbs`.
@@ -164,11 +176,11 @@ class DiverseBatch(BatchSelector):
     needs = frozenset({"losses", "gram"})
 
     def __init__(self, keep: Annotated[float, Share] = 0.5) -> None:
-        self.keep = _checked_share(keep)
+        self.keep = checked_share(keep)
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """`round(keep * batch)` examples."""
-        gram = _required(signals, "gram")
+        gram = required(signals, "gram")
         generator = np.random.default_rng([seed, step, _DIVERSE_STREAM])
         return divbs(gram, batch_count(self.keep, len(gram)), generator)
 
@@ -200,13 +212,137 @@ class TopReducible(BatchSelector):
     needs = frozenset({"losses", "irreducible"})
 
     def __init__(self, keep: Annotated[float, Share] = 0.1) -> None:
-        self.keep = _checked_share(keep)
+        self.keep = checked_share(keep)
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """`round(keep * batch)` examples."""
         losses = checked_losses(signals.losses)
-        reducible = losses - checked_losses(_required(signals, "irreducible"), "irreducible losses")
+        reducible = losses - checked_losses(required(signals, "irreducible"), "irreducible losses")
         return top_mask(reducible, batch_count(self.keep, losses.size), seed=seed, epoch=step)
+
+
+@in_batch(
+    name="mid_rank",
+    formula="losses in descending order, the slice [portion, portion + 1) * keep * batch",
+    paper="Chen et al. 2024, Take the Bull by the Horns, arXiv 2402.14270",
+    inputs="losses of the batch",
+    cost="a forward pass of everything",
+    loses="with portion 0 on noise, which has the largest losses; saves backward passes only",
+)
+class MidRank(BatchSelector):
+    """A slice of the batch's losses in descending order: the moderately hard examples.
+
+    Args:
+        keep: Share of the batch that gets a backward pass, in (0, 1]; at least one example.
+        portion: Slices of this size that are left out above it; 0 takes the very hardest. Where there are not so many,
+            the last slice.
+
+    Examples:
+        >>> MidRank(keep=0.25, portion=1).choose(BatchSignals(np.array([1.0, 4.0, 2.0, 3.0])), seed=0, step=0)
+        array([False, False, False,  True])
+
+    Source: Take the Bull by the Horns (arXiv 2402.14270; VITA-Group/HardFocusTraining), `rank`. Their slice is empty,
+    and its mean NaN, where `keep * batch` is below 1.
+    """
+
+    def __init__(self, keep: Annotated[float, Share] = 0.125, portion: Annotated[int, AtLeast(0)] = 1) -> None:
+        problems = Problems()
+        problems.whole("portion", portion, least=0)
+        problems.raise_any()
+        self.keep, self.portion = checked_share(keep), portion
+
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """`round(keep * batch)` examples."""
+        losses = checked_losses(signals.losses)
+        count = batch_count(self.keep, losses.size)
+        skipped = min(self.portion * count, losses.size - count)
+        whole = top_mask(losses, skipped + count, seed=seed, epoch=step)
+        return whole & ~top_mask(losses, skipped, seed=seed, epoch=step)
+
+
+@in_batch(
+    name="ir_dro",
+    formula="all of the batch, weighed by softmax(loss / temperature), the mean 1",
+    paper="Chen et al. 2024, Take the Bull by the Horns, arXiv 2402.14270",
+    inputs="losses of the batch",
+    cost="nothing: the losses of the training forward",
+    loses="on noise, which has the largest losses; it saves nothing",
+    traits=("weights",),
+)
+class InstanceReweighting(BatchSelector):
+    """All examples train, each weighed by its loss: the worst case within a distance of the uniform weights.
+
+    Args:
+        temperature: Above 0; the lower, the more the largest loss counts. The weights maximise `sum w_i l_i -
+            temperature * KL(w || uniform)`.
+        least: The least effective share of the batch, `1 / (n sum w^2)` of weights that sum to 1, in [0, 1]: where the
+            temperature gives less, it is raised until it is so. 0 is the published rule, in which one long answer can
+            make up a batch alone.
+
+    Examples:
+        >>> weights = InstanceReweighting(least=0.0).weigh(BatchSignals(np.array([0.0, np.log(3.0)])))
+        >>> weights.round(6).tolist()
+        [0.5, 1.5]
+
+    Source: Take the Bull by the Horns (arXiv 2402.14270; VITA-Group/HardFocusTraining), IR-DRO. Their weights sum to 1
+    where the mean of the losses was before; the mean 1 keeps the learning rate.
+    """
+
+    chooses = False
+
+    def __init__(self, temperature: Annotated[float, Positive] = 1.0, least: Annotated[float, UnitShare] = 0.3) -> None:
+        problems = Problems()
+        problems.check(0 < temperature < np.inf, f"temperature must be above 0 and finite, got {temperature}.")
+        problems.check(0 <= least <= 1, f"least must be in [0, 1], got {least}.")
+        problems.raise_any()
+        self.temperature, self.least = temperature, least
+
+    def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
+        """All of them."""
+        return np.ones(checked_losses(signals.losses).size, np.bool_)
+
+    def weigh(self, signals: BatchSignals) -> NDArray[np.float64]:
+        """By their losses."""
+        return dro_weights(checked_losses(signals.losses), self.temperature, self.least)
+
+
+def dro_weights(losses: ArrayLike, temperature: float, least: float = 0.0) -> NDArray[np.float64]:
+    """`n softmax(losses / temperature)`, at a temperature high enough for an effective share of at least `least`.
+
+    Args:
+        losses: float `(n,)`, finite.
+        temperature: Above 0.
+        least: Of `(sum w)^2 / (n sum w^2)`, in [0, 1]; 1 gives equal weights.
+
+    Returns:
+        float64 `(n,)`, at least 0, with the mean 1.
+
+    Examples:
+        >>> dro_weights([0.0, 100.0], 1.0).tolist(), dro_weights([0.0, 100.0], 1.0, least=1.0).round(3).tolist()
+        ([7.440151952041672e-44, 2.0], [1.0, 1.0])
+    """
+    array = checked_losses(losses)
+    low, spread = float(temperature), float(np.ptp(array))
+    if spread == 0 or _effective(array, low) >= least:
+        return _softmax(array, low)
+    high = max(low, spread)
+    while _effective(array, high) < least and high < _HOT * spread:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _effective(array, middle) < least else (low, middle)
+    return _softmax(array, high)
+
+
+def _softmax(losses: NDArray[np.float64], temperature: float) -> NDArray[np.float64]:
+    weights: NDArray[np.float64] = np.exp((losses - losses.max()) / temperature)
+    weights *= losses.size / weights.sum()
+    return weights
+
+
+def _effective(losses: NDArray[np.float64], temperature: float) -> float:
+    weights = _softmax(losses, temperature)
+    return float(weights.sum() ** 2 / (losses.size * np.square(weights).sum()))
 
 
 def divbs(gram: ArrayLike, count: int, generator: np.random.Generator) -> NDArray[np.bool_]:
@@ -331,8 +467,12 @@ def batch_count(keep: float, size: int) -> int:
     return max(1, round(keep * size))
 
 
-def _required(signals: BatchSignals, name: str) -> NDArray[Any]:
-    """A field of the signals with one entry per example."""
+def required(signals: BatchSignals, name: str) -> NDArray[Any]:
+    """A field of the signals with one entry per example.
+
+    Raises:
+        ArgumentError: If there is none.
+    """
     value = getattr(signals, name)
     if value is None:
         raise ArgumentError(f"this method needs BatchSignals.{name}, got none.")
@@ -341,15 +481,24 @@ def _required(signals: BatchSignals, name: str) -> NDArray[Any]:
     return np.asarray(value)
 
 
-def _check_state(state: Mapping[str, Any], dimensions: Mapping[str, int]) -> None:
-    """Refuse a state whose names or numbers of dimensions are not those of this method."""
+def check_state(state: Mapping[str, Any], dimensions: Mapping[str, int]) -> None:
+    """Refuse a state whose names or numbers of dimensions are not those of this method.
+
+    Raises:
+        ArgumentError: If it is of another method.
+    """
     if {name: np.ndim(value) for name, value in state.items()} != dict(dimensions):
         raise ArgumentError(
             f"the state holds {sorted(state)}, but this method has {sorted(dimensions)}: it is of another method."
         )
 
 
-def _checked_share(keep: float) -> float:
+def checked_share(keep: float) -> float:
+    """A share that is kept, in (0, 1].
+
+    Raises:
+        ArgumentError: If it is none.
+    """
     problems = Problems()
     problems.share("keep", keep)
     problems.raise_any()

@@ -47,7 +47,8 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
-LOWER_IS_BETTER = ("nll", "mse")  # metrics in a unit of their own; all others are shares, shown in points of 100
+# metrics in a unit of their own; all others are shares, shown in points of 100
+LOWER_IS_BETTER = ("nll", "mse", "perplexity")
 MANIFEST = "_manifest.json"  # in scores/ and plans/
 LOCK = ".lock"  # of the process that writes into the folder
 CARD = "README.md"  # the model card, to which a comparison and people add
@@ -310,13 +311,16 @@ def padding_share(cost: Mapping[str, Any]) -> float | None:
 def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequence[Prediction]]]) -> None:
     """Write `predictions.parquet`: split, id, gold, predicted, probability, and the tags of tagged words.
 
-    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where only words are tagged).
+    Gold and predicted are names, numbers, lists of names (multi-label) or nulls (where only words are tagged, and of
+    language models). Of language models there are `tokens` (that train), `right` (of them), `nll` (their sum) and
+    `exact` (whether all are right; null where that is not counted).
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     columns: dict[str, list[Any]] = {name: [] for name in ("split", "id", "gold", "predicted", "probability")}
     slots: dict[str, list[Any]] = {"gold_slots": [], "predicted_slots": []}
+    answers: list[tuple[Any, ...]] = []
     for split, (examples, predictions) in splits.items():
         columns["split"] += [split] * len(examples)
         columns["id"] += list(examples.ids)
@@ -325,10 +329,16 @@ def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequenc
         columns["probability"] += [prediction.probability for prediction in predictions]
         slots["gold_slots"] += [None] * len(examples) if examples.slots is None else [*map(list, examples.slots)]
         slots["predicted_slots"] += [prediction.slots and list(prediction.slots) for prediction in predictions]
+        answers += [(None,) * 4 if one.tokens is None else one.tokens.columns() for one in predictions]
     if any(entry is not None for entry in slots["predicted_slots"]):
         columns |= slots
     arrays = {name: _as_array(values) for name, values in columns.items()}
-    table = pa.table({**arrays, "probability": pa.array(columns["probability"], pa.float64())})  # null for regression
+    arrays["probability"] = pa.array(columns["probability"], pa.float64())  # null for regression
+    if any(entry[0] is not None for entry in answers):
+        kinds = {"tokens": pa.int64(), "right": pa.int64(), "nll": pa.float64(), "exact": pa.bool_()}
+        parts = zip(*answers, strict=True)
+        arrays |= {name: pa.array(part, kind) for (name, kind), part in zip(kinds.items(), parts, strict=True)}
+    table = pa.table(arrays)
     with whole_file(folder / PREDICTIONS) as part:
         pq.write_table(table, part, compression="zstd")
 

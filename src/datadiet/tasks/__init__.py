@@ -14,6 +14,7 @@ from transformers import PreTrainedConfig
 from datadiet.data.schema import Dataset
 from datadiet.registry import has, load, methods
 from datadiet.tasks.base import Collator, Prediction, Task
+from datadiet.tasks.causal_lm import CausalLMTask
 from datadiet.tasks.intent_slot import IntentSlotTask
 from datadiet.tasks.loading import load_config
 from datadiet.tasks.reading import signals_of
@@ -70,6 +71,7 @@ def task_of_saved_model(source: str | Path | PreTrainedConfig) -> Task:
 
 
 __all__ = [
+    "CausalLMTask",
     "ClassificationTask",
     "Collator",
     "IntentSlotTask",

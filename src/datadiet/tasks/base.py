@@ -23,6 +23,27 @@ Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class TokenTotals:
+    """What a language model says of the tokens of one answer, given those before them.
+
+    Attributes:
+        count: Tokens that train.
+        nll: The sum of their -ln p, in nats.
+        right: How many of them are the likeliest.
+        exact: Whether greedy decoding gives exactly this answer; None where that is not counted.
+    """
+
+    count: int
+    nll: float
+    right: int
+    exact: bool | None = None
+
+    def columns(self) -> tuple[int, int, float, bool | None]:
+        """For a table: tokens, right, nll, exact."""
+        return self.count, self.right, self.nll, self.exact
+
+
+@dataclass(frozen=True)
 class Prediction:
     """The prediction of a model for one example.
 
@@ -33,12 +54,14 @@ class Prediction:
         probabilities: float32 `(classes,)` in the order of the label names; for taggers `(words, tags)` in the order of
             the tags, nan for a word that the model did not see; None for regression.
         slots: One tag per word; None for tasks without tags.
+        tokens: Of a language model, where there is an answer to compare with; its `label` is the generated answer.
     """
 
     label: str | float | tuple[str, ...] | None
     probability: float | None
     probabilities: NDArray[np.float32] | None
     slots: tuple[str, ...] | None = None
+    tokens: TokenTotals | None = None
 
 
 class Task(Protocol):
@@ -64,6 +87,9 @@ class Task(Protocol):
     def slot_names(self) -> tuple[str, ...]:
         """Tags by class number; empty for tasks without tags."""
 
+    def load_tokenizer(self, source: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model, with all that the features of this task need of it."""
+
     def load_model(self, source: str, **options: Any) -> PreTrainedModel:
         """A pretrained model with heads for this task's labels; new weights come from torch's global generator."""
 
@@ -72,6 +98,11 @@ class Task(Protocol):
 
         A label that the names do not have (seen in dev or test only) becomes -100, which no loss counts.
         """
+
+    def notes(
+        self, features: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, source: str
+    ) -> list[str]:
+        """What the user should know of the features by split, the tokenizer and the model they are for."""
 
     def collator(
         self, tokenizer: PreTrainedTokenizerBase, *, pad_to_multiple_of: int | None = None

@@ -11,22 +11,37 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import Any
 
 from torch import Tensor, nn
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from datadiet.errors import ArgumentError
-from datadiet.types import Signals
+from datadiet.types import Head, HeadSignals, Signals
 
-Layers = Mapping[str, nn.Linear]
+Layers = Mapping[str, nn.Module]
 
 _JOINT = {"intent": "intent_head", "slots": "slot_head"}
+_MASKED = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+_CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - _MASKED
 
 
-def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
+def is_causal(model: Any) -> bool:
+    """Whether a model is a causal language model, whose logits are about the next token; adapters may be in it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        return False
+    return any(kind.__name__ in _CAUSAL or "ForCausalLM" in kind.__name__ for kind in type(base).__mro__)
+
+
+def head_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The last linear layer of each head by the name of the head in the signals.
 
-    Of a joint model `intent` and `slots`; of any other the last linear layer with as many outputs as the config has
-    labels, as `label` and `tokens`, whichever the task calls it.
+    Of a joint model `intent` and `slots`; of a causal language model its output layer; of any other the last linear
+    layer with as many outputs as the config has labels, as `label` and `tokens`, whichever the task calls it.
 
     Args:
         model: Not wrapped for several processes; adapters may be in it.
@@ -41,6 +56,11 @@ def head_layers(model: nn.Module) -> dict[str, nn.Linear]:
         >>> head_layers(model)["label"]
         Linear(in_features=8, out_features=3, bias=True)
     """
+    if is_causal(model):  # an adapter of rank 2 has as many outputs as the labels of a config by default
+        whole: Any = model
+        base = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+        output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
+        return {"tokens": output} if isinstance(output, nn.Module) else {}
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
     joint = {head: _last(linear, part) for head, part in _JOINT.items()}
     if all(joint.values()):
@@ -91,7 +111,8 @@ class Heads:
         """Record the inputs of the forward passes inside, and weigh each example in their backward passes.
 
         Args:
-            weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th.
+            weights: float `(batch,)`: the gradient of example i through its logits is multiplied by the i-th. Or
+                `(batch, positions)`, of each position.
             asked: Whether somebody asked for the weights; others have no effect where a model has no outputs of each
                 example.
             outputs: Whether to keep the outputs of the heads.
@@ -103,7 +124,7 @@ class Heads:
         if weights is not None and asked and not self.layers:
             raise ArgumentError(_NOWHERE)
         self.inputs, self.outputs = {}, {}
-        heads_of: dict[nn.Linear, list[str]] = {}  # a layer may be of several heads
+        heads_of: dict[nn.Module, list[str]] = {}  # a layer may be of several heads
         for head, layer in self.layers.items():
             heads_of.setdefault(layer, []).append(head)
         hook = functools.partial(self._hook, weights=weights, asked=asked, outputs=outputs)
@@ -126,7 +147,7 @@ class Heads:
         if not self.layers:
             raise ArgumentError(_NOWHERE)
         for hidden in self.inputs.values():
-            _check_one_each(len(hidden), rows)
+            check_one_each(len(hidden), rows)
 
     def _hook(self, heads: Sequence[str], weights: Tensor | None, asked: bool, outputs: bool) -> Callable[..., None]:
         def record(_layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -135,9 +156,11 @@ class Heads:
                 if outputs:
                     self.outputs[head] = output
             if weights is not None and output.requires_grad and (asked or len(output) == len(weights)):
-                _check_one_each(len(output), len(weights))
-                factor = weights.to(output).reshape(-1, *[1] * (output.dim() - 1))  # (batch, 1, ...)
-                output.register_hook(lambda gradient: gradient * factor)  # type: ignore[no-untyped-call]
+                check_one_each(len(output), len(weights))
+                shape = (*weights.shape, *[1] * (output.dim() - weights.dim()))  # (batch, 1, ...), or of each position
+                # read in the backward pass: what goes by the losses of this batch is known after its forward pass
+                weigh = functools.partial(_weighed, weights=weights, shape=shape)
+                output.register_hook(weigh)  # type: ignore[no-untyped-call]
 
         return record
 
@@ -147,11 +170,12 @@ class Heads:
         Args:
             signals: Of the last forward pass.
         """
-        heads = {}
+        heads: dict[str, Head] = {}
         for name, head in signals.heads.items():
             hidden = self.inputs.get(name)
-            fits = hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]
-            heads[name] = replace(head, hidden=hidden) if fits else head
+            if isinstance(head, HeadSignals) and hidden is not None and hidden.shape[:-1] == head.logits.shape[:-1]:
+                head = replace(head, hidden=hidden)
+            heads[name] = head
         return Signals(heads)
 
 
@@ -162,7 +186,16 @@ _NOWHERE = (
 )
 
 
-def _check_one_each(outputs: int, rows: int) -> None:
+def _weighed(gradient: Tensor, *, weights: Tensor, shape: Sequence[int]) -> Tensor:
+    return gradient * weights.to(gradient).reshape(*shape)
+
+
+def check_one_each(outputs: int, rows: int) -> None:
+    """Refuse loss weights where the model gives not one output a row.
+
+    Raises:
+        ArgumentError: With both numbers.
+    """
     if outputs != rows:
         raise ArgumentError(
             f"loss weights need one output of the model per row: it gave {outputs} for {rows} rows, as where "

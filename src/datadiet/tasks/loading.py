@@ -22,14 +22,20 @@ import torch
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from safetensors import SafetensorError
 from transformers import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForCausalLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     AutoTokenizer,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+)
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 from transformers.utils import logging as hf_logging
 
@@ -118,11 +124,52 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         DataError: If there is none there, or the hub cannot be reached.
         ArgumentError: If it has no padding token.
     """
-    source = resolve_model(name)
-    with _explained(name):
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    tokenizer = _tokenizer(name)
     if tokenizer.pad_token_id is None:
         raise ArgumentError(f"the tokenizer of {name} has no padding token, so its texts cannot be batched.")
+    return tokenizer
+
+
+def _tokenizer(name: str) -> PreTrainedTokenizerBase:
+    source = resolve_model(name)
+    with _explained(name):
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
+    return tokenizer
+
+
+def load_causal_tokenizer(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a causal language model, which knows how many positions the model has.
+
+    Where it has no padding token, its end token pads.
+
+    Args:
+        name: As for `resolve_model`.
+
+    Raises:
+        DataError: If there is none there, or the hub cannot be reached.
+        ArgumentError: If it has no end token, is a slow one, or has more tokens than the model; if that is no causal
+            language model.
+    """
+    config = _causal_config(name)
+    tokenizer = _tokenizer(name)
+    if tokenizer.eos_token_id is None:
+        raise ArgumentError(
+            f"the tokenizer of {name} has no end token, so a model could not learn where an answer ends; set "
+            "tokenizer.eos_token and save it with the model."
+        )
+    if not tokenizer.is_fast:
+        raise ArgumentError(f"causal-lm needs a fast tokenizer, and that of {name} is a slow one.")
+    vocabulary = getattr(config.get_text_config(), "vocab_size", None)
+    if vocabulary is not None and len(tokenizer) > vocabulary:
+        raise ArgumentError(
+            f"the tokenizer of {name} has {len(tokenizer):,} tokens, and the model knows {vocabulary:,} of them: "
+            "resize the embeddings of the model, or take its own tokenizer."
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    positions = getattr(config.get_text_config(), "max_position_embeddings", None)
+    if isinstance(positions, int) and positions > 0:
+        tokenizer.model_max_length = min(tokenizer.model_max_length, positions)
     return tokenizer
 
 
@@ -270,6 +317,63 @@ def _stock_config(name: str, names: Sequence[str]) -> PreTrainedConfig:
     return config
 
 
+def load_causal(name: str, *, complete: bool = False) -> PreTrainedModel:
+    """A causal language model; a new one, by its config, where a folder holds no weights.
+
+    Args:
+        name: As for `resolve_model`.
+        complete: Whether no weight may be missing, as of a fine-tuned model.
+
+    Raises:
+        DataError: If there is no such model, or its weights do not fit.
+        ArgumentError: If it is a model of another kind.
+    """
+    config = _causal_config(name)
+    if is_weightless(name) and not complete:
+        with _explained(name):
+            untyped: Any = AutoModelForCausalLM
+            new: PreTrainedModel = untyped.from_config(config, dtype=torch.float32).train(False)
+        return new
+    model = pretrained(AutoModelForCausalLM, name, complete=complete)
+    del model.accepts_loss_kwargs  # these divide their loss by num_items_in_batch themselves
+    return model
+
+
+def _causal_config(name: str) -> PreTrainedConfig:
+    config = load_config(name)
+    encodes = "bert" in config.model_type and not is_causal(config)  # many encoders can be made to decode
+    if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING or getattr(config, "is_encoder_decoder", False) or encodes:
+        raise ArgumentError(
+            f"{name} ({config.model_type}) is no causal language model; causal-lm needs one, such as Llama or GPT-2: "
+            "--model NAME."
+        )
+    return config
+
+
+def is_weightless(name: str) -> bool:
+    """Whether a model is a folder with a config and no weights."""
+    folder = Path(resolve_model(name))
+    return folder.is_dir() and not any(folder.glob("*.safetensors*")) and not any(folder.glob("*.bin*"))
+
+
+def is_causal(config: PreTrainedConfig) -> bool:
+    """Whether a saved model is a causal language model.
+
+    Examples:
+        >>> from transformers import BertConfig, GPT2Config
+        >>> is_causal(GPT2Config(architectures=["GPT2LMHeadModel"])), is_causal(BertConfig())
+        (True, False)
+    """
+    names = map(str, config.architectures or ())
+    return not getattr(config, "is_encoder_decoder", False) and any(
+        name.endswith("ForCausalLM") or name in _CAUSAL for name in names
+    )
+
+
+# older models have other names: GPT2LMHeadModel
+_CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+
+
 def load_tagger(name: str, tag_names: Sequence[str]) -> PreTrainedModel:
     """A pretrained encoder with a token classification head, new unless the source has one for as many tags.
 
@@ -356,6 +460,8 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
         model = pretrained(IntentSlotModel, str(folder), complete=True)
     elif is_tagger(config):
         model = _tagger(str(folder), complete=True)
+    elif is_causal(config):
+        model = load_causal(str(folder), complete=True)
     else:
         model = pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
     check_finite(model, f"the model in {folder}")
@@ -410,10 +516,10 @@ def with_lora(model: Any, rank: int) -> Any:
         raise MissingExtraError("lora needs peft: pip install 'datadiet[peft]'") from error
     base = model.base_model_prefix or "encoder"  # a joint model has no base in transformers' sense
     heads = [name for name, part in model.named_children() if name != base and any(True for _ in part.parameters())]
-    adapter = LoraConfig(
-        r=rank, lora_alpha=2 * rank, target_modules="all-linear",
-        exclude_modules=rf"({'|'.join(heads)})(\..*)?", modules_to_save=heads,
-    )  # fmt: skip
+    options: dict[str, Any] = {"exclude_modules": rf"({'|'.join(heads)})(\..*)?", "modules_to_save": heads}
+    if type(model).__name__ in _CAUSAL:  # its head is not new
+        options = {"task_type": "CAUSAL_LM"}
+    adapter = LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear", **options)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # which PEFT reads
         return get_peft_model(model, adapter)

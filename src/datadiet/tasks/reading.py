@@ -14,12 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
 
 from datadiet.errors import ArgumentError
+from datadiet.scores.tokens import token_signals
 from datadiet.tasks.base import (
     binary_signals,
     class_signals,
@@ -30,8 +27,9 @@ from datadiet.tasks.base import (
     token_head,
     two_classes,
 )
+from datadiet.tasks.heads import is_causal
 from datadiet.tasks.losses import Link, Trace, trace
-from datadiet.types import IGNORED, HeadSignals, Json, Signals
+from datadiet.types import IGNORED, HeadSignals, Json, Signals, TokenSignals
 
 ADVICE = "Pass signals=, a function of (outputs, batch) that gives datadiet.types.Signals, to the trainer or the diet."
 _PROBLEMS: Mapping[str, Link] = {
@@ -41,7 +39,6 @@ _PROBLEMS: Mapping[str, Link] = {
 }
 _SETTLE = "Set model.config.problem_type: 'regression', 'single_label_classification' or, for binary cross-entropy, "
 _SETTLE += "'multi_label_classification'; or pass signals=, a function of (outputs, batch)."
-_CAUSAL = f"a causal language model shifts its labels against its logits, so its signals cannot be guessed. {ADVICE}"
 
 # ---- the forms of logits and labels
 
@@ -93,7 +90,7 @@ def _classes(logits: Tensor, labels: Tensor, link: Link | None, advice: str) -> 
         if _shown(labels) and not bool(((labels >= 0) & (labels < logits.shape[1])).all()):
             raise ArgumentError(f"labels must be classes in [0, {logits.shape[1]}) beside sigmoids. {advice}")
         return multi_label_signals(logits, one_hot(labels.long(), logits.shape[1])), link
-    return Signals({"label": _counted(class_signals(logits, labels).heads["label"])}), "softmax"
+    return Signals({"label": _counted(HeadSignals(logits.detach(), labels.detach().long()))}), "softmax"
 
 
 def _counted(head: HeadSignals) -> HeadSignals:
@@ -161,7 +158,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
     * logits `(batch, classes)` with 0 or 1 `(batch, classes)`: a multi-hot head `label`, or classes written one-hot;
     * logits `(batch, 1)` or `(batch,)` with numbers `(batch,)` or `(batch, 1)`: a regression head `label`, or two
       classes by their log odds;
-    * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100.
+    * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100;
+    * of a causal language model, logits or the numbers of each next token: `TokenSignals`, shifted, as `tokens`.
 
     Args:
         outputs: A `ModelOutput`, a dict with `logits`, or a tuple that holds the logits.
@@ -173,8 +171,7 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
 
     Raises:
         ArgumentError: Where names or shapes fit none of these, or two and no link is given; where there are no labels,
-            where the outputs have two heads of the same shape, and for causal language models, whose logits are shifted
-            against their labels.
+            or where the outputs have two heads of the same shape.
 
     Examples:
         >>> signals = signals_of({"logits": torch.zeros(2, 3)}, {"labels": torch.tensor([0, 2])})
@@ -204,7 +201,7 @@ class Reader:
         link: Where it is known.
 
     Attributes:
-        problem: Why this model cannot be read, known before it runs; empty where it may be.
+        causal: Whether this is a causal language model.
     """
 
     def __init__(
@@ -216,7 +213,7 @@ class Reader:
         self._given = getattr(self._config, "problem_type", None)
         self._own_loss, self._stock = own_loss, type(base).__module__.startswith("transformers.")
         self._learnt = _Learnt(link)
-        self.problem = _CAUSAL if _shifts(base) else ""
+        self.causal = is_causal(base)
 
     def learn(self, loss: Tensor, outputs: Any, batch: Mapping[str, Any], *, forward: Any = None) -> None:
         """Find out from a training loss, before its backward pass, how the outputs are to be read from now on.
@@ -229,7 +226,7 @@ class Reader:
         Raises:
             ArgumentError: If the loss shows that the labels of the batch are not what it compares.
         """
-        if _is_joint(outputs) or _spans(outputs, batch) is not None:
+        if self._is_causal(outputs) or _is_joint(outputs) or _spans(outputs, batch) is not None:
             return
         place, logits, seen = _final(outputs, loss)
         if seen is None and forward is not None:
@@ -245,8 +242,12 @@ class Reader:
 
     def __call__(self, outputs: Any, batch: Mapping[str, Any]) -> Signals:
         """The signals of a batch; see `signals_of`."""
-        if self.problem or "CausalLM" in type(outputs).__name__:
-            raise ArgumentError(self.problem or _CAUSAL)
+        if is_fused(outputs):
+            return Signals({"tokens": fused_tokens(outputs)})
+        if self._is_causal(outputs):
+            labels = self._labels(batch)
+            logits = _logits(outputs)[:, -labels.shape[-1] :]  # without the tokens that prompt tuning puts before them
+            return Signals({"tokens": token_signals(logits, labels)})
         if _is_joint(outputs):
             return joint_signals(outputs, batch)
         if (spans := _spans(outputs, batch)) is not None:
@@ -274,6 +275,9 @@ class Reader:
         """Take up what was learnt before."""
         self._learnt = _Learnt(**state)
 
+    def _is_causal(self, outputs: Any) -> bool:
+        return self.causal or is_fused(outputs) or "CausalLM" in type(outputs).__name__
+
     def _by_config(self, labels: Tensor) -> Link | None:
         """The link by the model's config: what the user has set, or what a stock model makes of the labels."""
         problem = self._given
@@ -295,16 +299,24 @@ class Reader:
         raise ArgumentError(f"the batch has no labels; it holds {', '.join(map(str, batch)) or 'nothing'}. {ADVICE}")
 
 
-def _shifts(model: Any) -> bool:
-    """Whether this is a causal language model."""
-    name = type(model).__name__
-    if getattr(getattr(model, "config", None), "is_encoder_decoder", False):
-        return False
-    causal = name in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values() and name not in _MASKED
-    return causal or "ForCausalLM" in name
+def is_fused(outputs: Any) -> bool:
+    """Whether a trainer's language model gives numbers of each next token instead of logits, as those of TRL do."""
+    return isinstance(getattr(outputs, "log_probs", None), Tensor) and hasattr(outputs, "label_mask")
 
 
-_MASKED = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+def fused_tokens(outputs: Any) -> TokenSignals:
+    """The signals of such outputs; the error by `|| p - onehot ||^2 = (1 - p_y)^2 + sum_v p_v^2 - p_y^2`, where the
+    head gives the sum: to 3e-4, and never outside of [1, sqrt 2] times `1 - p_y`. A margin would need logits."""
+    mask = outputs.label_mask.detach()
+    nll = (-outputs.log_probs.detach().float()).masked_fill(~mask, 0.0)
+    entropy, right = outputs.entropy.detach().float(), outputs.is_top1.detach().bool() & mask
+    squares = getattr(outputs, "log_sum_sq_probs", None)
+    if squares is None:
+        return TokenSignals(nll, entropy.masked_fill(~mask, 0.0), None, right, mask)
+    missing = -torch.expm1(-nll)  # 1 - p_y, exact near 0, which bounds what the other tokens have
+    others = (squares.detach().float().exp() - (-2 * nll).exp()).clamp_min(0).minimum(missing.square())
+    error = (missing.square() + others).sqrt().masked_fill(~mask, 0.0)
+    return TokenSignals(nll, entropy.masked_fill(~mask, 0.0), error, right, mask)
 
 
 def _check_targets(seen: Trace, logits: Tensor, labels: Tensor) -> None:

@@ -35,7 +35,7 @@ from datadiet.tasks.base import (
     regression_signals,
     token_padding,
 )
-from datadiet.tasks.loading import load_classifier
+from datadiet.tasks.loading import load_classifier, load_tokenizer
 from datadiet.types import Signals
 
 
@@ -51,6 +51,16 @@ class TextTask:
     dtype: ClassVar[torch.dtype] = torch.int64
     label_columns: ClassVar[tuple[str, ...]] = ("labels",)
     slot_names: ClassVar[tuple[str, ...]] = ()
+
+    def load_tokenizer(self, source: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model."""
+        return load_tokenizer(source)
+
+    def notes(
+        self, features: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, source: str
+    ) -> list[str]:
+        """Nothing."""
+        return []
 
     def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
         """Token columns, `length`, and `labels` where there are labels; of a pair the longer text is cut first."""

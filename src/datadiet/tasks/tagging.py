@@ -35,7 +35,7 @@ from datadiet.tasks.base import (
     token_head,
     token_padding,
 )
-from datadiet.tasks.loading import is_tagger, load_tagger
+from datadiet.tasks.loading import is_tagger, load_tagger, load_tokenizer
 from datadiet.tasks.sequence import no_options
 from datadiet.types import IGNORED, Signals
 
@@ -54,6 +54,16 @@ class WordTask:
     name: ClassVar[str]
     main_metric: ClassVar[str]
     tag_column: ClassVar[str] = "labels"
+
+    def load_tokenizer(self, source: str) -> PreTrainedTokenizerBase:
+        """The tokenizer of a model."""
+        return load_tokenizer(source)
+
+    def notes(
+        self, features: Mapping[str, datasets.Dataset], tokenizer: PreTrainedTokenizerBase, source: str
+    ) -> list[str]:
+        """Nothing."""
+        return []
 
     def features(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, *, max_length: int) -> datasets.Dataset:
         """Token columns, `length`, `word_positions`, and label columns where there are labels.

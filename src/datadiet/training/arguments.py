@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from datadiet.diet.options import NO_CUT, DietOptions
 from datadiet.errors import Problems
+from datadiet.scores.tokens import TOKEN_SCORES, token_problem
 from datadiet.scoring.forward import column_of, is_transformed, whole_numbers
 
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
@@ -89,6 +90,63 @@ def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:
             NO_CUT,
         )
     problems.raise_any()
+
+
+def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool, teaches: bool) -> None:
+    """Refuse what cannot be had of the next tokens of a causal language model.
+
+    Args:
+        options: Of the diet.
+        lacks: Scores that this trainer does not give of tokens.
+        guarded: Whether the label-noise guard is on.
+        teaches: Whether there is a teacher.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems, score = Problems(), options.score
+    needed = (score.name,) if score.kind == "forward" else () if score.dynamic is None else score.dynamic.columns
+    if score.kind == "forward":
+        problems.found += filter(None, [token_problem(score.name, [one for one in TOKEN_SCORES if one not in lacks])])
+    elif missing := sorted({*needed} & {*lacks, "hidden_norm"}):
+        problems.add(
+            f"the score {score.name!r} needs {', '.join(missing)} of each example, which this trainer does not "
+            "give of a causal language model."
+        )
+    method = options.batch_method()
+    problems.check(
+        method is None or "gram" not in method.needs,
+        f"{options.select_name!r} needs the gradients of the last layer, of which a causal language model has too "
+        "many; use selective_backprop.",
+    )
+    problems.check(
+        not guarded, "offset='auto' needs classes or tags; a causal language model has the next tokens of a text."
+    )
+    problems.check(not teaches, "a teacher needs logits, which a causal language model has too many of to keep.")
+    problems.raise_any()
+
+
+def check_pairs(options: DietOptions) -> None:
+    """Refuse what pairs of answers cannot have, which only the training step of `DPOTrainer` can compare.
+
+    Raises:
+        ArgumentError: All problems at once.
+    """
+    problems = Problems()
+    problems.check(
+        options.config.rescore == "none",
+        f"rescore={options.config.rescore!r} needs passes of the model alone, and pairs of DPO are compared with a "
+        "reference model, in training only: use rescore='none'.",
+    )
+    problems.raise_any()
+
+
+def weight_column(dataset: Any) -> NDArray[np.float32] | None:
+    """The numbers of a column `weight`: what the loss of each row counts; None without one."""
+    column = None if is_transformed(dataset) else column_of(dataset, "weight")
+    if column is None or not len(column) or not isinstance(column[0], (int, float, np.number)):
+        return None
+    return np.asarray(column, np.float32)
 
 
 def check_judged(args: Any, dev: Any, metric: str) -> None:

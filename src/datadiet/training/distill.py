@@ -26,6 +26,7 @@ from torch.nn import functional
 
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
+from datadiet.scores.tokens import with_logits
 from datadiet.scoring.forward import Batch, forward_pass
 from datadiet.store.cache import load_arrays, load_values, save_arrays, save_values
 from datadiet.types import HeadSignals, Json, Signals
@@ -214,7 +215,7 @@ class Teacher:
             ArgumentError: If teacher and student have other heads or classes.
         """
         total = torch.zeros((), device=rows.device)
-        for name, head in signals.heads.items():
+        for name, head in with_logits(signals, "a teacher").items():
             if name not in self.heads or name not in logits:
                 raise ArgumentError(f"the teacher cannot teach the head {name!r}; it has {', '.join(self.heads)}.")
             student = _decisions(logits[name], head)
@@ -251,7 +252,7 @@ def teacher_of(
     """
     logits: dict[str, dict[int, NDArray[np.float16]]] = {}
     for rows, outputs, batch in forward_pass(model, dataset, collate, ledger=ledger, **how):
-        for name, head in signals(outputs, batch).heads.items():
+        for name, head in with_logits(signals(outputs, batch), "a teacher").items():
             if head.labels.is_floating_point():
                 raise ArgumentError("a teacher needs classes: this task has none.")
             split = _decisions(head.logits, head).float()

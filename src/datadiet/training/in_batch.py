@@ -13,14 +13,17 @@ from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
+from datadiet.registry import load
 from datadiet.scores.last_layer import errors_of
-from datadiet.scores.reduce import free_signals
+from datadiet.scores.reduce import example_values, free_signals
+from datadiet.scores.tokens import with_logits
 from datadiet.scoring.forward import evaluating, token_count
 from datadiet.selectors.base import mix
 from datadiet.selectors.in_batch import BatchSelector, BatchSignals
 from datadiet.types import HeadSignals, Json, Signals
 
 Inputs = dict[str, Any]
+JUDGED_AFTER = 32  # batches of an epoch
 
 
 class BatchChooser:
@@ -31,6 +34,9 @@ class BatchChooser:
         seed: Of its draws; each process has its own.
         irreducible: float32 `(num_rows,)`, losses of a model trained on other data, for a method that needs them.
 
+    Attributes:
+        off: Whether batches train whole, because scoring takes more than it saves.
+
     Raises:
         ArgumentError: If the method needs irreducible losses and there are none.
     """
@@ -39,7 +45,48 @@ class BatchChooser:
         if "irreducible" in method.needs and irreducible is None:
             raise ArgumentError("this method needs irreducible losses, one per training row: give them as values.")
         self._method, self._seed, self._irreducible = method, seed, irreducible
-        self._step = 0
+        self._step, self._judged = 0, False
+        self.off = False
+
+    def judge(self, whole_s: float, now_s: float, score_s: float, batches: int) -> str:
+        """Compare the time of a batch with what a whole one took in the warm-up, once, after `JUDGED_AFTER` batches.
+
+        Args:
+            whole_s: Seconds of a batch that trains whole; 0 where there was no warm-up, and nothing is judged.
+            now_s, score_s: Seconds of a batch now, scoring included, and of its scoring.
+            batches: Of this epoch so far.
+
+        Returns:
+            What was found, in words, where scoring takes more than it saves; else empty. A method with `gate` is then
+            off: every batch trains whole.
+        """
+        if self._judged or batches < JUDGED_AFTER or whole_s <= 0:
+            return ""
+        self._judged = True
+        if now_s <= whole_s:
+            return ""
+        self.off = self._method.gate
+        goes_on = "Scoring is off from here on, and batches train whole." if self.off else "It saves no time here."
+        return (
+            f"choosing within batches takes {now_s / whole_s:.2f} times as long as training on whole ones, "
+            f"{score_s / now_s:.0%} of it to score them. {goes_on}"
+        )
+
+    @property
+    def chooses(self) -> bool:
+        """Whether a part of each batch trains; else all of it, weighed by the losses of its own forward pass."""
+        return self._method.chooses
+
+    def weigh(self, rows: Tensor, signals: Signals) -> Tensor:
+        """The weights of a batch by its own forward pass, float `(batch,)`; 1 for rows without a loss."""
+        batch, weights = self._batch_signals(rows, signals), torch.ones(len(rows))
+        known = np.isfinite(batch.losses)
+        if known.any():
+            found = self._method.weigh(_of_batch(batch, known))
+            if found is not None:
+                weights[torch.from_numpy(known)] = torch.from_numpy(found).float()
+        self._step += 1
+        return weights
 
     def choose(
         self,
@@ -67,8 +114,10 @@ class BatchChooser:
         with ledger.charge("score"), evaluating(model):
             batch = self._batch_signals(rows, signals(inputs))
             ledger.count_scoring(len(rows), token_count(inputs))
+        known = np.isfinite(batch.losses)  # a row whose answer was cut away has no loss, and nothing to teach
+        batch = batch if known.all() or not known.any() else _of_batch(batch, known)
         mask = self._method.choose(batch, seed=mix(self._seed, process), step=self._step)
-        chosen = torch.from_numpy(np.flatnonzero(mask))
+        chosen = torch.from_numpy(np.flatnonzero(known)[mask] if known.any() else np.flatnonzero(mask))
         self._method.learn(batch)
         self._step += 1
         return rows[chosen.to(rows.device)], part_of(inputs, chosen)
@@ -77,18 +126,33 @@ class BatchChooser:
         """Arrays, and plain values."""
         state = self._method.state()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        return arrays, {"step": self._step, **{name: value for name, value in state.items() if name not in arrays}}
+        own = {"step": self._step, "judged": self._judged, "off": self.off}
+        return arrays, {**own, **{name: value for name, value in state.items() if name not in arrays}}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
         """Continue from a state."""
-        self._step = numbers["step"]
-        self._method.load({**arrays, **{name: value for name, value in numbers.items() if name != "step"}})
+        self._step, self._judged, self.off = numbers["step"], numbers["judged"], numbers["off"]
+        own = ("step", "judged", "off")
+        self._method.load({**arrays, **{name: value for name, value in numbers.items() if name not in own}})
 
     def _batch_signals(self, rows: Tensor, signals: Signals) -> BatchSignals:
         losses = free_signals(signals)["loss"].cpu().numpy()
         gram = gradient_gram(signals).cpu().numpy() if "gram" in self._method.needs else None
         irreducible = None if self._irreducible is None else self._irreducible[rows.cpu().numpy()]
-        return BatchSignals(losses, gram=gram, irreducible=irreducible)
+        entropy = entropies(signals).cpu().numpy() if "entropy" in self._method.needs else None
+        return BatchSignals(losses, gram=gram, irreducible=irreducible, entropy=entropy)
+
+
+def entropies(signals: Signals) -> Tensor:
+    """How uncertain a model is of each example: the mean entropy of its decisions, float32 `(batch,)`.
+
+    Raises:
+        ArgumentError: Of a regression, which has none.
+    """
+    heads = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+    if any(head.labels.is_floating_point() and head.logits.shape[-1] == 1 for head in heads):
+        raise ArgumentError("this method goes by entropies, and a regression has none.")
+    return example_values(load("score", "entropy"), signals, combine="mean")
 
 
 def gradient_gram(signals: Signals) -> Tensor:
@@ -106,7 +170,7 @@ def gradient_gram(signals: Signals) -> Tensor:
     Raises:
         ArgumentError: If the input of a head's last layer is not known, or a head is a regression's.
     """
-    parts = [_gram(name, head) for name, head in signals.heads.items()]
+    parts = [_gram(name, head) for name, head in with_logits(signals, "this method").items()]
     return torch.stack(parts).sum(0)
 
 
@@ -118,6 +182,13 @@ def _gram(name: str, head: HeadSignals) -> Tensor:
     flat, hidden = errors.reshape(batch * places, -1), head.hidden.float().reshape(batch * places, -1)
     gram = (flat @ flat.T) * (1 + hidden @ hidden.T)  # (batch * places, batch * places)
     return gram.reshape(batch, places, batch, places).sum((1, 3))
+
+
+def _of_batch(batch: BatchSignals, rows: NDArray[np.bool_]) -> BatchSignals:
+    """Some rows of a batch."""
+    gram = None if batch.gram is None else batch.gram[np.ix_(rows, rows)]
+    irreducible, entropy = (None if part is None else part[rows] for part in (batch.irreducible, batch.entropy))
+    return BatchSignals(batch.losses[rows], gram=gram, irreducible=irreducible, entropy=entropy)
 
 
 def part_of(inputs: Inputs, places: Tensor) -> Inputs:

@@ -164,7 +164,7 @@ def first_class_head(signals: Signals) -> HeadSignals:
         ArgumentError: If there is none: a regression, or a tagger alone.
     """
     for head in signals.heads.values():
-        if head.labels.dim() == 1 and not head.labels.is_floating_point():
+        if isinstance(head, HeadSignals) and head.labels.dim() == 1 and not head.labels.is_floating_point():
             return head
     raise ArgumentError(
         f"class probabilities need a head with one class per example; the heads are {', '.join(signals.heads)}."

@@ -28,7 +28,7 @@ from datadiet.tasks.heads import head_weights
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
-from datadiet.types import EpochPlan, Scores, Signals
+from datadiet.types import EpochPlan, Scores, Signals, TokenSignals
 
 _STREAM = 6  # of the generator that draws the dev rows
 _LOSS = "loss"
@@ -244,6 +244,9 @@ def _row_losses(signals: Signals, shares: Mapping[str, float]) -> torch.Tensor:
     losses = []
     for name, head in signals.heads.items():
         summed = free_signals(Signals({name: head}))[_LOSS]
+        if isinstance(head, TokenSignals):  # a mean already; a row without a token counts for neither entrant
+            losses.append(summed.where(head.mask.any(1), 0.0))
+            continue
         words = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
         losses.append(shares.get(name, 1.0) * summed / words)
     return torch.stack(losses).sum(0)

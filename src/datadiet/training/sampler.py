@@ -221,6 +221,7 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
 
 ROW_KEY = "datadiet_row"
 BATCH_KEY = "datadiet_batch"  # of a batch that is no mapping
+LENGTHS_KEY = "datadiet_lengths"  # tokens of each row, of a batch that holds all of them in one sequence
 
 
 class RowDataset(Dataset[tuple[int, Any]]):
@@ -266,12 +267,28 @@ class RowCollator:
             ArgumentError: If the batch is no mapping.
         """
         rows, features = zip(*items, strict=True)
-        batch = copy(self.collate(list(features)))  # it may be an item of the data set itself
+        batch = copy(self.with_lengths(list(features)))  # it may be an item of the data set itself
         if not isinstance(batch, MutableMapping):
             if self.only_dicts:
                 raise ArgumentError(f"the batches must be dicts of tensors, got {type(batch).__name__}; use DietMixin.")
             batch = dict(batch) if isinstance(batch, Mapping) else {BATCH_KEY: batch}
         batch[ROW_KEY] = torch.tensor(rows, dtype=torch.int64)
+        return batch
+
+    def with_lengths(self, items: list[Any]) -> Any:
+        """A batch without its rows; one that holds them all in one sequence says how long each is.
+
+        Examples:
+            >>> def flat(items):
+            ...     return {"input_ids": torch.tensor([[token for item in items for token in item["input_ids"]]])}
+            >>> RowCollator(flat).with_lengths([{"input_ids": [1, 2]}, {"input_ids": [3]}])[LENGTHS_KEY]
+            tensor([2, 1])
+        """
+        batch = self.collate(items)
+        known = all(isinstance(item, Mapping) and "input_ids" in item for item in items) and not self.only_dicts
+        tokens = batch.get("input_ids") if known and isinstance(batch, MutableMapping) else None
+        if isinstance(tokens, torch.Tensor) and len(tokens) == 1 < len(items):
+            batch[LENGTHS_KEY] = torch.tensor([len(item["input_ids"]) for item in items])
         return batch
 
 
@@ -356,6 +373,15 @@ def sampler_of(loader: Any) -> Any:
     while sampler is None and (batches := getattr(batches, "batch_sampler", None)) is not None:
         sampler = getattr(batches, "sampler", None)
     return sampler
+
+
+def without_lengths(batch: Any) -> tuple[torch.Tensor | None, Any]:
+    """The tokens of each row of a batch that is one sequence, and the batch without them; None for any other batch."""
+    if not isinstance(batch, Mapping) or LENGTHS_KEY not in batch:
+        return None, batch
+    rest: Any = copy(batch)
+    lengths: torch.Tensor = rest.pop(LENGTHS_KEY)
+    return lengths.cpu(), rest
 
 
 def without_rows(batch: Any) -> tuple[torch.Tensor | None, Any]:

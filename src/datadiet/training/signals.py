@@ -1,26 +1,35 @@
 """The signals of a Trainer's batches: from what its loss returns, or else from what its model gave on the way.
 
 A loss of one's own may return no outputs, and the losses of sentence-transformers never do: a hook on the model has
-them. The first batch that trains shows how the outputs are to be read (`datadiet.tasks.reading`).
+them. The first batch that trains shows how the outputs are to be read (`datadiet.tasks.reading`). The trainers of TRL
+build no logits, and compute them by one more forward pass where they are asked for outputs; a hook has the numbers of
+each token that their fused head gives anyway.
 """
 
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import fields
 from typing import Any
 
+import datasets
+import numpy as np
 import torch
 from transformers import Trainer
 
 from datadiet.errors import ArgumentError
-from datadiet.tasks.heads import Heads
+from datadiet.tasks.heads import Heads, check_one_each
 from datadiet.tasks.losses import trace
-from datadiet.tasks.reading import Reader, tensors_of
-from datadiet.types import HeadSignals, Json, Signals
+from datadiet.tasks.reading import ADVICE, Reader, is_fused, tensors_of
+from datadiet.training.sampler import LENGTHS_KEY
+from datadiet.types import IGNORED, Head, HeadSignals, Json, Signals, TokenSignals
 
 EMBEDDING, SCORES = "sentence_embedding", "scores"
+# the trainers of TRL whose outputs are known, by the class that they are or inherit from
+TRL_FORMS = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "RewardTrainer": "reward"}
 SignalsOf = Callable[[Any, Mapping[str, Any]], Signals]
 
 
@@ -35,7 +44,8 @@ class TrainerSignals:
         label_names: Of the Trainer.
         given: `signals=` of the user.
         embeds: Whether this is a trainer of sentence-transformers.
-        recomputes: Whether this is a trainer of TRL, where outputs cost a forward pass that plain training lacks.
+        form: Of a trainer of TRL, see `trl_form`; empty for others.
+        trainer: Of TRL.
 
     Attributes:
         reads: False from where nothing can be read on, at keep 1.
@@ -51,33 +61,78 @@ class TrainerSignals:
         label_names: Sequence[str],
         given: SignalsOf | None,
         embeds: bool,
-        recomputes: bool,
+        form: str = "",
+        trainer: Any = None,
     ) -> None:
         own = getattr(compute_loss, "__func__", None) is Trainer.compute_loss
         parameters = inspect.signature(compute_loss).parameters.values()
         self._returns_outputs = any(one.name == "return_outputs" or one.kind is one.VAR_KEYWORD for one in parameters)
         self._model, self._heads, self._given, self._embeds = model, heads, given, embeds
         self._reader = Reader(model, label_names=label_names, own_loss=own and loss_function is None)
-        self._captures, self._is_first, self._recomputes = embeds or not own, True, recomputes
+        self._captures, self._is_first = embeds or not own, True
+        self._pairs: Callable[..., Signals] | None = preferences if form == "reward" and given is None else None
+        if form == "dpo" and given is None:
+            self._pairs = DpoPairs(trainer)
+        stock = own or (form == "sft" and getattr(compute_loss, "__module__", "").startswith("trl."))
+        plain = loss_function is None and not getattr(getattr(trainer, "args", None), "label_smoothing_factor", 0)
+        # the losses of tokens that are summed and divided by a count
+        self._is_dft = form == "sft" and trainer.args.loss_type == "dft"
+        self._sums_tokens = stock and plain and form in ("", "sft")
+        self._hooked = form in ("sft", "dpo") and given is None  # never asked for outputs
+        self._recomputes = bool(form) and form != "reward" and not self._hooked
         self.reads = True
 
-    def check(self) -> None:
-        """Refuse a model that cannot be read.
+        args = getattr(trainer, "args", None)
+        kernels = getattr(args, "liger_kernel_config", None) or {}
+        # TRL turns this kernel off itself, for its own fused head
+        liger = getattr(args, "use_liger_kernel", False) and kernels.get("fused_linear_cross_entropy", True)
+        self.is_given = given is not None
+        self.problem = _LIGER if liger and self.causal else ""
 
-        Raises:
-            ArgumentError: Where that is known before it runs.
-        """
-        if self._given is None and self._reader.problem:
-            raise ArgumentError(self._reader.problem)
+    @property
+    def causal(self) -> bool:
+        """Whether the numbers of next tokens are read."""
+        return self._given is None and self._pairs is None and self._reader.causal
+
+    def call(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
+        """The outputs of a pass outside training: of a language model without its loss, which costs a copy of all
+        logits in float32."""
+        inputs = {name: value for name, value in batch.items() if name != LENGTHS_KEY}
+        if not self.causal:
+            return model(**inputs)
+        base = _base(model)
+        if self._hooked and FUSED_OUTPUTS in vars(base):
+            return model(**inputs, fused_lm_head=True)
+        inputs.pop("labels", None)
+        if "use_cache" in inspect.signature(type(base).forward).parameters:
+            inputs["use_cache"] = False
+        return model(**inputs)
+
+    def lacks(self) -> tuple[str, ...]:
+        """What is not known of each next token, of the scores and columns that tokens have; before the first batch."""
+        if not self.causal:
+            return ()
+        fused = getattr(_base(self._model), FUSED_OUTPUTS, None)
+        if fused is None:
+            return ("margin", "el2n") if self._hooked else ()
+        return ("margin",)
 
     @contextmanager
-    def training(self) -> Iterator[tuple[list[Any], Json]]:
-        """Around `compute_loss`: a list of the outputs that the model gives, and arguments that ask for them."""
-        asked = {"return_outputs": True} if self.reads and self._returns_outputs else {}
+    def training(self, weights: torch.Tensor | None = None) -> Iterator[tuple[list[Any], Json]]:
+        """Around `compute_loss`: a list of the outputs that the model gives, and arguments that ask for them.
+
+        Args:
+            weights: Of the losses of what a fused head gives, float `(batch,)` or `(batch, positions)`.
+        """
+        asked = {"return_outputs": True} if self.reads and self._returns_outputs and not self._hooked else {}
         captured: list[Any] = []
         with ExitStack() as around:
+            if weights is not None:
+                around.enter_context(_weighed(self._model, weights))
             if self.reads and self._captures:
                 captured = around.enter_context(captured_outputs(self._model))
+            if self.reads and isinstance(self._pairs, DpoPairs):
+                around.enter_context(self._pairs.capturing())
             if asked and self._recomputes:
                 around.enter_context(_drawing_nothing(self._model))
             yield captured, asked
@@ -96,7 +151,7 @@ class TrainerSignals:
         """
         if self._given is None and not isinstance(batch, Mapping):
             raise ArgumentError(f"a batch that is a {type(batch).__name__} does not name its labels. Pass signals=.")
-        learns, self._is_first = self._is_first and self._given is None, False
+        learns, self._is_first = self._is_first and self._given is None and self._pairs is None, False
         if self._embeds:
             if learns:
                 _check_pairs(loss, captured)
@@ -104,6 +159,14 @@ class TrainerSignals:
                     self._reader.learn(loss, captured[0], batch)
             return self.of_pass(captured, batch)
         trained = [output for output in captured if _trains(output)]
+        if self._hooked:
+            # a smoothed loss has logits, and fused outputs without gradients for the metrics
+            fused = [output for output in captured if is_fused(output)]
+            if not (found := [*(output for output in fused if _trains(output)), *fused[:1], *trained]):
+                raise ArgumentError("compute_loss did not call the model: a diet reads its outputs there.")
+            if isinstance(self._pairs, DpoPairs):  # the reference of an adapter is the same model without it
+                self._pairs.references += [output for output in fused if not _trains(output)]
+            return self.of_pass(found[0], batch)
         if not any(part.ndim for part in tensors_of(outputs).values()):
             if len(trained) != 1:
                 raise ArgumentError(
@@ -121,9 +184,35 @@ class TrainerSignals:
         """The signals of a batch of any pass, by `signals=` or by what is known of the model."""
         if self._given is not None:
             return self._heads.signals(self._given(outputs, batch))
+        if self._pairs is not None:
+            return self._pairs(outputs, batch)
         if not self._embeds:
-            return self._heads.signals(self._reader(outputs, batch))
+            signals = self._heads.signals(self._reader(outputs, batch))
+            return signals if (lengths := batch.get(LENGTHS_KEY)) is None else split_rows(signals, lengths)
         return self._reader(outputs[0], batch) if _is_scored(outputs) else pair_signals(outputs, batch.get("label"))
+
+    def weighed(
+        self, loss: torch.Tensor, signals: Signals, weights: torch.Tensor, items: Any, processes: int
+    ) -> torch.Tensor:
+        """A loss over tokens with the value of the weighted one: `sum_i w_i sum_t l_it / counted tokens`.
+
+        Its gradients are weighed where the outputs of the model leave it; other losses keep the value without weights.
+
+        Args:
+            loss: Without weights, of a batch.
+            signals: Of the batch.
+            weights: float `(batch,)`.
+            items: The tokens that the loss was divided by; None for those of the batch.
+            processes: By which it was multiplied then.
+        """
+        head = signals.heads.get("tokens")
+        if not (self.causal and self._sums_tokens) or not isinstance(head, TokenSignals):
+            return loss
+        losses = head.nll * (-head.nll).exp() if self._is_dft else head.nll
+        sums = losses.sum(1).to(loss.dtype)  # (batch,)
+        counted = head.mask.sum() if items is None else items
+        added = ((weights.to(sums) - 1) * sums).sum() / torch.as_tensor(counted).to(sums).clamp_min(1)
+        return loss + (added if items is None else added * processes)
 
     def state(self) -> Json:
         """How outputs are read, for a checkpoint."""
@@ -132,6 +221,235 @@ class TrainerSignals:
     def load(self, state: Json) -> None:
         """Go on reading as before."""
         self._reader.load(state)
+
+
+_LIGER = (
+    "the kernel fused_linear_cross_entropy of Liger gives neither logits nor numbers of each token: set "
+    f"liger_kernel_config={{'fused_linear_cross_entropy': False}}. {ADVICE}"
+)
+ROW_COLUMN = "datadiet_row"  # of training data that a trainer of TRL prepares
+FUSED_OUTPUTS = "_datadiet_fused"  # on a model: that its fused head also gives what errors need
+
+
+def trl_form(trainer: Any) -> str:
+    """Of a trainer of TRL what its outputs are: `sft`, `dpo`, `reward`, or `other`; empty for any other trainer."""
+    kinds = [kind.__name__ for kind in type(trainer).__mro__ if kind.__module__.startswith("trl.")]
+    return next((TRL_FORMS[name] for name in kinds if name in TRL_FORMS), "other" if kinds else "")
+
+
+def number_rows(options: dict[str, Any], of_rows: Mapping[str, Any]) -> None:
+    """Number the rows of training data that a trainer of TRL is about to prepare: it may leave some out, and shuffle.
+
+    Args:
+        options: Of the trainer, which get the data with one column more.
+        of_rows: The arguments that are beside the data, by name.
+
+    Raises:
+        ArgumentError: If one has not an entry for each row, or the rows will be packed, which loses their numbers.
+    """
+    data, packs = options.get("train_dataset"), getattr(options.get("args"), "packing", False)
+    names = getattr(data, "column_names", None) or []
+    lost = [*of_rows, *(["the column `weight`"] if "weight" in names else [])]
+    if packs and lost:
+        raise ArgumentError(
+            f"packing=True puts several rows into one, which {' and '.join(lost)} cannot follow: use "
+            "padding_free=True, or group_by_length, in place of packing."
+        )
+    if not of_rows or not isinstance(data, datasets.Dataset):
+        return
+    for name, values in of_rows.items():
+        if (count := values.shape[0] if hasattr(values, "shape") else len(values)) != len(data):
+            raise ArgumentError(f"{name} must be one per training row, {len(data)}: got {count}.")
+    column: Any = list(range(len(data)))
+    options["train_dataset"] = data.add_column(ROW_COLUMN, column)
+
+
+def of_numbered(trainer: Any, of_rows: Mapping[str, Any]) -> dict[str, Any]:
+    """What is beside the data, of the rows that a trainer of TRL has left, in its order."""
+    data = trainer.train_dataset
+    if ROW_COLUMN not in (getattr(data, "column_names", None) or []):
+        return dict(of_rows)
+    rows = np.asarray(data.with_format("numpy")[ROW_COLUMN][:])
+    trainer.train_dataset = data.remove_columns(ROW_COLUMN)
+    return {
+        name: values[rows] if hasattr(values, "shape") else [values[row] for row in rows.tolist()]
+        for name, values in of_rows.items()
+    }
+
+
+def give_errors(model: Any) -> None:
+    """Make the fused head of TRL's SFT also give `log sum_v p_v^2`, of which the error norm of a token follows.
+
+    The loss is computed as before. Where TRL has no such head, nothing changes, and errors are not known.
+    """
+    base, add = _base(model), getattr(sys.modules.get("trl.trainer.utils"), "add_fused_lm_head", None)
+    if add is not None:
+        add(base, outputs=("log_probs", "entropy", "is_top1", "log_sum_sq_probs"))
+        setattr(base, FUSED_OUTPUTS, True)
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def split_rows(signals: Signals, lengths: torch.Tensor) -> Signals:
+    """The signals of rows that a batch holds in one sequence, each in a row of its own.
+
+    Args:
+        signals: Of next tokens, `(1, positions)`: position `t` is about token `t + 1`.
+        lengths: int64 `(rows,)`, tokens of each row, on the CPU; what follows is padding.
+
+    Returns:
+        `(rows, longest)`, each token at its place in its row.
+
+    Raises:
+        ArgumentError: For signals that are not of one sequence of next tokens.
+    """
+    heads: dict[str, Head] = {}
+    for name, head in signals.heads.items():
+        if not isinstance(head, TokenSignals) or len(head.mask) != 1:
+            raise ArgumentError(
+                "the collator puts all rows of a batch into one sequence, which is read for causal language models "
+                f"only. {ADVICE}"
+            )
+        rows, places = row_places(lengths, head.mask.shape[1])
+        index = (rows.to(head.mask.device, non_blocking=True), places.to(head.mask.device, non_blocking=True))
+        shape = (len(lengths), max(1, int(lengths.max())))
+        parts: dict[str, Any] = {item.name: getattr(head, item.name) for item in fields(TokenSignals)}
+        for key, values in parts.items():
+            if values is not None:
+                parts[key] = values.new_zeros(shape)
+                parts[key][index] = values[0, : len(rows)]
+        heads[name] = TokenSignals(**parts)
+    return Signals(heads)
+
+
+def row_places(lengths: torch.Tensor, positions: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """The row, and the place in it, of the token that each of the first positions of one sequence is about.
+
+    Examples:
+        >>> row_places(torch.tensor([2, 3]), 4)
+        (tensor([0, 1, 1, 1]), tensor([1, 0, 1, 2]))
+    """
+    ends = lengths.cumsum(0)
+    token = torch.arange(1, min(positions, int(ends[-1]) - 1) + 1)
+    rows = torch.searchsorted(ends, token, right=True)
+    return rows, token - (ends - lengths)[rows]
+
+
+def token_weights(weights: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """Weights of rows at the tokens of the one sequence that holds them, `(1, tokens)`; position `t` has the weight of
+    the row of token `t + 1`.
+
+    Examples:
+        >>> token_weights(torch.tensor([1.0, 2.0]), torch.tensor([2, 3]))
+        tensor([[1., 2., 2., 2., 0.]])
+    """
+    rows, _ = row_places(lengths, int(lengths.sum()))
+    wide = weights.new_zeros(1, int(lengths.sum()))
+    wide[0, : len(rows)] = weights[rows.to(weights.device)]
+    return wide
+
+
+def preferences(outputs: Any, batch: Mapping[str, Any]) -> Signals:
+    """The signals of a reward model on pairs, as `RewardTrainer` trains it: two classes, the chosen answer is right.
+
+    Args:
+        outputs: With a logit of each chosen answer, and after them of each rejected one: `(2 * batch, 1)`.
+        batch: With the `margin` of each pair, where the loss has one.
+
+    Returns:
+        A head `label` whose cross-entropy is the row's own loss, `-log sigmoid(chosen - rejected - margin)`.
+    """
+    chosen, rejected = outputs.logits.detach().float().flatten().chunk(2)
+    ahead = rejected + batch["margin"].to(rejected) if "margin" in batch else rejected
+    return Signals({"label": HeadSignals(torch.stack([ahead, chosen], 1), torch.ones_like(chosen, dtype=torch.int64))})
+
+
+class DpoPairs:
+    """The signals of pairs of answers as `DPOTrainer` compares them, from the policy and the reference of its own step.
+
+    Two classes, of which the chosen answer is right, with the log odds `beta * ((log p - log q)(chosen) - (log p - log
+    q)(rejected))` of policy p and reference q: the cross-entropy is the row's own loss for `loss_type="sigmoid"`.
+
+    Args:
+        trainer: Of TRL.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self._trainer, self.references = trainer, list[Any]()
+
+    @contextmanager
+    def capturing(self) -> Iterator[None]:
+        """Keep what the reference model gives inside the block."""
+        self.references.clear()
+        model = getattr(self._trainer, "ref_model", None)
+        if model is None:
+            yield
+            return
+        with captured_outputs(model) as outputs:
+            yield
+        self.references += [output for output in outputs if is_fused(output)]
+
+    def __call__(self, outputs: Any, batch: Mapping[str, Any]) -> Signals:
+        """See the class."""
+        length = batch["completion_mask"].shape[1] - 1
+        chosen, rejected = _log_probability(outputs, length).chunk(2)
+        if "ref_chosen_logps" in batch:
+            known = (batch["ref_chosen_logps"].to(chosen), batch["ref_rejected_logps"].to(rejected))
+        elif self.references:
+            known = _log_probability(self.references[0], length).chunk(2)  # type: ignore[assignment]
+            self.references.clear()
+        else:
+            raise ArgumentError(f"pairs of DPO are read in training only, where the reference model runs too. {ADVICE}")
+        odds = self._trainer.beta * ((chosen - known[0]) - (rejected - known[1]))
+        labels = torch.ones(len(odds), dtype=torch.int64, device=odds.device)
+        return Signals({"label": HeadSignals(torch.stack([torch.zeros_like(odds), odds], 1), labels)})
+
+
+def _log_probability(outputs: Any, length: int) -> torch.Tensor:
+    """Of whole answers, float32 `(batch,)`; tokens of prompts count 0."""
+    summed: torch.Tensor = outputs.log_probs.detach().float()[:, -length:].sum(1)
+    return summed
+
+
+def rescaled(items: Any, whole: Any, chosen: Any) -> Any:
+    """The number of tokens that a loss is divided by, for a part of a batch: less by the share that it leaves out.
+
+    Examples:
+        >>> labels = torch.tensor([[-100, 1], [2, 3]])
+        >>> rescaled(torch.tensor(3), {"labels": labels}, {"labels": labels[:1]})
+        tensor(1.)
+    """
+    if items is None or "labels" not in whole:
+        return items
+    before, after = ((part["labels"] != IGNORED).sum() for part in (whole, chosen))
+    return items * after / before
+
+
+@contextmanager
+def _weighed(model: torch.nn.Module, weights: torch.Tensor) -> Iterator[None]:
+    """Weigh the loss of each row in the backward pass of a fused head: through the log-probability of its tokens."""
+
+    def weigh(_module: Any, _inputs: Any, output: Any) -> None:
+        if not is_fused(output) or not output.log_probs.requires_grad:
+            return
+        length = output.log_probs.shape[1]
+        check_one_each(len(output.log_probs), len(weights))
+
+        def weighed(gradient: torch.Tensor) -> torch.Tensor:  # read in the backward pass, see `Heads`
+            factor = (weights if weights.dim() == 2 else weights.unsqueeze(1)).to(gradient)[:, :length]
+            if factor.shape[1] not in (1, length):  # a last padding of one sequence
+                factor = torch.nn.functional.pad(factor, (0, length - factor.shape[1]))
+            return gradient * factor
+
+        output.log_probs.register_hook(weighed)
+
+    handle = model.register_forward_hook(weigh)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @contextmanager

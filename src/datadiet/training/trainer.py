@@ -37,14 +37,33 @@ from datadiet.store import run_folder as layout
 from datadiet.store.tables import has_tables
 from datadiet.tasks.heads import Heads, head_layers, head_weights
 from datadiet.tasks.loading import check_finite
-from datadiet.training.arguments import check_arguments, check_judged, data_checksum, ids_and_groups, order_seed
+from datadiet.training.arguments import (
+    check_arguments,
+    check_judged,
+    check_pairs,
+    check_tokens,
+    data_checksum,
+    ids_and_groups,
+    order_seed,
+    weight_column,
+)
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
-from datadiet.training.in_batch import BatchChooser
+from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
-from datadiet.training.sampler import DietSampler, carry_rows, take_over, without_rows
-from datadiet.training.signals import SignalsOf, TrainerSignals, captured_outputs
+from datadiet.training.sampler import LENGTHS_KEY, DietSampler, carry_rows, take_over, without_lengths, without_rows
+from datadiet.training.signals import (
+    SignalsOf,
+    TrainerSignals,
+    captured_outputs,
+    give_errors,
+    number_rows,
+    of_numbered,
+    rescaled,
+    token_weights,
+    trl_form,
+)
 from datadiet.training.state import (
     NUMBERS,
     checked_checkpoint,
@@ -53,12 +72,24 @@ from datadiet.training.state import (
     load_diet,
     save_diet,
 )
-from datadiet.types import IGNORED, EpochPlan, EpochResult, Json
+from datadiet.training.tokens import (
+    Pruned,
+    TokenPruner,
+    TokenReference,
+    pruner_of,
+    whole_labels,
+    without_tokens,
+)
+from datadiet.types import IGNORED, EpochPlan, EpochResult, Json, Signals
 
 logger = logging.getLogger(__name__)
 # in a checkpoint, beside the diet's own state; the last is `own_state`
-IN_BATCH_STATE, RUN_SO_FAR, READING = "in_batch", "run_so_far", "reading"
+IN_BATCH_STATE, RUN_SO_FAR, READING, TOKEN_STATE = "in_batch", "run_so_far", "reading", "tokens"
 TRAINED_WITH, OWN = "trained_with", "own"
+_APART = (
+    "a choice within each batch needs one output of the model per row, not {}; use a selector of whole epochs, such as "
+    "hardest."
+)
 
 Factor = Callable[[Any], float]
 
@@ -89,6 +120,8 @@ class DietMixin(_Base):
             and the first loss (`tasks.reading`).
         values: float32 `(rows,)`, of a score that training does not make; of `top_reducible` the irreducible losses.
         row_weights: float `(rows,)`, above 0: the weight of each row's loss, e.g. how often its text occurs.
+        reference: Another causal language model with the same tokens, for a token rule that compares with it; or its
+            losses (`datadiet.training.tokens.token_reference`).
         teacher: Logits of another model for the training rows, which take a share of the loss (`teacher_of`).
         run_folder: Receives scores/, plans/ and result.json; `args.output_dir` by default. A run that is no resume
             moves what an earlier one has recorded there to scores.1/, plans.1/ and result.1.json.
@@ -115,6 +148,7 @@ class DietMixin(_Base):
         values: NDArray[np.float32] | None = None,
         row_weights: NDArray[np.float32] | None = None,
         teacher: Teacher | None = None,
+        reference: torch.nn.Module | TokenReference | None = None,
         run_folder: str | Path | None = None,
         overwrite: bool = False,
         ledger: Ledger | None = None,
@@ -124,12 +158,27 @@ class DietMixin(_Base):
             raise ArgumentError(f"diet must be a datadiet.Diet, got {diet!r:.200}. Pass diet=datadiet.Diet(keep=0.5).")
         # before the user's callbacks, which may read what ours record
         kwargs["callbacks"] = [_EpochHooks(self), *(kwargs.get("callbacks") or ())]
+        self._form = trl_form(self)
+        of_rows = {"ids": ids, "groups": groups, "features": features, "values": values, "row_weights": row_weights}
+        of_rows = {name: value for name, value in of_rows.items() if value is not None}
+        if self._form:
+            number_rows(kwargs, of_rows)
         super().__init__(*args, **kwargs)
+        if self._form == "sft":
+            give_errors(self.model)
+        if self._form:
+            of_rows = of_numbered(self, of_rows)
         self.diet, self.ledger, self.teacher = diet, ledger or Ledger(), teacher
         self.run_folder = Path(str(self.args.output_dir) if run_folder is None else run_folder)
-        self._ids, self._groups, self._features, self._values = ids, groups, features, values
-        self._read_signals, self._row_weights, self._writes_result = signals, row_weights, ledger is None
+        self._ids, self._groups, self._features, self._values = map(
+            of_rows.get, ("ids", "groups", "features", "values")
+        )
+        self._row_weights = of_rows.get("row_weights")
+        self._read_signals, self._writes_result = signals, ledger is None
         self._batch_chooser: BatchChooser | None = None
+        self._reference = reference
+        self.tokens: TokenPruner | None = None  # while a run goes on
+        self._batch_tokens: Pruned | None = None  # of the training step
         self._resumed: tuple[Mapping[str, NDArray[Any]], Json] | None = None
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
         self._overwrite, self._begun = overwrite, False  # in this call of `train`
@@ -215,38 +264,76 @@ class DietMixin(_Base):
         """The subclass' own loss; in training, the diet also records the values of its forward pass."""
         rows, inputs = without_rows(inputs)
         rows = self._batch_rows if rows is None else rows
+        pruned, self._batch_tokens = self._batch_tokens, None
         if rows is None:
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
         first, self._counted = rows is not self._counted, rows
-        if self._batch_chooser is not None and self.current_epoch.epoch >= self.diet.options.config.warmup_epochs:
-            context = self.context
-            rows, inputs = self._batch_chooser.choose(
+        lengths, inputs = without_lengths(inputs)
+        chooser = self._active_chooser()
+        weighs = chooser is not None and not chooser.chooses
+        if chooser is not None and not weighs:
+            context, whole, scored_rows, tokens = self.context, inputs, rows, pruned
+            if lengths is not None or self._repeats > 1:
+                raise ArgumentError(_APART.format("pairs of answers" if lengths is None else "one of the whole batch"))
+
+            def scored(batch: Batch) -> Signals:
+                signals = context.signals(context.forward(batch), whole_labels(batch, tokens))
+                if self.tokens is not None and tokens is not None:
+                    self.tokens.observe(scored_rows, signals, tokens)
+                return signals
+
+            rows, inputs = chooser.choose(
                 rows,
                 inputs,
                 model=context.model,
-                signals=lambda batch: context.signals(context.forward(batch), batch),
+                signals=scored,
                 ledger=context.ledger,
                 process=context.accelerator.process_index,
             )
+            if self._signals.causal:  # the loss is divided by the tokens that train
+                num_items_in_batch = rescaled(num_items_in_batch, whole, inputs)
+            pruned = None
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
-        weights, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        if lengths is not None:
+            batch[LENGTHS_KEY] = lengths
+        batch = whole_labels(batch, pruned)
+        weights_of_rows, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
+        if weighs:  # by the losses of the forward pass, in whose backward pass they are read
+            weights_of_rows, needed = (
+                torch.ones(len(rows)) if weights_of_rows is None else weights_of_rows.clone(),
+                True,
+            )
+        weights = self._at_outputs(weights_of_rows, lengths, pruned)
+        needed = needed or (pruned is not None and pruned.weights is not None)
         with (
-            self._signals.training() as (captured, asked),
+            self._signals.training(weights) as (captured, asked),
             self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
         ):
             asked |= {"return_outputs": True} if return_outputs else {}
             answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
         loss, outputs = answer if isinstance(answer, tuple) else (answer, None)
         if self._weighs:
-            self.heads.check_weights(len(rows))
+            self.heads.check_weights(len(rows) * self._repeats if lengths is None else 1)
         signals = None
         try:
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
+                if chooser is not None and weighs and weights_of_rows is not None:
+                    weights_of_rows *= chooser.weigh(rows, signals)
+                    known = self._at_outputs(weights_of_rows, lengths, pruned)
+                    if weights is not None and known is not None:
+                        weights.copy_(known)
+                processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+                if weights_of_rows is not None:
+                    loss = self._signals.weighed(loss, signals, weights_of_rows, num_items_in_batch, processes)
+                if pruned is not None and num_items_in_batch is not None:
+                    loss = loss + pruned.lighter(signals) / num_items_in_batch * processes
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
+                    if self.tokens is not None and pruned is not None:
+                        self.tokens.observe(rows, signals, pruned)
         except ArgumentError as error:
             self._cannot_read(error)
         if self.teacher is not None and signals is not None:
@@ -257,9 +344,39 @@ class DietMixin(_Base):
             self.current_epoch.count(len(rows), batch if isinstance(batch, Mapping) else {})
         return (loss, outputs) if return_outputs else loss
 
+    def _at_outputs(
+        self, weights: torch.Tensor | None, lengths: torch.Tensor | None, pruned: Pruned | None
+    ) -> torch.Tensor | None:
+        """Weights of rows, and of their tokens, at the outputs of the model; None where all weigh 1."""
+        if weights is not None:
+            weights = weights.repeat(self._repeats) if lengths is None else token_weights(weights, lengths)
+        if pruned is None or pruned.weights is None:
+            return weights
+        if weights is None:
+            return pruned.weights
+        return pruned.weights * (weights if weights.dim() == 2 else weights.unsqueeze(1))
+
+    def _active_chooser(self) -> BatchChooser | None:
+        """What chooses within the batch at hand; None in the warm-up, and where it is off."""
+        chooser, epoch = self._batch_chooser, self.current_epoch
+        if chooser is None or epoch.epoch < self.diet.options.config.warmup_epochs:
+            return None
+        if chooser.chooses and epoch.batches == JUDGED_AFTER:
+            warm = [
+                one for one in self.epoch_results if one.epoch < self.diet.options.config.warmup_epochs and one.steps
+            ]
+            accumulation = self.args.gradient_accumulation_steps
+            whole_s = warm[-1].seconds / (warm[-1].steps * accumulation) if warm else 0.0
+            train_s, score_s = epoch.seconds()
+            said = chooser.judge(whole_s, (train_s + score_s) / epoch.batches, score_s / epoch.batches, epoch.batches)
+            if said:
+                self.note(said)
+        return None if chooser.off else chooser
+
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the Trainer's, on the batch as the collator made it; a batch that trains twice in a step counts once."""
         rows, inputs = without_rows(inputs)
+        self._batch_tokens, inputs = without_tokens(inputs)
         again = rows is not None and rows is self._counted
         self._batch_rows = rows
         try:
@@ -276,6 +393,17 @@ class DietMixin(_Base):
         if not again:  # the Trainer scales it for accumulation, so the sum over an epoch is over its steps
             self.current_epoch.loss = self.current_epoch.loss + loss
         return loss
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
+        """As the Trainer's; with a token rule the batches are pruned before their tokens are counted."""
+        samples, items = super().get_batch_samples(*args, **kwargs)
+        if self.tokens is None or not samples:
+            return samples, items
+        with self.ledger.charge("select"):
+            samples = [self.tokens.prune(batch) for batch in samples]
+        device = kwargs["device"] if "device" in kwargs else args[2]
+        trainer: Any = self
+        return samples, self.tokens.items(samples, lambda batches: trainer._get_num_items_in_batch(batches, device))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the Trainer's; the ledger counts it as evaluation."""
@@ -311,6 +439,9 @@ class DietMixin(_Base):
             if self._batch_chooser is not None:
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
+            if self.tokens is not None:
+                state, numbers[TOKEN_STATE] = self.tokens.state()
+                arrays |= {f"{TOKEN_STATE}.{name}": array for name, array in state.items()}
             if self.args.should_save and folder.is_dir():
                 numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
                 numbers[TRAINED_WITH] = self.trained_with()
@@ -347,7 +478,8 @@ class DietMixin(_Base):
             label_names=self.label_names,
             given=self._read_signals or self.diet.signals,
             embeds=self._embeds,
-            recomputes=any(kind.__module__.startswith("trl.") for kind in type(self).__mro__),
+            form=self._form,
+            trainer=self,
         )
         data = self._begin_context(loader)
         if self._resumed is not None:
@@ -361,10 +493,26 @@ class DietMixin(_Base):
         # as far as it is known before a selector has given any
         select = self.diet.options.select if self.diet.options.plans else None
         self._weighs = self._row_weights is not None or select in names("select", trait="weights")
+        self._weighs |= self.diet.options.select in names("in_batch", trait="weights")
         try:
-            self._signals.check()
+            self._check_language()
         except ArgumentError as error:
             self._cannot_read(error)
+
+    def _check_language(self) -> None:
+        """Refuse what next tokens, or pairs of answers, cannot have."""
+        if self._signals.problem:
+            raise ArgumentError(self._signals.problem)
+        if self._signals.causal:
+            guarded = self.diet.guarded and self.diet.noise_monitor is not None
+            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, teaches=self.teacher is not None)
+        if self._form == "dpo" and not self._signals.is_given:
+            check_pairs(self.diet.options)
+
+    @property
+    def _repeats(self) -> int:
+        """Outputs of the model for each row: two where it is a pair of answers."""
+        return 2 if self._form in ("dpo", "reward") else 1
 
     def _begin_context(self, loader: Any) -> Any:
         """Bind the passes between epochs to the model and the data; returns the training data, with all columns."""
@@ -380,7 +528,7 @@ class DietMixin(_Base):
             forward=self._call_model,
             signals=self._signals.of_pass,
             dataset=inner.dataset.dataset,
-            collate=inner.collate_fn.collate,
+            collate=inner.collate_fn.with_lengths,
             lengths=lengths_of(data),
             batch_size=size,
             accelerator=self.accelerator,
@@ -409,6 +557,10 @@ class DietMixin(_Base):
                 processes=args.world_size,
             )
         ids, groups = ids_and_groups(data, self.label_names)
+        if self._row_weights is None and (self._form or self._signals.causal):
+            self._row_weights = weight_column(data)
+            if self._row_weights is not None:
+                self.note("the column `weight` of the training data weighs the losses of the rows.")
         self.row_ids = ids if self._ids is None else self._ids
         batch = self.get_total_train_batch_size(args) * size // self._train_batch_size
         self.full_epochs = args.num_train_epochs if steps is None else steps / math.ceil(len(data) / batch)
@@ -439,7 +591,10 @@ class DietMixin(_Base):
         method = self.diet.options.batch_method()
         if method is not None:
             self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
+        self.tokens = pruner_of(self.diet.options, self.context, self._reference)
         if self._resumed is not None:
+            if self.tokens is not None:
+                self.tokens.load(part(self._resumed[0], TOKEN_STATE), self._resumed[1][TOKEN_STATE])
             if self._batch_chooser is not None:
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
@@ -465,6 +620,9 @@ class DietMixin(_Base):
         dev: Any = self.eval_dataset
         if self.diet.options.race is None:
             return None
+        if self._form == "dpo" and not self._signals.is_given:
+            self._no_judge = "pairs of answers are compared with a reference model, in training only"
+            return None
         if isinstance(dev, dict) and len(dev) == 1:
             (dev,) = dev.values()
         if isinstance(dev, dict):
@@ -483,7 +641,7 @@ class DietMixin(_Base):
             )
             return None
         self._no_judge = "eval_dataset has no labels"
-        return _known(dev, self.label_names) if labelled else None
+        return _known(dev, self.label_names) if labelled or self._form == "reward" else None
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
@@ -508,6 +666,11 @@ class DietMixin(_Base):
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
+        if self.tokens is not None:
+            with self.ledger.charge("select"):
+                said = self.tokens.decide(self.current_epoch.epoch, processes=self.accelerator.num_processes)
+            if said and self.is_world_process_zero():
+                self.note(said)
 
     # ---- races ----
 
@@ -600,7 +763,7 @@ class DietMixin(_Base):
         """The model's outputs for a batch, under the Trainer's autocast; one per text column where it embeds."""
         with self.autocast_smart_context_manager(), self.heads.recording():
             if not self._embeds:
-                return self.network(**batch)
+                return self._signals.call(self.network, batch)
             trainer: Any = self
             features, labels = trainer.collect_features(dict(batch))
             if all(isinstance(feature, Mapping) for feature in features):
@@ -621,7 +784,8 @@ class DietMixin(_Base):
         """Whether anything but the record of the values depends on them."""
         given = self._read_signals or self.diet.signals
         options = self.diet.options
-        return options.plans or options.in_batch or self.teacher is not None or given is not None
+        chooses = options.plans or options.in_batch or options.tokens is not None
+        return chooses or self.teacher is not None or given is not None
 
     def _trainer_result(self) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
@@ -642,6 +806,7 @@ class DietMixin(_Base):
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
+            "tokens": self.tokens and self.tokens.summary(),
             "weights_tested": None,
             "energy": None,
             "environment": environment(self.args.device, precision),

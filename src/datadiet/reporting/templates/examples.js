@@ -34,7 +34,8 @@
     return counts;
   };
   const labels = tally(table.label, table.names.length), keepings = tally(table.kept, KEPT.length);
-  options(label, table.names.map((name, place) => `${name} (${labels[place].toLocaleString("en")})`));
+  label.parentElement.hidden = table.names.length > 500;  // answers of a language model: the search finds them
+  options(label, label.parentElement.hidden ? [] : table.names.map((name, place) => `${name} (${labels[place].toLocaleString("en")})`));
   options(kept, KEPT.map((name, place) => `${name} (${keepings[place].toLocaleString("en")})`));
 
   const compare = (a, b) => {
@@ -70,6 +71,15 @@
     if (name === "text") made.dir = "auto";
     made.append(inner);
     line.append(made);
+  };
+
+  const struck = (line, pieces) => {  // every second piece was pruned
+    cell(line, "", "text");
+    for (const [place, text] of pieces.entries()) {
+      const part = place % 2 ? document.createElement("s") : document.createTextNode(text);
+      part.textContent = text;
+      line.lastChild.firstChild.append(part);
+    }
   };
 
   const spark = (line, history) => {
@@ -114,7 +124,9 @@
       line.dataset.row = String(row);
       if (row === chosen) line.className = "chosen";
       cell(line, table.hard[row]);
-      cell(line, table.text[row], "text");
+      const pieces = table.pieces?.[row];
+      if (pieces) struck(line, pieces);
+      else cell(line, table.text[row], "text");
       cell(line, table.names[table.label[row]], "label");
       cell(line, KEPT[table.kept[row]]);
       cell(line, table.confidence[row]);

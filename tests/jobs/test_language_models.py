@@ -1,0 +1,339 @@
+"""Language models through everything: training by each rule, resuming, predicting, scoring, pages, refusals."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from datadiet.cli import app
+from datadiet.compare.statistics import right, row_sums
+from datadiet.config import FinetuneConfig, read_config
+from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs.finetune import finetune, resume_run
+from datadiet.jobs.predict import PredictConfig, predict
+from datadiet.jobs.preview import dry_run
+from datadiet.jobs.score import score_data
+from datadiet.jobs.validate import check_config
+from datadiet.reporting import report
+from datadiet.reporting.rows import training_texts
+from toys import (
+    Heard,
+    Killed,
+    dialogue_folder,
+    dialogues,
+    plans_of,
+    predictions_of,
+    rewrite,
+    scores_of,
+    tiny_lm_folder,
+    write_rows,
+)
+
+
+def lm_config(tmp_path: Path, **changes: Any) -> FinetuneConfig:
+    """Batches of 8, 3 epochs, the hardest half of 48 dialogues."""
+    if "data" not in changes:
+        changes["data"] = str(dialogue_folder(tmp_path))
+    if "model" not in changes:
+        changes["model"] = str(tiny_lm_folder(tmp_path))
+    usual: dict[str, Any] = {"epochs": 3, "batch_size": 8, "learning_rate": 1e-2, "precision": "fp32"}
+    usual |= {"select": "hardest", "max_length": 64, "output": str(tmp_path / "run")}
+    return FinetuneConfig(**{"task": "causal-lm", **usual, **changes})
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("lm")
+    finetune(lm_config(folder, epochs=6))
+    return folder / "run"
+
+
+def result_of(run: Path) -> Any:
+    return json.loads((run / "result.json").read_text(encoding="utf-8"))
+
+
+def test_a_run_learns_and_records_what_it_saw(run):
+    result, scores = result_of(run), scores_of(run)
+    first, last = result["epochs"][0]["dev"], result["epochs"][-1]["dev"]
+    assert last["nll"] < first["nll"] < math.log(261)
+    assert set(result["metrics"]["test"]) == {"likelihood", "token_accuracy", "exact_match", "nll", "perplexity"}
+    assert "excluded" not in result["data"]
+    assert result["diet"]["combine"] == "mean"
+    assert np.isfinite(scores[["el2n", "gold_probability", "margin", "loss", "correct"]]).all(axis=None)
+    assert [len(rows) for rows in plans_of(run).values()] == [48, *[24] * 5]
+    assert read_config(run / "config.yaml").max_length == 64
+
+
+@pytest.mark.parametrize("select", ["random", "cover", "visits", "uncertain", "hardest(offset=0.1)"])
+def test_every_rule_trains(select, tmp_path):
+    select, offset = ("hardest", 0.1) if "offset" in select else (select, None)
+    result = finetune(lm_config(tmp_path, select=select, offset=offset))
+    assert [line["kept"] for line in result["epochs"]] == [48, 24, 24]
+    assert all(math.isfinite(line["dev"]["nll"]) for line in result["epochs"])
+
+
+@pytest.mark.parametrize("score", ["cross_entropy", "entropy", "margin", "confidence", "length"])
+def test_every_score_of_tokens_trains(score, tmp_path):
+    changes = {} if score != "length" else {"scores_from": str(tmp_path / "length.parquet")}
+    if changes:
+        data = str(dialogue_folder(tmp_path))
+        score_data(data, "causal-lm", scores=["length"], output=tmp_path / "length.parquet")
+        changes["data"] = data
+    finetune(lm_config(tmp_path, score=score, **changes))
+    assert len(plans_of(tmp_path / "run")[2]) == 24
+
+
+def test_a_race_is_judged_by_the_loss_of_dev_rows(tmp_path):
+    data = tmp_path / "data"
+    data.mkdir()
+    write_rows(data / "train.jsonl", dialogues(320))
+    write_rows(data / "dev.jsonl", dialogues(64, 1000))
+    result = finetune(lm_config(tmp_path, data=str(data), select="auto(share=0.4)", epochs=4))
+    duel = result["race"]["races"][0]
+    assert duel["champion"] == "cover"
+    assert math.isfinite(duel["difference"])
+
+
+@pytest.mark.cpu
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("datadiet.jobs.finetune.REPORT_EVERY_S", 0.0)
+    config = lm_config(tmp_path, epochs=6, data=str(Path(read_config(run / "config.yaml").data)))
+    with pytest.raises(Killed):
+        finetune(config, listener=Heard(die_at=17))
+    resumed = resume_run(tmp_path / "run")
+    assert resumed["metrics"] == result_of(run)["metrics"]
+
+
+def test_an_adapter_trains_and_is_merged(tmp_path):
+    result = finetune(lm_config(tmp_path, lora=2, epochs=2))
+    assert math.isfinite(result["metrics"]["test"]["nll"])
+    assert predict(PredictConfig(text="amber 1?", model=tmp_path / "run", max_tokens=3)).lines[0]["id"] == "0"
+
+
+def test_predictions_hold_what_comparisons_need(run):
+    table = predictions_of(run)
+    tested = table[table["split"] == "test"].reset_index(drop=True)
+    metrics = result_of(run)["metrics"]["test"]
+    for name in ("likelihood", "token_accuracy", "exact_match"):
+        sums = row_sums(name, tested)
+        assert sums is not None
+        assert float(sums.figure()) == pytest.approx(100 * metrics[name])
+    assert right(tested, "exact_match") is None
+    assert tested["gold"].isna().all()
+    assert np.allclose(tested["probability"], np.exp(-tested["nll"] / tested["tokens"]))
+
+
+# ---- rows without an answer
+
+
+def long_prompt(row: dict[str, Any]) -> dict[str, Any]:
+    return {**row, "prompt": "w" * 70} if row["id"] in ("d3", "d40", "d1002", "d2005") else row
+
+
+def test_rows_whose_answer_is_cut_away_are_excluded_by_id_everywhere(tmp_path):
+    data, heard = dialogue_folder(tmp_path), Heard()
+    for split in ("train", "dev", "test"):
+        rewrite(data, split, long_prompt)
+    result = finetune(lm_config(tmp_path, data=str(data)), listener=heard)
+    notes = [note for note in heard.notes if "excluded" in note]
+    assert notes == [
+        "train: 2 rows were excluded, whose answer was cut away and which has no score: 'd3', 'd40'.",
+        "dev: 1 row was excluded, whose answer was cut away and which has no score: 'd1002'.",
+    ]
+    assert "test: 1 of 16 rows are longer than 64 tokens and were cut." in heard.notes
+    assert result["data"]["rows"] == {"train": 46, "dev": 15, "test": 16}
+    assert result["data"]["excluded"] == {"train": ["d3", "d40"], "dev": ["d1002"]}
+    scores = scores_of(tmp_path / "run")
+    assert not {"d3", "d40"} & set(scores["id"])
+    texts = training_texts(tmp_path / "run", result, np.arange(46))
+    assert texts is not None
+    given = [row for row in dialogues(48) if row["id"] not in ("d3", "d40")]
+    assert texts == ([row["prompt"] for row in given], [row["response"] for row in given])
+    by_row = dict(zip(scores["row"], scores["id"], strict=True))
+    assert [by_row[row] for row in range(46)] == [row["id"] for row in given]
+    tested = predictions_of(tmp_path / "run")
+    assert tested.loc[tested["id"] == "d2005", "tokens"].tolist() == [0]
+
+
+def test_data_whose_answers_are_all_cut_away_are_refused(tmp_path):
+    with pytest.raises(DataError, match="train: every answer is cut away at 5 tokens; give more by --max-length"):
+        finetune(lm_config(tmp_path, max_length=5))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_row_that_is_longer_than_the_model_is_refused_before_the_training(split, tmp_path):
+    data = dialogue_folder(tmp_path)
+    number = {"train": 3, "test": 2003}[split]
+    rewrite(data, split, lambda row: {**row, "prompt": "w" * 1100} if row["id"] == f"d{number}" else row)
+    config = lm_config(tmp_path, data=str(data), max_length=4096)
+    with pytest.raises(DataError, match=rf"{split}: row 4, id 'd{number}': its 1,1\d\d tokens are more than the"):
+        finetune(config)
+    with pytest.raises(DataError, match="are more than the 1,024 of the model"):
+        dry_run(config)
+    assert not (tmp_path / "run").exists()
+
+
+# ---- predicting
+
+
+def test_answers_are_predicted_and_judged(run, tmp_path):
+    data = read_config(run / "config.yaml").data
+    predicted = predict(PredictConfig(data=data, model=run, precision="fp32", max_tokens=8))
+    tested = result_of(run)["metrics"]["test"]
+    assert predicted.metrics == pytest.approx(tested)  # generated here, read off the next tokens there
+    first = predicted.lines[0]
+    assert first.keys() == {"id", "text", "predicted"}
+    assert (first["id"], first["text"]) == ("d2000", "amber 2000?")
+    write_rows(tmp_path / "new.jsonl", [{"prompt": "amber 2000?"}, {"prompt": "denim 5?"}])
+    new = predict(PredictConfig(data=str(tmp_path / "new.jsonl"), model=run, precision="fp32", max_tokens=8))
+    assert new.metrics is None
+    assert new.lines[0]["predicted"] == first["predicted"]
+    one = predict(PredictConfig(text="amber 2000?", model=run, precision="fp32", max_tokens=8))
+    assert one.lines[0]["predicted"] == first["predicted"]
+    short = predict(PredictConfig(text="amber 2000?", model=run, precision="fp32", max_tokens=2))
+    assert first["predicted"].startswith(short.lines[0]["predicted"])
+
+
+def test_predict_on_the_command_line(run, tmp_path):
+    write_rows(tmp_path / "new.jsonl", [{"prompt": "amber 1?", "response": "amber"}])
+    arguments = ["predict", str(tmp_path / "new.jsonl"), "--model", str(run), "--max-tokens", "4", "--json"]
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 0, answer.output
+    assert json.loads(answer.stdout)["predictions"][0]["text"] == "amber 1?"
+    assert set(json.loads(answer.stdout)["metrics"]) >= {"nll", "perplexity"}
+
+
+def test_long_prompts_keep_their_end_and_are_told(run, tmp_path):
+    heard = Heard()
+    write_rows(tmp_path / "new.jsonl", [{"prompt": "w" * 2000 + "amber?"}, {"prompt": "amber?"}])
+    config = PredictConfig(data=str(tmp_path / "new.jsonl"), model=run, precision="fp32", max_tokens=4)
+    assert len(predict(config, heard).lines) == 2
+    assert any(note.startswith("1 prompts fill the 64 tokens") for note in heard.notes)
+
+
+def test_no_more_tokens_than_the_model_has_positions(run):
+    with pytest.raises(ArgumentError, match="--max-tokens must leave room for a prompt in the 1,024 positions"):
+        predict(PredictConfig(text="x", model=run, max_tokens=1024))
+
+
+def test_plain_text_is_continued(tmp_path):
+    data = tmp_path / "plain"
+    data.mkdir()
+    for place, (split, rows) in enumerate((("train", 32), ("dev", 8))):
+        write_rows(data / f"{split}.jsonl", [{"text": f"{place}{n} to be or not to be"} for n in range(rows)])
+    result = finetune(lm_config(tmp_path, data=str(data), epochs=6))
+    assert "exact_match" not in result["metrics"]["dev"]
+    write_rows(tmp_path / "new.jsonl", [{"text": "05 to be or n"}])
+    predicted = predict(PredictConfig(data=str(tmp_path / "new.jsonl"), model=tmp_path / "run", max_tokens=4))
+    assert predicted.metrics is not None
+    assert isinstance(predicted.lines[0]["predicted"], str)
+
+
+# ---- scoring, selecting, pages
+
+
+def test_scores_of_tokens_and_a_selection_by_them(run, tmp_path):
+    data = read_config(run / "config.yaml").data
+    names = ["el2n", "cross_entropy", "entropy", "margin", "length", "aum", "confidence"]
+    file = score_data(data, "causal-lm", model=run, scores=names, output=tmp_path / "scores.parquet")
+    assert all(np.isfinite(file.values[name]).all() for name in names)
+    assert file.labels is None
+    arguments = [
+        "select",
+        str(tmp_path / "scores.parquet"),
+        "--data",
+        data,
+        "--score",
+        "cross_entropy",
+        "--keep",
+        "0.25",
+    ]
+    answer = CliRunner().invoke(app, [*arguments, "--select", "hardest", "--output", str(tmp_path / "kept.jsonl")])
+    assert answer.exit_code == 0, answer.output
+    kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
+    assert len(kept) == 12
+    assert all(row in dialogues(48) for row in kept)
+
+
+def test_the_page_shows_prompts_and_answers_escaped(tmp_path):
+    data = dialogue_folder(tmp_path)
+    hostile = "<script>document.title='owned'</script>"
+    rewrite(data, "train", lambda row: {**row, "prompt": hostile, "response": "<b>x</b>"} if row["id"] == "d1" else row)
+    finetune(lm_config(tmp_path, data=str(data), max_length=128))
+    page = report(tmp_path / "run").read_text(encoding="utf-8")
+    assert hostile not in page
+    assert "<b>x</b>" not in page
+    assert "amber 4?" in page
+    assert "perplexity" in page
+    assert "likelihood" in page
+    assert "The training texts are not shown" not in page
+    assert "Worst class" not in page
+
+
+# ---- what is refused before the data are read
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"floor": 2}, "floor is for examples with a class; for causal-lm they have none."),
+        ({"class_weights": "balanced"}, "class_weights is for classes; a causal-lm has none."),
+        ({"label_smoothing": 0.1}, "label_smoothing is for classes; a causal-lm has none."),
+        ({"select": "balanced"}, "the selector balanced is for examples with a class; for causal-lm they have none."),
+        (
+            {"offset": "auto"},
+            "offset auto is for examples with one class each (intent-slot and classification), not",
+        ),
+        ({"select": "divbs"}, "divbs cannot be read off the next tokens of a language model"),
+        ({"score": "absolute_error"}, "the score absolute_error cannot be read off the next tokens"),
+        ({"alpha": 0.3}, "alpha is for joint tasks (intent-slot), not for causal-lm."),
+    ],
+)
+def test_what_needs_classes_is_refused_in_one_sentence(changes, sentence, tmp_path):
+    with pytest.raises(ArgumentError) as caught:
+        check_config(lm_config(tmp_path, **changes))
+    assert [problem for problem in caught.value.problems if sentence in problem], caught.value.problems
+    assert len(caught.value.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["grand", "vog", "negative_pvi", "tracin_self_influence"])
+def test_scores_that_need_logits_or_gradients_are_refused(name, run):
+    with pytest.raises(ArgumentError, match=f"the score {name} cannot be read off the next tokens of a language model"):
+        score_data(read_config(run / "config.yaml").data, "causal-lm", model=run, scores=[name])
+
+
+def test_an_encoder_is_refused_with_exit_code_2(tmp_path):
+    data = str(dialogue_folder(tmp_path, 96))
+    arguments = ["finetune", data, "--task", "causal-lm", "--output", str(tmp_path / "run")]
+    answer = CliRunner().invoke(app, arguments)
+    assert answer.exit_code == 2
+    assert "is no causal language model" in answer.stderr
+
+
+def test_comparisons_count_nothing_twice():
+    table = pd.DataFrame({"tokens": [2, 3], "right": [2, 1], "nll": [0.5, 3.0], "exact": [True, None]})
+    assert float(row_sums("exact_match", table).figure()) == 100.0  # type: ignore[union-attr]
+    assert float(row_sums("token_accuracy", table).figure()) == 60.0  # type: ignore[union-attr]
+
+
+@pytest.mark.cpu
+def test_accumulated_batches_give_the_step_of_one_large_batch(tmp_path):
+    """The loss is a mean over the tokens of the step: short and long answers of two batches weigh by their tokens."""
+    data, results = dialogue_folder(tmp_path), []
+    rewrite(data, "train", lambda row: {**row, "response": row["response"] * (1 + 5 * (int(row["id"][1:]) % 3 == 0))})
+    for size, parts in ((8, 1), (4, 2)):
+        config = lm_config(tmp_path, data=str(data), keep=1.0, batch_size=size, gradient_accumulation=parts, epochs=2)
+        results.append(finetune(replace(config, output=str(tmp_path / f"run-{parts}"))))
+    one, two = ([line["train_loss"] for line in result["epochs"]] for result in results)
+    assert two == pytest.approx(one, rel=1e-5)
+    nlls = [result["metrics"]["test"]["nll"] for result in results]
+    assert nlls[0] == pytest.approx(nlls[1], rel=1e-4)

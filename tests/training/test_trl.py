@@ -1,0 +1,557 @@
+"""TRL's trainers on a diet: the losses of plain TRL at keep 1, no extra forward pass, values, weights and refusals.
+
+Models are Llama-shaped, tiny and random; the tokenizer has one token per byte and is made here.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import numpy as np
+import pytest
+import torch
+import transformers as hf
+from datasets import Dataset
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from torch.testing import assert_close
+
+from datadiet.diet.diet import Diet
+from datadiet.errors import ArgumentError
+from datadiet.scores.tokens import row_entropy, row_nll, token_signals
+from datadiet.selectors.in_batch import dro_weights
+from datadiet.training.distill import Teacher
+from datadiet.training.trainer import DietMixin
+from toys import Logged, hard_diet, scores_of
+
+trl = pytest.importorskip("trl")
+pytestmark = [
+    pytest.mark.cpu,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"),
+]
+
+ROWS, BATCH = 12, 4
+TEMPLATE = (
+    "{% for m in messages %}{{ '<' + m['role'] + '>' }}{% if m['role'] == 'assistant' %}{% generation %}"
+    "{{ m['content'] + eos_token }}{% endgeneration %}{% else %}{{ m['content'] }}{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def byte_tokenizer():
+    words = {word: place for place, word in enumerate(("<pad>", "<eos>", "<unk>"))}
+    words |= {letter: place + 3 for place, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    made = Tokenizer(models.BPE(vocab=words, merges=[], unk_token="<unk>"))
+    made.pre_tokenizer, made.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    special = {"pad_token": "<pad>", "eos_token": "<eos>", "unk_token": "<unk>"}
+    return hf.PreTrainedTokenizerFast(tokenizer_object=made, chat_template=TEMPLATE, **special)
+
+
+TOKENIZER = byte_tokenizer()
+SIZES = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4}
+SPECIAL = {"vocab_size": len(TOKENIZER), "pad_token_id": 0, "eos_token_id": 1, "bos_token_id": 1}
+
+
+def llama(**changes):
+    torch.manual_seed(0)
+    return hf.LlamaForCausalLM(hf.LlamaConfig(**SIZES, **SPECIAL, **changes))
+
+
+PAIRS = [{"prompt": f"{row} + 4 =", "completion": f" {row + 4}" * (1 + row % 3)} for row in range(ROWS)]
+CHATS = [
+    {"messages": [{"role": "user", "content": pair["prompt"]}, {"role": "assistant", "content": pair["completion"]}]}
+    for pair in PAIRS
+]
+TEXTS = [{"text": pair["prompt"] + pair["completion"]} for pair in PAIRS]
+
+
+def tokens(pair, answer=True):
+    prompt, text = (TOKENIZER(text)["input_ids"] for text in (pair["prompt"], pair["prompt"] + pair["completion"]))
+    return {
+        "input_ids": text,
+        "labels": [-100] * len(prompt) + [one if answer else -100 for one in text[len(prompt) :]],
+    }
+
+
+READY = [tokens(pair) for pair in PAIRS]
+ANSWERS = [
+    {"prompt": f"{row} + 4 =", "chosen": f" {row + 4}", "rejected": " none" * (1 + row % 2)} for row in range(ROWS)
+]
+
+
+class Counting:
+    """Counts the forward passes of a model."""
+
+    def __init__(self, model):
+        self.passes = 0
+        model.register_forward_hook(self)
+
+    def __call__(self, *_):
+        self.passes += 1
+
+
+def settings(folder, kind=trl.SFTConfig, **changes):
+    usual = {"num_train_epochs": 1, "per_device_train_batch_size": BATCH, "learning_rate": 1e-2, "seed": 3}
+    usual |= {"logging_steps": 1, "save_strategy": "no", "report_to": "none", "disable_tqdm": True, "use_cpu": True}
+    usual |= {"bf16": False, "gradient_checkpointing": False, "dataloader_pin_memory": False, "max_length": 64}
+    return kind(output_dir=str(folder), **{**usual, **changes})
+
+
+def trained(folder, data, diet=None, kind=trl.SFTTrainer, config=trl.SFTConfig, model=None, args=None, **options):
+    """A trainer that has trained, the losses of its steps, and how often its model ran."""
+    seen, dieting = Logged(), {} if diet is None else {"diet": diet}
+    made = kind if diet is None else type(f"Diet{kind.__name__}", (DietMixin, kind), {})
+    data = Dataset.from_list(data) if isinstance(data, list) else data
+    trainer = made(
+        model=llama() if model is None else model, args=settings(folder, config, **(args or {})), train_dataset=data,
+        processing_class=TOKENIZER, callbacks=[seen], **dieting, **options,
+    )  # fmt: skip
+    count = Counting(trainer.model)
+    trainer.train()
+    return trainer, seen.losses, count.passes
+
+
+def equal(one, two):
+    pairs = zip(one.model.state_dict().items(), two.model.state_dict().items(), strict=True)
+    return all(name == other and torch.equal(left, right) for (name, left), (other, right) in pairs)
+
+
+def lora():
+    peft = pytest.importorskip("peft")
+    return peft.LoraConfig(r=2, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+
+
+CASES = {
+    "prompt and completion": (PAIRS, {}, {}),
+    "conversations": (CHATS, {"assistant_only_loss": True}, {}),
+    "text": (TEXTS, {}, {}),
+    "tokens": (READY, {}, {}),
+    "accumulation": (PAIRS, {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 2}, {}),
+    "padding free": (PAIRS, {"padding_free": True, "max_length": None, "per_device_train_batch_size": 2}, {}),
+    "packing": (PAIRS, {"packing": True, "max_length": 32, "per_device_train_batch_size": 2}, {}),
+    "wrapped packing": (TEXTS, {"packing": True, "packing_strategy": "wrapped", "max_length": 16}, {}),
+    "bf16": (PAIRS, {"bf16": True}, {}),
+    "checkpointing": (PAIRS, {"gradient_checkpointing": True}, {}),
+    "dft": (PAIRS, {"loss_type": "dft"}, {}),
+    "label smoothing": (PAIRS, {"label_smoothing_factor": 0.1}, {}),
+    "lora": (PAIRS, {}, {"peft_config": lora}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_at_keep_one_everything_is_that_of_plain_trl(name, tmp_path):
+    data, args, options = CASES[name]
+    options = {key: make() for key, make in options.items()}
+    plain, losses, passes = trained(tmp_path / "plain", data, args=args, **copy.deepcopy(options))
+    full, same, as_many = trained(tmp_path / "diet", data, Diet(keep=1.0), args=args, **options)
+    assert same == losses
+    assert len(losses) >= 2
+    assert equal(full, plain)
+    assert as_many == passes  # no pass of the model is added
+    table = full.diet.history.to_pandas()
+    assert len(table) == len(full.train_dataset)
+    assert np.isfinite(table[["loss", "el2n", "gold_probability", "correct"]]).all(axis=None)
+    assert table["margin"].isna().all()  # needs logits
+
+
+def by_hand(model, row):
+    """Of one row alone, from its logits."""
+    ids = torch.tensor([row["input_ids"]])
+    with torch.no_grad():
+        return token_signals(model.eval()(ids).logits, torch.tensor([row["labels"]]))
+
+
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}, {"bf16": True}])
+def test_values_are_those_of_the_logits_of_each_row(args, tmp_path):
+    args = {**args, "learning_rate": 0.0}
+    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0), args=args)
+    table = trainer.diet.history.to_pandas().sort_values("row").reset_index(drop=True)
+    rough = 0.02 if "bf16" in args else 1e-5
+    for row, values in table.iterrows():
+        head = by_hand(trainer.model, READY[row])
+        counted = head.mask
+        assert math.isclose(values["loss"], row_nll(head).item(), rel_tol=rough)
+        assert math.isclose(values["el2n"], head.error.square().sum().sqrt().item(), rel_tol=rough)
+        assert math.isclose(values["gold_probability"], (-head.nll[counted]).exp().mean().item(), rel_tol=2 * rough)
+        assert values["correct"] == float(head.right[counted].all())
+
+
+@pytest.mark.parametrize("score", ["entropy", "cross_entropy", "el2n"])
+def test_scores_of_passes_are_those_of_training(score, tmp_path):
+    diet = Diet(score=score, combine="mean", select="hardest", keep=0.5, rescore="all", warmup_epochs=1)
+    args = {"learning_rate": 0.0, "num_train_epochs": 2}
+    trained(tmp_path, READY, diet, args=args)
+    table = scores_of(tmp_path)
+    by_source = [table[(table["source"] == source) & (table["epoch"] < 2)] for source in ("train", "pass")]
+    seen, scored = (part.drop_duplicates("row").set_index("row")[score].sort_index() for part in by_source)
+    assert len(scored) == ROWS
+    assert np.allclose(seen, scored, rtol=1e-5)
+    expected = [row_entropy(by_hand(llama(), row)).item() for row in READY]
+    assert score != "entropy" or np.allclose(scored, expected, rtol=1e-5)
+
+
+def test_a_pack_has_the_value_of_its_tokens(tmp_path):
+    args = {"packing": True, "max_length": 32, "per_device_train_batch_size": 3, "learning_rate": 0.0}
+    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0), args=args)
+    table = trainer.diet.history.to_pandas().sort_values("row").reset_index(drop=True)
+    assert len(table) == len(trainer.train_dataset) < ROWS
+    of_rows = {tuple(row["input_ids"]): by_hand(trainer.model, row) for row in READY}
+    for pack, value in zip(trainer.train_dataset, table["loss"], strict=True):
+        ends = np.cumsum(pack["seq_lengths"])
+        parts = [
+            tuple(pack["input_ids"][end - size : end]) for end, size in zip(ends, pack["seq_lengths"], strict=True)
+        ]
+        nll = torch.cat([of_rows[part].nll[of_rows[part].mask] for part in parts])
+        assert math.isclose(value, nll.mean().item(), rel_tol=1e-4)
+
+
+@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}])
+def test_below_keep_one_the_hardest_rows_train(args, rescore, tmp_path):
+    diet = hard_diet(keep=0.67, warmup_epochs=1, rescore=rescore)
+    args = {**args, "num_train_epochs": 2, "learning_rate": 0.0}
+    trainer, losses, passes = trained(tmp_path, READY, diet, args=args)
+    assert [line.kept for line in trainer.epoch_results] == [ROWS, 2 * BATCH]
+    assert len(losses) == 5
+    assert passes == 5 + (rescore == "all")  # one pass of 12 rows
+    assert trainer.ledger.snapshot().examples_forward == ROWS + 2 * BATCH + (rescore == "all") * ROWS
+    table = scores_of(tmp_path)
+    first = table[(table["epoch"] == 0) | (table["source"] == "pass")].drop_duplicates("row", keep="last")
+    hardest = set(first.nlargest(2 * BATCH, "el2n")["row"])
+    assert set(table[(table["epoch"] == 1) & (table["source"] == "train")]["row"]) == hardest
+
+
+@pytest.mark.parametrize("kind", [trl.SFTTrainer, hf.Trainer])
+@pytest.mark.parametrize("weighs", [False, True])
+def test_a_step_is_the_weighted_sum_over_its_tokens(kind, weighs, tmp_path):
+    """`sum_i w_i sum_t l_it / tokens` of the whole step, over the batches of its accumulation; and its gradient."""
+    weights = np.float32([0.5, 1.5, 1.0, 3.0, 0.25, 0.75] * 2) if weighs else np.ones(ROWS, np.float32)
+    weights /= weights.mean()
+    args = {"learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    args |= {"gradient_accumulation_steps": 3, "per_device_train_batch_size": 4}
+    options = {"row_weights": weights} if weighs else {}
+    if kind is hf.Trainer:
+        collator = hf.DataCollatorForSeq2Seq(TOKENIZER)
+        seen = Logged()
+        plain = settings(tmp_path, trl.SFTConfig, **args).to_dict()
+        known = {name: value for name, value in plain.items() if name in vars(hf.TrainingArguments(str(tmp_path)))}
+        known = {name: value for name, value in known.items() if not name.startswith("hub")}
+        trainer = type("Diet", (DietMixin, hf.Trainer), {})(
+            model=llama(), args=hf.TrainingArguments(**known), train_dataset=Dataset.from_list(READY),
+            data_collator=collator, callbacks=[seen], diet=Diet(keep=1.0), **options,
+        )  # fmt: skip
+        trainer.train()
+        losses = seen.losses
+    else:
+        trainer, losses, _ = trained(tmp_path, READY, Diet(keep=1.0), args=args, **options)
+    model, total = llama(), sum(sum(one != -100 for one in row["labels"]) for row in READY)
+    loss = 0
+    for row, weight in zip(READY, weights, strict=True):
+        labels = torch.tensor(row["labels"])[1:]
+        logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        loss = loss + float(weight) * torch.nn.functional.cross_entropy(logits, labels, reduction="sum") / total
+    loss.backward()
+    assert losses == pytest.approx([loss.item()], rel=1e-5)
+    for (name, moved), weight in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        assert_close(moved.detach(), weight.detach() - 0.5 * weight.grad, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    "args", [{}, {"padding_free": True, "max_length": None}, {"loss_type": "dft"}, {"label_smoothing_factor": 0.1}]
+)
+def test_a_weight_is_so_many_copies_of_a_row(args, tmp_path):
+    """Rows that weigh 2 in a step of 12 rows of equal length, against the step with those rows twice."""
+    rows = [{"input_ids": [3 + row, 20, 30 + row, 40], "labels": [-100, -100, 30 + row, 40]} for row in range(9)]
+    weights = [2.0, 1.0, 1.0] * 3
+    args = {"learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12, **args}
+    twice, losses, _ = trained(tmp_path / "twice", rows + rows[::3], args=args)
+    data = Dataset.from_list(rows).add_column("weight", weights)
+    trainer, weighted, _ = trained(tmp_path / "weighted", data, Diet(keep=1.0), args=args)
+    assert trainer.diet.describe()["row_weights"]
+    for one, two in zip(trainer.model.parameters(), twice.model.parameters(), strict=True):
+        assert_close(one, two, rtol=1e-4, atol=1e-6)
+    if "label_smoothing_factor" not in args:  # whose logged loss has no weights
+        assert weighted == pytest.approx(losses, rel=1e-5)
+
+
+def test_arguments_of_rows_follow_the_rows_that_trl_leaves_and_shuffles(tmp_path):
+    data = [dict(row) for row in PAIRS]
+    data[5]["prompt"] = "x" * 80  # its answer is cut away
+    weights = np.arange(1, ROWS + 1, dtype=np.float32)
+    ids = [f"row {row}" for row in range(ROWS)]
+    args = {"shuffle_dataset": True, "learning_rate": 0.0}
+    trainer, *_ = trained(tmp_path, data, Diet(keep=1.0), args=args, row_weights=weights, ids=ids)
+    left = [row for row in ids if row != "row 5"]
+    assert sorted(trainer.row_ids) == sorted(left)
+    assert trainer.row_ids != left
+    places = [int(name.split()[1]) for name in trainer.row_ids]
+    assert trainer._row_weights.tolist() == weights[places].tolist()
+    texts = [TOKENIZER.decode(row["input_ids"]) for row in trainer.train_dataset]
+    assert all(text.startswith(PAIRS[place]["prompt"]) for text, place in zip(texts, places, strict=True))
+    with pytest.raises(ArgumentError, match="ids must be one per training row, 12: got 11"):
+        trained(tmp_path, data, Diet(keep=1.0), ids=ids[1:])
+
+
+def test_rows_without_an_answer_have_no_value_and_come_last(tmp_path):
+    """Rows of the plain Trainer: TRL leaves them out itself."""
+    data = [tokens(pair, answer=row not in (1, 5)) for row, pair in enumerate(PAIRS)]
+    args = hf.TrainingArguments(
+        str(tmp_path), num_train_epochs=2, per_device_train_batch_size=2, report_to="none", save_strategy="no",
+        use_cpu=True, disable_tqdm=True, learning_rate=1e-3, logging_strategy="no",
+    )  # fmt: skip
+    for select in ("hardest", "easiest"):
+        trainer = type("Diet", (DietMixin, hf.Trainer), {})(
+            model=llama(), args=args, train_dataset=Dataset.from_list(data), overwrite=True,
+            data_collator=hf.DataCollatorForSeq2Seq(TOKENIZER), diet=Diet(select=select, keep=0.67, warmup_epochs=1),
+        )  # fmt: skip
+        trainer.train()
+        table = trainer.diet.history.to_pandas()
+        assert table[table["row"].isin([1, 5])]["loss"].isna().all()
+        assert table[table["row"].isin([1, 5])]["el2n"].isna().all()
+        second = table[table["epoch"] == 1]["row"]
+        assert len(second) == 8
+        assert not {1, 5} & set(second)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"diet": {"score": "margin"}}, "'margin' cannot be read off the next tokens .* no logits"),
+        ({"diet": {"score": "aum", "rescore": "none"}}, "the score 'aum' needs margin of each example"),
+        ({"diet": {"select": "divbs"}}, "'divbs' needs the gradients of the last layer, .* use selective_backprop"),
+        ({"diet": {"offset": "auto"}}, "offset='auto' needs classes or tags; a causal language model has the next"),
+        ({"teacher": Teacher({}, 2.0)}, "a teacher needs logits"),
+        (
+            {"row_weights": [-1.0] + [1.0] * 11},
+            "above 0; rows .* are not. A negative weight would make the model worse",
+        ),
+        (
+            {"args": {"packing": True}, "row_weights": [1.0] * 12},
+            "packing=True puts several rows into one, which row_w",
+        ),
+    ],
+)
+def test_what_next_tokens_cannot_have_is_refused_before_the_first_step(options, message, tmp_path):
+    options = {"args": {"num_train_epochs": 2}, **options}
+    model = llama()
+    counted = Counting(model)
+    diet = Diet(**{"keep": 0.5, "select": "hardest", **options.pop("diet", {})})
+    if "row_weights" in options:
+        options["row_weights"] = np.float32(options["row_weights"])
+    with pytest.raises(ArgumentError, match=message):
+        trained(tmp_path, READY, diet, model=model, **options)
+    assert counted.passes == 0
+
+
+def test_a_weight_column_of_packs_is_refused(tmp_path):
+    data = Dataset.from_list(PAIRS).add_column("weight", [2.0] * ROWS)
+    with pytest.raises(ArgumentError, match="several rows into one, which the column `weight` cannot follow"):
+        trained(tmp_path, data, Diet(keep=1.0), args={"packing": True})
+
+
+def test_a_choice_within_each_batch_divides_by_the_tokens_that_train(tmp_path):
+    diet = Diet(select="selective_backprop", keep=0.5, warmup_epochs=0, seed=1)
+    args = {"learning_rate": 0.0, "per_device_train_batch_size": 6}
+    trainer, losses, _ = trained(tmp_path, READY, diet, args=args)
+    table = trainer.diet.history.to_pandas()
+    for step, loss in enumerate(losses, 1):
+        heads = [by_hand(trainer.model, READY[row]) for row in table[table["moment"] == step]["row"]]
+        nll = torch.cat([head.nll[head.mask] for head in heads])
+        assert math.isclose(loss, nll.mean().item(), rel_tol=1e-5)
+    with pytest.raises(ArgumentError, match="a choice within each batch needs one output of the model per row"):
+        trained(tmp_path / "flat", READY, diet, args={"padding_free": True, "max_length": None})
+
+
+def test_a_run_that_was_cut_goes_on_to_the_bit(tmp_path):
+    def run(folder, resume=False, **changes):
+        args = settings(folder, num_train_epochs=3, save_strategy="steps", save_steps=1, **changes)
+        trainer = type("Diet", (DietMixin, trl.SFTTrainer), {})(
+            model=llama(), args=args, train_dataset=Dataset.from_list(PAIRS), processing_class=TOKENIZER,
+            diet=Diet(keep=0.67, select="hardest", warmup_epochs=1, seed=1),
+        )  # fmt: skip
+        trainer.train(resume_from_checkpoint=resume or None)
+        return trainer
+
+    whole = run(tmp_path / "whole")
+    for name in ("checkpoint-5", "checkpoint-6", "checkpoint-7"):
+        (tmp_path / "whole" / name / "datadiet.json").unlink(missing_ok=True)
+    again = run(tmp_path / "whole", resume=str(tmp_path / "whole" / "checkpoint-4"))
+    assert again.state.global_step == whole.state.global_step
+    assert equal(again, whole)
+
+
+# ---- pairs of answers
+
+
+def reward_model():
+    torch.manual_seed(0)
+    return hf.LlamaForSequenceClassification(hf.LlamaConfig(**SIZES, **SPECIAL, num_labels=1))
+
+
+KINDS = {
+    "reward": {"kind": trl.RewardTrainer, "config": trl.RewardConfig},
+    "dpo": {"kind": trl.DPOTrainer, "config": trl.DPOConfig},
+}
+
+
+def pairs_trained(name, folder, diet=None, data=ANSWERS, **options):
+    model = reward_model() if name == "reward" else llama()
+    if name == "dpo" and "peft_config" not in options:
+        options["ref_model"] = llama()
+    return trained(folder, data, diet, model=model, **KINDS[name], **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("reward", {}),
+        ("dpo", {}),
+        ("dpo", {"peft_config": lora}),
+        ("dpo", {"args": {"precompute_ref_log_probs": True}}),
+    ],
+)
+def test_pairs_at_keep_one_are_those_of_plain_trl(name, options, tmp_path):
+    options = {key: value() if callable(value) else value for key, value in options.items()}
+    plain, losses, passes = pairs_trained(name, tmp_path / "plain", **copy.deepcopy(options))
+    full, same, as_many = pairs_trained(name, tmp_path / "diet", Diet(keep=1.0), **options)
+    assert same == losses
+    assert equal(full, plain)
+    assert as_many == passes
+    assert len(full.diet.history.to_pandas()) == ROWS
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_loss_of_pairs_is_the_mean_of_those_recorded(name, tmp_path):
+    trainer, losses, _ = pairs_trained(name, tmp_path, Diet(keep=1.0))
+    table = trainer.diet.history.to_pandas()
+    assert losses == pytest.approx(table.groupby("moment")["loss"].mean().tolist(), rel=1e-5)
+    assert table["loss"].nunique() > ROWS // 2
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_the_hardest_pairs_train(name, tmp_path):
+    args = {"num_train_epochs": 2}
+    trainer, losses, _ = pairs_trained(name, tmp_path, hard_diet(keep=0.67, warmup_epochs=1), args=args)
+    assert [line.kept for line in trainer.epoch_results] == [ROWS, 2 * BATCH]
+    assert len(losses) == 5
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_weight_is_so_many_copies_of_a_pair(name, tmp_path):
+    args = {"learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12}
+    args |= {"disable_dropout": True}
+    rows = ANSWERS[:9]
+    twice, *_ = pairs_trained(name, tmp_path / "twice", data=rows + rows[::3], args=args)
+    weights = np.float32([2, 1, 1] * 3)
+    weighted, *_ = pairs_trained(
+        name, tmp_path / "weighted", Diet(keep=1.0), data=rows, args=args, row_weights=weights
+    )  # fmt: skip
+    for one, two in zip(weighted.model.parameters(), twice.model.parameters(), strict=True):
+        assert_close(one, two, rtol=1e-4, atol=1e-6)
+
+
+def test_passes_over_pairs_of_dpo_are_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="rescore='all' needs passes of the model alone, and pairs of DPO"):
+        pairs_trained("dpo", tmp_path, hard_diet(keep=0.67, rescore="all"), args={"num_train_epochs": 2})
+
+
+# ---- a part of the tokens
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        {},
+        {"padding_free": True, "max_length": None},
+        {"packing": True, "max_length": 32, "per_device_train_batch_size": 2},
+        {"gradient_accumulation_steps": 3},
+    ],
+)
+def test_the_share_of_each_answer_trains_and_the_loss_is_divided_by_it(args, tmp_path):
+    """With a learning rate of 0 the loss of the second epoch is the mean over the kept tokens, by hand."""
+    args = {"per_device_train_batch_size": ROWS, **args, "num_train_epochs": 2, "learning_rate": 0.0}
+    data = PAIRS if "packing" in args else READY
+    trainer, _, passes = trained(
+        tmp_path, data, Diet(keep=1.0, tokens="q_tuning(keep=0.5, lam=0, calibration=false)"), args=args
+    )
+    steps = -(-len(trainer.train_dataset) // args["per_device_train_batch_size"])
+    assert passes == 2 * steps  # none of its own
+    found = trainer.tokens.summary()
+    whole = sum(sum(label != -100 for label in row["labels"]) for row in READY)
+    whole += ROWS if "packing" in args else 0  # TRL ends its own completions
+    assert found["seen"] == 2 * whole
+    if "packing" in args:  # a pack is a row
+        assert whole / 2 <= found["trained"] - whole <= whole / 2 + len(trainer.train_dataset)
+        return
+    kept = []
+    for row in range(ROWS):
+        head = by_hand(trainer.model, READY[row])
+        nll = head.nll[head.mask]
+        kept += sorted(nll.tolist())[: -(-len(nll) // 2)]
+    assert found["trained"] == whole + len(kept)
+    if steps == 1:
+        assert math.isclose(trainer.epoch_results[1].train_loss, sum(kept) / len(kept), rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}])
+def test_downweight_reaches_the_fused_head(args, tmp_path):
+    """The weights after a step beside those of a loss over weighed tokens, by hand."""
+    args = {**args, "num_train_epochs": 2, "per_device_train_batch_size": ROWS, "learning_rate": 0.3, "optim": "sgd"}
+    args |= {"max_grad_norm": 0.0, "lr_scheduler_type": "constant"}
+    rule = "q_tuning(keep=0.5, lam=0, calibration=false, action=downweight, weight=0.25)"
+    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0, tokens=rule), args=args)
+    model = llama()
+    light = {}
+    for epoch in range(2):
+        total, divisor = torch.zeros(()), 0.0
+        for row, item in enumerate(READY):
+            ids, labels = torch.tensor([item["input_ids"]]), torch.tensor(item["labels"])
+            places = (labels != -100).nonzero().flatten()
+            nll = -model(ids).logits[0].log_softmax(-1)[places - 1, labels[places]]
+            factor = torch.where(light[row], 0.25, 1.0) if epoch else torch.ones(len(nll))
+            total, divisor = total + (nll * factor).sum(), divisor + factor.sum().item()
+            light[row] = torch.ones(len(nll), dtype=torch.bool)
+            light[row][nll.detach().half().argsort(stable=True)[: -(-len(nll) // 2)]] = False
+        model.zero_grad()
+        (total / divisor).backward()
+        with torch.no_grad():
+            for part in model.parameters():
+                part -= 0.3 * part.grad
+    for (name, ours), (_, own) in zip(trainer.model.state_dict().items(), model.state_dict().items(), strict=True):
+        assert_close(ours, own, rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_drop_shortens_the_rows_of_trl_and_refuses_one_sequence(tmp_path):
+    diet = {"keep": 1.0, "tokens": "random_tokens(keep=0.5, action=drop)"}
+    trainer, *_ = trained(tmp_path / "a", READY, Diet(**diet), args={"num_train_epochs": 2})
+    first, second = (result.tokens for result in trainer.epoch_results)
+    assert second < first
+    with pytest.raises(ArgumentError, match="action=drop does not go with packing or padding_free"):
+        trained(
+            tmp_path / "b", READY, Diet(**diet),
+            args={"num_train_epochs": 2, "padding_free": True, "max_length": None},
+        )  # fmt: skip
+
+
+@pytest.mark.proves("ir_dro", by="definition")
+@pytest.mark.parametrize("args", [{}, {"padding_free": True, "max_length": None}])
+def test_weights_by_the_losses_at_hand_reach_the_fused_head(args, tmp_path):
+    args = {**args, "per_device_train_batch_size": ROWS, "learning_rate": 0.3, "optim": "sgd", "max_grad_norm": 0.0}
+    args |= {"lr_scheduler_type": "constant"}
+    diet = Diet(keep=1.0, select="ir_dro(temperature=0.05, least=0)", warmup_epochs=0)
+    trainer, losses, passes = trained(tmp_path, READY, diet, args=args)
+    assert passes == 1
+    model, sums, means = llama(), [], []
+    for item in READY:
+        ids, labels = torch.tensor([item["input_ids"]]), torch.tensor(item["labels"])
+        places = (labels != -100).nonzero().flatten()
+        nll = -model(ids).logits[0].log_softmax(-1)[places - 1, labels[places]]
+        sums.append(nll.sum())
+        means.append(nll.mean().item())
+    factors = torch.from_numpy(dro_weights(means, 0.05)).float()
+    tokens_trained = sum(sum(label != -100 for label in item["labels"]) for item in READY)
+    loss = (torch.stack(sums) * factors).sum() / tokens_trained
+    loss.backward()
+    assert math.isclose(losses[0], loss.item(), rel_tol=1e-3)
+    for (name, ours), own in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
+        assert_close(ours.detach(), (own - 0.3 * own.grad).detach(), rtol=1e-3, atol=1e-5, msg=name)
