@@ -98,8 +98,9 @@ class DietConfig:
             follows from the scores, with the dev metric as a guard (`datadiet.diet.tolerance`).
         score: How hard an example is; a function is `(logits, labels, *, mask=None) -> values`.
         combine: How the positions and heads of joint tasks become one value: `norm`, `mean` or `sum`. By default
-            `norm` as in the paper; `mean` for `uncertain`, which needs bounded values, and for `quadrants`, which
-            compares with mean entropies.
+            `norm` as in the paper; `mean` for `uncertain`, which needs bounded values, for `quadrants`, which compares
+            with mean entropies, and, on the command line, for language models, whose long answers are not hard for
+            their length alone.
         select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`. By
             default `auto`: a short race on the dev split decides between `cover`, which is training on everything for
             as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a tolerance, `hardest`.

@@ -35,7 +35,7 @@ KINDS: Mapping[str, str] = {
     "in_batch": "--select: which examples of each batch get a backward pass, and which a forward pass",
     "race": "--select: which of several rules chooses, decided while training",
     "preset": "--methods of datadiet compare, beside the names of scores and selectors",
-    "combine": "--combine: how words and heads become one value (intent-slot and token-classification)",
+    "combine": "--combine: how words and heads become one value (intent-slot, token-classification, causal-lm)",
     "history": "--history: how the values of several rounds become one",
     "rescore": "--rescore: which examples get a forward pass at a refresh",
     "tokens": "--tokens: which tokens of the answers train (causal-lm)",
@@ -689,7 +689,8 @@ def lacks(what: str, trait: str, task: str) -> list[str]:
     """
     if has(task, trait):
         return []
-    with_it = " and ".join(names("task", trait=trait))
+    *some, last = names("task", trait=trait)
+    with_it = f"{', '.join(some)} and {last}" if some else last
     return [f"{what} {TASK_TRAITS[trait].format(task=task, with_it=with_it)}"]
 
 

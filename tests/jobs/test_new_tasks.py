@@ -125,7 +125,7 @@ def test_a_floor_keeps_rare_sets_of_labels(tmp_path):
         (
             "multi-label",
             {"combine": "sum"},
-            r"several decisions \(intent-slot and token-classification\), not for multi",
+            r"several decisions \(causal-lm, intent-slot and token-classification\), not for",
         ),
         ("multi-label", {"alpha": 0.2}, r"alpha is for joint tasks \(intent-slot\), not for multi-label"),
         ("classification", {"label_separator": ","}, "label_separator is for examples with any number of labels"),
