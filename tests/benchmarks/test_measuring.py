@@ -18,7 +18,19 @@ from benchmarks.all import main as run_all
 from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned
 from typer.testing import CliRunner
 
-from benchmarks import comparing, geometry, grid, imports, memory, overhead, recorder, report_scale, scoring, tables
+from benchmarks import (
+    comparing,
+    geometry,
+    grid,
+    imports,
+    memory,
+    next_tokens,
+    overhead,
+    recorder,
+    report_scale,
+    scoring,
+    tables,
+)
 from datadiet.cli import app
 from datadiet.cli.options import Call
 from datadiet.reporting.rows import read_dynamics, training_texts
@@ -53,6 +65,20 @@ def small(tmp_path: Path, module: Any, *options: str) -> dict[str, Any]:
     assert str(tmp_path) not in output.read_text()
     figures: dict[str, Any] = json.loads(output.read_text())
     return figures
+
+
+def test_next_tokens_are_timed_in_turns_with_training(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("trl")
+    output, sizes = tmp_path / "next_tokens.json", {"layers": 1, "hidden": 64, "words": 300, "tokens": 8, "repeats": 2}
+    options = [part for name, value in sizes.items() for part in (f"--{name}", str(value))]
+    next_tokens.main([*options, "--output", str(output)])
+    (figures,) = json.loads(output.read_text()).values()
+    assert {len(values) for values in figures["seconds"].values()} == {2}
+    step, signals = figures["seconds"]["step"], figures["seconds"]["signals"]
+    shares = sorted(one / whole for one, whole in zip(signals, step, strict=True))
+    assert figures["share"][1] == pytest.approx(sum(shares) / 2, rel=0.02)
+    assert 8 * 300 * 4 < figures["peak_bytes"] < next_tokens.MOST_BYTES
+    assert "memory: " in capsys.readouterr().out
 
 
 def test_overhead_shows_both_trainers_the_same(tmp_path: Path) -> None:

@@ -450,6 +450,40 @@ def test_a_weight_is_so_many_copies_of_a_pair(name, tmp_path):
         assert_close(one, two, rtol=1e-4, atol=1e-6)
 
 
+def test_weights_of_a_loss_that_sorts_its_batch_are_refused(tmp_path):
+    weights, args = np.arange(1, ROWS + 1, dtype=np.float32), {"loss_type": "aot"}
+    with pytest.raises(
+        ArgumentError, match=r"need a loss of each pair, and loss_type=\['aot'\] sorts those of a batch"
+    ):
+        pairs_trained(
+            "dpo",
+            tmp_path,
+            Diet(keep=0.67, select="hardest"),
+            row_weights=weights,
+            args={**args, "num_train_epochs": 2},
+        )
+
+
+def test_a_trainer_of_trl_whose_outputs_are_not_known_is_refused(tmp_path):
+    rows = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in ANSWERS]
+    options = {"kind": trl.KTOTrainer, "config": trl.KTOConfig, "ref_model": llama(), "args": {"num_train_epochs": 2}}
+    with pytest.raises(ArgumentError, match=r"what DietKTOTrainer gives of each row is not known\. Pass signals="):
+        trained(tmp_path, rows, hard_diet(keep=0.67), **options)
+
+
+def test_a_kernel_without_logits_is_refused(tmp_path, monkeypatch):
+    """Liger itself is not installed here; it would replace the forward of the model at the start of the training."""
+    args = hf.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", num_train_epochs=2)
+    made = type("Diet", (DietMixin, hf.Trainer), {})(
+        model=llama(), args=args, train_dataset=Dataset.from_list(READY), diet=hard_diet(keep=0.67),
+        data_collator=hf.DataCollatorForSeq2Seq(TOKENIZER),
+    )  # fmt: skip
+    monkeypatch.setattr(args, "use_liger_kernel", True)
+    monkeypatch.setattr(hf.trainer, "apply_liger_kernel", lambda *_: None, raising=False)
+    with pytest.raises(ArgumentError, match="fused_linear_cross_entropy of Liger gives neither logits nor numbers"):
+        made.train()
+
+
 def test_passes_over_pairs_of_dpo_are_refused(tmp_path):
     with pytest.raises(ArgumentError, match="rescore='all' needs passes of the model alone, and pairs of DPO"):
         pairs_trained("dpo", tmp_path, hard_diet(keep=0.67, rescore="all"), args={"num_train_epochs": 2})

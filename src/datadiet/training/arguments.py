@@ -126,8 +126,13 @@ def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool,
     problems.raise_any()
 
 
-def check_pairs(options: DietOptions) -> None:
+def check_pairs(options: DietOptions, losses: Collection[str], *, weighs: bool) -> None:
     """Refuse what pairs of answers cannot have, which only the training step of `DPOTrainer` can compare.
+
+    Args:
+        options: Of the diet.
+        losses: Its `loss_type`.
+        weighs: Whether rows have loss weights.
 
     Raises:
         ArgumentError: All problems at once.
@@ -137,6 +142,11 @@ def check_pairs(options: DietOptions) -> None:
         options.config.rescore == "none",
         f"rescore={options.config.rescore!r} needs passes of the model alone, and pairs of DPO are compared with a "
         "reference model, in training only: use rescore='none'.",
+    )
+    sorts = [loss for loss in losses if loss.startswith("aot")]
+    problems.check(
+        not (weighs and sorts),
+        f"loss weights of rows need a loss of each pair, and loss_type={sorts} sorts those of a batch: use another.",
     )
     problems.raise_any()
 

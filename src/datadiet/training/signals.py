@@ -88,6 +88,8 @@ class TrainerSignals:
         liger = getattr(args, "use_liger_kernel", False) and kernels.get("fused_linear_cross_entropy", True)
         self.is_given = given is not None
         self.problem = _LIGER if liger and self.causal else ""
+        if form == "other" and self.causal:
+            self.problem = f"what {type(trainer).__name__} gives of each row is not known. {ADVICE}"
 
     @property
     def causal(self) -> bool:

@@ -507,7 +507,8 @@ class DietMixin(_Base):
             guarded = self.diet.guarded and self.diet.noise_monitor is not None
             check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, teaches=self.teacher is not None)
         if self._form == "dpo" and not self._signals.is_given:
-            check_pairs(self.diet.options)
+            losses = getattr(self, "loss_types", None) or ()
+            check_pairs(self.diet.options, losses, weighs=self._weighs)
 
     @property
     def _repeats(self) -> int:
