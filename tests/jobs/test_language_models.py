@@ -80,6 +80,26 @@ def test_every_rule_trains(select, tmp_path):
     assert all(math.isfinite(line["dev"]["nll"]) for line in result["epochs"])
 
 
+def test_pruned_tokens_are_kept_for_the_page(tmp_path):
+    """Prompt and answer stand whole in the parts; the share of the answers that was asked for is pruned."""
+    result = finetune(lm_config(tmp_path, keep=1.0, select="cover", tokens="random_tokens(keep=0.5)"))
+    table = pd.read_parquet(tmp_path / "run" / "pruned_tokens.parquet")
+    train = dialogues(48)
+    assert len(table) > 40
+    answers = pruned = 0
+    for row, pieces, flags in table.itertuples(index=False):
+        before = train[row]["prompt"]
+        assert "".join("".join(pieces).split("\n")) == before + train[row]["response"]  # the tokenizer has no new line
+        assert not flags[0]
+        assert len(pieces[0]) >= len(before)
+        assert not np.any(flags[1:] == flags[:-1])
+        answers += len(train[row]["response"])
+        pruned += sum(len(piece) for piece, flag in zip(pieces, flags, strict=True) if flag)
+    assert pruned / answers == pytest.approx(0.5, abs=0.1)
+    assert result["tokens"]["share"] == pytest.approx(0.67, abs=0.05)  # the first of three epochs trains whole
+    assert report(tmp_path / "run").is_file()
+
+
 @pytest.mark.parametrize("score", ["cross_entropy", "entropy", "margin", "confidence", "length"])
 def test_every_score_of_tokens_trains(score, tmp_path):
     changes = {} if score != "length" else {"scores_from": str(tmp_path / "length.parquet")}

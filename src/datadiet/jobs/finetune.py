@@ -43,8 +43,9 @@ from datadiet.tasks.losses import own_loss
 from datadiet.training.arguments import LearningRate, auto_learning_rate
 from datadiet.training.machine import best_device, environment, metered
 from datadiet.training.state import NUMBERS, last_checkpoint, load_diet
+from datadiet.training.tokens import TokenPruner
 from datadiet.training.trainer import OWN, DietTrainer
-from datadiet.types import EpochResult, Json, Listener, Silent, StepReport
+from datadiet.types import IGNORED, EpochResult, Json, Listener, Silent, StepReport
 
 
 def training_arguments(run: Run) -> TrainingArguments:
@@ -93,6 +94,7 @@ CONFIG, FINGERPRINT = "config", "fingerprint"  # in a checkpoint
 # What a resumed run may change. Of epochs and batches the diet's state says more; data are known by their fingerprint.
 FREE = {"data", "output", "cache", "energy", "report_to", "checkpoint_every", "keep_checkpoints", "scores_from"}
 FREE |= {"epochs", "max_steps", "batch_size", "gradient_accumulation", "gradient_checkpointing", "torch_compile"}
+MOST_PRUNED = 20_000  # rows whose pruned tokens are kept for the page
 REPORT_EVERY_S = 0.2  # a report reads the loss from the device, which stops it for a moment
 
 
@@ -481,6 +483,8 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
         model.save_pretrained(run.folder / layout.MODEL)
         run.tokenizer.save_pretrained(run.folder / layout.MODEL)
         layout.write_predictions(run.folder, predicted)
+        if trainer.tokens is not None:
+            layout.write_pruned(run.folder, _pruned_rows(run, trainer.tokens))
     if run.diet.noise_monitor is not None:
         train = run.data.splits["train"]
         write_noise(run.folder, run.diet.noise_monitor, train.ids, train.labels or (), applied=run.diet.excludes)
@@ -495,6 +499,26 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     if not run.config.keep_checkpoints:
         layout.remove_checkpoints(run.folder)  # after the result: a run that is killed before it can still be resumed
     return written
+
+
+def _pruned_rows(run: Run, tokens: TokenPruner) -> Iterator[tuple[int, list[str], list[bool]]]:
+    """Rows of which the last choice left tokens out: parts of the text, kept and pruned in turn.
+
+    At most `MOST_PRUNED`, evenly spaced: the page shows no more.
+    """
+    for row in range(0, len(run.train), -(-len(run.train) // MOST_PRUNED)):
+        kept = tokens.last_choice(row)
+        if kept is None or kept.all():
+            continue
+        item = run.train[row]
+        out = np.zeros(len(item["input_ids"]), np.bool_)
+        trains = np.asarray(item["labels"]) != IGNORED
+        if trains.sum() != len(kept):
+            continue
+        out[trains] = ~kept
+        parts = np.split(np.asarray(item["input_ids"]), 1 + np.flatnonzero(np.diff(out)))
+        begins = np.flatnonzero(np.diff(out, prepend=~out[:1]))
+        yield row, [str(run.tokenizer.decode(part, skip_special_tokens=True)) for part in parts], out[begins].tolist()
 
 
 def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:

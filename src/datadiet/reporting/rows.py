@@ -254,7 +254,6 @@ def _choice(epoch: int, now: NDArray[np.bool_], before: NDArray[np.bool_] | None
     return Choice(epoch, count, 1 - both / count, both / int((now | before).sum()))
 
 
-PRUNED = "pruned_tokens.parquet"
 Pieces = Sequence[tuple[str, bool]]
 
 
@@ -262,7 +261,7 @@ def pruned_pieces(folder: Path, rows: Rows) -> dict[int, list[tuple[str, bool]]]
     """The texts of some rows in parts, each with whether it was pruned; neighbours of one kind are one part.
 
     Args:
-        folder: The run folder; `PRUNED` in it has `row`, `pieces` (list of text) and `pruned` (list of bool).
+        folder: The run folder, with the table of `run_folder.write_pruned`.
         rows: Of train.
 
     Returns:
@@ -271,7 +270,7 @@ def pruned_pieces(folder: Path, rows: Rows) -> dict[int, list[tuple[str, bool]]]
     Raises:
         DataError: If the table is not as it must be.
     """
-    path = folder / PRUNED
+    path = folder / run_folder.PRUNED
     if not path.is_file():
         return {}
     try:

@@ -11,7 +11,7 @@ import logging
 import re
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from itertools import count
@@ -50,6 +50,7 @@ MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 # metrics in a unit of their own; all others are shares, shown in points of 100
 LOWER_IS_BETTER = ("nll", "mse", "perplexity")
 MANIFEST = "_manifest.json"  # in scores/ and plans/
+PRUNED = "pruned_tokens.parquet"  # texts in parts, where tokens were pruned
 LOCK = ".lock"  # of the process that writes into the folder
 CARD = "README.md"  # the model card, to which a comparison and people add
 _SUM_LINE = "# crc32 of the lines above: "
@@ -170,7 +171,8 @@ def forget_progress(folder: Path) -> None:
     """Remove everything but the config, of a run that was killed before its first checkpoint."""
     for part in (SCORES, PLANS, CHECKPOINTS, MODEL):
         shutil.rmtree(folder / part, ignore_errors=True)
-    (folder / PREDICTIONS).unlink(missing_ok=True)
+    for name in (PREDICTIONS, PRUNED):
+        (folder / name).unlink(missing_ok=True)
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -340,6 +342,26 @@ def write_predictions(folder: Path, splits: Mapping[str, tuple[Examples, Sequenc
         arrays |= {name: pa.array(part, kind) for (name, kind), part in zip(kinds.items(), parts, strict=True)}
     table = pa.table(arrays)
     with whole_file(folder / PREDICTIONS) as part:
+        pq.write_table(table, part, compression="zstd")
+
+
+def write_pruned(folder: Path, rows: Iterable[tuple[int, Sequence[str], Sequence[bool]]]) -> None:
+    """Write `pruned_tokens.parquet`, for the page; nothing where no token was pruned.
+
+    Args:
+        folder: Of the run.
+        rows: Training row, its text in parts, and whether each part was pruned by the last choice.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    found = list(rows)
+    if not found:
+        return
+    kinds = {"row": pa.int64(), "pieces": pa.list_(pa.string()), "pruned": pa.list_(pa.bool_())}
+    columns = zip(kinds.items(), zip(*found, strict=True), strict=True)
+    table = pa.table({name: pa.array(list(column), kind) for (name, kind), column in columns})
+    with whole_file(folder / PRUNED) as part:
         pq.write_table(table, part, compression="zstd")
 
 

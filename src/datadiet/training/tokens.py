@@ -485,6 +485,12 @@ class TokenPruner:
         seen, trained = self._sums["seen"], self._sums["trained"]
         return {**self._sums, "share": trained / seen if seen else None, "action": self._rule.action}
 
+    def last_choice(self, row: int) -> Mask | None:
+        """Which of a row's tokens train by the last choice, bool `(tokens,)`; None before one, and of unseen rows."""
+        if not len(self._kept) or not self._decided_counts[row]:
+            return None
+        return self._kept[self._decided_offsets[row] :][: self._decided_counts[row]]
+
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""
         self._flush()
