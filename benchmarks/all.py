@@ -19,6 +19,7 @@ from pathlib import Path
 
 from benchmarks.auto import SETTINGS
 from benchmarks.grid import RESULTS, SETS, speed_cells
+from benchmarks.instruction_tuning import SETS as INSTRUCTION_SETS
 from benchmarks.learning_rate import SETS as RATE_SETS
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import GUARDED
@@ -53,6 +54,7 @@ QUICK = {
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
     "plain-script": ["--rows", "200", "--epochs", "3", "--seeds", "1", "--keeps", "0.5"],
+    "instruction-tuning": ["--arms", "short,random", "--rows", "64", "--epochs", "2", "--seeds", "1", "--keeps", "0.5"],
 }
 
 
@@ -143,6 +145,15 @@ def plain_script(options: argparse.Namespace) -> list[Part]:
     return [Part("plain-script", ("-m", "benchmarks.plain_script", "--sets", ",".join(there), *place))] if there else []
 
 
+def instruction_tuning(options: argparse.Namespace) -> list[Part]:
+    """The sets of the head-to-head of language models that are there, with the sizes of the committed results."""
+    there = [name for name in INSTRUCTION_SETS if (options.data_root / name).is_dir()]
+    if not there:
+        return []
+    place = ("--data-root", str(options.data_root), "--results", str(options.results / "instruction_tuning"))
+    return [Part("instruction-tuning", ("-m", "benchmarks.instruction_tuning", "--sets", ",".join(there), *place))]
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
@@ -173,6 +184,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("comparing", "comparing", options),
         single("report", "report_scale", options),
         *plain_script(options),
+        *instruction_tuning(options),
     ]
 
 

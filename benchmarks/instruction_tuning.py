@@ -37,6 +37,7 @@ import numpy as np
 from benchmarks.byte_lm import config_of
 from benchmarks.cells import each_once, keep
 from benchmarks.common import RESULTS
+from benchmarks.report.markdown import NOT_YET
 
 ROWS, DEV_ROWS, EPOCHS, BATCH, LENGTH = 2000, 400, 5, 16, 384
 FULL, BYTE, PAD, END = 1.0, 5, 0, 1
@@ -114,6 +115,9 @@ def prepare(name: str, setting: Setting) -> tuple[list[Row], list[Row], list[Row
     order = generator.permutation(len(train))
     drawn = [train[row] for row in order]
     dev = [test[row] for row in generator.permutation(len(test))[: setting.dev_rows]]
+    more = setting.dev_rows - len(dev)  # the test split of dolly15k has 80 rows
+    if more > 0:
+        dev, drawn = [*dev, *drawn[-more:]], drawn[:-more]
     return drawn[: setting.rows], dev, drawn[setting.rows : 2 * setting.rows]
 
 
@@ -273,25 +277,45 @@ def run_cell(cell: Cell, setting: Setting, results: Path) -> str:
     )
 
 
+def report(results: Path) -> str:
+    """The table of a results folder for the documents."""
+    return table(results / "instruction_tuning")
+
+
 def table(results: Path) -> str:
     """Mean dev nll by arm, and the difference to `short` and to `random` with 95 % intervals, paired over dev rows."""
     kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
+    if not kept:
+        return NOT_YET
     groups: dict[tuple[str, str, float], dict[str, dict[int, dict[str, Any]]]] = {}
     for one in kept:
         cell = one["cell"]
         of = groups.setdefault((cell["data"], cell["budget"], cell["keep"]), {})
         of.setdefault(cell["arm"], {})[cell["seed"]] = one
-    lines = ["| set | budget | keep | arm | seeds | dev nll | less than short | less than random | steps | s |"]
-    lines.append("| --- | --- | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    lines = []
     for (data, budget, share), arms in sorted(groups.items(), key=lambda entry: (*entry[0][:2], -entry[0][2])):
+        one = next(iter(next(iter(arms.values())).values()))
+        rows = f"{one['rows']:,} rows of at most {one['length']} bytes, {one['epochs']} epochs, {one['shape']}"
+        lines.append(
+            f"**{data}**, keep {share:g}, equal {budget}: {rows}, {len(one['dev']['rows']['nll'])} dev rows.\n"
+        )
+        lines.append(
+            "| arm | seeds | dev nll | less than short | less than random | steps | tokens trained | seconds |"
+        )
+        lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
         means = {arm: np.mean([one["dev"]["nll"] for one in runs.values()]) for arm, runs in arms.items()}
         for arm in sorted(arms, key=lambda arm: means[arm]):
             runs, nll = arms[arm], means[arm]
+            deviation = np.std([one["dev"]["nll"] for one in runs.values()], ddof=1) if len(runs) > 1 else np.nan
             beside = [difference(runs, arms.get(other, {})) if other != arm else "" for other in ("short", "random")]
-            steps, seconds = (np.mean([get(one) for one in runs.values()]) for get in (_steps, _seconds))
-            figures = f"{len(runs)} | {nll:.4f} | {beside[0]} | {beside[1]} | {steps:.0f} | {seconds:.0f}"
-            lines.append(f"| {data} | {budget} | {share:g} | {arm} | {figures} |")
-    return "\n".join(lines)
+            steps, seconds, tokens = (
+                np.mean([get(one) for one in runs.values()]) for get in (_steps, _seconds, _tokens)
+            )
+            mean = f"{nll:.3f} ± {deviation:.3f}" if len(runs) > 1 else f"{nll:.3f}"
+            figures = [mean, *beside, f"{steps:.0f}", f"{tokens:,.0f}", f"{seconds:.0f}"]
+            lines.append(f"| `{arm}` | {len(runs)} | {' | '.join(figures)} |")
+        lines.append("")
+    return "\n".join(lines).rstrip()
 
 
 def _steps(one: Mapping[str, Any]) -> int:
@@ -300,6 +324,10 @@ def _steps(one: Mapping[str, Any]) -> int:
 
 def _seconds(one: Mapping[str, Any]) -> float:
     return float(one["cost"]["finetune_s"] + one["reference_s"])
+
+
+def _tokens(one: Mapping[str, Any]) -> int:
+    return int(one["cost"]["tokens_backward"])
 
 
 def difference(runs: Mapping[int, Any], others: Mapping[int, Any]) -> str:
@@ -313,7 +341,7 @@ def difference(runs: Mapping[int, Any], others: Mapping[int, Any]) -> str:
     ], axis=0)  # fmt: skip
     draws = np.random.default_rng(_SEED).integers(0, len(gaps), (2000, len(gaps)))
     low, high = np.quantile(gaps[draws].sum(1) / tokens[draws].sum(1), [0.025, 0.975])
-    return f"{gaps.sum() / tokens.sum():+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{gaps.sum() / tokens.sum():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def main() -> None:

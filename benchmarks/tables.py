@@ -21,12 +21,13 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.grid import RESULTS
+from benchmarks.instruction_tuning import report as instruction_tuning
 from benchmarks.learning_rate import learning_rate
 from benchmarks.report import auto, costs, geometry, gradients, methods, noise, quality, tolerance
 from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "README.md")
+DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "docs/instruction_tuning.md", "README.md")
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 OPENED = re.compile(r"<!-- table:")
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -40,6 +41,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "plans": costs.plans,
     "geometry": geometry.geometry,
     "gradients": gradients.gradients,
+    "next_tokens": costs.next_tokens,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,
@@ -55,6 +57,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparing": costs.comparing,
     "report": costs.report,
     "plain-script": costs.plain_script,
+    "instruction-tuning": instruction_tuning,
     "readme": quality.readme,
 }
 

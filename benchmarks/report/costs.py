@@ -202,6 +202,27 @@ def memory(results: Path) -> str:
     return _with_machines(paragraphs(table(head, rows, left=2), target), cases)
 
 
+def next_tokens(results: Path) -> str:
+    """What the signals of a language model cost."""
+    cases = _read(results, "next_tokens")
+    if not cases:
+        return NOT_YET
+    rows = []
+    for name, case in cases.items():
+        low, middle, high = case["share"]
+        peak, ratio = case["peak_bytes"] / 2**20, case["pass_ratio"]
+        rows += [
+            [
+                f"{name}, {case['tokens']:,} tokens of {case['vocabulary']:,}: signals, share of a step",
+                f"{percent(middle)} ({percent(low)} to {percent(high)})",
+                f"at most 3 %: {met(middle <= 0.03)}",
+            ],
+            ["memory of the signals", f"{peak:.1f} MiB", f"at most 64 MiB: {met(peak <= 64)}"],
+            ["a scoring pass against training", f"{ratio:.2f} x", f"at least 2.5 x: {met(ratio >= 2.5)}"],
+        ]
+    return _with_machines(table(["what", "median (quartiles)", "target"], rows), cases)
+
+
 def imports(results: Path) -> str:
     cases = _read(results, "imports")
     if not cases:

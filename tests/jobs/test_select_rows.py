@@ -24,7 +24,7 @@ CALLS = {
 def made_up(values: dict[str, Any] | None = None, labels: Any = "", task: str = "classification") -> ScoreFile:
     """100 rows of three classes, one of four rows, whose values are all among the easiest; el2n rises by row."""
     if values is None:
-        values = {"el2n": np.linspace(0, 1, N), "other": np.zeros(N)}
+        values = {"el2n": np.linspace(0, 1, N), "other": np.zeros(N), "entropy": np.linspace(1, 0, N) ** 2}
     columns = {name: np.float32(column) for name, column in values.items()}
     size = len(next(iter(columns.values())))
     if labels == "":
@@ -62,6 +62,13 @@ def test_every_selector_by_name(name):
 def test_missing_needs_of_a_selector_are_named(name):
     with pytest.raises(ArgumentError, match=r"needs the (option|class)"):
         select_rows(made_up(labels=None), score="el2n", select=name, keep=0.3)
+
+
+def test_quadrants_reads_the_entropy_of_the_file():
+    ends = np.flatnonzero(np.abs(np.arange(N) - 49.5) > 34.9)  # the ranks of the two scores run against each other
+    assert chosen(select="quadrants", keep=0.3).rows.tolist() == ends.tolist()
+    with pytest.raises(ArgumentError, match=r"quadrants needs the score entropy of each row .* --scores el2n,entropy"):
+        select_rows(made_up({"el2n": np.linspace(0, 1, N)}), score="el2n", select="quadrants", keep=0.3)
 
 
 def test_features_come_from_the_texts_or_from_the_caller():
@@ -220,7 +227,7 @@ def test_the_only_score_is_the_default(tmp_path):
         ({"offset": 2.0}, "offset of hardest must be in"),
         ({"offset": 0.99}, "offset"),
         ({"score": "el2m"}, "unknown score 'el2m'; did you mean 'el2n'"),
-        ({"score": None}, r"several scores \(el2n, other\): .* \(--score\)"),
+        ({"score": None}, r"several scores \(el2n, other, entropy\): .* \(--score\)"),
         ({"dedupe": True}, "dedupe needs the texts"),
         ({"suspects_by": "el2n"}, "suspects_by has no effect without drop_suspects"),
         ({"near": 0.8}, "near has no effect without dedupe"),

@@ -29,6 +29,7 @@ Values = NDArray[np.float32]
 CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST = "chosen", "floor", "duplicate", "suspect", "offset", "rest"
 REASONS = (CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST)
 _EXCLUDING = ("offset", "beta")  # options of selectors that exclude the very hardest
+ENTROPY = "entropy"  # the score that a selector of the need of that name reads
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,11 @@ def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
     if file.labels is None and (config.floor or select in registry.names("select", need="groups")):
         subject = "a floor" if config.floor else f"the selector {select}"
         problems.add(f"{subject} needs the class of each row, and the file has none (task {file.task}).")
+    if select in registry.names("select", need="entropy") and ENTROPY not in file.values:
+        problems.add(
+            f"the selector {select} needs the score {ENTROPY} of each row beside its own, and the file has "
+            f"{', '.join(names)}: write both, as in datadiet score --scores el2n,{ENTROPY}."
+        )
     if isinstance(config.count, int) and config.count > len(file):
         problems.add(f"count must be at most {len(file)}, the rows of the file, got {config.count}.")
     return problems.found
@@ -159,7 +165,12 @@ def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | Non
     sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
     problems.found += floor_problems(config.floor, sizes, count)
     problems.raise_any()
-    context = SelectorContext(groups=pool_groups, features=_features(config, texts, features, pool, file.ids))
+    entropy = file.values.get(ENTROPY)
+    context = SelectorContext(
+        groups=pool_groups,
+        features=_features(config, texts, features, pool, file.ids),
+        entropy=None if entropy is None else entropy[pool],
+    )
     chosen = _choose(config, config.floor, values[pool], count, context)
     reasons[pool] = _reasons(config, values[pool], count, context, chosen)
     return StaticSelection(pool[chosen.rows], reasons, values, score, chosen.weights, suspicion)
