@@ -88,13 +88,15 @@ def test_pruned_tokens_are_kept_for_the_page(tmp_path):
     assert len(table) > 40
     answers = pruned = 0
     for row, pieces, flags in table.itertuples(index=False):
-        before = train[row]["prompt"]
-        assert "".join("".join(pieces).split("\n")) == before + train[row]["response"]  # the tokenizer has no new line
+        before = f"<|user|>{train[row]['prompt']}<|assistant|>"
+        answer = f"{train[row]['response']}<|end|>"
+        assert "".join(pieces) == before + answer
         assert not flags[0]
         assert len(pieces[0]) >= len(before)
         assert not np.any(flags[1:] == flags[:-1])
-        answers += len(train[row]["response"])
-        pruned += sum(len(piece) for piece, flag in zip(pieces, flags, strict=True) if flag)
+        answers += len(train[row]["response"]) + 1  # letters, and the end
+        gone = "".join(piece for piece, flag in zip(pieces, flags, strict=True) if flag)
+        pruned += len(gone.replace("<|end|>", "."))
     assert pruned / answers == pytest.approx(0.5, abs=0.1)
     assert result["tokens"]["share"] == pytest.approx(0.67, abs=0.05)  # the first of three epochs trains whole
     assert report(tmp_path / "run").is_file()

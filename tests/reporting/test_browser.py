@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from datadiet.reporting import report
-from datadiet.reporting.rows import PRUNED
+from datadiet.store.run_folder import PRUNED
 from toys import HOSTILE
 
 selenium = pytest.importorskip("selenium.webdriver")

@@ -12,7 +12,6 @@ from datadiet.reporting import rows as rows_module
 from datadiet.reporting.rows import (
     KEEPING,
     MOST_CHARACTERS,
-    PRUNED,
     Dynamics,
     Kept,
     candidates,
@@ -23,7 +22,7 @@ from datadiet.reporting.rows import (
     read_dynamics,
     read_plans,
 )
-from datadiet.store.run_folder import read_result
+from datadiet.store.run_folder import PRUNED, read_result
 from datadiet.store.tables import PartedTable, ScoreStore, append_plan
 from datadiet.types import EpochPlan, Scores
 from toys import plans_of, scores_of

@@ -518,7 +518,7 @@ def _pruned_rows(run: Run, tokens: TokenPruner) -> Iterator[tuple[int, list[str]
         out[trains] = ~kept
         parts = np.split(np.asarray(item["input_ids"]), 1 + np.flatnonzero(np.diff(out)))
         begins = np.flatnonzero(np.diff(out, prepend=~out[:1]))
-        yield row, [str(run.tokenizer.decode(part, skip_special_tokens=True)) for part in parts], out[begins].tolist()
+        yield row, [str(run.tokenizer.decode(part)) for part in parts], out[begins].tolist()
 
 
 def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:

@@ -119,6 +119,7 @@ class Page:
         sections: Results in detail.
         examples: From `rows.example_table`; None for a page without the table.
         examples_note: Which examples the table shows.
+        label_word: The heading of their labels.
         options: Of the run or the comparison, as text.
         footer: Versions and machine.
     """
@@ -131,6 +132,7 @@ class Page:
     sections: Sequence[Section] = ()
     examples: Json | None = None
     examples_note: str = ""
+    label_word: str = "label"
     options: str = ""
     footer: str = ""
 

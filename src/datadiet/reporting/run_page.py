@@ -83,6 +83,7 @@ def run_page(folder: Path) -> Page:
         ],
         examples=table,
         examples_note=_examples_note(table),
+        label_word="answer" if result["task"] and has(result["task"], "answers") else "label",
         options=yaml.safe_dump(result["diet"], sort_keys=False, allow_unicode=True),
         footer=footer(result["environment"]),
     )

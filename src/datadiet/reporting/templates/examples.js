@@ -34,7 +34,9 @@
     return counts;
   };
   const labels = tally(table.label, table.names.length), keepings = tally(table.kept, KEPT.length);
-  label.parentElement.hidden = table.names.length > 500;  // answers of a language model: the search finds them
+  // answers of a language model are texts, most of them once: the search finds them
+  const free = table.names.length > 500 || table.names.length > Math.max(40, rows / 3);
+  label.parentElement.hidden = colour.querySelector("[value=label]").hidden = free;
   options(label, label.parentElement.hidden ? [] : table.names.map((name, place) => `${name} (${labels[place].toLocaleString("en")})`));
   options(kept, KEPT.map((name, place) => `${name} (${keepings[place].toLocaleString("en")})`));
 
@@ -73,13 +75,14 @@
     line.append(made);
   };
 
-  const struck = (line, pieces) => {  // every second piece was pruned
-    cell(line, "", "text");
-    for (const [place, text] of pieces.entries()) {
-      const part = place % 2 ? document.createElement("s") : document.createTextNode(text);
+  const parts = (row, most = Infinity) => {  // every second piece was pruned; the list begins near the first of these
+    const pieces = table.pieces?.[row];
+    return pieces && pieces.map((text, place) => {
+      if (place % 2 === 0) return place === 0 && text.length > most ? `\u2026${text.slice(-most)}` : text;
+      const part = document.createElement("s");
       part.textContent = text;
-      line.lastChild.firstChild.append(part);
-    }
+      return part;
+    });
   };
 
   const spark = (line, history) => {
@@ -124,9 +127,13 @@
       line.dataset.row = String(row);
       if (row === chosen) line.className = "chosen";
       cell(line, table.hard[row]);
-      const pieces = table.pieces?.[row];
-      if (pieces) struck(line, pieces);
-      else cell(line, table.text[row], "text");
+      cell(line, table.text[row], "text");
+      const pruned = parts(row, 60);
+      if (pruned) {
+        const whole = document.createElement("bdi");  // the lines of the cell's box are of one child
+        whole.append(...pruned);
+        line.lastChild.firstChild.replaceChildren(whole);
+      }
       cell(line, table.names[table.label[row]], "label");
       cell(line, KEPT[table.kept[row]]);
       cell(line, table.confidence[row]);
@@ -145,7 +152,7 @@
     draw();
     const signs = [table.suspect[row] && "suspected wrong label", twice[row] && "its text comes more than once"];
     const facts = [table.names[table.label[row]], `kept ${KEPT[table.kept[row]]}`, ...signs].filter(Boolean);
-    detail.textContent = `${table.id[row]}: ${table.text[row]} (${facts.join("; ")})`;
+    detail.replaceChildren(`${table.id[row]}: `, ...(parts(row) ?? [table.text[row]]), ` (${facts.join("; ")})`);
   };
 
   const write = (text, name) => {
@@ -190,10 +197,12 @@
 
   // the data map: a point per row that the filters leave
   const mapped = table.confidence.some((value) => value !== null);
+  const end = (values, ends) => ends.find((last) => values.every((value) => (value ?? 0) <= last)) ?? ends.at(-1);
   const scales = () => {
     const ratio = window.devicePixelRatio || 1, width = map.clientWidth, height = map.clientHeight;
-    const most = Math.max(0.05, ...[0.25, 0.5].filter((end) => table.variability.some((value) => value > end / 2)));
-    return { ratio, width, height, x: (value) => 34 + value / most * (width - 46), y: (value) => height - 24 - value * (height - 36), most };
+    const most = end(table.variability, [0.01, 0.05, 0.25, 0.5]), top = end(table.confidence, [0.01, 0.05, 0.25, 1]);
+    const x = (value) => 42 + value / most * (width - 62), y = (value) => height - 24 - value / top * (height - 36);
+    return { ratio, width, height, x, y, most, top };
   };
   const colourOf = (row) => {
     if (colour.value === "label") return COLOURS[table.label[row] % COLOURS.length];
@@ -202,7 +211,7 @@
   };
   const plot = () => {
     if (!mapped) return;
-    const { ratio, width, height, x, y, most } = scales(), ink = getComputedStyle(document.body).color;
+    const { ratio, width, height, x, y, most, top } = scales(), ink = getComputedStyle(document.body).color;
     map.width = width * ratio;
     map.height = height * ratio;
     const pen = map.getContext("2d");
@@ -210,9 +219,9 @@
     pen.fillStyle = ink;
     pen.font = "12px sans-serif";
     pen.textAlign = "center";
-    for (const value of [0, most / 2, most]) pen.fillText(value.toFixed(2), x(value), height - 6);
+    for (const value of [0, most / 2, most]) pen.fillText(String(value), x(value), height - 6);
     pen.textAlign = "right";
-    for (const value of [0, 0.5, 1]) pen.fillText(value.toFixed(1), 28, y(value) + 4);
+    for (const value of [0, top / 2, top]) pen.fillText(String(value), 36, y(value) + 4);
     pen.globalAlpha = shown.length > 2000 ? 0.35 : 0.7;
     for (const row of shown) {
       if (table.confidence[row] === null) continue;
