@@ -43,12 +43,12 @@ unit: .venv/dev-installed
 
 # A cell of a notebook that fails makes jupyter-execute fail; it leaves the notebook as it is.
 examples: .venv/dev-installed
-	ls examples/*.ipynb examples/*.py | OMP_NUM_THREADS=1 xargs -P 2 -I{} sh -c \
-	  'echo "== {}"; case {} in *.ipynb) $(BIN)/jupyter-execute {};; *) $(BIN)/python {};; esac || exit 255'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py examples
+	OMP_NUM_THREADS=1 $(BIN)/jupyter-execute examples/*.ipynb
 
 # every command of the README, as it stands there
 readme: .venv/dev-installed
-	OMP_NUM_THREADS=1 $(BIN)/python tests/readme.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py readme
 
 # 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
 soak: .venv/dev-installed

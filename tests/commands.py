@@ -1,10 +1,12 @@
-"""Every command of the README, as it is written there, in a folder that holds what the README speaks of.
+"""Every command of the README as it is written there, and every script of examples/.
 
-    python tests/readme.py            # or `make readme`; prints each command, fails where one fails
+    python tests/commands.py readme            # or `make readme`; prints each command, fails where one fails
+    python tests/commands.py examples          # or `make examples`, which runs the notebook too
 
-`DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model; `minilm` is that model as well. A command
-starts as a copy of this process, which has imported torch already; so do the runs that `datadiet compare` starts. What
-installs or clones is only looked at: its extras and targets must be there. `.ci/run` makes `make test` itself.
+The README's run in one folder, in which `DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model;
+`minilm` is that model as well. What installs or clones is only looked at: its extras and targets must be there, and
+`.ci/run` makes `make test` itself. Commands and scripts start as copies of this process, which has imported torch
+already; so do the runs that `datadiet compare` starts.
 """
 
 from __future__ import annotations
@@ -12,12 +14,14 @@ from __future__ import annotations
 import csv
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +31,7 @@ sys.path[:0] = [str(ROOT / "tests")]
 
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
+JOBS = 2
 LOOKED_AT = re.compile(r"git clone \S+|git clone <[^>]*> \S+ && cd \S+|make (demo|test)|pip install '\S+( @ \S+)?'")
 
 
@@ -112,10 +117,11 @@ def problem_of(command: str) -> str:
     return f"no {', '.join(missing)} here" if missing else ""
 
 
-def main() -> None:
-    """Run them all, in order, in one folder."""
+def readme() -> None:
+    """The README's commands, in order, in one folder."""
     import transformers  # noqa: F401 - what a command imports, once
 
+    import datadiet.jobs.finetune  # noqa: F401
     from datadiet.tasks import loading
     from toys import tiny_model_folder
 
@@ -140,5 +146,58 @@ def main() -> None:
         os.chdir(ROOT)
 
 
+def examples() -> None:
+    """The scripts of examples/, two at a time."""
+    import datasets  # noqa: F401 - what most of them import, once
+    import sklearn.metrics  # noqa: F401
+    import transformers  # noqa: F401
+
+    import datadiet.jobs.finetune  # noqa: F401
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    with tempfile.TemporaryDirectory() as place:
+        waiting, running, failed = sorted((ROOT / "examples").glob("*.py")), {}, []
+        while waiting or running:
+            while waiting and len(running) < JOBS:
+                script = waiting.pop(0)
+                log = Path(place) / f"{script.stem}.log"
+                running[_script(script, log)] = (script, log, time.perf_counter())
+            number, status = os.wait()
+            script, log, begins = running.pop(number)
+            code = os.waitstatus_to_exitcode(status)
+            seconds = time.perf_counter() - begins
+            sys.stdout.write(f"{'FAULT' if code else 'ok':6}{seconds:6.1f} s  examples/{script.name}\n")
+            sys.stdout.flush()
+            if code:
+                failed.append(script.name)
+                sys.stdout.write(log.read_text(errors="replace")[-3000:])
+    if failed:
+        sys.exit(f"failed: {', '.join(failed)}")
+
+
+def _script(script: Path, log: Path) -> int:
+    """Start a script, its output in a log; the number of its process."""
+    sys.stdout.flush()
+    number = os.fork()
+    if number:
+        return number
+    code = 1
+    try:
+        with log.open("w") as stream:
+            for place in (1, 2):
+                os.dup2(stream.fileno(), place)
+            sys.argv, sys.path[0] = [str(script)], str(script.parent)
+            runpy.run_path(str(script), run_name="__main__")
+            code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
 if __name__ == "__main__":
-    main()
+    {"readme": readme, "examples": examples}[sys.argv[1]]()
