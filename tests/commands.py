@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
