@@ -19,7 +19,6 @@ from pathlib import Path
 
 from benchmarks.auto import SETTINGS
 from benchmarks.grid import RESULTS, SETS, speed_cells
-from benchmarks.instruction_tuning import SETS as INSTRUCTION_SETS
 from benchmarks.learning_rate import SETS as RATE_SETS
 from benchmarks.methods import SETS as METHOD_SETS
 from benchmarks.noise import GUARDED
@@ -28,6 +27,7 @@ from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
 SHARES = [name for name in SETS if name not in ("atis", "snips4000")]
+GSM8K_ARMS = "short,random,longest,hardest,quadrants,q_tuning,tokens-excess"
 QUICK_GRID = ["--epochs", "3", "--rows", "192", "--seeds", "1"]  # keep 0.2 leaves one batch
 QUICK = {
     "quality-atis": QUICK_GRID,
@@ -146,12 +146,18 @@ def plain_script(options: argparse.Namespace) -> list[Part]:
 
 
 def instruction_tuning(options: argparse.Namespace) -> list[Part]:
-    """The sets of the head-to-head of language models that are there, with the sizes of the committed results."""
-    there = [name for name in INSTRUCTION_SETS if (options.data_root / name).is_dir()]
-    if not there:
-        return []
+    """The sets of the head-to-head of language models that are there, each with its size in the documents."""
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "instruction_tuning"))
-    return [Part("instruction-tuning", ("-m", "benchmarks.instruction_tuning", "--sets", ",".join(there), *place))]
+    sizes = ("--budgets", "steps", "--keeps", "0.25", "--rows", "1000", "--dev-rows", "200")
+    own = {
+        "dolly15k": ("--length", "256", "--seeds", "2"),
+        "gsm8k": ("--length", "512", "--seeds", "1", "--arms", GSM8K_ARMS),
+    }
+    return [
+        Part("instruction-tuning", ("-m", "benchmarks.instruction_tuning", "--sets", name, *place, *sizes, *more))
+        for name, more in own.items()
+        if (options.data_root / name).is_dir()
+    ]
 
 
 def parts(options: argparse.Namespace) -> list[Part]:

@@ -123,7 +123,7 @@ class Features:
         Args:
             split: Of `data`.
             rows: Its features.
-            listener: Is told of them.
+            listener: Receives them as notes.
 
         Raises:
             DataError: If none is left.

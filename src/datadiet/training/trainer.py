@@ -274,24 +274,10 @@ class DietMixin(_Base):
         chooser = self._active_chooser()
         weighs = chooser is not None and not chooser.chooses
         if chooser is not None and not weighs:
-            context, whole, scored_rows, tokens = self.context, inputs, rows, pruned
             if lengths is not None or self._repeats > 1:
                 raise ArgumentError(_APART.format("pairs of answers" if lengths is None else "one of the whole batch"))
-
-            def scored(batch: Batch) -> Signals:
-                signals = context.signals(context.forward(batch), whole_labels(batch, tokens))
-                if self.tokens is not None and tokens is not None:
-                    self.tokens.observe(scored_rows, signals, tokens)
-                return signals
-
-            rows, inputs = chooser.choose(
-                rows,
-                inputs,
-                model=context.model,
-                signals=scored,
-                ledger=context.ledger,
-                process=context.accelerator.process_index,
-            )
+            whole = inputs
+            rows, inputs = self._chosen_within(chooser, rows, inputs, pruned)
             if self._signals.causal:  # the loss is divided by the tokens that train
                 num_items_in_batch = rescaled(num_items_in_batch, whole, inputs)
             pruned = None
@@ -343,6 +329,26 @@ class DietMixin(_Base):
         if first:
             self.current_epoch.count(len(rows), batch if isinstance(batch, Mapping) else {})
         return (loss, outputs) if return_outputs else loss
+
+    def _chosen_within(
+        self, chooser: BatchChooser, rows: torch.Tensor, inputs: dict[str, Any], pruned: Pruned | None
+    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        """The rows of a batch that get a backward pass, and their inputs, by a pass over all of them."""
+
+        def scored(batch: Batch) -> Signals:
+            signals = self.context.signals(self.context.forward(batch), whole_labels(batch, pruned))
+            if self.tokens is not None and pruned is not None:
+                self.tokens.observe(rows, signals, pruned)
+            return signals
+
+        return chooser.choose(
+            rows,
+            inputs,
+            model=self.context.model,
+            signals=scored,
+            ledger=self.context.ledger,
+            process=self.context.accelerator.process_index,
+        )
 
     def _at_outputs(
         self, weights: torch.Tensor | None, lengths: torch.Tensor | None, pruned: Pruned | None
