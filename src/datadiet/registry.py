@@ -47,6 +47,8 @@ KINDS: Mapping[str, str] = {
 # what a method needs, and where it comes from; of scores, fields of `datadiet.scoring.dataset.ScoringInputs`
 NEEDS: Mapping[str, str] = {
     "texts": "the texts of the training split",
+    "queries": "examples of what is wanted: --queries FILE_OR_FOLDER",
+    "columns": "the columns of the training data",
     "encoder": "a model to embed the texts with: --encoder MODEL, or --model RUN",
     "model": "a model that is trained: --model RUN, or --epochs E to train one first",
     "history": "the score history of a run: --model RUN, or --epochs E to train one first",

@@ -352,6 +352,8 @@ NO_MODEL = {"model": None, "base_model": "some/model"}
         ({"model": Path("nowhere")}, "--model must be a saved model or a run folder that holds one, got nowhere"),
         ({"epochs": 1}, "--model is trained already and --epochs trains one"),
         ({"learning_rate": 1e-3}, "--learning-rate has no effect without --epochs"),
+        ({"queries": "snips"}, "--queries has no effect: no requested score compares with them"),
+        ({"query_groups": "kind"}, "--query-groups has no effect without --queries"),
         ({"scores": ["absolute_error"]}, "absolute_error is for regression"),
         ({"scores": []}, "--scores is empty"),
         ({"scores": ["vog"], "epochs": 1, **NO_MODEL}, "vog needs at least two checkpoints"),

@@ -158,6 +158,7 @@ def check_job(config: ScoreConfig) -> None:
         check_needs(calls, available(config))
     except UserError as error:
         problems.include(error)
+    _check_queries(config, list(calls), problems)
     _check_task(config, list(calls), problems)
     problems.found = list(dict.fromkeys(problems.found))
     problems.raise_any()
@@ -178,6 +179,8 @@ def available(config: ScoreConfig) -> list[str]:
     folds = trains and config.folds is not None
     inputs = {
         "texts": True,
+        "columns": True,
+        "queries": config.queries is not None,
         "dev": True,
         "model": trains or model is not None,
         "encoder": trains or model is not None or config.encoder is not None,
@@ -234,6 +237,16 @@ def _check_folds(config: ScoreConfig, scores: Sequence[str], problems: Problems)
         problems.add(f"--holdout and --folds both give the losses of {' and '.join(losses)}: give one of them.")
     if config.run is not None and config.epochs is not None and not trains_on_everything(config):
         problems.add("--run has no effect: only the models of the folds are trained, which are not kept.")
+
+
+def _check_queries(config: ScoreConfig, scores: Sequence[str], problems: Problems) -> None:
+    """Whether a score reads the queries, and only then; they are read with the data."""
+    readers = names("score", need="queries")
+    if config.queries is not None and not set(scores) & set(readers):
+        allowed = ", ".join(readers)
+        problems.add(f"--queries has no effect: no requested score compares with them; these do: {allowed}.")
+    grouped = config.query_groups is not None
+    problems.check(not grouped or config.queries is not None, "--query-groups has no effect without --queries.")
 
 
 def _check_options(config: ScoreConfig, problems: Problems) -> None:

@@ -54,6 +54,29 @@ class TokenisedRows:
 
 
 @dataclass(frozen=True)
+class Queries:
+    """Examples of what is wanted, which the training rows are compared with.
+
+    Attributes:
+        texts: `(q,)`, as those of the training rows.
+        groups: int64 `(q,)`, the subtask of each, numbered from 0; all 0 where there is one.
+        subtasks: Their names.
+        features: Tokenised for the model at hand, whose `collate` makes batches of them; None where no score reads it.
+        encoder_features: Tokenised for an encoder of its own; None where the model at hand embeds.
+    """
+
+    texts: Sequence[str]
+    groups: NDArray[np.int64]
+    subtasks: Sequence[str] = ("",)
+    features: Any = None
+    encoder_features: Any = None
+
+    def features_for(self, role: str) -> Any:
+        """As the `model` or the `encoder` reads them."""
+        return self.features if role == "model" or self.encoder_features is None else self.encoder_features
+
+
+@dataclass(frozen=True)
 class OutOfFold:
     """Outputs of cross-fitted models: each row's by a model that was not trained on it.
 
@@ -85,6 +108,8 @@ class ScoringInputs:
         learning_rates: Of the checkpoints; all equal by default.
         dev: Tokenised rows of the dev split.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where a row was not scored.
+        queries: Examples of what is wanted.
+        columns: The user's own column of a name: one value per row.
         tokenised: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer differs.
         precision, batch_tokens: Of the passes.
         ledger: Is charged for scoring.
@@ -109,6 +134,8 @@ class ScoringInputs:
     learning_rates: Sequence[float] | None = None
     dev: Any = None
     history: Mapping[str, Values] | None = None
+    queries: Queries | None = None
+    columns: Callable[[str], Sequence[Any]] | None = None
     tokenised: Mapping[str, TokenisedRows] = field(default_factory=dict)
     precision: str = "fp32"
     batch_tokens: int = 4096
