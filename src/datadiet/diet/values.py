@@ -70,7 +70,7 @@ class EpochBuffer:
             self._epoch, self._moment = epoch, 0
         self._moment += 1
         moment = torch.full_like(values[:1], self._moment)
-        self._pending.append((rows.detach(), torch.cat([values, moment])))
+        self._pending.append((rows.detach().flip(0), torch.cat([values, moment]).flip(1)))
         self._pending_rows += len(rows)
         if len(self._pending) >= _FLUSH_EVERY or self._pending_rows >= _FLUSH_ROWS:
             self._flush()
@@ -124,13 +124,13 @@ class EpochBuffer:
     def _flush(self) -> None:
         if not self._pending:
             return
-        rows, first = np.unique(torch.cat([rows.cpu() for rows, _ in self._pending]).numpy(), return_index=True)
-        values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()  # (columns, observed)
+        # the last first: of a row that comes twice, the value that is written last stays, which is its first
+        rows = torch.cat([rows.cpu() for rows, _ in self._pending[::-1]]).numpy()
+        values = torch.cat([values.cpu() for _, values in self._pending[::-1]], dim=1).numpy()  # (columns, observed)
         self._pending, self._pending_rows = [], 0
-        seen = self._arrays.get(SEEN)
-        new = np.ones(len(rows), bool) if seen is None else ~seen[rows]
-        of_rows = zip(self._columns, values[:, first[new]], strict=True)
-        self.put_back(Scores(rows[new], dict(of_rows), "train", self._epoch, 0))
+        if (seen := self._arrays.get(SEEN)) is not None and (before := seen[rows]).any():
+            rows, values = rows[~before], values[:, ~before]
+        self.put_back(Scores(rows, dict(zip(self._columns, values, strict=True)), "train", self._epoch, 0))
 
 
 def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values, float]:
