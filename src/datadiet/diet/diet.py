@@ -8,7 +8,6 @@ last epoch's training saw), at a refresh `rows_to_score` and `absorb` (what a pa
 from __future__ import annotations
 
 import uuid
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -33,11 +32,12 @@ from datadiet.registry import load
 from datadiet.scores.history import last
 from datadiet.scores.reduce import OF_LABEL, example_values
 from datadiet.selectors.turns import Turns
+from datadiet.store.row_arrays import RowArrays
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
 from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selection, Signals, Source
 
-_ROWS, _WEIGHTS = "plan.rows", "plan.weights"
+_ROWS, _KEPT, _WEIGHTS = "plan.rows", "plan.kept", "plan.weights"  # of the rows, or a bit for each that could be one
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
@@ -59,9 +59,14 @@ def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
     """The plan of the epoch that trains; both empty of it where there is none."""
     if plan is None:
         return {}, {"plan": None}
-    arrays = {_ROWS: plan.rows, _WEIGHTS: plan.weights}
-    present = {name: array for name, array in arrays.items() if array is not None}
-    return present, {"plan": [plan.epoch, plan.full, plan.round]}
+    rows, arrays = plan.rows, {_ROWS: plan.rows}
+    if len(rows) and (rows[1:] > rows[:-1]).all():  # a selector of the user's own may give another order
+        kept = np.zeros(int(rows[-1]) + 1, bool)
+        kept[rows] = True
+        arrays = {_KEPT: np.packbits(kept)}
+    if plan.weights is not None:
+        arrays[_WEIGHTS] = plan.weights
+    return arrays, {"plan": [plan.epoch, plan.full, plan.round]}
 
 
 def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | None:
@@ -70,7 +75,8 @@ def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | No
         return None
     epoch, full, round_ = numbers["plan"]
     weights = np.array(arrays[_WEIGHTS]) if _WEIGHTS in arrays else None
-    return EpochPlan(epoch, np.array(arrays[_ROWS]), full=full, round=round_, weights=weights)
+    rows = np.array(arrays[_ROWS]) if _ROWS in arrays else np.flatnonzero(np.unpackbits(arrays[_KEPT]))
+    return EpochPlan(epoch, rows, full=full, round=round_, weights=weights)
 
 
 def _excludes(rule: str | None) -> bool:
@@ -232,6 +238,7 @@ class Diet:
         self._row_weights = checked_row_weights(row_weights, num_examples)
         self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
         self._dev_rows = dev_rows
+        self._arrays = RowArrays(num_examples, folder if write else None)
         self._begin_choice(num_examples)
         self._begin_guard(num_examples, groups)
         self._planned = self._schedule_of(num_examples, epochs, batch, groups, max_steps)
@@ -263,14 +270,19 @@ class Diet:
         """The label-noise guard, where it can judge."""
         asked = not self.options.guard_by_default
         self._guarded = self.options.offset == "auto" and (groups is not None or asked)
-        self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked) if self._guarded else None
+        self.noise_monitor = None
+        if self._guarded:
+            self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked, arrays=self._arrays)
 
     def _schedule_of(
         self, num_examples: int, epochs: float, batch: int, groups: NDArray[np.int64] | None, max_steps: int | None
     ) -> BaseSchedule:
         """The schedule, with room for the floor of each class."""
         planned = self.options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
-        sizes = Counter([] if groups is None else map(str, np.asarray(groups).tolist()))
+        classes, rows = np.unique(
+            [] if groups is None or not self.options.config.floor else groups, return_counts=True
+        )
+        sizes = dict(zip(map(str, classes.tolist()), rows.tolist(), strict=True))
         self.options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):
             planned = replace(planned, least=self.options.config.floor * len(sizes))
@@ -291,10 +303,10 @@ class Diet:
         """Where values are recorded; nothing has been seen."""
         self._regression = self._reads_tokens = False
         self._without = None
-        self._training = EpochBuffer(num_examples, self.columns)
-        score = self.options.score
-        self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics")
-        self._beside = LatestValues(num_examples, last()) if self._takes_entropy else None
+        self._training = EpochBuffer(num_examples, self.columns, self._arrays)
+        score, arrays = self.options.score, self._arrays
+        self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics", arrays=arrays)
+        self._beside = LatestValues(num_examples, last(), arrays=arrays) if self._takes_entropy else None
 
     def _take_first_values(
         self, num_examples: int, ids: Sequence[str] | None, values: NDArray[np.float32] | None
@@ -363,7 +375,7 @@ class Diet:
 
     def new_buffer(self) -> EpochBuffer:
         """Begin to record the training values of an epoch anew, and hand over where they are recorded."""
-        self._training = EpochBuffer(len(self._current), self.columns)
+        self._training = EpochBuffer(len(self._current), self.columns, self._arrays)
         return self._training
 
     def use_buffer(self, buffer: EpochBuffer) -> None:

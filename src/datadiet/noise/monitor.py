@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from datadiet.files import SCHEMA, plain, whole_file, write_json
 from datadiet.noise.guard import MOMENT, MOST_ASKED, MOST_UNASKED, RANK, NoiseGuard
+from datadiet.store.row_arrays import RowArrays
 from datadiet.types import HeadSignals, Json, Scores, Signals
 
 # the columns of the score history that it reads, of the one label of an example and of the whole of its tags
@@ -37,6 +38,7 @@ class NoiseMonitor:
         asked: Whether `offset="auto"` was given; then it may exclude up to `MOST_ASKED` of the rows, else up to
             `MOST_UNASKED`.
         tags: Whether tags are judged, where the model gives any.
+        arrays: Where the values are; in memory by default.
 
     Attributes:
         guards: After the last review, by what they judge: `label`, `tags`.
@@ -44,16 +46,21 @@ class NoiseMonitor:
     """
 
     def __init__(
-        self, num_examples: int, groups: NDArray[np.int64] | None, *, asked: bool = True, tags: bool = True
+        self,
+        num_examples: int,
+        groups: NDArray[np.int64] | None,
+        *,
+        asked: bool = True,
+        tags: bool = True,
+        arrays: RowArrays | None = None,
     ) -> None:
         self._groups: dict[str, NDArray[np.int64] | None] = {} if groups is None else {"label": groups}
         if tags:
             self._groups["tags"] = None
         self._classes: dict[str, int] = {}
-        self._values = {
-            f"{kind}.{name}": np.full(num_examples, np.nan, np.float32) for kind in self._groups for name in READ[kind]
-        }
-        self._moment, self._seen = np.full(num_examples, np.nan, np.float32), np.zeros(num_examples, bool)
+        self._place = RowArrays(num_examples) if arrays is None else arrays
+        self._values: dict[str, NDArray[np.float32]] = {}  # since the last review; none before the first value
+        self._seen = np.zeros(num_examples, bool)
         self.guards = {kind: NoiseGuard(most=MOST_ASKED if asked else MOST_UNASKED) for kind in self._groups}
         self.excluded = np.zeros(num_examples, bool)
 
@@ -66,12 +73,13 @@ class NoiseMonitor:
     def take(self, scores: Scores) -> None:
         """Make the values the latest of their rows; a pass does not replace a training value since the last review,
         which was taken before the model trained on the row."""
-        new = np.ones(len(scores.rows), bool) if scores.source == "train" else ~self._seen[scores.rows]
+        new: Any = slice(None) if scores.source == "train" else ~self._seen[scores.rows]
         rows = scores.rows[new]
-        for kind in self._groups:
-            for name, column in READ[kind].items():
-                self._values[f"{kind}.{name}"][rows] = scores.values[column][new]
-        self._moment[rows] = scores.values[MOMENT][new]
+        read = {f"{kind}.{name}": column for kind in self._groups for name, column in READ[kind].items()}
+        for name, column in {**read, MOMENT: MOMENT}.items():
+            if name not in self._values:
+                self._values[name] = self._place.full(np.nan, np.float32)
+            self._values[name][rows] = scores.values[column][new]
         self._seen[rows] = True
 
     def review(self, epoch: int, dev_skill: Mapping[str, float] | None = None) -> None:
@@ -86,9 +94,10 @@ class NoiseMonitor:
         found = []
         for kind, groups in self._groups.items():
             columns = {name: self._values[f"{kind}.{name}"] for name in READ[kind]}
-            if np.isfinite(columns["loss"]).any():  # else the model has no such head
+            # else the model has no such head
+            if self.guards[kind].arrays or np.isfinite(columns["loss"]).any():
                 self.guards[kind], out = self.guards[kind].review(
-                    {**columns, MOMENT: self._moment},
+                    {**columns, MOMENT: self._values[MOMENT]},
                     self._seen,
                     groups,
                     epoch=epoch,
@@ -98,6 +107,7 @@ class NoiseMonitor:
                 found.append(out)
         self.excluded = found[0] if len(found) == 1 else np.any([np.zeros_like(self.excluded), *found], axis=0)
         self._seen[:] = False
+        self._values = {}  # nothing asks for them again, and a checkpoint need not hold them
 
     @property
     def guard(self) -> NoiseGuard:
@@ -123,7 +133,7 @@ class NoiseMonitor:
         """Arrays, and plain values."""
         states = {kind: guard.state() for kind, guard in self.guards.items()}
         of_guards = {f"{_GUARD}{kind}.{name}": state[0][name] for kind, state in states.items() for name in state[0]}
-        own = {MOMENT: self._moment, "seen": self._seen, "excluded": self.excluded}
+        own = {"seen": self._seen, "excluded": self.excluded} if self._values else {"excluded": self.excluded}
         of_kinds = {kind: numbers for kind, (_, numbers) in states.items()}
         return {**self._values, **own, **of_guards}, {**of_kinds, "classes": self._classes}
 
@@ -134,8 +144,10 @@ class NoiseMonitor:
             of_guard = {name.removeprefix(start): np.array(arrays[name]) for name in arrays if name.startswith(start)}
             self.guards[kind] = guard.restored(of_guard, numbers[kind])
         self._classes = dict(numbers["classes"])
-        self._values = {name: np.array(arrays[name]) for name in self._values}
-        self._moment, self._seen, self.excluded = (np.array(arrays[name]) for name in (MOMENT, "seen", "excluded"))
+        read = [f"{kind}.{name}" for kind in self._groups for name in READ[kind]]
+        self._values = {name: self._place.taken(arrays[name]) for name in (*read, MOMENT) if name in arrays}
+        self._seen = np.array(arrays["seen"]) if "seen" in arrays else np.zeros_like(self._seen)
+        self.excluded = np.array(arrays["excluded"])
 
     def summary(self, labels: Sequence[object] | None = None) -> Json:
         """The estimates with their evidence, for `result.json`; of labels and tags, those of the tags under `tags`.

@@ -32,11 +32,13 @@ class History(NamedTuple):
         update: `(state, values, fresh) -> state`, with float32 `values` and bool `fresh`, both `(num_examples,)`;
             values of rows that are not fresh may be anything.
         value: `(state) -> float32 (num_examples,)`, +inf for a row never seen.
+        latest: Whether that is the latest value alone, so that whoever has the values needs no state.
     """
 
     init: Callable[[int], State]
     update: Callable[[State, Values, Fresh], State]
     value: Callable[[State], Values]
+    latest: bool = False
 
 
 def over_rounds(history: History, rounds: ArrayLike, *, dtype: type[np.floating] = np.float32) -> Values:
@@ -231,7 +233,7 @@ def last() -> History:
         values, fresh = _checked(state["last"], values, fresh)
         return {"last": np.where(fresh, values, state["last"])}
 
-    return History(init, update, lambda state: state["last"])
+    return History(init, update, lambda state: state["last"], latest=True)
 
 
 @history(

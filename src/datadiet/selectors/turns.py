@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -32,23 +32,24 @@ class Turns:
     """How often each row has trained on a diet, and how often it should have; what `cover` and `visits` go by.
 
     Attributes:
-        visits: int64 `(n,)`, cycles that the row has trained in.
+        visits: int32 `(n,)`, cycles that the row has trained in.
         expected: float64 `(n,)`, the sum of its rates in those cycles.
-        rows: int64 `(n,)`, which rows of the whole set these are.
+        rows: int64 `(n,)`, which rows of the whole set these are; None for all of them.
     """
 
-    visits: NDArray[np.int64]
+    visits: NDArray[np.integer]
     expected: NDArray[np.float64]
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64] | None = None
 
     @classmethod
     def none(cls, rows: int) -> Turns:
         """Before the first cycle."""
-        return cls(np.zeros(rows, np.int64), np.zeros(rows), np.arange(rows))
+        return cls(np.zeros(rows, np.int32), np.zeros(rows))
 
     def of(self, rows: NDArray[np.bool_]) -> Turns:
         """The same of some rows, bool `(n,)`."""
-        return Turns(self.visits[rows], self.expected[rows], self.rows[rows])
+        whole = np.arange(len(self.visits)) if self.rows is None else self.rows
+        return Turns(self.visits[rows], self.expected[rows], whole[rows])
 
     def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None) -> Turns:
         """With one cycle more.
@@ -61,10 +62,11 @@ class Turns:
             >>> Turns.none(4).after(Selection(np.array([1, 3]))).expected
             array([0.5, 0.5, 0.5, 0.5])
         """
-        pool = np.arange(len(self.visits)) if rows is None else rows
         visits, expected = self.visits.copy(), self.expected.copy()
-        visits[pool[chosen.rows]] += 1
-        expected[pool] += len(chosen.rows) / len(pool) if chosen.rates is None else chosen.rates
+        visits[chosen.rows if rows is None else rows[chosen.rows]] += 1
+        pool: Any = slice(None) if rows is None else rows
+        number = len(visits) if rows is None else len(rows)
+        expected[pool] += len(chosen.rows) / number if chosen.rates is None else chosen.rates
         return Turns(visits, expected, self.rows)
 
 
@@ -112,7 +114,7 @@ def cover(
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     before = _checked(turns, array.size)
-    return selection(top_mask(-before.visits.astype(np.float64), count, seed=seed, epoch=epoch))
+    return selection(top_mask(-before.visits.astype(np.float32), count, seed=seed, epoch=epoch))
 
 
 @selector(
@@ -168,9 +170,15 @@ def visits(
     before = _checked(turns, array.size)
     ranked = np.where(unseen(array), np.inf, rankdata(array)) if (array < 0).any() else array
     rates = rates_of(ranked, count, gain)
-    hashes = row_hash(before.rows, seed=seed, epoch=_START) >> np.uint64(11)
-    start = _FIRST + (_LAST - _FIRST) * hashes.astype(np.float64) / 2.0**53
-    debts = start + before.expected + rates - before.visits
+    hashes = row_hash(np.arange(array.size) if before.rows is None else before.rows, seed=seed, epoch=_START)
+    hashes >>= np.uint64(11)
+    debts = hashes.astype(np.float64)  # in place: of millions of rows, each step would take as much again
+    debts *= _LAST - _FIRST
+    debts /= 2.0**53
+    debts += _FIRST
+    debts += before.expected
+    debts += rates
+    debts -= before.visits
     debts[unseen(array)] = np.inf
     mask = top_mask(debts, count, seed=seed, epoch=epoch)
     rows = selection(mask).rows

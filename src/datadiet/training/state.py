@@ -139,7 +139,7 @@ def exchange(scores: Scores, columns: tuple[str, ...], accelerator: Any) -> Scor
     rows[: len(scores.rows)] = torch.from_numpy(scores.rows)
     for place, name in enumerate(columns):
         if len(scores.rows):
-            table[: len(scores.rows), place] = torch.from_numpy(scores.values[name])
+            table[: len(scores.rows), place] = torch.from_numpy(np.array(scores.values[name]))
     all_rows = accelerator.gather(rows.to(device)).cpu().numpy().reshape(-1, longest)  # (processes, longest)
     all_values = accelerator.gather(table.to(device)).cpu().numpy().reshape(-1, longest, len(columns))
     real = np.arange(longest) < np.asarray(counts)[:, None]  # (processes, longest)
