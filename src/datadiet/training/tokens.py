@@ -36,7 +36,7 @@ from datadiet.training.sampler import LENGTHS_KEY, ROW_KEY
 from datadiet.types import IGNORED, Json, Signals, TokenSignals
 
 TOKEN_KEY = "datadiet_tokens"  # of a batch: a `Pruned`
-CACHE_KIND = "reference"
+REFERENCE = "reference"  # kind of entry in a cache
 _FLUSH_EVERY = 64  # batches that are kept as tensors, so that no step waits for a device
 _SHAPED = ("input_ids", "labels", "attention_mask", "position_ids")  # what `drop` takes tokens out of
 _MOST_NAMED = 5
@@ -105,6 +105,16 @@ class TokenReference:
             )
         return self.nll[np.repeat(asked, self.counts)]
 
+    @staticmethod
+    def save(folder: Path, reference: TokenReference) -> None:
+        """Write the losses as arrays."""
+        save_arrays(folder, {"counts": reference.counts, "nll": reference.nll})
+
+    @staticmethod
+    def load(folder: Path) -> TokenReference:
+        """The losses that `save` wrote."""
+        return TokenReference(**load_arrays(folder))
+
 
 def token_reference(
     reference: torch.nn.Module,
@@ -133,9 +143,11 @@ def token_reference(
     """
     check_vocabulary(reference, model)
 
-    def compute() -> dict[str, NDArray[Any]]:
+    left = (*_OWN, "labels")  # with labels a model computes a loss, by a copy of all logits in float32
+
+    def compute() -> TokenReference:
         losses: list[NDArray[np.float16]] = [np.empty(0, np.float16)] * len(dataset)
-        call = lambda batch: reference(**{name: part for name, part in batch.items() if name not in _OWN})  # noqa: E731
+        call = lambda batch: reference(**{name: part for name, part in batch.items() if name not in left})  # noqa: E731
         for rows, outputs, batch in forward_pass(
             reference, dataset, collate, batch_tokens=batch_tokens, precision=precision, call=call, ledger=ledger
         ):
@@ -143,13 +155,15 @@ def token_reference(
             nll = token_signals(outputs.logits, batch["labels"]).nll.cpu()[tokens.mask].numpy().astype(np.float16)
             for row, part in zip(rows.tolist(), np.split(nll, np.cumsum(tokens.counts)[:-1]), strict=True):
                 losses[row] = part
-        return {"counts": np.array([len(part) for part in losses]), "nll": np.concatenate(losses)}
+        return TokenReference(np.array([len(part) for part in losses]), np.concatenate(losses))
 
     if cache is None:
-        return TokenReference(**compute())
-    origin = {"weights": _weights_checksum(reference), "rows": _rows_checksum(dataset), "precision": precision}
-    found = entry(Path(cache), CACHE_KIND, origin, compute, save=save_arrays, load=load_arrays, ledger=ledger)
-    return TokenReference(**found.value)
+        return compute()
+    origin = {"weights": weights_checksum(reference), "rows": _rows_checksum(dataset), "precision": precision}
+    found = entry(
+        Path(cache), REFERENCE, origin, compute, save=TokenReference.save, load=TokenReference.load, ledger=ledger
+    )
+    return found.value
 
 
 def check_vocabulary(reference: torch.nn.Module, model: torch.nn.Module | None) -> None:
@@ -173,7 +187,8 @@ def _vocabulary(model: Any) -> int | None:
     return None if size is None else int(size)
 
 
-def _weights_checksum(model: torch.nn.Module) -> str:
+def weights_checksum(model: torch.nn.Module) -> str:
+    """A digest of the names and values of a model's weights."""
     total = 0
     for name, value in sorted(model.state_dict().items()):
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
