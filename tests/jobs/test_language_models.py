@@ -320,7 +320,8 @@ def test_the_page_shows_prompts_and_answers_escaped(tmp_path):
         ({"select": "balanced"}, "the selector balanced is for examples with a class; for causal-lm they have none."),
         (
             {"offset": "auto"},
-            "offset auto is for examples with one class each (intent-slot and classification), not",
+            "(intent-slot and classification), not for causal-lm. Leave out the hardest tenth with offset 0.1, or what "
+            "is hard and uncertain with select quadrants.",
         ),
         ({"select": "divbs"}, "divbs cannot be read off the next tokens of a language model"),
         ({"score": "absolute_error"}, "the score absolute_error cannot be read off the next tokens"),

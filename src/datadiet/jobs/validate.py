@@ -36,6 +36,7 @@ from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import read_scores
 from datadiet.store.tables import read_manifest
 from datadiet.tasks.loading import is_weightless, resolve_model
+from datadiet.training.arguments import BY_SHARE
 from datadiet.training.machine import MISSING, best_device, resolve_precision
 
 IRREDUCIBLE = "irreducible_loss"  # the column of a score file that `top_reducible` reads
@@ -251,7 +252,8 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
             of_file = Path(config.scores_from).expanduser().is_file()
             problems.check(not of_file, f"options of the score {name} have no effect on the values of a score file.")
     if config.offset == "auto" and task_exists and not has(config.task, "words"):
-        problems.found += lacks("offset auto", "one_class", config.task)
+        hint = f" {BY_SHARE}" if has(config.task, "answers") else ""
+        problems.found += [problem + hint for problem in lacks("offset auto", "one_class", config.task)]
     if diet is not None and config.max_steps is not None:
         problems.check(diet.options.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
     return diet
