@@ -228,10 +228,12 @@ class FinetuneConfig(DietConfig):
         precision: `auto` (bf16 autocast where the device is fast at it), `fp32`, `bf16`, `fp16`.
         teacher: A saved model or run folder of the same classes: a part of the loss follows that model's
             probabilities, the more the less is kept.
+        reference: A causal language model with the same tokenizer, for a rule of `tokens` that needs one: it reads the
+            training rows once, before the first step.
         dedupe_weights: With `dedupe`: a kept row counts in the loss as often as its text occurred; see
             `datadiet.diet.choose.weighed` for the scale.
-        cache: A folder that keeps tokenised data and teacher logits for other runs on the same data. A run that
-            reuses an entry is still charged the time that it took to build.
+        cache: A folder that keeps tokenised data, teacher logits and losses of a reference for other runs on the same
+            data. A run that reuses an entry is still charged the time that it took to build.
         ...: Those of `DietConfig`; `datadiet finetune --help` has a line for each.
     """
 
@@ -345,6 +347,13 @@ class FinetuneConfig(DietConfig):
     teacher_temperature: float = option(
         2.0, "Softens the probabilities of the teacher and the model.", TRAINING, bound=Positive, method=True
     )
+    reference: str | None = option(
+        None,
+        "A language model, by name, folder or run folder, whose losses --tokens excess compares with.",
+        TRAINING,
+        method=True,
+        tasks="answers",
+    )
     precision: str = option("auto", "auto (bf16 where the device is fast at it), fp32, bf16, fp16.", TRAINING)
     data_seed: int = option(0, "Of the shares of the data that are set apart or taken.", RUN, bound=AtLeast(0))
     report_to: str = option(
@@ -353,7 +362,7 @@ class FinetuneConfig(DietConfig):
     checkpoint_every: int = option(1, "Epochs between two checkpoints to resume from; 0 = none.", RUN, bound=AtLeast(0))
     keep_checkpoints: bool = option(False, "Keep the checkpoints of a finished run.", RUN)
     cache: str | None = option(
-        None, "A folder that keeps tokens and teacher logits for other runs; the time is charged to each.", RUN
+        None, "A folder that keeps tokens and what other models said for other runs; the time is charged to each.", RUN
     )
     energy: bool = option(False, "Measure the energy of the run (needs datadiet[energy]).", RUN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch.nn import functional
 from typer.testing import CliRunner
 
 from datadiet.cli import app
 from datadiet.compare.statistics import right, row_sums
 from datadiet.config import FinetuneConfig, read_config
+from datadiet.data.load import load_configured
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.jobs.predict import PredictConfig, predict
@@ -24,6 +28,9 @@ from datadiet.jobs.score import score_data
 from datadiet.jobs.validate import check_config
 from datadiet.reporting import report
 from datadiet.reporting.rows import training_texts
+from datadiet.selectors.token_rules import ExcessLoss
+from datadiet.tasks.causal_lm import CausalLMTask
+from datadiet.tasks.loading import load_saved
 from toys import (
     Heard,
     Killed,
@@ -313,7 +320,8 @@ def test_the_page_shows_prompts_and_answers_escaped(tmp_path):
         ({"select": "balanced"}, "the selector balanced is for examples with a class; for causal-lm they have none."),
         (
             {"offset": "auto"},
-            "offset auto is for examples with one class each (intent-slot and classification), not",
+            "(intent-slot and classification), not for causal-lm. Leave out the hardest tenth with offset 0.1, or what "
+            "is hard and uncertain with select quadrants.",
         ),
         ({"select": "divbs"}, "divbs cannot be read off the next tokens of a language model"),
         ({"score": "absolute_error"}, "the score absolute_error cannot be read off the next tokens"),
@@ -359,3 +367,106 @@ def test_accumulated_batches_give_the_step_of_one_large_batch(tmp_path):
     assert two == pytest.approx(one, rel=1e-5)
     nlls = [result["metrics"]["test"]["nll"] for result in results]
     assert nlls[0] == pytest.approx(nlls[1], rel=1e-4)
+
+
+# ---- a reference for the token rule `excess`
+
+
+KEPT = ExcessLoss.kept
+EXCESS = {"keep": 1.0, "select": "cover", "tokens": "excess(keep=0.5)"}
+
+
+@pytest.mark.proves("excess", kind="tokens", by="brute")
+def test_excess_trains_the_tokens_that_the_reference_finds_easier(run, tmp_path):
+    """The choice of the last epoch, by hand: from passes of the reference, and the losses that training recorded."""
+    data, seen = read_config(run / "config.yaml").data, []
+    config = lm_config(tmp_path, data=data, reference=str(run), cache=str(tmp_path / "cache"), **EXCESS)
+
+    def spy(self: Any, tokens: Any, **given: Any) -> Any:
+        seen.append(tokens)
+        return KEPT(self, tokens, **given)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("datadiet.selectors.token_rules.ExcessLoss.kept", spy)
+        first = finetune(config)
+    model, tokens = load_saved(run / "model"), seen[-1]
+    rows = CausalLMTask().features(
+        load_configured(config).splits["train"], CausalLMTask().load_tokenizer(str(run / "model")), max_length=64
+    )
+    ends = np.cumsum(tokens.counts)[:-1]
+    for row, found in enumerate(np.split(tokens.reference, ends)):
+        ids, labels = (torch.tensor(rows[row][name]) for name in ("input_ids", "labels"))
+        with torch.no_grad():
+            losses = functional.cross_entropy(model(input_ids=ids[None]).logits[0, :-1], ids[1:], reduction="none")
+        np.testing.assert_allclose(found, losses[labels[1:] != -100].numpy(), rtol=2e-3, atol=2e-3)
+    assert first["tokens"]["trained"] == tokens.counts.sum() + 2 * np.ceil(tokens.counts / 2).sum()
+    assert first["reference"] == {"model": run.name}
+    again = finetune(replace(config, output=str(tmp_path / "again")))  # the same losses, from the cache, and their cost
+    assert "reference" in again["environment"]["from_cache"]
+    for result in (first, again):
+        assert result["cost"]["score_s"] > 0
+        assert result["cost"]["examples_forward"] == 48 * (3 + 1)
+    assert again["metrics"] == first["metrics"]
+
+
+@pytest.mark.cpu
+def test_a_killed_run_goes_on_with_its_reference(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("datadiet.jobs.finetune.REPORT_EVERY_S", 0.0)
+    config = lm_config(tmp_path, data=read_config(run / "config.yaml").data, reference=str(run / "model"), **EXCESS)
+    whole = finetune(replace(config, output=str(tmp_path / "whole")))
+    with pytest.raises(Killed):
+        finetune(config, listener=Heard(die_at=15))
+    assert resume_run(tmp_path / "run")["metrics"] == whole["metrics"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        (
+            {"reference": None},
+            "a reference model: name one with the same tokenizer by --reference MODEL.",
+        ),
+        ({"tokens": "random_tokens"}, "reference has no effect without a token rule that compares with it"),
+        ({"tokens": None}, "reference has no effect without a token rule that compares with it"),
+        ({"reference": " "}, "reference must be a model's name, its folder or a run folder, got an empty text."),
+        ({"reference": "./nowhere"}, "the model folder ./nowhere does not exist."),
+        ({"reference": "MODEL"}, "which holds a config and no weights."),
+        ({"model": "RUN", "reference": "RUN"}, "reference must be another model than the one that trains"),
+    ],
+)
+def test_references_that_cannot_be_used_are_refused_before_the_data_are_read(changes, sentence, run, tmp_path):
+    named = {"RUN": str(run / "model"), "MODEL": str(tiny_lm_folder(tmp_path))}
+    changes = {"reference": str(run), **EXCESS, **changes}
+    changes = {name: named.get(str(value), value) for name, value in changes.items()}
+    with pytest.raises(ArgumentError) as caught:
+        check_config(lm_config(tmp_path, **changes))
+    assert len(caught.value.problems) == 1
+    assert sentence in caught.value.problems[0]
+
+
+def test_a_reference_with_other_tokens_is_refused_in_one_sentence(run, tmp_path):
+    shutil.copytree(run / "model", tmp_path / "other")
+    file = tmp_path / "other" / "tokenizer.json"  # as many tokens, two of them the other way round
+    content = json.loads(file.read_text(encoding="utf-8"))
+    words = content["model"]["vocab"]
+    words["a"], words["b"] = words["b"], words["a"]
+    file.write_text(json.dumps(content), encoding="utf-8")
+    data = read_config(run / "config.yaml").data
+    arguments = ["finetune", data, "--task", "causal-lm", "--output", str(tmp_path / "run"), "--keep", "1"]
+    arguments += ["--model", str(run / "model"), "--tokens", "excess", "--reference", str(tmp_path / "other")]
+    answer = CliRunner().invoke(app, [*arguments, "--max-length", "64"])
+    assert answer.exit_code == 2
+    told = " ".join(answer.stderr.split())
+    assert "reference must have the vocabulary of the model" in told
+    assert "'a' is not the same in both" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_without_room_for_the_rows_is_refused(run, tmp_path):
+    short = tiny_lm_folder(tmp_path, max_position_embeddings=16)
+    small = lm_config(tmp_path, epochs=1, keep=1.0, model=str(short), max_length=16)
+    finetune(replace(small, output=str(tmp_path / "small")))
+    config = replace(small, model=str(run / "model"), reference=str(tmp_path / "small"), max_length=64)
+    config = replace(config, epochs=2, **EXCESS)
+    with pytest.raises(ArgumentError, match=r"must have room for rows of \d+ tokens, got .* with 16 positions"):
+        finetune(config)

@@ -283,7 +283,7 @@ def test_a_resumed_run_is_charged_as_if_it_had_tokenised_twice(tmp_path: Path, m
 
 
 def origin(features: Features, split: str = "train") -> Any:
-    return features._origin(split)
+    return features.origin(split)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch.nn import functional
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.scores.tokens import token_signals
+from datadiet.selectors.q_tuning import MISCONCEPTION, quadrant_rows
 from datadiet.selectors.token_rules import SmoothedTokens, TokenRule, smoothed
 from datadiet.training.sampler import ROW_KEY
 from datadiet.training.tokens import (
@@ -341,6 +343,137 @@ def test_references_that_do_not_fit(tmp_path):
         trainer_of(tmp_path / "e", "excess", reference=short)
 
 
+# ---- rows and tokens in the same step
+
+
+class Watching(Recording):
+    """Also keeps each batch before the choice within it, with the losses and entropies of its tokens then."""
+
+    def _chosen_ahead(self, chooser: Any, batch: Any) -> Any:
+        inputs = {name: part for name, part in batch.items() if name != ROW_KEY}
+        self.model.train(False)
+        with torch.no_grad():
+            logits = self.model(**inputs).logits.double()
+        self.model.train()
+        rows = []
+        for line, labels in zip(logits, batch["labels"], strict=True):
+            places = (labels != -100).nonzero().flatten()
+            chances = line[places - 1].log_softmax(-1)
+            nll = -chances.gather(1, labels[places][:, None])[:, 0]
+            rows.append((places.tolist(), nll.tolist(), float(-(chances.exp() * chances).sum(1).mean())))
+        done = super()._chosen_ahead(chooser, batch)
+        self.watched = [*getattr(self, "watched", []), (batch, rows, done)]
+        return done
+
+
+def shares_by_hand(values: list[float]) -> list[float]:
+    """The mean rank of each, 1 for the smallest, as a share."""
+    ranks = [sum(b < a for b in values) + (sum(b == a for b in values) + 1) / 2 for a in values]
+    return [rank / len(values) for rank in ranks]
+
+
+def lowest_by_hand(nll: list[float], keep: float) -> list[int]:
+    """Places in an answer that stay: the lowest (1 - lam) x_i + lam mean of the neighbours, lam 0.5."""
+    scores = []
+    for place, own in enumerate(nll):
+        beside = nll[max(0, place - 1) : place] + nll[place + 1 : place + 2]
+        scores.append(0.5 * own + 0.5 * sum(beside) / len(beside) if beside else own)
+    return sorted(sorted(range(len(nll)), key=lambda place: scores[place])[: math.ceil(keep * len(nll))])
+
+
+@pytest.mark.proves("q_tuning", kind="in_batch", by="brute")
+@pytest.mark.proves("q_tuning", kind="tokens", by="brute")
+@pytest.mark.parametrize("mode", ["rank", "paper"])
+def test_rows_and_their_tokens_are_chosen_by_one_pass_of_the_batch(mode, tmp_path):
+    options = {"diet": {"select": f"q_tuning(mode={mode}, window=0, keep=0.5)"}, "per_device_train_batch_size": 8}
+    trainer = trainer_of(tmp_path, "q_tuning(keep=0.5)", kind=Watching, num_train_epochs=5, **options)
+    kinds, counted = set(), []
+    for batch, rows, done in trainer.watched:
+        error, entropy = [sum(nll) / len(nll) for _, nll, _ in rows], [one for *_, one in rows]
+        gaps = [u - v for u, v in zip(shares_by_hand(error), shares_by_hand(entropy), strict=True)]
+        places = [batch[ROW_KEY].tolist().index(row) for row in done[ROW_KEY].tolist()]
+        if mode == "rank":
+            assert len(places) == 4
+            others = [abs(gaps[place]) for place in range(8) if place not in places]
+            assert min(abs(gaps[place]) for place in places) >= max(others) - 1e-9
+            misconceptions = [gap > 1e-9 for gap in gaps]
+        else:
+            stage = quadrant_rows(np.exp(error), entropy, 0.5)
+            assert places == np.flatnonzero(stage.mask).tolist()
+            misconceptions = (stage.quadrants == MISCONCEPTION).tolist()
+        trains = 0
+        for line, place in enumerate(places):
+            of_answer, nll, _ = rows[place]
+            stays = [of_answer[one] for one in lowest_by_hand(nll, 0.5)] if misconceptions[place] else of_answer
+            assert (done["labels"][line] != -100).nonzero().flatten().tolist() == stays
+            assert done["input_ids"][line].tolist() == batch["input_ids"][place][: done["input_ids"].shape[1]].tolist()
+            kinds.add(misconceptions[place])
+            trains += len(stays)
+        counted.append(trains)
+    assert kinds == {True, False}
+    # what the loss of a step is divided by: the tokens that train of its two batches, or of a last one alone
+    of_steps = [kwargs["num_items_in_batch"] for epoch, _, kwargs in trainer.batches if epoch]
+    expected = []
+    for epoch in range(4):
+        first, second, last = counted[3 * epoch : 3 * epoch + 3]
+        expected += [first + second, first + second, last]
+    assert [int(items) for items in of_steps] == expected
+    whole = sum(len(places) for _, rows, _ in trainer.watched[:3] for places, *_ in rows)  # an epoch
+    assert trainer.tokens.summary()["trained"] == whole + sum(counted)
+    cost = trainer.ledger.snapshot()
+    kept = sum(len(done[ROW_KEY]) for *_, done in trainer.watched)
+    assert cost.examples_backward == N + kept
+    assert cost.examples_forward == N + kept + 4 * N  # every row once more an epoch, to choose
+    assert cost.score_s > 0
+
+
+@pytest.mark.parametrize("rule", ["excess(keep=0.5)", "excess(keep=0.3, per=all)", "random_tokens(keep=0.5)"])
+def test_any_rule_goes_by_the_pass_that_chooses_the_rows(rule, tmp_path):
+    options = {"reference": tiny_llama(seed=5)} if "excess" in rule else {}
+    select = {"select": "selective_backprop", "seed": 1}
+    trainer = trainer_of(tmp_path, rule, kind=Watching, diet=select, **options)
+    reference = tiny_llama(seed=5)
+    shares = []
+    for batch, rows, done in trainer.watched:
+        logits = reference(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits.detach()
+        theirs = token_signals(logits, batch["labels"]).nll
+        for line, row in enumerate(done[ROW_KEY].tolist()):
+            place = batch[ROW_KEY].tolist().index(row)
+            of_answer, nll, _ = rows[place]
+            stays = (done["labels"][line] != -100).nonzero().flatten().tolist()
+            shares.append((len(stays), len(of_answer)))
+            if rule == "excess(keep=0.5)":
+                excess = [one - float(theirs[place, at - 1]) for one, at in zip(nll, of_answer, strict=True)]
+                order = sorted(range(len(nll)), key=lambda at: -excess[at])
+                assert stays == sorted(of_answer[at] for at in order[: math.ceil(len(nll) / 2)])
+    if "per=all" not in rule:
+        assert all(kept == math.ceil(count / 2) for kept, count in shares)
+    assert min(count for count, _ in shares) >= 1
+
+
+def test_downweight_and_a_choice_within_the_batch_divide_by_the_weights(tmp_path):
+    rule = "q_tuning(keep=0.5, action=downweight, weight=0.25)"
+    trainer = trainer_of(tmp_path, rule, kind=Watching, diet={"select": "q_tuning"}, num_train_epochs=2)
+    steps = zip(trainer.watched[::2], trainer.watched[1::2], strict=True)
+    items = [kwargs["num_items_in_batch"] for epoch, _, kwargs in trainer.batches if epoch][::2]
+    for pair, found in zip(steps, items, strict=True):
+        weights_of = [(part["labels"] != -100).sum() - 0.75 * (~part[TOKEN_KEY].kept).sum() for *_, part in pair]
+        assert float(found) == pytest.approx(float(sum(weights_of)))
+
+
+@pytest.mark.cpu
+def test_resuming_inside_an_epoch_chooses_the_same_rows_and_tokens(tmp_path):
+    settings = {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 20, "diet": {"select": "q_tuning"}}
+    whole = trainer_of(tmp_path, "q_tuning", **settings)
+    for step in (3, 5, 6):
+        settings["diet"] = {"select": "q_tuning"}
+        again = trainer_of(tmp_path / f"{step}", "q_tuning", resume=str(tmp_path / f"checkpoint-{step}"), **settings)
+        assert torch.equal(weights(again.model), weights(whole.model))
+        assert again.tokens.summary() == whole.tokens.summary()
+        for row in range(N):
+            np.testing.assert_array_equal(again.tokens.last_choice(row), whole.tokens.last_choice(row))
+
+
 # ---- refusals
 
 
@@ -351,8 +484,6 @@ def test_options_of_rules_are_checked_before_anything_runs():
         Diet(tokens="excess(keep=60)")
     with pytest.raises(ArgumentError, match="weight has no effect with action=mask"):
         Diet(tokens="excess(weight=0.5)")
-    with pytest.raises(ArgumentError, match="action=downweight of tokens does not go with 'q_tuning'"):
-        Diet(tokens="random_tokens(action=downweight)", select="q_tuning")
 
 
 def test_drop_refuses_rows_in_one_sequence():

@@ -319,7 +319,7 @@ def test_rows_without_an_answer_have_no_value_and_come_last(tmp_path):
         ({"diet": {"score": "margin"}}, "'margin' cannot be read off the next tokens .* no logits"),
         ({"diet": {"score": "aum", "rescore": "none"}}, "the score 'aum' needs margin of each example"),
         ({"diet": {"select": "divbs"}}, "'divbs' needs the gradients of the last layer, .* use selective_backprop"),
-        ({"diet": {"offset": "auto"}}, "offset='auto' needs classes or tags; a causal language model has the next"),
+        ({"diet": {"offset": "auto"}}, r"has the next tokens of a text\. Leave out the hardest tenth with offset 0\.1"),
         ({"teacher": Teacher({}, 2.0)}, "a teacher needs logits"),
         (
             {"row_weights": [-1.0] + [1.0] * 11},

@@ -138,7 +138,7 @@ OWN = ("output", "seed", "max_steps", "scores_from", "cache")
 # options that belong to a method, not to the comparison: they are written out in YAML
 METHOD_FIELDS = tuple(name for name, one in OPTIONS.items() if one.method)
 # options of a method that may say `full`: the run on everything with the same seed
-OF_A_RUN = ("teacher", "scores_from")
+OF_A_RUN = ("teacher", "reference", "scores_from")
 LEFT_OUT = ("keep", "tolerance", *OWN, *METHOD_FIELDS)
 
 

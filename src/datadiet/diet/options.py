@@ -422,11 +422,6 @@ def _check_together(options: DietOptions, problems: Problems) -> None:
             options.token_rule()  # its options by themselves are right; beside each other they may not be
         except ArgumentError as error:
             problems.include(error)
-        problems.check(
-            not options.in_batch or options.tokens[1].get("action") != "downweight",
-            f"action=downweight of tokens does not go with {options.select_name!r}, which chooses within each batch: "
-            "use action=mask.",
-        )
     problems.check(
         config.scores_from is None or config.warmup_epochs == 0 or options.score.kind == "given" or options.in_batch,
         "scores_from has no effect after a warm-up, which sees every example anew; set warmup_epochs to 0.",

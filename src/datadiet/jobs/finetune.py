@@ -121,6 +121,7 @@ class RunTrainer(DietTrainer):
             ids=run.data.splits["train"].ids,
             groups=run.task.groups(run.train),
             teacher=run.teacher,
+            reference=run.reference,
             features=run.precomputed.features,
             values=run.precomputed.values,
             row_weights=row_weights_of(run),
@@ -547,6 +548,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "convergence": _convergence(run, trainer),
         "weights_tested": "best" if config.tests_best else "last",
         "teacher": run.teacher and {"model": _model_name(config.teacher or ""), "seconds": run.teacher.seconds},
+        "reference": run.reference and {"model": _model_name(config.reference or "")},
         "energy": run.meter.stop(),
         "environment": {
             **environment(best_device(), run.precision),

@@ -38,6 +38,7 @@ from datadiet.jobs.validate import (
     is_of_gradients,
     lacking,
     output_folder,
+    reference_source,
     source_of,
 )
 from datadiet.ledger import Ledger
@@ -64,10 +65,15 @@ from datadiet.training.distill import (
     teacher_of,
 )
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
+from datadiet.training.tokens import REFERENCE, TokenReference, token_reference, weights_checksum
 from datadiet.types import Forecast, Json, Listener
 
 KIND = "features"
-WHAT = {KIND: "tokenised data", TEACHER: "the teacher's logits"}  # in messages
+WHAT = {
+    KIND: "tokenised data",
+    TEACHER: "the teacher's logits",
+    REFERENCE: "the losses of the reference",
+}  # in messages
 T = TypeVar("T")
 MOST_LOGITS = 2**28  # of a batch of a pass: 1 GiB in float32
 
@@ -115,7 +121,7 @@ class Features:
         if self.folder is None or not self.tokenizer.is_fast:  # a slow tokenizer is Python code, which has no digest
             return make()
         storage = {"save": _save, "load": partial(_load, rows=len(examples))}
-        return self.cached(split, KIND, self._origin(split), make, **storage).value
+        return self.cached(split, KIND, self.origin(split), make, **storage).value
 
     def answered(self, split: str, rows: datasets.Dataset, listener: Listener) -> datasets.Dataset:
         """The features of a split without the rows that have nothing to train on; `data` loses these rows too.
@@ -163,7 +169,7 @@ class Features:
     def _tokenizer_content(self) -> str:
         return content_of(self.tokenizer)
 
-    def _origin(self, split: str) -> Json:
+    def origin(self, split: str) -> Json:
         """Everything that the features follow from.
 
         Columns, and the shares of the data that were taken, are in its fingerprint, which is over what was read.
@@ -317,6 +323,71 @@ def _asked(source: Path, features: Features, how: Json) -> Answers:
     return Answers(dict(teacher.heads), examples, tokens)
 
 
+def check_reference(source: str, tokenizer: PreTrainedTokenizerBase, task: Task) -> None:
+    """Refuse a reference whose tokens are others, before anything is tokenised.
+
+    Args:
+        source: Where it is loaded from.
+        tokenizer: Of the model that trains.
+        task: Of the run.
+
+    Raises:
+        ArgumentError: If one token has another number, or none; names it.
+        UserError: If there is no tokenizer beside the reference.
+    """
+    ours, theirs = tokenizer.get_vocab(), task.load_tokenizer(source).get_vocab()
+    if strange := sorted(word for word in {*ours, *theirs} if ours.get(word) != theirs.get(word)):
+        raise ArgumentError(
+            f"reference must have the vocabulary of the model: {source} has {len(theirs):,} tokens, the model "
+            f"{len(ours):,}, and {quoted(strange[0])} is not the same in both. Take one with the same tokenizer."
+        )
+
+
+def ask_reference(
+    source: str, features: Features, rows: datasets.Dataset, model: Any, *, batch_tokens: int, precision: str
+) -> TokenReference:
+    """The losses that a reference gives the tokens of the training rows: by one pass, or taken from the cache.
+
+    Args:
+        source: Where it is loaded from.
+        features: Of the run; its ledger takes the time as scoring, also what another run has spent on the pass.
+        rows: Features of the training rows.
+        model: The model that trains.
+        batch_tokens, precision: Of the pass.
+
+    Raises:
+        ArgumentError: If it has another vocabulary, or rows have more tokens than it has positions.
+    """
+    ledger = features.ledger
+    with ledger.charge("score"):
+        reference: Any = features.task.load_model(source)
+        reference.to(best_device())
+        most, longest = getattr(reference.config, "max_position_embeddings", None), max(rows["length"])
+        if most is not None and longest > most:
+            raise ArgumentError(
+                f"reference must have room for rows of {longest:,} tokens, got {source} with {most:,} positions: cut "
+                f"them with --max-length {most}."
+            )
+
+        def compute() -> TokenReference:
+            collate = features.task.collator(features.tokenizer)
+            how: Json = {"batch_tokens": batch_tokens, "precision": precision}
+            return token_reference(reference, rows, collate, model=model, ledger=ledger, **how)
+
+        if features.folder is None:
+            return compute()
+        origin = {
+            **features.origin("train"), "excluded": features.excluded.get("train", []), "precision": precision,
+            "weights": weights_checksum(reference), "device": best_device().type,
+        }  # fmt: skip
+        stored = features.cached(
+            "reference", REFERENCE, origin, compute, save=TokenReference.save, load=TokenReference.load
+        )
+        if stored.reused:
+            ledger.count_scoring(len(rows), sum(rows["length"]))
+    return stored.value
+
+
 @dataclass(frozen=True)
 class Precomputed:
     """What is known of the training rows before the first step.
@@ -392,6 +463,7 @@ class Run:
         precision: Resolved: `fp32`, `bf16` or `fp16`.
         meter: Of the energy.
         teacher: What another model says of the training rows.
+        reference: Its losses of their tokens, for a token rule.
         known: What was computed of the training rows before the first step.
         learning_rate: By the config and the weights of the model that train, before anything is merged.
     """
@@ -413,6 +485,7 @@ class Run:
     meter: EnergyMeter
     teacher: Teacher | None = None
     precomputed: Precomputed = field(default_factory=Precomputed)
+    reference: TokenReference | None = None
     learning_rate: LearningRate = field(init=False)
 
     def __post_init__(self) -> None:
@@ -475,6 +548,8 @@ def prepare(
     diet = Diet(diet.options.numbered(task.label_names))
     if config.teacher is not None:
         check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
+    if config.reference is not None:
+        check_reference(reference_source(config), tokenizer, task)
     set_seed(config.seed)
     model: Any = task.load_model(config.model, **model_options(config, data))
     model = with_lora(model, config.lora) if config.lora else model
@@ -499,6 +574,11 @@ def prepare(
     if config.teacher is not None:
         listener.phase("asking the teacher")
     teacher = _teacher(config, features, lengths, precision)
+    reference = None
+    if config.reference is not None:
+        listener.phase("asking the reference")
+        how: Json = {"batch_tokens": pass_tokens(config, lengths, model), "precision": precision}
+        reference = ask_reference(reference_source(config), features, train, model, **how)
     material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
@@ -511,7 +591,7 @@ def prepare(
     precomputed = precompute(diet, material, data.splits["train"], data.fingerprint)
     return Run(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
-        dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed,
+        dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed, reference,
     )  # fmt: skip
 
 

@@ -29,13 +29,14 @@ from datadiet.data.sources import hub_name
 from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
-from datadiet.errors import Problems, UserError, quoted
+from datadiet.errors import ArgumentError, Problems, UserError, quoted
 from datadiet.registry import check_rows, find, has, lacks, parse_call
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import read_scores
 from datadiet.store.tables import read_manifest
-from datadiet.tasks.loading import resolve_model
+from datadiet.tasks.loading import is_weightless, resolve_model
+from datadiet.training.arguments import BY_SHARE
 from datadiet.training.machine import MISSING, best_device, resolve_precision
 
 IRREDUCIBLE = "irreducible_loss"  # the column of a score file that `top_reducible` reads
@@ -152,8 +153,48 @@ def source_problems(config: FinetuneConfig, diet: Diet | None) -> list[str]:
             (saved_model(teacher) / "config.json").is_file(),
             f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
         )
+    _check_reference(config, diet, problems)
     _check_scores_from(config, diet, problems)
     return problems.found
+
+
+def _check_reference(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:
+    """Whether there is a reference where the token rule needs one, and only there."""
+    if diet is None:
+        return
+    rule = diet.options.token_rule()
+    needed = rule is not None and "reference" in rule.needs
+    if config.reference is None:
+        problems.check(
+            not needed,
+            f"tokens {config.tokens} compares with a reference model: name one with the same tokenizer by --reference "
+            "MODEL.",
+        )
+    elif not needed:
+        problems.add("reference has no effect without a token rule that compares with it: --tokens excess.")
+    else:
+        _collect(lambda: reference_source(config), problems)
+
+
+def reference_source(config: FinetuneConfig) -> str:
+    """Where the reference of a token rule is loaded from.
+
+    Raises:
+        UserError: If there is none there, or it is the model that trains.
+    """
+    given = (config.reference or "").strip()
+    if not given:
+        raise ArgumentError("reference must be a model's name, its folder or a run folder, got an empty text.")
+    folder = saved_model(Path(given).expanduser())
+    found = resolve_model(str(folder) if folder.is_dir() else given)
+    if is_weightless(found):
+        raise ArgumentError(f"reference must be a trained model, got {given}, which holds a config and no weights.")
+    if found == resolve_model(config.model):
+        raise ArgumentError(
+            f"reference must be another model than the one that trains, got {given} for both: the rule looks for what "
+            "a better model finds easier."
+        )
+    return found
 
 
 def _check_scores_from(config: FinetuneConfig, diet: Diet | None, problems: Problems) -> None:
@@ -211,7 +252,8 @@ def _diet(config: FinetuneConfig, problems: Problems) -> Diet | None:
             of_file = Path(config.scores_from).expanduser().is_file()
             problems.check(not of_file, f"options of the score {name} have no effect on the values of a score file.")
     if config.offset == "auto" and task_exists and not has(config.task, "words"):
-        problems.found += lacks("offset auto", "one_class", config.task)
+        hint = f" {BY_SHARE}" if has(config.task, "answers") else ""
+        problems.found += [problem + hint for problem in lacks("offset auto", "one_class", config.task)]
     if diet is not None and config.max_steps is not None:
         problems.check(diet.options.keep == 1.0, "max_steps goes with keep 1 only: the diet plans the steps itself.")
     return diet

@@ -77,6 +77,13 @@ class BatchSelector(ABC):
         """What the losses of a batch weigh, float64 `(batch,)` with the mean 1; None where all weigh 1."""
         return None
 
+    def calibrated(self, signals: BatchSignals) -> Mask | None:
+        """The examples of which a token rule shall keep everything, bool `(batch,)`; None where that is its own say.
+
+        Called before `learn`, as `choose` is.
+        """
+        return None
+
     def learn(self, signals: BatchSignals) -> None:  # noqa: B027 - most methods have no state
         """Update the state by the batch."""
 

@@ -270,6 +270,17 @@ class QTuning(BatchSelector):
         gap = np.abs(rank_gap(error, entropy))[-size:]
         return top_mask(gap, batch_count(self.keep, size), seed=seed, epoch=step)
 
+    def calibrated(self, signals: BatchSignals) -> Mask:
+        """The rows that are no misconception (Q2): of those that `choose` keeps, Q4 and what tops up.
+
+        With `rank` a row is in Q2 if its rank by loss is above that by entropy; with `paper` by the last thresholds.
+        """
+        both = self._both(signals)
+        if self.mode == "paper":
+            found = quadrant_rows(np.exp(np.minimum(both[0], 700.0)), both[1], self.keep).quadrants
+            return np.asarray(found != MISCONCEPTION)
+        return np.asarray(rank_gap(*self._with(both))[-both.shape[1] :] <= 0)
+
     def learn(self, signals: BatchSignals) -> None:
         """Add the batch to the window."""
         if self.window and self.mode == "rank":

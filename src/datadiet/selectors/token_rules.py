@@ -44,6 +44,7 @@ class RowTokens:
         starts: bool `(tokens,)`, whether other text stands before a token in its row, as at the next answer of a
             conversation; the first of each row always counts as one. None where answers are whole.
         entropy: float `(rows,)`, the mean entropy of a row's tokens; nan where it is unknown.
+        calibration: bool `(rows,)`, the rows of Q4, where a choice within the batch has said which; None elsewhere.
     """
 
     counts: NDArray[np.int64]
@@ -51,6 +52,7 @@ class RowTokens:
     reference: NDArray[Any] | None = None
     starts: Mask | None = None
     entropy: NDArray[Any] | None = None
+    calibration: Mask | None = None
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -252,11 +254,15 @@ class SmoothedTokens(TokenRule):
 def calibrated(tokens: RowTokens) -> Mask:
     """The rows whose rank by mean loss is below that by entropy, bool `(rows,)`; False where either is unknown.
 
+    Where a choice within the batch has said which rows these are, they are taken as they are.
+
     Examples:
         >>> tokens = RowTokens(np.array([1, 1]), np.array([5.0, 0.1]), entropy=np.array([0.2, 3.0]))
         >>> calibrated(tokens).tolist()
         [False, True]
     """
+    if tokens.calibration is not None:
+        return tokens.calibration
     found = np.zeros(len(tokens.counts), np.bool_)
     if tokens.entropy is None:
         return found

@@ -92,6 +92,10 @@ def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:
     problems.raise_any()
 
 
+# what a language model has in place of the guard, which tells wrong labels by their classes
+BY_SHARE = "Leave out the hardest tenth with offset 0.1, or what is hard and uncertain with select quadrants."
+
+
 def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool, teaches: bool) -> None:
     """Refuse what cannot be had of the next tokens of a causal language model.
 
@@ -120,7 +124,8 @@ def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool,
         "many; use selective_backprop.",
     )
     problems.check(
-        not guarded, "offset='auto' needs classes or tags; a causal language model has the next tokens of a text."
+        not guarded,
+        f"offset='auto' needs classes or tags; a causal language model has the next tokens of a text. {BY_SHARE}",
     )
     problems.check(not teaches, "a teacher needs logits, which a causal language model has too many of to keep.")
     problems.raise_any()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import copy
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,25 @@ Inputs = dict[str, Any]
 JUDGED_AFTER = 32  # batches of an epoch
 
 
+@dataclass(frozen=True)
+class Choice:
+    """The part of a batch that is trained on.
+
+    Attributes:
+        rows: int64 `(chosen,)`, of the training data.
+        inputs: Of the model, padded to the longest chosen example.
+        places: int64 `(chosen,)`, in the batch, on the CPU.
+        step: The number of the choice.
+        calibrated: bool `(batch,)`, see `BatchSelector.calibrated`.
+    """
+
+    rows: Tensor
+    inputs: Inputs
+    places: Tensor
+    step: int
+    calibrated: NDArray[np.bool_] | None
+
+
 class BatchChooser:
     """One in-batch selector at work in one run.
 
@@ -36,6 +56,7 @@ class BatchChooser:
 
     Attributes:
         off: Whether batches train whole, because scoring takes more than it saves.
+        judged: Whether that has been decided.
 
     Raises:
         ArgumentError: If the method needs irreducible losses and there are none.
@@ -45,7 +66,7 @@ class BatchChooser:
         if "irreducible" in method.needs and irreducible is None:
             raise ArgumentError("this method needs irreducible losses, one per training row: give them as values.")
         self._method, self._seed, self._irreducible = method, seed, irreducible
-        self._step, self._judged = 0, False
+        self._step, self.judged = 0, False
         self.off = False
 
     def judge(self, whole_s: float, now_s: float, score_s: float, batches: int) -> str:
@@ -60,9 +81,9 @@ class BatchChooser:
             What was found, in words, where scoring takes more than it saves; else empty. A method with `gate` is then
             off: every batch trains whole.
         """
-        if self._judged or batches < JUDGED_AFTER or whole_s <= 0:
+        if self.judged or batches < JUDGED_AFTER or whole_s <= 0:
             return ""
-        self._judged = True
+        self.judged = True
         if now_s <= whole_s:
             return ""
         self.off = self._method.gate
@@ -97,7 +118,7 @@ class BatchChooser:
         signals: Callable[[Inputs], Signals],
         ledger: Ledger,
         process: int = 0,
-    ) -> tuple[Tensor, Inputs]:
+    ) -> Choice:
         """The part of a batch that is trained on.
 
         Args:
@@ -109,7 +130,7 @@ class BatchChooser:
             process: Number of this process.
 
         Returns:
-            Rows and inputs of the chosen examples, at least one, padded to their longest.
+            The chosen examples, at least one.
         """
         with ledger.charge("score"), evaluating(model):
             batch = self._batch_signals(rows, signals(inputs))
@@ -117,21 +138,28 @@ class BatchChooser:
         known = np.isfinite(batch.losses)  # a row whose answer was cut away has no loss, and nothing to teach
         batch = batch if known.all() or not known.any() else _of_batch(batch, known)
         mask = self._method.choose(batch, seed=mix(self._seed, process), step=self._step)
-        chosen = torch.from_numpy(np.flatnonzero(known)[mask] if known.any() else np.flatnonzero(mask))
+        of_known = np.flatnonzero(known) if known.any() else np.arange(len(known))
+        calibrated = self._method.calibrated(batch)
+        if calibrated is not None:
+            said, calibrated = calibrated, np.ones(len(known), np.bool_)
+            calibrated[of_known] = said
+        chosen = torch.from_numpy(of_known[mask])
         self._method.learn(batch)
         self._step += 1
-        return rows[chosen.to(rows.device)], part_of(inputs, chosen)
+        return Choice(
+            rows[chosen.to(rows.device)], part_of(inputs, chosen), chosen, self._step - 1, calibrated=calibrated
+        )
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""
         state = self._method.state()
         arrays = {name: value for name, value in state.items() if isinstance(value, np.ndarray)}
-        own = {"step": self._step, "judged": self._judged, "off": self.off}
+        own = {"step": self._step, "judged": self.judged, "off": self.off}
         return arrays, {**own, **{name: value for name, value in state.items() if name not in arrays}}
 
     def load(self, arrays: Mapping[str, NDArray[Any]], numbers: Json) -> None:
         """Continue from a state."""
-        self._step, self._judged, self.off = numbers["step"], numbers["judged"], numbers["off"]
+        self._step, self.judged, self.off = numbers["step"], numbers["judged"], numbers["off"]
         own = ("step", "judged", "off")
         self._method.load({**arrays, **{name: value for name, value in numbers.items() if name not in own}})
 

@@ -25,7 +25,7 @@ from datadiet.tasks.heads import Heads, check_one_each
 from datadiet.tasks.losses import trace
 from datadiet.tasks.reading import ADVICE, Reader, is_fused, tensors_of
 from datadiet.training.sampler import LENGTHS_KEY
-from datadiet.types import IGNORED, Head, HeadSignals, Json, Signals, TokenSignals
+from datadiet.types import Head, HeadSignals, Json, Signals, TokenSignals
 
 EMBEDDING, SCORES = "sentence_embedding", "scores"
 # the trainers of TRL whose outputs are known, by the class that they are or inherit from
@@ -64,6 +64,7 @@ class TrainerSignals:
         form: str = "",
         trainer: Any = None,
     ) -> None:
+        self._form = form
         own = getattr(compute_loss, "__func__", None) is Trainer.compute_loss
         parameters = inspect.signature(compute_loss).parameters.values()
         self._returns_outputs = any(one.name == "return_outputs" or one.kind is one.VAR_KEYWORD for one in parameters)
@@ -90,6 +91,11 @@ class TrainerSignals:
         self.problem = _LIGER if liger and self.causal else ""
         if form == "other" and self.causal:
             self.problem = f"what {type(trainer).__name__} gives of each row is not known. {ADVICE}"
+
+    @property
+    def sums_tokens(self) -> bool:
+        """Whether the loss is a sum over the next tokens of a language model, divided by their number in the step."""
+        return self._reader.causal and self._form in ("", "sft")
 
     @property
     def causal(self) -> bool:
@@ -413,20 +419,6 @@ def _log_probability(outputs: Any, length: int) -> torch.Tensor:
     """Of whole answers, float32 `(batch,)`; tokens of prompts count 0."""
     summed: torch.Tensor = outputs.log_probs.detach().float()[:, -length:].sum(1)
     return summed
-
-
-def rescaled(items: Any, whole: Any, chosen: Any) -> Any:
-    """The number of tokens that a loss is divided by, for a part of a batch: less by the share that it leaves out.
-
-    Examples:
-        >>> labels = torch.tensor([[-100, 1], [2, 3]])
-        >>> rescaled(torch.tensor(3), {"labels": labels}, {"labels": labels[:1]})
-        tensor(1.)
-    """
-    if items is None or "labels" not in whole:
-        return items
-    before, after = ((part["labels"] != IGNORED).sum() for part in (whole, chosen))
-    return items * after / before
 
 
 @contextmanager

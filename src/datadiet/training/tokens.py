@@ -1,7 +1,8 @@
 """Token pruning in training: only a part of the tokens of each answer trains.
 
 The losses that the training forward gave each token in the last epoch decide which ones train in the next; rows that
-have not been seen yet train whole. `mask` takes the other tokens out of the loss: the labels are -100, the text stays,
+have not been seen yet train whole. Where rows are chosen within each batch, the pass that chooses them decides of their
+tokens too, in the same step. `mask` takes the other tokens out of the loss: the labels are -100, the text stays,
 and the forward pass costs what it did before. `drop` takes them out of the text too: the model reads it with gaps, each
 token at its own position, and the pass is shorter. `downweight` lets them count less.
 
@@ -15,6 +16,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,12 @@ from datadiet.scoring.forward import Batch, forward_pass
 from datadiet.selectors.token_rules import RowTokens, TokenRule
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.training.epochs import EpochContext
+from datadiet.training.in_batch import Choice
 from datadiet.training.sampler import LENGTHS_KEY, ROW_KEY
 from datadiet.types import IGNORED, Json, Signals, TokenSignals
 
 TOKEN_KEY = "datadiet_tokens"  # of a batch: a `Pruned`
-CACHE_KIND = "reference"
+REFERENCE = "reference"  # kind of entry in a cache
 _FLUSH_EVERY = 64  # batches that are kept as tensors, so that no step waits for a device
 _SHAPED = ("input_ids", "labels", "attention_mask", "position_ids")  # what `drop` takes tokens out of
 _MOST_NAMED = 5
@@ -105,6 +108,34 @@ class TokenReference:
             )
         return self.nll[np.repeat(asked, self.counts)]
 
+    def of_rows(self, rows: NDArray[np.int64], counts: Counts) -> NDArray[np.float16]:
+        """The losses of some rows, one after the other; errors as of `of`.
+
+        Examples:
+            >>> TokenReference(np.array([1, 2]), np.array([1, 2, 3], np.float16)).of_rows(np.array([1]), np.array([2]))
+            array([2., 3.], dtype=float16)
+        """
+        if (self.counts[rows] != counts).any():
+            every = np.zeros_like(self.counts)
+            every[rows] = counts
+            self.of(every)
+        begins = self._ends[rows] - self.counts[rows]
+        return np.concatenate([self.nll[start:][:count] for start, count in zip(begins, counts, strict=True)])
+
+    @cached_property
+    def _ends(self) -> Counts:
+        return np.cumsum(self.counts)
+
+    @staticmethod
+    def save(folder: Path, reference: TokenReference) -> None:
+        """Write the losses as arrays."""
+        save_arrays(folder, {"counts": reference.counts, "nll": reference.nll})
+
+    @staticmethod
+    def load(folder: Path) -> TokenReference:
+        """The losses that `save` wrote."""
+        return TokenReference(**load_arrays(folder))
+
 
 def token_reference(
     reference: torch.nn.Module,
@@ -133,9 +164,11 @@ def token_reference(
     """
     check_vocabulary(reference, model)
 
-    def compute() -> dict[str, NDArray[Any]]:
+    left = (*_OWN, "labels")  # with labels a model computes a loss, by a copy of all logits in float32
+
+    def compute() -> TokenReference:
         losses: list[NDArray[np.float16]] = [np.empty(0, np.float16)] * len(dataset)
-        call = lambda batch: reference(**{name: part for name, part in batch.items() if name not in _OWN})  # noqa: E731
+        call = lambda batch: reference(**{name: part for name, part in batch.items() if name not in left})  # noqa: E731
         for rows, outputs, batch in forward_pass(
             reference, dataset, collate, batch_tokens=batch_tokens, precision=precision, call=call, ledger=ledger
         ):
@@ -143,13 +176,15 @@ def token_reference(
             nll = token_signals(outputs.logits, batch["labels"]).nll.cpu()[tokens.mask].numpy().astype(np.float16)
             for row, part in zip(rows.tolist(), np.split(nll, np.cumsum(tokens.counts)[:-1]), strict=True):
                 losses[row] = part
-        return {"counts": np.array([len(part) for part in losses]), "nll": np.concatenate(losses)}
+        return TokenReference(np.array([len(part) for part in losses]), np.concatenate(losses))
 
     if cache is None:
-        return TokenReference(**compute())
-    origin = {"weights": _weights_checksum(reference), "rows": _rows_checksum(dataset), "precision": precision}
-    found = entry(Path(cache), CACHE_KIND, origin, compute, save=save_arrays, load=load_arrays, ledger=ledger)
-    return TokenReference(**found.value)
+        return compute()
+    origin = {"weights": weights_checksum(reference), "rows": _rows_checksum(dataset), "precision": precision}
+    found = entry(
+        Path(cache), REFERENCE, origin, compute, save=TokenReference.save, load=TokenReference.load, ledger=ledger
+    )
+    return found.value
 
 
 def check_vocabulary(reference: torch.nn.Module, model: torch.nn.Module | None) -> None:
@@ -173,7 +208,8 @@ def _vocabulary(model: Any) -> int | None:
     return None if size is None else int(size)
 
 
-def _weights_checksum(model: torch.nn.Module) -> str:
+def weights_checksum(model: torch.nn.Module) -> str:
+    """A digest of the names and values of a model's weights."""
     total = 0
     for name, value in sorted(model.state_dict().items()):
         raw = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
@@ -217,8 +253,14 @@ def pruner_of(
                 )
         else:
             reference = TokenReference(np.zeros(0, np.int64), np.empty(0, np.float16))
+    method = options.batch_method()
     return TokenPruner(
-        rule, context.num_rows, seed=options.config.seed, first=options.config.warmup_epochs, reference=reference
+        rule,
+        context.num_rows,
+        seed=options.config.seed,
+        first=options.config.warmup_epochs,
+        reference=reference,
+        within=method is not None and method.chooses,
     )
 
 
@@ -289,6 +331,7 @@ class TokenPruner:
         seed: Of random rules.
         first: The first epoch in which a part of the tokens trains.
         reference: Losses of another model, for a rule that needs them.
+        within: Whether rows are chosen within each batch, and tokens with them: see `prune_chosen`.
 
     Raises:
         ArgumentError: If the rule needs a reference and there is none, or has no use for one.
@@ -298,7 +341,14 @@ class TokenPruner:
     """
 
     def __init__(
-        self, rule: TokenRule, num_rows: int, *, seed: int, first: int, reference: TokenReference | None = None
+        self,
+        rule: TokenRule,
+        num_rows: int,
+        *,
+        seed: int,
+        first: int,
+        reference: TokenReference | None = None,
+        within: bool = False,
     ) -> None:
         if "reference" in rule.needs and reference is None:
             raise ArgumentError(
@@ -308,6 +358,7 @@ class TokenPruner:
         if "reference" not in rule.needs and reference is not None:
             raise ArgumentError("reference has no effect with this token rule; it belongs to excess.")
         self._rule, self._seed, self._first, self._reference = rule, seed, first, reference
+        self._within = within
         self._counts = np.zeros(num_rows, np.int64)
         self._entropy = np.full(num_rows, np.nan, np.float32)
         self._nll, self._starts = np.empty(0, np.float16), np.empty(0, np.bool_)
@@ -329,7 +380,42 @@ class TokenPruner:
         """
         rows = batch[ROW_KEY].cpu().numpy()
         trained = Trained.of(batch, len(rows))
-        kept = self._kept_of(rows, trained.counts)
+        return self._pruned(batch, trained, self._kept_of(rows, trained.counts))
+
+    def prune_chosen(self, whole: Mapping[str, Any], signals: Signals, choice: Choice, seed: int) -> Any:
+        """The part of a batch that a choice within it has left, of which only some tokens train: as `prune`, by the
+        losses of the pass that the choice was made by.
+
+        Args:
+            whole: The batch before the choice.
+            signals: Of the pass over it.
+            choice: From it.
+            seed: Of random rules, each process its own.
+        """
+        rows, head = whole[ROW_KEY].cpu().numpy(), _head(signals)
+        trained = Trained.of(whole, len(rows))
+        tokens = RowTokens(
+            trained.counts,
+            head.nll[head.mask].cpu().numpy(),
+            None if self._reference is None else self._reference.of_rows(rows, trained.counts),
+            trained.starts,
+            (head.entropy.sum(1) / head.mask.sum(1)).float().cpu().numpy(),
+            choice.calibrated,
+        )
+        of_rows = np.split(self._rule.kept(tokens, seed=seed, epoch=choice.step), np.cumsum(trained.counts)[:-1])
+        for row, kept in zip(rows.tolist(), of_rows, strict=True):
+            if len(self._kept) and self._decided_counts[row] == len(kept):  # of the page
+                self._kept[self._decided_offsets[row] :][: len(kept)] = kept
+        part: Any = copy(choice.inputs)
+        part[ROW_KEY] = choice.rows
+        of_part = Trained.of(part, len(choice.rows))
+        # padding on the left that only the others needed is gone, and with it what stands before the longest
+        pairs = zip(choice.places.tolist(), of_part.counts.tolist(), strict=True)
+        kept = np.concatenate([of_rows[place][len(of_rows[place]) - count :] for place, count in pairs])
+        return self._pruned(part, of_part, kept)
+
+    def _pruned(self, batch: Mapping[str, Any], trained: Trained, kept: Mask) -> Any:
+        """A batch of which only the kept tokens train."""
         self._sums["seen"] += len(kept)
         self._sums["trained"] += int(np.count_nonzero(kept))
         made: Any = copy(batch)
@@ -390,9 +476,7 @@ class TokenPruner:
         Raises:
             ArgumentError: If the model gives no losses of tokens.
         """
-        head = next((one for one in signals.heads.values() if isinstance(one, TokenSignals)), None)
-        if head is None:
-            raise ArgumentError("tokens= is for causal language models: this model gives no losses of next tokens.")
+        head = _head(signals)
         number = head.mask.sum(1)
         self._pending.append((
             rows.detach(), head.nll.half(), head.mask, head.entropy.sum(1) / number, pruned,
@@ -444,9 +528,13 @@ class TokenPruner:
         self.decided = epoch
         if epoch < self._first or not len(self._nll):
             return ""
+        begins = not len(self._kept)
+        if self._within:  # each batch for itself; where its choice is off it trains whole
+            self._kept = np.ones(len(self._nll), np.bool_)
+            self._decided_counts, self._decided_offsets = self._counts, self._offsets
+            return "" if not begins else f"The tokens that train are chosen in each batch. {_SAVES[self._rule.action]}"
         reference = None if self._reference is None else self._reference.of(self._counts)
         tokens = RowTokens(self._counts, self._nll, reference, self._starts, self._entropy)
-        begins = not len(self._kept)
         self._kept = self._rule.kept(tokens, seed=self._seed, epoch=epoch)
         self._decided_counts, self._decided_offsets = self._counts, self._offsets
         share = np.count_nonzero(self._kept) / len(self._kept)
@@ -519,6 +607,13 @@ class TokenPruner:
         rows = arrays["fresh_rows"].tolist()
         self._fresh = dict(zip(rows, parts, strict=True)) if rows else {}
         self.decided, self._sums = numbers["decided"], {"seen": numbers["seen"], "trained": numbers["trained"]}
+
+
+def _head(signals: Signals) -> TokenSignals:
+    head = next((one for one in signals.heads.values() if isinstance(one, TokenSignals)), None)
+    if head is None:
+        raise ArgumentError("tokens= is for causal language models: this model gives no losses of next tokens.")
+    return head
 
 
 _SAVES = {

@@ -12,6 +12,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -33,6 +34,7 @@ from datadiet.files import SCHEMA
 from datadiet.ledger import Ledger
 from datadiet.registry import names
 from datadiet.scoring.forward import Batch, lengths_of
+from datadiet.selectors.base import mix
 from datadiet.store import run_folder as layout
 from datadiet.store.tables import has_tables
 from datadiet.tasks.heads import Heads, head_layers, head_weights
@@ -49,10 +51,18 @@ from datadiet.training.arguments import (
 )
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
-from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser
+from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser, Choice
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
-from datadiet.training.sampler import LENGTHS_KEY, DietSampler, carry_rows, take_over, without_lengths, without_rows
+from datadiet.training.sampler import (
+    LENGTHS_KEY,
+    ROW_KEY,
+    DietSampler,
+    carry_rows,
+    take_over,
+    without_lengths,
+    without_rows,
+)
 from datadiet.training.signals import (
     SignalsOf,
     TrainerSignals,
@@ -60,7 +70,6 @@ from datadiet.training.signals import (
     give_errors,
     number_rows,
     of_numbered,
-    rescaled,
     token_weights,
     trl_form,
 )
@@ -273,14 +282,8 @@ class DietMixin(_Base):
         lengths, inputs = without_lengths(inputs)
         chooser = self._active_chooser()
         weighs = chooser is not None and not chooser.chooses
-        if chooser is not None and not weighs:
-            if lengths is not None or self._repeats > 1:
-                raise ArgumentError(_APART.format("pairs of answers" if lengths is None else "one of the whole batch"))
-            whole = inputs
-            rows, inputs = self._chosen_within(chooser, rows, inputs, pruned)
-            if self._signals.causal:  # the loss is divided by the tokens that train
-                num_items_in_batch = rescaled(num_items_in_batch, whole, inputs)
-            pruned = None
+        if chooser is not None and not weighs and not self._chooses_ahead:
+            rows, inputs = self._chosen_within(chooser, rows, inputs, lengths)
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
         if lengths is not None:
             batch[LENGTHS_KEY] = lengths
@@ -331,24 +334,50 @@ class DietMixin(_Base):
         return (loss, outputs) if return_outputs else loss
 
     def _chosen_within(
-        self, chooser: BatchChooser, rows: torch.Tensor, inputs: dict[str, Any], pruned: Pruned | None
-    ) -> tuple[torch.Tensor, dict[str, Any]]:
+        self, chooser: BatchChooser, rows: torch.Tensor, inputs: Any, lengths: torch.Tensor | None
+    ) -> tuple[torch.Tensor, Any]:
         """The rows of a batch that get a backward pass, and their inputs, by a pass over all of them."""
+        choice, _ = self._choice(chooser, rows, inputs, lengths)
+        return choice.rows, choice.inputs
+
+    def _choice(
+        self, chooser: BatchChooser, rows: torch.Tensor, inputs: Any, lengths: torch.Tensor | None
+    ) -> tuple[Choice, Signals]:
+        if lengths is not None or self._repeats > 1:
+            raise ArgumentError(_APART.format("pairs of answers" if lengths is None else "one of the whole batch"))
+        found: list[Signals] = []
 
         def scored(batch: Batch) -> Signals:
-            signals = self.context.signals(self.context.forward(batch), whole_labels(batch, pruned))
-            if self.tokens is not None and pruned is not None:
-                self.tokens.observe(rows, signals, pruned)
-            return signals
+            found.append(self.context.signals(self.context.forward(batch), batch))
+            return found[0]
 
-        return chooser.choose(
-            rows,
-            inputs,
-            model=self.context.model,
-            signals=scored,
-            ledger=self.context.ledger,
-            process=self.context.accelerator.process_index,
-        )
+        context = self.context
+        process = context.accelerator.process_index
+        made = chooser.choose(rows, inputs, model=context.model, signals=scored, ledger=context.ledger, process=process)
+        return made, found[0]
+
+    @property
+    def _chooses_ahead(self) -> bool:
+        """Whether rows of a batch are chosen before the tokens of its step are counted, by which the loss is
+        divided."""
+        return self.tokens is not None or self._signals.sums_tokens
+
+    def _chosen_ahead(self, chooser: BatchChooser, batch: Any) -> Any:
+        """A batch of a step with the part of its rows, and of their tokens, that trains."""
+        rows, inputs = without_rows(batch)
+        if rows is None:
+            return batch
+        lengths, inputs = without_lengths(inputs)
+        inputs = self._prepare_inputs(inputs)
+        choice, signals = self._choice(chooser, rows, inputs, lengths)
+        if self.tokens is None:
+            part: Any = copy(choice.inputs)
+            part[ROW_KEY] = choice.rows
+            return part
+        whole: Any = copy(inputs)
+        whole[ROW_KEY] = rows
+        seed = mix(self.diet.options.config.seed, self.accelerator.process_index)
+        return self.tokens.prune_chosen(whole, signals, choice, seed)
 
     def _at_outputs(
         self, weights: torch.Tensor | None, lengths: torch.Tensor | None, pruned: Pruned | None
@@ -367,7 +396,7 @@ class DietMixin(_Base):
         chooser, epoch = self._batch_chooser, self.current_epoch
         if chooser is None or epoch.epoch < self.diet.options.config.warmup_epochs:
             return None
-        if chooser.chooses and epoch.batches == JUDGED_AFTER:
+        if chooser.chooses and epoch.batches >= JUDGED_AFTER and not chooser.judged:
             warm = [
                 one for one in self.epoch_results if one.epoch < self.diet.options.config.warmup_epochs and one.steps
             ]
@@ -401,15 +430,27 @@ class DietMixin(_Base):
         return loss
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list[Any], Any]:
-        """As the Trainer's; with a token rule the batches are pruned before their tokens are counted."""
+        """As the Trainer's; what trains of a batch of next tokens is chosen before the tokens of the step are counted,
+        by which its loss is divided."""
         samples, items = super().get_batch_samples(*args, **kwargs)
-        if self.tokens is None or not samples:
+        if not samples or not (self.tokens is not None or self._batch_chooser is not None):
+            return samples, items
+        chooser = self._active_chooser() if self._chooses_ahead else None
+        chooser = chooser if chooser is not None and chooser.chooses else None
+        if self.tokens is None and chooser is None:
             return samples, items
         with self.ledger.charge("select"):
-            samples = [self.tokens.prune(batch) for batch in samples]
+            if chooser is not None:
+                samples = [self._chosen_ahead(chooser, batch) for batch in samples]
+            elif self.tokens is not None:
+                samples = [self.tokens.prune(batch) for batch in samples]
         device = kwargs["device"] if "device" in kwargs else args[2]
         trainer: Any = self
-        return samples, self.tokens.items(samples, lambda batches: trainer._get_num_items_in_batch(batches, device))
+
+        def count(batches: Sequence[Any]) -> Any:
+            return trainer._get_num_items_in_batch(batches, device)
+
+        return samples, count(samples) if self.tokens is None else self.tokens.items(samples, count)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """As the Trainer's; the ledger counts it as evaluation."""
