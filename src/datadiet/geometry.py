@@ -242,11 +242,11 @@ def usual_clusters(size: int) -> int:
     return min(_MOST_CLUSTERS, math.ceil(math.sqrt(size / 10)))
 
 
-def k_means(points: NDArray[np.float64], clusters: int, *, seed: int) -> NDArray[np.float64]:
+def k_means(points: Points, clusters: int, *, seed: int) -> NDArray[np.float64]:
     """Centroids of scikit-learn's k-means, started by k-means++; above 10,000 points in small batches.
 
     Args:
-        points: float64 `(n, d)`.
+        points: float64 `(n, d)` or CSR.
         clusters: In [1, n].
         seed: Of the start; the global generator is not used.
 
@@ -258,24 +258,24 @@ def k_means(points: NDArray[np.float64], clusters: int, *, seed: int) -> NDArray
         [0.5, 8.5]
     """
     if clusters == 1:
-        return points.mean(0, keepdims=True)  # type: ignore[no-any-return]
+        return np.asarray(points.mean(0), np.float64).reshape(1, -1)  # (1, d) or (d,) -> (1, d)
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     state = int(np.random.default_rng([seed, 0]).integers(1 << 31))
     options: dict[str, Any] = {"n_clusters": clusters, "random_state": state, "n_init": 3}
-    estimator = KMeans(**options) if len(points) <= _WHOLE else MiniBatchKMeans(batch_size=4096, **options)
+    estimator = KMeans(**options) if points.shape[0] <= _WHOLE else MiniBatchKMeans(batch_size=4096, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters: some centroids are then equal
         return np.asarray(estimator.fit(points).cluster_centers_, np.float64)
 
 
 def nearest_centroid(
-    points: NDArray[np.float64], centroids: NDArray[np.float64], *, metric: str = "euclidean"
+    points: Points, centroids: NDArray[np.float64], *, metric: str = "euclidean"
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The nearest centroid of each point and the distance to it; exactly 0 for a point on its centroid.
 
     Args:
-        points: float64 `(n, d)`.
+        points: float64 `(n, d)` or CSR.
         centroids: float64 `(clusters, d)`.
         metric: `euclidean`, or `cosine` for `1 - cos`; a point or centroid of length 0 has cosine 0 with everything.
 

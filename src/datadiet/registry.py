@@ -722,7 +722,7 @@ def _reads_tokens(method: Method) -> bool:
     if method.kind != "score":
         return "reads_logits" not in method.traits
     without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
-    return "tokens" in method.traits or without_logits
+    return "tokens" in method.traits or method.tasks == "answers" or without_logits
 
 
 def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -> None:

@@ -85,10 +85,25 @@ def summary_of(file: ScoreFile, config: ScoreConfig) -> Json:
         "probabilities": file.probabilities is not None,
         "probabilities_with": dict(file.probabilities_with),
         "cost": dict(file.cost),
-        "scores": {name: {**quantiles(values), **file.made_with.get(name, {})} for name, values in file.values.items()},
-        "correlations": correlations(file.values),
+        "scores": {
+            name: {**quantiles(values[~file.lacks(name)]), **_missing(file, name), **file.made_with.get(name, {})}
+            for name, values in file.values.items()
+        },
+        "correlations": correlations(_known(file)),
         "next": _next_command(file, config),
     }
+
+
+def _missing(file: ScoreFile, name: str) -> dict[str, int]:
+    return {"missing": int(file.missing[name].sum())} if name in file.missing else {}
+
+
+def _known(file: ScoreFile) -> dict[str, NDArray[np.float32]]:
+    """The values of the rows that have all of them."""
+    import numpy as np
+
+    known = ~np.any([file.lacks(name) for name in file.values], axis=0)
+    return {name: values[known] for name, values in file.values.items()}
 
 
 def quantiles(values: NDArray[np.float32]) -> dict[str, float]:

@@ -484,7 +484,8 @@ def _source(line: Json) -> str:
     """The models by name, and how many rounds or checkpoints."""
     models = [shown(line[role], 40) for role in ("model", "encoder", "teacher", "holdout") if role in line]
     numbers = [f"{line[what]} {what}" for what in ("rounds", "checkpoints", "folds") if what in line]
-    return ", ".join([*models, *numbers])
+    lacking = [f"{line['missing']:,} rows without a value"] if "missing" in line else []
+    return ", ".join([*models, *numbers, *lacking])
 
 
 def _correlations(correlations: Json) -> RenderableType:
@@ -500,6 +501,7 @@ def _correlations(correlations: Json) -> RenderableType:
 WHY = {
     "chosen": "kept by the selector",
     "floor": "kept for the floor of their class",
+    "missing": "dropped: no value, for nothing was left to score",
     "duplicate": "dropped: the same text as a row that is kept, or with --near nearly so",
     "suspect": "dropped: the label is suspected to be wrong",
     "offset": "dropped: among the very hardest",
@@ -568,7 +570,6 @@ def _examples(examples: Sequence[Mapping[str, Any]]) -> RenderableType:
             reason = line["reason"]
             lines.append(Text(f"{WHY[reason]}, e.g.", style="dim"))
         label = "" if line["label"] is None else f"  [{shown(line['label'], 30)}]"
-        lines.append(
-            Text(f"  {line['value']:.3f}{label}  {shown(line['text'], 90)}", no_wrap=True, overflow="ellipsis")
-        )
+        value = "-" if line["value"] is None else f"{line['value']:.3f}"
+        lines.append(Text(f"  {value}{label}  {shown(line['text'], 90)}", no_wrap=True, overflow="ellipsis"))
     return Group(*lines)

@@ -279,9 +279,7 @@ class Diet:
     ) -> BaseSchedule:
         """The schedule, with room for the floor of each class."""
         planned = self.options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
-        classes, rows = np.unique(
-            [] if groups is None or not self.options.config.floor else groups, return_counts=True
-        )
+        classes, rows = np.unique([] if groups is None or not self.options.config.floor else groups, return_counts=True)
         sizes = dict(zip(map(str, classes.tolist()), rows.tolist(), strict=True))
         self.options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):

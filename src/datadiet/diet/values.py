@@ -106,7 +106,11 @@ class EpochBuffer:
         earlier = () if SEEN in self._arrays else (_NONE, *(other for other in self._arrays))
         for other in (self._same[name],) if name in self._same else earlier:
             of_other = None if other == _NONE else values[other].view(np.int32)
-            if np.isnan(values[name]).all() if of_other is None else np.array_equal(values[name].view(np.int32), of_other):
+            if (
+                np.isnan(values[name]).all()
+                if of_other is None
+                else np.array_equal(values[name].view(np.int32), of_other)
+            ):
                 self._same[name] = other
                 return True
         return False

@@ -35,7 +35,8 @@ from datadiet.scoring.dataset import OutOfFold, ScoringInputs, read_model
 from datadiet.scoring.embed import weights_digest
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.cache import entry, load_arrays, save_arrays
-from datadiet.tasks.base import Task
+from datadiet.tasks.base import Task, column
+from datadiet.tasks.causal_lm import answers_of
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
 from datadiet.types import Json, Listener
 
@@ -166,7 +167,7 @@ class Folds:
         for number, (training, held_out) in enumerate(self.parts):
             where = f"fold {number + 1} of {len(self.parts)}"
             self.listener.phase(f"{where}: training on {len(training):,} rows")
-            outputs[held_out] = self._outputs(self.features, training, held_out, scratch)
+            outputs[held_out] = self._outputs(self.features, self._trainable(training), held_out, scratch)
             if self.blank is not None:
                 self.listener.phase(f"{where}: training without the texts")
                 one = self._outputs(self.blank, training, held_out[:1], scratch)
@@ -176,10 +177,16 @@ class Folds:
         kinds = 1 if self.blank is None else 2
         made = {"folds": len(self.parts), "fold_trainings": kinds * len(self.parts), "epochs": self.config.epochs}
         return CrossFitted(
-            OutOfFold(outputs[:, 0], classes),
+            OutOfFold(outputs[:, 0], classes, answers_of(self.data.splits["train"], self.features, self.tokenizer)),
             None if self.blank is None else torch.from_numpy(null),
             {**made, "fold_seconds": round(spent, 3)},
         )
+
+    def _trainable(self, training: Rows) -> Rows:
+        """Those rows that have something to train on: of a language model not those whose answer was cut away."""
+        if "trained" not in self.features.column_names:
+            return training
+        return training[column(self.features, "trained")[training] > 0]
 
     def _outputs(self, features: Any, training: Rows, held_out: Rows, scratch: Scratch) -> NDArray[np.float32]:
         """The loss, and the class log-probabilities, of the held-out rows: float32 `(held out, 1 + width)`."""

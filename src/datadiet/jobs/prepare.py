@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
@@ -75,7 +75,6 @@ WHAT = {
     REFERENCE: "the losses of the reference",
 }  # in messages
 T = TypeVar("T")
-MOST_LOGITS = 2**28  # of a batch of a pass: 1 GiB in float32
 
 
 @dataclass
@@ -433,7 +432,8 @@ def _from_file(path: Path, name: str, ids: Sequence[str], fingerprint: str) -> N
     """The values of a score file, by id."""
     file = read_scores(path, scores=[name])
     check_same_data(file, fingerprint, "the training data")
-    by_id: Mapping[str, Any] = dict(zip(file.ids, file.values[name].tolist(), strict=True))
+    pairs = zip(file.ids, file.values[name].tolist(), file.lacks(name).tolist(), strict=True)
+    by_id = {key: value for key, value, lacks in pairs if not lacks}
     missing = [key for key in map(str, ids) if key not in by_id]
     if missing:
         raise ArgumentError(
@@ -498,7 +498,7 @@ class Run:
 
     def predict(self, model: Any, features: Any) -> list[Prediction]:
         """One prediction per row, in row order."""
-        tokens = pass_tokens(self.config, self.lengths, self.model)
+        tokens = pass_tokens(self.config, self.lengths)
         return predict_all(
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
@@ -577,12 +577,12 @@ def prepare(
     reference = None
     if config.reference is not None:
         listener.phase("asking the reference")
-        how: Json = {"batch_tokens": pass_tokens(config, lengths, model), "precision": precision}
+        how: Json = {"batch_tokens": pass_tokens(config, lengths), "precision": precision}
         reference = ask_reference(reference_source(config), features, train, model, **how)
     material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
-        batch_tokens=pass_tokens(config, lengths, model), ledger=ledger, seed=config.seed,
+        batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
         options={diet.options.score.name: diet.options.score_options},
     )  # fmt: skip
     if diet.covers or diet.options.score.kind == "given":
@@ -601,19 +601,14 @@ def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
     return of_run and diet.options.score.kind != "given" and not diet.options.in_batch
 
 
-def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64], model: Any = None) -> int:
-    """The most padded tokens of a batch of a pass; of a language model no more than its logits have room for.
+def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
+    """The most padded tokens of a batch of a pass.
 
     Args:
         config: Of the run.
         lengths: Tokens of each row.
-        model: Of the pass.
     """
-    tokens = config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
-    if not has(config.task, "answers") or model is None:
-        return tokens
-    vocabulary = int(model.get_output_embeddings().weight.shape[0])
-    return min(tokens, max(config.batch_size * max(1, int(lengths.mean())), MOST_LOGITS // vocabulary))
+    return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
 
 
 def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int64], precision: str) -> Teacher | None:

@@ -22,6 +22,7 @@ from datadiet.config import READING_FLAGS, FinetuneConfig
 from datadiet.data.load import columns_of, load_configured, read_examples, split_of
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.data.sources import find
+from datadiet.data.tables import listed
 from datadiet.errors import DataError, Problems
 from datadiet.geometry import class_codes
 from datadiet.jobs.finetune import finetune
@@ -29,6 +30,7 @@ from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_checks import (
     Columns,
     check_job,
+    checkpoint_figures,
     dynamics_of,
     has_history,
     history_of,
@@ -38,6 +40,7 @@ from datadiet.jobs.score_checks import (
     text_length,
     trained_length,
     trains_on_everything,
+    vocabulary_problems,
 )
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
 from datadiet.ledger import Ledger
@@ -48,12 +51,16 @@ from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.base import Task
+from datadiet.tasks.causal_lm import answers_of
 from datadiet.tasks.loading import load_encoder, load_saved
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
 
 if TYPE_CHECKING:
     from datadiet.jobs.crossfit import CrossFitted, Folds
+
+
+_WHY_MISSING = "The answer is empty, was cut away at --max-length, or has nothing that the score compares"
 
 
 def score_data(
@@ -112,6 +119,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
         material = material if crossed is None else _with_folds(material, crossed, folds)
         listener.phase(f"scoring: {', '.join(names)}")
         results = score_split(names, material, probabilities=config.probabilities)
+        _tell_missing(results, data.splits["train"], listener)
         made = {} if crossed is None else crossed.made
         made_with = {name: _made_with(name, config, model, results, material, made) for name in names}
     file = _file(data, results, made_with, settings, made, asdict(ledger.snapshot()))
@@ -119,6 +127,20 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
         listener.phase(f"writing {config.output}")
         write_scores(config.output, file, force=config.force)
     return file
+
+
+def _tell_missing(results: SplitScores, train: Examples, listener: Listener) -> None:
+    """Note the rows without a value; a score that no row has a value of is refused."""
+    problems = Problems()
+    told: dict[bytes, tuple[NDArray[np.bool_], list[str]]] = {}
+    for name, where in results.missing.items():
+        problems.check(not where.all(), f"no row has a value of {name}: {_WHY_MISSING}.")
+        told.setdefault(where.tobytes(), (where, []))[1].append(name)
+    problems.raise_any(DataError)
+    for where, names in told.values():
+        ids = listed([train.ids[row] for row in np.flatnonzero(where).tolist()])
+        rows = f"{int(where.sum()):,} of {len(train):,} rows have"
+        listener.note(f"{rows} no value of {', '.join(names)}, and select leaves them out: {ids}. {_WHY_MISSING}.")
 
 
 # ---- the models
@@ -135,6 +157,10 @@ def _check_classes(config: ScoreConfig, task: Task) -> None:
     for role, folder in models.items():
         if folder is not None:
             problems.found += class_problems(folder, task, role)
+    if "capability_gap" in config.calls() and config.teacher is not None and not problems.found:
+        source = str(saved_model(config.model)) if config.model is not None else config.base_model or BASE_MODEL
+        problems.found += vocabulary_problems(task, source, config.teacher)
+        problems.raise_any()
     if problems.found:
         problems.add("A model must be trained for these classes; --epochs E trains one first, from --base-model.")
     problems.raise_any()
@@ -279,8 +305,9 @@ class _Loader:
 
     def inputs(self, source: str, length: int) -> TokenisedRows:
         tokenizer = self.task.load_tokenizer(source)
-        features = self.task.features(self.data.splits["train"], tokenizer, max_length=length)
-        return TokenisedRows(features, self.task.collator(tokenizer))
+        train = self.data.splits["train"]
+        features = self.task.features(train, tokenizer, max_length=length)
+        return TokenisedRows(features, self.task.collator(tokenizer), answers_of(train, features, tokenizer))
 
     def wanted(self, tokenizer: Any, length: int) -> Any:
         """The queries as a tokenizer reads them."""
@@ -377,10 +404,12 @@ def _with_model(
         groups=loader.task.groups(train),
         model=trained,
         encoder=material.encoder or trained,
+        answers=answers_of(loader.data.splits["train"], train, tokenizer),
         checkpoints=run_checkpoints(model) or None,
+        figures=checkpoint_figures(model, loader.task.main_metric),
         dev=features.of("dev"),
         queries=queries,
-        batch_tokens=pass_tokens(settings, lengths, trained),
+        batch_tokens=pass_tokens(settings, lengths),
     )
 
 
@@ -406,6 +435,7 @@ def _file(
         ids=[str(key) for key in train.ids],
         rows=np.arange(len(train)),
         values=results.values,
+        missing=results.missing,
         labels=_labels(data.task, train),
         fingerprint=data.fingerprint,
         data=data.name,
@@ -446,6 +476,8 @@ def _made_with(
         made["queries"] = {"data": Path(config.queries).name, "rows": len(material.queries.texts)}
     if "checkpoints" in needs:
         made["checkpoints"] = len(material.checkpoints or ())
+        if name == "predictive_strength":
+            made["ordered_by"] = "steps" if material.figures is None else "dev metric"
     if "history" in needs:
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
     if name in material.options:

@@ -22,6 +22,7 @@ from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
 from datadiet.store.run_folder import checkpoints_of, saved_model
 from datadiet.store.score_file import check_target
+from datadiet.tasks.base import Task
 from datadiet.tasks.loading import resolve_model
 from datadiet.types import Json
 
@@ -71,6 +72,40 @@ def run_checkpoints(model: Path) -> list[Path]:
     """The kept checkpoints of a model's run, in order."""
     run = run_of(model)
     return [] if run is None else checkpoints_of(run)
+
+
+def checkpoint_figures(model: Path, metric: str) -> list[float] | None:
+    """The dev metric of each kept checkpoint of a model's run, larger = better; None where one of them has none.
+
+    Args:
+        model: The run folder, or its model/.
+        metric: The main metric of the task.
+    """
+    done, figures = 0, {}
+    for line in (result_of(model) or {}).get("epochs", []):
+        done += line["steps"]
+        figures[f"checkpoint-{done}"] = (line["dev"] or {}).get(metric)
+    kept = [figures.get(folder.name) for folder in run_checkpoints(model)]
+    found = [figure for figure in kept if figure is not None]
+    return found if len(found) == len(kept) and len(set(found)) > 1 else None
+
+
+def vocabulary_problems(task: Task, source: str, teacher: Path) -> list[str]:
+    """Why two language models cannot be compared token by token; nothing where they can.
+
+    Args:
+        task: Of the data.
+        source: The model, as its tokenizer is loaded.
+        teacher: A saved model or a run folder.
+    """
+    ours, theirs = (task.load_tokenizer(name).get_vocab() for name in (source, str(saved_model(teacher))))
+    if ours == theirs:
+        return []
+    strange = sorted(ours.items() ^ theirs.items())[0][0]
+    return [
+        f"--teacher must have the tokens of the model, got {teacher} with {len(theirs):,} for {len(ours):,} "
+        f"({quoted(strange)} is not in both, or has another number): they are compared token by token."
+    ]
 
 
 def has_history(model: Path) -> bool:
@@ -232,7 +267,7 @@ def _check_folds(config: ScoreConfig, scores: Sequence[str], problems: Problems)
     if not crossed and not config.probabilities:
         allowed = f"{', '.join(CROSS_FITTED)} and --probabilities"
         problems.add(f"--folds has no effect: no requested score needs models that have not seen a row; {allowed} do.")
-    losses = [name for name in crossed if name in ("irreducible_loss", "reducible_loss")]
+    losses = [name for name in crossed if "holdout" in needs_of(name)]
     if losses and config.holdout is not None:
         problems.add(f"--holdout and --folds both give the losses of {' and '.join(losses)}: give one of them.")
     if config.run is not None and config.epochs is not None and not trains_on_everything(config):
@@ -276,5 +311,6 @@ def _check_task(config: ScoreConfig, scores: Sequence[str], problems: Problems) 
     if config.probabilities and "model" not in available(config):
         problems.add("--probabilities needs a model that is trained: --model RUN, or --epochs E to train one first.")
     checkpoints = config.epochs if config.model is None else len(run_checkpoints(config.model))
-    if "vog" in scores and checkpoints == 1:
-        problems.add("the score vog needs at least two checkpoints, there is one: --epochs 2, or more.")
+    for name in ("vog", "predictive_strength"):
+        if name in scores and checkpoints == 1:
+            problems.add(f"the score {name} needs at least two checkpoints, there is one: --epochs 2, or more.")

@@ -216,13 +216,15 @@ def _classes(labels: Sequence[str], selection: StaticSelection) -> Iterator[Json
 
 
 def _mean(values: NDArray[np.float32]) -> float | None:
-    return float(values.mean(dtype="float64")) if len(values) else None
+    known = values[~np.isnan(values)]
+    return float(known.mean(dtype="float64")) if len(known) else None
 
 
 def _examples(train: Examples, selection: StaticSelection) -> Iterator[Json]:
     """The extreme rows of each reason: the kept and dropped ones that differ most, the most suspected, ..."""
     kept, values = selection.kept, selection.values
-    harder = bool(kept.all()) or values[kept].mean() >= values[~kept].mean()
+    dropped = values[~kept & ~np.isnan(values)]
+    harder = not len(dropped) or values[kept].mean() >= dropped.mean()
     for reason in REASONS:
         rows = np.flatnonzero(selection.reasons == reason)
         keys = selection.suspicion[1] if reason == SUSPECT and selection.suspicion is not None else values
@@ -234,7 +236,7 @@ def _examples(train: Examples, selection: StaticSelection) -> Iterator[Json]:
                 "row": row,
                 "id": str(train.ids[row]),
                 "label": None if train.labels is None else str(train.labels[row]),
-                "value": float(values[row]),
+                "value": None if np.isnan(values[row]) else float(values[row]),
                 "text": joined_texts(train.take([row]), "\n")[0],
             }
 

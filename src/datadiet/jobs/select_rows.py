@@ -26,8 +26,9 @@ Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
 
 # why a row is kept (the first two) or dropped, in the order in which it is decided
-CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST = "chosen", "floor", "duplicate", "suspect", "offset", "rest"
-REASONS = (CHOSEN, FLOOR, DUPLICATE, SUSPECT, OFFSET, REST)
+CHOSEN, FLOOR, MISSING, DUPLICATE, SUSPECT = "chosen", "floor", "missing", "duplicate", "suspect"
+OFFSET, REST = "offset", "rest"
+REASONS = (CHOSEN, FLOOR, MISSING, DUPLICATE, SUSPECT, OFFSET, REST)
 _EXCLUDING = ("offset", "beta")  # options of selectors that exclude the very hardest
 ENTROPY = "entropy"  # the score that a selector of the need of that name reads
 
@@ -38,9 +39,9 @@ class StaticSelection:
 
     Attributes:
         rows: int64 `(count,)`, ascending: the kept rows.
-        reasons: `(n,)`, one of `REASONS` per row: `chosen` and `floor` are kept; `duplicate`, `suspect`, `offset`
-            (excluded as among the very hardest) and `rest` are dropped.
-        values: float32 `(n,)`, the score; larger = harder.
+        reasons: `(n,)`, one of `REASONS` per row: `chosen` and `floor` are kept; `missing` (the row has no value),
+            `duplicate`, `suspect`, `offset` (excluded as among the very hardest) and `rest` are dropped.
+        values: float32 `(n,)`, the score; larger = harder, nan where missing.
         score: Its name.
         weights: float32 beside `rows`, or None where every kept row weighs 1.
         suspicion: The ranking of the suspects, its name and float32 `(n,)`; None where none were dropped.
@@ -71,7 +72,7 @@ def select_rows(
 ) -> StaticSelection:
     """Choose once what to train on, from a score file.
 
-    First duplicates are dropped, then suspects, then the selector chooses among the other rows.
+    First rows without a value are dropped, then duplicates, then suspects; the selector chooses among the others.
 
     Args:
         scores: A score file, or its path.
@@ -150,16 +151,20 @@ def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | Non
     score = config.score or next(iter(file.values))
     values, groups = file.values[score], None if file.labels is None else np.asarray(list(file.labels))
     reasons = np.full(len(file), REST, dtype=f"<U{max(map(len, REASONS))}")
-    if config.dedupe and texts is not None:
-        reasons[representatives(texts, file.labels, near=config.near).repeated] = DUPLICATE
     suspicion = suspicion_of(file, config.suspects_by) if config.drop_suspects else None
+    missing = np.any([np.isnan(values), *_nan_of_others(file, config, suspicion)], axis=0)
+    if missing.all():
+        raise ArgumentError(f"no row has a value of {score}: score again, or select by another score.")
+    reasons[missing] = MISSING
+    if config.dedupe and texts is not None:
+        reasons[_repeated(texts, file, config.near, missing)] = DUPLICATE
     if suspicion is not None:
         candidates = np.flatnonzero(reasons == REST)
         number = round(config.drop_suspects * candidates.size)
         if number:
             reasons[candidates[top_mask(suspicion[1][candidates], number, seed=config.seed, epoch=0)]] = SUSPECT
     pool = np.flatnonzero(reasons == REST)
-    count = _count(config, len(file), pool.size)
+    count = _count(config, len(file), pool.size, lacking=bool(missing.any()))
     pool_groups = None if groups is None else groups[pool]
     problems = Problems()
     sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
@@ -176,6 +181,23 @@ def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | Non
     return StaticSelection(pool[chosen.rows], reasons, values, score, chosen.weights, suspicion)
 
 
+def _nan_of_others(
+    file: ScoreFile, config: SelectConfig, suspicion: tuple[str, Values] | None
+) -> list[NDArray[np.bool_]]:
+    """Where a row lacks what else a selection reads, beside the score itself."""
+    select = str(config.selector[0])
+    reads_entropy = select in registry.names("select", need="entropy") and ENTROPY in file.values
+    others = [file.values[ENTROPY]] if reads_entropy else []
+    return [np.isnan(column) for column in (*others, *([] if suspicion is None else [suspicion[1]]))]
+
+
+def _repeated(texts: Sequence[str], file: ScoreFile, near: float | None, missing: NDArray[np.bool_]) -> Rows:
+    """Rows that repeat another one; rows without a value stand for no other."""
+    pool = np.flatnonzero(~missing)
+    labels = None if file.labels is None else [file.labels[row] for row in pool.tolist()]
+    return pool[representatives([texts[row] for row in pool.tolist()], labels, near=near).repeated]
+
+
 def _choose(config: SelectConfig, floor: int, values: Values, count: int, context: SelectorContext) -> Selection:
     select, options = config.selector
     bound = BoundSelector(
@@ -188,7 +210,7 @@ def _choose(config: SelectConfig, floor: int, values: Values, count: int, contex
     return bound.choose(values, count, epoch=0, context=context)
 
 
-def _count(config: SelectConfig, rows: int, candidates: int) -> int:
+def _count(config: SelectConfig, rows: int, candidates: int, *, lacking: bool) -> int:
     """How many of the candidates are kept."""
     if config.keep is None and config.count is None:
         if not candidates:
@@ -196,7 +218,7 @@ def _count(config: SelectConfig, rows: int, candidates: int) -> int:
         return candidates
     count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * rows))
     if count > candidates:
-        dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects)}
+        dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects), "missing values": lacking}
         raise ArgumentError(
             f"{count} of {rows} rows shall be kept, but only {candidates} are left without "
             f"{' and '.join(name for name, holds in dropped.items() if holds)}: keep at most "

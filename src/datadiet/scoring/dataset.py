@@ -18,17 +18,20 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet import registry
-from datadiet.errors import ArgumentError, Problems
+from datadiet.errors import ArgumentError, DataError, Problems, quoted
 from datadiet.ledger import Ledger
 from datadiet.registry import NEEDS, find, load
+from datadiet.scores.answers import capability_gap, held_out_perplexity, ifd, perplexity, predictive_strength
 from datadiet.scores.history import over_rounds
 from datadiet.scores.reduce import FREE, example_values, free_signals
 from datadiet.scores.two_models import negative_pvi, teacher_divergence, teacher_el2n
+from datadiet.scoring.answers import divergences, mean_losses, rest_losses
 from datadiet.scoring.embed import embed
-from datadiet.scoring.forward import Batch, first_alike, forward_pass
+from datadiet.scoring.forward import Batch, first_alike, forward_pass, within_logits
 from datadiet.scoring.grand import grand
-from datadiet.scoring.tracin import self_influence, tracin
+from datadiet.scoring.tracin import loaded, self_influence, tracin
 from datadiet.scoring.vog import vog
+from datadiet.tasks.causal_lm import AnswerRows
 from datadiet.tasks.heads import Heads, head_layers
 from datadiet.types import HeadSignals, Signals
 
@@ -47,10 +50,12 @@ class TokenisedRows:
     Attributes:
         features: Tokenised rows, in the order of the training split.
         collate: Rows to a batch.
+        answers: What scores of answers read beside them; None of other tasks.
     """
 
     features: Any
     collate: Callable[[Any], Batch]
+    answers: AnswerRows | None = None
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,12 @@ class OutOfFold:
     Attributes:
         losses: float32 `(n,)`.
         classes: float32 `(n, classes)`, log-probabilities; None where they were not requested.
+        answers: The answers by the tokens of these models; None of other tasks.
     """
 
     losses: Values
     classes: torch.Tensor | None = None
+    answers: AnswerRows | None = None
 
 
 @dataclass(frozen=True)
@@ -106,10 +113,12 @@ class ScoringInputs:
         null: float32 `(n, classes)`, log-probabilities by models that saw neither the row nor, in training, any text.
         checkpoints: Folders or models of one run, in order.
         learning_rates: Of the checkpoints; all equal by default.
+        figures: Of the checkpoints, larger = better; by default their places.
         dev: Tokenised rows of the dev split.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where a row was not scored.
         queries: Examples of what is wanted.
         columns: The user's own column of a name: one value per row.
+        answers: Of `features`, for a language model.
         tokenised: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer differs.
         precision, batch_tokens: Of the passes.
         ledger: Is charged for scoring.
@@ -132,10 +141,12 @@ class ScoringInputs:
     null: torch.Tensor | None = None
     checkpoints: Sequence[Path | torch.nn.Module] | None = None
     learning_rates: Sequence[float] | None = None
+    figures: Sequence[float] | None = None
     dev: Any = None
     history: Mapping[str, Values] | None = None
     queries: Queries | None = None
     columns: Callable[[str], Sequence[Any]] | None = None
+    answers: AnswerRows | None = None
     tokenised: Mapping[str, TokenisedRows] = field(default_factory=dict)
     precision: str = "fp32"
     batch_tokens: int = 4096
@@ -145,7 +156,7 @@ class ScoringInputs:
 
     def rows_for(self, role: str) -> TokenisedRows:
         """The rows as the model of a role (`model`, `teacher`, `holdout` or `encoder`) reads them."""
-        return self.tokenised.get(role) or TokenisedRows(self.features, self.collate)
+        return self.tokenised.get(role) or TokenisedRows(self.features, self.collate, self.answers)
 
     def options_of(self, score: str) -> dict[str, Any]:
         """The options of a score; empty where none are given."""
@@ -190,12 +201,14 @@ class SplitScores:
         seconds: The time of each score; of scores that share a pass, the time of the pass.
         shared: The scores that were computed together with each, itself included.
         probabilities: float32 `(n, classes)` of the model, or of cross-fitted ones, where they were requested.
+        missing: Where a row has no value, bool `(n,)` by score, of scores that lack any: nan there.
     """
 
     values: Mapping[str, Values]
     seconds: Mapping[str, float]
     shared: Mapping[str, tuple[str, ...]]
     probabilities: Values | None = None
+    missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
 
 def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: bool = False) -> SplitScores:
@@ -232,7 +245,18 @@ def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: b
         if probabilities and classes is None:
             classes = _of_passes([], inputs, True)[1]
     ordered = {name: np.asarray(values[name], np.float32) for name in names}
-    return SplitScores(ordered, seconds, shared, classes)
+    return SplitScores(ordered, seconds, shared, classes, _missing(ordered, inputs))
+
+
+def _missing(values: Mapping[str, Values], inputs: ScoringInputs) -> dict[str, NDArray[np.bool_]]:
+    """Where rows without a token that trains, or without what a score of answers compares, have no value."""
+    of_rows = (inputs.answers, *(rows.answers for rows in inputs.tokenised.values()))
+    every = [one for one in (*of_rows, getattr(inputs.out_of_fold, "answers", None)) if one is not None]
+    if not every:
+        return {}
+    nothing = np.any([one.counts == 0 for one in every], axis=0)
+    missing = {name: np.isnan(column) & (nothing | (name in _OF_ANSWERS)) for name, column in values.items()}
+    return {name: where for name, where in missing.items() if where.any()}
 
 
 def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
@@ -250,6 +274,8 @@ def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
 def _computed_by(name: str) -> Any:
     if name in _GRADIENT_SCORES:
         return _of_gradients
+    if name in _OWN_PASSES:
+        return _OWN_PASSES[name]
     by_needs: dict[tuple[str, ...], Any] = {
         ("texts",): _of_texts, ("encoder",): _of_embeddings, ("history",): _of_history
     }  # fmt: skip
@@ -270,11 +296,19 @@ def _of_passes(
     classes: torch.Tensor | None = None
     out_of_fold = inputs.out_of_fold
     of_model = probabilities and out_of_fold is None
-    if own or compared or of_model or "reducible_loss" in names:
-        values, classes = read_model(inputs, "model", own, classes=bool(compared) or of_model)
-    if "reducible_loss" in names or "irreducible_loss" in names:
+    if own or compared or of_model or {"reducible_loss", "perplexity", "ifd"} & set(names):
+        rest = {_REST: rest_losses} if "ifd" in names else {}
+        values, classes = read_model(inputs, "model", own, classes=bool(compared) or of_model, more=rest)
+    if {"reducible_loss", "irreducible_loss", "held_out_perplexity"} & set(names):
         losses = read_model(inputs, "holdout", ())[0]["loss"] if out_of_fold is None else out_of_fold.losses
         values["irreducible_loss"] = losses
+    if "perplexity" in names:
+        values["perplexity"] = _in_bits(perplexity, values["loss"], inputs.answers, inputs)
+    if "held_out_perplexity" in names:
+        theirs = inputs.rows_for("holdout").answers if out_of_fold is None else out_of_fold.answers
+        values["held_out_perplexity"] = _in_bits(held_out_perplexity, values["irreducible_loss"], theirs, inputs)
+    if "ifd" in names:
+        values["ifd"] = _ifd(values["loss"], values[_REST], inputs)
     if "reducible_loss" in names:
         values["reducible_loss"] = values["loss"] - values["irreducible_loss"]
     if compared:
@@ -293,7 +327,12 @@ def _of_passes(
 
 
 def read_model(
-    inputs: ScoringInputs, role: str, scores: Sequence[str], *, classes: bool = False
+    inputs: ScoringInputs,
+    role: str,
+    scores: Sequence[str],
+    *,
+    classes: bool = False,
+    more: Mapping[str, Callable[[Signals], torch.Tensor]] | None = None,
 ) -> tuple[dict[str, Values], torch.Tensor | None]:
     """Scores and free signals of every row from one forward pass; rows that look the same to the model are passed once.
 
@@ -302,6 +341,7 @@ def read_model(
         role: Which model: `model`, `teacher` or `holdout`.
         scores: Names of scores of one forward pass.
         classes: Also the log-probability of each class, of the head that has one decision per example.
+        more: Further columns of the pass, by name.
 
     Returns:
         The scores and the free signals, float32 `(n,)` each; the log-probabilities, float32 `(n, classes)`, or None.
@@ -310,7 +350,8 @@ def read_model(
         ArgumentError: If `classes` are requested of a model that has no such head.
     """
     model, rows = getattr(inputs, role), inputs.rows_for(role)
-    columns = tuple(dict.fromkeys((*scores, *FREE)))
+    more = more or {}
+    columns = tuple(dict.fromkeys((*scores, *FREE, *more)))
     heads, table = Heads(head_layers(model)), np.empty((len(columns), len(rows.features)), np.float32)
     alike = first_alike(inputs.texts, rows.features)
     logs: torch.Tensor | None = None
@@ -325,6 +366,7 @@ def read_model(
         signals = heads.signals(inputs.signals(outputs, batch))
         values = free_signals(signals)
         values |= {name: example_values(load("score", name), signals, combine=inputs.combine) for name in scores}
+        values |= {name: read(signals) for name, read in more.items()}
         table[:, part] = torch.stack([values[name] for name in columns]).cpu().numpy()
         if classes:
             of_batch = _log_probabilities(signals)
@@ -339,6 +381,83 @@ def _log_probabilities(signals: Signals) -> torch.Tensor:
         if isinstance(head, HeadSignals) and head.mask is None and not head.labels.is_floating_point():
             return head.logits.float().log_softmax(-1).cpu()
     raise ArgumentError("class probabilities need a model that gives each example one class; this one does not.")
+
+
+# ---- scores of answers ----
+
+_REST = "rest"  # a column that is no score
+
+
+def _answers(inputs: ScoringInputs) -> AnswerRows:
+    if inputs.answers is None:
+        raise ArgumentError("scores of answers need rows of a causal language model, from CausalLMTask.features.")
+    return inputs.answers
+
+
+def _checked(losses: Values, counts: NDArray[np.int64], inputs: ScoringInputs) -> torch.Tensor:
+    """Losses as a tensor, once they are numbers wherever a token counts."""
+    if bad := np.flatnonzero(~np.isfinite(losses) & (counts > 0)).tolist():
+        named = f" of the row with the id {quoted(inputs.ids[bad[0]])}" if inputs.ids is not None else ""
+        raise DataError(
+            f"the model gives {losses[bad[0]]} in place of the loss{named}, and of {len(bad)} rows in all: its weights "
+            "are damaged, or its numbers overflow; score with --precision fp32."
+        )
+    return torch.from_numpy(losses)
+
+
+def _in_bits(score: Any, losses: Values, answers: AnswerRows | None, inputs: ScoringInputs) -> Values:
+    answers = answers or _answers(inputs)
+    sizes = {unit: torch.from_numpy(column) for unit, column in answers.sizes.items()}
+    options = inputs.options_of(score.__name__)
+    values: torch.Tensor = score(
+        _checked(losses, answers.counts, inputs), torch.from_numpy(answers.counts), sizes, **options
+    )
+    return values.numpy()
+
+
+def _ifd(losses: Values, rest: Values, inputs: ScoringInputs) -> Values:
+    answers = _answers(inputs)
+    if not answers.prompted:
+        raise ArgumentError("the score ifd needs prompts with answers, and these rows are plain texts.")
+    features = answers.alone()
+    opened = np.asarray(features["opened"][:]) > 0
+    given, compared = np.where(opened, losses, rest), np.where(opened, answers.counts, answers.counts - 1)
+    assert inputs.model is not None  # checked by check_needs
+    alone = mean_losses(inputs.model, features, inputs.collate, inputs.signals, **_of_pass(inputs))
+    with_it, without = (_checked(part, compared, inputs) for part in (given, alone))
+    values: torch.Tensor = ifd(with_it, without, torch.from_numpy(answers.cut), **inputs.options_of("ifd"))
+    return values.numpy()
+
+
+def _predictive_strength(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    answers, checkpoints = _answers(inputs), list(inputs.checkpoints or ())
+    device = torch.device("cpu") if inputs.model is None else next(inputs.model.parameters()).device
+    rows = []
+    for model in loaded(checkpoints):
+        found = mean_losses(model.to(device), inputs.features, inputs.collate, inputs.signals, **_of_pass(inputs))
+        rows.append(_checked(found, answers.counts, inputs))
+    figures = range(len(rows)) if inputs.figures is None else inputs.figures
+    options = inputs.options_of(names[0])
+    return {names[0]: predictive_strength(torch.stack(rows), list(figures), **options).numpy()}
+
+
+def _capability_gap(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    answers = _answers(inputs)
+    assert inputs.model is not None  # checked by check_needs
+    assert inputs.teacher is not None
+    options = _of_pass(inputs) | {"batch_tokens": max(1, within_logits(inputs.batch_tokens, inputs.model) // 2)}
+    found = divergences(inputs.model, inputs.teacher, inputs.features, inputs.collate, **options)
+    lengths = torch.as_tensor(inputs.features["length"][:])
+    mean = _checked(found, answers.counts, inputs)
+    return {names[0]: capability_gap(mean, lengths, **inputs.options_of(names[0])).numpy()}
+
+
+def _of_pass(inputs: ScoringInputs) -> dict[str, Any]:
+    return {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens, "ledger": inputs.ledger}
+
+
+_OWN_PASSES = {"predictive_strength": _predictive_strength, "capability_gap": _capability_gap}
+_OF_ANSWERS = ("perplexity", "held_out_perplexity", "ifd", *_OWN_PASSES)
 
 
 # ---- scores of texts, embeddings and histories ----

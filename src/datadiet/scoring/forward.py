@@ -26,6 +26,7 @@ Collate = Callable[[list[Any]], Batch]
 TRAINING_BATCHES_PER_PASS_BATCH = 8
 # On a CPU more tokens at once gain no speed and take memory in every thread: at most so many, or a training batch.
 CPU_PASS_TOKENS = 8192
+MOST_LOGITS = 2**28  # of a batch of a pass: 1 GiB in float32
 _AT_ONCE = 16_384  # numbers of a column
 _NAMES = ("id", "row")  # columns that name a row and are not input
 
@@ -145,6 +146,27 @@ def pass_tokens(training_tokens: int, device: torch.device) -> int:
     return min(most, max(training_tokens, CPU_PASS_TOKENS)) if device.type == "cpu" else most
 
 
+def within_logits(batch_tokens: int, model: torch.nn.Module) -> int:
+    """No more tokens of a batch than the logits of a language model, tokens times vocabulary, have room for.
+
+    Examples:
+        >>> within_logits(4096, torch.nn.Linear(1, 1))
+        4096
+    """
+    vocabulary = vocabulary_of(model)
+    return batch_tokens if vocabulary is None else max(1, min(batch_tokens, MOST_LOGITS // vocabulary))
+
+
+def vocabulary_of(model: torch.nn.Module) -> int | None:
+    """The logits of each token of a language model, whatever wraps it; None for another model."""
+    for part in (model, getattr(model, "module", None)):
+        head = getattr(part, "get_output_embeddings", lambda: None)()
+        weight = getattr(head, "weight", None)
+        if isinstance(weight, torch.Tensor):
+            return int(weight.shape[0])
+    return None
+
+
 def fetch(dataset: Any, rows: NDArray[np.int64]) -> list[Any]:
     """Items of a map-style data set, in one call where it supports that."""
     numbers = rows.tolist()
@@ -212,7 +234,7 @@ def forward_pass(
         collate: Items to a batch of tensors.
         rows: int64 `(n,)`; all rows by default.
         lengths: Tokens of each row of the data set; read from it by default.
-        batch_tokens, batch_size: See `batches_by_length`.
+        batch_tokens, batch_size: See `batches_by_length`; a language model gets no more than `within_logits`.
         precision: Of the autocast; scores are computed in float32 whatever it is.
         call: How to call the model on a batch; `model(**batch)` by default.
         ledger: Counts the examples and tokens as scoring.
@@ -224,6 +246,7 @@ def forward_pass(
     lengths = lengths_of(dataset) if lengths is None else lengths
     device = next(model.parameters()).device
     run = call or (lambda batch: model(**batch))
+    batch_tokens = within_logits(batch_tokens, model)
     for part in batches_by_length(every_row, lengths, batch_tokens=batch_tokens, batch_size=batch_size):
         batch = to_device(collate(fetch(dataset, part)), device)
         # entered per batch, so that the caller's code between two batches never runs inside the pass's contexts

@@ -5,12 +5,13 @@ Layout: one Parquet file, one line per training row, ascending by row:
     row            int64, 0 to n - 1
     id             text, the user's own
     label          text, for splits with one label per row
-    SCORE          float32, one column per score; larger = harder
+    SCORE          float32, one column per score; larger = harder, null where a row has no value
     probabilities  fixed-size list<float32>, one number per class, optional
 
 and in the schema's metadata, under `datadiet`, JSON with `schema`, `data` (a name, never a path), `fingerprint`,
 `task`, `rows`, `label_names`, `made_with` (per score: model, epochs, seconds, ...), `read_with` (options of the data),
-`cost` (of the whole file) and `probabilities_with` (folds, for out-of-sample probabilities). JSON lines and CSV are
+`cost` (of the whole file), `probabilities_with` (folds, for out-of-sample probabilities) and `missing` (per score, how
+many rows have no value). JSON lines and CSV are
 written for people, and not read back.
 """
 
@@ -46,7 +47,7 @@ class ScoreFile:
     Attributes:
         ids: The user's ids, `(n,)`.
         rows: int64 `(n,)`, 0 to n - 1: positions in the training split.
-        values: float32 `(n,)` by the score's name; larger = harder.
+        values: float32 `(n,)` by the score's name; larger = harder, nan where `missing`.
         labels: Class names `(n,)`; None for splits without one label per row.
         fingerprint: Of the data set; see `datadiet.data.schema.Dataset`.
         data: Name of the data set; never a path.
@@ -59,6 +60,7 @@ class ScoreFile:
             ones have their defaults.
         cost: Of the whole file, by the fields of `datadiet.types.CostLedger`; empty where unknown.
         probabilities_with: `{"folds": K}` where the probabilities are out of sample; else empty.
+        missing: Where a row has no value, bool `(n,)`, of scores that lack any; an answer that was cut away, say.
     """
 
     ids: Sequence[str]
@@ -74,9 +76,14 @@ class ScoreFile:
     read_with: Mapping[str, Any] = field(default_factory=dict)
     cost: Mapping[str, Any] = field(default_factory=dict)
     probabilities_with: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def lacks(self, score: str) -> NDArray[np.bool_]:
+        """Where a row has no value of a score, bool `(n,)`."""
+        return self.missing.get(score, np.zeros(len(self), np.bool_))
 
 
 def problems_of(file: ScoreFile) -> Problems:
@@ -94,12 +101,13 @@ def problems_of(file: ScoreFile) -> Problems:
     problems.found += _wrong_lengths(file)
     if not problems.found:
         for name, values in file.values.items():
-            problems.found += not_finite(name, values, file.ids)
+            problems.found += not_finite(name, np.where(file.lacks(name), np.float32(0), values), file.ids)
     return problems
 
 
 def _wrong_lengths(file: ScoreFile) -> list[str]:
     columns: dict[str, Any] = {"ids": file.ids, "labels": file.labels, **file.values}
+    columns |= {f"missing of {name}": where for name, where in file.missing.items()}
     wrong = [
         f"{name} must have one entry per row, {len(file)}, got {len(values)}."
         for name, values in columns.items()
@@ -202,7 +210,7 @@ def _metadata_of(source: Path, schema: Any) -> dict[str, Any]:
 def _odd_metadata(meta: Mapping[str, Any]) -> list[str]:
     """Names in the metadata whose values have another form than those that are written."""
     forms: dict[str, type] = {"label_names": list, "rows": int, "data": str, "fingerprint": str, "task": str}
-    forms |= dict.fromkeys(("made_with", "read_with", "cost", "probabilities_with"), dict)
+    forms |= dict.fromkeys(("made_with", "read_with", "cost", "probabilities_with", "missing"), dict)
     odd = [name for name, form in forms.items() if name in meta and not isinstance(meta[name], form)]
     if odd:
         return odd
@@ -255,6 +263,7 @@ def _file(source: Path, table: Any, meta: Mapping[str, Any]) -> ScoreFile:
         read_with=meta.get("read_with", {}),
         cost=meta.get("cost", {}),
         probabilities_with=meta.get("probabilities_with", {}),
+        missing=_missing(table, meta.get("missing", {})),
     )
     problems = problems_of(file)
     nulls = [name for name in ("id", "label") if name in table.column_names and table[name].null_count]
@@ -270,6 +279,16 @@ def _numbers(column: Any, kind: Any) -> NDArray[Any]:
     values: NDArray[Any] = np.asarray(column.to_numpy())
     whole = np.issubdtype(kind, np.integer)
     return np.full(len(values), -1, kind) if whole and column.null_count else values.astype(kind)
+
+
+def _missing(table: Any, counts: Mapping[str, Any]) -> dict[str, NDArray[np.bool_]]:
+    """Where a row has no value, of scores that lack as many as the metadata say; other nulls are refused as values."""
+    lacking = {name: table[name].null_count for name in counts if name in table.column_names}
+    return {
+        name: table[name].is_null().to_numpy()
+        for name, count in lacking.items()
+        if count and count == counts[name] and name not in FIXED
+    }
 
 
 def _matrix(table: Any, classes: int) -> NDArray[np.float32] | None:
@@ -350,7 +369,9 @@ def _write_parquet(path: Path, file: ScoreFile) -> None:
     columns = {"row": pa.array(file.rows, pa.int64()), "id": pa.array(list(map(str, file.ids)), pa.string())}
     if file.labels is not None:
         columns["label"] = pa.array(list(map(str, file.labels)), pa.string())
-    columns |= {name: pa.array(np.asarray(values, np.float32)) for name, values in file.values.items()}
+    columns |= {
+        name: pa.array(np.asarray(values, np.float32), mask=file.lacks(name)) for name, values in file.values.items()
+    }
     if file.probabilities is not None:
         flat = pa.array(np.asarray(file.probabilities, np.float32).reshape(-1))  # (n, classes) -> (n * classes,)
         columns["probabilities"] = pa.FixedSizeListArray.from_arrays(flat, len(file.label_names))
@@ -370,6 +391,7 @@ def _metadata(file: ScoreFile) -> dict[str, Any]:
         "read_with": dict(file.read_with),
         "cost": dict(file.cost),
         "probabilities_with": dict(file.probabilities_with),
+        "missing": {name: int(where.sum()) for name, where in file.missing.items()},
     }
 
 
@@ -393,7 +415,10 @@ def _lines(file: ScoreFile) -> Iterator[dict[str, Any]]:
         line: dict[str, Any] = {"row": row, "id": str(file.ids[row])}
         if file.labels is not None:
             line["label"] = str(file.labels[row])
-        line |= {name: float(str(np.float32(values[row]))) for name, values in file.values.items()}
+        line |= {
+            name: None if file.lacks(name)[row] else float(str(np.float32(values[row])))
+            for name, values in file.values.items()
+        }
         if file.probabilities is not None:
             line["probabilities"] = dict(zip(file.label_names, map(float, file.probabilities[row]), strict=True))
         yield line

@@ -12,6 +12,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar
 
 import datasets
@@ -34,6 +35,7 @@ from datadiet.tasks.base import (
     TokenTotals,
     as_dataset,
     chunks,
+    column,
     named,
     token_padding,
 )
@@ -45,6 +47,8 @@ SHORT = 32  # tokens of an answer, its end included, up to which an exact match 
 GAP = "\n\n"  # between prompt and answer, without a chat template
 _GENERATION = re.compile(r"\{\%-?\s*generation\s*-?\%\}")
 _PROBE = "aye"
+_HALF = "\ufffd"  # what is decoded from a part of a character
+_AT_ONCE = 10_000  # rows
 
 
 @task(
@@ -211,6 +215,81 @@ class CausalLMTask:
     def groups(self, features: datasets.Dataset) -> NDArray[np.int64] | None:
         """A text has no class: None."""
         return None
+
+
+@dataclass(frozen=True)
+class AnswerRows:
+    """What scores of whole answers read beside the tokens of each row.
+
+    Attributes:
+        features: Rows with answers, from `CausalLMTask.features`.
+        tokenizer: That made them.
+        prompted: Whether the rows have prompts; False for plain texts.
+    """
+
+    features: datasets.Dataset
+    tokenizer: PreTrainedTokenizerBase
+    prompted: bool = True
+
+    @cached_property
+    def counts(self) -> NDArray[np.int64]:
+        """The tokens of each row that train: int64 `(n,)`, 0 for an answer that is empty or was cut away."""
+        return column(self.features, "trained")
+
+    @cached_property
+    def cut(self) -> NDArray[np.bool_]:
+        """Where a row was longer than the limit: bool `(n,)`."""
+        return column(self.features, "cut") > 0
+
+    @cached_property
+    def sizes(self) -> dict[str, NDArray[np.int64]]:
+        """By unit, `bytes`, `characters` and `tokens` of what trains: int64 `(n,)`.
+
+        A special token, such as the end of an answer, is one of each, and so is a character that was cut in two.
+        """
+        special, sizes = set(self.tokenizer.all_special_ids), np.zeros((2, len(self.features)), np.int64)
+        for start, part in self._trained():
+            words = [[one for one in ids if one not in special] for ids in part]
+            texts = self.tokenizer.batch_decode(words, clean_up_tokenization_spaces=False)
+            for row, (ids, kept, text) in enumerate(zip(part, words, texts, strict=True), start):
+                marks = len(ids) - len(kept) + text.count(_HALF)
+                whole = text.replace(_HALF, "")
+                sizes[:, row] = len(whole.encode()) + marks, len(whole) + marks
+        return {"bytes": sizes[0], "characters": sizes[1], "tokens": self.counts}
+
+    def alone(self) -> datasets.Dataset:
+        """The same answers, token by token, without what stands before them.
+
+        `opened` is 1 where a row begins with the tokenizer's token for the beginning of a text: it then stands before
+        the answer too, and predicts its first token. Elsewhere nothing does, and that token has no label. The answers
+        of a conversation follow one another.
+        """
+
+        def parts() -> Iterator[dict[str, Any]]:
+            first = self.tokenizer.bos_token_id
+            for start, part in self._trained():
+                rows = self.features[start : start + len(part)]["input_ids"]
+                opened = [first is not None and row[:1] == [first] for row in rows]
+                ids = [[first, *one] if begun else one for begun, one in zip(opened, part, strict=True)]
+                ids = [one or [self.tokenizer.eos_token_id] for one in ids]  # no model takes an empty row
+                labels = [[IGNORED, *one[1:]] for one in ids]
+                masks = [[1] * len(one) for one in ids]
+                yield {"input_ids": ids, "attention_mask": masks, "labels": labels, "opened": list(map(int, opened))}
+
+        return as_dataset(parts())
+
+    def _trained(self) -> Iterator[tuple[int, list[list[int]]]]:
+        """The tokens that train of some rows at a time, and the number of the first of them."""
+        for start in range(0, len(self.features), _AT_ONCE):
+            labels = self.features[start : start + _AT_ONCE]["labels"]
+            yield start, [[one for one in row if one != IGNORED] for row in labels]
+
+
+def answers_of(examples: Examples, features: datasets.Dataset, tokenizer: PreTrainedTokenizerBase) -> AnswerRows | None:
+    """The answers of some examples with their features; None where they have none, as of any other task."""
+    if "trained" not in features.column_names or examples.turns is None:
+        return None
+    return AnswerRows(features, tokenizer, prompted=not any(turns[0][0] == TEXT for turns in examples.turns))
 
 
 def _is_exact(turns: Turns, prediction: Prediction, totals: TokenTotals) -> bool:

@@ -17,7 +17,14 @@ from numpy.typing import NDArray
 from datadiet.diet.diet import Diet
 from datadiet.diet.tolerance import CORRELATIONS
 from datadiet.ledger import Ledger
-from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens, token_count
+from datadiet.scoring.forward import (
+    TRAINING_BATCHES_PER_PASS_BATCH,
+    Batch,
+    forward_pass,
+    pass_tokens,
+    token_count,
+    vocabulary_of,
+)
 from datadiet.training.sampler import DietSampler, row_weights
 from datadiet.training.state import exchange, share_of
 from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
@@ -75,7 +82,8 @@ class EpochContext:
             rows=rows,
             lengths=lengths,
             batch_tokens=pass_tokens(self.batch_size * mean, next(self.model.parameters()).device),
-            batch_size=self.batch_size * TRAINING_BATCHES_PER_PASS_BATCH,
+            # where the lengths are unknown; the logits of a language model may fill what training has room for
+            batch_size=self.batch_size * (TRAINING_BATCHES_PER_PASS_BATCH if vocabulary_of(self.model) is None else 1),
             call=self.forward,
             ledger=self.ledger,
         )
