@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.errors import DataError, cut, quoted
+from datadiet.data.tables import first_line
+from datadiet.errors import DataError, quoted
 from datadiet.files import misfit, read_json, whole_file, write_json
 from datadiet.types import Json
 
@@ -162,45 +163,54 @@ def part_meta(path: Path) -> Json | None:
         return None
 
 
-def read_column(path: Path, name: str, *, eligible: bool = True) -> NDArray[Any]:
-    """A column of a partition, of the rows that may be chosen: those that have no reason against them.
-
-    Args:
-        path: A file of parts/.
-        name: A score, or `group`.
-        eligible: Whether rows with a reason are left out.
-
-    Returns:
-        float32, or texts as an object array.
-
-    Raises:
-        DataError: If the file is damaged.
-    """
+def _read(path: Path, names: Sequence[str]) -> Any:
     import pyarrow.parquet as pq
 
     try:
         with pq.ParquetFile(path) as parquet:
             there = parquet.schema_arrow.names
-            flagged = eligible and "reason" in there
-            table = parquet.read([name, "reason"] if flagged else [name], use_threads=False)
-        if flagged and table["reason"].null_count < table.num_rows:
-            table = table.filter(table["reason"].is_null())
-        values: NDArray[Any] = table[name].to_numpy()
-        return values
+            return parquet.read([name for name in names if name in there], use_threads=False)
     except Exception as error:  # pyarrow raises errors of many types; the cause stays in the chain
-        raise DataError(f"{path} is damaged: {cut(str(error).splitlines()[0] if str(error) else '')}; score again.") from error
+        raise DataError(f"{path} is damaged ({first_line(error)}); score again.") from error
 
 
-def eligible_rows(path: Path) -> tuple[NDArray[np.bool_], int]:
-    """Where a row of a partition may be chosen, and how many rows there are."""
-    import pyarrow.parquet as pq
+def may_be_chosen(path: Path) -> NDArray[np.bool_]:
+    """Where a row of a partition has no reason against it."""
+    table = _read(path, ["row", "reason"])
+    if "reason" not in table.column_names or table["reason"].null_count == table.num_rows:
+        return np.ones(table.num_rows, np.bool_)
+    return np.asarray(table["reason"].is_null().to_numpy(), np.bool_)
 
-    with pq.ParquetFile(path) as parquet:
-        rows = parquet.metadata.num_rows
-        if "reason" not in parquet.schema_arrow.names:
-            return np.ones(rows, np.bool_), rows
-        reasons = parquet.read(["reason"])["reason"]
-        return np.asarray(reasons.is_null().to_numpy(), np.bool_), rows
+
+def scores_of(path: Path, name: str) -> NDArray[np.float32]:
+    """A score of the rows of a partition that may be chosen, float32.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    table = _chosen(_read(path, [name, "reason"]))
+    return np.asarray(table[name].to_numpy(), np.float32)
+
+
+def groups_of(path: Path) -> tuple[NDArray[np.int64], list[str]]:
+    """The groups of the rows of a partition that may be chosen: numbers, and the names that they stand for.
+
+    Raises:
+        DataError: If the file is damaged.
+    """
+    import pyarrow as pa
+
+    column = _chosen(_read(path, ["group", "reason"]))["group"].combine_chunks()
+    coded = column if pa.types.is_dictionary(column.type) else column.dictionary_encode()
+    if isinstance(coded, pa.ChunkedArray):
+        coded = coded.combine_chunks()
+    return coded.indices.to_numpy(zero_copy_only=False).astype(np.int64), coded.dictionary.to_pylist()
+
+
+def _chosen(table: Any) -> Any:
+    if "reason" not in table.column_names or table["reason"].null_count == table.num_rows:
+        return table
+    return table.filter(table["reason"].is_null())
 
 
 def sums(parts: Sequence[Mapping[str, float]]) -> dict[str, float]:
