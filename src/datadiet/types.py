@@ -8,7 +8,7 @@ What a run tells whoever watches it. The training code calls a listener; only th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -95,6 +95,21 @@ class Scores:
     source: Source
     epoch: int
     round: int
+
+
+@dataclass(frozen=True)
+class Phases:
+    """How a score whose values depend on all rows is computed partition by partition: first counts, then values.
+
+    The function of such a score has one as its attribute `phases`.
+
+    Attributes:
+        begin: `(texts, **options) -> {name: array}`: counts of some rows; those of all rows are their sums.
+        values: `(texts, counts, *, ids=None, **options) -> float32 (n,)`, with the counts of all rows.
+    """
+
+    begin: Callable[..., Mapping[str, NDArray[Any]]]
+    values: Callable[..., NDArray[np.float32]]
 
 
 @dataclass(frozen=True)

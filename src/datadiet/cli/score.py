@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from datadiet.cli.console import answer, quiet_stdout, reported, stdout
+from datadiet.cli.console import FAILED, answer, quiet_stdout, reported, show_problems, stdout
+from datadiet.cli.corpus import corpus_table, is_corpus, run_corpus, unreadable_problems
 from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
 from datadiet.cli.progress import display_for
 from datadiet.cli.tables import scores_table
@@ -46,7 +47,14 @@ def score(
         given = settings_given(options, partial(is_given, ctx), RUN_FLAGS)
         config = ScoreConfig(data=data, task=options["task"], options=given, **own)
         with display_for(stdout(), as_json, title="score") as listener:
-            summary = run_score(config, listener)
+            summary = (run_corpus if is_corpus(config) else run_score)(config, listener)
+    if is_corpus(config):
+        following = f"Choose by it with: {summary['next']}" if summary["next"] else ""
+        answer(as_json, summary, corpus_table(summary), commands=following)
+        if problems := unreadable_problems(summary):
+            show_problems(problems)
+            raise typer.Exit(FAILED)
+        return
     next_step = f"Choose by it with: {summary['next']}" if summary["next"] else ""
     answer(as_json, summary, scores_table(summary), commands=next_step)
 
@@ -65,7 +73,7 @@ def run_score(config: ScoreConfig, listener: Listener = Silent()) -> Json:  # no
     from datadiet.jobs.score_checks import check_job
 
     if config.output is None:
-        missing = "--output is missing: a .parquet file, or .jsonl or .csv for people."
+        missing = "--output is missing: a .parquet file; .jsonl or .csv for people; or a folder, for a corpus."
         try:
             check_job(config)
         except ArgumentError as error:

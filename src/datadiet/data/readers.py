@@ -38,8 +38,13 @@ from datadiet.errors import DataError, quoted
 from datadiet.files import GZ_LIMIT, read_bytes
 
 
-def read_jsonl(data: bytes, place: str) -> Table:
+def read_jsonl(data: bytes, place: str, first: int = 1) -> Table:
     """One JSON object a line; blank lines are skipped.
+
+    Args:
+        data: Of the file, or of whole lines of it.
+        place: The file as the user knows it.
+        first: The number of the first line.
 
     Raises:
         DataError: For broken lines, all in one sentence.
@@ -51,7 +56,7 @@ def read_jsonl(data: bytes, place: str) -> Table:
     cells: dict[str, tuple[array[int], list[Any]]] = {}  # rows and values of each column
     lines: list[int] = []
     broken = []
-    for number, line in _numbered_lines(data, place):
+    for number, line in _numbered_lines(data, place, first):
         if not line.strip():
             continue
         try:
@@ -69,10 +74,10 @@ def read_jsonl(data: bytes, place: str) -> Table:
             column[1].append(value)
         lines.append(number)
     if broken:
-        if form := _form(data):
+        if first == 1 and (form := _form(data)):
             raise DataError(f"{place}: {form}")
         raise DataError(numbered_problem(place, "line", broken, "mend the line or remove it"))
-    if len(lines) == 1 and (form := _form(data, whole=False)):
+    if first == 1 and len(lines) == 1 and (form := _form(data, whole=False)):
         raise DataError(f"{place}: {form}")
     return Table(place, LazyColumns(cells, lambda name: _filled(*cells[name], len(lines))), len(lines), lines)
 
@@ -127,10 +132,10 @@ def _form(data: bytes, *, whole: bool = True) -> str:
     return f"one JSON object ({keys}) over several lines, and not an object a line: {_LINES}" if whole else ""
 
 
-def _numbered_lines(data: bytes, place: str) -> Iterator[tuple[int, str]]:
-    """Lines with numbers from 1, decoded one by one: splitting a whole decoded file takes several times its size."""
+def _numbered_lines(data: bytes, place: str, first: int = 1) -> Iterator[tuple[int, str]]:
+    """Lines with their numbers, decoded one by one: splitting a whole decoded file takes several times its size."""
     # lines of bytes end at \n alone; JSON strings may hold other separators such as U+2028
-    for number, line in enumerate(io.BytesIO(data), start=1):
+    for number, line in enumerate(io.BytesIO(data), start=first):
         try:
             yield number, line.decode("utf-8-sig" if number == 1 else "utf-8").removesuffix("\n")
         except UnicodeDecodeError as error:
@@ -425,6 +430,17 @@ def read_txt(data: bytes, place: str) -> Table:
     if looks_like_conll(lines):
         return parse_conll(lines, place)
     return Table(place, {"text": lines}, len(lines), range(1, len(lines) + 1))
+
+
+def read_texts(data: bytes, place: str, first: int = 1) -> Table:
+    r"""One text a line, blank lines aside: whole lines of a file of texts, the first of which has a number.
+
+    Examples:
+        >>> read_texts(b"one\n\ntwo\n", "a.txt", first=7).lines
+        [7, 9]
+    """
+    filled = [(n, line.strip("\r")) for n, line in _numbered_lines(data, place, first) if line.strip()]
+    return Table(place, {"text": [line for _, line in filled]}, len(filled), [number for number, _ in filled])
 
 
 def read_conll(data: bytes, place: str) -> Table:

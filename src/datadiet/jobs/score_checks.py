@@ -6,7 +6,7 @@ The first half reads what a saved model and the run around it offer: results, ch
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from datadiet.config import option_problems, read_config, task_missing, usual_length
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
-from datadiet.jobs.score_config import CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
+from datadiet.jobs.score_config import CORPUS, CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
 from datadiet.registry import find, lacks, load, names, problems_of
 from datadiet.scoring.dataset import check_needs, needs_of
@@ -179,6 +179,7 @@ def check_job(config: ScoreConfig) -> None:
             check_target(config.output, force=config.force)
         except UserError as error:
             problems.include(error)
+    problems.found += corpus_option_problems(config)
     _check_models(config, problems)
     _check_options(config, problems)
     try:
@@ -233,6 +234,16 @@ def text_length(config: ScoreConfig) -> int:
     if config.max_length is not None:
         return config.max_length
     return usual_length(config.task) if config.model is None else trained_length(config.model, config.task)
+
+
+def corpus_option_problems(config: ScoreConfig) -> list[str]:
+    """Options of a corpus that were given for a score file."""
+    options = {item.name: item for item in fields(config) if "option" in item.metadata}
+    own = [name for name, item in options.items() if item.metadata["option"].panel == CORPUS]
+    given = [name for name in own if getattr(config, name) != options[name].default]
+    flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+    verb = "has" if len(given) == 1 else "have"
+    return [f"{flags} {verb} no effect on a score file: give a folder as --output."] if given else []
 
 
 def _check_models(config: ScoreConfig, problems: Problems) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from datadiet.config import COLUMNS, READING_FLAGS, FinetuneConfig, option
 from datadiet.errors import UserError
-from datadiet.registry import AtLeast, format_call, names, parse_call, parse_options, split_calls
+from datadiet.registry import AtLeast, Positive, format_call, names, parse_call, parse_options, split_calls
 from datadiet.types import Json
 
 BASE_MODEL = "minilm"
@@ -18,7 +18,7 @@ CROSS_FITTED = tuple(dict.fromkeys((*names("score", need="null"), *names("score"
 # options of `FinetuneConfig`: of the passes and every training, and of trainings alone
 PASSES, TRAINING_FLAGS = ("batch_size", "precision", "seed", "cache"), ("learning_rate",)
 RUN_FLAGS = (*READING_FLAGS, *PASSES, *TRAINING_FLAGS)
-SCORES, MODELS, OUTPUT = "Scores", "Models", "Output"
+SCORES, MODELS, OUTPUT, CORPUS = "Scores", "Models", "Output", "Corpus"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,9 @@ class ScoreConfig:
         teacher, holdout: Saved models or run folders.
         queries: Examples of what is wanted, of the same task and columns: one file, or the train split of a data set.
         query_groups: A column of them, whose values are the subtasks.
-        output: A score file, .parquet, or .jsonl and .csv for people; None writes nothing.
+        output: A score file, .parquet, or .jsonl and .csv for people; None writes nothing. A folder (no ending) is
+            for a corpus: `data` is then a folder of many files, scored partition by partition; see `jobs.score_corpus`.
+        engine, workers, ray_address, ray_timeout, duplicates, embeddings, group_column: Of a corpus only.
         options: Options of `FinetuneConfig`, of `RUN_FLAGS`.
     """
 
@@ -74,8 +76,21 @@ class ScoreConfig:
     )
     query_groups: str | None = option(None, "A column of --queries: the subtask of each.", SCORES)
     max_length: int | None = option(None, "Tokens per text; by default as it was trained.", MODELS, bound=AtLeast(3))
-    output: Path | None = option(None, "A .parquet file; or .jsonl or .csv, for people. Required.", OUTPUT)
+    output: Path | None = option(
+        None, "A .parquet file; .jsonl or .csv, for people; or a folder, for a corpus. Required.", OUTPUT
+    )
     force: bool = option(False, "Replace the output.", OUTPUT)
+    engine: str = option("local", "What runs the partitions: local, or ray.", CORPUS, choices=("local", "ray"))
+    workers: int | None = option(
+        None, "Partitions at a time: 1 process by default, of Ray all processors.", CORPUS, bound=AtLeast(1)
+    )
+    ray_address: str | None = option(None, "Of a Ray cluster; one on this machine by default.", CORPUS)
+    ray_timeout: float = option(10.0, "Seconds that the cluster has to answer.", CORPUS, bound=Positive)
+    duplicates: bool = option(False, "Mark rows whose text another row has, over all files.", CORPUS)
+    embeddings: bool = option(False, "Also keep a vector per row, of the encoder or the model.", CORPUS)
+    group_column: str | None = option(
+        None, "What floors and quotas of a selection go by; the class by default.", CORPUS
+    )
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

@@ -188,6 +188,7 @@ def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[n
     cost="O(words), no model",
     loses="it saves fewer tokens than examples",
     needs=("texts",),
+    traits=("by_row",),
     evidence="methods",
 )
 def length(
