@@ -181,8 +181,8 @@ class Method:
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
         traits: Of scores `forward` (made of one forward pass), `by_row` (of texts: no other row counts),
-            `zero_when_learned`, `suspects` (ranks wrong labels
-            high) and `tokens` (can be read off the next tokens of a language model); of selectors `weights`,
+            `zero_when_learned`, `suspects` (ranks wrong labels high), `tokens` (can be read off the next tokens of a
+            language model) and `answers` (of gradients, of language models too); of selectors `weights`,
             `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`,
             `reads_logits`, `takes_turns` (goes by what has trained before); of tasks the keys of `TASK_TRAITS` and
             others.
@@ -701,7 +701,7 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
     """Why a method, with its options, is not for a task; nothing where it is."""
     what = f"the {_WORDS.get(method.kind, method.kind)} {method.name}"
     if has(task, "answers") and not _reads_tokens(method):
-        with_it = ", ".join(names("score", trait="tokens"))
+        with_it = ", ".join((*names("score", trait="tokens"), *names("score", trait="answers")))
         return [f"{what} cannot be read off the next tokens of a language model; of the scores these can: {with_it}."]
     by_tokens = has(task, "answers") and "tokens" in method.traits
     problems = lacks(what, method.tasks, task) if method.tasks and not by_tokens else []
@@ -723,7 +723,8 @@ def _reads_tokens(method: Method) -> bool:
     if method.kind != "score":
         return "reads_logits" not in method.traits
     without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
-    return "tokens" in method.traits or method.tasks == "answers" or without_logits
+    own = bool({"tokens", "answers"} & set(method.traits)) or method.tasks == "answers"
+    return own or without_logits
 
 
 def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -> None:

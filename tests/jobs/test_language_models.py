@@ -341,6 +341,16 @@ def test_scores_that_need_logits_or_gradients_are_refused(name, run):
         score_data(read_config(run / "config.yaml").data, "causal-lm", model=run, scores=[name])
 
 
+def test_influence_and_effort_of_answers(run, tmp_path):
+    data = read_config(run / "config.yaml").data
+    file = score_data(data, "causal-lm", model=run, scores=["influence", "effort", "dealrec"], teacher=run)
+    assert np.isfinite(np.stack(list(file.values.values()))).all()
+    assert (file.values["effort"] > 0).all()
+    assert file.made_with["influence"]["solver"] == "cg"
+    with pytest.raises(DataError, match=r"48 rows have no token of an answer that trains, .*: d0, d1, .*--max-length"):
+        score_data(data, "causal-lm", model=run, scores=["effort"], max_length=6)
+
+
 def test_an_encoder_is_refused_with_exit_code_2(tmp_path):
     data = str(dialogue_folder(tmp_path, 96))
     arguments = ["finetune", data, "--task", "causal-lm", "--output", str(tmp_path / "run")]

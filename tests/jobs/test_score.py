@@ -156,6 +156,24 @@ def test_checkpoints_texts_and_embeddings(home):
     assert "model" not in file.made_with["scdp"]
 
 
+def test_influence_effort_and_dealrec(home, tmp_path):
+    """The surrogate is the teacher where one is given, else the model itself."""
+    file = scored(home, "influence(damping=0.1),effort,dealrec,grand", output=tmp_path / "scores.parquet")
+    assert_allclose(file.values["effort"], file.values["grand"], rtol=1e-4)
+    made = file.made_with["influence"]
+    assert (made["solver"], made["parameters"]) == ("exact", 34)
+    assert made["residual"] < 1e-4
+    assert read_scores(tmp_path / "scores.parquet").made_with["dealrec"]["solver"] == "exact"
+    own = scored(home, "dealrec(weight=0),influence,dealrec").values
+    assert spearmanr(own["dealrec"], file.values["dealrec"]).statistic == pytest.approx(1)
+    assert spearmanr(scored(home, "dealrec(weight=0)").values["dealrec"], own["influence"]).statistic > 0.999
+    other = scored(home, "dealrec", teacher=home / "holdout")
+    assert other.made_with["dealrec"]["teacher"] == "holdout"
+    assert not np.allclose(other.values["dealrec"], file.values["dealrec"])
+    with pytest.raises(ArgumentError, match=r"damping of influence must be above 0 and finite, got -1"):
+        scored(home, "influence(damping=-1)")
+
+
 def test_texts_need_no_model(home):
     file = scored(home, ["length"], model=None)
     texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts

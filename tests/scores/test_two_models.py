@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from datadiet.errors import ArgumentError
 from datadiet.scores.logits import cross_entropy, el2n
-from datadiet.scores.two_models import negative_pvi, reducible_loss, teacher_divergence, teacher_el2n
+from datadiet.scores.two_models import dealrec, negative_pvi, reducible_loss, teacher_divergence, teacher_el2n
 from datadiet.selectors.ranked import hardest
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "two_models.json").read_text())
@@ -121,3 +121,40 @@ def test_bad_input():
     for score in (teacher_el2n, teacher_divergence):
         with pytest.raises(ArgumentError, match=r"same classes in the same order: .*\(3, 2\) and \(3, 3\)"):
             score(logits, torch.zeros(3, 3))
+
+
+DEALREC = json.loads((Path(__file__).parents[1] / "golden" / "dealrec.json").read_text())
+
+
+@pytest.mark.proves("dealrec", by="golden")
+def test_golden_dealrec():
+    values = dealrec(DEALREC["influence"], DEALREC["effort"], normalise="min_max")
+    np.testing.assert_allclose(values, DEALREC["score_weight_0_5"], atol=1e-6)
+
+
+@pytest.mark.proves("dealrec", by="planted")
+def test_one_outlier_flattens_the_others_by_min_max_only():
+    rng = np.random.default_rng(0)
+    influence, effort = rng.normal(size=200), rng.normal(size=200)
+    spoilt = np.append(influence, 1e6), np.append(effort, 0.0)
+    for normalise, least in (("rank", 0.98), ("robust_z", 0.98)):
+        clean, with_outlier = (
+            dealrec(influence, effort, normalise=normalise),
+            dealrec(*spoilt, normalise=normalise)[:-1],
+        )
+        assert np.corrcoef(clean, with_outlier)[0, 1] > least
+    flat = dealrec(*spoilt, normalise="min_max")[:-1]
+    assert abs(np.corrcoef(flat, influence)[0, 1]) < 0.2  # only the effort is left
+
+
+def test_dealrec_of_equal_values_and_bad_input():
+    for normalise in ("rank", "robust_z", "min_max"):
+        np.testing.assert_array_equal(dealrec([1.0] * 4, [2.0] * 4, normalise=normalise), np.zeros(4))
+    np.testing.assert_allclose(dealrec([3.0, 1, 1, 2], [0.0] * 4), [1, 1 / 6, 1 / 6, 2 / 3], rtol=1e-6)
+    np.testing.assert_allclose(dealrec([0.0] * 9 + [1], [0.0] * 10, normalise="robust_z")[-1], 1 / 0.3, rtol=1e-6)
+    with pytest.raises(ArgumentError, match=r"one number per row, got the shapes \(2,\) and \(3,\)"):
+        dealrec([1, 2], [1, 2, 3])
+    with pytest.raises(ArgumentError, match="must be finite"):
+        dealrec([1, np.nan], [1, 2])
+    with pytest.raises(ArgumentError, match="weight must be at least 0"):
+        dealrec([1, 2], [1, 2], weight=-1)

@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from datadiet.errors import ArgumentError
+from datadiet.scores.two_models import dealrec
 from datadiet.selectors.ranked import OffsetError, hardest
 from datadiet.selectors.strata import both_ends, ccs, filled_places, seta, stratified, stratum, window_start
 
 FOLDER = Path(__file__).parents[1] / "golden"
 GOLDEN = json.loads((FOLDER / "ccs.json").read_text())
+DEALREC = json.loads((FOLDER / "dealrec.json").read_text())
 SETA = json.loads((FOLDER / "seta.json").read_text())
 
 
@@ -63,6 +65,34 @@ def test_golden_rows_excluded_as_suspected_noise() -> None:
     share = case["number"] / values.size
     kept = ccs(values, len(case["kept"]), seed=0, epoch=0, beta=share)
     assert kept.rows.tolist() == case["kept"]
+
+
+@pytest.mark.proves("ccs", by="golden")
+@pytest.mark.parametrize("case", DEALREC["cases"], ids=lambda case: f"{case['weight']}-{case['count']}")
+def test_golden_coverage_enhanced_selection_of_dealrec(case: dict[str, Any]) -> None:
+    """The published bins and how many of each; nothing is dropped that `beta` does not drop."""
+    values = dealrec(DEALREC["influence"], DEALREC["effort"], weight=case["weight"], normalise="min_max")
+    options: dict[str, Any] = {"beta": case["drop_hardest"], "strata": case["strata"], "edges": "range"}
+    rows = ccs(values, case["count"], seed=0, epoch=0, **options).rows
+    assert rows.size == case["count"]
+    assert [int(np.isin(rows, part).sum()) for part in case["bins"]] == case["per_bin"]
+
+
+def test_the_row_that_dealrec_loses_is_among_those_that_can_be_chosen() -> None:
+    case = DEALREC["maximum_dropped"]
+    rows = ccs(case["score"], case["n"], seed=0, epoch=0, beta=0.0, strata=case["k"], edges="range").rows
+    assert rows.size == case["n"] == case["reference_n"] + 1
+    often = [ccs(case["score"], 9, seed=seed, epoch=0, beta=0.0, strata=case["k"], edges="range") for seed in range(9)]
+    assert any(case["argmax_score"] in chosen.rows for chosen in often)
+
+
+def test_strata_of_equal_mass_hold_as_many_rows_each_whatever_the_values() -> None:
+    values = np.append(np.random.default_rng(0).lognormal(sigma=2, size=99), 1e9)
+    assert np.bincount(stratum(values, 5, "mass")).tolist() == [20] * 5
+    rows = ccs(values, 10, seed=0, epoch=0, beta=0.0, strata=5, edges="mass").rows
+    assert np.bincount(stratum(values, 5, "mass")[rows]).tolist() == [2] * 5
+    tied = np.repeat([1.0, 2.0], [95, 5])
+    assert ccs(tied, 8, seed=0, epoch=0, beta=0.0, strata=5, edges="mass").rows.size == 8
 
 
 @settings(deadline=None)

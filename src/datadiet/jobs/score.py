@@ -45,7 +45,7 @@ from datadiet.jobs.score_checks import (
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
-from datadiet.scoring.dataset import Queries, ScoringInputs, SplitScores, TokenisedRows, needs_of, score_split
+from datadiet.scoring.dataset import Queries, ScoringInputs, SplitScores, TokenisedRows, needs_of, read_by, score_split
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
@@ -319,7 +319,7 @@ class _Loader:
 
     def others(self, names: Sequence[str]) -> dict[str, Any]:
         """Fields of `ScoringInputs` for the models beside the one at hand that a score needs."""
-        needs = {need for name in names for need in needs_of(name)}
+        needs = {need for name in names for need in read_by(name)}
         parts: dict[str, Any] = {"tokenised": {}}
         for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
             if folder is not None and role in needs:
@@ -462,8 +462,8 @@ def _made_with(
     name: str, config: ScoreConfig, model: Path | None, results: SplitScores, material: ScoringInputs, folds: Json
 ) -> Json:
     """How a score was made: models by name, checkpoints, rounds, folds and seconds."""
-    needs = needs_of(name)
-    made: Json = {}
+    needs = read_by(name)
+    made: Json = dict(results.details.get(name, {}))
     reads_model = {"model", "history", "checkpoints"} & set(needs) or ("encoder" in needs and config.encoder is None)
     if model is not None and reads_model:
         made |= _model_made_with(config, model)

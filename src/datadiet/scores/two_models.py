@@ -6,13 +6,17 @@ The scores are pure functions of the outputs of both models; those of the second
 from __future__ import annotations
 
 import math
+from typing import Annotated, Literal
 
+import numpy as np
 import torch  # noqa: F401  (the doctests use it)
+from numpy.typing import ArrayLike, NDArray
+from scipy.stats import median_abs_deviation, rankdata
 from torch import Tensor
 from torch.nn import functional
 
 from datadiet.errors import ArgumentError
-from datadiet.registry import Method, score
+from datadiet.registry import Method, NotNegative, score
 from datadiet.scores.logits import cross_entropy
 
 _IRREDUCIBLE = Method(
@@ -186,3 +190,67 @@ def _same_shape(logits: Tensor, teacher_logits: Tensor) -> None:
             f"student and teacher need the same classes in the same order: got logits of shape {tuple(logits.shape)} "
             f"and {tuple(teacher_logits.shape)}."
         )
+
+
+@score(
+    formula="influence of a surrogate + weight * effort of the model, both as ranks in [0, 1]",
+    paper="Lin et al. 2024 (DEALRec), SIGIR, arXiv 2401.17197, equation 7",
+    inputs="a model, labels; a surrogate for the influence (--teacher), else the model itself",
+    cost="influence with the surrogate, effort with the model; the training of the surrogate",
+    loses="in the paper's own tables random is often second; where the surrogate reads the data unlike the model",
+    needs=("model",),
+    traits=("answers",),
+    named_alone=False,
+    reads=("teacher",),
+)
+def dealrec(
+    influence: ArrayLike,
+    effort: ArrayLike,
+    *,
+    weight: Annotated[float, NotNegative] = 0.5,
+    normalise: Literal["rank", "robust_z", "min_max"] = "rank",
+) -> NDArray[np.float32]:
+    """DEALRec: what helps the surrogate's mean loss most, and what the model itself has yet to learn.
+
+    `normal(influence) + weight * normal(effort)`. Choose by it with strata of equal width, as published: `--select
+    "ccs(beta=0, strata=50, edges=range)"`.
+
+    Args:
+        influence: `(n,)`, of `datadiet.scoring.influence` on a surrogate.
+        effort: `(n,)`, of the model that will be trained.
+        weight: Of the effort, at least 0; on the scale of the normalised values. Published: 0.3 to 1.
+        normalise: `rank` (average ranks in [0, 1]); `robust_z`, `(v - median) / (1.4826 MAD)`; or `min_max`, as
+            published, where one outlier flattens all others. Equal values are 0.
+
+    Returns:
+        float32 `(n,)`; larger = more wanted; the published selection covers the whole range of it.
+
+    Raises:
+        ArgumentError: If the lengths differ or a value is not finite.
+
+    Examples:
+        >>> dealrec([0.1, 0.3, 0.2], [5.0, 1.0, 2.0], weight=0.5).tolist()
+        [0.5, 1.0, 0.75]
+
+    Source: Lin et al. 2024 (arXiv 2401.17197), equation 7. The code uses min-max, which is 0 / 0 where all influences
+    are equal, and first drops the tenth with the largest values, which the paper does not say.
+    """
+    parts = [np.asarray(part, np.float64) for part in (influence, effort)]
+    if parts[0].shape != parts[1].shape or parts[0].ndim != 1:
+        shapes = " and ".join(str(part.shape) for part in parts)
+        raise ArgumentError(f"influence and effort must have one number per row, got the shapes {shapes}.")
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ArgumentError("influence and effort must be finite numbers.")
+    first, second = (_normal(part, normalise) for part in parts)
+    return (first + weight * second).astype(np.float32)
+
+
+def _normal(values: NDArray[np.float64], how: str) -> NDArray[np.float64]:
+    if not values.size or np.ptp(values) == 0:
+        return np.zeros(values.size)
+    if how == "rank":
+        return np.asarray((rankdata(values) - 1) / (values.size - 1), np.float64)
+    if how == "min_max":
+        return np.asarray((values - values.min()) / np.ptp(values), np.float64)
+    spread = float(median_abs_deviation(values, scale="normal"))
+    return np.asarray((values - np.median(values)) / (spread if spread > 0 else np.std(values)), np.float64)

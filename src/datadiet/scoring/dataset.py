@@ -24,11 +24,12 @@ from datadiet.registry import NEEDS, find, load
 from datadiet.scores.answers import capability_gap, held_out_perplexity, ifd, perplexity, predictive_strength
 from datadiet.scores.history import over_rounds
 from datadiet.scores.reduce import FREE, example_values, free_signals
-from datadiet.scores.two_models import negative_pvi, teacher_divergence, teacher_el2n
+from datadiet.scores.two_models import dealrec, negative_pvi, teacher_divergence, teacher_el2n
 from datadiet.scoring.answers import divergences, mean_losses, rest_losses
 from datadiet.scoring.embed import embed
-from datadiet.scoring.forward import Batch, first_alike, forward_pass, within_logits
+from datadiet.scoring.forward import Batch, column_of, first_alike, forward_pass, whole_numbers, within_logits
 from datadiet.scoring.grand import grand
+from datadiet.scoring.influence import effort, influence
 from datadiet.scoring.tracin import loaded, self_influence, tracin
 from datadiet.scoring.vog import vog
 from datadiet.tasks.causal_lm import AnswerRows
@@ -169,6 +170,12 @@ def needs_of(score: str) -> tuple[str, ...]:
     return () if method is None else method.needs
 
 
+def read_by(score: str) -> tuple[str, ...]:
+    """The fields of `ScoringInputs` that a score reads: what it needs, and what it reads where it is given."""
+    method = find("score", score)
+    return () if method is None else (*method.needs, *method.facts.get("reads", ()))
+
+
 def check_needs(names: Iterable[str], available: Iterable[str]) -> None:
     """Refuse scores that need a missing input, before anything is computed.
 
@@ -202,6 +209,7 @@ class SplitScores:
         shared: The scores that were computed together with each, itself included.
         probabilities: float32 `(n, classes)` of the model, or of cross-fitted ones, where they were requested.
         missing: Where a row has no value, bool `(n,)` by score, of scores that lack any: nan there.
+        details: By score, what it says of how it was computed, such as the residual of a solved system.
     """
 
     values: Mapping[str, Values]
@@ -209,6 +217,7 @@ class SplitScores:
     shared: Mapping[str, tuple[str, ...]]
     probabilities: Values | None = None
     missing: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
+    details: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: bool = False) -> SplitScores:
@@ -232,11 +241,14 @@ def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: b
     seconds: dict[str, float] = {}
     shared: dict[str, tuple[str, ...]] = {}
     classes = None
+    details: dict[str, Mapping[str, Any]] = {}
     with inputs.ledger.charge("score"):
         for group, compute in _together(names):
             began = time.perf_counter()
             if compute is _of_passes:
                 part, classes = _of_passes(group, inputs, probabilities)
+            elif compute is _of_gradients:
+                part = _of_gradients(group, inputs, details)
             else:
                 part = compute(group, inputs)
             values |= part
@@ -245,7 +257,7 @@ def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: b
         if probabilities and classes is None:
             classes = _of_passes([], inputs, True)[1]
     ordered = {name: np.asarray(values[name], np.float32) for name in names}
-    return SplitScores(ordered, seconds, shared, classes, _missing(ordered, inputs))
+    return SplitScores(ordered, seconds, shared, classes, _missing(ordered, inputs), details)
 
 
 def _missing(values: Mapping[str, Values], inputs: ScoringInputs) -> dict[str, NDArray[np.bool_]]:
@@ -502,14 +514,57 @@ def _of_history(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values
 # ---- scores of gradients ----
 
 
-def _of_gradients(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+Details = dict[str, Mapping[str, Any]]
+
+
+def _of_gradients(names: Sequence[str], inputs: ScoringInputs, details: Details) -> dict[str, Values]:
+    _check_answers(inputs)
     sizes = {"batch_tokens": min(inputs.batch_tokens, _GRADIENT_BATCH_TOKENS)}
-    return {name: _GRADIENT_SCORES[name](inputs, sizes | inputs.options_of(name)) for name in names}
+    values = {}
+    for name in names:
+        result = _GRADIENT_SCORES[name](inputs, sizes | inputs.options_of(name))
+        values[name], more = result if isinstance(result, tuple) else (result, {})
+        details |= {name: more} if more else {}
+    return values
+
+
+def _check_answers(inputs: ScoringInputs) -> None:
+    """Refuse rows of which no token trains: they have no gradient."""
+    trained = None if inputs.features is None else column_of(inputs.features, "trained")
+    empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
+    if empty:
+        named = ", ".join(str(row if inputs.ids is None else inputs.ids[row]) for row in empty[:5])
+        raise DataError(
+            f"{len(empty)} rows have no token of an answer that trains, so that they have no gradient: {named}. Remove "
+            "them, or give answers more room by --max-length."
+        )
 
 
 def _grand(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
     assert inputs.model is not None  # checked by check_needs
     return grand(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)
+
+
+def _effort(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
+    assert inputs.model is not None  # checked by check_needs
+    return effort(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)
+
+
+def _influence(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
+    return _influence_by("model", inputs, options)
+
+
+def _influence_by(role: str, inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
+    model, rows = getattr(inputs, role), inputs.rows_for(role)
+    found = influence(model, rows.features, rows.collate, seed=inputs.seed, ledger=inputs.ledger, **options)
+    return found.values, found.describe()
+
+
+def _dealrec(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
+    sizes = {"batch_tokens": options["batch_tokens"]}
+    own = {name: value for name, value in options.items() if name not in sizes}
+    influences, details = _influence_by("model" if inputs.teacher is None else "teacher", inputs, sizes)
+    return dealrec(influences, _effort(inputs, sizes), **own), details
 
 
 def _vog(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
@@ -530,8 +585,11 @@ def _steps(inputs: ScoringInputs) -> tuple[list[Any], list[float]]:
     return checkpoints, list(inputs.learning_rates or [1.0] * len(checkpoints))
 
 
-_GRADIENT_SCORES: Mapping[str, Callable[[ScoringInputs, Mapping[str, Any]], Values]] = {
+_GRADIENT_SCORES: Mapping[str, Callable[[ScoringInputs, Mapping[str, Any]], Any]] = {
     "grand": _grand,
+    "effort": _effort,
+    "influence": _influence,
+    "dealrec": _dealrec,
     "vog": _vog,
     "self_influence": _self_influence,
     "tracin": _tracin,

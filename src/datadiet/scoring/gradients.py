@@ -1,8 +1,8 @@
 """Losses and gradients of single examples, for any module.
 
-`example_losses` and `gold_outputs` read outputs and labels by their names; `chosen_parameters` selects what gradients
-are taken over; `squared_norms`, `alignments` and `summed_gradient` compute them with torch.func: norms by vmap, inner
-products in forward mode.
+`example_losses` and `gold_outputs` read outputs and labels by their names, `answer_losses` those of language models;
+`chosen_parameters` selects what gradients are taken over; `reduced_gradients`, `squared_norms`, `alignments` and
+`summed_gradient` compute them with torch.func: of single rows by vmap, inner products in forward mode.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from datadiet.errors import ArgumentError, unknown
-from datadiet.tasks.heads import head_layers
+from datadiet.tasks.heads import head_layers, is_causal
 from datadiet.types import IGNORED
 
 Batch = Mapping[str, Any]
@@ -85,20 +85,59 @@ def derivable_attention() -> Iterator[None]:
 def squared_norms(
     model: nn.Module, chosen: Mapping[str, nn.Parameter], batch: Batch, loss: Losses, inputs: Inputs
 ) -> Tensor:
-    """Squared norm of each example's gradient, float32 `(batch,)`, by vmap over parts of the batch.
+    """Squared norm of each example's gradient, float32 `(batch,)`; see `reduced_gradients`."""
+
+    def squares(gradients: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum()
+
+    return reduced_gradients(model, chosen, batch, loss, inputs, squares)
+
+
+def reduced_gradients(
+    model: nn.Module,
+    chosen: Mapping[str, nn.Parameter],
+    batch: Batch,
+    loss: Losses,
+    inputs: Inputs,
+    reduce: Callable[[dict[str, Tensor]], Tensor],
+) -> Tensor:
+    """What a function makes of each example's gradient, `(batch, ...)`: only parts of a batch are in memory as such.
+
+    Args:
+        model, chosen, batch, loss, inputs: See `losses_of`.
+        reduce: From the gradient of one example, by the name of the parameter, to a tensor; torch.func maps over it.
 
     Raises:
         ArgumentError: If torch.func cannot map over the model, with a way out.
     """
     parameters = {name: parameter.detach() for name, parameter in chosen.items()}
-    size = batch_size(batch)
+
+    def of_one(row: Batch) -> Tensor:
+        return reduce(grad(lambda values: losses_of(model, values, row, loss, inputs)[0])(parameters))
+
     bytes_each = 4 * sum(parameter.numel() for parameter in parameters.values())
-    together = max(1, min(size, GRADIENT_BYTES // max(1, bytes_each)))
+    reduced: Tensor = over_rows(model, batch, of_one, bytes_each)
+    return reduced.detach()
+
+
+def over_rows(model: nn.Module, batch: Batch, of_one: Callable[[Batch], Any], bytes_each: int) -> Any:
+    """A function of batches of one example, mapped over a batch by vmap, in parts that fit `GRADIENT_BYTES`.
+
+    Raises:
+        ArgumentError: If torch.func cannot map over the model, with a way out.
+    """
+    together = max(1, min(batch_size(batch), GRADIENT_BYTES // max(1, bytes_each)))
     reason: Exception | None = None
-    for form in (batch, with_wide_mask(batch)):
+    for form in (batch, with_wide_mask(batch, causal=is_causal(model))):
+        rows = {name: value for name, value in form.items() if isinstance(value, Tensor) and value.dim()}
+        fixed = {name: value for name, value in form.items() if name not in rows}
+
+        def alone(row: dict[str, Tensor], fixed: dict[str, Any] = fixed) -> Any:
+            return of_one({**fixed, **{name: value.unsqueeze(0) for name, value in row.items()}})
+
         try:
             with derivable_attention():
-                return _mapped(model, parameters, form, loss, inputs, together)
+                return vmap(alone, chunk_size=together, randomness="error")(rows)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
@@ -110,28 +149,18 @@ def squared_norms(
     ) from reason
 
 
-def _mapped(
-    model: nn.Module, parameters: dict[str, Tensor], batch: Batch, loss: Losses, inputs: Inputs, together: int
-) -> Tensor:
-    rows = {name: value for name, value in batch.items() if isinstance(value, Tensor) and value.dim()}
-    fixed = {name: value for name, value in batch.items() if name not in rows}
-
-    def of_one(row: dict[str, Tensor]) -> Tensor:
-        alone = {**fixed, **{name: value.unsqueeze(0) for name, value in row.items()}}
-        gradients = grad(lambda values: losses_of(model, values, alone, loss, inputs)[0])(parameters)
-        return torch.stack([gradient.float().square().sum() for gradient in gradients.values()]).sum()
-
-    norms: Tensor = vmap(of_one, chunk_size=together, randomness="error")(rows)
-    return norms.detach()
-
-
-def with_wide_mask(batch: Batch) -> dict[str, Any]:
-    """The batch with its attention mask in additive form `(batch, 1, 1, positions)`, which transformers keeps."""
+def with_wide_mask(batch: Batch, *, causal: bool = False) -> dict[str, Any]:
+    """The batch with its attention mask in additive form, which transformers keeps: `(batch, 1, 1, positions)`, or, of
+    a language model, whose own mask it replaces, `(batch, 1, positions, positions)`."""
     mask = batch.get("attention_mask")
     if not isinstance(mask, Tensor) or mask.dim() != 2:
         return dict(batch)
-    wide = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, torch.finfo(torch.float32).min)
-    return {**batch, "attention_mask": wide[:, None, None, :]}
+    hidden = (mask == 0)[:, None, None, :]
+    if causal:
+        length = mask.shape[1]
+        hidden = hidden | torch.ones(length, length, dtype=torch.bool, device=mask.device).triu(1)
+    wide = torch.zeros(hidden.shape, device=mask.device).masked_fill(hidden, torch.finfo(torch.float32).min)
+    return {**batch, "attention_mask": wide}
 
 
 def alignments(
@@ -180,7 +209,7 @@ def summed_gradient(
 
 
 Parameters = str | Callable[[str], bool]
-CHOICES = ("all", "last_layer")
+CHOICES = ("all", "last_layer", "lora")
 
 
 def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.Parameter]:
@@ -188,7 +217,8 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
 
     Args:
         model: The model.
-        parameters: `all`; `last_layer`, of the last linear layer of each head; or a predicate on names.
+        parameters: `all`; `last_layer`, of the last linear layer of each head; `lora`, of adapters; or a predicate on
+            names.
 
     Raises:
         ArgumentError: If the choice is unknown or no parameter is left; names the trainable ones.
@@ -202,6 +232,8 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
         chosen = {name: parameter for name, parameter in training.items() if parameters(name)}
     elif parameters == "all":
         chosen = training
+    elif parameters == "lora":
+        chosen = {name: parameter for name, parameter in training.items() if ".lora_" in name}
     elif parameters == "last_layer":
         layers = {id(parameter) for layer in last_layers(model) for parameter in layer.parameters()}
         chosen = {name: parameter for name, parameter in training.items() if id(parameter) in layers}
@@ -269,6 +301,31 @@ def example_losses(outputs: Any, batch: Mapping[str, Any], *, alpha: float = 0.5
     if logits.numel() != len(labels):
         raise ArgumentError(_misfit(logits, labels))
     return (logits.reshape(-1) - labels.reshape(-1)).float().square() / 2  # (batch, 1) -> (batch,)
+
+
+def answer_losses(outputs: Any, batch: Mapping[str, Any]) -> Tensor:
+    """The mean loss of the tokens of each answer, differentiable; the prompt, whose labels are -100, does not count.
+
+    Args:
+        outputs: With `logits` `(batch, positions, vocabulary)`, or these themselves.
+        batch: With `labels` `(batch, positions)`, as a causal language model takes them: not shifted.
+
+    Returns:
+        `(batch,)`; 0 for a row without an answer.
+
+    Raises:
+        ArgumentError: Where names or shapes do not fit.
+
+    Examples:
+        >>> answer_losses(torch.zeros(1, 3, 4), {"labels": torch.tensor([[-100, 2, -100]])})
+        tensor([1.3863])
+    """
+    logits, labels = _named(outputs, "logits"), _label(batch)
+    if logits.shape[:-1] != labels.shape or labels.dim() != 2:
+        raise ArgumentError(_misfit(logits, labels))
+    next_labels = labels[:, 1:]
+    counts = (next_labels != IGNORED).sum(1).clamp_min(1)  # (batch,)
+    return _class_losses(logits[:, :-1], next_labels) / counts
 
 
 def gold_outputs(outputs: Any, batch: Mapping[str, Any]) -> dict[str, Tensor]:

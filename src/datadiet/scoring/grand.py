@@ -36,16 +36,18 @@ from datadiet.scoring.forward import (
 )
 from datadiet.scoring.ghost_norms import Layers, NotLayerwiseError
 from datadiet.scoring.gradients import (
+    CHOICES,
     Batch,
     Inputs,
     Losses,
     Parameters,
+    answer_losses,
     chosen_parameters,
     example_losses,
     last_layers,
     without_labels,
 )
-from datadiet.tasks.heads import Heads, head_layers
+from datadiet.tasks.heads import Heads, head_layers, is_causal
 from datadiet.tasks.reading import Reader
 from datadiet.types import HeadSignals, Signals
 
@@ -112,7 +114,7 @@ def grand(
     collate: Collate,
     *,
     rows: NDArray[np.int64] | None = None,
-    parameters: Annotated[Parameters, ("all", "last_layer")] = "all",
+    parameters: Annotated[Parameters, CHOICES] = "all",
     loss: Losses | None = None,
     inputs: Inputs | None = None,
     batch_tokens: int = 2048,
@@ -135,7 +137,7 @@ def grand(
         dataset: Map-style.
         collate: Items to a batch: a mapping of tensors with the examples along their first axis.
         rows: int64 `(n,)`; all rows by default.
-        parameters: `all`; `last_layer` of each head; or a function of a parameter's name.
+        parameters: `all`; `last_layer` of each head; `lora`, those of adapters; or a function of a parameter's name.
         loss: `(outputs, batch) -> (batch,)`, one loss per example; recognised from names by default
             (`datadiet.scoring.gradients.example_losses`).
         inputs: From a batch to the model's arguments, a mapping of keywords or a tuple; all but the labels by default.
@@ -166,7 +168,8 @@ def grand(
     """
     every = np.arange(len(dataset), dtype=np.int64) if rows is None else np.asarray(rows, np.int64)
     sizes = {"batch_tokens": batch_tokens, "batch_size": batch_size}
-    if parameters == "last_layer" and loss is None and inputs is None and method == "auto":
+    closed = parameters == "last_layer" and loss is None and inputs is None and method == "auto"
+    if closed and not is_causal(model):
         parts = _closed_form(model, dataset, collate, rows=every, precision=precision, ledger=ledger, **sizes)
     else:
         chosen = chosen_parameters(model, parameters)
@@ -209,7 +212,10 @@ def batches(
 
 
 def default_loss(model: nn.Module) -> Losses:
-    """The losses recognised from names, with the weight of the intent that the model trains with."""
+    """The losses recognised from names, with the weight of the intent that the model trains with; of a language model
+    the mean over the tokens of the answer."""
+    if is_causal(model):
+        return answer_losses
     alpha = getattr(getattr(model, "config", None), "alpha", 0.5)
     return partial(example_losses, alpha=float(alpha))
 

@@ -21,7 +21,7 @@ from datadiet.types import Selection
 
 _EVEN_STREAM, _EASY_STREAM, _SETA_STREAM = 5, 6, 8
 _CLIPPED = 0.01  # share of the values at either end that does not stretch the strata
-Edges = Literal["clipped", "range"]
+Edges = Literal["clipped", "range", "mass"]
 
 
 @selector(
@@ -61,7 +61,8 @@ def ccs(
             It has no effect where `count` is n.
         strata: How many, at least 1.
         edges: `clipped` cuts between the 1st and the 99th percentile, with what lies beyond in the outer strata;
-            `range` between the smallest and the largest value, as published, where one outlier empties most strata.
+            `range` between the smallest and the largest value, as published, where one outlier empties most strata;
+            `mass` into strata of as many rows each, but where values tie.
 
     Returns:
         Exactly `count` rows, ascending.
@@ -75,7 +76,9 @@ def ccs(
 
     Source: Zheng et al. 2023, Coverage-centric Coreset Selection, algorithm 1, on any score. Their code loses the
     hardest row where the largest value is 0 or less, selects nothing where all are 0, and class by class takes the
-    last class's size for all.
+    last class's size for all. With `beta=0, edges=range` it is the coverage-enhanced selection of DEALRec (Lin et al.
+    2024, arXiv 2401.17197, algorithm 2), whose code first drops the tenth with the largest values and may lose the
+    largest.
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, finite=True)
     check_room("a beta", count, beta, array.size)
@@ -136,11 +139,7 @@ def stratified(
     rows = np.flatnonzero(~new)
     if (left := count - (array.size - rows.size)) <= 0:
         return selection(top_mask(array, count, seed=seed, epoch=epoch))
-    scored = array[rows]
-    # whole ranks: between two values of which one is -inf nothing can be interpolated
-    cuts = (np.arange(1, strata) * scored.size) // strata
-    codes = np.searchsorted(np.unique(np.partition(scored, cuts)[cuts]), scored, side="right")
-    codes = codes.astype(_code_type(strata))
+    codes = _quantiles(array[rows], strata)
     places = even_places(np.bincount(codes), left, seed=seed, epoch=epoch, stream=_EVEN_STREAM)
     drawn = _drawn(array, rows, codes, places, seed=seed, epoch=epoch)
     return together(array.size, [Selection(np.flatnonzero(new)), drawn])
@@ -196,7 +195,7 @@ def both_ends(
 
 
 def stratum(values: Floats, strata: int, edges: str = "clipped") -> NDArray[Any]:
-    """The stratum of equal width that each value lies in, numbered from 0 for the smallest values.
+    """The stratum that each value lies in, numbered from 0 for the smallest values.
 
     Args:
         values: float `(n,)`, finite, any sign; equal values are all in one stratum.
@@ -210,6 +209,8 @@ def stratum(values: Floats, strata: int, edges: str = "clipped") -> NDArray[Any]
         >>> stratum(np.array([-3.0, -2.0, -1.0, 0.0]), 2, "range").tolist()
         [0, 0, 1, 1]
     """
+    if edges == "mass":
+        return _quantiles(values, strata)
     if edges == "clipped":
         at = [int(_CLIPPED * (values.size - 1)), int(np.ceil((1 - _CLIPPED) * (values.size - 1)))]
         low, high = (float(edge) for edge in np.partition(values, at)[at])
@@ -220,6 +221,14 @@ def stratum(values: Floats, strata: int, edges: str = "clipped") -> NDArray[Any]
         return np.zeros(values.size, np.uint16)
     numbers = np.floor((values.astype(np.float64) - low) / ((high - low) / strata))
     return np.clip(numbers, 0, strata - 1).astype(_code_type(strata))
+
+
+def _quantiles(values: Floats, strata: int) -> NDArray[Any]:
+    """The quantile that each value lies in; values that tie are in one."""
+    # whole ranks: between two values of which one is -inf nothing can be interpolated
+    cuts = (np.arange(1, strata) * values.size) // strata
+    codes = np.searchsorted(np.unique(np.partition(values, cuts)[cuts]), values, side="right")
+    return codes.astype(_code_type(strata))
 
 
 def filled_places(sizes: NDArray[np.int64], count: int) -> NDArray[np.int64]:
