@@ -650,7 +650,7 @@ class _Scorer:
                 features = tokenised[role].features
                 lengths = lengths_of(features)
                 assert lengths is not None  # every task gives a length
-                tokens = pass_tokens(self.settings, lengths, loaded.model)
+                tokens = pass_tokens(self.settings, lengths)
                 groups = loaded.task.groups(features)
                 inputs = replace(inputs, features=features, collate=tokenised[role].collate, batch_tokens=tokens)
                 inputs = replace(inputs, encoder=loaded.model, groups=groups)
