@@ -73,9 +73,30 @@ Head = HeadSignals | TokenSignals
 
 @dataclass(frozen=True)
 class Signals:
-    """The heads of one forward pass by name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`."""
+    """What one forward pass says of some examples.
+
+    Attributes:
+        heads: By name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`.
+        segments: The same by text, where a row of the data holds several, one after the other; None elsewhere.
+    """
 
     heads: Mapping[str, Head]
+    segments: Segments | None = None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The texts of rows that hold several, as packs for language models do.
+
+    Attributes:
+        heads: As of `Signals`, an example for each text.
+        rows: int64 `(texts,)`, the place in the batch of the row of each, ascending.
+        count: The rows of the batch.
+    """
+
+    heads: Mapping[str, Head]
+    rows: Tensor
+    count: int
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import datasets
@@ -25,7 +25,7 @@ from datadiet.tasks.heads import Heads, check_one_each
 from datadiet.tasks.losses import trace
 from datadiet.tasks.reading import ADVICE, Reader, is_fused, tensors_of
 from datadiet.training.sampler import LENGTHS_KEY
-from datadiet.types import Head, HeadSignals, Json, Signals, TokenSignals
+from datadiet.types import Head, HeadSignals, Json, Segments, Signals, TokenSignals
 
 EMBEDDING, SCORES = "sentence_embedding", "scores"
 # the trainers of TRL whose outputs are known, by the class that they are or inherit from
@@ -196,7 +196,14 @@ class TrainerSignals:
             return self._pairs(outputs, batch)
         if not self._embeds:
             signals = self._heads.signals(self._reader(outputs, batch))
-            return signals if (lengths := batch.get(LENGTHS_KEY)) is None else split_rows(signals, lengths)
+            if (lengths := batch.get(LENGTHS_KEY)) is None:
+                return signals
+            lengths = lengths.cpu()
+            if lengths.dim() == 1:
+                return split_rows(signals, lengths)
+            each = lengths > 0
+            texts, of_rows = split_rows(signals, lengths[each]), each.nonzero()[:, 0]
+            return replace(split_rows(signals, lengths.sum(1)), segments=Segments(texts.heads, of_rows, len(lengths)))
         return self._reader(outputs[0], batch) if _is_scored(outputs) else pair_signals(outputs, batch.get("label"))
 
     def weighed(

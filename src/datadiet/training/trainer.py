@@ -287,6 +287,7 @@ class DietMixin(_Base):
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
         if lengths is not None:
             batch[LENGTHS_KEY] = lengths
+            lengths = lengths if lengths.dim() == 1 else lengths.sum(1)  # of rows, whatever texts they hold
         batch = whole_labels(batch, pruned)
         weights_of_rows, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
         if weighs:  # by the losses of the forward pass, in whose backward pass they are read
