@@ -49,7 +49,8 @@ class TokenSignals:
 
     Logits of `(batch, length, vocabulary)` are gigabytes, and some trainers never build them; these few numbers of
     each token are what scores of rows and tokens need. Position `t` is about token `t + 1` of the input: labels are
-    shifted already. All tensors are `(batch, positions)`, detached, and 0 or False where the mask is False.
+    shifted already; of an encoder-decoder, whose labels are a text of their own, it is about token `t` of that. All
+    tensors are `(batch, positions)`, detached, and 0 or False where the mask is False.
 
     Attributes:
         nll: float32, `-log p` of the token, in nats.

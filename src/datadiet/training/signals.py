@@ -94,13 +94,18 @@ class TrainerSignals:
 
     @property
     def sums_tokens(self) -> bool:
-        """Whether the loss is a sum over the next tokens of a language model, divided by their number in the step."""
-        return self._reader.causal and self._form in ("", "sft")
+        """Whether the loss is a sum over the tokens of a language model, divided by their number in the step."""
+        return (self._reader.causal or self._reader.answers) and self._form in ("", "sft")
 
     @property
     def causal(self) -> bool:
-        """Whether the numbers of next tokens are read."""
-        return self._given is None and self._pairs is None and self._reader.causal
+        """Whether the numbers of next tokens are read, or of those of an answer."""
+        return self._given is None and self._pairs is None and (self._reader.causal or self._reader.answers)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the model is an encoder-decoder that writes an answer: its labels have a length of their own."""
+        return self._reader.answers
 
     def call(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
         """The outputs of a pass outside training: of a language model without its loss, which costs a copy of all
@@ -111,7 +116,8 @@ class TrainerSignals:
         base = _base(model)
         if self._hooked and FUSED_OUTPUTS in vars(base):
             return model(**inputs, fused_lm_head=True)
-        inputs.pop("labels", None)
+        if not self.answers:  # whose decoder reads them
+            inputs.pop("labels", None)
         if "use_cache" in inspect.signature(type(base).forward).parameters:
             inputs["use_cache"] = False
         return model(**inputs)

@@ -553,7 +553,8 @@ class DietMixin(_Base):
             raise ArgumentError(self._signals.problem)
         if self._signals.causal:
             guarded = self.diet.guarded and self.diet.noise_monitor is not None
-            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, teaches=self.teacher is not None)
+            more = {"teaches": self.teacher is not None, "answers": self._signals.answers}
+            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, **more)
         if self._form == "dpo" and not self._signals.is_given:
             losses = getattr(self, "loss_types", None) or ()
             check_pairs(self.diet.options, losses, weighs=self._weighs)
@@ -639,7 +640,10 @@ class DietMixin(_Base):
         """Make what chooses within batches, and take up what a resumed run has left."""
         method = self.diet.options.batch_method()
         if method is not None:
-            self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
+            apart = ("labels",) if self._signals.answers else ()
+            self._batch_chooser = BatchChooser(
+                method, seed=self.diet.options.config.seed, irreducible=self._values, apart=apart
+            )
         self.tokens = pruner_of(self.diet.options, self.context, self._reference)
         if self._resumed is not None:
             if self.tokens is not None:
