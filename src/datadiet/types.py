@@ -49,7 +49,8 @@ class TokenSignals:
 
     Logits of `(batch, length, vocabulary)` are gigabytes, and some trainers never build them; these few numbers of
     each token are what scores of rows and tokens need. Position `t` is about token `t + 1` of the input: labels are
-    shifted already. All tensors are `(batch, positions)`, detached, and 0 or False where the mask is False.
+    shifted already; of an encoder-decoder, whose labels are a text of their own, it is about token `t` of that. All
+    tensors are `(batch, positions)`, detached, and 0 or False where the mask is False.
 
     Attributes:
         nll: float32, `-log p` of the token, in nats.
@@ -73,9 +74,30 @@ Head = HeadSignals | TokenSignals
 
 @dataclass(frozen=True)
 class Signals:
-    """The heads of one forward pass by name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`."""
+    """What one forward pass says of some examples.
+
+    Attributes:
+        heads: By name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`.
+        segments: The same by text, where a row of the data holds several, one after the other; None elsewhere.
+    """
 
     heads: Mapping[str, Head]
+    segments: Segments | None = None
+
+
+@dataclass(frozen=True)
+class Segments:
+    """The texts of rows that hold several, as packs for language models do.
+
+    Attributes:
+        heads: As of `Signals`, an example for each text.
+        rows: int64 `(texts,)`, the place in the batch of the row of each, ascending.
+        count: The rows of the batch.
+    """
+
+    heads: Mapping[str, Head]
+    rows: Tensor
+    count: int
 
 
 @dataclass(frozen=True)

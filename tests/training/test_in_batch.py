@@ -171,3 +171,13 @@ def test_padding_goes_with_the_examples_that_needed_it():
 def test_options_that_do_not_fit(options, message):
     with pytest.raises(ArgumentError, match=message):
         Diet(**options)
+
+
+def test_what_a_decoder_reads_is_not_cut_with_the_padding_of_the_text():
+    ids, mask = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
+    batch = {"input_ids": ids, "attention_mask": mask, "labels": ids, "decoder_input_ids": ids}
+    part = part_of(batch, torch.tensor([1]), apart=("labels",))
+    assert {name: value.shape[1] for name, value in part.items()} == {
+        "input_ids": 1, "attention_mask": 1, "labels": 3, "decoder_input_ids": 3
+    }  # fmt: skip
+    assert part_of(batch, torch.tensor([1]))["labels"].shape == (1, 1)

@@ -18,7 +18,7 @@ from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.training.trainer import DietMixin
 from datadiet.types import HeadSignals, Signals
-from toys import Logged, hard_diet, scores_of, tiny_config, tiny_model_folder, tiny_tokenizer
+from toys import Logged, hard_diet, scores_of, tiny_config, tiny_model_folder, tiny_tokenizer, weights
 
 # of the other libraries
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
@@ -386,6 +386,99 @@ def test_what_cannot_be_read_is_refused_before_the_first_step(name, tmp_path):
     with pytest.raises(ArgumentError, match=message):
         make().run(tmp_path, hard_diet(keep=0.5), callbacks=[counting()])
     assert not steps
+
+
+def summaries(kind=hf.T5ForConditionalGeneration, config=None):
+    """Texts of 1 to 8 tokens, and answers of 8 to 1, so that both are padded to the same length."""
+    given = [ids[: 1 + row % 8] for row, ids in enumerate(inputs())]
+    columns = {"input_ids": given, "attention_mask": [[1] * len(ids) for ids in given]}
+    columns |= {"token_type_ids": [[0] * len(ids) for ids in given]} if "token_type_ids" in TOKENIZER("a") else {}
+    answers = [ids[: 8 - row % 8] for row, ids in enumerate(inputs())]
+    return of_transformers(
+        lambda: model_of(kind, config or tiny_t5()),
+        lambda: {**columns, "labels": answers},
+        lambda: hf.DataCollatorForSeq2Seq(TOKENIZER),
+        hf.Seq2SeqTrainer,
+        hf.Seq2SeqTrainingArguments,
+    )
+
+
+def tiny_bart():
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "max_position_embeddings": 64}
+    sizes |= {"encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32}
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "decoder_start_token_id": 3, "dropout": 0.0}
+    return hf.BartConfig(vocab_size=len(TOKENIZER), **sizes, **special)
+
+
+def without_dropout(config):
+    config.dropout_rate = 0.0
+    return config
+
+
+def of_answer(model, row):
+    """The losses of the tokens of an answer, each at the logits of its own place."""
+    with torch.no_grad():
+        logits = model.eval()(**{name: torch.tensor([row[name]]) for name in ("input_ids", "labels")}).logits[0]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(row["labels"]), reduction="none")
+
+
+SUMMARIES = {"t5": (hf.T5ForConditionalGeneration, tiny_t5), "bart": (hf.BartForConditionalGeneration, tiny_bart)}
+
+
+@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("name", SUMMARIES)
+def test_an_encoder_decoder_is_read_at_the_tokens_of_its_answers(name, rescore, tmp_path):
+    kind, config = SUMMARIES[name]
+    options = {"select": "hardest", "score": "cross_entropy", "combine": "mean", "rescore": rescore}
+    args = settings(tmp_path, hf.Seq2SeqTrainingArguments, learning_rate=0.0)
+    trainer, _ = summaries(kind, without_dropout(config())).run(tmp_path, Diet(keep=0.5, **options), args=args)
+    table = scores_of(tmp_path)
+    assert set(table["source"]) == ({"train", "pass"} if rescore == "all" else {"train"})
+    expected = [of_answer(trainer.model, row).mean().item() for row in trainer.train_dataset]
+    for row, loss, score in zip(table["row"], table["loss"], table["cross_entropy"], strict=True):
+        assert loss == pytest.approx(expected[row], rel=1e-4)
+        assert score == pytest.approx(expected[row], rel=1e-4)
+    hardest = set(np.argsort(expected)[ROWS // 2 :].tolist())
+    assert set(table[(table["epoch"] == 1) & (table["source"] == "train")]["row"]) == hardest
+
+
+@pytest.mark.parametrize("select", ["q_tuning", "selective_backprop"])
+def test_a_choice_within_the_batch_leaves_answers_whole(select, tmp_path):
+    """Also where the texts and the answers of a batch are padded to the same length."""
+    args = settings(tmp_path, hf.Seq2SeqTrainingArguments, learning_rate=0.0, per_device_train_batch_size=ROWS)
+    diet = Diet(select=select, keep=0.5, warmup_epochs=0, seed=1)
+    trainer, losses = summaries(config=without_dropout(tiny_t5())).run(tmp_path, diet, args=args)
+    table = scores_of(tmp_path)
+    for step, loss in enumerate(losses):
+        rows = table[table["epoch"] == step]["row"].tolist()
+        assert 0 < len(rows) < ROWS
+        by_hand = torch.cat([of_answer(trainer.model, trainer.train_dataset[row]) for row in rows]).mean()
+        assert loss == pytest.approx(by_hand.item(), rel=1e-4)
+
+
+def test_weights_reach_the_answers_of_an_encoder_decoder(tmp_path):
+    """A step of all rows is that of the weighted sum over their tokens."""
+    config, row_weights = without_dropout(tiny_t5()), np.arange(1, ROWS + 1, dtype=np.float32)
+    args = settings(
+        tmp_path, hf.Seq2SeqTrainingArguments, optim="sgd", max_grad_norm=0.0, lr_scheduler_type="constant",
+        learning_rate=0.5, num_train_epochs=1, per_device_train_batch_size=ROWS,
+    )  # fmt: skip
+    trainer, losses = summaries(config=config).run(tmp_path, Diet(keep=1.0), args=args, row_weights=row_weights)
+    model = model_of(hf.T5ForConditionalGeneration, config).train()
+    batch = hf.DataCollatorForSeq2Seq(TOKENIZER)([trainer.train_dataset[row] for row in range(ROWS)])
+    logits = model(**batch).logits
+    nll = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["labels"].flatten(), reduction="none")
+    weighed = nll.view(ROWS, -1).sum(1) * torch.from_numpy(row_weights / row_weights.mean())
+    loss = weighed.sum() / (batch["labels"] != -100).sum()
+    loss.backward()
+    torch.optim.SGD(model.parameters(), lr=0.5).step()
+    torch.testing.assert_close(weights(trainer.model), weights(model), rtol=1e-4, atol=1e-6)
+    assert losses == [pytest.approx(loss.item(), rel=1e-4)]
+
+
+def test_tokens_of_an_encoder_decoder_are_not_pruned(tmp_path):
+    with pytest.raises(ArgumentError, match="the answers of an encoder-decoder are a text apart: choose rows"):
+        summaries().run(tmp_path, Diet(keep=1.0, tokens="random_tokens"))
 
 
 def test_answers_in_a_text_are_two_choices_and_their_norm(tmp_path):

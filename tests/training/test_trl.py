@@ -190,19 +190,31 @@ def test_scores_of_passes_are_those_of_training(score, tmp_path):
     assert score != "entropy" or np.allclose(scored, expected, rtol=1e-5)
 
 
-def test_a_pack_has_the_value_of_its_tokens(tmp_path):
-    args = {"packing": True, "max_length": 32, "per_device_train_batch_size": 3, "learning_rate": 0.0}
-    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0), args=args)
-    table = trainer.diet.history.to_pandas().sort_values("row").reset_index(drop=True)
-    assert len(table) == len(trainer.train_dataset) < ROWS
+PACKED = {"keep": 0.67, "rescore": "all", "select": "hardest", "score": "entropy", "combine": "mean"}
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("changes", [{}, PACKED])
+def test_a_pack_has_the_mean_value_of_its_texts(changes, batch, tmp_path):
+    args = {"packing": True, "max_length": 32, "per_device_train_batch_size": batch, "learning_rate": 0.0}
+    args |= {"num_train_epochs": 1 + 2 * bool(changes)}
+    trainer, *_ = trained(tmp_path, READY, Diet(**{"keep": 1.0, **changes}), args=args)
+    table = trainer.diet.history.to_pandas()
+    assert set(table["source"]) == ({"train", "pass"} if changes else {"train"})
+    table = table[table["epoch"] == 0].drop_duplicates(["row", "source"]).sort_values(["source", "row"])
+    packs = [trainer.train_dataset[row] for row in table["row"].tolist()]
+    assert set(table["row"]) == set(range(len(trainer.train_dataset)))
+    assert max(len(pack["seq_lengths"]) for pack in packs) > 1
     of_rows = {tuple(row["input_ids"]): by_hand(trainer.model, row) for row in READY}
-    for pack, value in zip(trainer.train_dataset, table["loss"], strict=True):
+    for pack, value, entropy in zip(packs, table["loss"], table["entropy"] if changes else table["el2n"], strict=True):
         ends = np.cumsum(pack["seq_lengths"])
         parts = [
             tuple(pack["input_ids"][end - size : end]) for end, size in zip(ends, pack["seq_lengths"], strict=True)
         ]
-        nll = torch.cat([of_rows[part].nll[of_rows[part].mask] for part in parts])
-        assert math.isclose(value, nll.mean().item(), rel_tol=1e-4)
+        nll = np.mean([of_rows[part].nll[of_rows[part].mask].mean().item() for part in parts])
+        assert math.isclose(value, nll, rel_tol=1e-4)
+        of_texts = np.mean([row_entropy(of_rows[part]).item() for part in parts])
+        assert not changes or math.isclose(entropy, of_texts, rel_tol=1e-4)
 
 
 @pytest.mark.parametrize("rescore", ["none", "all"])

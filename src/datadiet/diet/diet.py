@@ -30,7 +30,7 @@ from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
 from datadiet.registry import load
 from datadiet.scores.history import last
-from datadiet.scores.reduce import OF_LABEL, example_values
+from datadiet.scores.reduce import OF_LABEL, example_values, mean_of_rows
 from datadiet.selectors.turns import Turns
 from datadiet.store.row_arrays import RowArrays
 from datadiet.store.run_folder import put_aside
@@ -533,7 +533,10 @@ class Diet:
     # ---- inside ----
 
     def _columns(self, signals: Signals) -> Tensor:
-        """Float32 `(columns without moment, batch)`."""
+        """Float32 `(columns without moment, batch)`; of rows that hold several texts the means over these."""
+        if signals.segments is not None:
+            texts = self._columns(Signals(signals.segments.heads))
+            return mean_of_rows(texts, signals.segments.rows, signals.segments.count)
         labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
         numeric = [head.labels.is_floating_point() for head in labelled]
         self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)

@@ -268,6 +268,27 @@ def _signed_root(values: Tensor) -> Tensor:
     return values.sign() * values.abs().sqrt()
 
 
+def mean_of_rows(values: Tensor, rows: Tensor, count: int) -> Tensor:
+    """The mean value of the texts of each row, over those that have one.
+
+    Args:
+        values: float `(..., texts)`; nan where a text has no value.
+        rows: int64 `(texts,)`, below `count`.
+        count: Rows.
+
+    Returns:
+        float32 `(..., count)`; nan for a row without a value.
+
+    Examples:
+        >>> mean_of_rows(torch.tensor([[1.0, 3.0, torch.nan, torch.nan]]), torch.tensor([0, 0, 0, 1]), 2)
+        tensor([[2., nan]])
+    """
+    known, rows = ~values.isnan(), rows.to(values.device)
+    sums = torch.zeros(*values.shape[:-1], count, device=values.device)
+    counts = sums.index_add(-1, rows, known.float())
+    return sums.index_add(-1, rows, values.float().masked_fill(~known, 0.0)) / counts
+
+
 def mask_tokens(values: Tensor, keep: float, *, mask: Tensor | None = None) -> Tensor:
     """Which tokens are among the hardest of their sentence.
 

@@ -24,8 +24,8 @@ _COPIES = 2
 _LEAST_LOGIT = -1e4  # below the largest
 
 
-def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024) -> TokenSignals:
-    """The signals of a causal language model: each position's logits against the next position's label.
+def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024, aligned: bool = False) -> TokenSignals:
+    """The signals of a language model: the logits at each position against the next label, or its own.
 
     With `p = softmax(z)`: `nll = -log p_y`, `entropy = -sum_v p_v log p_v`, `error = || p - onehot(y) ||_2`,
     `margin = max_{v != y} z_v - z_y`. Values near `p_y = 1` come from the mass of the other tokens, never from `1 - p`.
@@ -33,10 +33,11 @@ def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024) -> Token
     Args:
         logits: `(batch, length, vocabulary)`, any float dtype.
         labels: Whole numbers `(batch, length)`, as the model takes them: not shifted, -100 where nothing trains.
+        aligned: Whether logits are about the label of their own place, as of an encoder-decoder; the next one else.
         chunk: Tokens that are computed together in float32, at most: fewer where that would be over `MOST_BYTES`.
 
     Returns:
-        Signals `(batch, length - 1)`, in float32 whatever the dtype of the logits.
+        Signals `(batch, length - 1)`, aligned `(batch, length)`, in float32 whatever the dtype of the logits.
 
     Raises:
         ArgumentError: If the shapes do not fit, naming both, or a label that counts is not in the vocabulary.
@@ -50,14 +51,14 @@ def token_signals(logits: Tensor, labels: Tensor, *, chunk: int = 1024) -> Token
     """
     if logits.dim() != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
         raise ArgumentError(
-            f"a causal language model gives logits (batch, length, vocabulary) for whole labels (batch, length): got "
+            f"a language model gives logits (batch, length, vocabulary) for whole labels (batch, length): got "
             f"logits of shape {tuple(logits.shape)} for {labels.dtype} labels of shape {tuple(labels.shape)}."
         )
     if chunk < 1:
         raise ArgumentError(f"chunk must be at least 1, got {chunk}.")
-    targets, vocabulary = labels[:, 1:].detach(), logits.shape[-1]
+    targets, vocabulary = (labels if aligned else labels[:, 1:]).detach(), logits.shape[-1]
     mask = targets != IGNORED
-    every = logits.detach()[:, :-1]
+    every = logits.detach() if aligned else logits.detach()[:, :-1]
     shape = tuple(targets.shape)
     # where looking waits for no accelerator, only what trains is computed: prompts are often most of a row
     packed = mask.device.type == "cpu" and not bool(mask.all())

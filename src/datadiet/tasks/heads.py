@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES,
 )
 
 from datadiet.errors import ArgumentError
@@ -26,6 +27,7 @@ Layers = Mapping[str, nn.Module]
 
 _JOINT = {"intent": "intent_head", "slots": "slot_head"}
 _MASKED = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
+_ANSWERS = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
 _CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - _MASKED
 
 
@@ -37,11 +39,21 @@ def is_causal(model: Any) -> bool:
     return any(kind.__name__ in _CAUSAL or "ForCausalLM" in kind.__name__ for kind in type(base).__mro__)
 
 
+def is_encoder_decoder(model: Any) -> bool:
+    """Whether a model writes an answer to a text with a decoder of its own, whose logits are about the label at their
+    place; adapters may be in it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if not getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        return False
+    return any(kind.__name__ in _ANSWERS or "ForConditionalGeneration" in kind.__name__ for kind in type(base).__mro__)
+
+
 def head_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The last linear layer of each head by the name of the head in the signals.
 
-    Of a joint model `intent` and `slots`; of a causal language model its output layer; of any other the last linear
-    layer with as many outputs as the config has labels, as `label` and `tokens`, whichever the task calls it.
+    Of a joint model `intent` and `slots`; of a causal language model or an encoder-decoder its output layer; of any
+    other the last linear layer with as many outputs as the config has labels, as `label` and `tokens`, whichever the
+    task calls it.
 
     Args:
         model: Not wrapped for several processes; adapters may be in it.
@@ -56,7 +68,8 @@ def head_layers(model: nn.Module) -> dict[str, nn.Module]:
         >>> head_layers(model)["label"]
         Linear(in_features=8, out_features=3, bias=True)
     """
-    if is_causal(model):  # an adapter of rank 2 has as many outputs as the labels of a config by default
+    # not by the number of outputs: an adapter of rank 2 has as many as the labels of a config by default
+    if is_causal(model) or is_encoder_decoder(model):
         whole: Any = model
         base = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
         output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None

@@ -27,7 +27,7 @@ from datadiet.tasks.base import (
     token_head,
     two_classes,
 )
-from datadiet.tasks.heads import is_causal
+from datadiet.tasks.heads import is_causal, is_encoder_decoder
 from datadiet.tasks.losses import Link, Trace, trace
 from datadiet.types import IGNORED, HeadSignals, Json, Signals, TokenSignals
 
@@ -159,7 +159,8 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
     * logits `(batch, 1)` or `(batch,)` with numbers `(batch,)` or `(batch, 1)`: a regression head `label`, or two
       classes by their log odds;
     * logits `(batch, positions, classes)` with `(batch, positions)`: head `tokens`, masked where the label is -100;
-    * of a causal language model, logits or the numbers of each next token: `TokenSignals`, shifted, as `tokens`.
+    * of a causal language model, logits or the numbers of each next token: `TokenSignals`, shifted, as `tokens`;
+    * of an encoder-decoder, logits of each token of its answer: `TokenSignals`, not shifted, as `tokens`.
 
     Args:
         outputs: A `ModelOutput`, a dict with `logits`, or a tuple that holds the logits.
@@ -202,6 +203,7 @@ class Reader:
 
     Attributes:
         causal: Whether this is a causal language model.
+        answers: Whether this is an encoder-decoder that writes an answer.
     """
 
     def __init__(
@@ -213,7 +215,7 @@ class Reader:
         self._given = getattr(self._config, "problem_type", None)
         self._own_loss, self._stock = own_loss, type(base).__module__.startswith("transformers.")
         self._learnt = _Learnt(link)
-        self.causal = is_causal(base)
+        self.causal, self.answers = is_causal(base), is_encoder_decoder(base)
 
     def learn(self, loss: Tensor, outputs: Any, batch: Mapping[str, Any], *, forward: Any = None) -> None:
         """Find out from a training loss, before its backward pass, how the outputs are to be read from now on.
@@ -248,6 +250,8 @@ class Reader:
             labels = self._labels(batch)
             logits = _logits(outputs)[:, -labels.shape[-1] :]  # without the tokens that prompt tuning puts before them
             return Signals({"tokens": token_signals(logits, labels)})
+        if self.answers or "Seq2SeqLM" in type(outputs).__name__:
+            return Signals({"tokens": token_signals(_logits(outputs), self._labels(batch), aligned=True)})
         if _is_joint(outputs):
             return joint_signals(outputs, batch)
         if (spans := _spans(outputs, batch)) is not None:

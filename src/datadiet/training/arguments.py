@@ -96,14 +96,17 @@ def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:
 BY_SHARE = "Leave out the hardest tenth with offset 0.1, or what is hard and uncertain with select quadrants."
 
 
-def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool, teaches: bool) -> None:
-    """Refuse what cannot be had of the next tokens of a causal language model.
+def check_tokens(
+    options: DietOptions, lacks: Collection[str], *, guarded: bool, teaches: bool, answers: bool = False
+) -> None:
+    """Refuse what cannot be had of the next tokens of a language model.
 
     Args:
         options: Of the diet.
         lacks: Scores that this trainer does not give of tokens.
         guarded: Whether the label-noise guard is on.
         teaches: Whether there is a teacher.
+        answers: Whether it is an encoder-decoder.
 
     Raises:
         ArgumentError: All problems at once.
@@ -126,6 +129,11 @@ def check_tokens(options: DietOptions, lacks: Collection[str], *, guarded: bool,
     problems.check(
         not guarded,
         f"offset='auto' needs classes or tags; a causal language model has the next tokens of a text. {BY_SHARE}",
+    )
+    problems.check(
+        options.tokens is None or not answers,
+        f"tokens={options.config.tokens!r} prunes the text that a causal language model reads, and the answers of an "
+        "encoder-decoder are a text apart: choose rows, by select=.",
     )
     problems.check(not teaches, "a teacher needs logits, which a causal language model has too many of to keep.")
     problems.raise_any()

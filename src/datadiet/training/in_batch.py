@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from copy import copy
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +53,7 @@ class BatchChooser:
         method: One of `datadiet methods`, kind in_batch.
         seed: Of its draws; each process has its own.
         irreducible: float32 `(num_rows,)`, losses of a model trained on other data, for a method that needs them.
+        apart: Names in a batch whose padding is not that of the text, see `part_of`.
 
     Attributes:
         off: Whether batches train whole, because scoring takes more than it saves.
@@ -62,10 +63,17 @@ class BatchChooser:
         ArgumentError: If the method needs irreducible losses and there are none.
     """
 
-    def __init__(self, method: BatchSelector, *, seed: int, irreducible: NDArray[np.float32] | None = None) -> None:
+    def __init__(
+        self,
+        method: BatchSelector,
+        *,
+        seed: int,
+        irreducible: NDArray[np.float32] | None = None,
+        apart: Collection[str] = (),
+    ) -> None:
         if "irreducible" in method.needs and irreducible is None:
             raise ArgumentError("this method needs irreducible losses, one per training row: give them as values.")
-        self._method, self._seed, self._irreducible = method, seed, irreducible
+        self._method, self._seed, self._irreducible, self._apart = method, seed, irreducible, apart
         self._step, self.judged = 0, False
         self.off = False
 
@@ -146,9 +154,8 @@ class BatchChooser:
         chosen = torch.from_numpy(of_known[mask])
         self._method.learn(batch)
         self._step += 1
-        return Choice(
-            rows[chosen.to(rows.device)], part_of(inputs, chosen), chosen, self._step - 1, calibrated=calibrated
-        )
+        part = part_of(inputs, chosen, self._apart)
+        return Choice(rows[chosen.to(rows.device)], part, chosen, self._step - 1, calibrated)
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""
@@ -219,12 +226,13 @@ def _of_batch(batch: BatchSignals, rows: NDArray[np.bool_]) -> BatchSignals:
     return BatchSignals(batch.losses[rows], gram=gram, irreducible=irreducible, entropy=entropy)
 
 
-def part_of(inputs: Inputs, places: Tensor) -> Inputs:
+def part_of(inputs: Inputs, places: Tensor, apart: Collection[str] = ()) -> Inputs:
     """Some examples of a batch, without the padding that only the others needed.
 
     Args:
         inputs: Tensors with one entry per example; anything else is left as it is.
         places: int64, which.
+        apart: Names whose padding is not that of `attention_mask`: their length stays, also where it is the same.
 
     Examples:
         >>> ids, mask = torch.tensor([[5, 6, 7], [8, 0, 0]]), torch.tensor([[1, 1, 1], [1, 0, 0]])
@@ -247,5 +255,6 @@ def part_of(inputs: Inputs, places: Tensor) -> Inputs:
     if any(name.endswith("_positions") for name in whole):  # labels that count from the first position
         first = 0
     padded = [name for name in whole if whole[name] and part[name].dim() > 1 and part[name].shape[1] == mask.shape[1]]
+    padded = [name for name in padded if name not in apart and not name.startswith("decoder_")]
     part.update({name: part[name][:, first:last] for name in padded})
     return part

@@ -221,7 +221,8 @@ def length_grouped(lengths: NDArray[np.int64], batch_size: int, generator: np.ra
 
 ROW_KEY = "datadiet_row"
 BATCH_KEY = "datadiet_batch"  # of a batch that is no mapping
-LENGTHS_KEY = "datadiet_lengths"  # tokens of each row, of a batch that holds all of them in one sequence
+# of a batch that holds its rows in one sequence: the tokens of each, `(rows,)`, or of each text of each, `(rows, most)`
+LENGTHS_KEY = "datadiet_lengths"
 
 
 class RowDataset(Dataset[tuple[int, Any]]):
@@ -278,6 +279,9 @@ class RowCollator:
     def with_lengths(self, items: list[Any]) -> Any:
         """A batch without its rows; one that holds them all in one sequence says how long each is.
 
+        Rows that hold several texts, told apart by `position_ids` that begin anew, say how long each of these is, in
+        a line filled up with zeros.
+
         Examples:
             >>> def flat(items):
             ...     return {"input_ids": torch.tensor([[token for item in items for token in item["input_ids"]]])}
@@ -289,7 +293,29 @@ class RowCollator:
         tokens = batch.get("input_ids") if known and isinstance(batch, MutableMapping) else None
         if isinstance(tokens, torch.Tensor) and len(tokens) == 1 < len(items):
             batch[LENGTHS_KEY] = torch.tensor([len(item["input_ids"]) for item in items])
+        if isinstance(tokens, torch.Tensor) and len(tokens) == 1:
+            places = batch.get("position_ids")
+            if isinstance(places, torch.Tensor) and places.shape == tokens.shape:
+                parts = _texts(places[0], torch.tensor([len(item["input_ids"]) for item in items]))
+                batch |= {LENGTHS_KEY: parts} if parts.shape[1] > 1 else {}
         return batch
+
+
+def _texts(positions: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+    """The tokens of each text of each row, int64 `(rows, most)`, from where positions begin anew.
+
+    Examples:
+        >>> _texts(torch.tensor([0, 1, 0, 0, 1, 2]), torch.tensor([3, 3]))
+        tensor([[2, 1],
+                [3, 0]])
+    """
+    ends = lengths.cumsum(0)
+    begins = positions[: int(ends[-1])] == 0
+    begins[ends - lengths] = True
+    starts = begins.nonzero().flatten()
+    sizes = torch.diff(starts, append=ends[-1:])
+    rows = torch.searchsorted(ends, starts, right=True)
+    return torch.nn.utils.rnn.pad_sequence([sizes[rows == row] for row in range(len(lengths))], batch_first=True)
 
 
 def carry_rows(loader: Any, *, only_dicts: bool = False) -> None:

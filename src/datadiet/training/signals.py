@@ -12,7 +12,7 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import datasets
@@ -25,7 +25,7 @@ from datadiet.tasks.heads import Heads, check_one_each
 from datadiet.tasks.losses import trace
 from datadiet.tasks.reading import ADVICE, Reader, is_fused, tensors_of
 from datadiet.training.sampler import LENGTHS_KEY
-from datadiet.types import Head, HeadSignals, Json, Signals, TokenSignals
+from datadiet.types import Head, HeadSignals, Json, Segments, Signals, TokenSignals
 
 EMBEDDING, SCORES = "sentence_embedding", "scores"
 # the trainers of TRL whose outputs are known, by the class that they are or inherit from
@@ -94,13 +94,18 @@ class TrainerSignals:
 
     @property
     def sums_tokens(self) -> bool:
-        """Whether the loss is a sum over the next tokens of a language model, divided by their number in the step."""
-        return self._reader.causal and self._form in ("", "sft")
+        """Whether the loss is a sum over the tokens of a language model, divided by their number in the step."""
+        return (self._reader.causal or self._reader.answers) and self._form in ("", "sft")
 
     @property
     def causal(self) -> bool:
-        """Whether the numbers of next tokens are read."""
-        return self._given is None and self._pairs is None and self._reader.causal
+        """Whether the numbers of next tokens are read, or of those of an answer."""
+        return self._given is None and self._pairs is None and (self._reader.causal or self._reader.answers)
+
+    @property
+    def answers(self) -> bool:
+        """Whether the model is an encoder-decoder that writes an answer: its labels have a length of their own."""
+        return self._reader.answers
 
     def call(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
         """The outputs of a pass outside training: of a language model without its loss, which costs a copy of all
@@ -111,7 +116,8 @@ class TrainerSignals:
         base = _base(model)
         if self._hooked and FUSED_OUTPUTS in vars(base):
             return model(**inputs, fused_lm_head=True)
-        inputs.pop("labels", None)
+        if not self.answers:  # whose decoder reads them
+            inputs.pop("labels", None)
         if "use_cache" in inspect.signature(type(base).forward).parameters:
             inputs["use_cache"] = False
         return model(**inputs)
@@ -196,7 +202,14 @@ class TrainerSignals:
             return self._pairs(outputs, batch)
         if not self._embeds:
             signals = self._heads.signals(self._reader(outputs, batch))
-            return signals if (lengths := batch.get(LENGTHS_KEY)) is None else split_rows(signals, lengths)
+            if (lengths := batch.get(LENGTHS_KEY)) is None:
+                return signals
+            lengths = lengths.cpu()
+            if lengths.dim() == 1:
+                return split_rows(signals, lengths)
+            each = lengths > 0
+            texts, of_rows = split_rows(signals, lengths[each]), each.nonzero()[:, 0]
+            return replace(split_rows(signals, lengths.sum(1)), segments=Segments(texts.heads, of_rows, len(lengths)))
         return self._reader(outputs[0], batch) if _is_scored(outputs) else pair_signals(outputs, batch.get("label"))
 
     def weighed(

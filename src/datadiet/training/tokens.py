@@ -308,6 +308,7 @@ class Trained:
         of_row = lines
         if len(labels) != rows:
             lengths = batch.get(LENGTHS_KEY)
+            lengths = lengths.sum(1) if isinstance(lengths, Tensor) and lengths.dim() == 2 else lengths
             if not isinstance(lengths, Tensor) or len(lengths) != rows or len(labels) != 1:
                 raise ArgumentError(
                     f"tokens= needs one line of a batch per row, got {len(labels)} for {rows} rows: set packing=False."

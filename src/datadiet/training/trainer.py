@@ -287,6 +287,7 @@ class DietMixin(_Base):
         batch = dict(inputs) if isinstance(inputs, Mapping) else inputs  # some losses pop the labels
         if lengths is not None:
             batch[LENGTHS_KEY] = lengths
+            lengths = lengths if lengths.dim() == 1 else lengths.sum(1)  # of rows, whatever texts they hold
         batch = whole_labels(batch, pruned)
         weights_of_rows, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
         if weighs:  # by the losses of the forward pass, in whose backward pass they are read
@@ -552,7 +553,8 @@ class DietMixin(_Base):
             raise ArgumentError(self._signals.problem)
         if self._signals.causal:
             guarded = self.diet.guarded and self.diet.noise_monitor is not None
-            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, teaches=self.teacher is not None)
+            more = {"teaches": self.teacher is not None, "answers": self._signals.answers}
+            check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, **more)
         if self._form == "dpo" and not self._signals.is_given:
             losses = getattr(self, "loss_types", None) or ()
             check_pairs(self.diet.options, losses, weighs=self._weighs)
@@ -638,7 +640,10 @@ class DietMixin(_Base):
         """Make what chooses within batches, and take up what a resumed run has left."""
         method = self.diet.options.batch_method()
         if method is not None:
-            self._batch_chooser = BatchChooser(method, seed=self.diet.options.config.seed, irreducible=self._values)
+            apart = ("labels",) if self._signals.answers else ()
+            self._batch_chooser = BatchChooser(
+                method, seed=self.diet.options.config.seed, irreducible=self._values, apart=apart
+            )
         self.tokens = pruner_of(self.diet.options, self.context, self._reference)
         if self._resumed is not None:
             if self.tokens is not None:
