@@ -29,6 +29,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,16 @@ def begun(number: int, groups: Any, folder: Path | None, **options: Any) -> Any:
     return diet
 
 
+def slim(scores: Any) -> Any:
+    """The values that the other diets read; of the rest, nothing is held in memory."""
+    read, nothing = ("el2n", "label_loss", "label_margin", "label_rank", "moment"), np.float32(np.nan)
+    values = {
+        name: column if name in read else np.broadcast_to(nothing, len(column))
+        for name, column in scores.values.items()
+    }
+    return replace(scores, values=values)
+
+
 def measure_here(number: int, folder: Path) -> dict[str, Any]:
     """What a diet takes of so many rows, in this process."""
     from datadiet.training.state import save_diet
@@ -112,6 +123,7 @@ def measure_here(number: int, folder: Path) -> dict[str, Any]:
     with clock("absorb"):
         scores = diet.drain()
         diet.absorb(scores)
+        scores = slim(scores)
     with clock("review"):
         diet.noise_monitor.review(1, {})
     with clock("plan"):

@@ -621,10 +621,10 @@ def toy_trainer(
         model.accepts_loss_kwargs = False  # its loss is a mean; else the Trainer does not divide by the accumulation
     logged = Logged()
     given: dict[str, Any] = {"callbacks": [logged], "eval_dataset": toy_features(dev, seed=1)}
+    given["train_dataset"] = toy_features(n)
     trainer = kind(
         model=model,
         args=hf.TrainingArguments(str(folder), **{**usual, **changes}),
-        train_dataset=toy_features(n),
         data_collator=TASK.collator(tiny_tokenizer()),
         **{**given, **({} if diet is None else {"diet": diet}), **(extra or {})},
     )

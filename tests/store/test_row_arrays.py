@@ -23,7 +23,13 @@ ROWS = 400
 
 @pytest.fixture
 def mapped(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_arrays, "MAPPED_ROWS", ROWS)
+    monkeypatch.setattr(row_arrays, "machine_bytes", lambda: ROWS * row_arrays.ROW_BYTES)
+
+
+def test_where_the_memory_is_not_known_nothing_is_mapped(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert row_arrays.machine_bytes() > 1e8
+    monkeypatch.setattr(row_arrays, "machine_bytes", lambda: 0)
+    assert not RowArrays(10**12).mapped
 
 
 def test_few_rows_stay_in_memory(tmp_path: Path) -> None:
@@ -83,8 +89,9 @@ def test_a_run_in_mapped_files_is_that_in_memory_to_the_last_bit(
 ) -> None:
     """Also after a kill inside an epoch: the resumed run goes on with the arrays of its checkpoint."""
     found = {}
-    for name, least in (("memory", ROWS + 1), ("mapped", ROWS)):
-        monkeypatch.setattr(row_arrays, "MAPPED_ROWS", least)
+    for name, memory in (("memory", 1 << 40), ("mapped", ROWS)):
+        monkeypatch.setattr(row_arrays, "machine_bytes", lambda memory=memory: memory)
+        assert RowArrays(ROWS).mapped == (name == "mapped")
         found[name] = [ran(tmp_path / f"{name}-{killed}", options, killed=killed) for killed in (False, True)]
     reference = found["memory"][0]
     assert any(name.startswith("current.") for name in reference)

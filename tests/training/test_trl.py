@@ -601,3 +601,20 @@ def test_weights_by_the_losses_at_hand_reach_the_fused_head(args, tmp_path):
     assert math.isclose(losses[0], loss.item(), rel_tol=1e-3)
     for (name, ours), own in zip(trainer.model.named_parameters(), model.parameters(), strict=True):
         assert_close(ours.detach(), (own - 0.3 * own.grad).detach(), rtol=1e-3, atol=1e-5, msg=name)
+
+
+def test_a_part_of_every_batch_of_a_stream_trains(tmp_path):
+    trainer = type("Diet", (DietMixin, trl.SFTTrainer), {})(
+        model=llama(),
+        args=trl.SFTConfig(
+            str(tmp_path), max_steps=3, per_device_train_batch_size=BATCH, max_length=64, report_to="none",
+            use_cpu=True, save_strategy="no", disable_tqdm=True,
+        ),
+        train_dataset=Dataset.from_list(PAIRS).to_iterable_dataset(),
+        processing_class=TOKENIZER,
+        diet=Diet(select="selective_backprop", keep=0.5, combine="mean"),
+    )  # fmt: skip
+    trainer.train()
+    cost = trainer.ledger.snapshot()
+    assert cost.examples_backward == len(scores_of(tmp_path)) < ROWS
+    assert cost.examples_forward == ROWS + cost.examples_backward

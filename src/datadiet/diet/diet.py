@@ -24,7 +24,7 @@ from datadiet.diet.options import MADE_WITH, DietOptions, changes, checked_value
 from datadiet.diet.race import COVER, NO_DEV, RULES, Race, first_rule, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
-from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues
+from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues, StreamBuffer
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import plain
 from datadiet.noise.monitor import NoiseMonitor
@@ -123,6 +123,7 @@ class Diet:
     _guarded: bool | None = None  # whether the guard is on, once the data are known
     _dev_rows: int | None = None  # that can judge a race
     _facts: Json | None = None  # see `made_with`
+    _stream = False  # whether the rows are those of a stream
     _reads_tokens = False  # whether the signals are of the next tokens of a language model
     _without: NDArray[np.bool_] | None = None  # rows without a token that trains, once there is one
 
@@ -184,7 +185,7 @@ class Diet:
 
     def begin(
         self,
-        num_examples: int,
+        num_examples: int | None,
         *,
         epochs: float,
         batch: int = 1,
@@ -205,7 +206,8 @@ class Diet:
         """Bind the diet to a data set, anew or from a checkpoint.
 
         Args:
-            num_examples: Rows of the training split.
+            num_examples: Rows of the training split; None for a stream, of which nothing is chosen between epochs: its
+                values are recorded, and nothing of a row is kept.
             epochs: Planned; of a fraction the last epoch ends in its middle.
             batch: Examples per optimizer step: batch size x accumulation x processes.
             max_steps: Optimizer steps to plan for, whatever `epochs` says.
@@ -232,6 +234,9 @@ class Diet:
             DataError: If a resumed run's `folder` belongs to another run, or `scores_from` has no such scores.
         """
         folder = None if folder is None else Path(folder)
+        self._stream = num_examples is None
+        if num_examples is None:
+            num_examples = epochs = 1  # for a schedule that plans nothing
         for name, given in (("ids", ids), ("groups", groups)):
             if given is not None and len(given) != num_examples:
                 raise ArgumentError(f"{name} must be one per training row, {num_examples}: got {len(given)}.")
@@ -301,7 +306,9 @@ class Diet:
         """Where values are recorded; nothing has been seen."""
         self._regression = self._reads_tokens = False
         self._without = None
-        self._training = EpochBuffer(num_examples, self.columns, self._arrays)
+        self._training: EpochBuffer | StreamBuffer = StreamBuffer(self.columns)
+        if not self._stream:
+            self._training = EpochBuffer(num_examples, self.columns, self._arrays)
         score, arrays = self.options.score, self._arrays
         self._current = LatestValues(num_examples, score.history, every=score.kind == "dynamics", arrays=arrays)
         self._beside = LatestValues(num_examples, last(), arrays=arrays) if self._takes_entropy else None
@@ -373,8 +380,8 @@ class Diet:
 
     def new_buffer(self) -> EpochBuffer:
         """Begin to record the training values of an epoch anew, and hand over where they are recorded."""
-        self._training = EpochBuffer(len(self._current), self.columns, self._arrays)
-        return self._training
+        self._training = buffer = EpochBuffer(len(self._current), self.columns, self._arrays)
+        return buffer
 
     def use_buffer(self, buffer: EpochBuffer) -> None:
         """Go on with the training values of one entrant of a race."""
@@ -387,6 +394,10 @@ class Diet:
     def absorb(self, scores: Scores) -> None:
         """Take in values: of this process' `drain`, gathered from all processes, or of a scoring pass."""
         if not len(scores.rows):
+            return
+        if self._stream:
+            if self._tables is not None:
+                self._tables.scores.append(scores)
             return
         if scores.source == "pass" or self.options.config.rescore != "all":
             known = self._with_tokens(scores)
@@ -422,6 +433,9 @@ class Diet:
     def plan(self, epoch: int) -> EpochPlan:
         """What this epoch trains on; closes the round at a refresh. Asking again for the same epoch changes nothing."""
         if self._plan is not None and self._plan.epoch == epoch:
+            return self._plan
+        if self._stream:
+            self._plan = EpochPlan(epoch, np.empty(0, np.int64), full=True)
             return self._plan
         if self.noise_monitor is not None:
             self.noise_monitor.review(epoch, self.dev_skill)
@@ -472,7 +486,7 @@ class Diet:
         """What the state of a run depends on, and a resumed run may not change: plain values by name."""
         if self._facts is None:
             own = {name: value for name, value in self.describe().items() if name != "scores_from"}
-            own |= {"num_examples": len(self._current), "batch": self._planned.batch}
+            own |= {"num_examples": None if self._stream else len(self._current), "batch": self._planned.batch}
             own |= {} if self.race is None else {"dev_rows": self._dev_rows, "first_rule": self.race.start}
             of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
             known = {name: values for name, values in of_rows.items() if values is not None}
@@ -482,6 +496,8 @@ class Diet:
 
     def state_dict(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Everything needed to go on: arrays, and plain values."""
+        if self._stream:
+            self.absorb(self.drain())
         parts_of = {"current": self._current.state(), "training": self._training.state()}
         parts_of |= {} if self._beside is None else {"beside": self._beside.state()}
         arrays, numbers = joined(
@@ -509,7 +525,7 @@ class Diet:
         """
         problems = Problems()
         problems.found += changes(numbers.get(MADE_WITH), self.made_with)
-        if not problems.found and (begun := 0 if numbers["plan"] is None else numbers["plan"][0] + 1):
+        if not self._stream and not problems.found and (begun := 0 if numbers["plan"] is None else numbers["plan"][0] + 1):
             before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
             problems.found += schedule_changes(before, self._planned, begun)
         problems.raise_any()

@@ -137,6 +137,50 @@ class EpochBuffer:
         self.put_back(Scores(rows, dict(zip(self._columns, values, strict=True)), "train", self._epoch, 0))
 
 
+class StreamBuffer:
+    """The values of a stream since the last call of `drain`, in the order of its rows: none of them comes again.
+
+    Args:
+        columns: Names of the values; the last is `MOMENT`.
+    """
+
+    def __init__(self, columns: tuple[str, ...]) -> None:
+        self._columns, self._epoch, self._moment = columns, 0, 0
+        self._pending: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, rows: Tensor, values: Tensor, *, epoch: int) -> None:
+        """Add the values of a batch; see `EpochBuffer.add`."""
+        if self._epoch != epoch:
+            self._epoch, self._moment = epoch, 0
+        self._moment += 1
+        self._pending.append((rows.detach(), torch.cat([values, torch.full_like(values[:1], self._moment)])))
+
+    def drain(self, round_: int) -> Scores:
+        """Hand over the values since the last call, as a record."""
+        if not self._pending:
+            return Scores(np.zeros(0, np.int64), {}, "train", self._epoch, round_)
+        rows = torch.cat([rows.cpu() for rows, _ in self._pending]).numpy()
+        values = torch.cat([values.cpu() for _, values in self._pending], dim=1).numpy()
+        self._pending = []
+        order = np.argsort(rows, kind="stable")  # a choice within a batch may reorder it
+        columns = zip(self._columns, values, strict=True)
+        return Scores(rows[order], {name: column[order] for name, column in columns}, "train", self._epoch, round_)
+
+    def put_back(self, scores: Scores) -> None:
+        """Take back the record that `drain` handed over."""
+        if len(scores.rows):
+            values = np.stack([scores.values[name] for name in self._columns])
+            self._pending.insert(0, (torch.from_numpy(scores.rows), torch.from_numpy(values)))
+
+    def state(self) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+        """Plain values; what is pending belongs into the score history before."""
+        return {}, {"epoch": self._epoch, "moment": self._moment}
+
+    def load(self, arrays: dict[str, NDArray[Any]], numbers: dict[str, Any]) -> None:
+        """Restore a state."""
+        self._epoch, self._moment = numbers["epoch"], numbers["moment"]
+
+
 def to_epoch_end(values: Values, prior: Values, moments: Values) -> tuple[Values, float]:
     """Values of the examples of one epoch as if all had been seen at its end.
 

@@ -1,9 +1,9 @@
-"""Arrays of one value per training row: in memory, or of many rows in files that the system maps into memory.
+"""Arrays of one value per training row: in memory, or, where they are too large, in files mapped into memory.
 
-The system writes mapped values to the disk and drops them from memory when it needs the room, so that what a diet
-records of 100 million rows does not decide whether a model fits. The files have no name: a process that ends, however
-it ends, leaves none behind, and none is ever read again. A run is resumed from its checkpoints, which hold the same
-values.
+The system writes mapped values to the disk and drops them from memory when it needs the room; rows that train in a
+random order make it write each page many times, so that nothing is mapped where memory will do. The files have no name:
+a process that ends, however it ends, leaves none behind, and none is ever read again. A run is resumed from its
+checkpoints, which hold the same values.
 """
 
 from __future__ import annotations
@@ -19,11 +19,18 @@ from numpy.typing import DTypeLike, NDArray
 
 from datadiet.errors import DataError
 
-MAPPED_ROWS = 1 << 24  # from so many rows on: there they take about a gigabyte
+ROW_BYTES = 64  # of a row in all arrays together, at most in the usual diets
+MAPPED_SHARE = 0.5  # of the machine's memory, that they may take before they are mapped
+
+
+def machine_bytes() -> int:
+    """The memory of this machine; 0 where the system does not say, and nothing is mapped."""
+    names = getattr(os, "sysconf_names", {})
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") if "SC_PHYS_PAGES" in names else 0
 
 
 class RowArrays:
-    """Where the arrays of a run are: mapped from `MAPPED_ROWS` rows on, in memory below.
+    """Where the arrays of a run are: mapped where they would take more than `MAPPED_SHARE` of the machine's memory.
 
     Args:
         num_rows: Training rows.
@@ -35,7 +42,7 @@ class RowArrays:
 
     def __init__(self, num_rows: int, folder: Path | None = None) -> None:
         self._num_rows, self._folder = num_rows, folder
-        self.mapped = num_rows >= MAPPED_ROWS
+        self.mapped = 0 < MAPPED_SHARE * machine_bytes() < ROW_BYTES * num_rows
         self._files: list[weakref.ref[Any]] = []
 
     def full(self, fill: float | bool, dtype: DTypeLike) -> NDArray[Any]:
@@ -80,7 +87,7 @@ class RowArrays:
             where = tempfile.gettempdir() if self._folder is None else self._folder
             raise DataError(
                 f"cannot keep {size / 1e9:.1f} GB of values in {where}: {error.strerror or error}. A diet on "
-                f"{self._num_rows:,} rows needs about {64 * self._num_rows / 1e9:.0f} GB there; give another run folder."
+                f"{self._num_rows:,} rows needs about {ROW_BYTES * self._num_rows / 1e9:.0f} GB there; give another run folder."
             ) from error
         self._files.append(weakref.ref(array))
         return array.view(np.ndarray)

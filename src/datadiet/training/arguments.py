@@ -15,6 +15,7 @@ from datadiet.diet.options import NO_CUT, DietOptions
 from datadiet.errors import Problems
 from datadiet.scores.tokens import TOKEN_SCORES, token_problem
 from datadiet.scoring.forward import column_of, is_transformed, whole_numbers
+from datadiet.training.stream import is_stream
 
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
 REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
@@ -76,11 +77,7 @@ def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:
         ArgumentError: All problems at once.
     """
     problems = Problems()
-    problems.check(
-        dataset is None or hasattr(dataset, "__len__"),
-        "the training data must have a length: a diet chooses rows, and a stream has none.",
-    )
-    if options.plans:
+    if options.plans and not is_stream(dataset):
         problems.check(
             not args.dataloader_drop_last,
             "dataloader_drop_last does not go with a diet: kept counts are full batches already.",

@@ -26,6 +26,7 @@ from datadiet.scoring.forward import (
     vocabulary_of,
 )
 from datadiet.training.sampler import DietSampler, row_weights
+from datadiet.training.stream import StreamRows
 from datadiet.training.state import exchange, share_of
 from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
 
@@ -217,6 +218,7 @@ class BetweenEpochs:
         current: Sums of the epoch that trains.
         results: A line for each epoch that has trained.
         sampler: Receives each plan; None where the Trainer's own sampler stays.
+        stream: Numbers the rows of a stream; None where the training data are none.
         weights: Of the rows' losses in this epoch, float32 `(rows,)`; None where all weigh 1.
     """
 
@@ -225,6 +227,7 @@ class BetweenEpochs:
         self.current = EpochTotals(0, ledger)
         self.results: list[EpochResult] = []
         self.sampler: DietSampler | None = None
+        self.stream: StreamRows | None = None
         self.weights: torch.Tensor | None = None
         self._filled: tuple[int, torch.Tensor, torch.Tensor] | None = None
 
@@ -237,7 +240,7 @@ class BetweenEpochs:
             so_far: The run's part of a checkpoint, at the first epoch after a resume.
             race: Runs a race between plans; see `datadiet.training.race.run_race`.
         """
-        epoch, begun = self._position(state)
+        epoch, begun = self._position(state) if self.stream is None else self._pass(so_far)
         self._num_rows, self._batch_size = context.num_rows, context.batch_size
         if so_far is not None:
             self._carry_epoch(so_far["epoch"], epoch)
@@ -304,6 +307,12 @@ class BetweenEpochs:
         epoch = int(passed + 1e-6)
         return epoch, passed - epoch > 1e-6
 
+    def _pass(self, so_far: Json | None) -> tuple[int, bool]:
+        """The same of a stream, of which the Trainer counts the steps alone: each time that it is read is an epoch."""
+        if so_far is not None:
+            return so_far["epoch"]["epoch"] + int(so_far["epoch"]["closed"]), not so_far["epoch"]["closed"]
+        return len(self.results), False
+
     def absorb(self) -> None:
         """Record the values of the training forwards of all processes."""
         with self._ledger.charge("select"):
@@ -323,6 +332,10 @@ class BetweenEpochs:
         if self._diet.options.plans:
             # the Trainer's is in steps of the longest epoch
             state.epoch = self.current.epoch + self._diet.schedule.share_trained(self.current.epoch)
+        if self.stream is not None:
+            self.current.settle()
+            self.current.kept = self.current.examples
+            self.current.dropped, self.stream.rows = self.stream.rows - self.current.examples, 0
         self.results.append(self.current.close(self._accumulation))
 
     def evaluated(self, metrics: Mapping[str, float], judged: str, rows: int) -> None:

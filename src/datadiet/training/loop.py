@@ -29,6 +29,7 @@ from datadiet.tasks.reading import Reader, read
 from datadiet.training.arguments import order_seed
 from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, take_over, without_rows
 from datadiet.training.sampler import row_weights as row_weights_of
+from datadiet.training.stream import is_stream, way_out
 from datadiet.types import EpochPlan, Scores, Signals
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ class Epoch:
         Raises:
             ArgumentError: If the data have another number of rows than the diet, or the options an order of their own.
         """
+        if is_stream(dataset):
+            raise ArgumentError(way_out(self._diet.options.select_name))
         problems = Problems()
         rows = self._diet.schedule.num_examples
         problems.check(len(dataset) == rows, f"dataset must have num_examples rows, {rows}, got {len(dataset)}.")
@@ -307,7 +310,7 @@ class DietCallback(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Take over the loader that the Trainer has built, and hook into the model."""
-        _check(self.diet, args, state)
+        _check(self.diet, args, state, stream=is_stream(getattr(kwargs["train_dataloader"], "dataset", None)))
         # a second call of train, or auto_find_batch_size after too large a batch: that one ends without a word
         again = bool(self._hooks) and args.auto_find_batch_size
         self._remove_hooks()
@@ -390,8 +393,14 @@ class DietCallback(TrainerCallback):
         return self._reader(outputs, inputs)
 
 
-def _check(diet: Diet, args: Any, state: Any) -> None:
+def _check(diet: Diet, args: Any, state: Any, *, stream: bool) -> None:
     problems = Problems()
+    if stream and not diet.options.in_batch:
+        raise ArgumentError(
+            way_out(diet.options.select_name)
+            if diet.options.plans
+            else "DietCallback reads the rows of data with a length: use DietMixin for a stream."
+        )
     dieting = diet.options.plans
     schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
     problems.check(

@@ -73,6 +73,7 @@ from datadiet.training.signals import (
     token_weights,
     trl_form,
 )
+from datadiet.training.stream import StreamRows, check_stream, collate_of, is_stream
 from datadiet.training.state import (
     NUMBERS,
     checked_checkpoint,
@@ -94,7 +95,7 @@ from datadiet.types import IGNORED, EpochPlan, EpochResult, Json, Signals
 logger = logging.getLogger(__name__)
 # in a checkpoint, beside the diet's own state; the last is `own_state`
 IN_BATCH_STATE, RUN_SO_FAR, READING, TOKEN_STATE = "in_batch", "run_so_far", "reading", "tokens"
-TRAINED_WITH, OWN = "trained_with", "own"
+TRAINED_WITH, OWN, STREAM = "trained_with", "own", "stream"
 _APART = (
     "a choice within each batch needs one output of the model per row, not {}; use a selector of whole epochs, such as "
     "hardest."
@@ -195,6 +196,11 @@ class DietMixin(_Base):
         self._counted: torch.Tensor | None = None  # the rows counted last: a step may compute a loss twice
         self._evaluates_dev: bool | None = None
         check_arguments(self.args, self.train_dataset, diet.options)
+        self._is_stream = is_stream(self.train_dataset)
+        if self._is_stream:
+            beside = {**of_rows, "teacher": teacher}
+            given = [name for name, value in beside.items() if value is not None]
+            check_stream(diet.options, given, lasts=not hasattr(self.train_dataset, "__len__"))
         if diet.options.config.tolerance is not None:
             check_judged(self.args, self.eval_dataset, self.judged_metric)
 
@@ -239,7 +245,8 @@ class DietMixin(_Base):
         Here the Trainer's own loader begins to carry rows and to read the diet's plan: one that somebody only looks at
         stays as it is.
         """
-        carry_rows(dataloader)
+        if not self._is_stream:
+            carry_rows(dataloader)
         values = list(super().set_initial_training_values(args, dataloader, *more))
         self._begin(dataloader, values[0])
         if self.diet.options.plans:
@@ -395,12 +402,10 @@ class DietMixin(_Base):
     def _active_chooser(self) -> BatchChooser | None:
         """What chooses within the batch at hand; None in the warm-up, and where it is off."""
         chooser, epoch = self._batch_chooser, self.current_epoch
-        if chooser is None or epoch.epoch < self.diet.options.config.warmup_epochs:
+        if chooser is None or epoch.epoch < self._warmup_epochs:
             return None
         if chooser.chooses and epoch.batches >= JUDGED_AFTER and not chooser.judged:
-            warm = [
-                one for one in self.epoch_results if one.epoch < self.diet.options.config.warmup_epochs and one.steps
-            ]
+            warm = [one for one in self.epoch_results if one.epoch < self._warmup_epochs and one.steps]
             accumulation = self.args.gradient_accumulation_steps
             whole_s = warm[-1].seconds / (warm[-1].steps * accumulation) if warm else 0.0
             train_s, score_s = epoch.seconds()
@@ -408,6 +413,12 @@ class DietMixin(_Base):
             if said:
                 self.note(said)
         return None if chooser.off else chooser
+
+    @property
+    def _warmup_epochs(self) -> int:
+        """Epochs that train whole batches; a stream without a length may have one epoch alone."""
+        endless = self._is_stream and not hasattr(self.train_dataset, "__len__")
+        return 0 if endless else self.diet.options.config.warmup_epochs
 
     def training_step(self, model: torch.nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
         """As the Trainer's, on the batch as the collator made it; a batch that trains twice in a step counts once."""
@@ -434,6 +445,10 @@ class DietMixin(_Base):
         """As the Trainer's; what trains of a batch of next tokens is chosen before the tokens of the step are counted,
         by which its loss is divided."""
         samples, items = super().get_batch_samples(*args, **kwargs)
+        if (stream := self._epochs.stream) is not None:
+            if stream.is_part:
+                self._epochs.absorb()
+            samples = stream.numbered(samples)
         if not samples or not (self.tokens is not None or self._batch_chooser is not None):
             return samples, items
         chooser = self._active_chooser() if self._chooses_ahead else None
@@ -480,7 +495,9 @@ class DietMixin(_Base):
             if self.args.should_save:
                 (folder / NUMBERS).unlink(missing_ok=True)  # what is written over is not complete
             super()._save_checkpoint(model, trial)
-            if self.accelerator.num_processes > 1:
+            if self._epochs.stream is not None:
+                self._epochs.absorb()
+            elif self.accelerator.num_processes > 1:
                 # each process holds the values of its own rows; a checkpoint inside an epoch needs those of all
                 self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
             arrays, numbers = self.diet.state_dict()
@@ -494,6 +511,7 @@ class DietMixin(_Base):
                 numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
                 numbers[TRAINED_WITH] = self.trained_with()
                 numbers[READING] = self._signals.state()
+                numbers[STREAM] = self._epochs.stream and self._epochs.stream.state()
                 save_diet(folder, arrays, numbers)
 
     def _save(self, *args: Any, **kwargs: Any) -> None:
@@ -505,9 +523,9 @@ class DietMixin(_Base):
 
     @property
     def num_rows(self) -> int:
-        """Rows of the training data."""
+        """Rows of the training data; 0 of a stream, which are not known."""
         data: Any = self.train_dataset
-        return len(data)
+        return 0 if self._is_stream else len(data)
 
     def _begin(self, loader: Any, epochs: Any) -> None:
         """Bind the diet to the training data, once the batch size is final.
@@ -568,7 +586,8 @@ class DietMixin(_Base):
         """Bind the passes between epochs to the model and the data; returns the training data, with all columns."""
         inner = getattr(loader, "base_dataloader", loader)
         # the Trainer's data have columns that its loader's lack; a loader of the user's own may have other rows
-        data: Any = inner.dataset.dataset if self._has_own_loader else self.train_dataset
+        data: Any = inner.dataset.dataset if self._has_own_loader and not self._is_stream else self.train_dataset
+        collate = collate_of(loader) if self._is_stream else inner.collate_fn
         # SetFit changes the batch size after the Trainer has noted it
         size = getattr(getattr(inner, "batch_sampler", None), "batch_size", None) or self._train_batch_size
         self.context = EpochContext(
@@ -577,14 +596,14 @@ class DietMixin(_Base):
             model=self.network,
             forward=self._call_model,
             signals=self._signals.of_pass,
-            dataset=inner.dataset.dataset,
-            collate=inner.collate_fn.with_lengths,
-            lengths=lengths_of(data),
+            dataset=() if self._is_stream else inner.dataset.dataset,
+            collate=collate.with_lengths,
+            lengths=None if self._is_stream else lengths_of(data),
             batch_size=size,
             accelerator=self.accelerator,
             evaluate=self.evaluate,
             log=self.log,
-            dev=self._judges(inner.collate_fn.collate),
+            dev=self._judges(collate.collate),
         )
         return data
 
@@ -595,6 +614,20 @@ class DietMixin(_Base):
     def _begin_diet(self, loader: Any, data: Any, epochs: Any) -> None:
         """Begin the diet, and put its sampler into the loader; arguments as of `_begin`."""
         plans, args, size = self.diet.options.plans, self.args, self.context.batch_size
+        if self._is_stream:
+            place = {"processes": args.world_size, "process": self.accelerator.process_index}
+            self._epochs.stream = StreamRows(size, repeats=self._repeats, **place)
+            self.row_ids, self.full_epochs = None, 1
+            self.diet.begin(
+                None,
+                epochs=1,
+                folder=self.run_folder,
+                overwrite=self._overwrite or self._begun,
+                write=self.is_world_process_zero(),
+                state=self._resumed,
+            )
+            self._begun = True
+            return
         steps = args.max_steps if args.max_steps > 0 else None
         sampler = None
         if plans or self.own_batches:
@@ -652,6 +685,8 @@ class DietMixin(_Base):
                 self._batch_chooser.load(part(self._resumed[0], IN_BATCH_STATE), self._resumed[1][IN_BATCH_STATE])
             self._epochs.carry(self._resumed[1][RUN_SO_FAR])
             self._signals.load(self._resumed[1].get(READING, {}))
+            if self._epochs.stream is not None:
+                self._epochs.stream.load(self._resumed[1][STREAM])
 
     def trained_with(self) -> Json:
         """What a checkpoint depends on beside the diet's own options, and a resumed run may not change."""
@@ -661,7 +696,7 @@ class DietMixin(_Base):
             "the seed of the order (data_seed, or seed)": order_seed(self.args),
             "train_sampling_strategy": str(self.args.train_sampling_strategy),
             "the number of training rows": self.num_rows,
-            "the checksum of the training data": self._data_checksum,
+            "the checksum of the training data": "" if self._is_stream else self._data_checksum,
         }
 
     @cached_property
@@ -842,7 +877,8 @@ class DietMixin(_Base):
 
     def _trainer_result(self) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
-        rows, context = {"train": self.context.num_rows}, self.context
+        stream, context = self._epochs.stream, self.context
+        rows = {"train": context.num_rows if stream is None else stream.total}
         tokens = None if context.lengths is None else round(int(context.lengths.sum()) * self.full_epochs)
         examples = round(rows["train"] * self.full_epochs)
         dev: Any = self.eval_dataset
