@@ -20,7 +20,7 @@ from datadiet.cli import app
 from datadiet.compare.statistics import right, row_sums
 from datadiet.config import FinetuneConfig, read_config
 from datadiet.data.load import load_configured
-from datadiet.errors import ArgumentError, DataError
+from datadiet.errors import ArgumentError, DataError, UserError
 from datadiet.jobs.finetune import finetune, resume_run
 from datadiet.jobs.predict import PredictConfig, predict
 from datadiet.jobs.preview import dry_run
@@ -29,6 +29,7 @@ from datadiet.jobs.validate import check_config
 from datadiet.reporting import report
 from datadiet.reporting.rows import training_texts
 from datadiet.selectors.token_rules import ExcessLoss
+from datadiet.store.score_file import read_scores
 from datadiet.tasks.causal_lm import CausalLMTask
 from datadiet.tasks.loading import load_saved
 from toys import (
@@ -291,6 +292,104 @@ def test_scores_of_tokens_and_a_selection_by_them(run, tmp_path):
     kept = [json.loads(line) for line in (tmp_path / "kept.jsonl").read_text().splitlines()]
     assert len(kept) == 12
     assert all(row in dialogues(48) for row in kept)
+
+
+def score_of(data: Path | str, **options: Any) -> Any:
+    return score_data(data, "causal-lm", **{"max_length": 64, "precision": "fp32", "batch_size": 8, **options})
+
+
+def test_scores_of_answers_by_a_run_its_checkpoints_and_a_teacher(tmp_path):
+    """Rows whose answer was cut away have no value: named in a note, null in the file, left out by select."""
+    data, heard = dialogue_folder(tmp_path), Heard()
+    finetune(lm_config(tmp_path, data=str(data), keep=1.0, epochs=2, keep_checkpoints=True))
+    rewrite(data, "train", long_prompt)
+    names = ["perplexity", "ifd", "capability_gap", "predictive_strength(rank=tau)", "length"]
+    options = {"model": tmp_path / "run", "teacher": tmp_path / "run", "output": tmp_path / "s.parquet"}
+    score_of(data, scores=names, listener=heard, **options)
+    file = read_scores(tmp_path / "s.parquet")
+    gone = {"d3", "d40"}
+    for name in file.values:
+        lacking = {file.ids[row] for row in np.flatnonzero(file.lacks(name)).tolist()}
+        assert lacking == (set() if name == "length" else gone)
+        assert np.isnan(file.values[name]).sum() == len(lacking)
+    assert [note for note in heard.notes if "no value" in note] == [
+        "2 of 48 rows have no value of perplexity, ifd, capability_gap, predictive_strength, and select leaves them "
+        "out: 'd3', 'd40'. The answer is empty, was cut away at --max-length, or has nothing that the score compares."
+    ]
+    known = ~file.lacks("ifd")
+    assert np.abs(file.values["capability_gap"][known]).max() < 1e-6  # of a model and itself
+    assert file.made_with["predictive_strength"]["ordered_by"] == "dev metric"
+    assert file.made_with["predictive_strength"]["checkpoints"] == 2
+    for select in ("hardest", "paser(clusters=3)", "easiest"):
+        arguments = ["select", str(tmp_path / "s.parquet"), "--data", str(data), "--score", "perplexity", "--json"]
+        output = str(tmp_path / f"{select[:4]}.jsonl")
+        answer = CliRunner().invoke(app, [*arguments, "--select", select, "--keep", "0.5", "--output", output])
+        assert answer.exit_code == 0, answer.output
+        assert json.loads(answer.stdout)["reasons"] == {"chosen": 24, "missing": 2, "rest": 22}
+        kept = {json.loads(line)["id"] for line in Path(output).read_text().splitlines()}
+        assert len(kept) == 24
+        assert not kept & gone
+    score_of(data, scores=["ifd", "perplexity"], model=tmp_path / "run", output=tmp_path / "s.jsonl")
+    lines = [json.loads(line) for line in (tmp_path / "s.jsonl").read_text().splitlines()]
+    assert {line["id"] for line in lines if line["ifd"] is None} == gone
+
+
+def test_folds_of_a_language_model_have_not_seen_the_row(tmp_path):
+    """One training a fold for all scores, kept in the cache; rows without a token that trains are in no training."""
+    data, base = dialogue_folder(tmp_path), tiny_lm_folder(tmp_path)
+    rewrite(data, "train", long_prompt)
+    options = {"folds": 2, "epochs": 6, "base_model": str(base), "learning_rate": 1e-2}
+    file = score_of(data, scores=["held_out_perplexity", "irreducible_loss"], cache=str(tmp_path / "cache"), **options)
+    assert [file.ids[row] for row in np.flatnonzero(file.lacks("held_out_perplexity"))] == ["d3", "d40"]
+    known = ~file.lacks("irreducible_loss")
+    held, nats = file.values["held_out_perplexity"][known], file.values["irreducible_loss"][known]
+    assert np.allclose(held, nats / math.log(2), rtol=1e-5)  # one byte a token, the end included
+    assert held.max() < math.log2(261)
+    again = score_of(data, scores=["held_out_perplexity(unit=tokens)"], cache=str(tmp_path / "cache"), **options)
+    assert np.allclose(again.values["held_out_perplexity"][known], held, rtol=1e-5)
+    assert again.cost["shared_s"] > 0  # no fold was trained again
+    model = lm_config(tmp_path, data=str(data), keep=1.0, epochs=6)
+    finetune(model)
+    seen = score_of(data, scores=["perplexity"], model=tmp_path / "run").values["perplexity"][known]
+    assert seen.mean() < held.mean()  # a model of its own rows finds them easier
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"scores": ["capability_gap"]}, "the score capability_gap needs another trained model of the same classes"),
+        ({"scores": ["held_out_perplexity"]}, "the score held_out_perplexity needs a model trained on other data"),
+        ({"scores": ["ifd(ratio=ppl)"]}, "unknown ratio of ifd 'ppl'"),
+        ({"scores": ["ifd(most=0)"]}, "most of ifd must be above 0 and finite, got 0"),
+        ({"scores": ["perplexity(unit=words)"]}, "unknown unit of perplexity 'words'"),
+        ({"scores": ["predictive_strength"]}, "the score predictive_strength needs the checkpoints of a run"),
+        ({"scores": ["capability_gap"], "teacher": "OTHER"}, "--teacher must have the tokens of the model, got "),
+        ({"scores": ["ifd(most=0.0001)"]}, "no row has a value of ifd: "),
+    ],
+)
+def test_what_a_score_of_answers_lacks_is_said_in_one_sentence(options, problem, run, tmp_path):
+    if "teacher" in options:
+        finetune(lm_config(tmp_path, keep=1.0, epochs=1))
+        for file in (tmp_path / "run" / "model").glob("tokenizer*.json"):
+            file.write_text(file.read_text(encoding="utf-8").replace("<|system|>", "<|other|>"), encoding="utf-8")
+        options = {**options, "teacher": tmp_path / "run"}
+    with pytest.raises(UserError) as caught:
+        score_of(read_config(run / "config.yaml").data, model=run, **options)
+    assert len(caught.value.problems) == 1
+    assert problem in caught.value.problems[0]
+
+
+def test_scores_of_answers_are_for_language_models_alone():
+    with pytest.raises(ArgumentError, match="the score ifd is for language models"):
+        score_data("snips", "intent-slot", scores=["ifd"], epochs=1, train_rows=10)
+
+
+def test_plain_texts_have_a_perplexity_and_no_ifd(run, tmp_path):
+    write_rows(tmp_path / "train.jsonl", [{"text": f"{n} to be or not to be"} for n in range(12)])
+    file = score_of(tmp_path / "train.jsonl", scores=["perplexity"], model=run, output=None)
+    assert np.isfinite(file.values["perplexity"]).all()
+    with pytest.raises(ArgumentError, match="ifd needs prompts with answers"):
+        score_of(tmp_path / "train.jsonl", scores=["ifd"], model=run)
 
 
 def test_the_page_shows_prompts_and_answers_escaped(tmp_path):

@@ -484,7 +484,7 @@ def _source(line: Json) -> str:
     """The models by name, and how many rounds or checkpoints."""
     models = [shown(line[role], 40) for role in ("model", "encoder", "teacher", "holdout") if role in line]
     numbers = [f"{line[what]} {what}" for what in ("rounds", "checkpoints", "folds") if what in line]
-    lacking = [f"{line['missing']:,} rows without a value"] if "missing" in line else []
+    lacking = [f"{line['missing']:,} without a value"] if "missing" in line else []
     return ", ".join([*models, *numbers, *lacking])
 
 

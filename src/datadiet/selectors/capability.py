@@ -113,8 +113,8 @@ def _spectral(points: Points, clusters: int, seed: int) -> NDArray[np.int64]:
 
     size = points.shape[0]
     near, _ = nearest(points, min(_NEIGHBOURS, size - 1))
-    ends = np.arange(0, near.size + 1, near.shape[1])
-    graph = csr_array((np.ones(near.size), near.ravel(), ends), shape=(size, size))
+    ends = np.arange(0, near.size + 1, near.shape[1], dtype=np.int32)  # scikit-learn takes no larger numbers
+    graph = csr_array((np.ones(near.size), near.ravel().astype(np.int32), ends), shape=(size, size))
     made = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Graph is not fully connected")  # its parts are clusters
