@@ -450,6 +450,24 @@ def test_influence_and_effort_of_answers(run, tmp_path):
         score_data(data, "causal-lm", model=run, scores=["effort"], max_length=6)
 
 
+def test_less_over_the_adapters_of_a_run(run, tmp_path):
+    """The base of the adapters is a model that was saved; one without weights cannot be found again."""
+    data, model = str(dialogue_folder(tmp_path)), str(run / "model")
+    finetune(lm_config(tmp_path, data=data, model=model, lora=2, keep=1.0, select="cover", keep_checkpoints=True))
+    asked = [row | {"kind": row["prompt"].split()[0]} for row in dialogues(8, 500)]
+    write_rows(tmp_path / "queries.jsonl", asked)
+    options = {"queries": str(tmp_path / "queries.jsonl"), "query_groups": "kind", "model": tmp_path / "run"}
+    file = score_data(data, "causal-lm", scores=["less(dimensions=128)"], **options)
+    made = file.made_with["less"]
+    assert (made["direction"], made["subtasks"], made["dimensions"]) == ("adam", 4, 128)
+    assert made["gradients_of"].startswith("lora (")
+    assert np.isfinite(file.values["less"]).all()
+    bare = tmp_path / "bare"
+    finetune(lm_config(tmp_path, data=data, output=str(bare), lora=2, keep=1.0, select="cover", keep_checkpoints=True))
+    with pytest.raises(DataError, match=r"the adapter in .* belongs to .*, which has no weights of its own"):
+        score_data(data, "causal-lm", scores=["less"], **{**options, "model": bare})
+
+
 def test_an_encoder_is_refused_with_exit_code_2(tmp_path):
     data = str(dialogue_folder(tmp_path, 96))
     arguments = ["finetune", data, "--task", "causal-lm", "--output", str(tmp_path / "run")]

@@ -174,6 +174,26 @@ def test_influence_effort_and_dealrec(home, tmp_path):
         scored(home, "influence(damping=-1)")
 
 
+def test_less_compares_with_queries_along_the_checkpoints(home, tmp_path):
+    """Rows of the class that the queries have come first; Adam's state is in the checkpoints."""
+    rows = [json.loads(line) for line in (home / "toy-classification" / "dev.jsonl").read_text().splitlines()]
+    write_rows(tmp_path / "wanted.jsonl", [row for row in rows if row["label"] == "amber"])
+    write_rows(tmp_path / "both.jsonl", [row | {"kind": row["label"]} for row in rows])
+    file = scored(home, "less", queries=str(tmp_path / "wanted.jsonl"))
+    made = file.made_with["less"]
+    assert (made["direction"], made["checkpoints"], made["subtasks"]) == ("adam", 3, 1)
+    assert made["gradients_of"] == "last_layer (34 numbers)"
+    of_class = np.array(file.labels) == "amber"
+    assert np.median(file.values["less"][of_class]) > np.median(file.values["less"][~of_class])
+    options = {"queries": str(tmp_path / "both.jsonl"), "query_groups": "kind"}
+    plain = scored(home, "less(direction=plain, parameters=all, dimensions=256)", **options).made_with["less"]
+    assert (plain["direction"], plain["subtasks"], plain["dimensions"]) == ("plain", 2, 256)
+    with pytest.raises(ArgumentError, match="the score less needs examples of what is wanted: --queries"):
+        scored(home, "less")
+    with pytest.raises(ArgumentError, match=r"the score less needs the checkpoints of a run: .*--keep-checkpoints"):
+        scored(home, "less", model=home / "holdout", queries=str(tmp_path / "wanted.jsonl"))
+
+
 def test_texts_need_no_model(home):
     file = scored(home, ["length"], model=None)
     texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts

@@ -30,6 +30,7 @@ from datadiet.scoring.embed import embed
 from datadiet.scoring.forward import Batch, column_of, first_alike, forward_pass, whole_numbers, within_logits
 from datadiet.scoring.grand import grand
 from datadiet.scoring.influence import effort, influence
+from datadiet.scoring.less import less
 from datadiet.scoring.tracin import loaded, self_influence, tracin
 from datadiet.scoring.vog import vog
 from datadiet.tasks.causal_lm import AnswerRows
@@ -530,14 +531,16 @@ def _of_gradients(names: Sequence[str], inputs: ScoringInputs, details: Details)
 
 def _check_answers(inputs: ScoringInputs) -> None:
     """Refuse rows of which no token trains: they have no gradient."""
-    trained = None if inputs.features is None else column_of(inputs.features, "trained")
-    empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
-    if empty:
-        named = ", ".join(str(row if inputs.ids is None else inputs.ids[row]) for row in empty[:5])
-        raise DataError(
-            f"{len(empty)} rows have no token of an answer that trains, so that they have no gradient: {named}. Remove "
-            "them, or give answers more room by --max-length."
-        )
+    queries = None if inputs.queries is None else inputs.queries.features
+    for what, features, ids in (("rows", inputs.features, inputs.ids), ("queries", queries, None)):
+        trained = None if features is None else column_of(features, "trained")
+        empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
+        if empty:
+            named = ", ".join(str(row if ids is None else ids[row]) for row in empty[:5])
+            raise DataError(
+                f"{len(empty)} {what} have no token of an answer that trains, so that they have no gradient: {named}. "
+                "Remove them, or give answers more room by --max-length."
+            )
 
 
 def _grand(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
@@ -579,6 +582,23 @@ def _tracin(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
     return tracin(*_steps(inputs), inputs.features, inputs.dev, inputs.collate, **options)
 
 
+def _less(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
+    queries = inputs.queries
+    assert queries is not None  # checked by check_needs
+    found = less(
+        list(inputs.checkpoints or ()),
+        inputs.learning_rates,
+        inputs.features,
+        queries.features,
+        inputs.collate,
+        query_groups=queries.groups,
+        seed=inputs.seed,
+        ledger=inputs.ledger,
+        **options,
+    )
+    return found.values, found.describe()
+
+
 def _steps(inputs: ScoringInputs) -> tuple[list[Any], list[float]]:
     """The checkpoints and their learning rates."""
     checkpoints = list(inputs.checkpoints or ())
@@ -593,4 +613,5 @@ _GRADIENT_SCORES: Mapping[str, Callable[[ScoringInputs, Mapping[str, Any]], Any]
     "vog": _vog,
     "self_influence": _self_influence,
     "tracin": _tracin,
+    "less": _less,
 }

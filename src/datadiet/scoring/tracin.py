@@ -170,16 +170,26 @@ def _with_rates(
     checkpoints: Iterable[Checkpoint], rates: Sequence[float], load: Callable[[Any], nn.Module] | None
 ) -> Iterator[tuple[nn.Module, float]]:
     rates = [float(rate) for rate in rates]
-    if not all(np.isfinite(rate) and rate >= 0 for rate in rates):
-        raise ArgumentError(f"learning rates must be at least 0 and finite, got {rates}.")
-    if isinstance(checkpoints, Sequence):
-        _check_number(len(checkpoints), len(rates))
+    check_rates(len(checkpoints) if isinstance(checkpoints, Sequence) else None, rates)
     number = 0
     for model in loaded(checkpoints, load):
         number += 1
         _check_number(max(number, len(rates)), len(rates))
         yield model, rates[number - 1]
     _check_number(number, len(rates))
+
+
+def check_rates(checkpoints: int | None, rates: Sequence[float]) -> None:
+    """Refuse learning rates that are negative, or not one per checkpoint, where the number of these is known.
+
+    Raises:
+        ArgumentError: See above.
+    """
+    numbers = [float(rate) for rate in rates]
+    if not all(np.isfinite(rate) and rate >= 0 for rate in numbers):
+        raise ArgumentError(f"learning rates must be at least 0 and finite, got {numbers}.")
+    if checkpoints is not None:
+        _check_number(checkpoints, len(numbers))
 
 
 def _check_number(checkpoints: int, rates: int) -> None:

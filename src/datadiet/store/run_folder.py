@@ -7,12 +7,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 import shutil
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict
 from itertools import count
 from pathlib import Path
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 CONFIG, RESULT, PREDICTIONS = "config.yaml", "result.json", "predictions.parquet"
 MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
+ADAPTER = "adapter_config.json"  # in a checkpoint of a run with LoRA
 # metrics in a unit of their own; all others are shares, shown in points of 100
 LOWER_IS_BETTER = ("nll", "mse", "perplexity")
 MANIFEST = "_manifest.json"  # in scores/ and plans/
@@ -480,8 +482,18 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _is_causal(config: Path) -> bool:
+    """Whether an adapter is of a language model."""
+    with suppress(OSError, ValueError):
+        kind: Json = json.loads(config.read_text(encoding="utf-8"))
+        return isinstance(kind, dict) and kind.get("task_type") == "CAUSAL_LM"
+    return False
+
+
 def checkpoints_of(run: Path) -> list[Path]:
-    """The kept checkpoints of a run, in order; empty where it has none."""
+    """The kept checkpoints of a run, in order; empty where it has none. Of adapters, those of language models."""
     folders = [place.parent for place in (run / CHECKPOINTS).glob("checkpoint-*/config.json")]
+    adapters = (run / CHECKPOINTS).glob(f"checkpoint-*/{ADAPTER}")
+    folders += [place.parent for place in adapters if _is_causal(place)]
     numbered = [folder for folder in folders if folder.name.partition("-")[2].isdecimal()]
     return sorted(numbered, key=lambda folder: int(folder.name.partition("-")[2]))

@@ -40,7 +40,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as hf_logging
 
 from datadiet.errors import ArgumentError, DataError, MissingExtraError
-from datadiet.store.run_folder import check_files
+from datadiet.store.run_folder import ADAPTER, check_files
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
 
 PACKAGED = "minilm"
@@ -83,7 +83,7 @@ def _may_be_hub_name(name: str) -> bool:
 def _checked_folder(folder: Path) -> Path:
     if (folder / "config.json").is_file():
         return folder
-    if (folder / "adapter_config.json").is_file():
+    if (folder / ADAPTER).is_file():
         raise DataError(f"{folder} holds a LoRA adapter without its model. Merge it into the model and save that.")
     hint = f" Did you mean {folder / 'model'}?" if (folder / "model" / "config.json").is_file() else ""
     raise DataError(f"{folder} holds no config.json, so it is not a saved model.{hint}")
@@ -455,6 +455,8 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
     """
     place = Path(folder)
     check_files(place.parent, place.name)
+    if (place / ADAPTER).is_file() and not (place / "config.json").is_file():
+        return _with_adapter(place)
     config = load_config(str(folder))
     if isinstance(config, IntentSlotConfig):
         model = pretrained(IntentSlotModel, str(folder), complete=True)
@@ -466,6 +468,27 @@ def load_saved(folder: str | Path) -> PreTrainedModel:
         model = pretrained(AutoModelForSequenceClassification, str(folder), complete=True)
     check_finite(model, f"the model in {folder}")
     return model
+
+
+def _with_adapter(folder: Path) -> PreTrainedModel:
+    """A language model with the adapter of a checkpoint, whose weights train.
+
+    Raises:
+        DataError: If the adapter cannot be read, or the model that it belongs to is not there.
+    """
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise MissingExtraError("an adapter needs peft: pip install 'datadiet[peft]'") from error
+    with _explained(str(folder)):
+        base = str(json.loads((folder / ADAPTER).read_text(encoding="utf-8")).get("base_model_name_or_path"))
+        if is_weightless(base):
+            raise DataError(f"the adapter in {folder} belongs to {base}, which has no weights of its own.")
+        untyped: Any = PeftModel
+        model: Any = untyped.from_pretrained(load_causal(base, complete=True), str(folder), is_trainable=True)
+    check_finite(model, f"the adapter in {folder}")
+    adapted: PreTrainedModel = model.eval()
+    return adapted
 
 
 def check_finite(model: Any, what: str = "this run") -> None:
