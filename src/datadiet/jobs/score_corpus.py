@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.config import COLUMNS
+from datadiet.config import COLUMNS, option_problems
 from datadiet.corpus.engines import Engine, engine_of
 from datadiet.corpus.exchange import keys_of, repeated, repeats_of, write_keys
 from datadiet.corpus.partitions import Batch, Corpus, Partition, Reading, batches, find_corpus, reading_of, texts_of
@@ -85,6 +85,9 @@ def check_corpus_job(config: ScoreConfig) -> None:
         ArgumentError: All problems at once.
     """
     problems = Problems()
+    problems.found += option_problems(config)
+    if config.data and not Path(config.data).expanduser().is_dir():
+        problems.add(f"there is no folder {quoted(config.data)}: a corpus is a folder of files.")
     for name in _IN_MEMORY:
         default = next(item.default for item in fields(config) if item.name == name)
         flag = f"--{name.replace('_', '-')}"
@@ -118,7 +121,8 @@ def check_corpus_job(config: ScoreConfig) -> None:
     problems.check(not idle, "--encoder has no effect on these scores without --embeddings.")
     try:
         own = {item.name: item.default for item in fields(config) if _panel(item) == CORPUS}
-        as_usual = replace(config, output=None, encoder=None if idle else config.encoder, **own)
+        own |= {"encoder": None} if idle else {}
+        as_usual = replace(config, output=None, data=config.data and "snips", **own)  # the files are looked at later
         check_job(replace(as_usual, scores="length") if not requested else as_usual)
     except UserError as error:
         problems.include(error)
