@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -67,9 +68,8 @@ def test_the_same_rows_as_in_memory(case, spread, seed):
     try:
         expected = whole(values, count, seed=seed, epoch=0, groups=groups, **own).rows
     except ArgumentError as error:
-        with pytest.raises(ArgumentError) as refused:
+        with pytest.raises(ArgumentError, match=re.escape(str(error))):
             choose(parts, count, name, options, floor=floor, seed=seed)
-        assert str(refused.value) == str(error)
         return
     kept = choose(parts, count, name, options, floor=floor, seed=seed)
     for _ in range(2):  # the masks can be gone through again
