@@ -88,7 +88,9 @@ def selection_lines(summary: Json) -> RenderableType:
     if summary["groups"]:
         table = plain_table("group", "rows", "kept", "share kept")
         for line in summary["groups"][:20]:
-            table.add_row(shown(line["group"]), f"{line['rows']:,}", f"{line['kept']:,}", percent(line["kept"] / line["rows"]))
+            table.add_row(
+                shown(line["group"]), f"{line['rows']:,}", f"{line['kept']:,}", percent(line["kept"] / line["rows"])
+            )
         parts += [Text(""), table]
     target = Path(summary["output"])
     return Group(*parts, Text(""), Text(f"Wrote {shown(str(target))}."))

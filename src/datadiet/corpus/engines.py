@@ -169,7 +169,8 @@ class _Ray:
     def run(self, function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[tuple[Item, Result]]:
         ray = self._ray
         remote = ray.remote(num_cpus=1, num_gpus=self._gpus, max_retries=TRIES - 1)(_called)
-        waiting, running = list(range(len(items)))[::-1], {}
+        waiting = list(range(len(items)))[::-1]
+        running: dict[Any, int] = {}
         try:
             while waiting or running:
                 while waiting and len(running) < self.workers:
@@ -199,9 +200,10 @@ def _ray(workers: int | None, address: str | None, timeout: float) -> Iterator[_
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as future versions do, and without a warning
     try:
-        import ray
+        import ray as library
     except ImportError as error:
         raise MissingExtraError(RAY_MISSING) from error
+    ray: Any = library  # untyped
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
     if address is None:
         cores = workers or os.cpu_count() or 1

@@ -34,9 +34,7 @@ def hashed(texts: Iterable[Hashable]) -> NDArray[np.uint64]:
     return np.frombuffer(b"".join(pieces), np.uint64).reshape(-1, 2)
 
 
-def keys_of(
-    texts: Iterable[Hashable], rows: NDArray[np.int64], labels: Sequence[Hashable] | None = None
-) -> Keys:
+def keys_of(texts: Iterable[Hashable], rows: NDArray[np.int64], labels: Sequence[Hashable] | None = None) -> Keys:
     """Hashes with their rows, not yet sorted.
 
     Args:
@@ -75,7 +73,7 @@ def repeated(files: Sequence[Path | None], range_rows: int = RANGE_ROWS) -> Iter
     number = max(1, -(-rows // range_rows))
     bounds = [(step << 64) // number for step in range(1, number)]
     ends = [
-        None if table is None else np.r_[0, np.searchsorted(table["high"], np.uint64(bounds)), len(table)]
+        None if table is None else np.r_[0, np.searchsorted(table["high"], np.array(bounds, np.uint64)), len(table)]
         for table in tables
     ]
     for place in range(number):

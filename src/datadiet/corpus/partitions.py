@@ -340,7 +340,7 @@ class Reading:
     """
 
     task: str
-    columns: Columns = Columns()
+    columns: Columns
     separator: str = "|"
     group: str | None = None
 
@@ -351,7 +351,9 @@ class Reading:
             DataError: For all problems, with file and line.
         """
         names = [name for own in fields(Columns) if (name := getattr(self.columns, own.name))]
-        table = replace(batch.table, columns=_with_missing(batch.table, [*names, *([self.group] if self.group else [])]))
+        table = replace(
+            batch.table, columns=_with_missing(batch.table, [*names, *([self.group] if self.group else [])])
+        )
         examples, problems = examples_from(table, self.task, self.columns, "required", self.separator)
         problems.raise_any(DataError)
         assert examples is not None  # nothing was wrong
@@ -374,9 +376,7 @@ def _with_missing(table: Table, names: Sequence[str]) -> Mapping[str, Sequence[A
     return LazyColumns(dict.fromkeys((*table.columns, *names)), column)
 
 
-def reading_of(
-    corpus: Corpus, task: str, columns: Columns, separator: str = "|", group: str | None = None
-) -> Reading:
+def reading_of(corpus: Corpus, task: str, columns: Columns, separator: str = "|", group: str | None = None) -> Reading:
     """How the rows are read, from the first batch that can be.
 
     Args:
@@ -402,7 +402,9 @@ def reading_of(
             continue
         names, wrong = recognise(batch.table, task, columns, labelled=True)
         if group is not None and group not in batch.table.columns:
-            wrong.add(f"{batch.table.place}: there is no column {quoted(group)}; found {listed([*batch.table.columns])}.")
+            wrong.add(
+                f"{batch.table.place}: there is no column {quoted(group)}; found {listed([*batch.table.columns])}."
+            )
         wrong.raise_any(DataError)
         return Reading(task, replace(names, id=names.id or ""), separator, group)
     if not problems.found:

@@ -30,7 +30,7 @@ _RANDOM_STREAM, _PROPORTIONAL_STREAM = 1, 4  # of the generators of `selectors.s
 STREAMING = ("hardest", "easiest", "window", "random", "proportional", "balanced", "partly_balanced", "quota")
 _WITH_FLOOR = ("hardest", "easiest")
 Mask = NDArray[np.bool_]
-Bits = NDArray[np.uint64]
+Bits = NDArray[np.unsignedinteger[Any]]
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,8 @@ class _Coded:
         """The group number of each row of a partition."""
         own, named = self.groups(part)
         places = {name: number for number, name in enumerate(self.names)}
-        return np.array([places.get(name, -1) for name in named] or [0], np.int64)[own]
+        numbers: NDArray[np.int64] = np.array([places.get(name, -1) for name in named] or [0], np.int64)[own]
+        return numbers
 
 
 def _coded(values: Values) -> _Coded:
@@ -197,7 +198,7 @@ _Keys = Callable[[], Iterator[Bits]]
 
 
 def sortable(keys: NDArray[np.floating[Any]]) -> Bits:
-    """Whole numbers in the order of floats, as uint64; 32 bits of float32, the high ones zero.
+    """Whole numbers in the order of floats, unsigned and as wide as the floats.
 
     Examples:
         >>> bits = sortable(np.float32([-np.inf, -1, -0.0, 0.0, 2, np.inf]))
@@ -205,9 +206,9 @@ def sortable(keys: NDArray[np.floating[Any]]) -> Bits:
         (True, 1)
     """
     width = keys.dtype.itemsize * 8
-    plain = (keys + keys.dtype.type(0)).view(np.uint32 if width == 32 else np.uint64)  # -0.0 + 0 is 0.0
+    plain: NDArray[Any] = (keys + keys.dtype.type(0)).view(np.uint32 if width == 32 else np.uint64)  # -0.0 + 0 is 0.0
     top = plain.dtype.type(1 << (width - 1))
-    return np.where(plain & top, ~plain, plain | top).astype(np.uint64)
+    return np.where(plain & top, ~plain, plain | top)
 
 
 def _keys_of(values: Values, select: str, options: Mapping[str, Any], easy: bool, seed: int) -> tuple[_Keys, int]:
@@ -283,8 +284,8 @@ class _Cuts:
     """
 
     segments: NDArray[np.int64] | None
-    keys: Bits
-    hashes: Bits
+    keys: NDArray[np.uint64]
+    hashes: NDArray[np.uint64]
     whole: NDArray[np.int8]
     seeds: Sequence[int]
     sign: int = 1
@@ -342,39 +343,47 @@ class _Stream:
         def opened() -> Iterator[_Part]:
             for bits, own in self.rows(segments):
                 inside = None if own is None else np.flatnonzero((own >= 0) & open_[own])
-                yield (bits, np.zeros(len(bits), np.int64)) if inside is None else (bits[inside], own[inside])
+                yield (bits, None) if own is None or inside is None else (bits[inside], own[inside])
 
         keys, missing, ties = _nths(opened, np.where(open_, counts, 0), self.width)
         torn = open_ & (missing < ties)
         if torn.any():
 
             def tied() -> Iterator[_Part]:
-                for own, ties_of, hashes_of in self.ties(_Cuts(segments, keys, hashes, whole, seeds)):
-                    inside = torn[own]
+                for own, _, hashes_of in self.ties(_Cuts(segments, keys, hashes, whole, seeds)):
+                    inside = np.flatnonzero(torn[own])
                     yield ~hashes_of[inside], own[inside]
 
             last = _nths(tied, np.where(torn, missing, 0), 64)[0]
             hashes = np.where(torn, ~last, _LAST).astype(np.uint64)
         return _Cuts(segments, keys, hashes, whole, seeds, sign)
 
-    def ties(self, cuts: _Cuts) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], Bits]]:
-        """Partition by partition, the rows at the key of their segment: its number, the row, and the hash."""
-        begin = np.zeros(len(cuts.whole), np.int64)  # rows of each segment before this partition
+    def ties(self, cuts: _Cuts) -> Iterator[_Ties]:
+        """Partition by partition, the rows at the key of their segment."""
+        begin = np.zeros(len(cuts.whole), np.int64)
         for bits, own in self.rows(cuts.segments):
-            if own is None:
-                own = np.zeros(len(bits), np.int64)
-            at = np.flatnonzero((own >= 0) & (cuts.whole[own] == 0) & (bits == cuts.keys[own]))
-            places = at if len(begin) == 1 and cuts.segments is None else _ranks(own, len(begin))[at]
-            hashes = np.empty(len(at), np.uint64)
-            for segment in np.unique(own[at]).tolist():
-                some = own[at] == segment
-                hashes[some] = row_hash(places[some] + begin[segment], seed=cuts.seeds[segment], epoch=0)
-            yield own[at], at, hashes
-            begin += np.bincount(own[own >= 0], minlength=len(begin))
+            yield _ties(cuts, bits, own, begin)
 
 
 _LAST = np.uint64((1 << 64) - 1)
-_Part = tuple[Bits, NDArray[np.int64]]  # keys, and the segment of each
+_Part = tuple[Bits, NDArray[np.int64] | None]  # keys, and the segment of each; None where all are in segment 0
+_Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]  # segments, rows in the partition, hashes
+
+
+def _ties(cuts: _Cuts, bits: Bits, own: NDArray[np.int64] | None, begin: NDArray[np.int64]) -> _Ties:
+    """The rows of a partition at the key of their segment; `begin`, the rows of each segment before, is moved on."""
+    if own is None:
+        at = np.flatnonzero(bits == cuts.keys[0].astype(bits.dtype)) if cuts.whole[0] == 0 else np.zeros(0, np.int64)
+        hashes = row_hash(at + begin[0], seed=cuts.seeds[0], epoch=0)
+        begin += len(bits)
+        return np.zeros(len(at), np.int64), at, hashes
+    at = np.flatnonzero((own >= 0) & (cuts.whole[own] == 0) & (bits == cuts.keys[own]))
+    places, hashes = _ranks(own, len(begin))[at], np.empty(len(at), np.uint64)
+    for segment in np.unique(own[at]).tolist():
+        some = own[at] == segment
+        hashes[some] = row_hash(places[some] + begin[segment], seed=cuts.seeds[segment], epoch=0)
+    begin += np.bincount(own[own >= 0], minlength=len(begin))
+    return own[at], at, hashes
 
 
 def _ranks(segments: NDArray[np.int64], number: int) -> NDArray[np.int64]:
@@ -388,12 +397,13 @@ def _ranks(segments: NDArray[np.int64], number: int) -> NDArray[np.int64]:
 
 def _nths(
     parts: Callable[[], Iterator[_Part]], counts: NDArray[np.int64], width: int
-) -> tuple[Bits, NDArray[np.int64], NDArray[np.int64]]:
+) -> tuple[NDArray[np.uint64], NDArray[np.int64], NDArray[np.int64]]:
     """The `counts`-th largest key of each segment, how many rows at it are among the largest, and how many there are.
 
     Segments with a count of 0 are left aside.
     """
     number, missing = len(counts), counts.copy()
+    asked = np.flatnonzero(counts > 0).tolist()
     prefix, ties = np.zeros(number, np.uint64), np.zeros(number, np.int64)
     digit = _DIGIT if number <= 64 else 12 if number <= 1024 else 8
     above = width  # keys whose bits from here on are the prefix of their segment are looked at
@@ -402,19 +412,20 @@ def _nths(
         bins = 1 << (above - shift)
         histogram = np.zeros(number * bins, np.int64)
         for bits, own in _matching(parts(), prefix, above, width):
-            digits = ((bits >> np.uint64(shift)) & np.uint64(bins - 1)).astype(np.int64)
-            histogram += np.bincount(digits if number == 1 else own * bins + digits, minlength=len(histogram))
+            digits = ((bits >> bits.dtype.type(shift)) & bits.dtype.type(bins - 1)).astype(np.int64)
+            histogram += np.bincount(digits if own is None else own * bins + digits, minlength=len(histogram))
         from_top = np.cumsum(histogram.reshape(number, bins)[:, ::-1], axis=1)
-        for segment in np.flatnonzero(counts > 0).tolist():
+        for segment in asked:
             place = int(np.searchsorted(from_top[segment], missing[segment]))
             ties[segment] = histogram[segment * bins + bins - 1 - place]
             missing[segment] -= from_top[segment, place] - ties[segment]
             prefix[segment] = (prefix[segment] << np.uint64(above - shift)) | np.uint64(bins - 1 - place)
         above = shift
-        if above and ties[counts > 0].sum() <= _FEW:
+        if above and ties[asked].sum() <= _FEW:
             few = list(_matching(parts(), prefix, above, width))
-            bits, own = np.concatenate([one for one, _ in few]), np.concatenate([one for _, one in few])
-            for segment in np.flatnonzero(counts > 0).tolist():
+            bits = np.concatenate([one for one, _ in few])
+            own = np.concatenate([np.zeros(len(one), np.int64) if of is None else of for one, of in few])
+            for segment in asked:
                 left = np.sort(bits[own == segment])[::-1]
                 prefix[segment] = key = left[missing[segment] - 1]
                 missing[segment] -= np.count_nonzero(left > key)
@@ -423,15 +434,15 @@ def _nths(
     return prefix, missing, ties
 
 
-def _matching(parts: Iterator[_Part], prefix: Bits, above: int, width: int) -> Iterator[_Part]:
+def _matching(parts: Iterator[_Part], prefix: NDArray[np.uint64], above: int, width: int) -> Iterator[_Part]:
     """The keys that begin with the prefix of their segment."""
     for bits, own in parts:
         if above == width:
             yield bits, own
-        else:
-            begins = prefix[0] if len(prefix) == 1 else prefix[own]
-            same = np.flatnonzero((bits >> np.uint64(above)) == begins)
-            yield bits[same], own[same]
+            continue
+        begins = (prefix[0] if own is None else prefix[own]).astype(bits.dtype)
+        same = np.flatnonzero((bits >> bits.dtype.type(above)) == begins)
+        yield bits[same], None if own is None else own[same]
 
 
 @dataclass(frozen=True)
@@ -442,15 +453,20 @@ class _Masks:
     cuts: Sequence[_Cuts]
 
     def __call__(self) -> Iterator[Mask]:
-        rows = [self.stream.rows(cut.segments) for cut in self.cuts]
-        ties = [self.stream.ties(cut) for cut in self.cuts]
-        for part in zip(*rows, *ties, strict=True):
+        begins = [np.zeros(len(cut.whole), np.int64) for cut in self.cuts]
+        grouped = any(cut.segments is not None for cut in self.cuts)
+        for part, bits in enumerate(self.stream.keys()):
             mask: Mask | None = None
-            for cut, (bits, own), (segments, at, hashes) in zip(
-                self.cuts, part[: len(rows)], part[len(rows) :], strict=True
-            ):
+            codes = None
+            if grouped:
+                assert self.stream.coded is not None
+                codes = self.stream.coded.codes(part)
+            for cut, begin in zip(self.cuts, begins, strict=True):
+                own = None if cut.segments is None or codes is None else cut.segments[codes]
+                segments, at, hashes = _ties(cut, bits, own, begin)
                 if own is None:
-                    inside = bits > cut.keys[0] if cut.whole[0] == 0 else np.full(len(bits), cut.whole[0] > 0)
+                    first = cut.keys[0].astype(bits.dtype)
+                    inside = bits > first if cut.whole[0] == 0 else np.full(len(bits), cut.whole[0] > 0)
                 else:
                     inside = (own >= 0) & np.where(cut.whole[own] == 0, bits > cut.keys[own], cut.whole[own] > 0)
                 inside[at] = hashes <= cut.hashes[segments]

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.config import COLUMNS
+from datadiet.config import COLUMNS, option_problems
 from datadiet.corpus.engines import Engine, engine_of
 from datadiet.corpus.exchange import keys_of, repeated, repeats_of, write_keys
 from datadiet.corpus.partitions import Batch, Corpus, Partition, Reading, batches, find_corpus, reading_of, texts_of
@@ -37,7 +37,7 @@ from datadiet.corpus.score_folder import (
     write_manifest,
 )
 from datadiet.data.load import columns_of
-from datadiet.data.schema import Examples, joined_texts
+from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.data.tables import listed
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.files import locked, read_json, seal_of, unwritable, whole_file, whole_folder
@@ -50,7 +50,7 @@ from datadiet.registry import find, has, load, names
 from datadiet.scoring.dataset import ScoringInputs, TokenisedRows, embeddings_of, needs_of, score_split
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
-from datadiet.tasks import task_of_saved_model
+from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Task
 from datadiet.tasks.loading import load_encoder, load_saved
 from datadiet.training.machine import best_device, resolve_precision
@@ -85,6 +85,9 @@ def check_corpus_job(config: ScoreConfig) -> None:
         ArgumentError: All problems at once.
     """
     problems = Problems()
+    problems.found += option_problems(config)
+    if config.data and not Path(config.data).expanduser().is_dir():
+        problems.add(f"there is no folder {quoted(config.data)}: a corpus is a folder of files.")
     for name in _IN_MEMORY:
         default = next(item.default for item in fields(config) if item.name == name)
         flag = f"--{name.replace('_', '-')}"
@@ -117,8 +120,9 @@ def check_corpus_job(config: ScoreConfig) -> None:
     idle = config.encoder is not None and not config.embeddings
     problems.check(not idle, "--encoder has no effect on these scores without --embeddings.")
     try:
-        own = {item.name: item.default for item in fields(config) if _panel(item) == CORPUS}
-        as_usual = replace(config, output=None, encoder=None if idle else config.encoder, **own)
+        own: dict[str, Any] = {item.name: item.default for item in fields(config) if _panel(item) == CORPUS}
+        own |= {"encoder": None} if idle else {}
+        as_usual = replace(config, output=None, data=config.data and "snips", **own)  # the files are looked at later
         check_job(replace(as_usual, scores="length") if not requested else as_usual)
     except UserError as error:
         problems.include(error)
@@ -194,8 +198,8 @@ class _Job:
         parts = self.corpus.partitions
         unreadable: dict[str, str] = {}
         costs: list[Mapping[str, float]] = []
-        options = {"workers": self.config.workers, "address": self.config.ray_address}
-        with engine_of(self.config.engine, timeout=self.config.ray_timeout, **options) as engine:
+        own = self.config
+        with engine_of(own.engine, workers=own.workers, address=own.ray_address, timeout=own.ray_timeout) as engine:
             state, repeats = self._begin(engine, calls, how, unreadable, costs)
             works = []
             for number, part in enumerate(parts):
@@ -284,8 +288,7 @@ class _Job:
         number = 0
         for repeats in repeated([None if place is None else place / "ids.npy" for place in homes]):
             number += len(repeats)
-            for one in repeats[: _MOST_NAMED - len(found)].tolist():
-                found.append(self._repeated_id(*one))
+            found += [self._repeated_id(*one) for one in repeats[: _MOST_NAMED - len(found)].tolist()]
         if number:
             more = f" And {number - len(found):,} more." if number > len(found) else ""
             raise DataError(
@@ -299,7 +302,9 @@ class _Job:
             for place in range(batch.table.size):
                 if batch.table.number(place) - 1 == row:
                     value = batch.table.columns[str(self.reading.columns.id)][place]
-                    places = [f"{parts[n].file}, {batch.table.unit} {r + 1}" for n, r in ((other, other_row), (part, row))]
+                    places = [
+                        f"{parts[n].file}, {batch.table.unit} {r + 1}" for n, r in ((other, other_row), (part, row))
+                    ]
                     return f"{quoted(str(value))} stands in {' and in '.join(places)}"
         raise DataError(f"{parts[part].name} changed while it was read; score again.")
 
@@ -318,8 +323,8 @@ class _Job:
             if seconds - shown > _SHOWN_S or done == number:
                 shown, left = seconds, seconds * (total - size) / max(1, size)
                 self.listener.phase(
-                    f"{what}: {done:,} of {number:,} partitions, {rows:,} rows, {rows / max(seconds, 1e-9):,.0f} rows/s, "
-                    f"{clock(left)} left"
+                    f"{what}: {done:,} of {number:,} partitions, {rows:,} rows, "
+                    f"{rows / max(seconds, 1e-9):,.0f} rows/s, {clock(left)} left"
                 )
             if isinstance(result, str):
                 self.listener.note(f"left out: {result}")
@@ -408,8 +413,8 @@ def _duplicates(homes: Sequence[Path | None], folder: Path) -> list[Path]:
 
 def _marks(files: Sequence[Path], number: int, parts: Sequence[Partition]) -> list[tuple[int, str]]:
     """The rows of a partition that repeat another, and where that one stands."""
-    repeats = repeats_of(files, number) if files else []
-    return [(row, f"{parts[kept].file}:{kept_row}") for _, row, kept, kept_row in map(tuple, repeats)]
+    repeats: list[Any] = repeats_of(files, number).tolist() if files else []
+    return [(row, f"{parts[kept].file}:{kept_row}") for _, row, kept, kept_row in repeats]
 
 
 def _summed(phased: Json, homes: Sequence[Path], target: Path) -> tuple[Path | None, str]:
@@ -631,7 +636,7 @@ class _Scorer:
             joined_texts(examples),
             None,
             _no_batches,
-            lambda *_: None,
+            _no_batches,
             ids=examples.ids,
             combine="mean" if has(self.settings.task, "answers") else "norm",
             precision=resolve_precision(self.settings.precision, best_device()),
@@ -662,7 +667,7 @@ class _Scorer:
         return replace(inputs, tokenised=others)
 
 
-def _no_batches(_rows: Any) -> Any:
+def _no_batches(*_: Any) -> Any:
     raise AssertionError("there is no model whose tokenizer could read the rows")
 
 
@@ -696,9 +701,6 @@ class _Loaded:
 @lru_cache(maxsize=4)
 def _loaded(source: str, task_name: str, role: str) -> _Loaded:
     """Once per worker, however many partitions it gets."""
-    from datadiet.tasks import task_for
-    from datadiet.data.schema import Dataset
-
     plain = task_for(Dataset("corpus", task_name, {}, (), (), ""))
     model: Any = load_encoder(source) if role == "encoder" else load_saved(Path(source))
     task = plain if role == "encoder" else task_of_saved_model(source)

@@ -225,11 +225,11 @@ def _write(config: SelectConfig, folder: ScoreFolder, corpus: Corpus | None, kep
         return
     pieces = _pieces(folder, corpus, kept, score, added)
     with whole_folder(target) as home:
-        for (slug, kind), rows in groupby(pieces, key=lambda piece: piece[:2]):
+        for (slug, kind), group in groupby(pieces, key=lambda piece: piece[:2]):
             ending = ".parquet" if kind in ("parquet", "saved") else ".jsonl"
             with _sink(home / f"{slug}{ending}", iter(())) as sink:
-                for _, _, some in rows:
-                    sink.write(some)
+                for _, _, rows in group:
+                    sink.write(rows)
 
 
 def _pieces(
@@ -321,8 +321,8 @@ class _Parquet:
                 schemas = [pa.unify_schemas([*schemas, rows.as_arrow().schema], promote_options="permissive")]
         except (pa.ArrowException, TypeError) as error:
             raise DataError(
-                f"the files of the corpus have a column of different types ({first_line(error)}), which one Parquet file "
-                "cannot hold; choose an --output that ends in .jsonl, or a folder."
+                f"the files of the corpus have a column of different types ({first_line(error)}), which one Parquet "
+                "file cannot hold; choose an --output that ends in .jsonl, or a folder."
             ) from error
         self._schema = schemas[0] if schemas else None
 

@@ -1,0 +1,245 @@
+"""Corpora at scale: selection over many partitioned scores, the throughput of the engines, and kills.
+
+    python -m benchmarks.corpus_scale select [--rows 100000000] [--parts 100]   time and memory of `datadiet select`
+    python -m benchmarks.corpus_scale engines [--rows 20000]                    passes: local and Ray, 2 workers each
+    python -m benchmarks.corpus_scale kills [--kills 10] [--seed 0]             SIGKILL to drivers and workers
+
+`select` checks that exactly the rows above the cut are kept. `kills` compares the rows of each corpus that was killed
+and gone on with, sorted by id, with one that was left alone, byte for byte; exit code 1 where they differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import peak_bytes
+
+TASK = "classification"
+
+
+# ---- selection
+
+
+def select(rows: int, parts: int, home: Path) -> int:
+    """Choose among made-up scores; returns the exit code."""
+    from datadiet.corpus.score_folder import MANIFEST, PARTS, open_scores, scores_of
+    from datadiet.corpus.streamed import choose
+    from datadiet.jobs.select_corpus import values_of
+
+    began = time.perf_counter()
+    _write_scores(home, rows, parts, MANIFEST, PARTS)
+    print(f"{rows:,} scores in {parts} files, written in {time.perf_counter() - began:.1f} s", flush=True)
+    folder, count, wrong = open_scores(home), rows // 10, 0
+    cases: list[tuple[str, dict[str, Any], int]] = [
+        ("hardest", {}, 0), ("window", {"offset": 0.05}, 0), ("random", {}, 0), ("proportional", {}, 0),
+        ("quota", {}, 0), ("hardest", {}, rows // 200),
+    ]  # fmt: skip
+    for score in ("spread", "ties"):
+        for name, options, floor in cases if score == "spread" else cases[:1]:
+            began, cpu = time.perf_counter(), time.process_time()
+            kept = choose(values_of(folder, score), count, name, options, floor=floor, seed=0)
+            number = sum(int(mask.sum()) for mask in kept.masks())
+            seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, peak_bytes() / 1e9
+            what = f"{name}{options or ''}{f' with a floor of {floor:,}' if floor else ''} on {score}"
+            print(f"{what:56} {seconds:6.1f} s  ({cpu:.1f} s of CPU)  {number:,} rows  peak {peak:.2f} GB", flush=True)
+            wrong += number != count
+            if name == "hardest" and not floor:
+                wrong += not _is_cut(folder.paths, score, kept.masks, scores_of)
+    return int(wrong > 0)
+
+
+def _write_scores(home: Path, rows: int, parts: int, manifest: str, folder: str) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (home / folder).mkdir(parents=True)
+    told = []
+    for part in range(parts):
+        rng = np.random.default_rng([0, part])
+        size = rows // parts + (part < rows % parts)
+        groups = pa.DictionaryArray.from_arrays(
+            pa.array(rng.choice(10, size, p=np.arange(10, 0, -1) / 55).astype(np.int8)), [f"g{n}" for n in range(10)]
+        )
+        spread = rng.standard_normal(size, dtype=np.float32)
+        table = pa.table({"group": groups, "spread": spread, "ties": np.round(spread).astype(np.float32)})
+        pq.write_table(table, home / folder / f"{part:05}.parquet", compression="zstd")
+        told.append({"name": str(part), "file": str(part), "seal": "", "rows": size, "path": f"{part:05}.parquet"})
+    content = {
+        "schema": 1, "data": "made up", "fingerprint": "0", "task": TASK, "scores": ["spread", "ties"], "job": {},
+        "reading": {}, "complete": True, "parts": told, "unreadable": {},
+    }  # fmt: skip
+    (home / manifest).write_text(json.dumps(content), encoding="utf-8")
+
+
+def _is_cut(paths: list[Path], score: str, masks: Callable[[], Any], read: Callable[[Path, str], Any]) -> bool:
+    """Whether no row that is dropped is harder than one that is kept."""
+    least, most = np.inf, -np.inf
+    for path, mask in zip(paths, masks(), strict=True):
+        values = read(path, score)
+        least = min(least, values[mask].min(initial=np.inf))
+        most = max(most, values[~mask].max(initial=-np.inf))
+    return bool(most <= least)
+
+
+# ---- engines and kills
+
+
+def write_corpus(folder: Path, rows: int, parts: int) -> None:
+    """Rows of two classes, of many lengths, in files of two kinds."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(parents=True)
+    rng = random.Random(0)
+    words = [f"word{number}" for number in range(200)]
+    for part in range(parts):
+        lines = [
+            {"text": " ".join(rng.choices(words, k=rng.randrange(3, 20))), "label": rng.choice(["neg", "pos"])}
+            for _ in range(rows // parts)
+        ]
+        if part % 2:
+            pq.write_table(pa.Table.from_pylist(lines), folder / f"{part:03}.parquet")
+        else:
+            text = "".join(json.dumps(line) + "\n" for line in lines)
+            (folder / f"{part:03}.jsonl").write_text(text, encoding="utf-8")
+
+
+def write_model(folder: Path, hidden: int, layers: int) -> None:
+    """A classifier with random weights."""
+    import torch
+    import transformers
+
+    from benchmarks.snapshot import tiny_tokenizer
+
+    config = transformers.BertConfig(
+        vocab_size=len(tiny_tokenizer()), max_position_embeddings=66, hidden_size=hidden, intermediate_size=4 * hidden,
+        num_hidden_layers=layers, num_attention_heads=max(1, hidden // 32), id2label={0: "neg", 1: "pos"},
+        label2id={"neg": 0, "pos": 1},
+    )  # fmt: skip
+    torch.manual_seed(0)
+    transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+
+
+def command(home: Path, output: str, *more: str) -> list[str]:
+    """The command line of a scoring job with passes, texts and duplicates."""
+    return [
+        sys.executable, "-m", "datadiet", "score", str(home / "corpus"), "--task", TASK, "--scores", "length,el2n",
+        "--model", str(home / "model"), "--precision", "fp32", "--duplicates", "--json",
+        "--output", str(home / output), *more,
+    ]  # fmt: skip
+
+
+def content_of(folder: Path) -> bytes:
+    """All rows of a scored corpus, sorted by id."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from datadiet.corpus.score_folder import open_scores
+
+    tables = [pq.read_table(path) for path in open_scores(folder).paths]
+    table = pa.concat_tables(tables).sort_by("id").combine_chunks().replace_schema_metadata({})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def engines(rows: int, home: Path) -> int:
+    """Passes by both engines, whose start-up is left aside; returns the exit code."""
+    write_corpus(home / "corpus", rows, 24)
+    write_model(home / "model", 128, 4)
+    rates: dict[str, float] = {}
+    for engine in ("local", "ray", "ray", "local"):
+        output = f"{engine}-{len(rates)}-{time.monotonic_ns()}"
+        began = time.perf_counter()
+        done = subprocess.run(
+            command(home, output, "--engine", engine, "--workers", "2"), capture_output=True, text=True, check=True
+        )
+        summary = json.loads(done.stdout)
+        line = [one for one in done.stderr.splitlines() if one.startswith("scoring:")][-1]
+        rate = float(line.split(" rows/s")[0].split()[-1].replace(",", ""))
+        rates[engine] = max(rates.get(engine, 0.0), rate)
+        wall = time.perf_counter() - began
+        print(f"{engine:6} {summary['rows']:,} rows, {rate:8,.0f} rows/s, {wall:6.1f} s with start-up", flush=True)
+    share = rates["ray"] / rates["local"]
+    print(f"Ray has {share:.2f} of the rate of the local engine, 2 workers each")
+    return int(share < 0.9)
+
+
+def kills(number: int, seed: int, home: Path) -> int:
+    """Kill and go on; returns the exit code."""
+    write_corpus(home / "corpus", 2400, 24)
+    write_model(home / "model", 32, 2)
+    subprocess.run(command(home, "alone", "--workers", "2"), capture_output=True, check=True)
+    alone, bad = content_of(home / "alone"), 0
+    cost = json.loads((home / "alone" / "corpus.json").read_text(encoding="utf-8"))["cost"]
+    for attempt in range(number):
+        rng = random.Random(f"{seed} {attempt}")
+        victim, output = ("driver", "worker")[attempt % 2], f"killed-{attempt}"
+        said = _killed(command(home, output, "--workers", "2"), home / output, victim, rng)
+        done = subprocess.run(command(home, output, "--workers", "2"), capture_output=True, text=True, check=False)
+        if done.returncode:
+            said, same = f"{said}: {done.stderr[-300:]}", False
+        else:
+            own = json.loads((home / output / "corpus.json").read_text(encoding="utf-8"))["cost"]
+            counted = all(own[name] == cost[name] for name in ("examples_forward", "tokens_forward"))
+            same = content_of(home / output) == alone and counted
+        bad += not same
+        print(f"{attempt + 1:3} {said}: {'the same' if same else 'WRONG'}", flush=True)
+    print(f"{number - bad} of {number} killed corpora ended as the one that was left alone")
+    return int(bad > 0)
+
+
+def _killed(words: list[str], output: Path, victim: str, rng: random.Random) -> str:
+    """Start a job, and kill its driver or a worker once some files are there."""
+    phase, folder = rng.choice((("begin", "begin"), ("values", "parts"), ("values", "parts")))
+    files, pause = rng.randrange(1, 22), rng.uniform(0, 0.03)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len([*(output / folder).glob("*-*")]) < files:
+        time.sleep(0.001)
+    time.sleep(pause)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    workers = [int(word) for word in children.read_text().split()] if process.poll() is None else []
+    workers = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    target = rng.choice(workers) if victim == "worker" and workers else process.pid
+    if process.poll() is None:
+        os.kill(target, signal.SIGKILL)
+    code = process.wait()
+    ended = "went on by itself" if code == 0 else "ended"
+    return f"{victim} killed after {files} files of {phase}, which {ended}"
+
+
+def main() -> int:
+    """Returns the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=("select", "engines", "kills"))
+    parser.add_argument("--rows", type=int, help="of the corpus")
+    parser.add_argument("--parts", type=int, default=100, help="files of scores")
+    parser.add_argument("--kills", type=int, default=10, help="how many jobs are killed")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        home = Path(folder)
+        if options.part == "select":
+            return select(options.rows or 100_000_000, options.parts, home)
+        if options.part == "engines":
+            return engines(options.rows or 20_000, home)
+        return kills(options.kills, options.seed, home)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
