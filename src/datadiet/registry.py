@@ -657,6 +657,22 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def missing_options(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:
+    """A sentence for each option that a method needs and is not given.
+
+    Examples:
+        >>> missing_options("select", "window", {})
+        ['the selector window needs the option offset.']
+    """
+    method = find(kind, name)
+    if method is None:
+        return []
+    needed = {one.name for one in method.options.values() if one.required} | set(method.needs)
+    word = _WORDS.get(kind, kind)
+    missing = [option for option in method.options if option in needed and options.get(option) is None]
+    return [f"the {word} {name} needs the option {option}." for option in missing]
+
+
 # what a task can have, and what is said of a method that needs it
 TASK_TRAITS: Mapping[str, str] = {
     "classes": "is for classes; a {task} has none.",
@@ -722,7 +738,7 @@ def _reads_tokens(method: Method) -> bool:
     """Whether a method works with the signals of next tokens, which have no logits: `datadiet.scores.tokens`."""
     if method.kind != "score":
         return "reads_logits" not in method.traits
-    without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
+    without_logits = set(method.needs) <= {"texts", "encoder", "queries", "columns"} or "holdout" in method.needs
     own = bool({"tokens", "answers"} & set(method.traits)) or method.tasks == "answers"
     return own or without_logits
 

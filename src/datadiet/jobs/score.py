@@ -334,7 +334,7 @@ class _Loader:
         if self.queries is not None:
             own = self.queries
             parts["queries"] = Queries(joined_texts(own.examples), own.groups, own.subtasks)
-            if "encoder" in parts:
+            if "encoder" in parts and _compared_by_models(names):
                 tokenizer = self.task.load_tokenizer(str(self.config.encoder))
                 parts["queries"] = replace(parts["queries"], encoder_features=self.wanted(tokenizer, length))
         return parts
@@ -378,8 +378,7 @@ def _material(
     if model is None:
         return names, material
     listener.phase("tokenising")
-    compared = [name for name in names if {"queries", "texts"} & set(needs_of(name)) == {"queries"}]
-    return names, _with_model(config, model, loader, material, compared=bool(compared))
+    return names, _with_model(config, model, loader, material, compared=_compared_by_models(names))
 
 
 def _with_model(
@@ -411,6 +410,11 @@ def _with_model(
         queries=queries,
         batch_tokens=pass_tokens(settings, lengths),
     )
+
+
+def _compared_by_models(names: Sequence[str]) -> bool:
+    """Whether a score reads the queries through a model, not their texts alone."""
+    return any({"queries", "texts"} & set(needs_of(name)) == {"queries"} for name in names)
 
 
 def _no_batches(_rows: Any) -> Any:
@@ -482,6 +486,7 @@ def _made_with(
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
     if name in material.options:
         made["options"] = dict(material.options[name])
+    made |= material.facts.get(name, {})
     shared = [other for other in results.shared[name] if other != name]
     return {**made, "seconds": round(results.seconds[name], 3), **({"seconds_shared_with": shared} if shared else {})}
 

@@ -16,7 +16,7 @@ from datadiet.config import option_problems, read_config, task_missing, usual_le
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.jobs.score_config import CORPUS, CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
-from datadiet.registry import find, lacks, load, names, problems_of
+from datadiet.registry import find, lacks, load, missing_options, names, problems_of
 from datadiet.scoring.dataset import check_needs, needs_of
 from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
@@ -189,7 +189,7 @@ def check_job(config: ScoreConfig) -> None:
     problems.check(bool(calls), "--scores is empty: name at least one score, such as el2n.")
     _check_folds(config, list(calls), problems)
     for name, options in calls.items():
-        problems.found += problems_of("score", name, options, config.task)
+        problems.found += problems_of("score", name, options, config.task) + missing_options("score", name, options)
     try:
         check_needs(calls, available(config))
     except UserError as error:

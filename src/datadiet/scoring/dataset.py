@@ -7,6 +7,7 @@ each score needs is declared beside it (`datadiet.registry`).
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,6 +127,7 @@ class ScoringInputs:
         ledger: Is charged for scoring.
         seed: Of clusterings.
         options: Of scores, by name.
+        facts: What a score says of how it was made, by name; filled while scoring.
     """
 
     texts: Sequence[str]
@@ -155,6 +157,7 @@ class ScoringInputs:
     ledger: Ledger = field(default_factory=Ledger)
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def rows_for(self, role: str) -> TokenisedRows:
         """The rows as the model of a role (`model`, `teacher`, `holdout` or `encoder`) reads them."""
@@ -290,7 +293,8 @@ def _computed_by(name: str) -> Any:
     if name in _OWN_PASSES:
         return _OWN_PASSES[name]
     by_needs: dict[tuple[str, ...], Any] = {
-        ("texts",): _of_texts, ("encoder",): _of_embeddings, ("history",): _of_history
+        ("texts",): _of_texts, ("texts", "queries"): _like_queries, ("columns",): _of_columns,
+        ("encoder",): _of_embeddings, ("history",): _of_history,
     }  # fmt: skip
     return by_needs.get(needs_of(name), _of_passes)
 
@@ -487,6 +491,27 @@ def embeddings_of(inputs: ScoringInputs) -> Values:
 
 def _of_texts(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
     return {name: load("score", name)(inputs.texts, ids=inputs.ids, **inputs.options_of(name)) for name in names}
+
+
+def _like_queries(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    assert inputs.queries is not None  # checked by check_needs
+    values = {}
+    for name in names:
+        function, options = load("score", name), inputs.options_of(name)
+        takes = inspect.signature(function).parameters
+        options |= {"seed": inputs.seed} if "seed" in takes else {}
+        options |= {"report": inputs.facts.setdefault(name, {})} if "report" in takes else {}
+        values[name] = function(inputs.texts, queries=inputs.queries.texts, ids=inputs.ids, **options)
+    return values
+
+
+def _of_columns(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    assert inputs.columns is not None  # checked by check_needs
+    values = {}
+    for name in names:
+        options = inputs.options_of(name)
+        values[name] = load("score", name)(inputs.columns(options["column"]), ids=inputs.ids, **options)
+    return values
 
 
 def _of_embeddings(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
