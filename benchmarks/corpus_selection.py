@@ -59,8 +59,18 @@ ARMS: dict[str, Arm | None] = {
     "random": Arm("length(unit=characters)", "random"),
     "longest": Arm("length(unit=characters)"),
     "stratified": Arm("length(unit=characters)", "stratified"),
-    "hardest": Arm("cross_entropy"),
+    "low-perplexity": Arm("perplexity", "easiest"),
+    "medium-perplexity": Arm("perplexity", "window(offset={middle})"),
+    "high-perplexity": Arm("perplexity"),
+    "ifd": Arm("ifd(most=1)"),
+    "dsir": Arm("dsir"),
+    "classifier": Arm("classifier"),
+    "preselect": Arm("predictive_strength"),
     "el2n": Arm("el2n"),
+    "effort": Arm("effort"),
+    "influence": Arm("influence"),
+    "dealrec": Arm("dealrec", "ccs(strata=50, beta=0)"),
+    "less": Arm("less"),
 }
 
 
@@ -173,7 +183,12 @@ def chosen(cell: Cell, corpus: Corpus) -> tuple[np.ndarray, float]:
     name = arm.score.partition("(")[0]
     began = time.perf_counter()
     choice = select_rows(
-        corpus.scores, score=name, select=arm.select, keep=cell.keep, seed=cell.seed, texts=corpus.texts
+        corpus.scores,
+        score=name,
+        select=arm.select.format(middle=0.5 - cell.keep / 2),
+        keep=cell.keep,
+        seed=cell.seed,
+        texts=corpus.texts,
     )
     seconds = time.perf_counter() - began
     free = arm.select == "random"
