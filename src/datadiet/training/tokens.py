@@ -514,6 +514,14 @@ class TokenPruner:
 
     # ---- between epochs
 
+    def share(self, processes: int) -> None:
+        """Give every process what any has seen since the last choice; of a row that several have seen, the last's."""
+        self._flush()
+        if processes > 1:
+            for fresh, entropies in gather_object([(self._fresh, {row: self._entropy[row] for row in self._fresh})]):
+                self._fresh |= fresh
+                self._entropy[list(entropies)] = list(entropies.values())
+
     def decide(self, epoch: int, *, processes: int = 1) -> str:
         """Choose the tokens of an epoch; asking again for the same one changes nothing.
 
@@ -545,13 +553,7 @@ class TokenPruner:
 
     def _settle(self, processes: int) -> None:
         """Put what was seen since the last choice, by any process, into the arrays of all rows."""
-        self._flush()
-        if processes > 1:
-            for fresh in gather_object([self._fresh]):
-                self._fresh |= fresh
-            entropies = np.array(gather_object([self._entropy]))
-            first = np.argmax(np.isfinite(entropies), axis=0)
-            self._entropy = entropies[first, np.arange(entropies.shape[1])]
+        self.share(processes)
         changed = any(len(values) != self._counts[row] for row, (values, _) in self._fresh.items())
         if changed:
             ends = np.cumsum(self._counts)[:-1]

@@ -488,6 +488,7 @@ class DietMixin(_Base):
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
             if self.tokens is not None:
+                self.tokens.share(self.accelerator.num_processes)
                 state, numbers[TOKEN_STATE] = self.tokens.state()
                 arrays |= {f"{TOKEN_STATE}.{name}": array for name, array in state.items()}
             if self.args.should_save and folder.is_dir():
