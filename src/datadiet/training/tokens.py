@@ -66,18 +66,6 @@ class Pruned:
     labels: Tensor | None = None
     weights: Tensor | None = None
 
-    def lighter(self, signals: Signals) -> Tensor | float:
-        """What weights take off the summed loss of a batch, at most 0 and without a gradient, which has them already.
-
-        Args:
-            signals: Of the batch, with a loss for every token.
-        """
-        head = signals.heads.get("tokens")
-        if self.weights is None or not isinstance(head, TokenSignals) or head.nll.shape[0] != len(self.weights):
-            return 0.0
-        factor = self.weights[:, : head.nll.shape[1]].to(head.nll)
-        return (head.nll * (factor - 1) * head.mask).sum()
-
 
 @dataclass(frozen=True)
 class TokenReference:
