@@ -556,7 +556,7 @@ def test_a_killed_run_goes_on_with_its_reference(run, tmp_path, monkeypatch):
         ({"tokens": "random_tokens"}, "reference has no effect without a token rule that compares with it"),
         ({"tokens": None}, "reference has no effect without a token rule that compares with it"),
         ({"reference": " "}, "reference must be a model's name, its folder or a run folder, got an empty text."),
-        ({"reference": "./nowhere"}, "the model folder ./nowhere does not exist."),
+        ({"reference": "./nowhere"}, "its folder or a run folder: the model folder ./nowhere does not exist."),
         ({"reference": "MODEL"}, "which holds a config and no weights."),
         ({"model": "RUN", "reference": "RUN"}, "reference must be another model than the one that trains"),
     ],

@@ -289,6 +289,22 @@ def test_the_floor_of_the_effective_size_keeps_one_long_answer_from_being_the_ba
     assert sizes == sorted(sizes)
 
 
+@pytest.mark.proves("ir_dro", by="planted")
+def test_what_is_trimmed_does_not_train_and_the_others_weigh_as_if_it_were_not_there() -> None:
+    losses = np.array([0.5, 30.0, 1.0, 2.0, 25.0, 1.5, 0.7, 0.9])  # two are noise
+    method = InstanceReweighting
+    weights = method(trim=0.25).weigh(BatchSignals(losses))
+    clean = np.delete(losses, [1, 4])
+    assert weights[[1, 4]].tolist() == [0, 0]
+    assert_allclose(np.delete(weights, [1, 4]), dro_weights(clean, 1.0, 0.3) * 8 / 6)
+    assert weights.mean() == pytest.approx(1)
+    assert_allclose(method(trim=0.24).weigh(BatchSignals(losses))[[1, 4]] > 0, [False, True])  # floor(1.92) = 1
+    assert_allclose(method().weigh(BatchSignals(losses)), dro_weights(losses, 1.0, 0.3))
+    assert method(trim=0.9).weigh(BatchSignals(np.array([1.0]))).tolist() == [1.0]
+    with pytest.raises(ArgumentError, match=r"trim must be in \[0, 1\), got 1. 0.1 leaves out the largest tenth"):
+        method(trim=1)
+
+
 @pytest.mark.proves("mid_rank", by="golden")
 def test_golden_slices_of_the_losses() -> None:
     losses = np.array(GOLDEN["losses"]["plain"])

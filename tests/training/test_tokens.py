@@ -83,7 +83,7 @@ class Recording(DietTrainer):
 
 
 def trainer_of(folder: Path, tokens: str | None, *, resume: str | None = None, **options: Any) -> Any:
-    extra = {name: options.pop(name) for name in ("reference", "signals", "kind") if name in options}
+    extra = {name: options.pop(name) for name in ("reference", "signals", "kind", "row_weights") if name in options}
     settings = {
         "num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "report_to": "none",
         "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "seed": 3, "dataloader_pin_memory": False,
@@ -302,6 +302,35 @@ def test_downweight_has_the_gradient_of_the_weighed_loss(tmp_path):
         if epoch:
             assert trainer.epoch_results[1].train_loss == pytest.approx(total.item() / divisor, rel=1e-4)
     torch.testing.assert_close(weights(trainer.model), weights(model), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("action", ["mask", "drop", "downweight"])
+@pytest.mark.parametrize("own", [True, False])
+def test_the_logged_loss_has_the_weights_of_rows_and_of_tokens(action, own, tmp_path):
+    """`sum_i w_i sum_t v_it l_it / items` of each step, of the tokens that train."""
+
+    class Rows(Recording):
+        def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+            self.rows = [*getattr(self, "rows", []), self._batch_rows]
+            self.pruned = [*getattr(self, "pruned", []), self._batch_tokens]
+            return super().compute_loss(model, inputs, *args, **kwargs)
+
+    row_weights = np.linspace(0.5, 1.5, N, dtype=np.float32)
+    options = {"signals": read} if own else {"signals": None}
+    trainer = trainer_of(
+        tmp_path, f"q_tuning(keep=0.5, action={action})", kind=Rows, learning_rate=0.0, num_train_epochs=2,
+        row_weights=row_weights, **options,
+    )  # fmt: skip
+    logged = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    found: list[float] = []
+    of_rows = torch.from_numpy(row_weights / row_weights.mean())
+    for (_, batch, kwargs), rows, pruned in zip(trainer.batches, trainer.rows, trainer.pruned, strict=True):
+        inputs = {name: part for name, part in batch.items() if name in ("input_ids", "attention_mask", "position_ids")}
+        nll = token_signals(trainer.model(**inputs).logits.detach(), batch["labels"]).nll
+        nll = nll if pruned.weights is None else nll * pruned.weights[:, :-1]
+        found.append(float((nll * of_rows[rows][:, None]).sum() / kwargs["num_items_in_batch"]))
+    steps = [found[place] + found[place + 1] for place in range(0, len(found), 2)]
+    assert logged == pytest.approx(steps, rel=1e-4)
 
 
 # ---- references

@@ -448,18 +448,23 @@ def test_the_hardest_pairs_train(name, tmp_path):
     assert len(losses) == 5
 
 
-@pytest.mark.parametrize("name", KINDS)
-def test_a_weight_is_so_many_copies_of_a_pair(name, tmp_path):
-    args = {"learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12}
+@pytest.mark.parametrize(
+    ("name", "more"),
+    [*((name, {}) for name in KINDS), ("reward", {"center_rewards_coefficient": 0.5}), ("dpo", {"loss_type": "ipo"})],
+)
+def test_a_weight_is_so_many_copies_of_a_pair(name, more, tmp_path):
+    args = {**more, "learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12}
     args |= {"disable_dropout": True}
     rows = ANSWERS[:9]
-    twice, *_ = pairs_trained(name, tmp_path / "twice", data=rows + rows[::3], args=args)
+    twice, losses, _ = pairs_trained(name, tmp_path / "twice", data=rows + rows[::3], args=args)
     weights = np.float32([2, 1, 1] * 3)
-    weighted, *_ = pairs_trained(
+    weighted, logged, _ = pairs_trained(
         name, tmp_path / "weighted", Diet(keep=1.0), data=rows, args=args, row_weights=weights
     )  # fmt: skip
     for one, two in zip(weighted.model.parameters(), twice.model.parameters(), strict=True):
         assert_close(one, two, rtol=1e-4, atol=1e-6)
+    if "loss_type" not in more:  # of others the losses of pairs are not known
+        assert logged == pytest.approx(losses, rel=1e-5)
 
 
 def test_weights_of_a_loss_that_sorts_its_batch_are_refused(tmp_path):

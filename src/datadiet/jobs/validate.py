@@ -29,7 +29,7 @@ from datadiet.data.sources import hub_name
 from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
-from datadiet.errors import ArgumentError, Problems, UserError, quoted
+from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.registry import check_rows, find, has, lacks, parse_call
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import checkpoints_of, saved_model
@@ -186,7 +186,10 @@ def reference_source(config: FinetuneConfig) -> str:
     if not given:
         raise ArgumentError("reference must be a model's name, its folder or a run folder, got an empty text.")
     folder = saved_model(Path(given).expanduser())
-    found = resolve_model(str(folder) if folder.is_dir() else given)
+    try:
+        found = resolve_model(str(folder) if folder.is_dir() else given)
+    except DataError as error:
+        raise ArgumentError(f"reference must be a model's name, its folder or a run folder: {error}") from error
     if is_weightless(found):
         raise ArgumentError(f"reference must be a trained model, got {given}, which holds a config and no weights.")
     if found == resolve_model(config.model):

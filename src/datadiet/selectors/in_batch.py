@@ -285,6 +285,8 @@ class InstanceReweighting(BatchSelector):
         least: The least effective share of the batch, `1 / (n sum w^2)` of weights that sum to 1, in [0, 1]: where the
             temperature gives less, it is raised until it is so. 0 is the published rule, in which one long answer can
             make up a batch alone.
+        trim: Share of the batch with the largest losses that does not train, in [0, 1): noise is there. 0 is the
+            published rule.
 
     Examples:
         >>> weights = InstanceReweighting(least=0.0).weigh(BatchSignals(np.array([0.0, np.log(3.0)])))
@@ -297,20 +299,30 @@ class InstanceReweighting(BatchSelector):
 
     chooses = False
 
-    def __init__(self, temperature: Annotated[float, Positive] = 1.0, least: Annotated[float, UnitShare] = 0.3) -> None:
+    def __init__(
+        self,
+        temperature: Annotated[float, Positive] = 1.0,
+        least: Annotated[float, UnitShare] = 0.3,
+        trim: Annotated[float, UnitShare] = 0.0,
+    ) -> None:
         problems = Problems()
         problems.check(0 < temperature < np.inf, f"temperature must be above 0 and finite, got {temperature}.")
         problems.check(0 <= least <= 1, f"least must be in [0, 1], got {least}.")
+        problems.check(0 <= trim < 1, f"trim must be in [0, 1), got {trim}. 0.1 leaves out the largest tenth.")
         problems.raise_any()
-        self.temperature, self.least = temperature, least
+        self.temperature, self.least, self.trim = temperature, least, trim
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """All of them."""
         return np.ones(checked_losses(signals.losses).size, np.bool_)
 
     def weigh(self, signals: BatchSignals) -> NDArray[np.float64]:
-        """By their losses."""
-        return dro_weights(checked_losses(signals.losses), self.temperature, self.least)
+        """By their losses; 0 for the largest `floor(trim * batch)`, of equal ones the last. The mean is 1."""
+        losses = checked_losses(signals.losses)
+        stay = np.sort(np.argsort(losses, kind="stable")[: losses.size - int(self.trim * losses.size + 1e-9)])
+        weights = np.zeros(losses.size)
+        weights[stay] = dro_weights(losses[stay], self.temperature, self.least) * losses.size / stay.size
+        return weights
 
 
 def dro_weights(losses: ArrayLike, temperature: float, least: float = 0.0) -> NDArray[np.float64]:

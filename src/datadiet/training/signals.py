@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -31,6 +31,18 @@ EMBEDDING, SCORES = "sentence_embedding", "scores"
 # the trainers of TRL whose outputs are known, by the class that they are or inherit from
 TRL_FORMS = {"SFTTrainer": "sft", "DPOTrainer": "dpo", "RewardTrainer": "reward"}
 SignalsOf = Callable[[Any, Mapping[str, Any]], Signals]
+
+
+class Parts(NamedTuple):
+    """The losses that the loss of a batch is made of: of tokens `(rows, positions)`, or one of each row `(rows,)`.
+
+    Attributes:
+        losses: float32, without a gradient.
+        mask: bool `(rows, positions)`, the tokens that have one; None of rows.
+    """
+
+    losses: torch.Tensor
+    mask: torch.Tensor | None = None
 
 
 class TrainerSignals:
@@ -64,7 +76,7 @@ class TrainerSignals:
         form: str = "",
         trainer: Any = None,
     ) -> None:
-        self._form = form
+        self._form, self._trainer = form, trainer
         own = getattr(compute_loss, "__func__", None) is Trainer.compute_loss
         parameters = inspect.signature(compute_loss).parameters.values()
         self._returns_outputs = any(one.name == "return_outputs" or one.kind is one.VAR_KEYWORD for one in parameters)
@@ -212,28 +224,23 @@ class TrainerSignals:
             return replace(split_rows(signals, lengths.sum(1)), segments=Segments(texts.heads, of_rows, len(lengths)))
         return self._reader(outputs[0], batch) if _is_scored(outputs) else pair_signals(outputs, batch.get("label"))
 
-    def weighed(
-        self, loss: torch.Tensor, signals: Signals, weights: torch.Tensor, items: Any, processes: int
-    ) -> torch.Tensor:
-        """A loss over tokens with the value of the weighted one: `sum_i w_i sum_t l_it / counted tokens`.
-
-        Its gradients are weighed where the outputs of the model leave it; other losses keep the value without weights.
-
-        Args:
-            loss: Without weights, of a batch.
-            signals: Of the batch.
-            weights: float `(batch,)`.
-            items: The tokens that the loss was divided by; None for those of the batch.
-            processes: By which it was multiplied then.
-        """
+    def losses(self, signals: Signals, batch: Mapping[str, Any]) -> Parts | None:
+        """What the loss of a batch adds up; None where that is not known: smoothed, or of one's own."""
         head = signals.heads.get("tokens")
-        if not (self.causal and self._sums_tokens) or not isinstance(head, TokenSignals):
-            return loss
-        losses = head.nll * (-head.nll).exp() if self._is_dft else head.nll
-        sums = losses.sum(1).to(loss.dtype)  # (batch,)
-        counted = head.mask.sum() if items is None else items
-        added = ((weights.to(sums) - 1) * sums).sum() / torch.as_tensor(counted).to(sums).clamp_min(1)
-        return loss + (added if items is None else added * processes)
+        if isinstance(head, TokenSignals):
+            known = self.sums_tokens and self._sums_tokens
+            return Parts(head.nll * (-head.nll).exp() if self._is_dft else head.nll, head.mask) if known else None
+        pairs, args = signals.heads.get("label"), getattr(self._trainer, "args", None)
+        if self._pairs is None or not isinstance(pairs, HeadSignals):
+            return None
+        losses = torch.nn.functional.cross_entropy(pairs.logits, pairs.labels, reduction="none")
+        if isinstance(self._pairs, DpoPairs):
+            known = self._trainer.loss_types == ["sigmoid"]
+            return Parts(losses * self._trainer.loss_weights[0]) if known else None
+        if (coefficient := getattr(args, "center_rewards_coefficient", None)) is not None:
+            summed = pairs.logits.sum(1) - (batch["margin"].to(pairs.logits) if "margin" in batch else 0)
+            losses = losses + coefficient * summed.square()
+        return Parts(losses)
 
     def state(self) -> Json:
         """How outputs are read, for a checkpoint."""

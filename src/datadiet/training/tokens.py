@@ -66,18 +66,6 @@ class Pruned:
     labels: Tensor | None = None
     weights: Tensor | None = None
 
-    def lighter(self, signals: Signals) -> Tensor | float:
-        """What weights take off the summed loss of a batch, at most 0 and without a gradient, which has them already.
-
-        Args:
-            signals: Of the batch, with a loss for every token.
-        """
-        head = signals.heads.get("tokens")
-        if self.weights is None or not isinstance(head, TokenSignals) or head.nll.shape[0] != len(self.weights):
-            return 0.0
-        factor = self.weights[:, : head.nll.shape[1]].to(head.nll)
-        return (head.nll * (factor - 1) * head.mask).sum()
-
 
 @dataclass(frozen=True)
 class TokenReference:
@@ -514,6 +502,14 @@ class TokenPruner:
 
     # ---- between epochs
 
+    def share(self, processes: int) -> None:
+        """Give every process what any has seen since the last choice; of a row that several have seen, the last's."""
+        self._flush()
+        if processes > 1:
+            for fresh, entropies in gather_object([(self._fresh, {row: self._entropy[row] for row in self._fresh})]):
+                self._fresh |= fresh
+                self._entropy[list(entropies)] = list(entropies.values())
+
     def decide(self, epoch: int, *, processes: int = 1) -> str:
         """Choose the tokens of an epoch; asking again for the same one changes nothing.
 
@@ -545,13 +541,7 @@ class TokenPruner:
 
     def _settle(self, processes: int) -> None:
         """Put what was seen since the last choice, by any process, into the arrays of all rows."""
-        self._flush()
-        if processes > 1:
-            for fresh in gather_object([self._fresh]):
-                self._fresh |= fresh
-            entropies = np.array(gather_object([self._entropy]))
-            first = np.argmax(np.isfinite(entropies), axis=0)
-            self._entropy = entropies[first, np.arange(entropies.shape[1])]
+        self.share(processes)
         changed = any(len(values) != self._counts[row] for row, (values, _) in self._fresh.items())
         if changed:
             ends = np.cumsum(self._counts)[:-1]

@@ -52,6 +52,7 @@ from datadiet.training.arguments import (
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser, Choice
+from datadiet.training.loss import LossWeights
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import (
@@ -70,7 +71,6 @@ from datadiet.training.signals import (
     give_errors,
     number_rows,
     of_numbered,
-    token_weights,
     trl_form,
 )
 from datadiet.training.stream import StreamRows, check_stream, collate_of, is_stream
@@ -295,18 +295,16 @@ class DietMixin(_Base):
         if lengths is not None:
             batch[LENGTHS_KEY] = lengths
             lengths = lengths if lengths.dim() == 1 else lengths.sum(1)  # of rows, whatever texts they hold
+        trained = None if pruned is None else batch.get("labels")
         batch = whole_labels(batch, pruned)
-        weights_of_rows, needed = self._epochs.weights_of(rows), self._epochs.weights is not None
-        if weighs:  # by the losses of the forward pass, in whose backward pass they are read
-            weights_of_rows, needed = (
-                torch.ones(len(rows)) if weights_of_rows is None else weights_of_rows.clone(),
-                True,
-            )
-        weights = self._at_outputs(weights_of_rows, lengths, pruned)
-        needed = needed or (pruned is not None and pruned.weights is not None)
+        weights = LossWeights(
+            self._epochs.weights_of(rows), rows=len(rows), repeats=self._repeats, lengths=lengths, pruned=pruned,
+            adapt=weighs,
+        )  # fmt: skip
+        needed = weights.asked or self._epochs.weights is not None
         with (
-            self._signals.training(weights) as (captured, asked),
-            self.heads.recording(weights, asked=needed, outputs=self.teacher is not None),
+            self._signals.training(weights.at_outputs) as (captured, asked),
+            self.heads.recording(weights.at_outputs, asked=needed, outputs=self.teacher is not None),
         ):
             asked |= {"return_outputs": True} if return_outputs else {}
             answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
@@ -317,16 +315,11 @@ class DietMixin(_Base):
         try:
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
-                if chooser is not None and weighs and weights_of_rows is not None:
-                    weights_of_rows *= chooser.weigh(rows, signals)
-                    known = self._at_outputs(weights_of_rows, lengths, pruned)
-                    if weights is not None and known is not None:
-                        weights.copy_(known)
+                if chooser is not None and weighs:
+                    weights.take(chooser.weigh(rows, signals))
                 processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-                if weights_of_rows is not None:
-                    loss = self._signals.weighed(loss, signals, weights_of_rows, num_items_in_batch, processes)
-                if pruned is not None and num_items_in_batch is not None:
-                    loss = loss + pruned.lighter(signals) / num_items_in_batch * processes
+                parts = self._signals.losses(signals, batch) if weights.asked else None
+                loss = weights.put_on(loss, parts, trained, num_items_in_batch, processes)
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
                     if self.tokens is not None and pruned is not None:
@@ -386,18 +379,6 @@ class DietMixin(_Base):
         whole[ROW_KEY] = rows
         seed = mix(self.diet.options.config.seed, self.accelerator.process_index)
         return self.tokens.prune_chosen(whole, signals, choice, seed)
-
-    def _at_outputs(
-        self, weights: torch.Tensor | None, lengths: torch.Tensor | None, pruned: Pruned | None
-    ) -> torch.Tensor | None:
-        """Weights of rows, and of their tokens, at the outputs of the model; None where all weigh 1."""
-        if weights is not None:
-            weights = weights.repeat(self._repeats) if lengths is None else token_weights(weights, lengths)
-        if pruned is None or pruned.weights is None:
-            return weights
-        if weights is None:
-            return pruned.weights
-        return pruned.weights * (weights if weights.dim() == 2 else weights.unsqueeze(1))
 
     def _active_chooser(self) -> BatchChooser | None:
         """What chooses within the batch at hand; None in the warm-up, and where it is off."""
@@ -505,6 +486,7 @@ class DietMixin(_Base):
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
             if self.tokens is not None:
+                self.tokens.share(self.accelerator.num_processes)
                 state, numbers[TOKEN_STATE] = self.tokens.state()
                 arrays |= {f"{TOKEN_STATE}.{name}": array for name, array in state.items()}
             if self.args.should_save and folder.is_dir():
