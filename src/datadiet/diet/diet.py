@@ -59,7 +59,8 @@ def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
     """The plan of the epoch that trains; both empty of it where there is none."""
     if plan is None:
         return {}, {"plan": None}
-    rows, arrays = plan.rows, {_ROWS: plan.rows}
+    rows = plan.rows
+    arrays: dict[str, NDArray[Any]] = {_ROWS: rows}
     if len(rows) and (rows[1:] > rows[:-1]).all():  # a selector of the user's own may give another order
         kept = np.zeros(int(rows[-1]) + 1, bool)
         kept[rows] = True
@@ -284,9 +285,7 @@ class Diet:
     ) -> BaseSchedule:
         """The schedule, with room for the floor of each class."""
         planned = self.options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
-        classes, rows = np.unique(
-            [] if groups is None or not self.options.config.floor else groups, return_counts=True
-        )
+        classes, rows = np.unique([] if groups is None or not self.options.config.floor else groups, return_counts=True)
         sizes = dict(zip(map(str, classes.tolist()), rows.tolist(), strict=True))
         self.options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):
@@ -527,7 +526,8 @@ class Diet:
         """
         problems = Problems()
         problems.found += changes(numbers.get(MADE_WITH), self.made_with)
-        if not self._stream and not problems.found and (begun := 0 if numbers["plan"] is None else numbers["plan"][0] + 1):
+        begun = 0 if numbers["plan"] is None or self._stream else numbers["plan"][0] + 1
+        if begun and not problems.found:
             before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
             problems.found += schedule_changes(before, self._planned, begun)
         problems.raise_any()

@@ -19,8 +19,8 @@ from datadiet.diet.tolerance import CORRELATIONS
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, Batch, forward_pass, pass_tokens, token_count
 from datadiet.training.sampler import DietSampler, row_weights
-from datadiet.training.stream import StreamRows
 from datadiet.training.state import exchange, share_of
+from datadiet.training.stream import StreamRows
 from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
 
 Rows = NDArray[np.int64]
