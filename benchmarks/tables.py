@@ -39,6 +39,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "scoring": costs.scoring,
     "selectors": costs.selectors,
     "plans": costs.plans,
+    "training_scale": costs.training_scale,
     "geometry": geometry.geometry,
     "gradients": gradients.gradients,
     "next_tokens": costs.next_tokens,

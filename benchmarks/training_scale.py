@@ -9,12 +9,12 @@ No model trains: the outputs of one are made up, of seven classes and a tenth of
 process of its own, with one thread, and calls what a trainer calls, with a run folder: `begin`; `observe` for one epoch
 in batches of 65,536, so that the share of the call itself is small; `absorb`, which ends the epoch and writes the
 values to scores/; `review`, the label-noise guard; `plan`, the rows of the next epoch, which are written to plans/; and
-a checkpoint's state with its file. That is the default diet (`auto`, with a race on the dev split due: `plan` then holds
+a checkpoint's state with its file. That is the default diet (`auto`, with a race on the dev split due: its `plan` holds
 the choices of both entrants). The plans of `hardest` with the guard, of `random`, `cover` and `visits` are made from
 the same values without a run folder. Peak memory is the process's high-water mark, PyTorch (0.3 GB) and the values of
 the bench itself included.
 
-The targets, at 100 million rows: a plan in at most 12 s, the state at most 64 bytes per row, and a slope of seconds over
+The targets: at 100 million rows a plan in at most 12 s; the state at most 64 bytes per row; a slope of seconds over
 rows, both as logarithms, of at most 1.05 above a million rows.
 """
 
@@ -39,6 +39,7 @@ from benchmarks.common import environment, keep_figures, parser_of, peak_bytes
 
 ROWS = "100000,1000000,10000000"
 BATCH, CLASSES, WRONG, MADE = 65_536, 7, 0.1, 16
+PHASES = ("begin", "observe", "absorb", "review", "plan", "checkpoint")
 SELECTORS = ("hardest", "random", "cover", "visits")
 FIGURE = Path(__file__).parent.parent / "docs" / "training_scale.svg"
 
@@ -170,6 +171,47 @@ def measure_apart(number: int) -> dict[str, Any]:
     return measured
 
 
+def slope(cases: Mapping[str, Any], seconds: Mapping[str, float], least: int = 1_000_000) -> float | None:
+    """Of seconds by number of rows, both as logarithms, by least squares from a million rows on; None of one number."""
+    used = sorted(number for number in map(int, cases) if number >= least)
+    if len(used) < 2:
+        return None
+    rows, taken = np.log(used), np.log([max(seconds[str(number)], 1e-4) for number in used])
+    return float(np.polyfit(rows, taken, 1)[0])
+
+
+def draw(cases: Mapping[str, Any], target: Path) -> None:
+    """Seconds and peak memory over the number of rows, both axes logarithmic, as an SVG file."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    numbers = sorted(map(int, cases))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "datadiet", "font.size": 9}):
+        figure = Figure(figsize=(8, 3.4), layout="constrained")
+        left, right = figure.subplots(1, 2)
+        for name in PHASES:
+            taken = [max(cases[str(number)]["seconds"][name], 1e-3) for number in numbers]
+            left.loglog(numbers, taken, marker="o", markersize=3, label=name)
+        for measure, label in (("peak_bytes", "peak memory"), ("state_bytes", "checkpoint")):
+            right.loglog(
+                numbers,
+                [cases[str(number)][measure] / 1e9 for number in numbers],
+                marker="o",
+                markersize=3,
+                label=label,
+            )
+        right.loglog(
+            numbers, [64 * number / 1e9 for number in numbers], color="0.6", linestyle=":", label="64 bytes per row"
+        )
+        left.set_ylabel("seconds of one processor")
+        right.set_ylabel("GB")
+        for axes in (left, right):
+            axes.set_xlabel("training rows")
+            axes.grid(alpha=0.3)
+            axes.legend(frameon=False, fontsize=8)
+        figure.savefig(target, metadata={"Date": None, "Creator": None})
+
+
 def shown(number: int, found: Mapping[str, Any]) -> str:
     parts = [f"{name} {value:.2f}" for name, value in found["seconds"].items()]
     parts += [f"{name} {plan['seconds']:.2f}" for name, plan in found["plans"].items()]
@@ -181,7 +223,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "training_scale")
     parser.add_argument("--rows", default=ROWS, help=f"comma-separated (default: {ROWS})")
     parser.add_argument("--measure", nargs=2, metavar=("ROWS", "FOLDER"), help="one process's part; prints JSON")
+    parser.add_argument("--figure", action="store_true", help="draw the figure of the page from the results")
     options = parser.parse_args(arguments)
+    if options.figure:
+        draw(json.loads(options.output.read_text(encoding="utf-8")), FIGURE)
+        return
     if options.measure:
         print(json.dumps(measure_here(int(options.measure[0]), Path(options.measure[1]))))
         return

@@ -12,6 +12,7 @@ from benchmarks.grid import SETS
 from benchmarks.report import numbers
 from benchmarks.report.markdown import NOT_YET, SET_NAMES, machines, met, paragraphs, percent, table
 from benchmarks.report.numbers import Key, Run
+from benchmarks.training_scale import PHASES, slope
 
 
 def speed(results: Path) -> str:
@@ -200,6 +201,34 @@ def memory(results: Path) -> str:
     target = "Target: at most 1.05 times the plain Trainer's peak plus 64 bytes per training example. Medians."
     head = ["set", "run", "peak", "x plain", "extra bytes per example", "target"]
     return _with_machines(paragraphs(table(head, rows, left=2), target), cases)
+
+
+def training_scale(results: Path) -> str:
+    """What a diet takes of 100,000 to 100 million rows."""
+    cases = dict(sorted(_read(results, "training_scale").items(), key=lambda item: int(item[0])))
+    if not cases:
+        return NOT_YET
+    rows = []
+    for number, case in cases.items():
+        count, seconds = int(number), case["seconds"]
+        times = [f"{seconds[name]:.2f} s" for name in PHASES]
+        sizes = [f"{case['state_bytes'] / count:.1f} B", f"{case['peak_bytes'] / 1e9:.2f} GB"]
+        rows.append([f"{count:,}", *times, *sizes])
+    first = table(["training rows", *PHASES, "state per row", "peak"], rows, left=0)
+    rows = [
+        [f"{int(number):,}", *(f"{plan['seconds']:.2f} s" for plan in case["plans"].values())]
+        for number, case in cases.items()
+    ]
+    plans = table(["plan of", *(f"`{name}`" for name in next(iter(cases.values()))["plans"])], rows, left=0)
+    state = max(case["state_bytes"] / int(number) for number, case in cases.items())
+    targets = [f"state at most 64 B per row: {met(state <= 64)} ({state:.1f} B)"]
+    whole = {number: sum(case["seconds"][name] for name in PHASES) for number, case in cases.items()}
+    if (found := slope(cases, whole)) is not None:
+        targets.append(f"slope of all seconds over rows at most 1.05: {met(found <= 1.05)} ({found:.3f})")
+    if largest := cases.get("100000000"):
+        slowest = max(largest["seconds"]["plan"], *(plan["seconds"] for plan in largest["plans"].values()))
+        targets.append(f"every plan of 100 million rows at most 12 s: {met(slowest <= 12)} ({slowest:.1f} s)")
+    return _with_machines(paragraphs(first, plans, f"Targets: {'; '.join(targets)}."), cases)
 
 
 def next_tokens(results: Path) -> str:

@@ -16,6 +16,7 @@ import pytest
 from benchmarks.all import QUICK
 from benchmarks.all import main as run_all
 from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned
+from benchmarks.common import keep_figures
 from typer.testing import CliRunner
 
 from benchmarks import (
@@ -30,6 +31,7 @@ from benchmarks import (
     report_scale,
     scoring,
     tables,
+    training_scale,
 )
 from datadiet.cli import app
 from datadiet.cli.options import Call
@@ -328,3 +330,32 @@ def test_all_refuses_what_makes_no_sense(arguments: list[str], said: str, capsys
     with pytest.raises(SystemExit, match="2"):
         run_all(arguments)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rows", [5000, 20_000])
+def test_training_scale_counts_the_state_of_every_row(tmp_path: Path, rows: int) -> None:
+    """At most 64 bytes, of which none depends on the number of rows."""
+    found = training_scale.measure_here(rows, tmp_path)
+    assert found["state_bytes"] / rows == pytest.approx(51.1, abs=0.1)
+    assert 0 < found["excluded"] < rows // 10  # the guard has judged
+    assert found["seconds"].keys() == set(training_scale.PHASES)
+    assert found["plans"].keys() == set(training_scale.SELECTORS)
+
+
+def test_training_scale_in_a_table_and_a_figure(tmp_path: Path) -> None:
+    seconds = dict.fromkeys(training_scale.PHASES, 1.0)
+    output = tmp_path / "training_scale.json"
+    for rows, more in ((1_000_000, 1.0), (100_000_000, 100.0)):
+        case = {"state_bytes": 51 * rows, "peak_bytes": 140 * rows, "environment": {"cpu": "A CPU", "threads": 1}}
+        case["seconds"] = {name: more * value for name, value in seconds.items()}
+        case["plans"] = {"random": {"seconds": 0.02 * more}}
+        keep_figures(output, str(rows), case)
+    shown = tables.TABLES["training_scale"](tmp_path)
+    assert "slope of all seconds over rows at most 1.05: met (1.000)" in shown
+    assert "every plan of 100 million rows at most 12 s: **missed** (100.0 s)" in " ".join(shown.split())
+    assert "state at most 64 B per row: met (51.0 B)" in shown
+    cases = json.loads(output.read_text())
+    training_scale.draw(cases, tmp_path / "figure.svg")
+    training_scale.draw(cases, tmp_path / "again.svg")
+    assert (tmp_path / "figure.svg").read_bytes() == (tmp_path / "again.svg").read_bytes()
+    assert "64 bytes per row" in (tmp_path / "figure.svg").read_text()

@@ -70,7 +70,9 @@ def test_a_full_disk_is_said_before_anything_is_recorded(tmp_path: Path, monkeyp
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "posix_fallocate", full, raising=False)
-    with pytest.raises(DataError, match=r"cannot keep 0\.0 GB of values in .*: No space left on device\. A diet on 400"):
+    with pytest.raises(
+        DataError, match=r"cannot keep 0\.0 GB of values in .*: No space left on device\. A diet on 400"
+    ):
         Diet(keep=0.5).begin(ROWS, epochs=4, folder=tmp_path / "run")
 
 

@@ -59,7 +59,8 @@ def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
     """The plan of the epoch that trains; both empty of it where there is none."""
     if plan is None:
         return {}, {"plan": None}
-    rows, arrays = plan.rows, {_ROWS: plan.rows}
+    rows = plan.rows
+    arrays: dict[str, NDArray[Any]] = {_ROWS: rows}
     if len(rows) and (rows[1:] > rows[:-1]).all():  # a selector of the user's own may give another order
         kept = np.zeros(int(rows[-1]) + 1, bool)
         kept[rows] = True
@@ -525,7 +526,8 @@ class Diet:
         """
         problems = Problems()
         problems.found += changes(numbers.get(MADE_WITH), self.made_with)
-        if not self._stream and not problems.found and (begun := 0 if numbers["plan"] is None else numbers["plan"][0] + 1):
+        begun = 0 if numbers["plan"] is None or self._stream else numbers["plan"][0] + 1
+        if begun and not problems.found:
             before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
             problems.found += schedule_changes(before, self._planned, begun)
         problems.raise_any()

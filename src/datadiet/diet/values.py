@@ -105,12 +105,11 @@ class EpochBuffer:
         """Whether a column needs no array of its own: nothing in it, or to the last bit what another one has."""
         earlier = () if SEEN in self._arrays else (_NONE, *(other for other in self._arrays))
         for other in (self._same[name],) if name in self._same else earlier:
-            of_other = None if other == _NONE else values[other].view(np.int32)
-            if (
-                np.isnan(values[name]).all()
-                if of_other is None
-                else np.array_equal(values[name].view(np.int32), of_other)
-            ):
+            if other == _NONE:
+                same = bool(np.isnan(values[name]).all())
+            else:
+                same = np.array_equal(values[name].view(np.int32), values[other].view(np.int32))
+            if same:
                 self._same[name] = other
                 return True
         return False

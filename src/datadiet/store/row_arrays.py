@@ -85,9 +85,10 @@ class RowArrays:
                 array = np.memmap(file, dtype, "r+" if file.seek(0, os.SEEK_END) else "w+", shape=shape)
         except OSError as error:
             where = tempfile.gettempdir() if self._folder is None else self._folder
+            needed = f"{self._num_rows:,} rows needs about {ROW_BYTES * self._num_rows / 1e9:.0f} GB there"
             raise DataError(
-                f"cannot keep {size / 1e9:.1f} GB of values in {where}: {error.strerror or error}. A diet on "
-                f"{self._num_rows:,} rows needs about {ROW_BYTES * self._num_rows / 1e9:.0f} GB there; give another run folder."
+                f"cannot keep {size / 1e9:.1f} GB of values in {where}: {error.strerror or error}. A diet on {needed}; "
+                "give another run folder."
             ) from error
         self._files.append(weakref.ref(array))
         return array.view(np.ndarray)

@@ -221,13 +221,13 @@ def slices(count: int) -> Iterator[slice]:
 
 
 def text_array(keys: Iterable[object]) -> pa.Array:
-    """Keys as an Arrow array of text, without a list of all of them."""
+    """Keys as an Arrow array of large text, without a list of all of them."""
     import pyarrow as pa
 
     remaining = iter(keys)
-    pieces = [pa.array([], pa.string())]
+    pieces = [pa.array([], pa.large_string())]  # the keys of 100 million rows are more than 2 GB
     while piece := [str(key) for key in islice(remaining, SLICE_ROWS)]:
-        pieces.append(pa.array(piece, pa.string()))
+        pieces.append(pa.array(piece, pa.large_string()))
     return pa.concat_arrays(pieces)
 
 
@@ -261,7 +261,7 @@ class ScoreStore:
         return pa.table(
             {
                 "row": rows,
-                "id": rows.cast(pa.string()) if self._ids is None else self._ids.take(rows),
+                "id": rows.cast(pa.string()) if self._ids is None else self._ids.take(rows).cast(pa.string()),
                 "epoch": pa.array(np.full(count, scores.epoch, np.int32)),
                 "round": pa.array(np.full(count, scores.round, np.int32)),
                 "source": pa.repeat(pa.scalar(scores.source), count),

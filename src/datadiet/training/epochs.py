@@ -26,8 +26,8 @@ from datadiet.scoring.forward import (
     vocabulary_of,
 )
 from datadiet.training.sampler import DietSampler, row_weights
-from datadiet.training.stream import StreamRows
 from datadiet.training.state import exchange, share_of
+from datadiet.training.stream import StreamRows
 from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
 
 Rows = NDArray[np.int64]

@@ -1,4 +1,4 @@
-"""Streams (`IterableDataset`): what a diet can do where no row comes again, and the numbers of the rows that are read."""
+"""Streams (`IterableDataset`): what a diet can do where no row comes again, and the numbers of the rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def way_out(select: str) -> str:
         >>> way_out("hardest")[:76]
         "'hardest' chooses among all rows between epochs, and a stream gives each row"
     """
-    within = [name for name in names("in_batch") if "holdout" not in find("in_batch", name).needs]
+    found = ((name, find("in_batch", name)) for name in names("in_batch"))
+    within = [name for name, method in found if method is not None and "holdout" not in method.needs]
     return (
         f"{select!r} chooses among all rows between epochs, and a stream gives each row once: choose within each batch "
         f"(select={', '.join(within[:-1])} or {within[-1]}), or choose before the training with `datadiet score` and "
@@ -65,7 +66,8 @@ def check_stream(options: DietOptions, given: Sequence[str], *, lasts: bool) -> 
     warmup = options.config.warmup_epochs
     problems.check(
         not (lasts and options.in_batch and warmup > 1),
-        f"warmup_epochs has no effect on a stream without a length, whose batches are chosen from at once: got {warmup}.",
+        "warmup_epochs has no effect on a stream without a length, whose batches are chosen from at once; "
+        f"got {warmup}: leave it out.",
     )
     problems.raise_any()
 
@@ -131,7 +133,7 @@ def collate_of(loader: Any) -> RowCollator:
     """
     inner: Any = getattr(loader, "base_dataloader", loader)
     if not isinstance(inner, DataLoader) or inner.batch_sampler is None:
-        raise ArgumentError(f"the loader of a stream must be a torch DataLoader that makes batches, got {loader!r:.100}.")
+        raise ArgumentError(f"the loader of a stream must be a torch DataLoader with batches, got {loader!r:.100}.")
     collator = RowCollator(inner.collate_fn)
     inner.collate_fn = collator.with_lengths
     return collator

@@ -73,7 +73,6 @@ from datadiet.training.signals import (
     of_numbered,
     trl_form,
 )
-from datadiet.training.stream import StreamRows, check_stream, collate_of, is_stream
 from datadiet.training.state import (
     NUMBERS,
     checked_checkpoint,
@@ -82,6 +81,7 @@ from datadiet.training.state import (
     load_diet,
     save_diet,
 )
+from datadiet.training.stream import StreamRows, check_stream, collate_of, is_stream
 from datadiet.training.tokens import (
     Pruned,
     TokenPruner,
@@ -599,7 +599,7 @@ class DietMixin(_Base):
         if self._is_stream:
             place = {"processes": args.world_size, "process": self.accelerator.process_index}
             self._epochs.stream = StreamRows(size, repeats=self._repeats, **place)
-            self.row_ids, self.full_epochs = None, 1
+            self.row_ids, self.full_epochs = None, 1.0
             self.diet.begin(
                 None,
                 epochs=1,
