@@ -38,7 +38,7 @@ def test_unknown_public_names_are_attribute_errors():
 
 def test_using_the_library_draws_nothing_from_global_generators():
     code = """
-import random, numpy as np, torch
+import random, numpy as np, torch, sklearn.cluster  # whose import draws
 from datadiet.diet.diet import Diet
 from datadiet import registry
 before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()

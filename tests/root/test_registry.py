@@ -158,11 +158,19 @@ def refused(kind: str, task: str, *kinds: str) -> set[str]:
 
 def test_scores_by_task() -> None:
     two = {"teacher_el2n", "teacher_divergence", "negative_pvi"}
-    assert refused("score", "classification") == {"absolute_error"}
-    assert refused("score", "intent-slot") == {"absolute_error", "negative_pvi"}
-    assert refused("score", "multi-label") == refused("score", "token-classification") == {"absolute_error", *two}
+    answers = {"perplexity", "held_out_perplexity", "ifd", "predictive_strength", "capability_gap"}
+    assert refused("score", "classification") == {"absolute_error", *answers}
+    assert refused("score", "intent-slot") == {"absolute_error", "negative_pvi", *answers}
+    assert (
+        refused("score", "multi-label")
+        == refused("score", "token-classification")
+        == {"absolute_error", *two, *answers}
+    )
     dynamics = {"confidence", "variability", "correctness", "threshold_closeness", "forgetting", "aum"}
-    assert refused("score", "regression") == {"cross_entropy", "margin", "entropy", "vog", *dynamics, *two}
+    assert refused("score", "regression") == {
+        *("cross_entropy", "margin", "entropy", "vog"), *dynamics, *two, *answers
+    }  # fmt: skip
+    assert not refused("score", "causal-lm") & answers
 
 
 def test_selectors_by_task() -> None:

@@ -62,8 +62,8 @@ def perplexity(
         tensor([0.5000])
 
     Source: Ankner et al. 2024 (arXiv 2405.20541) keep the lowest, the middle or the highest by exp(mean token nll):
-    select `easiest`, `middle`, `hardest`. Per byte, models with other tokens give numbers that can be compared, and
-    exp of a noisy row does not overflow.
+    select `easiest`, `window(offset=0.25)` at keep 0.5, or `hardest`. Per byte, models with other tokens give numbers
+    that can be compared, and exp of a noisy row does not overflow.
     """
     bits = losses.double() * counts / LN2 / sizes[unit].double().clamp_min(1)
     return bits.float().masked_fill(counts == 0, torch.nan)
