@@ -106,7 +106,8 @@ def influence(
         parameters: `auto` (the adapters where the model has some, else the last layer), `all`, `last_layer`, `lora`, or
             a function of a parameter's name.
         curvature: `gauss_newton`, or `fisher` for losses that are not made of logits.
-        solver: `exact` builds `H`; `cg` never does; `auto` is exact up to 4,000 parameters and 128 outputs an example.
+        solver: `exact` builds `H`; `cg` never does; `auto` is exact up to 4,000 parameters, or fewer
+            where an example has many outputs: up to 1e8 of outputs times squared parameters.
         damping: Above 0, in the units of H.
         iterations: Conjugate gradients end after so many steps, or at a relative residual of `tolerance`.
         sample: Rows that `H` is a mean over, drawn by the seed; all where there are fewer.
