@@ -59,7 +59,7 @@ class Influence:
     inputs="a model, labels",
     cost=(
         "a backward and a forward-mode pass of n; conjugate gradients: about 5 forward passes of `sample` rows a step; "
-        "over the last layer, three forward passes of n"
+        "over the last layer, two forward passes of n"
     ),
     loses="on a model at its optimum, where the mean gradient is noise; it prefers what resembles the bulk",
     needs=("model",),
