@@ -328,7 +328,7 @@ def test_bad_input():
         influence(model, rows, stack, target=[], **LOGISTIC)
     with pytest.raises(ArgumentError, match="needs a last linear layer"):
         influence(mlp(), rows, stack)
-    with pytest.raises(ArgumentError, match="no parameter that trains was chosen"):
+    with pytest.raises(ArgumentError, match="parameters='lora' needs a model with adapters that train"):
         influence(model, rows, stack, **{**LOGISTIC, "parameters": "lora"})
 
     class Loss(nn.Module):

@@ -124,5 +124,5 @@ def test_bad_input(tmp_path):
     broken = [{**rows[0], "x": rows[0]["x"] * torch.nan}, *rows[1:]]
     with pytest.raises(ArgumentError, match="not finite at rows 0"):
         less(models(), None, broken, queries, stack, **X)
-    with pytest.raises(ArgumentError, match="no parameter that trains was chosen"):
+    with pytest.raises(ArgumentError, match="parameters='lora' needs a model with adapters that train"):
         less([nn.Sequential(nn.Linear(5, 3))], None, rows, queries, stack, **{**X, "parameters": "lora"})

@@ -434,3 +434,14 @@ def test_only_what_a_run_has_recorded_is_put_aside(tmp_path, caplog):
     (tmp_path / "plans.1").rename(tmp_path / "plans")
     put_aside(tmp_path, overwrite=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["result.1.json", "scores"]
+
+
+def test_checkpoints_of_adapters_count_where_they_are_of_language_models(tmp_path):
+    for step, text in ((3, '{"task_type": "CAUSAL_LM"}'), (20, '{"task_type": null}'), (100, "{"), (40, "[]")):
+        folder = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        folder.mkdir(parents=True)
+        (folder / "adapter_config.json").write_text(text)
+    whole = tmp_path / "checkpoints" / "checkpoint-12"
+    whole.mkdir()
+    (whole / "config.json").write_text("{}")
+    assert [folder.name for folder in run_folder.checkpoints_of(tmp_path)] == ["checkpoint-3", "checkpoint-12"]

@@ -27,8 +27,9 @@ from datadiet.tasks.heads import Heads, head_layers
 
 Curvature = Literal["gauss_newton", "fisher"]
 Vector = NDArray[np.float64]
-# most parameters whose curvature is built and solved exactly, and most outputs of an example for that
-EXACT_PARAMETERS, EXACT_OUTPUTS = 4_000, 128
+# most parameters whose curvature is built and solved exactly, and most work for that: outputs of an example times the
+# square of the parameters, seconds for a thousand rows on one core
+EXACT_PARAMETERS, EXACT_WORK = 4_000, 10**8
 
 
 def has_adapters(model: nn.Module) -> bool:
@@ -224,13 +225,16 @@ class Objective:
 
     def is_small(self, batch: Batch) -> bool:
         """Whether the curvature can be built: few parameters, and few outputs of an example."""
-        if self.size > EXACT_PARAMETERS or self.curvature == "fisher":
-            return self.size <= EXACT_PARAMETERS
+        return self.size <= EXACT_PARAMETERS and self._outputs(batch) * self.size**2 <= EXACT_WORK
+
+    def _outputs(self, batch: Batch) -> int:
+        """How many outputs an example has; of the Fisher, which is made of losses, one."""
+        if self.curvature == "fisher":
+            return 1
         one = {name: value[:1] if isinstance(value, Tensor) and value.dim() else value for name, value in batch.items()}
         with in_eval_mode(self.model), torch.no_grad():
             logits = self._parts(one)[0](self.values)
-        outputs: int = sum(value.numel() for value in logits.values())
-        return outputs <= EXACT_OUTPUTS
+        return int(sum(value.numel() for value in logits.values()))
 
     def matrix(self, material: list[tuple[NDArray[np.int64], Batch]]) -> Vector:
         """The mean curvature of some batches, `(p, p)`."""
@@ -265,7 +269,7 @@ class Objective:
             curved = hessian(loss)(torch.cat([value.flatten() for value in logits.values()]))
             return wide, curved @ wide
 
-        pair = gradients.over_rows(self.model, batch, of_one, 8 * EXACT_OUTPUTS * self.size)
+        pair = gradients.over_rows(self.model, batch, of_one, 8 * self._outputs(batch) * self.size)
         left, right = (part.detach().flatten(0, 1).double().cpu().numpy() for part in pair)
         return left, right
 

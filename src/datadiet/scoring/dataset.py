@@ -557,7 +557,8 @@ def _of_gradients(names: Sequence[str], inputs: ScoringInputs, details: Details)
 def _check_answers(inputs: ScoringInputs) -> None:
     """Refuse rows of which no token trains: they have no gradient."""
     queries = None if inputs.queries is None else inputs.queries.features
-    for what, features, ids in (("rows", inputs.features, inputs.ids), ("queries", queries, None)):
+    of_rows = [("rows", rows, inputs.ids) for rows in (inputs.features, inputs.rows_for("teacher").features)]
+    for what, features, ids in (*of_rows, ("queries", queries, None)):
         trained = None if features is None else column_of(features, "trained")
         empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
         if empty:

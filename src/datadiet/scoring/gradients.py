@@ -242,6 +242,8 @@ def chosen_parameters(model: nn.Module, parameters: Parameters) -> dict[str, nn.
     if not chosen:
         names = ", ".join(list(training)[:5]) or "none"
         more = f" and {len(training) - 5} more" if len(training) > 5 else ""
+        if parameters == "lora":
+            raise ArgumentError(f"parameters='lora' needs a model with adapters that train; there are: {names}{more}.")
         raise ArgumentError(f"no parameter that trains was chosen; there are: {names}{more}.")
     return chosen
 

@@ -59,7 +59,7 @@ class Influence:
     inputs="a model, labels",
     cost=(
         "a backward and a forward-mode pass of n; conjugate gradients: about 5 forward passes of `sample` rows a step; "
-        "over the last layer, three forward passes of n"
+        "over the last layer, two forward passes of n"
     ),
     loses="on a model at its optimum, where the mean gradient is noise; it prefers what resembles the bulk",
     needs=("model",),
@@ -106,7 +106,8 @@ def influence(
         parameters: `auto` (the adapters where the model has some, else the last layer), `all`, `last_layer`, `lora`, or
             a function of a parameter's name.
         curvature: `gauss_newton`, or `fisher` for losses that are not made of logits.
-        solver: `exact` builds `H`; `cg` never does; `auto` is exact up to 4,000 parameters and 128 outputs an example.
+        solver: `exact` builds `H`; `cg` never does; `auto` is exact up to 4,000 parameters, or fewer
+            where an example has many outputs: up to 1e8 of outputs times squared parameters.
         damping: Above 0, in the units of H.
         iterations: Conjugate gradients end after so many steps, or at a relative residual of `tolerance`.
         sample: Rows that `H` is a mean over, drawn by the seed; all where there are fewer.
