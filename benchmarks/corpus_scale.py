@@ -20,12 +20,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.common import peak_bytes
+from benchmarks.snapshot import forked
 
 TASK = "classification"
 
@@ -67,13 +69,13 @@ def _write_scores(home: Path, rows: int, parts: int, manifest: str, folder: str)
 
     (home / folder).mkdir(parents=True)
     told = []
+    rng = np.random.default_rng(0)
+    base = rng.standard_normal(rows // parts + 1, dtype=np.float32)
+    coded = pa.array((10 * rng.random(len(base), np.float32) ** 2).astype(np.int8))
     for part in range(parts):
-        rng = np.random.default_rng([0, part])
         size = rows // parts + (part < rows % parts)
-        groups = pa.DictionaryArray.from_arrays(
-            pa.array(rng.choice(10, size, p=np.arange(10, 0, -1) / 55).astype(np.int8)), [f"g{n}" for n in range(10)]
-        )
-        spread = rng.standard_normal(size, dtype=np.float32)
+        groups = pa.DictionaryArray.from_arrays(coded[:size], [f"g{n}" for n in range(10)])
+        spread = base[:size] * np.float32(1 + part / parts)
         table = pa.table({"group": groups, "spread": spread, "ties": np.round(spread).astype(np.float32)})
         pq.write_table(table, home / folder / f"{part:05}.parquet", compression="zstd")
         told.append({"name": str(part), "file": str(part), "seal": "", "rows": size, "path": f"{part:05}.parquet"})
@@ -180,20 +182,35 @@ def engines(rows: int, home: Path) -> int:
     return int(share < 0.9)
 
 
+def score(home: Path, output: str, workers: int | None = None) -> None:
+    """A scoring job with passes, texts and duplicates, in this process."""
+    from datadiet.jobs.score_config import ScoreConfig
+    from datadiet.jobs.score_corpus import score_corpus
+
+    own: dict[str, Any] = {"model": home / "model", "options": {"precision": "fp32"}, "duplicates": True}
+    config = ScoreConfig(
+        data=str(home / "corpus"), task=TASK, scores="length,el2n", output=home / output, workers=workers, **own
+    )
+    score_corpus(config)
+
+
 def kills(number: int, seed: int, home: Path) -> int:
     """Kill and go on; returns the exit code."""
+    import torch
+
+    torch.set_num_threads(1)
     write_corpus(home / "corpus", 2400, 24)
     write_model(home / "model", 32, 2)
-    subprocess.run(command(home, "alone", "--workers", "2"), capture_output=True, check=True)
+    os.waitpid(forked(str(home / "alone-log"), partial(score, home, "alone")), 0)
     alone, bad = content_of(home / "alone"), 0
     cost = json.loads((home / "alone" / "corpus.json").read_text(encoding="utf-8"))["cost"]
     for attempt in range(number):
         rng = random.Random(f"{seed} {attempt}")
         victim, output = ("driver", "worker")[attempt % 2], f"killed-{attempt}"
-        said = _killed(command(home, output, "--workers", "2"), home / output, victim, rng)
-        done = subprocess.run(command(home, output, "--workers", "2"), capture_output=True, text=True, check=False)
-        if done.returncode:
-            said, same = f"{said}: {done.stderr[-300:]}", False
+        said = _killed(home, output, victim, rng)
+        log = str(home / f"{output}-log")
+        if os.waitpid(forked(log, partial(score, home, output)), 0)[1]:
+            said, same = f"{said}: {Path(f'{log}.err').read_text(encoding='utf-8')[-300:]}", False
         else:
             own = json.loads((home / output / "corpus.json").read_text(encoding="utf-8"))["cost"]
             counted = all(own[name] == cost[name] for name in ("examples_forward", "tokens_forward"))
@@ -204,23 +221,26 @@ def kills(number: int, seed: int, home: Path) -> int:
     return int(bad > 0)
 
 
-def _killed(words: list[str], output: Path, victim: str, rng: random.Random) -> str:
-    """Start a job, and kill its driver or a worker once some files are there."""
+def _killed(home: Path, output: str, victim: str, rng: random.Random) -> str:
+    """Start a job with two workers, and kill its driver or a worker once some files are there."""
     phase, folder = rng.choice((("begin", "begin"), ("values", "parts"), ("values", "parts")))
     files, pause = rng.randrange(1, 22), rng.uniform(0, 0.03)
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and len([*(output / folder).glob("*-*")]) < files:
-        time.sleep(0.001)
+    process = forked(str(home / f"{output}-log"), partial(score, home, output, 2))
+    ended = False
+    while not ended and len([*(home / output / folder).glob("*-*")]) < files:
+        ended = os.waitpid(process, os.WNOHANG) != (0, 0)
+        time.sleep(0.002)
     time.sleep(pause)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
-    workers = [int(word) for word in children.read_text().split()] if process.poll() is None else []
-    workers = [pid for pid in workers if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-    target = rng.choice(workers) if victim == "worker" and workers else process.pid
-    if process.poll() is None:
-        os.kill(target, signal.SIGKILL)
-    code = process.wait()
-    ended = "went on by itself" if code == 0 else "ended"
-    return f"{victim} killed after {files} files of {phase}, which {ended}"
+    if ended:
+        return "ended before it was killed"
+    workers = [worker for child in _children(process) for worker in _children(child)] if victim == "worker" else []
+    os.kill(rng.choice(workers) if workers else process, signal.SIGKILL)
+    code = os.waitpid(process, 0)[1]
+    return f"{victim} killed after {files} files of {phase}, and the job {'went on' if code == 0 else 'ended'}"
+
+
+def _children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def main() -> int:

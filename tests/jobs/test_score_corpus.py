@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -23,7 +22,7 @@ from typer.testing import CliRunner, Result
 
 import datadiet.scores.text
 from datadiet.cli import app
-from datadiet.corpus.score_folder import MANIFEST, PARTS, open_scores
+from datadiet.corpus.score_folder import PARTS, open_scores
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs import score_corpus as job
 from datadiet.jobs.score import score_data
@@ -321,26 +320,36 @@ def test_killed_and_started_again_ends_as_if_left_alone(home, tmp_path):
     alone = scored(home, tmp_path / "alone", data=corpus, duplicates=True)
     for victim in ("worker", "driver"):
         folder, rng = tmp_path / victim, random.Random(victim)
-        command = [
-            *(sys.executable, "-m", "datadiet", "score", corpus, "--task", TASK, "--scores", "length", "--duplicates"),
-            *("--precision", "fp32", "--workers", "2", "--output", folder),
-        ]
-        process = subprocess.Popen([str(word) for word in command], stderr=subprocess.DEVNULL)
-        parts = rng.randrange(1, 10)
-        while process.poll() is None and len(list((folder / PARTS).glob("*.parquet"))) < parts:
-            time.sleep(0.002)
-        assert process.poll() is None
-        os.kill(rng.choice(_workers(process.pid)) if victim == "worker" else process.pid, signal.SIGKILL)
-        assert process.wait() == (0 if victim == "worker" else -signal.SIGKILL)
+        process, parts = _begin(corpus, folder), rng.randrange(1, 10)
+        while os.waitpid(process, os.WNOHANG) == (0, 0) and len(list((folder / PARTS).glob("*.parquet"))) < parts:
+            time.sleep(0.01)
+        os.kill(rng.choice(_workers(process)) if victim == "worker" else process, signal.SIGKILL)
+        assert os.waitpid(process, 0)[1] == (0 if victim == "worker" else signal.SIGKILL)
         content = scored(home, folder, data=corpus, duplicates=True)
         assert parts <= content["taken_over"] <= 12
         assert content["rows"] == alone["rows"] == 12 * 200
         assert content_of(folder) == content_of(tmp_path / "alone")
 
 
+def _begin(corpus: Path, folder: Path) -> int:
+    """A driver with two workers, a copy of this process."""
+    process = os.fork()
+    if not process:
+        try:
+            scored(Path(), folder, data=corpus, duplicates=True, workers=2)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return process
+
+
 def _workers(driver: int) -> list[int]:
-    children = map(int, Path(f"/proc/{driver}/task/{driver}/children").read_text().split())
-    return [pid for pid in children if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()]
+    """The processes that the fork server of a driver has started."""
+
+    def children(pid: int) -> list[int]:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    return [worker for child in children(driver) for worker in children(child)]
 
 
 # ---- selection

@@ -94,7 +94,7 @@ class _Processes:
         waiting, tries = list(range(len(items)))[::-1], [0] * len(items)
         while waiting:
             running: dict[Future[Result], int] = {}
-            context = multiprocessing.get_context("spawn")
+            context = _context(function.__module__)
             with ProcessPoolExecutor(
                 min(self.workers, len(waiting)), context, _begin_worker, (_threads(self.workers),)
             ) as pool:
@@ -123,6 +123,15 @@ class _Processes:
                 finally:
                     for future in running:
                         future.cancel()
+
+
+def _context(module: str) -> multiprocessing.context.BaseContext:
+    """How workers begin: as copies of a process that has imported what they need, and has run nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([module])
+    return context
 
 
 def _finished(future: Future[Any]) -> bool:
