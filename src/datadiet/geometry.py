@@ -242,11 +242,11 @@ def usual_clusters(size: int) -> int:
     return min(_MOST_CLUSTERS, math.ceil(math.sqrt(size / 10)))
 
 
-def k_means(points: NDArray[np.float64], clusters: int, *, seed: int) -> NDArray[np.float64]:
+def k_means(points: Points, clusters: int, *, seed: int) -> NDArray[np.float64]:
     """Centroids of scikit-learn's k-means, started by k-means++; above 10,000 points in small batches.
 
     Args:
-        points: float64 `(n, d)`.
+        points: float64 `(n, d)` or CSR.
         clusters: In [1, n].
         seed: Of the start; the global generator is not used.
 
@@ -258,12 +258,12 @@ def k_means(points: NDArray[np.float64], clusters: int, *, seed: int) -> NDArray
         [0.5, 8.5]
     """
     if clusters == 1:
-        return points.mean(0, keepdims=True)  # type: ignore[no-any-return]
+        return np.asarray(points.mean(0), np.float64).reshape(1, -1)  # (d,) or (1, d) -> (1, d)
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     state = int(np.random.default_rng([seed, 0]).integers(1 << 31))
     options: dict[str, Any] = {"n_clusters": clusters, "random_state": state, "n_init": 3}
-    estimator = KMeans(**options) if len(points) <= _WHOLE else MiniBatchKMeans(batch_size=4096, **options)
+    estimator = KMeans(**options) if points.shape[0] <= _WHOLE else MiniBatchKMeans(batch_size=4096, **options)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # fewer distinct points than clusters: some centroids are then equal
         return np.asarray(estimator.fit(points).cluster_centers_, np.float64)
