@@ -473,7 +473,8 @@ def test_queries_are_read_and_compared_with_every_row(home, tmp_path):
     rows = [{"text": f"play song {number}", "kind": "ab"[number % 2]} for number in range(12)]
     write_rows(tmp_path / "wanted.jsonl", rows)
     options = {"model": None, "queries": str(tmp_path / "wanted.jsonl")}
-    file = scored(home, ["dsir(smoothing=0.5)", "classifier"], **options)
+    file = scored(home, ["dsir(smoothing=0.5)", "classifier", "rds_plus"], **options | {"model": home / "run"})
+    assert sorted(file.values["rds_plus"].tolist()) == list(range(1, N + 1))
     texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts
     expected = dsir(texts, queries=[row["text"] for row in rows], smoothing=0.5)
     assert_allclose(file.values["dsir"], expected, rtol=1e-6)

@@ -364,3 +364,19 @@ def test_splits_that_a_column_names_are_written_beside_the_kept_rows(tmp_path: P
         "test": "test",
     }
     assert {name: len(split) for name, split in written.items()} == {"train": 12, "dev": 12, "test": 12}
+
+
+def test_a_column_of_the_data_gives_the_groups(tmp_path):
+    data = write_toy_folder(tmp_path, "regression", 40)
+    places = iter(range(40))
+    rewrite(data, "train", lambda row: row | {"prompt_id": f"p{next(places) // 4}"})
+    scores, kept = score_file(tmp_path, str(data), "regression"), tmp_path / "kept.jsonl"
+    flags = ("--data", data, "--score", "el2n", "--select", "quota", "--count", 10, "--output", kept)
+    done = call(scores, *flags, "--group-column", "prompt_id", "--json")
+    assert done.exit_code == 0, done.stderr
+    assert [json.loads(line)["prompt_id"] for line in kept.read_text().splitlines()] == [f"p{row}" for row in range(10)]
+    assert {entry["kept"] for entry in json.loads(done.stdout)["classes"]} == {1}
+    done = call(scores, *flags, "--group-column", "prompt", "--force")
+    assert (done.exit_code, "unknown --group-column 'prompt'" in done.stderr) == (2, True)
+    done = call(scores, *flags, "--force")
+    assert (done.exit_code, "--group-column COLUMN" in done.stderr) == (2, True)

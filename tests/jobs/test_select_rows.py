@@ -249,7 +249,33 @@ def test_what_the_file_lacks(tmp_path):
     bare = made_up({"other": np.zeros(N)}, None, "regression")
     with pytest.raises(ArgumentError, match="suspects are ranked by aum or el2n or negative_pvi") as caught:
         select_rows(bare, keep=0.5, drop_suspects=0.1, floor=2)
-    assert "a floor needs the class of each row, and the file has none (task regression)." in caught.value.problems
+    assert any(
+        "a floor needs the class of each row, and the file has none (task regression)" in one
+        and "--group-column COLUMN" in one
+        for one in caught.value.problems
+    )
     with pytest.raises(DataError, match="no score file"):
         select_rows(tmp_path / "none.parquet", keep=0.5)
     assert len(config_problems(SelectConfig(select="x", keep=3, floor=-1))) == 3  # without a file
+
+
+def test_groups_of_the_users_own_take_the_place_of_the_classes():
+    file, prompts = made_up(labels=None, task="regression"), np.arange(N) // 4
+    best = select_rows(file, score="el2n", select="quota", count=25, groups=prompts)
+    assert best.rows.tolist() == list(range(3, N, 4))
+    assert select_rows(file, score="el2n", select="best_of_group", groups=prompts).rows.tolist() == best.rows.tolist()
+    floor = select_rows(made_up(), score="el2n", keep=0.3, floor=1, groups=prompts)  # beside the classes of the file
+    assert set(prompts[floor.rows]) == set(range(25))
+    with pytest.raises(ArgumentError, match="groups must have one entry per row, 100, got 3"):
+        select_rows(file, score="el2n", keep=0.3, groups=[1, 2, 3])
+
+
+@pytest.mark.parametrize(("band", "first"), [("easiest", 0), ("moderate", 18), ("hardest", 35)])
+def test_bands_keep_the_share_of_every_domain(band, first):
+    """The low, middle and high band of perplexity; without the quota the two domains lie apart."""
+    domains = np.repeat(["code", "prose"], 50)
+    rows = select_rows(
+        made_up(labels=None), score="el2n", select=f"quota(select={band})", keep=0.3, groups=domains
+    ).rows
+    expected = np.arange(first, first + 15)
+    assert rows.tolist() == [*expected, *(50 + expected)]

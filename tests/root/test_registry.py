@@ -174,7 +174,7 @@ def test_scores_by_task() -> None:
 
 
 def test_selectors_by_task() -> None:
-    quotas = {"balanced", "partly_balanced", "quota", "drop_quota", "directed"}
+    quotas = {"balanced", "partly_balanced", "quota", "drop_quota", "directed", "best_of_group", "smart"}
     both = ("select", "in_batch")
     assert refused("select", "regression", *both) == refused("select", "token-classification", *both) == quotas
     assert refused("select", "multi-label", *both) == {"drop_quota"}

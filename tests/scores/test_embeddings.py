@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,17 @@ from scipy.sparse import csr_array
 
 from datadiet import registry
 from datadiet.errors import ArgumentError, DataError
-from datadiet.scores.embeddings import moderate, neighbour_distance, prototypes
+from datadiet.scores.embeddings import moderate, neighbour_distance, prototypes, rds_plus
 
 MODERATE = json.loads((Path(__file__).parents[1] / "golden" / "moderate.json").read_text())
 Score = Callable[..., Any]
 
 MEMBERS: dict[str, Score] = {
-    **{name: registry.load("score", name) for name in registry.names("score", need="encoder")},
+    **{
+        name: registry.load("score", name)
+        for name in registry.names("score", need="encoder")
+        if "queries" not in registry.find("score", name).needs
+    },
     "prototypes, cosine": partial(prototypes, metric="cosine"),
     "neighbour_distance, cosine": partial(neighbour_distance, metric="cosine"),
 }
@@ -213,3 +218,40 @@ def test_copies_are_at_distance_0_and_the_lonely_are_far() -> None:
     values = neighbour_distance(points, neighbours=1)
     assert set(np.flatnonzero(values == 0).tolist()) == {3, 10}
     assert values.argmax() == 20
+
+
+# ---- RDS+
+
+
+@pytest.mark.proves("rds_plus", by="brute")
+@pytest.mark.parametrize("groups", [None, [0, 0, 0, 1, 2, 2, 0]])
+def test_the_largest_values_are_those_of_a_round_robin(groups: list[int] | None) -> None:
+    generator = np.random.default_rng(0)
+    points, queries = generator.normal(size=(150, 4)), generator.normal(size=(7, 4))
+    values = rds_plus(points, queries=queries, groups=groups)
+    assert sorted(values.tolist()) == list(range(1, 151))
+    unit = [part / np.linalg.norm(part, axis=1, keepdims=True) for part in (points, queries)]
+    similar, order = unit[1] @ unit[0].T, []
+    each = [cycle([query for query in range(7) if (groups or [0] * 7)[query] == group]) for group in range(3)]
+    turns = cycle(each if groups else each[:1])
+    while len(order) < 150:
+        query = next(next(turns))
+        order.append(max((row for row in range(150) if row not in order), key=lambda row: similar[query, row]))
+    assert np.argsort(-values).tolist() == order
+
+
+@pytest.mark.proves("rds_plus", by="planted")
+def test_the_rows_around_the_queries_come_first() -> None:
+    points, groups = clustered()
+    queries = points[groups == 2][:3] + 0.1
+    values = rds_plus(points, queries=queries)
+    assert set(groups[np.argsort(-values)[: (groups == 2).sum()]]) == {2}
+
+
+def test_queries_that_do_not_fit() -> None:
+    with pytest.raises(ArgumentError, match="queries must have the width of the embeddings, got 3 and 2"):
+        rds_plus(np.ones((4, 2)), queries=np.ones((2, 3)))
+    with pytest.raises(ArgumentError, match=r"labels need one entry per row: got \(1,\) for 2 rows"):
+        rds_plus(np.ones((4, 2)), queries=np.ones((2, 2)), groups=[0])
+    with pytest.raises(DataError, match="queries that are not 0 everywhere"):
+        rds_plus(np.ones((4, 2)), queries=np.zeros((2, 2)))

@@ -67,6 +67,8 @@ def test_padding_before_the_tokens_does_not_matter_either() -> None:
     data = [[5, 1], [3, 4, 5], [8, 8, 8, 8]]
     assert embed(Counts(), data, left, pooling="cls", normalize=False).ravel().tolist() == [5, 3, 8]
     assert embed(Counts(), data, left, normalize=False).ravel().tolist() == [3, 4, 8]
+    by_position = [(5 + 2 * 1) / 3, (3 + 2 * 4 + 3 * 5) / 6, 8]
+    assert_allclose(embed(Counts(), data, left, pooling="position", normalize=False).ravel(), by_position, rtol=1e-6)
 
 
 def test_rows_come_in_the_order_asked_for_and_vectors_have_length_1_unless_asked_otherwise() -> None:
@@ -109,7 +111,7 @@ def test_the_pass_is_counted() -> None:
 
 def test_what_cannot_be_embedded() -> None:
     model = tiny_classifier(3)
-    with pytest.raises(ArgumentError, match=r"unknown pooling 'max'\. Allowed: cls, mean"):
+    with pytest.raises(ArgumentError, match=r"unknown pooling 'max'\. Allowed: cls, mean, position"):
         embed(model, DATA, COLLATE, pooling="max")
     with pytest.raises(ArgumentError, match="no example to embed"):
         embed(model, DATA, COLLATE, rows=np.empty(0, np.int64))

@@ -45,6 +45,9 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "quota, ccs window": ("quota", {"select": partial(registry.load("select", "ccs"), beta=0.2)}),
     "facility_location, 3 neighbours": ("facility_location", {"neighbours": 3}),
     "graph_cut, redundancy 2": ("graph_cut", {"redundancy": 2.0}),
+    "deft_ucs, far": ("deft_ucs", {"near": 0.0, "trim": 0.3, "allocation": "equal", "clusters": 4}),
+    "deft_ucs, near": ("deft_ucs", {"near": 1.0, "allocation": "root"}),
+    "smart, redundancy 0.1": ("smart", {"redundancy": 0.1}),
     **{f"{name}, floor": (name, {}) for name in ("hardest", "random", "infobatch", "k_center", "d2_pruning")},
     "floor, window": ("window", {}),
 }
@@ -220,7 +223,7 @@ def test_shapes_that_do_not_fit(name: str) -> None:
 
 @pytest.mark.parametrize("name", registry.names("select", need="groups"))
 def test_quotas_need_the_groups(name: str) -> None:
-    options = ARGUMENTS.get(name, {})
+    options = ARGUMENTS.get(name, {}) | ({"features": np.ones((6, 2))} if name in FEATURES else {})
     with pytest.raises(ArgumentError, match=f"{name} needs the groups, got none: give the class of each row"):
         registry.load("select", name)(np.arange(6), 3, seed=0, epoch=0, **options)
 
@@ -265,6 +268,12 @@ def test_quotas_need_the_groups(name: str) -> None:
         ("d2_pruning(gamma_forward=nan)", "gamma_forward must be at least 0 and finite, got nan"),
         ("facility_location(neighbours=6)", "neighbours must be a whole number from 1 to 5, got 6"),
         ("facility_location(neighbours=true)", "neighbours must be a whole number, at least 1, got True"),
+        ("deft_ucs(near=50)", r"near must be in \[0, 1\], got 50. Did you mean 0.5\?"),
+        ("deft_ucs(trim=1)", r"trim must be in \[0, 1\), got 1"),
+        ("deft_ucs(clusters=7)", "clusters must be a whole number from 1 to 6, got 7"),
+        ("deft_ucs(allocation=even)", "unknown allocation 'even'"),
+        ("smart(tasks=0)", "tasks must be a whole number, at least 1, got 0"),
+        ("smart(redundancy=-1)", "redundancy must be at least 0 and finite, got -1"),
         ("graph_cut(redundancy=-0.1)", "redundancy must be at least 0 and finite, got -0.1"),
     ],
 )

@@ -49,10 +49,11 @@ def select(config: SelectConfig, scores: Path, listener: Listener = Silent()) ->
         listener.note(note)
     train = data.splits["train"]
     listener.phase("selecting")
-    selection = select_from(file, config, joined_texts(train, "\n"), _read_features(config.features, len(file)))
+    features, groups = _read_features(config.features, len(file)), _groups(config, file, data)
+    selection = select_from(file, config, joined_texts(train, "\n"), features, groups)
     listener.phase(f"writing {config.output}")
     _write(config, file, data, selection)
-    return {"scores": str(scores), **_summary(config, file, train, selection)}
+    return {"scores": str(scores), **_summary(config, file, train, selection, groups)}
 
 
 def checked(config: SelectConfig, scores: Path) -> ScoreFile:
@@ -68,7 +69,9 @@ def checked(config: SelectConfig, scores: Path) -> ScoreFile:
         file = read_scores(scores)
     except UserError as error:
         problems.include(error)
-    problems.found += config_problems(config) + ([] if file is None else file_problems(file, config))
+    problems.found += config_problems(config) + (
+        [] if file is None else file_problems(file, config, grouped=config.group_column is not None)
+    )
     _check_output(config, problems)
     if config.features is not None and not config.features.is_file():
         problems.add(f"there is no file {config.features}: --features takes a .npy file.")
@@ -141,6 +144,23 @@ def _read_features(path: Path | None, rows: int) -> NDArray[np.floating[Any]] | 
     return np.asarray(features, np.float64)
 
 
+def _groups(config: SelectConfig, file: ScoreFile, data: Dataset) -> list[str] | None:
+    """The group of each row: a column of the data, or else the classes of the score file.
+
+    Raises:
+        DataError: If there is no such column, or a row has no value.
+    """
+    if config.group_column is None:
+        return None if file.labels is None else list(file.labels)
+    rows, source = (
+        data.splits["train"].source_rows,
+        find(str(config.data), _reading(config, file).get("gz_limit", GZ_LIMIT)),
+    )
+    if rows is None:
+        raise DataError(f"{source.place} has a word per row, so no column has one value per sentence.")
+    return [str(value) for value in source.originals["train"]().column(config.group_column, rows, "--group-column")]
+
+
 def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: StaticSelection) -> None:
     """The kept rows, with every column of the file that they come from."""
     assert config.output is not None  # checked
@@ -173,7 +193,13 @@ def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: Stat
 # ---- the summary
 
 
-def _summary(config: SelectConfig, file: ScoreFile, train: Examples, selection: StaticSelection) -> Json:
+def _summary(
+    config: SelectConfig,
+    file: ScoreFile,
+    train: Examples,
+    selection: StaticSelection,
+    groups: Sequence[str] | None,
+) -> Json:
     kept = selection.kept
     select, options = config.selector
     return {
@@ -193,7 +219,7 @@ def _summary(config: SelectConfig, file: ScoreFile, train: Examples, selection: 
         "reasons": selection.counts(),
         "suspects_by": None if selection.suspicion is None else selection.suspicion[0],
         "weighted": selection.weights is not None,
-        "classes": [] if file.labels is None else list(_classes(file.labels, selection)),
+        "classes": [] if groups is None else list(_classes(groups, selection)),
         "examples": list(_examples(train, selection)),
         "next": _next_command(config, file),
     }

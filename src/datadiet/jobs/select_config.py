@@ -43,6 +43,8 @@ class SelectConfig:
         suspects_by: Another ranking of `datadiet.noise.rankings.BY`.
         dedupe: Keeps one of the rows with the same text, case and spacing aside: the first with the most common label.
         near: Least similarity of near duplicates, which must have the same label; see `datadiet.data.duplicates`.
+        group_column: A column of the data whose values are the groups, in place of the classes: for floors and for
+            every selector of groups, whatever the task. In Python `select_rows` takes `groups=`.
         reading: Options of `config.READING_FLAGS` that differ from how the split was scored.
     """
 
@@ -64,6 +66,9 @@ class SelectConfig:
     )
     seed: int = option(0, "Of ties and random choices.", SELECTION, bound=AtLeast(0))
     data: str | None = option(None, f"What was scored. {DATA_HELP} Required.", DATA)
+    group_column: str | None = option(
+        None, "A column whose values are the groups, in place of the classes: a domain, a prompt's id.", DATA
+    )
     features: Path | None = option(None, "A .npy file for selectors that cover a space; TF-IDF by default.", DATA)
     output: Path | None = option(
         None, "A .jsonl, .csv, .tsv or .parquet file; or a folder, with all splits. Required.", OUTPUT
@@ -108,7 +113,7 @@ def config_problems(config: SelectConfig) -> list[str]:
     problems = Problems()
     problems.found += option_problems(config)
     problems.check(config.keep is None or config.count is None, "keep and count say the same thing: give one of them.")
-    drops = config.drop_suspects or config.dedupe
+    drops = config.drop_suspects or config.dedupe or counts_groups(config)
     if config.keep is None and config.count is None and not drops:
         problems.add("nothing is dropped: give keep (a share) or count, or drop suspects or duplicates.")
     if config.suspects_by is not None and not config.drop_suspects:
@@ -116,6 +121,11 @@ def config_problems(config: SelectConfig) -> list[str]:
     problems.check(config.near is None or config.dedupe, "near has no effect without dedupe.")
     problems.found += selector_problems(config)
     return problems.found
+
+
+def counts_groups(config: SelectConfig) -> bool:
+    """Whether the selector keeps one row of each group where no count is given."""
+    return str(config.select).partition("(")[0] in names("select", trait="one_of_each")
 
 
 def selector_problems(config: SelectConfig) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from datadiet import registry
 from datadiet.data.duplicates import representatives
 from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, Problems, unknown
-from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems
+from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems, counts_groups
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.selectors.base import floor_problems, top_mask
 from datadiet.store.score_file import ScoreFile, read_scores
@@ -68,7 +68,12 @@ class StaticSelection:
 
 
 def select_rows(
-    scores: str | Path | ScoreFile, *, texts: Sequence[str] | None = None, features: Any = None, **options: Any
+    scores: str | Path | ScoreFile,
+    *,
+    texts: Sequence[str] | None = None,
+    features: Any = None,
+    groups: Sequence[Any] | None = None,
+    **options: Any,
 ) -> StaticSelection:
     """Choose once what to train on, from a score file.
 
@@ -78,6 +83,7 @@ def select_rows(
         scores: A score file, or its path.
         texts: One per row: for `dedupe`, and for selectors that cover a space where there are no features.
         features: float `(n, size)` or a SciPy CSR matrix, for selectors that cover a space; by default TF-IDF of texts.
+        groups: One per row, in place of the classes of the file: for floors, and for selectors of groups.
         options: `score`, `select`, `keep`, `count`, `offset`, `floor`, `drop_suspects`, `suspects_by`, `dedupe`,
             `near` and `seed`; see `datadiet.jobs.select_config.SelectConfig`.
 
@@ -103,25 +109,29 @@ def select_rows(
         problems.add(f"{unknown('option', name, SELECTION_OPTIONS)} {hint}")
     problems.raise_any()
     file = scores if isinstance(scores, ScoreFile) else read_scores(scores)
-    return select_from(file, SelectConfig(**options), texts, features)
+    return select_from(file, SelectConfig(**options), texts, features, groups)
 
 
 def select_from(
-    file: ScoreFile, config: SelectConfig, texts: Sequence[str] | None = None, features: Any = None
+    file: ScoreFile,
+    config: SelectConfig,
+    texts: Sequence[str] | None = None,
+    features: Any = None,
+    groups: Sequence[Any] | None = None,
 ) -> StaticSelection:
     """Choose among the rows of a score file; see `select_rows`."""
     problems = Problems()
-    problems.found += config_problems(config) + file_problems(file, config)
+    problems.found += config_problems(config) + file_problems(file, config, grouped=groups is not None)
     problems.check(not config.dedupe or texts is not None, "dedupe needs the texts: give texts=.")
-    for name, given in (("texts", texts), ("features", features)):
+    for name, given in (("texts", texts), ("features", features), ("groups", groups)):
         size = len(file) if given is None else np.shape(given)[0]
         problems.check(size == len(file), f"{name} must have one entry per row, {len(file)}, got {size}.")
     problems.raise_any()
-    return _selection(file, config, texts, features)
+    return _selection(file, config, texts, features, file.labels if groups is None else groups)
 
 
-def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
-    """Why a score file does not have what a selection needs; nothing where it does."""
+def file_problems(file: ScoreFile, config: SelectConfig, *, grouped: bool = False) -> list[str]:
+    """Why a score file does not have what a selection needs; nothing where it does. `grouped`: without classes."""
     problems = Problems()
     names = list(file.values)
     if config.score is not None:
@@ -131,9 +141,12 @@ def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
     if config.drop_suspects:
         problems.found += suspicion_problems(file, config.suspects_by)
     select = str(config.select).partition("(")[0]
-    if file.labels is None and (config.floor or select in registry.names("select", need="groups")):
+    if file.labels is None and not grouped and (config.floor or select in registry.names("select", need="groups")):
         subject = "a floor" if config.floor else f"the selector {select}"
-        problems.add(f"{subject} needs the class of each row, and the file has none (task {file.task}).")
+        problems.add(
+            f"{subject} needs the class of each row, and the file has none (task {file.task}): name a "
+            "column of the data instead, --group-column COLUMN, or give groups=."
+        )
     if select in registry.names("select", need="entropy") and ENTROPY not in file.values:
         problems.add(
             f"the selector {select} needs the score {ENTROPY} of each row beside its own, and the file has "
@@ -147,9 +160,15 @@ def file_problems(file: ScoreFile, config: SelectConfig) -> list[str]:
 # ---- the selection
 
 
-def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | None, features: Any) -> StaticSelection:
+def _selection(
+    file: ScoreFile,
+    config: SelectConfig,
+    texts: Sequence[str] | None,
+    features: Any,
+    given_groups: Sequence[Any] | None,
+) -> StaticSelection:
     score = config.score or next(iter(file.values))
-    values, groups = file.values[score], None if file.labels is None else np.asarray(list(file.labels))
+    values, groups = file.values[score], None if given_groups is None else np.asarray(list(given_groups))
     reasons = np.full(len(file), REST, dtype=f"<U{max(map(len, REASONS))}")
     suspicion = suspicion_of(file, config.suspects_by) if config.drop_suspects else None
     missing = np.any([np.isnan(values), *_nan_of_others(file, config, suspicion)], axis=0)
@@ -164,8 +183,10 @@ def _selection(file: ScoreFile, config: SelectConfig, texts: Sequence[str] | Non
         if number:
             reasons[candidates[top_mask(suspicion[1][candidates], number, seed=config.seed, epoch=0)]] = SUSPECT
     pool = np.flatnonzero(reasons == REST)
-    count = _count(config, len(file), pool.size, lacking=bool(missing.any()))
     pool_groups = None if groups is None else groups[pool]
+    if config.keep is None and config.count is None and counts_groups(config):
+        config = replace(config, count=len(np.unique(pool_groups)))  # type: ignore[arg-type]
+    count = _count(config, len(file), pool.size, lacking=bool(missing.any()))
     problems = Problems()
     sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
     problems.found += floor_problems(config.floor, sizes, count)

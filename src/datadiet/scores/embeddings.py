@@ -10,6 +10,7 @@ only without labels.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,6 +20,7 @@ from datadiet.errors import ArgumentError, Problems, quoted
 from datadiet.geometry import (
     check_points,
     class_codes,
+    inner,
     is_sparse,
     k_means,
     nearest,
@@ -220,3 +222,80 @@ def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | 
     points: NDArray[np.float64] = check_points(embeddings, problems, ids=ids)
     problems.raise_any()
     return points
+
+
+@score(
+    formula="place in a round robin: each query in turn takes the nearest row that is left; the first has n",
+    paper="Ivison et al. 2025 (RDS+), arXiv 2503.01807",
+    inputs="embeddings, queries",
+    cost="one embedding of all; O(n q d), 4 n q bytes",
+    loses="rows that a query needs but does not resemble; copies of the nearest fill the first places",
+    needs=("encoder", "queries"),
+    named_alone=False,
+)
+def rds_plus(
+    embeddings: ArrayLike,
+    labels: ArrayLike | None = None,
+    *,
+    queries: ArrayLike,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+) -> Values:
+    """How early a row is taken where the queries, one after the other, each take the most similar row that is left.
+
+    The k largest values are the k rows of that round robin, for any k. Similarity is the cosine; in
+    `datadiet score` of means of the last hidden states that weigh each token by its position.
+
+    Args:
+        embeddings: float `(n, d)`.
+        labels: Taken for the sake of the common form.
+        queries: float `(q, d)`, of the same model.
+        groups: int64 `(q,)`, the subtask of each query; subtasks take turns, and within each its queries. All queries
+            are of one by default.
+        ids: The user's names of the rows, for errors.
+
+    Returns:
+        float32 `(n,)`, n for the row taken first, 1 for the last.
+
+    Raises:
+        ArgumentError: If embeddings, queries or groups do not fit.
+        DataError: If a vector is 0 everywhere.
+
+    Examples:
+        >>> rds_plus([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0]], queries=[[1.0, 0.0], [0.5, 1.0]])
+        array([3., 1., 2.], dtype=float32)
+
+    Source: RDS+ (Ivison et al. 2025, arXiv 2503.01807), section 3: with millions of rows to choose from it is the best
+    and the cheapest of the methods that they compare.
+    """
+    problems = Problems()
+    points = check_points(embeddings, problems, ids=ids)
+    wanted = check_points(queries, problems, name="queries")
+    problems.check(
+        bool(problems.found) or points.shape[1] == wanted.shape[1],
+        f"queries must have the width of the embeddings, got {wanted.shape[-1]} and {points.shape[-1]}.",
+    )
+    problems.raise_any()
+    codes, _ = class_codes(groups, wanted.shape[0])
+    rows, wanted = unit_rows(points, ids=ids), unit_rows(wanted, name="queries")
+    orders = [
+        np.argsort(-inner(wanted[[query]], rows)[0], kind="stable").astype(np.int32) for query in range(len(codes))
+    ]
+    turns = cycle([cycle(np.flatnonzero(codes == code).tolist()) for code in range(codes.max() + 1)])
+    taken, places = np.zeros(points.shape[0], np.bool_), [0] * len(codes)
+    values = np.empty(points.shape[0], np.float32)
+    for value in range(points.shape[0], 0, -1):
+        query = next(next(turns))
+        row, places[query] = _first_left(orders[query], places[query], taken)
+        taken[row], values[row] = True, value
+    return values
+
+
+def _first_left(order: NDArray[np.int32], start: int, taken: NDArray[np.bool_]) -> tuple[int, int]:
+    """The first row of an order, from a place on, that is not taken; and the place behind it."""
+    while True:
+        left = np.flatnonzero(~taken[order[start : start + 64]])
+        if left.size:
+            place = start + int(left[0])
+            return int(order[place]), place + 1
+        start += 64

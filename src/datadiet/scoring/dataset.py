@@ -294,7 +294,7 @@ def _computed_by(name: str) -> Any:
         return _OWN_PASSES[name]
     by_needs: dict[tuple[str, ...], Any] = {
         ("texts",): _of_texts, ("texts", "queries"): _like_queries, ("columns",): _of_columns,
-        ("encoder",): _of_embeddings, ("history",): _of_history,
+        ("encoder",): _of_embeddings, ("encoder", "queries"): _rds_plus, ("history",): _of_history,
     }  # fmt: skip
     return by_needs.get(needs_of(name), _of_passes)
 
@@ -521,6 +521,21 @@ def _of_embeddings(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Val
     return {
         name: load("score", name)(vectors, groups.get(name), ids=inputs.ids, **inputs.options_of(name))
         for name in names
+    }
+
+
+def _rds_plus(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    assert inputs.encoder is not None  # checked by check_needs
+    assert inputs.queries is not None
+    rows, wanted = inputs.rows_for("encoder"), inputs.queries
+    options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}
+    options |= {"ledger": inputs.ledger, "pooling": "position"}
+    vectors = embed(
+        inputs.encoder, rows.features, rows.collate, rows=first_alike(inputs.texts, rows.features), **options
+    )
+    of_queries = embed(inputs.encoder, wanted.features_for("encoder"), rows.collate, **options)
+    return {
+        name: load("score", name)(vectors, queries=of_queries, groups=wanted.groups, ids=inputs.ids) for name in names
     }
 
 

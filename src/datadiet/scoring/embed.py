@@ -20,7 +20,7 @@ from datadiet.scoring.forward import Batch, Collate, forward_pass
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.types import Json
 
-POOLINGS = ("mean", "cls")
+POOLINGS = ("mean", "position", "cls")
 PRECISIONS = ("float16", "float32")
 
 
@@ -38,7 +38,8 @@ def embed(
 ) -> NDArray[np.float32]:
     """One vector per example: the last hidden states of the model's encoder, pooled over the real tokens.
 
-    `mean`: `sum_t a_t h_t / sum_t a_t` with the attention mask `a`; `cls`: `h_t` of the first real token
+    `mean`: `sum_t a_t h_t / sum_t a_t` with the attention mask `a`; `position`: the same with `a_t` the number of real
+    tokens up to t, so that later ones, which have seen more, weigh more; `cls`: `h_t` of the first real token
 
     Heads are not run. Padding does not count, on either side; pooling is done in float32.
 
@@ -48,7 +49,7 @@ def embed(
         dataset, collate: As for `datadiet.scoring.forward.forward_pass`; columns that the encoder does not take are
             dropped.
         rows: int64 `(n,)`, in this order, repeats allowed; all by default.
-        pooling: `mean` or `cls`.
+        pooling: `mean`, `position` or `cls`.
         normalize: Scale each vector to length 1.
         precision: Of the autocast: `fp32`, `bf16` or `fp16`.
         batch_tokens: Padded tokens of a batch, at most.
@@ -61,7 +62,8 @@ def embed(
         ArgumentError: If the pooling is unknown or the model has no hidden states.
         DataError: If a vector is not finite; the row is named.
 
-    Source: masked mean pooling as in Sentence-BERT (Reimers and Gurevych 2019, arXiv 1908.10084), section 3.
+    Source: masked mean pooling as in Sentence-BERT (Reimers and Gurevych 2019, arXiv 1908.10084), section 3; weighted
+    by position as in SGPT (Muennighoff 2022, arXiv 2202.08904), for models that read from left to right.
     """
     problems = Problems()
     problems.choice("pooling", pooling, POOLINGS)
@@ -127,6 +129,9 @@ def _pooled(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
     if pooling == "cls":
         return states[torch.arange(len(states), device=states.device), real.argmax(1)]
     kept = states.masked_fill(real.unsqueeze(-1) == 0, 0.0)  # a padded state may be anything, nan included
+    if pooling == "position":
+        real = real.cumsum(1) * real
+        kept = kept * real.unsqueeze(-1)
     return kept.sum(1) / real.sum(1, keepdim=True).clamp_min(1)
 
 

@@ -138,10 +138,21 @@ def facility_location(
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
+    similar = similarities(points, neighbours or usual_neighbours(size, count), ids)
+    return Selection(np.sort(covering(similar, count, row_hash(np.arange(size), seed=seed, epoch=epoch))))
+
+
+def covering(similar: Any, count: int, hashes: NDArray[np.uint64]) -> Rows:
+    """The rows that facility location takes, in its order.
+
+    Args:
+        similar: CSR `(n, n)`, see `similarities`.
+        count: Rows to take.
+        hashes: uint64 `(n,)`, of ties.
+    """
     columns = similar.tocsc()
     starts, rows, cosines = columns.indptr.tolist(), columns.indices, columns.data
-    covered = np.zeros(size)
+    covered = np.zeros(len(hashes))
 
     def gain(row: int) -> float:
         part = slice(starts[row], starts[row + 1])
@@ -151,9 +162,8 @@ def facility_location(
         part = slice(starts[row], starts[row + 1])
         covered[rows[part]] = np.maximum(covered[rows[part]], cosines[part])
 
-    bounds = np.asarray([gain(row) for row in range(size)])
-    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
-    return Selection(np.sort(lazy_greedy(bounds, count, hashes=hashes, gain=gain, take=take)))
+    bounds = np.asarray([gain(row) for row in range(len(hashes))])
+    return lazy_greedy(bounds, count, hashes=hashes, gain=gain, take=take)
 
 
 @selector(
@@ -212,18 +222,34 @@ def graph_cut(
     size = points.shape[0]
     if count == size:
         return Selection(np.arange(count))
-    similar = _similarities(points, neighbours or usual_neighbours(size, count), ids)
+    similar = similarities(points, neighbours or usual_neighbours(size, count), ids)
+    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
+    return Selection(np.sort(cutting(similar, count, hashes, redundancy)[0]))
+
+
+def cutting(
+    similar: Any, count: int, hashes: NDArray[np.uint64], redundancy: float
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The rows that graph cut takes, in its order, and what each added to the sum.
+
+    Args:
+        similar: CSR `(n, n)`, see `similarities`.
+        count: Rows to take.
+        hashes: uint64 `(n,)`, of ties.
+        redundancy: Penalty on similarity among the kept rows.
+    """
     both = similar.maximum(similar.T).tocsr()
     starts, rows, cosines = both.indptr.tolist(), both.indices, both.data
     gains = np.asarray(both.sum(0), np.float64).reshape(-1) - redundancy  # (1, n) or (n,) -> (n,)
+    added: list[float] = []
 
     def take(row: int) -> None:
+        added.append(float(gains[row]))
         part = slice(starts[row], starts[row + 1])
         gains[rows[part]] -= 2 * redundancy * cosines[part]
 
-    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
     chosen = lazy_greedy(gains.copy(), count, hashes=hashes, gain=gains.__getitem__, take=take)
-    return Selection(np.sort(chosen))
+    return chosen, np.asarray(added)
 
 
 def _inputs(
@@ -246,7 +272,7 @@ def _inputs(
     return points, count
 
 
-def _similarities(points: Points, neighbours: int, ids: Sequence[str] | None) -> Any:
+def similarities(points: Points, neighbours: int, ids: Sequence[str] | None = None) -> Any:
     """CSR `(n, n)`: row i holds the cosines above 0 of x_i with its nearest neighbours, and 1 with itself.
 
     `cos = 1 - d^2 / 2` for points of length 1.

@@ -1,0 +1,285 @@
+"""Mixtures of groups: how many rows each prompt, cluster or task gives, and which of its rows.
+
+`best_of_group` takes the best of several answers to a prompt. `deft_ucs` makes the groups itself, as clusters of
+embeddings; `smart` shares the places out among tasks by how much each adds to the others. The last two read no values,
+so they treat rows never scored (+inf) like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from datadiet.errors import Problems
+from datadiet.geometry import (
+    Points,
+    check_points,
+    k_means,
+    nearest_centroid,
+    unit_rows,
+    usual_clusters,
+)
+from datadiet.registry import AtLeast, NotNegative, ShareBelowOne, UnitShare, selector
+from datadiet.selectors.base import Rows, checked, checked_groups, mix, row_hash, selection
+from datadiet.selectors.groups import encoded, members, shared_places
+from datadiet.selectors.submodular import covering, cutting, similarities, usual_neighbours
+from datadiet.types import Selection
+
+Allocation = Literal["proportional", "equal", "root"]
+
+
+@selector(
+    formula="the best of every group, then the second of every group, ...; the last places go to the largest values",
+    paper="Shimabucoro et al. 2024 (active inheritance), arXiv 2407.01490",
+    inputs="values, groups",
+    cost="O(n log n)",
+    loses="by every other metric than that of the values: look at what else drifts",
+    needs=("groups",),
+    traits=("fills_classes", "one_of_each"),
+)
+def best_of_group(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+) -> Selection:
+    """The best of several answers to the same prompt, by any value; with more places the best two, three, ...
+
+    Rows are taken by their rank within the group, and of equal ranks the largest values first. So as many rows as there
+    are groups are the best of each group.
+
+    Args:
+        values: float `(n,)`; larger = more wanted.
+        count: How many, in [1, n]; `datadiet select` takes one of each group where it is told no count.
+        seed, epoch: Of ties.
+        groups: `(n,)`, such as the id of each row's prompt; needed.
+        ids: The user's names of the rows, for errors.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values or groups do not fit.
+
+    Examples:
+        >>> best_of_group([3, 9, 5, 4], 2, seed=0, epoch=0, groups=["p", "p", "q", "q"]).rows
+        array([1, 2])
+        >>> best_of_group([3, 9, 5, 4], 3, seed=0, epoch=0, groups=["p", "p", "q", "q"]).rows
+        array([1, 2, 3])
+
+    Source: LLM See, LLM Do (Shimabucoro et al. 2024, arXiv 2407.01490): several answers to each prompt are sampled, and
+    the best one by a metric such as length, diversity or toxicity is trained on.
+    """
+    array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
+    codes, sizes, _ = encoded(checked_groups(groups, "best_of_group"))
+    hashes = row_hash(np.arange(array.size), seed=seed, epoch=epoch)
+    order = np.lexsort((hashes, -array, codes))  # by group, largest values first
+    ranks = np.empty(array.size, np.int64)
+    ranks[order] = np.arange(array.size) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    mask = np.zeros(array.size, np.bool_)
+    mask[np.lexsort((hashes, -array, ranks))[:count]] = True
+    return selection(mask)
+
+
+@selector(
+    formula="of each cluster of k-means the nearest to its centroid and the farthest, without the very farthest",
+    paper="Das and Khetan 2024 (DEFT-UCS), EMNLP, arXiv 2310.16776",
+    inputs="embeddings; no values",
+    cost="k-means: O(n k d)",
+    loses="where the far ones of a cluster are noise; and by the number of clusters, which has to be guessed",
+    needs=("features",),
+)
+def deft_ucs(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    features: Any,
+    clusters: Annotated[int | None, AtLeast(1)] = None,
+    near: Annotated[float, UnitShare] = 0.5,
+    trim: Annotated[float, ShareBelowOne] = 0.05,
+    allocation: Allocation = "proportional",
+) -> Selection:
+    """From every cluster of similar rows the most usual and the least usual ones.
+
+    k-means on vectors of length 1. A cluster of c places gives the `round(near * c)` nearest to its centroid by the
+    cosine, and for the other places the farthest, those beyond the share `trim` left out as outliers.
+
+    Args:
+        values: float `(n,)`; only their number counts.
+        count: How many, in [1, n].
+        seed, epoch: Of k-means, by the seed alone, and of ties.
+        groups: Not used; see `with_floor`.
+        ids: The user's names of the rows, for errors.
+        features: float `(n, d)` or CSR, no row 0 everywhere.
+        clusters: How many; the number of tasks, where it is known. By default `sqrt(n / 10)` rounded up, at most 100.
+        near: Share of a cluster's places for its nearest rows, in [0, 1]; the paper's alpha.
+        trim: Share of a cluster's rows that are too far, in [0, 1); fewer where the places need them. 0 is published.
+        allocation: Places of a cluster: `proportional` to its size, `equal` as published, or to the `root` of its size.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, features or options do not fit.
+        DataError: If a row of the features is 0 everywhere.
+
+    Examples:
+        >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, 0.2], [1.0, 0.3], [0.7, 0.9]]
+        >>> deft_ucs([0.0] * 5, 2, seed=0, epoch=0, features=points, clusters=1, trim=0.2).rows
+        array([0, 3])
+
+    Source: DEFT-UCS (Das and Khetan 2024, arXiv 2310.16776), section 3: k-means with as many clusters as tasks, seven,
+    and the same number of each cluster, half near and half far. The far ones train best there where few labels are at
+    hand; they are also where noise is, therefore `trim`.
+    """
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features, clusters)
+    units = unit_rows(points, name="features", ids=ids)
+    size = units.shape[0]
+    numbers, apart = nearest_centroid(
+        units, k_means(units, clusters or usual_clusters(size), seed=seed), metric="cosine"
+    )
+    apart = np.round(apart, 12)  # rounding would break ties between equal rows
+    codes, sizes, _ = encoded(numbers)
+    shares = {"equal": np.sign(sizes), "root": np.sqrt(sizes), "proportional": sizes}[allocation].astype(np.float64)
+    places = shared_places(sizes, shares, count)
+    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
+    mask = np.zeros(size, np.bool_)
+    for code, rows in members(codes, places > 0):
+        order = rows[np.lexsort((hashes[rows], apart[rows]))]
+        close = round(near * int(places[code]))
+        end = max(int(places[code]), len(rows) - round(trim * len(rows)))  # the very farthest lie behind it
+        mask[order[:close]] = True
+        mask[order[end - int(places[code]) + close : end]] = True
+    return selection(mask)
+
+
+@selector(
+    formula="places of each task by its gain in a graph cut of task means; in each task, facility location",
+    paper="Renduchintala et al. 2024 (SMART), ACL Findings, arXiv 2403.08370",
+    inputs="embeddings, groups; no values",
+    cost="of facility_location, inside each task",
+    loses="to the proportions of the tasks, where these are those of the test; with one task it is facility_location",
+    needs=("groups", "features"),
+    traits=("fills_classes",),
+)
+def smart(
+    values: ArrayLike,
+    count: int,
+    *,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None = None,
+    ids: Sequence[str] | None = None,
+    features: Any,
+    tasks: Annotated[int | None, AtLeast(1)] = None,
+    redundancy: Annotated[float, NotNegative] = 0.4,
+) -> Selection:
+    """A mixture of tasks: more places for tasks that are central and unlike each other, and rows that cover each.
+
+    A task is the mean of its vectors of length 1. Tasks are taken greedily by graph cut; with `g_j` the gain of task j
+    over the gain of the first, its places are proportional to `1 + g_j + g_j^2 / 2`, at most all of its rows. Inside a
+    task, facility location takes the rows.
+
+    Args:
+        values: float `(n,)`; only their number counts.
+        count: How many, in [1, n].
+        seed, epoch: Of ties.
+        groups: `(n,)`, the task of each row; needed.
+        ids: The user's names of the rows, for errors.
+        features: float `(n, d)` or CSR, no row 0 everywhere.
+        tasks: How many tasks get places, the first ones that graph cut takes; all by default. Where these have too few
+            rows, the others fill up by size.
+        redundancy: Penalty on similarity among tasks, at least 0; the paper's lambda.
+
+    Returns:
+        Exactly `count` rows, ascending.
+
+    Raises:
+        ArgumentError: If values, groups, features or options do not fit.
+        DataError: If a row of the features, or the mean of a task, is 0 everywhere.
+
+    Examples:
+        >>> points = [[1.0, 0.0], [1.0, 0.1], [1.0, -0.1], [0.0, 1.0], [0.1, 1.0], [-0.1, 1.0]]
+        >>> smart([0.0] * 6, 2, seed=0, epoch=0, features=points, groups=list("aaabbb")).rows
+        array([0, 3])
+
+    Source: SMART (Renduchintala et al. 2024, arXiv 2403.08370; kowndinya-renduchintala/SMART): graph cut with 0.4 over
+    1,840 tasks, the second-order Taylor softmax of its gains, facility location in each. There the gains are taken as
+    they are, and since those of many tasks are large and alike, the places come out nearly equal; here each is divided
+    by the first. Places are rounded by largest remainder instead of down and up in turns.
+    """
+    points, count = _inputs(values, count, seed, epoch, groups, ids, features)
+    codes, sizes, names = encoded(checked_groups(groups, "smart"))
+    units = unit_rows(points, name="features", ids=ids)
+    order, gains = _central(units, codes, sizes, tasks, redundancy, seed=seed, epoch=epoch, names=names)
+    shares = np.zeros(len(sizes))
+    shares[order] = 1 + gains + gains**2 / 2  # above 0 for any gain
+    places = shared_places(sizes, shares, count)
+    mask = np.zeros(units.shape[0], np.bool_)
+    for code, rows in members(codes, places > 0):
+        mask[rows[_covered(units[rows], int(places[code]), seed=mix(seed, code), epoch=epoch)]] = True
+    return selection(mask)
+
+
+def _central(
+    units: Points,
+    codes: NDArray[Any],
+    sizes: NDArray[np.int64],
+    tasks: int | None,
+    redundancy: float,
+    *,
+    seed: int,
+    epoch: int,
+    names: NDArray[Any],
+) -> tuple[Rows, NDArray[np.float64]]:
+    """The tasks that graph cut takes, by number and in its order, and the gain of each over that of the first."""
+    there = np.flatnonzero(sizes)
+    means = np.stack([np.asarray(units[rows].mean(0), np.float64).reshape(-1) for _, rows in members(codes, sizes > 0)])
+    if len(there) == 1:
+        return there, np.ones(1)
+    named = [str(name) for name in names[there]]
+    means = unit_rows(means, name="means of the groups", ids=named)
+    number = len(there) if tasks is None else min(tasks, len(there))
+    similar = similarities(means, usual_neighbours(len(there), number))
+    hashes = row_hash(there, seed=seed, epoch=epoch)
+    order, gains = cutting(similar, number, hashes, redundancy)
+    return there[order], gains / abs(gains[0]) if gains[0] else gains
+
+
+def _covered(units: Points, count: int, *, seed: int, epoch: int) -> Rows:
+    """Rows of one task by facility location."""
+    size = units.shape[0]
+    if count == size:
+        return np.arange(size)
+    hashes = row_hash(np.arange(size), seed=seed, epoch=epoch)
+    return covering(similarities(units, usual_neighbours(size, count)), count, hashes)
+
+
+def _inputs(
+    values: ArrayLike,
+    count: int,
+    seed: int,
+    epoch: int,
+    groups: ArrayLike | None,
+    ids: Sequence[str] | None,
+    features: Any,
+    clusters: int | None = None,
+) -> tuple[Points, int]:
+    """Checked points and count; all problems are raised together."""
+    problems = Problems()
+    points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
+    if clusters is not None:
+        most = max(1, np.size(values))
+        problems.check(clusters <= most, f"clusters must be a whole number from 1 to {most}, got {clusters!r}.")
+    _, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
+    return points, count
