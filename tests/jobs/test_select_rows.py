@@ -253,3 +253,16 @@ def test_what_the_file_lacks(tmp_path):
     with pytest.raises(DataError, match="no score file"):
         select_rows(tmp_path / "none.parquet", keep=0.5)
     assert len(config_problems(SelectConfig(select="x", keep=3, floor=-1))) == 3  # without a file
+
+
+def test_rows_without_a_value_are_left_out_first():
+    file = made_up()
+    lacking = np.arange(N) >= N - 10
+    file = ScoreFile(**{**vars(file), "missing": {"el2n": lacking}})
+    file.values["el2n"][lacking] = np.nan  # type: ignore[index]
+    selection = select_rows(file, score="el2n", keep=0.5, texts=["the same"] * 2 + texts()[2:], dedupe=True)
+    assert where(selection, "missing") == list(range(N - 10, N))
+    assert len(selection.rows) == N // 2
+    assert selection.rows.max() < N - 10
+    with pytest.raises(ArgumentError, match=r"only \d+ are left without missing values: keep at most"):
+        select_rows(file, score="el2n", keep=0.95)
