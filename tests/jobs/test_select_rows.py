@@ -279,3 +279,16 @@ def test_bands_keep_the_share_of_every_domain(band, first):
     ).rows
     expected = np.arange(first, first + 15)
     assert rows.tolist() == [*expected, *(50 + expected)]
+
+
+def test_rows_without_a_value_are_left_out_first():
+    file = made_up()
+    lacking = np.arange(N) >= N - 10
+    file = ScoreFile(**{**vars(file), "missing": {"el2n": lacking}})
+    file.values["el2n"][lacking] = np.nan  # type: ignore[index]
+    selection = select_rows(file, score="el2n", keep=0.5, texts=["the same"] * 2 + texts()[2:], dedupe=True)
+    assert where(selection, "missing") == list(range(N - 10, N))
+    assert len(selection.rows) == N // 2
+    assert selection.rows.max() < N - 10
+    with pytest.raises(ArgumentError, match=r"only \d+ are left without missing values: keep at most"):
+        select_rows(file, score="el2n", keep=0.95)

@@ -280,3 +280,18 @@ def test_a_spreadsheet_reads_text_as_text(tmp_path: Path) -> None:
     assert rows[0]["aum"] == "-1.0"  # a number
     write_scores(tmp_path / "s.jsonl", replace(FILE, ids=ids))
     assert json.loads((tmp_path / "s.jsonl").read_text().splitlines()[0])["id"] == "=1+1"
+
+
+def test_rows_without_a_value_are_null_and_counted(tmp_path: Path) -> None:
+    path, lacking = tmp_path / "scores.parquet", np.array([False, True, False])
+    values = {**FILE.values, "aum": np.float32([-1, np.nan, 0])}
+    write_scores(path, replace(FILE, values=values, missing={"aum": lacking}))
+    assert pq.read_table(path)["aum"].to_pylist() == [-1, None, 0]
+    file = read_scores(path)
+    assert file.lacks("aum").tolist() == lacking.tolist()
+    assert not file.lacks("el2n").any()
+    rewritten(path, missing={"aum": 2})
+    with pytest.raises(DataError, match="the values of aum must be finite numbers; 1 of 3 are not: nan"):
+        read_scores(path)
+    with pytest.raises(DataError, match="the values of aum must be finite numbers"):
+        write_scores(tmp_path / "other.parquet", replace(FILE, values=values))
