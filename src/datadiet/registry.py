@@ -47,6 +47,8 @@ KINDS: Mapping[str, str] = {
 # what a method needs, and where it comes from; of scores, fields of `datadiet.scoring.dataset.ScoringInputs`
 NEEDS: Mapping[str, str] = {
     "texts": "the texts of the training split",
+    "queries": "examples of what is wanted: --queries FILE_OR_FOLDER",
+    "columns": "the columns of the training data",
     "encoder": "a model to embed the texts with: --encoder MODEL, or --model RUN",
     "model": "a model that is trained: --model RUN, or --epochs E to train one first",
     "history": "the score history of a run: --model RUN, or --epochs E to train one first",
@@ -655,6 +657,22 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def missing_options(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:
+    """A sentence for each option that a method needs and is not given.
+
+    Examples:
+        >>> missing_options("select", "window", {})
+        ['the selector window needs the option offset.']
+    """
+    method = find(kind, name)
+    if method is None:
+        return []
+    needed = {one.name for one in method.options.values() if one.required} | set(method.needs)
+    word = _WORDS.get(kind, kind)
+    missing = [option for option in method.options if option in needed and options.get(option) is None]
+    return [f"the {word} {name} needs the option {option}." for option in missing]
+
+
 # what a task can have, and what is said of a method that needs it
 TASK_TRAITS: Mapping[str, str] = {
     "classes": "is for classes; a {task} has none.",
@@ -720,7 +738,7 @@ def _reads_tokens(method: Method) -> bool:
     """Whether a method works with the signals of next tokens, which have no logits: `datadiet.scores.tokens`."""
     if method.kind != "score":
         return "reads_logits" not in method.traits
-    without_logits = set(method.needs) <= {"texts", "encoder"} or "holdout" in method.needs
+    without_logits = set(method.needs) <= {"texts", "encoder", "queries", "columns"} or "holdout" in method.needs
     return "tokens" in method.traits or without_logits
 
 

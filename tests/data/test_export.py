@@ -240,3 +240,16 @@ def test_a_place_that_cannot_be_written_to(tmp_path: Path, name: str) -> None:
     split, target = Original("x", ("text",), [{"text": "a"}]), tmp_path / "file" / name
     with pytest.raises(DataError, match="cannot write"):
         write_original(split, target) if "." in name else write_saved({"train": split}, target)
+
+
+@pytest.mark.parametrize("as_table", [False, True], ids=["records", "table"])
+def test_a_column_in_the_order_of_the_rows(as_table):
+    years = [1999, None, 2004]
+    records = [{"text": "a", "year": year} for year in years]
+    split = Original("x", ("text", "year"), records)
+    split = Original("x", ("text", "year"), table=split.as_arrow()) if as_table else split
+    assert split.column("year", [2, 0]) == [2004, 1999]
+    with pytest.raises(DataError, match=r"x: --by 'year' must have a value in every row, got none in 1 of 2 rows: 1\."):
+        split.column("year", [1, 0], option="--by")
+    with pytest.raises(DataError, match="x: unknown --by 'yaer'; did you mean 'year'"):
+        split.column("yaer", [0], option="--by")

@@ -221,6 +221,15 @@ def test_new_examples_come_from_a_file_or_a_test_split(folder):
         read_examples("snips", "ner")
 
 
+def test_one_split_is_read_whole(folder):
+    one = folder(name="one", test=sentences(3))
+    assert len(read_examples(one, "classification", split="train")) == 3  # the only one there is
+    both = folder(name="both", train=sentences(4), test=sentences(3))
+    assert len(read_examples(both, "classification", split="train")) == 4  # no row is set aside as dev
+    with pytest.raises(DataError, match=r"there is no train split; found 'dev', 'test'\. Name one file instead"):
+        read_examples(folder(name="none", dev=sentences(4), test=sentences(3)), "classification", split="train")
+
+
 def test_dedupe_keeps_one_of_each_text_with_its_most_common_label(tmp_path):
     rows = [("Play it", "a"), ("stop", "b"), ("play  it", "b"), ("PLAY IT", "b"), ("go", "a"), ("Go on", "b")]
     lines = [json.dumps({"text": text, "label": label}) for text, label in rows]

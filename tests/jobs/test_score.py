@@ -21,10 +21,12 @@ from datadiet.cli import app
 from datadiet.cli.score import correlations, quantiles
 from datadiet.data.load import load_data
 from datadiet.errors import ArgumentError, DataError
+from datadiet.jobs import score as job
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.jobs.score_config import ScoreConfig
 from datadiet.ledger import Ledger
+from datadiet.scores.ngrams import dsir
 from datadiet.scoring.forward import forward_pass
 from datadiet.store.dynamics import dynamics
 from datadiet.store.run_folder import read_result
@@ -352,6 +354,8 @@ NO_MODEL = {"model": None, "base_model": "some/model"}
         ({"model": Path("nowhere")}, "--model must be a saved model or a run folder that holds one, got nowhere"),
         ({"epochs": 1}, "--model is trained already and --epochs trains one"),
         ({"learning_rate": 1e-3}, "--learning-rate has no effect without --epochs"),
+        ({"queries": "snips"}, "--queries has no effect: no requested score compares with them"),
+        ({"query_groups": "kind"}, "--query-groups has no effect without --queries"),
         ({"scores": ["absolute_error"]}, "absolute_error is for regression"),
         ({"scores": []}, "--scores is empty"),
         ({"scores": ["vog"], "epochs": 1, **NO_MODEL}, "vog needs at least two checkpoints"),
@@ -421,3 +425,67 @@ def test_rows_that_were_never_seen_have_no_dynamics(tmp_path):
 def test_commas_and_spaces():
     assert list(ScoreConfig(scores=" el2n,, vog ").calls()) == ["el2n", "vog"]
     assert list(ScoreConfig().calls()) == ["el2n"]
+
+
+# ---- queries, and columns of the data
+
+
+def test_queries_are_read_and_compared_with_every_row(home, tmp_path):
+    """By texts alone, whatever the model at hand; the file says what they were compared with."""
+    rows = [{"text": f"play song {number}", "kind": "ab"[number % 2]} for number in range(12)]
+    write_rows(tmp_path / "wanted.jsonl", rows)
+    options = {"model": None, "queries": str(tmp_path / "wanted.jsonl")}
+    file = scored(home, ["dsir(smoothing=0.5)", "classifier"], **options)
+    texts = load_data(str(home / "toy-classification"), TASK).splits["train"].texts
+    expected = dsir(texts, queries=[row["text"] for row in rows], smoothing=0.5)
+    assert_allclose(file.values["dsir"], expected, rtol=1e-6)
+    assert file.made_with["dsir"]["queries"] == {"data": "wanted.jsonl", "rows": 12}
+    assert 0.6 <= file.made_with["classifier"]["auc"] <= 1
+
+
+def test_queries_are_tokenised_for_the_model_and_have_their_subtasks(home, tmp_path):
+    write_rows(tmp_path / "wanted.jsonl", [{"text": f"amber {word}", "kind": word} for word in ("b", "a", "b")])
+    data = load_data(str(home / "toy-classification"), TASK)
+    config = ScoreConfig(data=str(home / "toy-classification"), task=TASK, model=home / "run", scores="dsir",
+                         queries=str(tmp_path), query_groups="kind")  # fmt: skip
+    wanted = job._read_queries(config, job._settings(config, Path("run")))
+    loader, ledger = job._Loader(config, data, task_for(data), wanted), Ledger()
+    parts = job._material(config, None, data, task_for(data), wanted, Heard(), ledger)[1]
+    found = job._with_model(config, home / "run", loader, parts, compared=True).queries
+    assert found.texts == ["amber b", "amber a", "amber b"]
+    assert (found.groups.tolist(), list(found.subtasks)) == ([1, 0, 1], ["a", "b"])
+    tokens = [list(row["input_ids"]) for row in found.features_for("encoder")]
+    assert tokens == [load_tokenizer(str(home / "run" / "model"))(text)["input_ids"] for text in found.texts]
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "message"),
+    [
+        ([], {}, "--queries: .* there are no examples in it"),
+        ([{"letters": "play"}], {}, "--queries: .*text"),
+        ([{"text": "play", "kind": "a"}, {"text": "stop"}], {"query_groups": "kind"}, "got none in 1 of 2 rows: 1"),
+        ([{"text": "play"}], {"query_groups": "kind"}, "--queries: .*unknown --query-groups 'kind'"),
+        (None, {}, "--queries: no file or folder"),
+    ],
+)
+def test_queries_that_cannot_be_read(home, tmp_path, rows, options, message):
+    path = tmp_path / "wanted.jsonl"
+    if rows is not None:
+        write_rows(path, rows)
+    with pytest.raises(DataError, match=message):
+        scored(home, "dsir", model=None, queries=str(path), **options)
+    with pytest.raises(ArgumentError, match="the score dsir needs examples of what is wanted: --queries"):
+        scored(home, "dsir", model=None)
+
+
+def test_a_score_may_be_a_column_of_the_data(tmp_path):
+    data = write_toy_folder(tmp_path, TASK, 24)
+    places = iter(range(24))
+    rewrite(data, "train", lambda row: row | {"impact": next(places) / 2})
+    assert score_data(data, TASK, scores="metadata(column=impact)").values["metadata"].tolist() == [
+        place / 2 for place in range(24)
+    ]
+    with pytest.raises(ArgumentError, match="the score metadata needs the option column"):
+        score_data(data, TASK, scores="metadata")
+    with pytest.raises(DataError, match=r"unknown column 'impakt'; did you mean 'impact'"):
+        score_data(data, TASK, scores="metadata(column=impakt)")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,19 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 
 from datadiet import registry
 from datadiet.errors import ArgumentError, DataError
-from datadiet.scores.text import distances_to, geometric_median, length, scdp, tf_idf
+from datadiet.scores.text import distances_to, geometric_median, length, metadata, scdp, tf_idf
 from datadiet.selectors.ranked import hardest
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "scdp.json").read_text())
 SENTENCES = GOLDEN["sentences"]
 COUNTED = [text for row, text in enumerate(SENTENCES) if row != GOLDEN["empty_row"]]
-SCORES = {name: registry.load("score", name) for name in registry.names("score", need="texts")}
+QUERIES = [f"play song number {number}" for number in range(12)]
+SCORES = {
+    name: partial(registry.load("score", name), queries=QUERIES)
+    if name in registry.names("score", need="queries")
+    else registry.load("score", name)
+    for name in registry.names("score", need="texts")
+}
 battery = pytest.mark.parametrize("name", list(SCORES))
 
 
@@ -152,3 +159,15 @@ def test_length_prefers_whatever_is_long_and_nothing_else() -> None:
     long = np.arange(200) % 4 == 0
     texts = [" ".join(["word"] * int(rng.integers(20, 30) if much else rng.integers(3, 9))) for much in long]
     assert set(np.argsort(-length(texts))[: long.sum()]) == set(np.flatnonzero(long))
+
+
+# ---- a column of the data
+
+
+@pytest.mark.proves("metadata")
+def test_metadata_are_the_numbers_of_a_column() -> None:
+    assert metadata([3, "2.5", True], column="impact").tolist() == [3, 2.5, 1]
+    with pytest.raises(
+        DataError, match=r"'impact' must hold finite numbers, and does not in 3 of 5 rows: 1 \(id 'b'\), 3"
+    ):
+        metadata([1, "high", 2, None, "1e99"], column="impact", ids=list("abcde"))

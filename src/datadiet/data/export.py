@@ -17,6 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import numpy as np
+
 from datadiet.data.readers import (
     arrow_values,
     open_parquet,
@@ -27,9 +29,10 @@ from datadiet.data.readers import (
     unpacked,
 )
 from datadiet.data.tables import Table, first_line, listed, numbered_problem
-from datadiet.errors import ArgumentError, DataError, quoted
+from datadiet.errors import ArgumentError, DataError, quoted, unknown
 from datadiet.files import GZ_LIMIT, read_bytes, whole_file, whole_folder
 from datadiet.formatting import json_text
+from datadiet.geometry import named_rows
 
 Record = Mapping[str, Any]
 _HALF = r"half of a surrogate pair (such as \ud800), which is no character"
@@ -84,6 +87,36 @@ class Original:
         import pyarrow as pa
 
         return replace(self, names=names, table=self.table.append_column(name, pa.array(values, pa.float32())))
+
+    def column(self, name: str, rows: Sequence[int], option: str = "column") -> list[Any]:
+        """The values of a column in the given rows (positions from 0); class numbers as names.
+
+        Args:
+            name: Of the column.
+            rows: In any order.
+            option: What named it, for errors.
+
+        Raises:
+            DataError: If there is no such column, or a row has no value in it; rows are named.
+
+        Examples:
+            >>> Original("train.jsonl", ("year",), [{"year": 1999}, {"year": 2004}]).column("year", [1])
+            [2004]
+        """
+        if name not in self.names:
+            raise DataError(f"{self.place}: {unknown(option, name, self.names)}")
+        if self.records is not None:
+            values = [self.records[row].get(name) for row in rows]
+        else:
+            of_all = arrow_values(partial(self.table.column, name), name, self.table.schema.metadata or {}, self.place)
+            values = [of_all[row] for row in rows]
+        empty = np.asarray([place for place, value in enumerate(values) if value is None or value == ""], np.int64)
+        if empty.size:
+            where = named_rows(np.asarray(rows, np.int64)[empty], len(rows), None)
+            raise DataError(
+                f"{self.place}: {option} {quoted(name)} must have a value in every row, got none in {where}."
+            )
+        return values
 
     def as_records(self) -> list[dict[str, Any]]:
         """Rows for text formats; class numbers become names, because a text file has no metadata for the names."""

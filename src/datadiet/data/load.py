@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -35,6 +35,7 @@ from datadiet.registry import Positive, has
 _DEV, _TRAIN_ROWS = 1, 2  # second number of each seed, so that one user seed gives unrelated draws
 _SHOWN = 10  # names of unknown labels in a note
 _USUAL = Columns()
+_Split = TypeVar("_Split")
 
 
 # ---- steps on the splits ----
@@ -288,16 +289,18 @@ def read_examples(
     *,
     columns: Columns = _USUAL,
     labelled: bool = False,
+    split: str = "test",
     label_separator: str = "|",
     gz_limit: float = GZ_LIMIT,
 ) -> Examples:
-    """Read new text for a trained model: one file, or the test split of anything that `load_data` takes.
+    """Read one set of texts: a file, or one split of anything that `load_data` takes, as new text for a trained model.
 
     Args:
         source: A jsonl, json, csv, tsv, parquet or txt file (one text a line), or a data set as in `load_data`.
         task: As in `load_data`; where words are tagged, text without tokens is split at spaces.
         columns: Names of columns without a usual name.
         labelled: Whether every example must have its label. Otherwise labels are used where all rows have one.
+        split: Of a data set: `test`, or `train`, for which the only split there is may stand.
         label_separator: Between the labels of a text, for `multi-label`.
         gz_limit: See `load_data`.
 
@@ -312,7 +315,7 @@ def read_examples(
     _check_arguments(task, columns, separator=label_separator, gz_limit=gz_limit)
     path = Path(os.path.expanduser(source))
     is_file = os.path.lexists(path) and not os.path.isdir(path)
-    table = read_file(path, gz_limit) if is_file else _test_table(source, gz_limit)
+    table = read_file(path, gz_limit) if is_file else split_of(source, split, find(source, gz_limit).splits)()
     table, _ = arranged(table, task, columns)
     needed = "required" if labelled else "optional"
     examples, problems = examples_from(table, task, columns, needed, label_separator)
@@ -321,11 +324,17 @@ def read_examples(
     return usual_scheme(examples)[0] if has(task, "tags_only") else examples
 
 
-def _test_table(source: str, gz_limit: float) -> Table:
-    splits = find(source, gz_limit).splits
-    if "test" not in splits:
-        raise DataError(f"{source}: there is no test split; found {listed(sorted(splits))}. Name one file instead.")
-    return splits["test"]()
+def split_of(source: str, split: str, splits: Mapping[str, _Split]) -> _Split:
+    """The split of a name; for `train` also the only split that there is.
+
+    Raises:
+        DataError: If there is none.
+    """
+    if split == "train" and len(splits) == 1:
+        return next(iter(splits.values()))
+    if split not in splits:
+        raise DataError(f"{source}: there is no {split} split; found {listed(sorted(splits))}. Name one file instead.")
+    return splits[split]
 
 
 def _check_arguments(

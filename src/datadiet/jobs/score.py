@@ -11,15 +11,19 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datadiet.config import READING_FLAGS, FinetuneConfig
-from datadiet.data.load import load_configured
+from datadiet.data.load import columns_of, load_configured, read_examples, split_of
 from datadiet.data.schema import Dataset, Examples, joined_texts
+from datadiet.data.sources import find
 from datadiet.errors import DataError, Problems
+from datadiet.geometry import class_codes
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.prepare import Features, class_problems, pass_tokens
 from datadiet.jobs.score_checks import (
@@ -38,7 +42,7 @@ from datadiet.jobs.score_checks import (
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
-from datadiet.scoring.dataset import ScoringInputs, SplitScores, TokenisedRows, needs_of, score_split
+from datadiet.scoring.dataset import Queries, ScoringInputs, SplitScores, TokenisedRows, needs_of, score_split
 from datadiet.scoring.forward import lengths_of
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
@@ -100,10 +104,11 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
     _check_classes(config, task)
     if config.model is not None and config.scores is not None:
         _history(config.model, config, data, listener)  # a run of other data is refused before any pass
+    wanted = _read_queries(config, settings)
     folds = _folds(config, data, task, listener, ledger)  # raises, and says what will be trained, before anything is
     with _trained(config, listener, ledger) as model:
         crossed = None if folds is None else folds.run(lambda: _scratch(config))
-        names, material = _material(config, model, data, task, listener, ledger)
+        names, material = _material(config, model, data, task, wanted, listener, ledger)
         material = material if crossed is None else _with_folds(material, crossed, folds)
         listener.phase(f"scoring: {', '.join(names)}")
         results = score_split(names, material, probabilities=config.probabilities)
@@ -215,12 +220,58 @@ def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener
 
 
 @dataclass(frozen=True)
+class _Wanted:
+    """The queries as they were read; see `Queries`."""
+
+    examples: Examples
+    groups: NDArray[np.int64]
+    subtasks: tuple[str, ...]
+
+
+def _read_queries(config: ScoreConfig, settings: FinetuneConfig) -> _Wanted | None:
+    """The queries; None where there are none.
+
+    Raises:
+        DataError: If they cannot be read.
+    """
+    if config.queries is None:
+        return None
+    path = str(Path(config.queries).expanduser())
+    limits: dict[str, Any] = {"label_separator": settings.label_separator, "gz_limit": settings.gz_limit}
+    try:
+        examples = read_examples(path, settings.task, columns=columns_of(settings), split="train", **limits)
+        groups: Sequence[object] = [""] * len(examples)
+        if config.query_groups is not None:
+            rows = examples.source_rows
+            if rows is None:
+                raise DataError("a word per row has no column of one value per example: write a sentence per row.")
+            original = split_of(path, "train", find(path, settings.gz_limit).originals)()
+            groups = original.column(config.query_groups, rows, option="--query-groups")
+    except DataError as error:
+        raise DataError(*(f"--queries: {problem}" for problem in error.problems)) from error
+    codes, names = class_codes([str(group) for group in groups], len(examples))
+    return _Wanted(examples, codes, tuple(names))
+
+
+def _own_column(config: FinetuneConfig, train: Examples, name: str) -> list[Any]:
+    """A column of the training data as the user wrote it: one value per row.
+
+    Raises:
+        DataError: If there is no such column, or a row has no value.
+    """
+    if train.source_rows is None:
+        raise DataError("a word per row has no column of one value per example: write a sentence per row.")
+    return find(config.data, config.gz_limit).originals["train"]().column(name, train.source_rows)
+
+
+@dataclass(frozen=True)
 class _Loader:
     """Loads models, and the training rows by the tokenizer of each."""
 
     config: ScoreConfig
     data: Dataset
     task: Task
+    queries: _Wanted | None = None
 
     def saved(self, folder: Path) -> Any:
         model: Any = load_saved(saved_model(folder))
@@ -230,6 +281,14 @@ class _Loader:
         tokenizer = self.task.load_tokenizer(source)
         features = self.task.features(self.data.splits["train"], tokenizer, max_length=length)
         return TokenisedRows(features, self.task.collator(tokenizer))
+
+    def wanted(self, tokenizer: Any, length: int) -> Any:
+        """The queries as a tokenizer reads them."""
+        assert self.queries is not None  # a score reads them
+        try:
+            return self.task.features(self.queries.examples, tokenizer, max_length=length)
+        except DataError as error:
+            raise DataError(*(f"--queries: {problem}" for problem in error.problems)) from error
 
     def others(self, names: Sequence[str]) -> dict[str, Any]:
         """Fields of `ScoringInputs` for the models beside the one at hand that a score needs."""
@@ -243,12 +302,25 @@ class _Loader:
         if self.config.encoder is not None and "encoder" in needs:
             encoder: Any = load_encoder(self.config.encoder)
             parts["encoder"] = encoder.to(best_device())
-            parts["tokenised"]["encoder"] = self.inputs(self.config.encoder, text_length(self.config))
+            length = text_length(self.config)
+            parts["tokenised"]["encoder"] = self.inputs(self.config.encoder, length)
+        if self.queries is not None:
+            own = self.queries
+            parts["queries"] = Queries(joined_texts(own.examples), own.groups, own.subtasks)
+            if "encoder" in parts and _compared_by_models(names):
+                tokenizer = self.task.load_tokenizer(str(self.config.encoder))
+                parts["queries"] = replace(parts["queries"], encoder_features=self.wanted(tokenizer, length))
         return parts
 
 
 def _material(
-    config: ScoreConfig, model: Path | None, data: Dataset, task: Task, listener: Listener, ledger: Ledger
+    config: ScoreConfig,
+    model: Path | None,
+    data: Dataset,
+    task: Task,
+    wanted: _Wanted | None,
+    listener: Listener,
+    ledger: Ledger,
 ) -> tuple[list[str], ScoringInputs]:
     """The scores, and their inputs."""
     history = None if model is None else _history(model, config, data, listener)
@@ -256,7 +328,7 @@ def _material(
     if config.scores is None and history is not None:
         names += dynamics_of(history)
     listener.phase("loading the models")
-    loader, train = _Loader(config, data, task), data.splits["train"]
+    loader, train = _Loader(config, data, task, wanted), data.splits["train"]
     others = loader.others(names)
     settings, embedded = _settings(config, Path("run")), others["tokenised"].get("encoder")
     material = ScoringInputs(
@@ -268,6 +340,7 @@ def _material(
         ids=train.ids,
         history=history,
         dev=(),
+        columns=partial(_own_column, settings, train),
         combine="mean" if has(data.task, "answers") else "norm",
         precision=resolve_precision(settings.precision, best_device()),
         ledger=ledger,
@@ -278,17 +351,22 @@ def _material(
     if model is None:
         return names, material
     listener.phase("tokenising")
-    return names, _with_model(config, model, loader, material)
+    return names, _with_model(config, model, loader, material, compared=_compared_by_models(names))
 
 
-def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs) -> ScoringInputs:
-    """Adds the model at hand, the rows by its tokenizer, and the checkpoints of its run."""
+def _with_model(
+    config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs, *, compared: bool
+) -> ScoringInputs:
+    """Adds the model at hand, the rows by its tokenizer, the queries where they are compared, and the checkpoints."""
     settings = _settings(config, Path("run"))
     tokenizer = loader.task.load_tokenizer(str(saved_model(model)))
     length = config.max_length or trained_length(model, loader.task.name)
     cache = None if settings.cache is None else Path(settings.cache).expanduser()
     features = Features(loader.data, loader.task, tokenizer, length, material.ledger, cache)
     train, trained = features.of("train"), loader.saved(model)
+    queries = material.queries
+    if queries is not None and compared:
+        queries = replace(queries, features=loader.wanted(tokenizer, length))
     lengths = lengths_of(train)
     assert lengths is not None  # every task gives a length
     return replace(
@@ -300,8 +378,14 @@ def _with_model(config: ScoreConfig, model: Path, loader: _Loader, material: Sco
         encoder=material.encoder or trained,
         checkpoints=run_checkpoints(model) or None,
         dev=features.of("dev"),
+        queries=queries,
         batch_tokens=pass_tokens(settings, lengths, trained),
     )
+
+
+def _compared_by_models(names: Sequence[str]) -> bool:
+    """Whether a score reads the queries through a model, not their texts alone."""
+    return any({"queries", "texts"} & set(needs_of(name)) == {"queries"} for name in names)
 
 
 def _no_batches(_rows: Any) -> Any:
@@ -362,12 +446,15 @@ def _made_with(
             made[role] = name_of(source)
     if folds and name in CROSS_FITTED:
         made |= {"base_model": name_of(config.base_model or BASE_MODEL), **folds}
+    if "queries" in needs and config.queries is not None and material.queries is not None:
+        made["queries"] = {"data": Path(config.queries).name, "rows": len(material.queries.texts)}
     if "checkpoints" in needs:
         made["checkpoints"] = len(material.checkpoints or ())
     if "history" in needs:
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
     if name in material.options:
         made["options"] = dict(material.options[name])
+    made |= material.facts.get(name, {})
     shared = [other for other in results.shared[name] if other != name]
     return {**made, "seconds": round(results.seconds[name], 3), **({"seconds_shared_with": shared} if shared else {})}
 

@@ -16,7 +16,7 @@ from datadiet.config import option_problems, read_config, task_missing, usual_le
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.jobs.score_config import CORPUS, CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
-from datadiet.registry import find, lacks, load, names, problems_of
+from datadiet.registry import find, lacks, load, missing_options, names, problems_of
 from datadiet.scoring.dataset import check_needs, needs_of
 from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
@@ -154,11 +154,12 @@ def check_job(config: ScoreConfig) -> None:
     problems.check(bool(calls), "--scores is empty: name at least one score, such as el2n.")
     _check_folds(config, list(calls), problems)
     for name, options in calls.items():
-        problems.found += problems_of("score", name, options, config.task)
+        problems.found += problems_of("score", name, options, config.task) + missing_options("score", name, options)
     try:
         check_needs(calls, available(config))
     except UserError as error:
         problems.include(error)
+    _check_queries(config, list(calls), problems)
     _check_task(config, list(calls), problems)
     problems.found = list(dict.fromkeys(problems.found))
     problems.raise_any()
@@ -179,6 +180,8 @@ def available(config: ScoreConfig) -> list[str]:
     folds = trains and config.folds is not None
     inputs = {
         "texts": True,
+        "columns": True,
+        "queries": config.queries is not None,
         "dev": True,
         "model": trains or model is not None,
         "encoder": trains or model is not None or config.encoder is not None,
@@ -245,6 +248,16 @@ def _check_folds(config: ScoreConfig, scores: Sequence[str], problems: Problems)
         problems.add(f"--holdout and --folds both give the losses of {' and '.join(losses)}: give one of them.")
     if config.run is not None and config.epochs is not None and not trains_on_everything(config):
         problems.add("--run has no effect: only the models of the folds are trained, which are not kept.")
+
+
+def _check_queries(config: ScoreConfig, scores: Sequence[str], problems: Problems) -> None:
+    """Whether a score reads the queries, and only then; they are read with the data."""
+    readers = names("score", need="queries")
+    if config.queries is not None and not set(scores) & set(readers):
+        allowed = ", ".join(readers)
+        problems.add(f"--queries has no effect: no requested score compares with them; these do: {allowed}.")
+    grouped = config.query_groups is not None
+    problems.check(not grouped or config.queries is not None, "--query-groups has no effect without --queries.")
 
 
 def _check_options(config: ScoreConfig, problems: Problems) -> None:

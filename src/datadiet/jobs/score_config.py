@@ -37,6 +37,8 @@ class ScoreConfig:
             `probabilities`, which are then those of models that have not seen the row.
         run: A folder that keeps the run of that training; without it the run is removed afterwards.
         teacher, holdout: Saved models or run folders.
+        queries: Examples of what is wanted, of the same task and columns: one file, or the train split of a data set.
+        query_groups: A column of them, whose values are the subtasks.
         output: A score file, .parquet, or .jsonl and .csv for people; None writes nothing. A folder (no ending) is
             for a corpus: `data` is then a folder of many files, scored partition by partition; see `jobs.score_corpus`.
         engine, workers, ray_address, ray_timeout, duplicates, embeddings, group_column: Of a corpus only.
@@ -69,6 +71,10 @@ class ScoreConfig:
         None, "A model trained on other data, for reducible_loss and irreducible_loss.", MODELS
     )
     encoder: str | None = option(None, "Embeds the texts; the model at hand by default.", MODELS)
+    queries: str | None = option(
+        None, "Examples of what is wanted, for scores that compare with them: a file or folder.", SCORES
+    )
+    query_groups: str | None = option(None, "A column of --queries: the subtask of each.", SCORES)
     max_length: int | None = option(None, "Tokens per text; by default as it was trained.", MODELS, bound=AtLeast(3))
     output: Path | None = option(
         None, "A .parquet file; .jsonl or .csv, for people; or a folder, for a corpus. Required.", OUTPUT

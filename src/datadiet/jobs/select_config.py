@@ -10,7 +10,17 @@ from typing import Any
 
 from datadiet.config import DATA, DATA_HELP, option, option_problems
 from datadiet.errors import ArgumentError, Problems, UserError, quoted, unknown
-from datadiet.registry import AtLeast, Bound, Share, ShareBelowOne, find, names, parse_call, problems_of
+from datadiet.registry import (
+    AtLeast,
+    Bound,
+    Share,
+    ShareBelowOne,
+    find,
+    missing_options,
+    names,
+    parse_call,
+    problems_of,
+)
 from datadiet.types import Selection
 
 Select = str | Callable[..., Selection]
@@ -128,8 +138,4 @@ def selector_problems(config: SelectConfig) -> list[str]:
                 f"{select} decides while a model trains: choose once with another selector, such as hardest or cover."
             ]
         return [unknown("selector", select, names("select"))]
-    required = {name for name, one in method.options.items() if one.required} | set(method.needs)
-    missing = [name for name in method.options if name in required and options.get(name) is None]
-    return problems_of("select", select, options) + [
-        f"the selector {select} needs the option {name}." for name in missing
-    ]
+    return problems_of("select", select, options) + missing_options("select", select, options)

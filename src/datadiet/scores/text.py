@@ -1,4 +1,4 @@
-"""Scores of a whole set from its words, without a model or embeddings.
+"""Scores of a whole set from its words or a column of it, without a model or embeddings.
 
 score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 """
@@ -6,12 +6,13 @@ score(texts, labels=None, *, ids=None, ...) -> float32 (n,)
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from contextlib import suppress
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import ArgumentError, DataError, Problems
+from datadiet.errors import ArgumentError, DataError, Problems, quoted
 from datadiet.geometry import class_codes, named_rows, squared_norms
 from datadiet.registry import score
 
@@ -82,13 +83,13 @@ def scdp(
     return values.astype(np.float32)
 
 
-def plain_texts(texts: Texts, problems: Problems) -> list[str]:
+def plain_texts(texts: Texts, problems: Problems, name: str = "texts") -> list[str]:
     """One string per example; what is no text is noted."""
     if isinstance(texts, str):
-        problems.add("texts need one entry per example, got a single string.")
+        problems.add(f"{name} need one entry per example, got a single string.")
         return []
     joined = [text if isinstance(text, str) else " ".join(text) for text in texts]
-    problems.check(bool(joined), "texts need at least one entry, got none.")
+    problems.check(bool(joined), f"{name} need at least one entry, got none.")
     return joined
 
 
@@ -222,3 +223,53 @@ def length(
     problems.raise_any()
     counts = [len(text.split()) if unit == "words" else len(text) for text in joined]
     return np.asarray(counts, np.float32)
+
+
+@score(
+    formula="the number in a column of the data, such as a rating or a journal's impact",
+    paper="arXiv 2409.02725: biomedical abstracts by the impact of their journal, a negative result",
+    inputs="a column of the data",
+    cost="none",
+    loses="to random as published: abstracts chosen by journal impact were no better to train on",
+    needs=("columns",),
+    named_alone=False,
+)
+def metadata(
+    values: Sequence[Any],
+    labels: ArrayLike | None = None,
+    *,
+    ids: Sequence[str] | None = None,
+    column: Annotated[str, "a column of the data"],
+) -> Values:
+    """A number that comes with the data: a rating, a year, a journal's impact, the score of another tool.
+
+    Args:
+        values: `(n,)` numbers, or texts of numbers.
+        labels: Taken for the sake of the common form.
+        ids: The user's names of the rows, for errors.
+        column: The name of the column, for errors.
+
+    Returns:
+        float32 `(n,)`, as they are.
+
+    Raises:
+        DataError: If a value is missing, or no finite number; rows and ids are named.
+
+    Examples:
+        >>> metadata([3.5, "12"], column="impact")
+        array([ 3.5, 12. ], dtype=float32)
+
+    Source: journal-impact pruning (arXiv 2409.02725), which keeps the top. Its result is negative: at equal steps
+    models trained on abstracts of journals of high impact are no better than those trained on a random choice of the
+    same size. So a selection by metadata belongs beside `random` of the same count.
+    """
+    numbers = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        with suppress(TypeError, ValueError):
+            numbers[row] = float(value)
+    with np.errstate(over="ignore"):
+        result = numbers.astype(np.float32)
+    if (bad := np.flatnonzero(~np.isfinite(result))).size:
+        raise DataError(f"the column {quoted(column)} must hold finite numbers, and does not in "
+                        f"{named_rows(bad, len(values), ids)}. Fill them in, or leave these rows out.")  # fmt: skip
+    return result

@@ -7,6 +7,7 @@ each score needs is declared beside it (`datadiet.registry`).
 
 from __future__ import annotations
 
+import inspect
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,6 +55,29 @@ class TokenisedRows:
 
 
 @dataclass(frozen=True)
+class Queries:
+    """Examples of what is wanted, which the training rows are compared with.
+
+    Attributes:
+        texts: `(q,)`, as those of the training rows.
+        groups: int64 `(q,)`, the subtask of each, numbered from 0; all 0 where there is one.
+        subtasks: Their names.
+        features: Tokenised for the model at hand, whose `collate` makes batches of them; None where no score reads it.
+        encoder_features: Tokenised for an encoder of its own; None where the model at hand embeds.
+    """
+
+    texts: Sequence[str]
+    groups: NDArray[np.int64]
+    subtasks: Sequence[str] = ("",)
+    features: Any = None
+    encoder_features: Any = None
+
+    def features_for(self, role: str) -> Any:
+        """As the `model` or the `encoder` reads them."""
+        return self.features if role == "model" or self.encoder_features is None else self.encoder_features
+
+
+@dataclass(frozen=True)
 class OutOfFold:
     """Outputs of cross-fitted models: each row's by a model that was not trained on it.
 
@@ -85,11 +109,14 @@ class ScoringInputs:
         learning_rates: Of the checkpoints; all equal by default.
         dev: Tokenised rows of the dev split.
         history: Columns of a run's history by name, float32 `(rounds, n)`, nan where a row was not scored.
+        queries: Examples of what is wanted.
+        columns: The user's own column of a name: one value per row.
         tokenised: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer differs.
         precision, batch_tokens: Of the passes.
         ledger: Is charged for scoring.
         seed: Of clusterings.
         options: Of scores, by name.
+        facts: What a score says of how it was made, by name; filled while scoring.
     """
 
     texts: Sequence[str]
@@ -109,12 +136,15 @@ class ScoringInputs:
     learning_rates: Sequence[float] | None = None
     dev: Any = None
     history: Mapping[str, Values] | None = None
+    queries: Queries | None = None
+    columns: Callable[[str], Sequence[Any]] | None = None
     tokenised: Mapping[str, TokenisedRows] = field(default_factory=dict)
     precision: str = "fp32"
     batch_tokens: int = 4096
     ledger: Ledger = field(default_factory=Ledger)
     seed: int = 0
     options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def rows_for(self, role: str) -> TokenisedRows:
         """The rows as the model of a role (`model`, `teacher`, `holdout` or `encoder`) reads them."""
@@ -224,7 +254,8 @@ def _computed_by(name: str) -> Any:
     if name in _GRADIENT_SCORES:
         return _of_gradients
     by_needs: dict[tuple[str, ...], Any] = {
-        ("texts",): _of_texts, ("encoder",): _of_embeddings, ("history",): _of_history
+        ("texts",): _of_texts, ("texts", "queries"): _like_queries, ("columns",): _of_columns,
+        ("encoder",): _of_embeddings, ("history",): _of_history,
     }  # fmt: skip
     return by_needs.get(needs_of(name), _of_passes)
 
@@ -328,6 +359,27 @@ def embeddings_of(inputs: ScoringInputs) -> Values:
 
 def _of_texts(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
     return {name: load("score", name)(inputs.texts, ids=inputs.ids, **inputs.options_of(name)) for name in names}
+
+
+def _like_queries(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    assert inputs.queries is not None  # checked by check_needs
+    values = {}
+    for name in names:
+        function, options = load("score", name), inputs.options_of(name)
+        takes = inspect.signature(function).parameters
+        options |= {"seed": inputs.seed} if "seed" in takes else {}
+        options |= {"report": inputs.facts.setdefault(name, {})} if "report" in takes else {}
+        values[name] = function(inputs.texts, queries=inputs.queries.texts, ids=inputs.ids, **options)
+    return values
+
+
+def _of_columns(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+    assert inputs.columns is not None  # checked by check_needs
+    values = {}
+    for name in names:
+        options = inputs.options_of(name)
+        values[name] = load("score", name)(inputs.columns(options["column"]), ids=inputs.ids, **options)
+    return values
 
 
 def _of_embeddings(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
