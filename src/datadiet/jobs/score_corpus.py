@@ -593,7 +593,7 @@ def _reasons(
     reasons: list[str | None] = [DUPLICATE if place in marks else None for place in places.tolist()]
     for name, column in values.items():
         for row in np.flatnonzero(~np.isfinite(column)).tolist():
-            reasons[row] = f"{MISSING} {name}"
+            reasons[row] = reasons[row] or f"{MISSING} {name}"
     return reasons
 
 
