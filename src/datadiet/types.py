@@ -127,7 +127,8 @@ class Phases:
 
     Attributes:
         begin: `(texts, **options) -> {name: array}`: counts of some rows; those of all rows are their sums.
-        values: `(texts, counts, *, ids=None, **options) -> float32 (n,)`, with the counts of all rows.
+        values: `(texts, counts, *, ids=None, **options) -> float32 (n,)`, with the counts of all rows; also gets
+            `queries` where the score needs them.
     """
 
     begin: Callable[..., Mapping[str, NDArray[Any]]]

@@ -41,8 +41,8 @@ def corpus(tmp_path: Path) -> Path:
     return folder
 
 
-def read(corpus: Corpus, task: str = "classification", columns: Columns = Columns()) -> dict[str, list[Any]]:  # noqa: B008
-    reading = reading_of(corpus, task, columns)
+def read(corpus: Corpus, task: str = "classification", columns: Columns | None = None) -> dict[str, list[Any]]:
+    reading = reading_of(corpus, task, columns or Columns())
     found: dict[str, list[Any]] = {"ids": [], "texts": [], "labels": []}
     for part in corpus.partitions:
         for batch in batches(corpus.place, part):

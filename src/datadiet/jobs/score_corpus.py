@@ -36,7 +36,7 @@ from datadiet.corpus.score_folder import (
     sums,
     write_manifest,
 )
-from datadiet.data.load import columns_of
+from datadiet.data.load import columns_of, read_examples
 from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.data.tables import listed
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
@@ -175,7 +175,23 @@ def score_corpus(config: ScoreConfig, listener: Listener = Silent()) -> Json:  #
             listener.note(note)
         settings = config.training(Path("run"), text_length(config))
         reading = reading_of(corpus, settings.task, columns_of(settings), settings.label_separator, config.group_column)
-        return _Job(config, output, corpus, reading, listener, began).run()
+        queries = _read_queries(config, reading)
+        return _Job(config, output, corpus, reading, listener, began, queries).run()
+
+
+def _read_queries(config: ScoreConfig, reading: Reading) -> list[str]:
+    """The texts of what is wanted; none where nothing is compared with them.
+
+    Raises:
+        DataError: If they are missing or cannot be read.
+    """
+    if config.queries is None:
+        return []
+    path, columns = str(Path(config.queries).expanduser()), replace(reading.columns, id=None)
+    try:
+        return joined_texts(read_examples(path, reading.task, columns=columns, split="train"))
+    except DataError as error:
+        raise DataError(*(f"--queries: {problem}" for problem in error.problems)) from error
 
 
 @dataclass
@@ -188,10 +204,11 @@ class _Job:
     reading: Reading
     listener: Listener
     began: float
+    queries: list[str]
 
     def run(self) -> Json:
         calls = {} if _only_marks(self.config) else self.config.calls()
-        how = _how(self.config, self.reading, calls)
+        how = {**_how(self.config, self.reading, calls), "queries": _digest(self.queries)}
         content = self._manifest(list(calls), how)
         self._check_folder(content)
         write_manifest(self.output, content)
@@ -458,6 +475,7 @@ class _Work:
         self.corpus, self.output = job.corpus.place.resolve(), job.output.resolve()
         self.part, self.digest, self.marks = part, digest, marks
         self.counts = None if counts is None else counts.resolve()
+        self.queries = job.queries
         self.name = part.name
 
     @property
@@ -575,7 +593,7 @@ def _reasons(
     reasons: list[str | None] = [DUPLICATE if place in marks else None for place in places.tolist()]
     for name, column in values.items():
         for row in np.flatnonzero(~np.isfinite(column)).tolist():
-            reasons[row] = f"{MISSING} {name}"
+            reasons[row] = reasons[row] or f"{MISSING} {name}"
     return reasons
 
 
@@ -601,7 +619,7 @@ class _Scorer:
     """The scores of batches of one partition, as a job in memory computes them."""
 
     def __init__(self, work: _Work, ledger: Ledger) -> None:
-        self.config, self.ledger, self.calls = work.config, ledger, work.calls
+        self.config, self.ledger, self.calls, self.queries = work.config, ledger, work.calls, work.queries
         self.phases = {name: phases for name in self.calls if (phases := phases_of(name)) is not None}
         self.counts: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.phases}
         if work.counts is not None:
@@ -620,7 +638,9 @@ class _Scorer:
             found |= score_split(self.by_row, self._inputs(examples, self.needs)).values
         for name, phases in self.phases.items():
             with self.ledger.charge("score"):
-                made = phases.values(joined_texts(examples), self.counts[name], ids=examples.ids, **self.calls[name])
+                options = dict(self.calls[name])
+                options |= {"queries": self.queries} if "queries" in needs_of(name) else {}
+                made = phases.values(joined_texts(examples), self.counts[name], ids=examples.ids, **options)
                 found[name] = np.asarray(made, np.float32)
         return {name: found[name] for name in self.calls}
 

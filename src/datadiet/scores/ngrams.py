@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import chain, islice
@@ -24,6 +24,7 @@ from datadiet.errors import DataError, Problems
 from datadiet.geometry import named_rows
 from datadiet.registry import AtLeast, Bound, NotNegative, score
 from datadiet.scores.text import Texts, Values, plain_texts
+from datadiet.types import Phases
 
 Buckets = NDArray[np.int64]
 
@@ -234,6 +235,37 @@ def dsir(
     check_words(lengths, ids)
     sums = np.concatenate([log_weights(part, ratios) for part in kept])
     return (sums if per == "text" else sums / lengths).astype(np.float32)
+
+
+def _corpus_counts(texts: Texts, *, ngrams: int = 2, buckets: int = 10_000, **_: Any) -> dict[str, NDArray[np.int64]]:
+    """The first phase of `dsir`: how often each bucket occurs in some texts of the corpus."""
+    return {
+        "buckets": gram_counts(hashed_grams(plain_texts(texts, Problems()), ngrams=ngrams, buckets=buckets), buckets)
+    }
+
+
+def _of_counts(
+    texts: Texts,
+    counts: Mapping[str, NDArray[Any]],
+    *,
+    queries: Texts,
+    ids: Sequence[str] | None = None,
+    ngrams: int = 2,
+    buckets: int = 10_000,
+    smoothing: float = 1.0,
+    per: str = "text",
+) -> Values:
+    """The second phase of `dsir`: the values of some texts, with the counts of the whole corpus."""
+    target = _corpus_counts(queries, ngrams=ngrams, buckets=buckets)["buckets"]
+    ratios = log_ratios(target, counts["buckets"], smoothing=smoothing)
+    parts = list(hashed_grams(plain_texts(texts, Problems()), ngrams=ngrams, buckets=buckets))
+    lengths = np.concatenate([np.bincount(part.texts, minlength=part.size) for part in parts])
+    check_words(lengths, ids)
+    sums = np.concatenate([log_weights(part, ratios) for part in parts])
+    return (sums if per == "text" else sums / lengths).astype(np.float32)
+
+
+dsir.phases = Phases(_corpus_counts, _of_counts)  # type: ignore[attr-defined]
 
 
 def check_words(lengths: NDArray[np.int64], ids: Sequence[str] | None) -> None:
