@@ -2,6 +2,7 @@
 
     python -m benchmarks.training_scale                          # 100,000 to 10 million rows, about 2 minutes
     python -m benchmarks.training_scale --rows 100000000         # 100 million: about 6 minutes, 14 GB, 20 GB of disk
+    python -m benchmarks.training_scale --rows 100000000 --plans visits,cover    # these plans alone, anew
     python -m benchmarks.training_scale --rows 100000 --output build/training_scale.json    # a look
     python -m benchmarks.training_scale --figure                 # docs/training_scale.svg from the results
 
@@ -27,7 +28,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -137,22 +138,37 @@ def measure_here(number: int, folder: Path) -> dict[str, Any]:
     found["state_bytes"] = max(sum(state.values()), sum(array.nbytes for array in after.values()))
     found["folder_bytes"] = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     del diet, after, chosen
+    plans = plans_of(number, groups, scores, SELECTORS)
+    seconds = {name: round(value, 4) for name, value in clock.seconds.items()}
+    wall = {name: round(value, 4) for name, value in clock.wall.items()}
+    return {**found, "seconds": seconds, "wall_seconds": wall, "plans": plans, "environment": environment()}
+
+
+def plans_of(number: int, groups: Any, scores: Any, selectors: Iterable[str]) -> dict[str, Any]:
+    """Seconds of the first plan of some selectors, and the state after it."""
     plans = {}
-    for select in SELECTORS:
+    for select in selectors:
         gc.collect()
         one = begun(number, groups, None, select=select, **({"offset": "auto"} if select == "hardest" else {}))
         one.absorb(scores)
         if one.noise_monitor is not None:
             one.noise_monitor.review(1, {})
-        own = Clock()
-        with own("plan"):
+        clock = Clock()
+        with clock("plan"):
             one.plan(1)
         bytes_held = sum(array.nbytes for array in one.state_dict()[0].values())
-        plans[select] = {"seconds": round(own.seconds["plan"], 4), "state_bytes": bytes_held}
+        plans[select] = {"seconds": round(clock.seconds["plan"], 4), "state_bytes": bytes_held}
         del one
-    seconds = {name: round(value, 4) for name, value in clock.seconds.items()}
-    wall = {name: round(value, 4) for name, value in clock.wall.items()}
-    return {**found, "seconds": seconds, "wall_seconds": wall, "plans": plans, "environment": environment()}
+    return plans
+
+
+def drawn(number: int) -> Any:
+    """Values of every row as training leaves them, without observing any: for plans without a guard."""
+    from datadiet.types import Scores
+
+    el2n = np.random.default_rng(0).standard_exponential(number, np.float32)
+    moments = (np.arange(number, dtype=np.int32) // 32 + 1).astype(np.float32)
+    return Scores(np.arange(number), {"el2n": el2n, "moment": moments}, "train", 0, 0)
 
 
 def measure_apart(number: int) -> dict[str, Any]:
@@ -223,6 +239,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "training_scale")
     parser.add_argument("--rows", default=ROWS, help=f"comma-separated (default: {ROWS})")
     parser.add_argument("--measure", nargs=2, metavar=("ROWS", "FOLDER"), help="one process's part; prints JSON")
+    parser.add_argument("--plans", metavar="SELECTORS", help="measure these plans alone, of values that are drawn")
     parser.add_argument("--figure", action="store_true", help="draw the figure of the page from the results")
     options = parser.parse_args(arguments)
     if options.figure:
@@ -232,6 +249,11 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(measure_here(int(options.measure[0]), Path(options.measure[1]))))
         return
     for number in map(int, options.rows.split(",")):
+        if options.plans:
+            case = json.loads(options.output.read_text(encoding="utf-8"))[str(number)]
+            case["plans"] |= plans_of(number, None, drawn(number), options.plans.split(","))
+            keep_figures(options.output, str(number), case)
+            continue
         found = measure_apart(number)
         print(shown(number, found), flush=True)
         keep_figures(options.output, str(number), found)

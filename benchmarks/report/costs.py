@@ -226,8 +226,8 @@ def training_scale(results: Path) -> str:
     if (found := slope(cases, whole)) is not None:
         targets.append(f"slope of all seconds over rows at most 1.05: {met(found <= 1.05)} ({found:.3f})")
     if largest := cases.get("100000000"):
-        slowest = max(largest["seconds"]["plan"], *(plan["seconds"] for plan in largest["plans"].values()))
-        targets.append(f"every plan of 100 million rows at most 12 s: {met(slowest <= 12)} ({slowest:.1f} s)")
+        held = [f"`{name}` {met(plan['seconds'] <= 12)}" for name, plan in largest["plans"].items()]
+        targets.append(f"a plan of 100 million rows at most 12 s: {', '.join(held)}")
     return _with_machines(paragraphs(first, plans, f"Targets: {'; '.join(targets)}."), cases)
 
 

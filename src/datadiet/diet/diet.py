@@ -691,7 +691,7 @@ class Diet:
             self._context,
             recalls=self.recalls,
             scale=self.options.score.scale(regression=self._regression),
-            turns=turns,
+            turns=turns if selector.takes_turns else None,
             entropy=None if self._beside is None else self._beside.close_round(),
         )
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))

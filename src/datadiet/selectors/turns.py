@@ -24,6 +24,7 @@ LEAST_RATE, MOST_RATE = 0.2, 3.0
 # where the debts start: apart, so that equal rates do not come due in the same cycle, and inside (0, 1), so that the
 # visits of a row hardly ever differ from its rates by more than one (measured; tests/selectors/test_turns.py)
 _FIRST, _LAST = 0.05, 0.95
+_PIECE = 1 << 16  # rows that are computed at once
 _START = 0x7E11  # stream of the hash that they start by
 
 
@@ -170,15 +171,13 @@ def visits(
     before = _checked(turns, array.size)
     ranked = np.where(unseen(array), np.inf, rankdata(array)) if (array < 0).any() else array
     rates = rates_of(ranked, count, gain)
-    hashes = row_hash(np.arange(array.size) if before.rows is None else before.rows, seed=seed, epoch=_START)
-    hashes >>= np.uint64(11)
-    debts = hashes.astype(np.float64)  # in place: of millions of rows, each step would take as much again
-    debts *= _LAST - _FIRST
-    debts /= 2.0**53
-    debts += _FIRST
-    debts += before.expected
-    debts += rates
-    debts -= before.visits
+    debts = np.empty(array.size)
+    for begin in range(0, array.size, _PIECE):  # of millions of rows, every step would take gigabytes
+        part = slice(begin, begin + _PIECE)
+        rows = np.arange(begin, min(begin + _PIECE, array.size)) if before.rows is None else before.rows[part]
+        hashes = row_hash(rows, seed=seed, epoch=_START) >> np.uint64(11)
+        start = _FIRST + (_LAST - _FIRST) * hashes.astype(np.float64) / 2.0**53
+        debts[part] = start + before.expected[part] + rates[part] - before.visits[part]
     debts[unseen(array)] = np.inf
     mask = top_mask(debts, count, seed=seed, epoch=epoch)
     rows = selection(mask).rows
@@ -193,18 +192,28 @@ def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
         array([0.333, 0.333, 0.333, 1.   ])
     """
     new = unseen(values)
-    seen = values[~new].astype(np.float64)
-    shares = np.full(len(values), MOST_RATE)
-    mean = seen.mean() if len(seen) else 0.0
-    shares[~new] = np.clip((seen / mean) ** gain, LEAST_RATE, MOST_RATE) if mean > 0 else 1.0
-    rates, whole = np.zeros(len(values)), np.zeros(len(values), bool)
+    shares = values.astype(np.float64)
+    mean = float(shares.mean(where=~new)) if not new.all() else 0.0
+    if mean > 0:
+        shares /= mean
+        if gain != 1:
+            np.power(shares, gain, out=shares)
+        np.clip(shares, LEAST_RATE, MOST_RATE, out=shares)
+    else:
+        shares[~new] = 1.0
+    shares[new] = MOST_RATE
+    factor, whole = 0.0, -1
     while True:  # what is above 1 goes to the others; every turn fixes a row, and few turns are needed
-        left = count - int(whole.sum())
-        rates = np.where(whole, 1.0, shares * (left / max(shares[~whole].sum(), 1e-300)))
-        above = (rates > 1) & ~whole
-        if not above.any():
-            return rates
-        whole |= above
+        above, rest = 0, 0.0
+        for begin in range(0, len(shares), _PIECE):
+            part = shares[begin : begin + _PIECE]
+            below = part * factor <= 1
+            above += len(part) - int(np.count_nonzero(below))
+            rest += float(part.sum(where=below))
+        if above <= whole or rest == 0:
+            shares *= factor
+            return np.minimum(shares, 1.0, out=shares)
+        factor, whole = (count - above) / max(rest, 1e-300), above
 
 
 def _checked(turns: Turns | None, rows: int) -> Turns:
