@@ -4,7 +4,7 @@
     python tests/fuzzing.py parquet --seconds 600     # one target for longer
     python tests/fuzzing.py --replay                  # the kept corpus alone
 
-`TARGETS` take bytes. The corpus of each stands in `tests/corpus/TARGET/`; what a run finds new stays in `build/fuzz/`.
+`TARGETS` take bytes. The corpus of each stands in `tests/fuzzed/TARGET/`; what a run finds new stays in `build/fuzz/`.
 A fault prints its traceback and the file that causes it: copy the file into the corpus, and mend the fault.
 """
 
@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-CORPUS = Path(__file__).parent / "corpus"
+CORPUS = Path(__file__).parent / "fuzzed"
 FOUND = Path("build") / "fuzz"
 TASKS = ("classification", "multi-label", "regression", "intent-slot", "token-classification", "causal-lm")
 TEXT_KINDS = ("jsonl", "json", "csv", "tsv", "conll", "txt", "jsonl.gz")

@@ -99,7 +99,8 @@ def test_a_name_of_a_method_is_enough_unless_it_is_declared_otherwise():
     alone = {name for kind in ("score", "select", "in_batch") for name in registry.names(kind)} - presets().keys()
     assert alone == {
         *("negative_pvi", "reducible_loss", "irreducible_loss", "teacher_el2n", "teacher_divergence", "top_reducible"),
-        *("drop_quota", "directed"),
+        *("drop_quota", "directed", "dsir", "classifier", "rds_plus", "less", "metadata", "dealrec"),
+        *("perplexity", "held_out_perplexity", "ifd", "predictive_strength", "capability_gap"),
     }
     assert presets()["stratified"] == {"score": "el2n", "select": "stratified"}
     assert presets()["self_influence"]["scores_from"] == "full"

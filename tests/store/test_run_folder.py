@@ -66,8 +66,8 @@ def test_every_key_of_the_result(run: Finished) -> None:
     result = run.result
     assert set(result) == {
         "schema", "task", "data", "model", "seed", "diet", "epochs", "metrics", "cost", "ceiling", "environment",
-        "weights_tested", "energy", "tolerance", "teacher", "noise", "learning_rate", "convergence", "race", "tokens",
-        "files",
+        "weights_tested", "energy", "tolerance", "teacher", "reference", "noise", "learning_rate", "convergence",
+        "race", "tokens", "files",
     }  # fmt: skip
     assert (result["schema"], result["task"], result["seed"]) == (1, "intent-slot", 0)
     assert result["model"] == "tiny-bert"

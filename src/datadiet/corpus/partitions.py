@@ -67,7 +67,7 @@ class Partition:
 
         Examples:
             >>> Partition("docs/a b.jsonl@1", "docs/a b.jsonl", "jsonl").slug
-            'docs-a-b.jsonl-1-4cf4427c'
+            'docs-a-b.jsonl-1-f851e314'
         """
         plain = re.sub(r"[^A-Za-z0-9._]+", "-", self.name).strip("-.")[-80:]
         return f"{plain}-{hashlib.sha256(self.name.encode('utf-8', 'surrogateescape')).hexdigest()[:8]}"

@@ -73,7 +73,7 @@ def streaming_problems(select: str, options: Mapping[str, Any], floor: int) -> l
     """Why a selector cannot choose from partitions; nothing where it can.
 
     Examples:
-        >>> streaming_problems("k_center", {}, 0)[0][:71]
+        >>> streaming_problems("k_center", {}, 0)[0][:70]
         'the selector k_center needs all rows in memory at once; these stream: '
     """
     problems = Problems()

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from datadiet.data.readers import (
     arrow_values,
     open_parquet,
@@ -32,7 +30,6 @@ from datadiet.data.tables import Table, first_line, listed, numbered_problem
 from datadiet.errors import ArgumentError, DataError, quoted, unknown
 from datadiet.files import GZ_LIMIT, read_bytes, whole_file, whole_folder
 from datadiet.formatting import json_text
-from datadiet.geometry import named_rows
 
 Record = Mapping[str, Any]
 _HALF = r"half of a surrogate pair (such as \ud800), which is no character"
@@ -103,6 +100,10 @@ class Original:
             >>> Original("train.jsonl", ("year",), [{"year": 1999}, {"year": 2004}]).column("year", [1])
             [2004]
         """
+        import numpy as np  # the command line writes predictions, and starts without it
+
+        from datadiet.geometry import named_rows
+
         if name not in self.names:
             raise DataError(f"{self.place}: {unknown(option, name, self.names)}")
         if self.records is not None:
