@@ -182,7 +182,8 @@ class Method:
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
         traits: Of scores `forward` (made of one forward pass), `by_row` (of texts: no other row counts),
             `zero_when_learned`, `suspects` (ranks wrong labels high), `tokens` (can be read off the next tokens of a
-            language model) and `answers` (of gradients, of language models too); of selectors `weights`,
+            language model), `answers` (of gradients, of language models too) and `all_rows` (other rows change a
+            value); of selectors `weights`,
             `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`,
             `reads_logits`, `takes_turns` (goes by what has trained before); of tasks the keys of `TASK_TRAITS` and
             others.

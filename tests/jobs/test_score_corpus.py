@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from transformers import AutoConfig, AutoModelForCausalLM
 from typer.testing import CliRunner, Result
 
 import datadiet.scores.text
@@ -25,6 +26,7 @@ from datadiet.cli import app
 from datadiet.corpus.score_folder import PARTS, open_scores
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs import score_corpus as job
+from datadiet.jobs import score_partition
 from datadiet.jobs.score import score_data
 from datadiet.jobs.score_config import ScoreConfig
 from datadiet.jobs.select_config import SelectConfig
@@ -33,7 +35,7 @@ from datadiet.jobs.select_rows import select_rows
 from datadiet.scoring.dataset import SplitScores, score_split
 from datadiet.store.score_file import ScoreFile
 from datadiet.types import Phases
-from toys import Heard, tiny_classifier, tiny_tokenizer, toy_classification, write_rows
+from toys import Heard, tiny_classifier, tiny_lm_folder, tiny_tokenizer, toy_classification, write_rows
 
 TASK = "classification"
 SIZES = (40, 7, 33)
@@ -114,6 +116,31 @@ def test_the_values_are_those_in_memory(home, tmp_path):
     assert content["stats"]["el2n"]["rows"] == sum(SIZES)
     assert content["cost"]["examples_forward"] >= 2 * sum(SIZES)  # el2n and the like, embeddings, grand
     assert open_scores(tmp_path / "out").scores == tuple(names)
+
+
+def test_scores_of_answers_are_those_in_memory(tmp_path):
+    """An answer that is cut away has no value, and says so; what other rows change is refused."""
+    chats = [{"id": f"c{n}", "prompt": "say " + "ab" * (n % 5), "response": "yes " * (n % 3 + 1)} for n in range(24)]
+    chats[5]["prompt"] = "long " * 40
+    for folder, parts in (("corpus", {"a": chats[:10], "b": chats[10:]}), ("whole", {"train": chats, "dev": chats})):
+        (tmp_path / folder).mkdir()
+        for name, lines in parts.items():
+            write_rows(tmp_path / folder / f"{name}.jsonl", lines)
+    model = tiny_lm_folder(tmp_path)
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model)).save_pretrained(model)
+    names = ["perplexity", "ifd", "entropy"]
+    own = {"model": model, "max_length": 48}
+    config = {"data": str(tmp_path / "corpus"), "task": "causal-lm", "options": {"precision": "fp32"}, **own}
+    job.score_corpus(ScoreConfig(scores=names, output=tmp_path / "out", **config), Heard())
+    table = table_of(tmp_path / "out")
+    file = score_data(tmp_path / "whole", "causal-lm", scores=names, drop_overlap=False, precision="fp32", **own)
+    order = np.argsort(np.array(file.ids))
+    for name in names:
+        assert_allclose(table[name].to_numpy(), file.values[name][order], atol=1e-5, err_msg=name)
+    assert [key for key, why in zip(table["id"].to_pylist(), table["reason"].to_pylist(), strict=True) if why] == ["c5"]
+    for name in ("influence", "dealrec"):
+        with pytest.raises(ArgumentError, match=f"{name}.*whole|partition"):
+            job.score_corpus(ScoreConfig(scores=name, output=tmp_path / "no", **config), Heard())
 
 
 def test_a_partition_that_is_done_is_never_done_again(home, tmp_path, monkeypatch):
@@ -198,7 +225,7 @@ def test_rows_without_a_value_are_marked_and_never_chosen(home, tmp_path, monkey
         without = [str(key).endswith("7") for key in inputs.ids]
         return replace(made, values={"length": np.where(without, np.float32("nan"), made.values["length"])})
 
-    monkeypatch.setattr(job, "score_split", lacking)
+    monkeypatch.setattr(score_partition, "score_split", lacking)
     content = scored(home, tmp_path / "out")
     table = table_of(tmp_path / "out").to_pandas()
     without = table["id"].str.endswith("7")

@@ -199,7 +199,7 @@ def _same_shape(logits: Tensor, teacher_logits: Tensor) -> None:
     cost="influence with the surrogate, effort with the model; the training of the surrogate",
     loses="in the paper's own tables random is often second; where the surrogate reads the data unlike the model",
     needs=("model",),
-    traits=("answers",),
+    traits=("answers", "all_rows"),
     named_alone=False,
     reads=("teacher",),
 )

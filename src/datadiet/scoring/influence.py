@@ -63,7 +63,7 @@ class Influence:
     ),
     loses="on a model at its optimum, where the mean gradient is noise; it prefers what resembles the bulk",
     needs=("model",),
-    traits=("answers",),
+    traits=("answers", "all_rows"),
 )
 def influence(
     model: nn.Module,

@@ -1,0 +1,332 @@
+"""One partition of a corpus: its two phases, as a worker does them (`datadiet.jobs.score_corpus` is the driver).
+
+A worker reads its rows, computes the same scores as a job in memory, and writes one file that appears whole.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datadiet.corpus.exchange import keys_of, write_keys
+from datadiet.corpus.partitions import Batch, Partition, Reading, batches, texts_of
+from datadiet.corpus.score_folder import (
+    BEGIN,
+    DUPLICATE,
+    MISSING,
+    PARTS,
+    part_meta,
+    part_writer,
+)
+from datadiet.data.schema import Dataset, Examples, joined_texts
+from datadiet.data.tables import listed
+from datadiet.errors import DataError, UserError, quoted
+from datadiet.files import read_json, whole_folder
+from datadiet.jobs.prepare import pass_tokens
+from datadiet.jobs.score_checks import text_length, trained_length
+from datadiet.jobs.score_config import ScoreConfig
+from datadiet.ledger import Ledger
+from datadiet.registry import has, load
+from datadiet.scoring.dataset import ScoringInputs, TokenisedRows, embeddings_of, needs_of, score_split
+from datadiet.scoring.forward import lengths_of
+from datadiet.store.run_folder import saved_model
+from datadiet.tasks import task_for, task_of_saved_model
+from datadiet.tasks.base import Task
+from datadiet.tasks.causal_lm import answers_of
+from datadiet.tasks.loading import load_encoder, load_saved
+from datadiet.training.machine import best_device, resolve_precision
+from datadiet.types import Json, Phases
+
+
+def phases_of(name: str) -> Phases | None:
+    """The two phases of a score of texts with global state; None for any other."""
+    phases = getattr(load("score", name), "phases", None)
+    return phases if isinstance(phases, Phases) else None
+
+
+def only_marks(config: ScoreConfig) -> bool:
+    """Whether embeddings or duplicates were asked for and no score."""
+    return config.scores is None and config.model is None and (config.duplicates or config.embeddings)
+
+
+class Work:
+    """A partition with all that a worker needs; travels to it.
+
+    Attributes:
+        name: Of the partition, for messages.
+    """
+
+    def __init__(
+        self,
+        config: ScoreConfig,
+        reading: Reading,
+        corpus: Path,
+        output: Path,
+        queries: Sequence[str],
+        part: Partition,
+        digest: str,
+        counts: Path | None = None,
+        marks: tuple[tuple[int, str], ...] = (),
+    ) -> None:
+        self.config, self.reading = config, reading
+        self.corpus, self.output = corpus.resolve(), output.resolve()
+        self.part, self.digest, self.marks = part, digest, marks
+        self.counts = None if counts is None else counts.resolve()
+        self.queries = queries
+        self.name = part.name
+
+    @property
+    def path(self) -> Path:
+        """The file of the partition."""
+        return self.output / PARTS / f"{self.part.slug}.parquet"
+
+    @property
+    def home(self) -> Path:
+        """The folder of its first phase."""
+        return self.output / BEGIN / self.part.slug
+
+    @property
+    def calls(self) -> dict[str, dict[str, Any]]:
+        """The requested scores with their options."""
+        return {} if only_marks(self.config) else self.config.calls()
+
+    def done(self) -> Json | None:
+        """What the file of the partition says of itself, where it is what this work would write."""
+        meta = part_meta(self.path)
+        return meta if meta is not None and meta.get("digest") == self.digest else None
+
+    def begun(self) -> bool:
+        """Whether its first phase is done."""
+        try:
+            return bool(read_json(self.home / "part.json", "counts")["digest"] == self.digest)
+        except (UserError, KeyError):
+            return False
+
+    def rows(self, ledger: Ledger) -> Any:
+        """Its batches with their examples and groups."""
+        for batch in batches(self.corpus, self.part):
+            with ledger.charge("load"):
+                examples, groups = self.reading.examples(self.part, batch)
+            yield batch, examples, groups
+
+
+def begin_partition(work: Work) -> Json | str:
+    """The first phase of a partition: counts, and hashes of ids and texts. A text says why it cannot be read."""
+    ledger = Ledger()
+    phased = {name: (phases, options) for name, options in work.calls.items() if (phases := phases_of(name))}
+    counts: dict[str, NDArray[Any]] = {}
+    ids, texts, number = [], [], 0
+    try:
+        for batch, examples, groups in work.rows(ledger):
+            places = _places(batch)
+            number += len(examples)
+            if work.reading.columns.id:
+                ids.append(keys_of(examples.ids, places))
+            if work.config.duplicates:
+                texts.append(keys_of(texts_of(examples), places, groups))
+            for name, (phases, options) in phased.items():
+                for part, array in phases.begin(joined_texts(examples), **options).items():
+                    key = f"{name}/{part}"
+                    counts[key] = counts[key] + array if key in counts else np.asarray(array)
+    except DataError as error:
+        return error.problems[0]
+    cost = asdict(ledger.snapshot())
+    with whole_folder(work.home) as folder:
+        write_keys(folder / "ids.npy", ids)
+        write_keys(folder / "texts.npy", texts)
+        np.savez(folder / "counts.npz", **counts)  # type: ignore[arg-type]
+        content = {"schema": 1, "digest": work.digest, "rows": number, "cost": cost}
+        (folder / "part.json").write_text(json.dumps(content), encoding="utf-8")
+    return {"rows": number}
+
+
+def _places(batch: Batch) -> NDArray[np.int64]:
+    """The row of each in its file."""
+    return np.fromiter((batch.table.number(row) - 1 for row in range(batch.table.size)), np.int64, batch.table.size)
+
+
+def score_partition(work: Work) -> Json | str:
+    """The file of a partition, and what it says of itself. A text says why the partition cannot be read."""
+    ledger = Ledger()
+    scorer = _Scorer(work, ledger)
+    marks = dict(work.marks)
+    number, reasons, stats = 0, {}, {}  # type: int, dict[str, int], dict[str, Json]
+    try:
+        with part_writer(work.path) as writer:
+            for batch, examples, groups in work.rows(ledger):
+                places = _places(batch)
+                columns: dict[str, Any] = {"id": list(map(str, examples.ids)), "row": places}
+                columns |= {} if groups is None else {"group": groups}
+                values = scorer.values(examples)
+                columns |= values
+                if work.config.embeddings:
+                    columns["embedding"] = scorer.embeddings(examples)
+                columns["reason"] = _reasons(values, places, marks)
+                if work.config.duplicates:
+                    columns["duplicate_of"] = [marks.get(place) for place in places.tolist()]
+                for reason in columns["reason"]:
+                    if reason is not None:
+                        reasons[reason] = reasons.get(reason, 0) + 1
+                _count(stats, values)
+                writer.write(columns)
+                number += len(examples)
+            writer.meta = {
+                "digest": work.digest,
+                "name": work.part.name,
+                "rows": number,
+                "reasons": reasons,
+                "stats": stats,
+                "cost": asdict(ledger.snapshot()),
+            }
+    except DataError as error:
+        return error.problems[0]
+    return writer.meta
+
+
+def _reasons(
+    values: Mapping[str, NDArray[np.float32]], places: NDArray[np.int64], marks: Mapping[int, str]
+) -> list[str | None]:
+    """Why a row may not be chosen: a score is missing, or another row has its text; None where it may."""
+    reasons: list[str | None] = [DUPLICATE if place in marks else None for place in places.tolist()]
+    for name, column in values.items():
+        for row in np.flatnonzero(~np.isfinite(column)).tolist():
+            reasons[row] = reasons[row] or f"{MISSING} {name}"
+    return reasons
+
+
+def _count(stats: dict[str, Json], values: Mapping[str, NDArray[np.float32]]) -> None:
+    """Add a batch to what is summed up of each score."""
+    for name, column in values.items():
+        finite = column[np.isfinite(column)].astype(np.float64)
+        if not finite.size:
+            continue
+        one = {"count": finite.size, "sum": float(finite.sum()), "min": float(finite.min()), "max": float(finite.max())}
+        old = stats.get(name)
+        if old is not None:
+            one = {
+                "count": old["count"] + one["count"],
+                "sum": old["sum"] + one["sum"],
+                "min": min(old["min"], one["min"]),
+                "max": max(old["max"], one["max"]),
+            }
+        stats[name] = one
+
+
+class _Scorer:
+    """The scores of batches of one partition, as a job in memory computes them."""
+
+    def __init__(self, work: Work, ledger: Ledger) -> None:
+        self.config, self.ledger, self.calls, self.queries = work.config, ledger, work.calls, work.queries
+        self.phases = {name: phases for name in self.calls if (phases := phases_of(name)) is not None}
+        self.counts: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.phases}
+        if work.counts is not None:
+            with np.load(work.counts, allow_pickle=False) as counts:
+                for key in counts.files:
+                    name, _, part = key.partition("/")
+                    self.counts[name][part] = counts[key]
+        self.by_row = [name for name in self.calls if name not in self.phases]
+        self.settings = self.config.training(Path("run"), text_length(self.config))
+        self.needs = {need for name in self.by_row for need in needs_of(name)}
+
+    def values(self, examples: Examples) -> dict[str, NDArray[np.float32]]:
+        """float32 `(n,)` by score, in the order in which they were requested."""
+        found: dict[str, NDArray[np.float32]] = {}
+        if self.by_row:
+            found |= score_split(self.by_row, self._inputs(examples, self.needs)).values
+        for name, phases in self.phases.items():
+            with self.ledger.charge("score"):
+                options = dict(self.calls[name])
+                options |= {"queries": self.queries} if "queries" in needs_of(name) else {}
+                made = phases.values(joined_texts(examples), self.counts[name], ids=examples.ids, **options)
+                found[name] = np.asarray(made, np.float32)
+        return {name: found[name] for name in self.calls}
+
+    def embeddings(self, examples: Examples) -> NDArray[np.float32]:
+        """float32 `(n, size)`, each of length 1."""
+        return embeddings_of(self._inputs(examples, {"encoder"}))
+
+    def _inputs(self, examples: Examples, needs: set[str]) -> ScoringInputs:
+        roles = [role for role in ("model", "teacher", "holdout") if role in needs]
+        if "encoder" in needs and self.config.encoder is None:
+            roles = ["model"]
+        inputs = ScoringInputs(
+            joined_texts(examples),
+            None,
+            _no_batches,
+            _no_batches,
+            ids=examples.ids,
+            combine="mean" if has(self.settings.task, "answers") else "norm",
+            precision=resolve_precision(self.settings.precision, best_device()),
+            ledger=self.ledger,
+            seed=self.settings.seed,
+            options={name: options for name, options in self.calls.items() if options},
+        )
+        tokenised: dict[str, TokenisedRows] = {}
+        for role in roles:
+            loaded = _loaded(str(saved_model(getattr(self.config, role))), self.settings.task, role)
+            _check_labels(examples, loaded.task, role)
+            length = self.config.max_length or trained_length(getattr(self.config, role), self.settings.task)
+            tokenised[role] = loaded.rows(examples, length, self.ledger)
+            inputs = replace(inputs, **{role: loaded.model}, signals=loaded.task.signals)
+            if role == "model":
+                features = tokenised[role].features
+                lengths = lengths_of(features)
+                assert lengths is not None  # every task gives a length
+                tokens = pass_tokens(self.settings, lengths)
+                groups = loaded.task.groups(features)
+                inputs = replace(inputs, features=features, collate=tokenised[role].collate, batch_tokens=tokens)
+                inputs = replace(inputs, encoder=loaded.model, groups=groups, answers=tokenised[role].answers)
+        if "encoder" in needs and self.config.encoder is not None:
+            loaded = _loaded(self.config.encoder, self.settings.task, "encoder")
+            rows = loaded.rows(examples, text_length(self.config), self.ledger)
+            inputs = replace(inputs, encoder=loaded.model, features=rows.features, collate=rows.collate)
+        others = {role: rows for role, rows in tokenised.items() if role != "model"}
+        return replace(inputs, tokenised=others)
+
+
+def _no_batches(*_: Any) -> Any:
+    raise AssertionError("there is no model whose tokenizer could read the rows")
+
+
+def _check_labels(examples: Examples, task: Task, role: str) -> None:
+    """Refuse labels that a model does not have, whose values would mean nothing."""
+    if examples.labels is None or not has(task.name, "one_class"):
+        return
+    strange = sorted({str(label) for label in examples.labels} - set(task.label_names))
+    if strange:
+        row = [str(label) for label in examples.labels].index(strange[0])
+        raise DataError(
+            f"the {role} has no class {quoted(strange[0])} (id {quoted(str(examples.ids[row]))}); its classes are "
+            f"{listed(list(task.label_names), 5)}. Give a model for these classes."
+        )
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A model of a worker with its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+    task: Task
+
+    def rows(self, examples: Examples, length: int, ledger: Ledger) -> TokenisedRows:
+        with ledger.charge("load"):
+            features = self.task.features(examples, self.tokenizer, max_length=length)
+        answers = answers_of(examples, features, self.tokenizer)
+        return TokenisedRows(features, self.task.collator(self.tokenizer), answers)
+
+
+@lru_cache(maxsize=4)
+def _loaded(source: str, task_name: str, role: str) -> _Loaded:
+    """Once per worker, however many partitions it gets."""
+    plain = task_for(Dataset("corpus", task_name, {}, (), (), ""))
+    model: Any = load_encoder(source) if role == "encoder" else load_saved(Path(source))
+    task = plain if role == "encoder" else task_of_saved_model(source)
+    return _Loaded(model.to(best_device()), task.load_tokenizer(source), task)
