@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.auto import SETTINGS
+from benchmarks.corpus_selection import TARGET as SEED_TASKS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.learning_rate import SETS as RATE_SETS
 from benchmarks.methods import SETS as METHOD_SETS
@@ -56,6 +57,18 @@ QUICK = {
     "report": ["--examples", "2000", "--rounds", "3"],
     "plain-script": ["--rows", "200", "--epochs", "3", "--seeds", "1", "--keeps", "0.5"],
     "instruction-tuning": ["--arms", "short,random", "--rows", "64", "--epochs", "2", "--seeds", "1", "--keeps", "0.5"],
+    "corpus-selection": [
+        "--arms",
+        "short,random",
+        "--rows",
+        "64",
+        "--base-rows",
+        "64",
+        "--seeds",
+        "1",
+        "--keeps",
+        "0.5",
+    ],
 }
 
 
@@ -161,6 +174,18 @@ def instruction_tuning(options: argparse.Namespace) -> list[Part]:
     ]
 
 
+def corpus_selection(options: argparse.Namespace) -> list[Part]:
+    """The sets of the head-to-head of static systems that are there, each with its size in the documents."""
+    place = ("--data-root", str(options.data_root), "--results", str(options.results / "corpus_selection"))
+    sizes = ("--rows", "800", "--base-rows", "800", "--shape", "llama-0.1m")
+    own = {"dolly15k": (), "gsm8k": ("--length", "384", "--seeds", "2")}
+    return [
+        Part("corpus-selection", ("-m", "benchmarks.corpus_selection", "--sets", name, *place, *sizes, *more))
+        for name, more in own.items()
+        if (options.data_root / name).is_dir() and (options.data_root / SEED_TASKS).is_dir()
+    ]
+
+
 def parts(options: argparse.Namespace) -> list[Part]:
     """Everything, in the order of the documents."""
     atis = found_sets(["atis"], options.data_root)
@@ -193,6 +218,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("report", "report_scale", options),
         *plain_script(options),
         *instruction_tuning(options),
+        *corpus_selection(options),
     ]
 
 

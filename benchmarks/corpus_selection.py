@@ -326,11 +326,13 @@ def costs(results: Path) -> str:
         own = [one["selection_s"] / one["rows"] for one in kept if one["cell"]["arm"] == name]
         if arm is None or not own:
             continue
-        calls = [("score", parse_call(arm.score)[0]), ("select", parse_call(arm.select)[0])]
-        loses = [one.loses for kind, called in calls if (one := find(kind, called)) and one.loses]
+        score, select = parse_call(arm.score)[0], parse_call(arm.select.format(middle=0))[0]
+        told = find("select", select) if score == "length" and select != "hardest" else find("score", score)
         per_row = float(np.median(own))
         figures = f"{1e3 * per_row:.2f} | {1e6 * per_row / 3600:.2f} | {per_row * kept[0]['rows'] / epoch:.2f}"
-        lines.append(f"| `{name}` | `{arm.score}`, `{arm.select}` | {figures} | {'; '.join(loses)} |")
+        lines.append(
+            f"| `{name}` | `{arm.score}`, `{arm.select.format(middle='...')}` | {figures} | {told.loses if told else ''} |"
+        )
     return "\n".join(lines)
 
 

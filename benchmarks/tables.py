@@ -20,6 +20,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from benchmarks import corpus_selection
 from benchmarks.grid import RESULTS
 from benchmarks.instruction_tuning import report as instruction_tuning
 from benchmarks.learning_rate import learning_rate
@@ -27,7 +28,7 @@ from benchmarks.report import auto, costs, geometry, gradients, methods, noise, 
 from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "docs/instruction_tuning.md", "README.md")
+DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "docs/instruction_tuning.md", "docs/choosing.md", "README.md")
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 OPENED = re.compile(r"<!-- table:")
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -59,6 +60,8 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "report": costs.report,
     "plain-script": costs.plain_script,
     "instruction-tuning": instruction_tuning,
+    "corpus-selection": corpus_selection.report,
+    "corpus-costs": corpus_selection.costs,
     "readme": quality.readme,
 }
 
