@@ -330,9 +330,8 @@ def costs(results: Path) -> str:
         told = find("select", select) if score == "length" and select != "hardest" else find("score", score)
         per_row = float(np.median(own))
         figures = f"{1e3 * per_row:.2f} | {1e6 * per_row / 3600:.2f} | {per_row * kept[0]['rows'] / epoch:.2f}"
-        lines.append(
-            f"| `{name}` | `{arm.score}`, `{arm.select.format(middle='...')}` | {figures} | {told.loses if told else ''} |"
-        )
+        calls = f"`{arm.score}`, `{arm.select.format(middle='...')}`"
+        lines.append(f"| `{name}` | {calls} | {figures} | {told.loses if told else ''} |")
     return "\n".join(lines)
 
 

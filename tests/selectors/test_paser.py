@@ -9,8 +9,8 @@ from scipy.sparse import csr_array
 from sklearn.metrics import adjusted_rand_score
 
 from datadiet.errors import ArgumentError
-from datadiet.selectors import capability
-from datadiet.selectors.capability import capability_places, paser
+from datadiet.selectors import mixtures
+from datadiet.selectors.mixtures import capability_places, paser
 
 
 @pytest.mark.proves("paser", by="golden")
@@ -80,11 +80,11 @@ def test_spectral_clusters_are_those_of_the_graph():
     generator = np.random.default_rng(0)
     angles, codes = generator.uniform(0, 2 * np.pi, 400), np.arange(400) % 2
     points = np.c_[np.cos(angles), np.sin(angles)] * np.where(codes, 1.0, 3.0)[:, None]
-    assert adjusted_rand_score(codes, capability._clusters(points, 2, "spectral", seed=0)) == 1.0
-    assert adjusted_rand_score(codes, capability._clusters(points, 2, "k_means", seed=0)) < 0.5
+    assert adjusted_rand_score(codes, mixtures._clusters(points, 2, "spectral", seed=0)) == 1.0
+    assert adjusted_rand_score(codes, mixtures._clusters(points, 2, "k_means", seed=0)) < 0.5
 
 
 def test_spectral_clusters_of_many_rows_are_refused(monkeypatch):
-    monkeypatch.setattr(capability, "MOST_SPECTRAL", 10)
+    monkeypatch.setattr(mixtures, "MOST_SPECTRAL", 10)
     with pytest.raises(ArgumentError, match="clustering of paser must be k_means for 10 rows: spectral is for less"):
         paser(np.ones(10), 2, seed=0, epoch=0, features=np.ones((10, 2)), clustering="spectral")
