@@ -286,7 +286,7 @@ def table(results: Path) -> str:
         seeds = max(map(len, arms.values()))
         lines += [
             f"**{data}**, keep {share:g}, equal {budget}: {one['rows']:,} rows of at most {one['length']} bytes, "
-            f"{one['shape']}, {seeds} seeds.\n",
+            f"{one['shape']}, {seeds} seed{'s' * (seeds > 1)}.\n",
             "| arm | dev nll | less than random | target nll | less than random | tokens | selection s | training s |",
             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
         ]
@@ -294,13 +294,10 @@ def table(results: Path) -> str:
         for arm in sorted(arms, key=lambda name: means[name]):
             runs, cells = arms[arm], []
             for judged in ("dev", "target"):
-                spread = np.std([run[judged]["nll"] for run in runs.values()], ddof=1) if len(runs) > 1 else np.nan
-                cells.append(f"{_mean(runs, lambda run, on=judged: run[on]['nll']):.3f} ± {spread:.3f}")
-                cells.append(
-                    ""
-                    if arm == "random"
-                    else difference(_judged(runs, judged), _judged(arms.get("random", {}), judged))
-                )
+                own = [run[judged]["nll"] for run in runs.values()]
+                cells.append(f"{np.mean(own):.3f}" + (f" ± {np.std(own, ddof=1):.3f}" if len(own) > 1 else ""))
+                others = _judged(arms.get("random", {}), judged)
+                cells.append("" if arm == "random" else difference(_judged(runs, judged), others))
             times = [f"{_mean(runs, lambda run, of=of: run[of]):,.1f}" for of in ("selection_s", "train_s")]
             tokens = f"{_mean(runs, lambda run: run['tokens']):,.0f}"
             lines.append(f"| `{arm}` | {' | '.join([*cells, tokens, *times])} |")

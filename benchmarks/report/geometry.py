@@ -10,7 +10,8 @@ from typing import Any
 from benchmarks.report.markdown import NOT_YET, machines, met, paragraphs, table
 
 _SENTENCES, _POINTS = 100_000, 50_000  # the sizes that have a target
-_WITH_TARGET = ("k_center", "d2_pruning", "facility_location", "graph_cut")
+_WITH_TARGET = ("k_center", "d2_pruning", "facility_location", "graph_cut", "deft_ucs", "smart")
+_OF_TEXTS = {"dsir": 5, "classifier": 5}  # seconds: 20,000 a second
 
 
 def geometry(results: Path) -> str:
@@ -29,7 +30,8 @@ def geometry(results: Path) -> str:
 
 def _target(name: str, case: Mapping[str, Any]) -> str:
     if case["kind"] == "score" and case["number"] == _SENTENCES:
-        return f"60 s, 2 GB: {met(case['seconds'] <= 60 and case['peak_bytes'] <= 2e9)}"
+        most = _OF_TEXTS.get(name, 60)
+        return f"{most} s, 2 GB: {met(case['seconds'] <= most and case['peak_bytes'] <= 2e9)}"
     if name in _WITH_TARGET and case["number"] == _POINTS:
         return f"120 s: {met(case['seconds'] <= 120)}"
     return ""
