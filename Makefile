@@ -53,6 +53,8 @@ readme: .venv/dev-installed
 # 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
 soak: .venv/dev-installed
 	$(BIN)/python -m benchmarks.soak $(if $(KILLS),--kills $(KILLS))
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[ray]'
+	$(BIN)/python -m pytest -m soak
 
 docs: .venv/dev-installed
 	$(BIN)/mkdocs build --strict --site-dir build/site

@@ -338,7 +338,7 @@ def test_an_address_that_does_not_answer_is_one_sentence(home, tmp_path):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_ray_gives_the_same_rows_as_the_local_engine(home, tmp_path):
     options = {"model": home / "model", "duplicates": True}
     scored(home, tmp_path / "local", "length,el2n", **options)
@@ -348,7 +348,7 @@ def test_ray_gives_the_same_rows_as_the_local_engine(home, tmp_path):
     assert content_of(tmp_path / "ray") == content_of(tmp_path / "local")
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_killed_and_started_again_ends_as_if_left_alone(home, tmp_path):
     """SIGKILL at seeded moments: to a worker, whose partition is done again; to the driver, which is started again."""
     corpus = tmp_path / "corpus"
