@@ -287,18 +287,18 @@ def test_a_cell_that_fails_is_told_and_stops_no_other(tmp_path: Path, capsys: py
     assert each_once(cells[3:], tmp_path, run, lambda cell: False)
 
 
-def test_every_case_of_geometry_runs_and_its_figures_are_kept(
+def test_a_score_and_a_selector_of_geometry_run_and_their_figures_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    small = ["--sentences", "300", "--points", "200", "--only", "scdp,prototypes,k_center,graph_cut"]
+    small = ["--sentences", "300", "--points", "200", "--only", "dsir,graph_cut"]
     monkeypatch.setattr(sys, "argv", ["geometry", "--output", str(tmp_path / "geometry.json"), *small])
     geometry.main()
     kept = json.loads((tmp_path / "geometry.json").read_text())
-    numbers = {"scdp": 300, "prototypes": 300, "k_center": 200, "graph_cut": 200}
+    numbers = {"dsir": 300, "graph_cut": 200}
     assert {name: case["number"] for name, case in kept.items()} == numbers
     assert all(case["seconds"] >= 0 and case["peak_bytes"] > 1e7 for case in kept.values())
     assert str(tmp_path) not in capsys.readouterr().out
-    assert tables.TABLES["geometry"](tmp_path).count("| `") == 4
+    assert tables.TABLES["geometry"](tmp_path).count("| `") == 2
 
 
 def test_every_table_has_a_part_that_measures_it() -> None:
