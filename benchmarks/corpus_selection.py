@@ -36,7 +36,7 @@ import numpy as np
 from benchmarks.byte_lm import byte_tokenizer, write_model
 from benchmarks.cells import each_once, keep
 from benchmarks.common import RESULTS
-from benchmarks.instruction_tuning import collate, difference, judge
+from benchmarks.instruction_tuning import Cell, collate, difference, judge
 from benchmarks.report.markdown import NOT_YET
 
 ROWS, DEV_ROWS, BASE_ROWS, BASE_EPOCHS, EPOCHS, BATCH, LENGTH = 1000, 200, 1500, 4, 4, 16, 256
@@ -75,21 +75,6 @@ ARMS: dict[str, Arm | None] = {
     "dealrec": Arm("dealrec", "ccs(strata=50, beta=0, edges=range)"),
     "less": Arm("less(dimensions=512)"),
 }
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training."""
-
-    data: str
-    budget: str
-    arm: str
-    keep: float
-    seed: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.data}-{self.budget}-{self.arm}-{self.keep:g}-seed{self.seed}"
 
 
 @dataclass(frozen=True)

@@ -574,11 +574,10 @@ def prepare(
     if config.teacher is not None:
         listener.phase("asking the teacher")
     teacher = _teacher(config, features, lengths, precision)
-    reference = None
     if config.reference is not None:
         listener.phase("asking the reference")
-        how: Json = {"batch_tokens": pass_tokens(config, lengths), "precision": precision}
-        reference = ask_reference(reference_source(config), features, train, model, **how)
+    how: Json = {"batch_tokens": pass_tokens(config, lengths), "precision": precision}
+    reference = _reference(config, features, train, model, how)
     material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
         groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
@@ -593,6 +592,14 @@ def prepare(
         config, output_folder(config), listener, ledger, diet, data, task, tokenizer, model, features, train,
         dev, lengths, precision, meter or EnergyMeter(), teacher, precomputed, reference,
     )  # fmt: skip
+
+
+def _reference(
+    config: FinetuneConfig, features: Features, rows: datasets.Dataset, model: Any, how: Json
+) -> TokenReference | None:
+    if config.reference is None:
+        return None
+    return ask_reference(reference_source(config), features, rows, model, **how)
 
 
 def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:

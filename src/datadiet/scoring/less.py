@@ -29,8 +29,6 @@ from datadiet.scoring.projections import Projection
 from datadiet.scoring.tracin import Checkpoint, check_rates, loaded
 from datadiet.tasks.adam import AdamState, adam_state
 
-Direction = Literal["auto", "adam", "plain"]
-
 
 @dataclass(frozen=True)
 class Less:

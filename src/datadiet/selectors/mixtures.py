@@ -64,7 +64,7 @@ def best_of_group(
 
     Args:
         values: float `(n,)`; larger = more wanted.
-        count: How many, in [1, n]; `datadiet select` takes one of each group where it is told no count.
+        count: How many, in [1, n]; `datadiet select` takes one of each group where no count is given.
         seed, epoch: Of ties.
         groups: `(n,)`, such as the id of each row's prompt; needed.
         ids: The user's names of the rows, for errors.
