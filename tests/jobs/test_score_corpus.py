@@ -328,7 +328,8 @@ def test_no_ray_is_one_sentence_with_the_install_line(home, tmp_path, monkeypatc
     assert "error: the engine ray needs Ray: pip install 'datadiet[ray]'" in result.stderr
 
 
-def test_an_address_that_does_not_answer_is_one_sentence(home, tmp_path):
+def test_an_address_that_does_not_answer_is_one_sentence(home, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", ModuleType("ray"))  # the address is looked at before Ray is asked
     words = ["score", home / "corpus", "--task", TASK, "--scores", "length", "--engine", "ray"]
     result = call(*words, "--ray-address", "127.0.0.1:1", "--ray-timeout", 1, "--output", tmp_path / "out")
     assert result.exit_code == 2
