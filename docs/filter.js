@@ -1,6 +1,9 @@
-// A box above every long table: the rows that hold all of its words stay.
+// Tables: names of tests may break over lines, other code may not; above every long one is a box, and the rows that hold
+// all of its words stay.
 (() => {
   "use strict";
+  for (const code of document.querySelectorAll(".md-typeset td code"))
+    code.classList.toggle("long", code.textContent.length > 40);
   const LONG = 8;
   for (const table of document.querySelectorAll(".md-typeset table:not([class])")) {
     const rows = [...table.tBodies[0].rows];
