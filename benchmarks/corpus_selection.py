@@ -36,7 +36,8 @@ import numpy as np
 from benchmarks.byte_lm import byte_tokenizer, write_model
 from benchmarks.cells import each_once, keep
 from benchmarks.common import RESULTS
-from benchmarks.instruction_tuning import Cell, collate, difference, judge
+from benchmarks.instruction_tuning import Cell, collate, judge
+from benchmarks.report.arms import difference, glance, grid
 from benchmarks.report.markdown import NOT_YET
 
 ROWS, DEV_ROWS, BASE_ROWS, BASE_EPOCHS, EPOCHS, BATCH, LENGTH = 1000, 200, 1500, 4, 4, 16, 256
@@ -255,16 +256,16 @@ def report(results: Path) -> str:
     return table(results / "corpus_selection")
 
 
+def overview(results: Path) -> str:
+    """All cells at a glance, under equal tokens."""
+    return glance(results / "corpus_selection", list(ARMS), "tokens", ("dev", "target"))
+
+
 def table(results: Path) -> str:
     """Mean nll by arm on both judges, beside random, with 95 % intervals over rows, and the time."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
-    if not kept:
+    groups = grid(results)
+    if not groups:
         return NOT_YET
-    groups: dict[tuple[str, str, float], dict[str, dict[int, Any]]] = {}
-    for one in kept:
-        cell = one["cell"]
-        of = groups.setdefault((cell["data"], cell["budget"], cell["keep"]), {})
-        of.setdefault(cell["arm"], {})[cell["seed"]] = one
     lines = []
     for (data, budget, share), arms in sorted(groups.items(), key=lambda entry: (*entry[0][:2], -entry[0][2])):
         one = next(iter(next(iter(arms.values())).values()))
@@ -281,8 +282,7 @@ def table(results: Path) -> str:
             for judged in ("dev", "target"):
                 own = [run[judged]["nll"] for run in runs.values()]
                 cells.append(f"{np.mean(own):.3f}" + (f" ± {np.std(own, ddof=1):.3f}" if len(own) > 1 else ""))
-                others = _judged(arms.get("random", {}), judged)
-                cells.append("" if arm == "random" else difference(_judged(runs, judged), others))
+                cells.append("" if arm == "random" else difference(runs, arms.get("random", {}), judged))
             times = [f"{_mean(runs, lambda run, of=of: run[of]):,.1f}" for of in ("selection_s", "train_s")]
             tokens = f"{_mean(runs, lambda run: run['tokens']):,.0f}"
             lines.append(f"| `{arm}` | {' | '.join([*cells, tokens, *times])} |")
@@ -319,10 +319,6 @@ def costs(results: Path) -> str:
 
 def _mean(runs: Mapping[int, Any], get: Any) -> float:
     return float(np.mean([get(run) for run in runs.values()]))
-
-
-def _judged(runs: Mapping[int, Any], by: str) -> dict[int, Any]:
-    return {seed: {"dev": run[by]} for seed, run in runs.items()}
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ import numpy as np
 from benchmarks.byte_lm import config_of
 from benchmarks.cells import each_once, keep
 from benchmarks.common import RESULTS
+from benchmarks.report.arms import difference, glance, grid
 from benchmarks.report.markdown import NOT_YET
 
 ROWS, DEV_ROWS, EPOCHS, BATCH, LENGTH = 2000, 400, 5, 16, 384
@@ -282,16 +283,17 @@ def report(results: Path) -> str:
     return table(results / "instruction_tuning")
 
 
+def overview(results: Path) -> str:
+    """All cells at a glance, a table for each budget."""
+    told = [glance(results / "instruction_tuning", list(ARMS), budget) for budget in BUDGETS]
+    return "\n\n".join(one for one in told if one != NOT_YET) or NOT_YET
+
+
 def table(results: Path) -> str:
     """Mean dev nll by arm, and the difference to `short` and to `random` with 95 % intervals, paired over dev rows."""
-    kept = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(results.glob("*.json"))]
-    if not kept:
+    groups = grid(results)
+    if not groups:
         return NOT_YET
-    groups: dict[tuple[str, str, float], dict[str, dict[int, dict[str, Any]]]] = {}
-    for one in kept:
-        cell = one["cell"]
-        of = groups.setdefault((cell["data"], cell["budget"], cell["keep"]), {})
-        of.setdefault(cell["arm"], {})[cell["seed"]] = one
     lines = []
     for (data, budget, share), arms in sorted(groups.items(), key=lambda entry: (*entry[0][:2], -entry[0][2])):
         one = next(iter(next(iter(arms.values())).values()))
@@ -328,20 +330,6 @@ def _seconds(one: Mapping[str, Any]) -> float:
 
 def _tokens(one: Mapping[str, Any]) -> int:
     return int(one["cost"]["tokens_backward"])
-
-
-def difference(runs: Mapping[int, Any], others: Mapping[int, Any]) -> str:
-    """`others - runs` of the dev nll, over the seeds that both have, with an interval over dev rows."""
-    seeds = sorted(runs.keys() & others.keys())
-    if not seeds:
-        return "-"
-    tokens = np.array(runs[seeds[0]]["dev"]["rows"]["tokens"], float)
-    gaps = np.mean([
-        np.array(others[seed]["dev"]["rows"]["nll"]) - np.array(runs[seed]["dev"]["rows"]["nll"]) for seed in seeds
-    ], axis=0)  # fmt: skip
-    draws = np.random.default_rng(_SEED).integers(0, len(gaps), (2000, len(gaps)))
-    low, high = np.quantile(gaps[draws].sum(1) / tokens[draws].sum(1), [0.025, 0.975])
-    return f"{gaps.sum() / tokens.sum():+.3f} ({low:+.3f} to {high:+.3f})"
 
 
 def main() -> None:

@@ -20,9 +20,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from benchmarks import corpus_selection
+from benchmarks import corpus_selection, instruction_tuning
 from benchmarks.grid import RESULTS
-from benchmarks.instruction_tuning import report as instruction_tuning
 from benchmarks.learning_rate import learning_rate
 from benchmarks.report import auto, costs, geometry, gradients, methods, noise, quality, tolerance
 from benchmarks.report.markdown import wrapped
@@ -59,8 +58,10 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "comparing": costs.comparing,
     "report": costs.report,
     "plain-script": costs.plain_script,
-    "instruction-tuning": instruction_tuning,
+    "instruction-tuning": instruction_tuning.report,
+    "instruction-glance": instruction_tuning.overview,
     "corpus-selection": corpus_selection.report,
+    "corpus-glance": corpus_selection.overview,
     "corpus-costs": corpus_selection.costs,
     "readme": quality.readme,
 }

@@ -302,7 +302,7 @@ def test_a_score_and_a_selector_of_geometry_run_and_their_figures_are_kept(
 
 
 def test_every_table_has_a_part_that_measures_it() -> None:
-    of_the_same_runs = ("auto-races", "auto-costs", "corpus-costs")
+    of_the_same_runs = ("auto-races", "auto-costs", "instruction-glance", "corpus-glance", "corpus-costs")
     assert [*QUICK, "readme"] == [name for name in tables.TABLES if name not in of_the_same_runs]
 
 
