@@ -159,3 +159,43 @@ def test_no_corpus_is_said_in_a_sentence(tmp_path):
         reading_of(find_corpus(tmp_path), "classification", Columns(text="body"))
     with pytest.raises(DataError, match="the rows of a multi-label set are read together"):
         reading_of(find_corpus(tmp_path), "multi-label", Columns())
+
+
+def test_linked_folders_count_once_and_circles_end(tmp_path):
+    (tmp_path / "aside").mkdir()
+    (tmp_path / "aside" / "b.txt").write_text("linked")
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    (folder / "a.txt").write_text("own")
+    (folder / "more").symlink_to(tmp_path / "aside")
+    (folder / "twice").symlink_to(tmp_path / "aside")
+    (folder / "round").symlink_to(folder)
+    assert read(find_corpus(folder), "causal-lm")["ids"] == ["a.txt:0", "more/b.txt:0"]
+
+
+def test_other_splits_of_a_saved_folder_are_named(tmp_path):
+    split = datasets.Dataset.from_list(ROWS)
+    datasets.DatasetDict({"train": split, "test": split, "dev": split}).save_to_disk(str(tmp_path / "saved"))
+    assert find_corpus(tmp_path / "saved").notes == ("Splits that are not used: 'dev', 'test'.",)
+
+
+def test_a_file_without_the_column_is_told_so(tmp_path):
+    pq.write_table(pa.table({"text": ["one"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table({"content": ["two"]}), tmp_path / "b.parquet")
+    with pytest.raises(DataError, match=r"b\.parquet: there is no column 'text'; found 'content'\.$"):
+        read(find_corpus(tmp_path), "causal-lm")
+
+
+def test_a_wrong_row_is_named_by_its_place(tmp_path):
+    lines = [{"text": "one"}, {"text": ""}]
+    (tmp_path / "a.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 2: the text is empty"):
+        read(find_corpus(tmp_path), "causal-lm")
+
+
+@pytest.mark.parametrize("names", [["messages"], ["prompt", "completion"]])
+def test_one_row_of_messages_is_a_row(tmp_path, names):
+    turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": "4"}]
+    row = {"messages": turns} if len(names) == 1 else {"prompt": turns[:1], "completion": turns[1:]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row))
+    assert read(find_corpus(tmp_path), "causal-lm")["ids"] == ["a.jsonl:0"]

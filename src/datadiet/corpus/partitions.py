@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import re
 import sys
 import zlib
@@ -33,6 +34,7 @@ BATCH_ROWS, BATCH_BYTES = 8192, 4 << 20
 TEXT_KINDS, PACKED = ("jsonl", "txt"), ("gz", "zst")
 ENDINGS = (".jsonl", ".txt", ".parquet", *(f".{kind}.{packed}" for kind in TEXT_KINDS for packed in PACKED))
 _PIECE = 1 << 20
+_OPTIONAL = ("text_pair", "context", "system")  # columns that a row may lack
 _SAVED = "saved"
 
 
@@ -147,9 +149,8 @@ def find_corpus(source: str | Path, *, part_bytes: int = PART_BYTES) -> Corpus:
     if not folder.is_dir():
         raise DataError(f"there is no folder {quoted(str(source))}: a corpus is a folder of files.")
     if is_saved(folder):
-        return Corpus(folder, tuple(_of_saved(folder, part_bytes)))
-    inside = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir())
-    shown = [name for name in inside if not any(part.startswith((".", "_")) for part in name.split("/"))]
+        return Corpus(folder, *_of_saved(folder, part_bytes))
+    shown = sorted(_names_below(folder))
     used = [name for name in shown if name.lower().endswith(ENDINGS)]
     if not used:
         there = listed(shown, 5) or "nothing"
@@ -157,6 +158,23 @@ def find_corpus(source: str | Path, *, part_bytes: int = PART_BYTES) -> Corpus:
     aside = [name for name in shown if name not in set(used)]
     notes = (f"Files that are not used: {listed(aside, 5)}.",) if aside else ()
     return Corpus(folder, tuple(part for name in used for part in _of_file(folder, name, part_bytes)), notes)
+
+
+def _names_below(folder: Path) -> Iterator[str]:
+    """The files of a folder and of those below it, linked ones too; every real folder once, so that circles end."""
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({error.strerror}).")
+
+    seen = set()
+    for here, folders, names in os.walk(folder, onerror=refuse, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith((".", "_")))
+        if (real := os.path.realpath(here)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        below = Path(here).relative_to(folder)
+        yield from ((below / name).as_posix() for name in names if not name.startswith((".", "_")))
 
 
 def _of_file(folder: Path, name: str, part_bytes: int) -> Iterator[Partition]:
@@ -223,7 +241,8 @@ def _row_groups(path: Path, part_bytes: int) -> Iterator[_Cut]:
             yield 0, 0, 0, 0, seal
 
 
-def _of_saved(folder: Path, part_bytes: int) -> Iterator[Partition]:
+def _of_saved(folder: Path, part_bytes: int) -> tuple[tuple[Partition, ...], tuple[str, ...]]:
+    """The partitions of a split, and a note on the others."""
     splits = open_saved(folder)
     name = "train" if "train" in splits else next(iter(splits))
     if name != "train" and len(splits) > 1:
@@ -234,10 +253,13 @@ def _of_saved(folder: Path, part_bytes: int) -> Iterator[Partition]:
         sealed.update(f"{path.relative_to(folder).as_posix()} {seal_of(path)}\n".encode())
     size = max(1, int(split.data.nbytes))
     step = max(1, int(len(split) * part_bytes / size))
+    parts = []
     for number, begin in enumerate(range(0, len(split), step)):
         end = min(len(split), begin + step)
-        own = name if step >= len(split) else f"{name}@{number}"
-        yield Partition(own, name, _SAVED, begin, end, begin, size * (end - begin) // len(split), sealed.hexdigest())
+        own, share = name if step >= len(split) else f"{name}@{number}", size * (end - begin) // len(split)
+        parts.append(Partition(own, name, _SAVED, begin, end, begin, share, sealed.hexdigest()))
+    aside = sorted(set(splits) - {name})
+    return tuple(parts), (f"Splits that are not used: {listed(aside, 5)}.",) if aside else ()
 
 
 # ---- the rows ----
@@ -355,6 +377,11 @@ class Reading:
             batch.table, columns=_with_missing(batch.table, [*names, *([self.group] if self.group else [])])
         )
         examples, problems = examples_from(table, self.task, self.columns, "required", self.separator)
+        needed = {getattr(self.columns, own.name): own.name for own in fields(Columns) if own.name not in _OPTIONAL}
+        lacking = [name for name in needed if name and name not in batch.table.columns]
+        if problems.found and lacking:
+            there = listed([*batch.table.columns])
+            raise DataError(f"{table.place}: there is no column {listed(lacking)}; found {there}.")
         problems.raise_any(DataError)
         assert examples is not None  # nothing was wrong
         if not self.columns.id:

@@ -7,7 +7,7 @@ whole of a plain text is one turn of the role `text`.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from datadiet.data.schema import ANSWERING, Columns, Turns
@@ -32,6 +32,10 @@ def conversations(table: Table, names: Columns, labels: str, ids: Sequence[str],
         ids: Of the rows.
         problems: Receives one sentence per kind of problem.
     """
+
+    def named(row: int) -> str:
+        return "" if names.id == "" else f"id {quoted(ids[row])}: "  # a partition names its rows by their places
+
     read = _messages if names.messages else _prompts if names.prompt else _texts
     rows: list[Turns] = []
     wrong: dict[str, list[tuple[int, str]]] = {}
@@ -40,10 +44,10 @@ def conversations(table: Table, names: Columns, labels: str, ids: Sequence[str],
         problem = problem or _problem(turns)
         rows.append(() if problem else turns)
         if problem:
-            wrong.setdefault(problem.partition(":")[0], []).append((row, f"id {quoted(ids[row])}: {problem}"))
+            wrong.setdefault(problem.partition(":")[0], []).append((row, f"{named(row)}{problem}"))
     for found in wrong.values():
         problems.add(row_problem(table, found, _MEND))
-    return rows if wrong else _settled(table, rows, labels, ids, problems)
+    return rows if wrong else _settled(table, rows, labels, named, problems)
 
 
 def has_roles(parts: Any) -> bool:
@@ -175,7 +179,9 @@ def _problem(turns: Turns) -> str:
 # ---- all rows
 
 
-def _settled(table: Table, rows: list[Turns], labels: str, ids: Sequence[str], problems: Problems) -> list[Turns]:
+def _settled(
+    table: Table, rows: list[Turns], labels: str, named: Callable[[int], str], problems: Problems
+) -> list[Turns]:
     """The rows, without answers where only some have one and none is needed."""
     lacking = [row for row, turns in enumerate(rows) if not is_answered(turns)]
     if not lacking:
@@ -185,5 +191,5 @@ def _settled(table: Table, rows: list[Turns], labels: str, ids: Sequence[str], p
     if labels == "complete" and len(lacking) == len(rows):
         return rows
     what = "there is no answer: the last message is the user's"
-    problems.add(row_problem(table, [(row, f"id {quoted(ids[row])}: {what}") for row in lacking], _MEND))
+    problems.add(row_problem(table, [(row, f"{named(row)}{what}") for row in lacking], _MEND))
     return rows

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from datadiet.data.columns import TEXTS, TOKENS
+from datadiet.data.conversations import has_roles
 from datadiet.data.layouts import plain_name
 from datadiet.data.tables import (
     LazyColumns,
@@ -127,6 +128,8 @@ def _form(data: bytes, *, whole: bool = True) -> str:
     if all(isinstance(held, list) for held in values) and (texts or whole):
         return f"one JSON object of columns ({keys}), each with a list of its rows: {_LINES}"
     rows = [name for name, held in value.items() if isinstance(held, list) and held and isinstance(held[0], dict)]
+    if not whole and any(has_roles(value[name][0]) for name in rows):
+        return ""  # one row of messages
     if rows and not texts and not words:
         return f"one JSON object ({keys}) with the rows under {rows[0]!r}: {_LINES}"
     return f"one JSON object ({keys}) over several lines, and not an object a line: {_LINES}" if whole else ""
