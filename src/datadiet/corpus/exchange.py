@@ -4,9 +4,9 @@ Every partition leaves a sorted array of 128-bit hashes on the disk. A range of 
 so that equal ones meet, and memory is bounded by the size of a range. At 10^9 rows two different texts have the same
 hash with a probability of 10^-21.
 
-Near duplicates are found as in `datadiet.data.duplicates`. A partition also leaves the n-grams of its rows, and for each
-band of their signatures the sorted keys. Keys that meet give pairs, which lie on the disk too; they are compared a range
-of rows at a time, in the order of the rows, so that the same rows stay as in memory.
+Near duplicates are found as in `datadiet.data.duplicates`. A partition also leaves the n-grams of its rows, and for
+each band of their signatures the sorted keys. Keys that meet give pairs, which lie on the disk too; they are compared a
+range of rows at a time, in the order of the rows, so that the same rows stay as in memory.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _owners(pieces: Sequence[tuple[int, NDArray[np.void]]]) -> NDArray[np.uint32
 
 
 def _ranges(files: Sequence[Path | None], range_rows: int) -> Iterator[list[tuple[int, NDArray[np.void]]]]:
-    """The rows of each range of hashes, `high`, by partition; files are sorted by it. A file is open while it is read."""
+    """The rows of each range of hashes by partition; files are sorted by `high`, and open while they are read."""
     rows = sum(len(_opened(path)) for path in files if path is not None)
     number = max(1, -(-rows // range_rows))
     bounds = np.array([(step << 64) // number for step in range(1, number)], np.uint64)
@@ -105,7 +105,7 @@ def _ranges(files: Sequence[Path | None], range_rows: int) -> Iterator[list[tupl
 
 
 def _ends(values: NDArray[Any], bounds: NDArray[Any]) -> NDArray[np.int64]:
-    return np.r_[0, np.searchsorted(values, bounds), len(values)]
+    return np.concatenate([[0], np.searchsorted(values, bounds), [len(values)]]).astype(np.int64)
 
 
 def _opened(path: Path) -> NDArray[Any]:

@@ -93,16 +93,37 @@ def rows_per_band(threshold: float) -> int:
 
 
 def ngram_sets(texts: Sequence[str]) -> Any:
-    """The character 4-grams of each text, hashed: a sparse boolean matrix `(n, features)`, its indices sorted."""
+    """The character 4-grams of each text, hashed: a sparse boolean matrix `(n, features)`, its indices sorted.
+
+    An n-gram lies inside a word, so that each word is cut once, however often it occurs.
+    """
+    from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import HashingVectorizer
 
+    numbers: dict[str, int] = {}
+    sizes = np.empty(len(texts), np.int64)
+    pieces: list[int] = []
+    for row, text in enumerate(texts):
+        words = text.split()
+        sizes[row] = len(words)
+        pieces += [numbers.setdefault(word, len(numbers)) for word in words]
     vectorizer = HashingVectorizer(
         analyzer="char_wb", ngram_range=NGRAMS, n_features=_FEATURES, binary=True, norm=None, alternate_sign=False,
         dtype=np.float32,
     )  # fmt: skip
-    sets = vectorizer.transform(texts).tocsr()
-    sets.sort_indices()
-    return sets
+    of_words = vectorizer.transform(list(numbers) or [""]).tocsr()
+    ends, found = np.r_[0, np.cumsum(sizes)], [np.empty(0, np.int64)]
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(texts)))
+        inside = np.array(pieces[ends[part.start] : ends[part.stop]], np.int64)
+        counts = np.diff(of_words.indptr)[inside]
+        before = np.cumsum(counts) - counts
+        places = np.repeat(of_words.indptr[inside] - before, counts) + np.arange(counts.sum())
+        owners = np.repeat(np.repeat(np.arange(part.start, part.stop), sizes[part]), counts)
+        found.append(np.unique(owners * _FEATURES + of_words.indices[places]))
+    codes = np.concatenate(found)
+    starts = np.searchsorted(codes, np.arange(len(texts) + 1) * _FEATURES)
+    return csr_matrix((np.ones(len(codes), np.float32), codes % _FEATURES, starts), (len(texts), _FEATURES))
 
 
 def band_keys(sets: Any, threshold: float) -> list[NDArray[np.uint64]]:
