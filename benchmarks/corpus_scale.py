@@ -1,16 +1,19 @@
-"""Corpora at scale: selection over many partitioned scores, the throughput of the engines, and kills.
+"""Corpora at scale: selection over many partitioned scores, rates of the engines, near duplicates, perplexity, kills.
 
     python -m benchmarks.corpus_scale select [--rows 100000000] [--parts 100]   time and memory of `datadiet select`
     python -m benchmarks.corpus_scale engines [--rows 20000]                    passes: local and Ray, 2 workers each
-    python -m benchmarks.corpus_scale kills [--kills 10] [--seed 0]             SIGKILL to drivers and workers
+    python -m benchmarks.corpus_scale near [--rows 500000]                      --duplicates --near 0.8, 2 workers
+    python -m benchmarks.corpus_scale perplexity [--rows 100000]                by n-grams and by a model, 2 workers
+    python -m benchmarks.corpus_scale kills [--kills 10] [--engine ray]         SIGKILL to drivers and workers
 
-`select` checks that exactly the rows above the cut are kept. `kills` compares the rows of each corpus that was killed
-and gone on with, sorted by id, with one that was left alone, byte for byte; exit code 1 where they differ.
+`select` checks that exactly the rows above the cut are kept, and `near` that at least the planted repeats are found.
+`engines` runs the engines in turn, each job from the command line; a rate is that of the pass, without what starts the
+engine. `kills` compares the rows of each corpus that was killed and gone on with, sorted by id, with one that was left
+alone, byte for byte. The exit code is 1 where a check fails.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import random
@@ -26,16 +29,20 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.common import peak_bytes
+from benchmarks.common import environment, keep_figures, parser_of, peak_bytes
+from benchmarks.geometry import sentences
 from benchmarks.snapshot import forked
+from datadiet.types import Silent
 
 TASK = "classification"
+NEAR = 0.8
+REPEATS = 2  # of the passes of each engine
 
 
 # ---- selection
 
 
-def select(rows: int, parts: int, home: Path) -> int:
+def select(rows: int, parts: int, home: Path, output: Path) -> int:
     """Choose among made-up scores; returns the exit code."""
     from datadiet.corpus.score_folder import MANIFEST, PARTS, open_scores, scores_of
     from datadiet.corpus.streamed import choose
@@ -45,6 +52,7 @@ def select(rows: int, parts: int, home: Path) -> int:
     _write_scores(home, rows, parts, MANIFEST, PARTS)
     print(f"{rows:,} scores in {parts} files, written in {time.perf_counter() - began:.1f} s", flush=True)
     folder, count, wrong = open_scores(home), rows // 10, 0
+    found: dict[str, Any] = {}
     cases: list[tuple[str, dict[str, Any], int]] = [
         ("hardest", {}, 0), ("window", {"offset": 0.05}, 0), ("random", {}, 0), ("proportional", {}, 0),
         ("quota", {}, 0), ("hardest", {}, rows // 200),
@@ -57,10 +65,17 @@ def select(rows: int, parts: int, home: Path) -> int:
             seconds, cpu, peak = time.perf_counter() - began, time.process_time() - cpu, peak_bytes() / 1e9
             what = f"{name}{options or ''}{f' with a floor of {floor:,}' if floor else ''} on {score}"
             print(f"{what:56} {seconds:6.1f} s  ({cpu:.1f} s of CPU)  {number:,} rows  peak {peak:.2f} GB", flush=True)
+            found[what] = {"seconds": round(seconds, 1), "peak_bytes": peak_bytes()}
             wrong += number != count
             if name == "hardest" and not floor:
                 wrong += not _is_cut(folder.paths, score, kept.masks, scores_of)
+    keep(output, "select", {"rows": rows, "parts": parts, "choices": found})
     return int(wrong > 0)
+
+
+def keep(output: Path, name: str, figures: dict[str, Any]) -> None:
+    """Into the results file."""
+    keep_figures(output, name, {"environment": environment(), **figures})
 
 
 def _write_scores(home: Path, rows: int, parts: int, manifest: str, folder: str) -> None:
@@ -160,41 +175,97 @@ def content_of(folder: Path) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def engines(rows: int, home: Path) -> int:
+def engines(rows: int, home: Path, output: Path) -> int:
     """Passes by both engines, whose start-up is left aside; returns the exit code."""
     write_corpus(home / "corpus", rows, 24)
     write_model(home / "model", 128, 4)
-    rates: dict[str, float] = {}
-    for engine in ("local", "ray", "ray", "local"):
-        output = f"{engine}-{len(rates)}-{time.monotonic_ns()}"
+    rates: dict[str, list[float]] = {"local": [], "ray": []}
+    for number, engine in enumerate(("local", "ray", "ray", "local") * (REPEATS // 2)):
         began = time.perf_counter()
         done = subprocess.run(
-            command(home, output, "--engine", engine, "--workers", "2"), capture_output=True, text=True, check=True
-        )
-        summary = json.loads(done.stdout)
+            command(home, f"{engine}-{number}", "--engine", engine, "--workers", "2"),
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
         line = [one for one in done.stderr.splitlines() if one.startswith("scoring:")][-1]
-        rate = float(line.split(" rows/s")[0].split()[-1].replace(",", ""))
-        rates[engine] = max(rates.get(engine, 0.0), rate)
-        wall = time.perf_counter() - began
-        print(f"{engine:6} {summary['rows']:,} rows, {rate:8,.0f} rows/s, {wall:6.1f} s with start-up", flush=True)
-    share = rates["ray"] / rates["local"]
+        rates[engine].append(float(line.split(" rows/s")[0].split()[-1].replace(",", "")))
+        seconds, wall = rows / rates[engine][-1], time.perf_counter() - began
+        print(f"{engine:6} {rows:,} rows in {seconds:.1f} s, {wall:.1f} s with start-up", flush=True)
+    seconds_of = {engine: sum(rows / rate for rate in own) for engine, own in rates.items()}
+    share = seconds_of["local"] / seconds_of["ray"]
     print(f"Ray has {share:.2f} of the rate of the local engine, 2 workers each")
+    keep(output, "engines", {"rows": rows, "rates": rates, "share": round(share, 3)})
     return int(share < 0.9)
 
 
-def score(home: Path, output: str, workers: int | None = None) -> None:
+# ---- near duplicates and perplexity
+
+
+class _Clock(Silent):
+    """Hears a job, and keeps how long each phase of it took."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._name, self._began = "start", time.perf_counter()
+
+    def phase(self, text: str) -> None:
+        """Ends the phase before it."""
+        now = time.perf_counter()
+        self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._began
+        self._name, self._began = text.partition(":")[0], now
+
+
+def timed(home: Path, name: str, **options: Any) -> dict[str, Any]:
+    """A scoring job of texts with two workers: its rows, seconds, rate, phases, and the peak of the driver."""
+    from datadiet.jobs.score_config import ScoreConfig
+    from datadiet.jobs.score_corpus import score_corpus
+
+    heard = _Clock()
+    config = ScoreConfig(data=str(home / "corpus"), task="causal-lm", output=home / name, workers=2, **options)
+    content = score_corpus(config, heard)
+    heard.phase("end")
+    rows, seconds = content["rows"], content["seconds"]
+    phases = {phase: round(own, 1) for phase, own in heard.seconds.items() if own >= 0.1}
+    found = {"rows": rows, "seconds": seconds, "phases": phases, "reasons": content["reasons"]}
+    print(f"{name}: {rows:,} rows, {rows / seconds:,.0f} a second, {phases}, {content['reasons']}", flush=True)
+    return {**found, "rate": round(rows / seconds), "peak_bytes": peak_bytes()}
+
+
+def write_texts(folder: Path, texts: list[str], parts: int) -> None:
+    """Files with one text a line."""
+    folder.mkdir(parents=True)
+    size = -(-len(texts) // parts)
+    for part in range(parts):
+        some = texts[part * size : (part + 1) * size]
+        (folder / f"{part:03}.txt").write_text("".join(f"{text}\n" for text in some), encoding="utf-8")
+
+
+def near(rows: int, home: Path, output: Path) -> int:
+    """Made-up sentences, of which one in ten repeats another, and one in ten nearly so; returns the exit code."""
+    own = sentences(rows - 2 * (rows // 10))
+    rng = random.Random(0)
+    texts = own + [text.upper() for text in rng.choices(own, k=rows // 10)]
+    nearly = [text for text in rng.choices(own, k=rows // 5) if len(text) > 120][: rows // 10]
+    texts += [f"{text} also" for text in nearly]
+    rng.shuffle(texts)
+    write_texts(home / "corpus", texts, 16)
+    found = timed(home, "near", duplicates=True, near=NEAR)
+    found["planted"] = rows // 10 + len(nearly)
+    keep(output, "near", {"near": NEAR, "parts": 16, **found})
+    return int(found["reasons"]["duplicate"] < 0.99 * found["planted"])
+
+
+def score(home: Path, output: str, workers: int | None = None, engine: str = "local") -> None:
     """A scoring job with passes, texts and duplicates, in this process."""
     from datadiet.jobs.score_config import ScoreConfig
     from datadiet.jobs.score_corpus import score_corpus
 
-    own: dict[str, Any] = {"model": home / "model", "options": {"precision": "fp32"}, "duplicates": True}
-    config = ScoreConfig(
-        data=str(home / "corpus"), task=TASK, scores="length,el2n", output=home / output, workers=workers, **own
-    )
+    own: dict[str, Any] = {"model": home / "model", "options": {"precision": "fp32"}, "duplicates": True, "near": NEAR}
+    own |= {"workers": workers, "engine": engine}
+    config = ScoreConfig(data=str(home / "corpus"), task=TASK, scores="length,el2n", output=home / output, **own)
     score_corpus(config)
 
 
-def kills(number: int, seed: int, home: Path) -> int:
+def kills(number: int, seed: int, engine: str, home: Path, output: Path) -> int:
     """Kill and go on; returns the exit code."""
     import torch
 
@@ -202,30 +273,32 @@ def kills(number: int, seed: int, home: Path) -> int:
     write_corpus(home / "corpus", 2400, 24)
     write_model(home / "model", 32, 2)
     os.waitpid(forked(str(home / "alone-log"), partial(score, home, "alone")), 0)
-    alone, bad = content_of(home / "alone"), 0
+    alone, outcomes, bad = content_of(home / "alone"), [], 0
     cost = json.loads((home / "alone" / "corpus.json").read_text(encoding="utf-8"))["cost"]
     for attempt in range(number):
         rng = random.Random(f"{seed} {attempt}")
-        victim, output = ("driver", "worker")[attempt % 2], f"killed-{attempt}"
-        said = _killed(home, output, victim, rng)
-        log = str(home / f"{output}-log")
-        if os.waitpid(forked(log, partial(score, home, output)), 0)[1]:
+        victim, name = ("driver", "worker")[attempt % 2], f"killed-{attempt}"
+        said = _killed(home, name, victim, rng, engine)
+        log = str(home / f"{name}-log")
+        if os.waitpid(forked(log, partial(score, home, name)), 0)[1]:
             said, same = f"{said}: {Path(f'{log}.err').read_text(encoding='utf-8')[-300:]}", False
         else:
-            own = json.loads((home / output / "corpus.json").read_text(encoding="utf-8"))["cost"]
-            counted = all(own[name] == cost[name] for name in ("examples_forward", "tokens_forward"))
-            same = content_of(home / output) == alone and counted
+            own = json.loads((home / name / "corpus.json").read_text(encoding="utf-8"))["cost"]
+            counted = all(own[part] == cost[part] for part in ("examples_forward", "tokens_forward"))
+            same = content_of(home / name) == alone and counted
         bad += not same
-        print(f"{attempt + 1:3} {said}: {'the same' if same else 'WRONG'}", flush=True)
+        outcomes.append(f"{said}: {'the same' if same else 'WRONG'}")
+        print(f"{attempt + 1:3} {outcomes[-1]}", flush=True)
     print(f"{number - bad} of {number} killed corpora ended as the one that was left alone")
+    keep(output, f"kills-{engine}", {"seed": seed, "kills": number, "same": number - bad, "outcomes": outcomes})
     return int(bad > 0)
 
 
-def _killed(home: Path, output: str, victim: str, rng: random.Random) -> str:
+def _killed(home: Path, output: str, victim: str, rng: random.Random, engine: str) -> str:
     """Start a job with two workers, and kill its driver or a worker once some files are there."""
     phase, folder = rng.choice((("begin", "begin"), ("values", "parts"), ("values", "parts")))
     files, pause = rng.randrange(1, 22), rng.uniform(0, 0.03)
-    process = forked(str(home / f"{output}-log"), partial(score, home, output, 2))
+    process = forked(str(home / f"{output}-log"), partial(score, home, output, 2, engine))
     ended = False
     while not ended and len([*(home / output / folder).glob("*-*")]) < files:
         ended = os.waitpid(process, os.WNOHANG) != (0, 0)
@@ -233,10 +306,19 @@ def _killed(home: Path, output: str, victim: str, rng: random.Random) -> str:
     time.sleep(pause)
     if ended:
         return "ended before it was killed"
-    workers = [worker for child in _children(process) for worker in _children(child)] if victim == "worker" else []
-    os.kill(rng.choice(workers) if workers else process, signal.SIGKILL)
+    os.kill(rng.choice(_workers(process, engine)) if victim == "worker" else process, signal.SIGKILL)
     code = os.waitpid(process, 0)[1]
     return f"{victim} killed after {files} files of {phase}, and the job {'went on' if code == 0 else 'ended'}"
+
+
+def _workers(driver: int, engine: str) -> list[int]:
+    """Of a driver: what its fork server has started, or the processes of its Ray cluster that run a task."""
+    below = [child for one in _children(driver) for child in _children(one)]
+    if engine == "local":
+        return below
+    named = {one: Path(f"/proc/{one}/cmdline").read_bytes() for one in below}
+    busy = [one for one, words in named.items() if words.startswith(b"ray::_called")]
+    return busy or [one for one, words in named.items() if words.startswith(b"ray::")]
 
 
 def _children(pid: int) -> list[int]:
@@ -245,20 +327,23 @@ def _children(pid: int) -> list[int]:
 
 def main() -> int:
     """Returns the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=("select", "engines", "kills"))
+    parser = parser_of(__doc__, "corpus_scale")
+    parser.add_argument("part", choices=("select", "engines", "near", "perplexity", "kills"))
     parser.add_argument("--rows", type=int, help="of the corpus")
     parser.add_argument("--parts", type=int, default=100, help="files of scores")
     parser.add_argument("--kills", type=int, default=10, help="how many jobs are killed")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--engine", default="local", choices=("local", "ray"), help="whose jobs are killed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         home = Path(folder)
         if options.part == "select":
-            return select(options.rows or 100_000_000, options.parts, home)
+            return select(options.rows or 100_000_000, options.parts, home, options.output)
         if options.part == "engines":
-            return engines(options.rows or 20_000, home)
-        return kills(options.kills, options.seed, home)
+            return engines(options.rows or 20_000, home, options.output)
+        if options.part == "near":
+            return near(options.rows or 500_000, home, options.output)
+        return kills(options.kills, options.seed, options.engine, home, options.output)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ KINDS: Mapping[str, str] = {
     "tokens": "--tokens: which tokens of the answers train (causal-lm)",
     "offset": "--offset: what is excluded as suspected label noise",
     "suspects": "--suspects-by of datadiet select, and datadiet.suspects: how likely each label is wrong",
-    "dedupe": "--dedupe, with --near of datadiet select, and datadiet.duplicates: rows with the same text",
+    "dedupe": "--dedupe, with --near of datadiet select and score, and datadiet.duplicates: rows with the same text",
     "task": "--task: what is predicted",
 }
 # what a method needs, and where it comes from; of scores, fields of `datadiet.scoring.dataset.ScoringInputs`

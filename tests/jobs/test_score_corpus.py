@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 import datadiet.scores.text
 from datadiet.cli import app
 from datadiet.corpus.score_folder import PARTS, open_scores
+from datadiet.data.duplicates import representatives
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs import score_corpus as job
 from datadiet.jobs import score_partition
@@ -220,6 +221,31 @@ def test_duplicates_are_found_over_all_files(home, tmp_path, rows):
     assert marked.loc[f"copy-{rows[2]['id']}", "duplicate_of"] == "a.jsonl:2"
 
 
+def test_near_duplicates_are_those_in_memory_and_are_looked_for_once(home, tmp_path, rows, monkeypatch):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(home / "corpus", corpus)
+    likes = [{**row, "id": f"like-{row['id']}", "text": f"{row['text']} {row['text']} now"} for row in rows[:9]]
+    likes += [{**likes[3], "id": "copy"}, {**likes[4], "id": "other", "label": rows[4]["label"][::-1]}]
+    write_rows(corpus / "z.jsonl", likes)
+    content = scored(home, tmp_path / "out", data=corpus, duplicates=True, near=0.7)
+    table = table_of(tmp_path / "out").to_pandas().set_index("id")
+    every = [*rows, *likes]
+    groups = representatives([row["text"] for row in every], [row["label"] for row in every], near=0.7)
+    marked = table[table["reason"] == "duplicate"]
+    assert set(marked.index) == {every[row]["id"] for row in groups.repeated.tolist()}
+    assert marked.loc["like-" + rows[2]["id"], "duplicate_of"] == "a.jsonl:2"
+    assert content["reasons"]["duplicate"] > len(representatives([row["text"] for row in every]).repeated)
+    monkeypatch.setattr(job, "near_repeated", None)  # what was found is taken over
+    shutil.rmtree(tmp_path / "out" / PARTS)
+    assert scored(home, tmp_path / "out", data=corpus, duplicates=True, near=0.7)["reasons"] == content["reasons"]
+    with pytest.raises(ArgumentError, match="differs in 'near'"):
+        scored(home, tmp_path / "out", data=corpus, duplicates=True)
+    result = call(
+        "select", tmp_path / "out", "--keep", 0.5, "--near", 0.7, "--dedupe", "--output", tmp_path / "a.jsonl"
+    )
+    assert "--near is not for the scores of a corpus: score with --duplicates --near, and --dedupe" in result.stderr
+
+
 def test_rows_without_a_value_are_marked_and_never_chosen(home, tmp_path, monkeypatch):
     def lacking(names: list[str], inputs: Any) -> SplitScores:
         made = score_split(names, inputs)
@@ -282,6 +308,8 @@ def test_ids_that_repeat_across_files_are_named(home, tmp_path, rows):
         ({"ray_address": "here:1"}, "--ray-address has no effect without --engine ray"),
         ({"embeddings": True}, "--embeddings needs a model: give --encoder, or --model"),
         ({"model": Path("nowhere")}, "--model must be a saved model or a run folder"),
+        ({"near": 0.8}, "--near has no effect without --duplicates"),
+        ({"near": 1.5, "duplicates": True}, r"near must be in \(0, 1\), got 1.5"),
         ({"workers": 0}, "workers must be a whole number, at least 1, got 0"),
         ({"group_column": "topic"}, "there is no column 'topic'"),
         ({"data": "/nowhere"}, "there is no folder '/nowhere': a corpus is a folder of files"),
@@ -342,7 +370,7 @@ def test_an_address_that_does_not_answer_is_one_sentence(home, tmp_path, monkeyp
 
 @pytest.mark.soak
 def test_ray_gives_the_same_rows_as_the_local_engine(home, tmp_path):
-    options = {"model": home / "model", "duplicates": True}
+    options = {"model": home / "model", "duplicates": True, "near": 0.6}
     scored(home, tmp_path / "local", "length,el2n", **options)
     ray = scored(home, tmp_path / "ray", "length,el2n", engine="ray", workers=2, **options)
     assert ray["rows"] == sum(SIZES)

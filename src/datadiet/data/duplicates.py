@@ -74,9 +74,9 @@ def near_pairs(texts: Sequence[str], threshold: float) -> tuple[Rows, Rows]:
     """
     if len(texts) < 2:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    sets = _ngram_sets(texts)
-    low, high = _candidates(_signatures(sets), rows_per_band(threshold))
-    same = _jaccard(sets, low, high) >= threshold
+    sets = ngram_sets(texts)
+    low, high = _candidates(band_keys(sets, threshold))
+    same = jaccard(sets, low, high) >= threshold
     order = np.lexsort((low[same], high[same]))
     return low[same][order], high[same][order]
 
@@ -92,17 +92,55 @@ def rows_per_band(threshold: float) -> int:
     return max(fit, default=1)
 
 
-def _ngram_sets(texts: Sequence[str]) -> Any:
-    """A sparse boolean matrix `(n, features)`, its indices sorted."""
+def ngram_sets(texts: Sequence[str]) -> Any:
+    """The character 4-grams of each text, hashed: a sparse boolean matrix `(n, features)`, its indices sorted.
+
+    An n-gram lies inside a word, so that each word is cut once, however often it occurs.
+    """
+    from scipy.sparse import csr_matrix
     from sklearn.feature_extraction.text import HashingVectorizer
 
+    numbers: dict[str, int] = {}
+    sizes = np.empty(len(texts), np.int64)
+    pieces: list[int] = []
+    for row, text in enumerate(texts):
+        words = text.split()
+        sizes[row] = len(words)
+        pieces += [numbers.setdefault(word, len(numbers)) for word in words]
     vectorizer = HashingVectorizer(
         analyzer="char_wb", ngram_range=NGRAMS, n_features=_FEATURES, binary=True, norm=None, alternate_sign=False,
         dtype=np.float32,
     )  # fmt: skip
-    sets = vectorizer.transform(texts).tocsr()
-    sets.sort_indices()
-    return sets
+    of_words = vectorizer.transform(list(numbers) or [""]).tocsr()
+    ends, found = np.r_[0, np.cumsum(sizes)], [np.empty(0, np.int64)]
+    for start in range(0, len(texts), _CHUNK):
+        part = slice(start, min(start + _CHUNK, len(texts)))
+        inside = np.array(pieces[ends[part.start] : ends[part.stop]], np.int64)
+        counts = np.diff(of_words.indptr)[inside]
+        before = np.cumsum(counts) - counts
+        places = np.repeat(of_words.indptr[inside] - before, counts) + np.arange(counts.sum())
+        owners = np.repeat(np.repeat(np.arange(part.start, part.stop), sizes[part]), counts)
+        found.append(np.unique(owners * _FEATURES + of_words.indices[places]))
+    codes = np.concatenate(found)
+    starts = np.searchsorted(codes, np.arange(len(texts) + 1) * _FEATURES)
+    return csr_matrix((np.ones(len(codes), np.float32), codes % _FEATURES, starts), (len(texts), _FEATURES))
+
+
+def band_keys(sets: Any, threshold: float) -> list[NDArray[np.uint64]]:
+    """A key per band, uint64 `(n,)` each: texts with the same key in some band are candidates for a pair.
+
+    Args:
+        sets: From `ngram_sets`; a text without n-grams has a key of its own.
+        threshold: Least similarity of a pair, which decides how many hashes a band has.
+    """
+    signatures, per_band = _signatures(sets), rows_per_band(threshold)
+    keys = []
+    for start in range(0, HASHES - per_band + 1, per_band):
+        key = np.zeros(len(signatures), np.uint64)
+        for column in signatures[:, start : start + per_band].T:
+            key = _mixed(key * np.uint64(0xD1342543DE82EF95) + column)
+        keys.append(key)
+    return keys
 
 
 def _signatures(sets: Any) -> NDArray[np.uint64]:
@@ -132,37 +170,37 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     return values
 
 
-def _candidates(signatures: NDArray[np.uint64], per_band: int) -> tuple[Rows, Rows]:
+def _candidates(keys: Sequence[NDArray[np.uint64]]) -> tuple[Rows, Rows]:
     """Pairs of rows, the lower first, that agree in some band; each once."""
-    number = len(signatures)
-    codes = [np.empty(0, np.int64)]
-    for start in range(0, HASHES - per_band + 1, per_band):
-        band = signatures[:, start : start + per_band]
-        key = np.zeros(number, np.uint64)
-        for column in band.T:
-            key = _mixed(key * np.uint64(0xD1342543DE82EF95) + column)
-        codes.append(_in_buckets(key))
+    number = len(keys[0])
+    codes = [low * number + high for low, high in map(in_buckets, keys)]
     pairs = np.unique(np.concatenate(codes))
     return pairs // number, pairs % number
 
 
-def _in_buckets(key: NDArray[np.uint64]) -> Rows:
-    """`low * n + high` for each member of a bucket with its first, and with the few before it."""
-    number = len(key)
-    order = np.argsort(key, kind="stable")  # rows ascend inside a bucket
-    sorted_key = key[order]
-    starts = np.flatnonzero(np.r_[True, sorted_key[1:] != sorted_key[:-1]])
+def in_buckets(keys: NDArray[np.uint64]) -> tuple[Rows, Rows]:
+    """Pairs of rows with the same key, the lower first: each with the first one that has it, and the few before it.
+
+    Examples:
+        >>> in_buckets(np.array([5, 7, 5], np.uint64))
+        (array([0, 0]), array([2, 2]))
+    """
+    number = len(keys)
+    order = np.argsort(keys, kind="stable")  # rows ascend inside a bucket
+    sorted_keys = keys[order]
+    starts = np.flatnonzero(np.r_[True, sorted_keys[1:] != sorted_keys[:-1]]) if number else np.empty(0, np.int64)
     first = np.repeat(starts, np.diff(np.r_[starts, number]))  # where the bucket of each place begins
     place = np.arange(number)
-    codes = []
+    low, high = [], []
     for other in (first, *(place - step for step in range(1, _NEIGHBOURS + 1))):
         inside = (other >= first) & (other < place)
-        codes.append(order[other[inside]] * number + order[inside])
-    return np.concatenate(codes).astype(np.int64)
+        low.append(order[other[inside]])
+        high.append(order[inside])
+    return np.concatenate(low), np.concatenate(high)
 
 
-def _jaccard(sets: Any, low: Rows, high: Rows) -> NDArray[np.float64]:
-    """Similarity of pairs of rows; 0 for texts without n-grams."""
+def jaccard(sets: Any, low: Rows, high: Rows) -> NDArray[np.float64]:
+    """Similarity of pairs of rows of `ngram_sets`; 0 for texts without n-grams."""
     sizes = np.diff(sets.indptr)
     similarities = np.zeros(len(low))
     for start in range(0, len(low), _CHUNK):
@@ -256,7 +294,7 @@ def representatives(
     if near is not None and not 0 < near < 1:
         raise ArgumentError(f"near must be a similarity in (0, 1), got {near}.")
     exact = _exact(list(text_keys(texts, text_pairs)), labels)
-    return exact if near is None else _merged(exact, _joined(texts, text_pairs), labels, near)
+    return exact if near is None else _merged(exact, joined_keys(text_keys(texts, text_pairs)), labels, near)
 
 
 def _check_lengths(rows: int, labels: Sequence[Hashable] | None, text_pairs: Sequence[str] | None) -> None:
@@ -302,8 +340,9 @@ def _merged(exact: Groups, texts: Sequence[str], labels: Sequence[Hashable] | No
     return Groups(rows[merged[place]], exact.conflicts)
 
 
-def _joined(texts: Sequence[str], text_pairs: Sequence[str] | None) -> list[str]:
-    return [f"{one}\n{two}" if two else one for one, two in text_keys(texts, text_pairs)]
+def joined_keys(keys: Iterable[tuple[str, str]]) -> list[str]:
+    """The texts whose n-grams are compared, from those of `text_keys`."""
+    return [f"{one}\n{two}" if two else one for one, two in keys]
 
 
 # ---- between splits ----

@@ -9,7 +9,7 @@ from typing import Any
 
 from datadiet.config import COLUMNS, READING_FLAGS, FinetuneConfig, option
 from datadiet.errors import UserError
-from datadiet.registry import AtLeast, Positive, format_call, names, parse_call, parse_options, split_calls
+from datadiet.registry import AtLeast, Bound, Positive, format_call, names, parse_call, parse_options, split_calls
 from datadiet.types import Json
 
 BASE_MODEL = "minilm"
@@ -41,7 +41,7 @@ class ScoreConfig:
         query_groups: A column of them, whose values are the subtasks.
         output: A score file, .parquet, or .jsonl and .csv for people; None writes nothing. A folder (no ending) is
             for a corpus: `data` is then a folder of many files, scored partition by partition; see `jobs.score_corpus`.
-        engine, workers, ray_address, ray_timeout, duplicates, embeddings, group_column: Of a corpus only.
+        engine, workers, ray_address, ray_timeout, duplicates, near, embeddings, group_column: Of a corpus only.
         options: Options of `FinetuneConfig`, of `RUN_FLAGS`.
     """
 
@@ -87,6 +87,9 @@ class ScoreConfig:
     ray_address: str | None = option(None, "Of a Ray cluster; one on this machine by default.", CORPUS)
     ray_timeout: float = option(10.0, "Seconds that the cluster has to answer.", CORPUS, bound=Positive)
     duplicates: bool = option(False, "Mark rows whose text another row has, over all files.", CORPUS)
+    near: float | None = option(
+        None, "With --duplicates: also of nearly the same texts, such as 0.8.", CORPUS, bound=Bound(0, 1, True, True)
+    )
     embeddings: bool = option(False, "Also keep a vector per row, of the encoder or the model.", CORPUS)
     group_column: str | None = option(
         None, "What floors and quotas of a selection go by; the class by default.", CORPUS

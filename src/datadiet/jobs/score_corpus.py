@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from datadiet.config import COLUMNS, option_problems
 from datadiet.corpus.engines import Engine, engine_of
-from datadiet.corpus.exchange import repeated, repeats_of
+from datadiet.corpus.exchange import near_repeated, repeated, repeats_of
 from datadiet.corpus.partitions import Corpus, Partition, Reading, batches, find_corpus, reading_of
 from datadiet.corpus.score_folder import (
     BEGIN,
@@ -100,6 +100,7 @@ def check_corpus_job(config: ScoreConfig) -> None:
             problems.check(not given, f"{flag} has no effect without --engine ray.")
     if config.embeddings and config.model is None and config.encoder is None:
         problems.add("--embeddings needs a model: give --encoder, or --model.")
+    problems.check(config.near is None or config.duplicates, "--near has no effect without --duplicates.")
     idle = config.encoder is not None and not config.embeddings
     problems.check(not idle, "--encoder has no effect on these scores without --embeddings.")
     try:
@@ -260,7 +261,7 @@ class _Job:
         if not phased and not self.reading.columns.id and not self.config.duplicates:
             return (None, ""), []
         home, parts = self.output / BEGIN, self.corpus.partitions
-        own = {"reading": how["reading"], "phased": phased, "duplicates": self.config.duplicates}
+        own = {name: how[name] for name in ("reading", "duplicates", "near")} | {"phased": phased}
         works = [self._work(part, _digest([own, part.name, part.seal, part.begin, part.end])) for part in parts]
         works = [work for work in works if not work.part.problem]
         unreadable |= {part.name: part.problem for part in parts if part.problem}
@@ -278,7 +279,8 @@ class _Job:
             self._check_ids(homes)
         if self.config.duplicates:
             self.listener.phase("looking for duplicates")
-        files = _duplicates(homes, home / "duplicates") if self.config.duplicates else []
+        sealed = _digest([[work.part.name, work.digest] for work in works])
+        files = _duplicates(homes, home / "duplicates", self.config.near, sealed) if self.config.duplicates else []
         return _summed(phased, [work.home for work in works], home / "counts"), files
 
     def _check_ids(self, homes: Sequence[Path | None]) -> None:
@@ -380,6 +382,7 @@ def _how(config: ScoreConfig, reading: Reading, calls: Json) -> Json:
         "scores": calls,
         "reading": asdict(reading),
         "duplicates": config.duplicates,
+        "near": config.near,
         "embeddings": config.embeddings,
         "max_length": config.max_length,
         "batch_size": settings.batch_size,
@@ -398,13 +401,28 @@ def _digest(content: Any) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()[:24]
 
 
-def _duplicates(homes: Sequence[Path | None], folder: Path) -> list[Path]:
-    """Files with the rows that repeat another, one per range of hashes."""
+def _duplicates(homes: Sequence[Path | None], folder: Path, near: float | None, digest: str) -> list[Path]:
+    """Files with the rows that repeat another, one per range; those of the same partitions are taken over."""
+    made = folder / "made.json"
+    if not made.is_file() or json.loads(made.read_text(encoding="utf-8")) != digest:
+        shutil.rmtree(folder, ignore_errors=True)
+        with whole_folder(folder) as part:
+            keys = [None if place is None else place / "texts.npy" for place in homes]
+            files = _saved(repeated(keys), part, "exact")
+            if near is not None:
+                (part / "pairs").mkdir()
+                _saved(near_repeated(homes, files, near, part / "pairs"), part, "all")
+                for path in (*files, part / "pairs"):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (part / made.name).write_text(json.dumps(digest), encoding="utf-8")
+    return sorted(folder.glob("*.npy"))
+
+
+def _saved(arrays: Iterable[NDArray[Any]], folder: Path, name: str) -> list[Path]:
     files = []
-    with whole_folder(folder) as part:
-        for number, repeats in enumerate(repeated([None if place is None else place / "texts.npy" for place in homes])):
-            np.save(part / f"{number:05}.npy", repeats)
-            files.append(folder / f"{number:05}.npy")
+    for number, array in enumerate(arrays):
+        files.append(folder / f"{name}-{number:05}.npy")
+        np.save(files[-1], array)
     return files
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datadiet.corpus.exchange import keys_of, write_keys
+from datadiet.corpus.exchange import NearRows, keys_of, write_keys
 from datadiet.corpus.partitions import Batch, Partition, Reading, batches, texts_of
 from datadiet.corpus.score_folder import (
     BEGIN,
@@ -122,7 +122,7 @@ def begin_partition(work: Work) -> Json | str:
     ledger = Ledger()
     phased = {name: (phases, options) for name, options in work.calls.items() if (phases := phases_of(name))}
     counts: dict[str, NDArray[Any]] = {}
-    ids, texts, number = [], [], 0
+    ids, texts, number, near = [], [], 0, NearRows(work.config.near)
     try:
         for batch, examples, groups in work.rows(ledger):
             places = _places(batch)
@@ -130,7 +130,9 @@ def begin_partition(work: Work) -> Json | str:
             if work.reading.columns.id:
                 ids.append(keys_of(examples.ids, places))
             if work.config.duplicates:
-                texts.append(keys_of(texts_of(examples), places, groups))
+                compared = texts_of(examples)
+                texts.append(keys_of(compared, places, groups))
+                near.add(compared, places, groups)
             for name, (phases, options) in phased.items():
                 for part, array in phases.begin(joined_texts(examples), **options).items():
                     key = f"{name}/{part}"
@@ -141,6 +143,7 @@ def begin_partition(work: Work) -> Json | str:
     with whole_folder(work.home) as folder:
         write_keys(folder / "ids.npy", ids)
         write_keys(folder / "texts.npy", texts)
+        near.write(folder)
         np.savez(folder / "counts.npz", **counts)  # type: ignore[arg-type]
         content = {"schema": 1, "digest": work.digest, "rows": number, "cost": cost}
         (folder / "part.json").write_text(json.dumps(content), encoding="utf-8")

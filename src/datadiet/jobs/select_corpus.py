@@ -32,7 +32,7 @@ SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
 # options of a selection that need all rows in memory, with what does the same for a corpus
 _IN_MEMORY = {
     "drop_suspects": "suspects are ranked in memory",
-    "near": "near duplicates are compared in memory",
+    "near": "score with --duplicates --near, and --dedupe drops what is marked",
     "features": "selectors that cover a space hold all rows in memory",
 }
 _KIND = "a .jsonl, .jsonl.gz or .parquet file, or a folder (no ending)"
