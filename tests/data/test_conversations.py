@@ -144,6 +144,12 @@ def test_nested_messages_come_through_parquet_and_saved_sets(tmp_path):
         )
 
 
+def test_keys_that_say_nothing_more_are_no_fault(tmp_path):
+    more = {"weight": 1, "tool_calls": [], "thinking": None, "name": "me"}
+    write_rows(tmp_path / "a.jsonl", [{"messages": [MESSAGES[0], {**MESSAGES[1], **more}]}] * 2)
+    assert read_examples(str(tmp_path / "a.jsonl"), "causal-lm").turns == (PAIR, PAIR)
+
+
 def test_a_system_column_and_a_system_message_come_first(tmp_path):
     write_rows(tmp_path / "a.jsonl", [{"system": "Be brief.", "prompt": "2 + 2?", "response": "4"}] * 2)
     write_rows(tmp_path / "b.jsonl", [{"messages": [{"role": "system", "content": "Be brief."}, *MESSAGES]}] * 2)
@@ -165,6 +171,14 @@ BAD = {
     "a message is no mapping of role and content: message 1 is 'hello'": ["hello"],
     "the messages are no list: 7": 7,
     "the messages are no JSON list: 'hello'": "hello",
+    "a message has the weight 0, and only rows have weights; remove it: message 2 ('assistant')": [
+        MESSAGES[0],
+        {**MESSAGES[1], "weight": 0},
+    ],
+    "a message has 'tool_calls', which is not read; put it into the text or remove it: message 2 ('assistant')": [
+        MESSAGES[0],
+        {**MESSAGES[1], "tool_calls": [{"id": "1"}]},
+    ],
     "there is a system message and nothing else": [{"role": "system", "content": "x"}],
     "there is no answer: the last message is the user's": [*MESSAGES, MESSAGES[0]],
 }

@@ -18,6 +18,7 @@ SYSTEM, USER, ASSISTANT, TEXT = "system", "user", "assistant", "text"
 # the names that ShareGPT and others have for the parts of a message and for its roles
 _ROLE, _CONTENT = ("role", "from"), ("content", "value")
 _ROLES = {"human": USER, "gpt": ASSISTANT, "model": ASSISTANT, "bot": ASSISTANT, "chatgpt": ASSISTANT}
+_UNREAD = ("tool_calls", "function_call", "reasoning_content", "reasoning", "thinking")
 _MEND = "mend the row or remove it"
 
 
@@ -151,9 +152,21 @@ def _of_list(cell: Any) -> tuple[Turns, str]:
             return (), f"a message has no role: message {place + 1}"
         if not isinstance(text, str):
             return (), f"a message has no text: message {place + 1} ({quoted(role)})"
+        if problem := _unread(message):
+            return (), f"{problem}: message {place + 1} ({quoted(role)})"
         role = role.strip().lower()
         turns.append((_ROLES.get(role, role), text))
     return tuple(turns), ""
+
+
+def _unread(message: Mapping[str, Any]) -> str:
+    """What a message says beside its text that would change the training, and is not read."""
+    for key in _UNREAD:
+        if message.get(key):
+            return f"a message has {key!r}, which is not read; put it into the text or remove it"
+    if message.get("weight") not in (None, 1):
+        return f"a message has the weight {message['weight']!r}, and only rows have weights; remove it"
+    return ""
 
 
 def _problem(turns: Turns) -> str:
