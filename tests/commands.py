@@ -68,7 +68,7 @@ class Forked:
         arguments = list(command[command.index("datadiet") + 1 :])
         sys.stdout.flush()
         sys.stderr.flush()
-        self.stdin, self._code, self.pid = None, None, os.fork()
+        self.args, self.stdin, self._code, self.pid = command, None, None, os.fork()
         if self.pid == 0:
             self._run(arguments, stdout, stderr, {} if env is None else env)
 
@@ -103,6 +103,28 @@ class Forked:
     def terminate(self) -> None:
         """End it."""
         os.kill(self.pid, 15)
+
+    kill = terminate
+
+    def __enter__(self) -> Forked:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wait()
+
+    def communicate(self, *_: object, **__: object) -> tuple[None, None]:
+        """As `subprocess.run` waits; the output went where this process's goes."""
+        self.wait()
+        return None, None
+
+
+STARTED = subprocess.Popen
+
+
+def started(command: Any, *others: Any, **options: Any) -> Any:
+    """A copy of this process for `python -m datadiet ...`; everything else as it would start."""
+    of_datadiet = isinstance(command, list) and command[1:3] == ["-m", "datadiet"]
+    return Forked(command, **options) if of_datadiet else STARTED(command, *others, **options)
 
 
 def problem_of(command: str) -> str:
@@ -155,6 +177,7 @@ def examples() -> None:
     import datadiet.jobs.finetune  # noqa: F401
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.Popen = started  # type: ignore[assignment,misc]
     with tempfile.TemporaryDirectory() as place:
         waiting, running, failed = sorted((ROOT / "examples").glob("*.py")), {}, []
         while waiting or running:
