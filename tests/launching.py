@@ -100,8 +100,8 @@ RUN = subprocess.run
 def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """`subprocess.run` of a Python program, in a copy of this process, without the seconds of its imports.
 
-    Its output is captured; what is not Python starts as it would. For programs of which the memory of the process, and
-    what it imports, do not matter.
+    Its output is captured, and shown where it need not be; what is not Python starts as it would. For programs of which
+    the memory of the process, and what it imports, do not matter.
     """
     if command[0] != sys.executable or command[1] not in ("-m", "-c"):
         return RUN(command, **options)
@@ -115,6 +115,9 @@ def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProces
         for stream in (said, complained):
             stream.seek(0)
         done = subprocess.CompletedProcess(command, code, said.read(), complained.read())
+    if not options.get("capture_output"):
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
     if options.get("check"):
         done.check_returncode()
     return done
@@ -128,7 +131,7 @@ def _forked_program(arguments: list[str], options: dict[str, Any], *streams: int
     try:
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
-        sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
         os.environ.update(options.get("env") or {})
         os.chdir(options.get("cwd") or ".")
         kind, program, *sys.argv[1:] = arguments
