@@ -46,7 +46,8 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
     import datasets
 
     from datadiet import registry
-    from datadiet.scoring.dataset import ScoringInputs, score_split
+    from datadiet.scoring.dataset import score_split
+    from datadiet.scoring.inputs import ScoringInputs
     from datadiet.tasks.causal_lm import AnswerRows, CausalLMTask
 
     began = time.perf_counter()

@@ -17,7 +17,7 @@ import pandas as pd
 
 import datadiet as dd
 
-ROWS = {"train": 420, "dev": 105, "test": 105}
+ROWS = {"train": 280, "dev": 70, "test": 70}
 
 
 def write_csv_files(folder: Path) -> None:
@@ -45,9 +45,9 @@ def main() -> None:
             select="uncertain",
             floor=4,  # at least 4 examples of each class in every epoch
             keep=0.5,
-            epochs=4,
+            epochs=3,
             batch_size=16,
-            learning_rate=2e-4,
+            learning_rate=3e-4,
         )
         result = dd.finetune(config)
         print(f"test accuracy {result['metrics']['test']['accuracy']:.3f} on {result['data']['rows']['test']} texts")

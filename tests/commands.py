@@ -1,12 +1,13 @@
-"""Every command of the README as it is written there, and every script of examples/.
+"""Every command of the README as it is written there, and every script and notebook of examples/.
 
     python tests/commands.py readme            # or `make readme`; prints each command, fails where one fails
-    python tests/commands.py examples          # or `make examples`, which runs the notebook too
+    python tests/commands.py examples          # or `make examples`
 
 The README's run in one folder, in which `DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model;
 `minilm` is that model as well. What installs or clones is only looked at: its extras and targets must be there, and
 `.ci/run` makes `make test` itself. Commands and scripts start as copies of this process, which has imported torch
-already; so do the runs that `datadiet compare` starts.
+already; so do the commands that they start, and the runs that `datadiet compare` starts. The cells of a notebook run as
+IPython runs them.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from launching import forked  # noqa: E402 - beside this file
 
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
@@ -105,6 +108,15 @@ class Forked:
         os.kill(self.pid, 15)
 
 
+STARTED = subprocess.Popen
+
+
+def started(command: Any, *others: Any, **options: Any) -> Any:
+    """A copy of this process for `python -m datadiet ...`; everything else as it would start."""
+    of_datadiet = isinstance(command, list) and command[1:3] == ["-m", "datadiet"]
+    return Forked(command, **options) if of_datadiet else STARTED(command, *others, **options)
+
+
 def problem_of(command: str) -> str:
     """What is wrong with a command that installs, clones or makes; empty where nothing is."""
     if not LOOKED_AT.fullmatch(command):
@@ -147,7 +159,7 @@ def readme() -> None:
 
 
 def examples() -> None:
-    """The scripts of examples/, two at a time."""
+    """The scripts and notebooks of examples/, two at a time."""
     import datasets  # noqa: F401 - what most of them import, once
     import sklearn.metrics  # noqa: F401
     import transformers  # noqa: F401
@@ -155,8 +167,10 @@ def examples() -> None:
     import datadiet.jobs.finetune  # noqa: F401
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
+    subprocess.Popen, subprocess.run = started, forked  # type: ignore[assignment,misc]
     with tempfile.TemporaryDirectory() as place:
-        waiting, running, failed = sorted((ROOT / "examples").glob("*.py")), {}, []
+        waiting = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb"))
+        running, failed = {}, []
         while waiting or running:
             while waiting and len(running) < JOBS:
                 script = waiting.pop(0)
@@ -176,7 +190,7 @@ def examples() -> None:
 
 
 def _script(script: Path, log: Path) -> int:
-    """Start a script, its output in a log; the number of its process."""
+    """Start a script or notebook, its output in a log; the number of its process."""
     sys.stdout.flush()
     number = os.fork()
     if number:
@@ -187,7 +201,10 @@ def _script(script: Path, log: Path) -> int:
             for place in (1, 2):
                 os.dup2(stream.fileno(), place)
             sys.argv, sys.path[0] = [str(script)], str(script.parent)
-            runpy.run_path(str(script), run_name="__main__")
+            if script.suffix == ".py":
+                runpy.run_path(str(script), run_name="__main__")
+            else:
+                _cells(script)
             code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(bool(end.code))
@@ -197,6 +214,21 @@ def _script(script: Path, log: Path) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def _cells(notebook: Path) -> None:
+    """The cells of a notebook, in a shell of IPython; one that fails raises."""
+    import nbformat
+    from IPython.core.interactiveshell import InteractiveShell
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:
+            """Figures are shown in the notebook, not in windows."""
+
+    shell = Shell.instance()
+    for cell in nbformat.read(notebook, as_version=4).cells:
+        if cell.cell_type == "code":
+            shell.run_cell(cell.source).raise_error()
 
 
 if __name__ == "__main__":

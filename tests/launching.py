@@ -1,13 +1,19 @@
-"""Tests of several processes: a launcher that imports once and forks the processes of each run."""
+"""Tests of several processes: a launcher that imports once and forks the processes of each run; forked programs."""
 
 from __future__ import annotations
 
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 # Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
 # arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
@@ -86,3 +92,59 @@ def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
+
+
+RUN = subprocess.run
+
+
+def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    """`subprocess.run` of a Python program, in a copy of this process, without the seconds of its imports.
+
+    Its output is captured, and shown where it need not be; what is not Python starts as it would. For programs of which
+    the memory of the process, and what it imports, do not matter.
+    """
+    if command[0] != sys.executable or command[1] not in ("-m", "-c"):
+        return RUN(command, **options)
+    with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        process = os.fork()
+        if process == 0:
+            _forked_program(list(command[1:]), options, said.fileno(), complained.fileno())
+        code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+        for stream in (said, complained):
+            stream.seek(0)
+        done = subprocess.CompletedProcess(command, code, said.read(), complained.read())
+    if not options.get("capture_output"):
+        sys.stdout.write(done.stdout)
+        sys.stderr.write(done.stderr)
+    if options.get("check"):
+        done.check_returncode()
+    return done
+
+
+def _forked_program(arguments: list[str], options: dict[str, Any], *streams: int) -> None:
+    """The program, in the copy, which ends with it."""
+    subprocess.run = RUN
+    warnings.resetwarnings()  # errors in tests; one tells that the module is imported already
+    code = 1
+    try:
+        for number, stream in enumerate(streams, 1):
+            os.dup2(stream, number)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        os.environ.update(options.get("env") or {})
+        os.chdir(options.get("cwd") or ".")
+        kind, program, *sys.argv[1:] = arguments
+        if kind == "-m":
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
+        else:
+            exec(program, {"__name__": "__main__"})
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)

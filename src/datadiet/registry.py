@@ -44,7 +44,7 @@ KINDS: Mapping[str, str] = {
     "dedupe": "--dedupe, with --near of datadiet select and score, and datadiet.duplicates: rows with the same text",
     "task": "--task: what is predicted",
 }
-# what a method needs, and where it comes from; of scores, fields of `datadiet.scoring.dataset.ScoringInputs`
+# what a method needs, and where it comes from; of scores, fields of `datadiet.scoring.inputs.ScoringInputs`
 NEEDS: Mapping[str, str] = {
     "texts": "the texts of the training split",
     "queries": "examples of what is wanted: --queries FILE_OR_FOLDER",
@@ -182,8 +182,8 @@ class Method:
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
         traits: Of scores `forward` (made of one forward pass), `by_row` (of texts: no other row counts),
             `zero_when_learned`, `suspects` (ranks wrong labels high), `tokens` (can be read off the next tokens of a
-            language model), `answers` (of gradients, of language models too) and `all_rows` (other rows change a
-            value); of selectors `weights`,
+            language model), `answers` (of gradients, of language models too), `gaps` (a row without what it compares
+            has no value) and `all_rows` (other rows change a value); of selectors `weights`,
             `fills_classes` (gives every class its places), `takes_offset`, `takes_tolerance`, `needs_bounded`,
             `reads_logits`, `takes_turns` (goes by what has trained before); of tasks the keys of `TASK_TRAITS` and
             others.
@@ -193,7 +193,10 @@ class Method:
         evidence: The heading of docs/benchmarks.md under which its quality stands beside random; None: not yet
             measured.
         where: `module:name` of what computes it; empty for one that is part of another.
-        facts: Further facts of a kind, such as the metrics of a task.
+        facts: Further facts of a kind, such as the metrics of a task. Of scores: `computed_by`, the function
+            `module:name` that computes a whole split; `passes`, what it needs of the forward pass of each model (see
+            `datadiet.scoring.forward.pass_of`); `shares`, what it shares with other scores of that name; `reads`, needs
+            that are optional; `by_class`, whether each class is treated by itself.
     """
 
     kind: str

@@ -37,6 +37,7 @@ from datadiet.cli import app
 from datadiet.cli.options import Call
 from datadiet.reporting.rows import read_dynamics, training_texts
 from datadiet.store.run_folder import read_result
+from launching import forked
 from toys import tiny_model_folder, toy_config
 
 
@@ -169,10 +170,11 @@ def test_memory_of_the_diet_beside_that_of_the_plain_trainer(tmp_path: Path, mon
 
 
 @pytest.mark.slow
-def test_memory_in_a_process_of_its_own() -> None:
+def test_memory_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     options = argparse.Namespace(examples=600, model="minilm", precision="fp32", rows=None)
     assert memory.measure_apart("synthetic", "none", options)["peak_bytes"] > 100_000_000
     options.precision = "fp3"
+    monkeypatch.setattr(subprocess, "run", forked)
     with pytest.raises(RuntimeError, match=r"synthetic, none: [\s\S]*invalid choice: 'fp3'"):
         memory.measure_apart("synthetic", "none", options)
 
@@ -203,11 +205,12 @@ def test_report_at_scale(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
 
 
 @pytest.mark.slow
-def test_the_report_is_made_in_a_process_of_its_own(tmp_path: Path) -> None:
+def test_the_report_is_made_in_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = report_scale.write_folder(tmp_path, examples=100, rounds=2)
     found = report_scale.report_apart(run)
     assert 50_000_000 < found["peak_bytes"] < 500_000_000
     (run / "result.json").unlink()
+    monkeypatch.setattr(subprocess, "run", forked)
     with pytest.raises(RuntimeError, match=r"the report failed: [\s\S]*an unfinished run"):
         report_scale.report_apart(run)
 
@@ -250,9 +253,9 @@ def test_a_command_that_fails_ends_the_benchmark() -> None:
         comparing.timed("report", "nowhere")
 
 
-@pytest.mark.slow
-def test_plain_batches_pad_more(tmp_path: Path) -> None:
+def test_plain_batches_pad_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What better batches alone save: the same run with the sampler of the plain Trainer."""
+    monkeypatch.setattr(subprocess, "run", forked)
     settings = {**asdict(toy_config(tmp_path, keep=1.0, epochs=2)), "output": None}
     padded = []
     for program in (DATADIET, PLAIN_BATCHES):
@@ -292,6 +295,7 @@ def test_a_score_and_a_selector_of_geometry_run_and_their_figures_are_kept(
 ) -> None:
     small = ["--sentences", "300", "--points", "200", "--only", "dsir,graph_cut"]
     monkeypatch.setattr(sys, "argv", ["geometry", "--output", str(tmp_path / "geometry.json"), *small])
+    monkeypatch.setattr(subprocess, "run", forked)
     geometry.main()
     kept = json.loads((tmp_path / "geometry.json").read_text())
     numbers = {"dsir": 300, "graph_cut": 200}
@@ -317,7 +321,8 @@ def test_all_lists_its_commands_and_names_what_is_left_out(tmp_path: Path, capsy
     assert not (tmp_path / "r").exists()
 
 
-def test_all_measures_what_is_asked_for(tmp_path: Path) -> None:
+def test_all_measures_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", forked)
     run_all(["--quick", "--only", "imports", "--results", str(tmp_path)])
     assert [path.name for path in tmp_path.iterdir()] == ["imports.json"]
 

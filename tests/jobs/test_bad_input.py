@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,6 +21,7 @@ from datadiet.jobs import predict
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.validate import check_config
 from datadiet.registry import names
+from launching import forked
 from toys import TOYS, rewrite, tiny_model_folder, write_toy_folder
 
 Change = Callable[[Path], object]
@@ -431,7 +431,7 @@ Ended = tuple[int, str, str]  # exit code, stdout, stderr
 
 
 def run_apart(*arguments: str) -> Ended:
-    done = subprocess.run([sys.executable, "-m", "datadiet", *arguments], capture_output=True, text=True, check=False)
+    done = forked([sys.executable, "-m", "datadiet", *arguments])
     return done.returncode, done.stdout, done.stderr
 
 

@@ -17,6 +17,9 @@ from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.jobs.validate import check_config
 from datadiet.registry import KINDS, AtLeast, Bound, find, methods, names, parse_call, problems_of, selector
+from datadiet.scores.reduce import FREE
+from datadiet.scoring.dataset import family_of
+from datadiet.scoring.forward import passes_of
 from toys import Heard, plans_of, toy_config
 
 RANKED = ("score", "select", "in_batch", "preset", "history")
@@ -43,6 +46,15 @@ def test_a_declaration_is_whole(method: registry.Method) -> None:
         assert all((method.paper, method.inputs, method.cost, method.loses)), method
     if method.where:
         assert callable(method.load())
+
+
+@pytest.mark.parametrize("name", names("score"))
+def test_a_score_names_the_family_that_computes_it_and_what_it_reads_of_passes(name: str) -> None:
+    assert list(inspect.signature(family_of(name)).parameters)[1:2] == ["inputs"]
+    for role, columns in passes_of(name).items():
+        assert role in ("model", "teacher", "holdout")
+        assert set(columns) <= {"value", "rest", "classes", *FREE}, columns
+    assert ("value" in passes_of(name).get("model", ())) == (name in names("score", trait="forward"))
 
 
 @pytest.mark.parametrize("kind", ["score", "select", "in_batch", "history"])

@@ -16,7 +16,8 @@ from transformers import AutoModelForCausalLM
 from datadiet.data.schema import Examples
 from datadiet.errors import ArgumentError, DataError
 from datadiet.scoring import forward
-from datadiet.scoring.dataset import OutOfFold, ScoringInputs, score_split
+from datadiet.scoring.dataset import score_split
+from datadiet.scoring.inputs import OutOfFold, ScoringInputs
 from datadiet.tasks.causal_lm import CausalLMTask, answers_of
 
 TASK = CausalLMTask()

@@ -31,9 +31,9 @@ from datadiet.jobs.prepare import Features, Run, model_options, pass_tokens
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
 from datadiet.registry import has
-from datadiet.scoring.dataset import OutOfFold, ScoringInputs, read_model
 from datadiet.scoring.embed import weights_digest
-from datadiet.scoring.forward import lengths_of
+from datadiet.scoring.forward import lengths_of, read_model
+from datadiet.scoring.inputs import OutOfFold, ScoringInputs
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.tasks.base import Task, column
 from datadiet.tasks.causal_lm import answers_of

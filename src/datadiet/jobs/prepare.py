@@ -43,8 +43,10 @@ from datadiet.jobs.validate import (
 )
 from datadiet.ledger import Ledger
 from datadiet.registry import has
-from datadiet.scoring.dataset import ScoringInputs, embeddings_of, score_split
+from datadiet.scoring.dataset import score_split
+from datadiet.scoring.embed import embeddings_of
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
+from datadiet.scoring.inputs import ScoringInputs
 from datadiet.store import run_folder as layout
 from datadiet.store.cache import Entry, entry
 from datadiet.store.run_folder import checkpoints_of

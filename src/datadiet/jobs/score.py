@@ -45,8 +45,9 @@ from datadiet.jobs.score_checks import (
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
-from datadiet.scoring.dataset import Queries, ScoringInputs, SplitScores, TokenisedRows, needs_of, read_by, score_split
+from datadiet.scoring.dataset import SplitScores, score_split
 from datadiet.scoring.forward import lengths_of
+from datadiet.scoring.inputs import Queries, ScoringInputs, TokenisedRows, needs_of, read_by
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
 from datadiet.tasks import task_for
@@ -480,13 +481,10 @@ def _made_with(
         made["queries"] = {"data": Path(config.queries).name, "rows": len(material.queries.texts)}
     if "checkpoints" in needs:
         made["checkpoints"] = len(material.checkpoints or ())
-        if name == "predictive_strength":
-            made["ordered_by"] = "steps" if material.figures is None else "dev metric"
     if "history" in needs:
         made["rounds"] = max((len(table) for table in (material.history or {}).values()), default=0)
     if name in material.options:
         made["options"] = dict(material.options[name])
-    made |= material.facts.get(name, {})
     shared = [other for other in results.shared[name] if other != name]
     return {**made, "seconds": round(results.seconds[name], 3), **({"seconds_shared_with": shared} if shared else {})}
 

@@ -17,7 +17,7 @@ from datadiet.errors import ArgumentError, DataError, Problems, UserError, quote
 from datadiet.jobs.score_config import CORPUS, CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
 from datadiet.registry import find, lacks, load, missing_options, names, problems_of
-from datadiet.scoring.dataset import check_needs, needs_of
+from datadiet.scoring.inputs import check_needs, needs_of
 from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
 from datadiet.store.run_folder import checkpoints_of, saved_model

@@ -34,8 +34,10 @@ from datadiet.jobs.score_checks import text_length, trained_length
 from datadiet.jobs.score_config import ScoreConfig
 from datadiet.ledger import Ledger
 from datadiet.registry import has, load
-from datadiet.scoring.dataset import ScoringInputs, TokenisedRows, embeddings_of, needs_of, score_split
+from datadiet.scoring.dataset import score_split
+from datadiet.scoring.embed import embeddings_of
 from datadiet.scoring.forward import lengths_of
+from datadiet.scoring.inputs import ScoringInputs, TokenisedRows, needs_of
 from datadiet.store.run_folder import saved_model
 from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Task

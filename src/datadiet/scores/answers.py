@@ -36,6 +36,9 @@ UNITS = ("bytes", "characters", "tokens")
     needs=("model",),
     tasks="answers",
     named_alone=False,
+    computed_by="datadiet.scoring.answers:bits",
+    passes={"model": ["loss"]},
+    traits=("gaps",),
 )
 def perplexity(
     losses: Tensor,
@@ -78,6 +81,9 @@ def perplexity(
     needs=("holdout",),
     tasks="answers",
     named_alone=False,
+    computed_by="datadiet.scoring.answers:bits",
+    passes={"holdout": ["loss"]},
+    traits=("gaps",),
 )
 def held_out_perplexity(
     losses: Tensor,
@@ -114,6 +120,9 @@ def held_out_perplexity(
     needs=("model",),
     tasks="answers",
     named_alone=False,
+    computed_by="datadiet.scoring.answers:with_and_without",
+    passes={"model": ["loss", "rest"]},
+    traits=("gaps",),
 )
 def ifd(
     given: Tensor,
@@ -170,6 +179,8 @@ def ifd(
     needs=("checkpoints",),
     tasks="answers",
     named_alone=False,
+    computed_by="datadiet.scoring.answers:along_checkpoints",
+    traits=("gaps",),
 )
 def predictive_strength(
     losses: Tensor,
@@ -241,6 +252,8 @@ def predictive_strength(
     needs=("model", "teacher"),
     tasks="answers",
     named_alone=False,
+    computed_by="datadiet.scoring.answers:token_by_token",
+    traits=("gaps",),
 )
 def capability_gap(
     divergences: Tensor,

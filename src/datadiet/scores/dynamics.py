@@ -267,6 +267,7 @@ def _rates(learning_rates: ArrayLike | None, rounds: int, burn_out: int | None) 
     needs=("history",),
     tasks="classes",
     traits=("suspects", "tokens"),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("gold_probability",), _mean, transform=_complement)
 def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -301,6 +302,7 @@ def confidence(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, A
     needs=("history",),
     tasks="classes",
     traits=("tokens",),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("gold_probability",), histories.std)
 def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -330,6 +332,7 @@ def variability(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, 
     needs=("history",),
     tasks="classes",
     traits=("suspects", "tokens"),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("correct",), _mean, of_round=lambda correct: correct >= RIGHT, transform=_complement)
 def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -361,6 +364,7 @@ def correctness(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1
     needs=("history",),
     tasks="classes",
     traits=("tokens",),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("gold_probability",), _mean, transform=lambda values: values * (1 - values))
 def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -390,6 +394,7 @@ def threshold_closeness(gold_probability: ArrayLike, *, burn_out: Annotated[int 
     needs=("history",),
     tasks="classes",
     traits=("tokens",),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("correct",), histories.forgetting)
 def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -422,6 +427,7 @@ def forgetting(correct: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)
     needs=("history",),
     tasks="classes",
     traits=("suspects", "tokens"),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("margin",), _mean)
 def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None) -> Floats:
@@ -452,6 +458,7 @@ def aum(margin: ArrayLike, *, burn_out: Annotated[int | None, AtLeast(1)] = None
     loses="beyond 30 % dropped on SNLI (Anand et al. 2023)",
     needs=("history",),
     traits=("suspects",),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n**2 * (1 + hidden**2))
 def tracin_self_influence(
@@ -496,6 +503,7 @@ def tracin_self_influence(
     loses="as el2n, on noisy labels",
     needs=("history",),
     traits=("suspects",),
+    computed_by="datadiet.scoring.dataset:of_history",
 )
 @streaming(("el2n", "hidden_norm"), _mean, of_round=lambda el2n, hidden: el2n * np.sqrt(1 + hidden**2))
 def grand_last_layer(

@@ -43,6 +43,8 @@ _MEDIAN_BLOCK = 1 << 25  # numbers sorted at a time
     loses="embeddings that cluster by topic; with many clusters an outlier is a prototype itself and counts as easiest",
     needs=("encoder",),
     evidence="methods",
+    computed_by="datadiet.scoring.embed:of_embeddings",
+    shares="embeddings",
 )
 def prototypes(
     embeddings: ArrayLike,
@@ -117,6 +119,9 @@ def _check_clusters(clusters: int | None, sizes: NDArray[np.int64], names: Seque
     loses="classes of several kinds, whose median lies between them",
     needs=("encoder",),
     preset={"select": "moderate"},
+    computed_by="datadiet.scoring.embed:of_embeddings",
+    shares="embeddings",
+    by_class=True,
 )
 def moderate(embeddings: ArrayLike, labels: ArrayLike | None = None, *, ids: Sequence[str] | None = None) -> Values:
     """Distance to the median of the example's class: what the selector `moderate` takes the middle of.
@@ -165,6 +170,8 @@ def _median(points: NDArray[np.float64]) -> NDArray[np.float64]:
     cost="O(n^2 d), exact",
     loses="keeping the hardest by it keeps broken texts and outliers",
     needs=("encoder",),
+    computed_by="datadiet.scoring.embed:of_embeddings",
+    shares="embeddings",
 )
 def neighbour_distance(
     embeddings: Any,
@@ -232,6 +239,7 @@ def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | 
     loses="rows that a query needs but does not resemble; copies of the nearest fill the first places",
     needs=("encoder", "queries"),
     named_alone=False,
+    computed_by="datadiet.scoring.embed:like_queries",
 )
 def rds_plus(
     embeddings: ArrayLike,

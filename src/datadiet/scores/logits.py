@@ -55,6 +55,8 @@ class Score(Protocol):
     needs=("model",),
     traits=("forward", "zero_when_learned", "suspects", "tokens"),
     evidence="methods",
+    computed_by="datadiet.scoring.forward:value_of",
+    passes={"model": ["value"]},
 )
 def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Error L2 norm: how far the predicted distribution lies from the label.
@@ -100,6 +102,8 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     needs=("model",),
     tasks="classes",
     traits=("forward", "zero_when_learned", "suspects", "tokens"),
+    computed_by="datadiet.scoring.forward:value_of",
+    passes={"model": ["value"]},
 )
 def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """The loss: how surprised the model is by the label, in nats.
@@ -137,6 +141,8 @@ def cross_entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None)
     needs=("model",),
     tasks="classes",
     traits=("forward", "suspects", "tokens"),
+    computed_by="datadiet.scoring.forward:value_of",
+    passes={"model": ["value"]},
 )
 def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How far the strongest other class stands above the label's own.
@@ -178,6 +184,8 @@ def margin(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Ten
     needs=("model",),
     tasks="classes",
     traits=("forward", "tokens"),
+    computed_by="datadiet.scoring.forward:value_of",
+    passes={"model": ["value"]},
 )
 def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """How undecided the model is, whatever the label says, in nats.
@@ -219,6 +227,8 @@ def entropy(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Te
     needs=("model",),
     tasks="numbers",
     traits=("forward", "zero_when_learned"),
+    computed_by="datadiet.scoring.forward:value_of",
+    passes={"model": ["value"]},
 )
 def absolute_error(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tensor:
     """Distance between a regression's output and its target.

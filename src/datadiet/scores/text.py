@@ -30,6 +30,7 @@ _SAME = 1e-12  # squared distance below which a document is the median itself
     loses="long or rare words alone make a text hard; published with one seed",
     needs=("texts",),
     evidence="methods",
+    computed_by="datadiet.scoring.dataset:of_texts",
 )
 def scdp(
     texts: Texts,
@@ -191,6 +192,7 @@ def _squared_distances(matrix: Any, point: NDArray[np.float64], norms: NDArray[n
     needs=("texts",),
     traits=("by_row",),
     evidence="methods",
+    computed_by="datadiet.scoring.dataset:of_texts",
 )
 def length(
     texts: Texts,
@@ -233,6 +235,7 @@ def length(
     loses="to random as published: abstracts chosen by journal impact were no better to train on",
     needs=("columns",),
     named_alone=False,
+    computed_by="datadiet.scoring.dataset:of_a_column",
 )
 def metadata(
     values: Sequence[Any],

@@ -30,6 +30,7 @@ _IRREDUCIBLE = Method(
     needs=("holdout",),
     traits=("suspects",),
     preset=None,
+    facts={"computed_by": "datadiet.scoring.forward:irreducible", "passes": {"holdout": ["loss"]}},
 )
 
 
@@ -45,6 +46,8 @@ _IRREDUCIBLE = Method(
     tasks="whole_text",
     named_alone=False,
     traits=("suspects",),
+    computed_by="datadiet.scoring.forward:against_null",
+    passes={"holdout": ["classes"]},
 )
 def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     """Pointwise V-information as a score, in bits: how little the input helps a model of this family to the label.
@@ -82,6 +85,8 @@ def negative_pvi(logits: Tensor, null_logits: Tensor, labels: Tensor) -> Tensor:
     loses="its in-batch form saves steps, not time in proportion: every candidate has a forward",
     needs=("model", "holdout"),
     named_alone=False,
+    computed_by="datadiet.scoring.forward:reducible",
+    passes={"model": ["loss"], "holdout": ["loss"]},
 )
 def reducible_loss(logits: Tensor, labels: Tensor, irreducible: Tensor) -> Tensor:
     """How much of an example's loss can still be learned (RHO).
@@ -126,6 +131,8 @@ def reducible_loss(logits: Tensor, labels: Tensor, irreducible: Tensor) -> Tenso
     tasks="one_class",
     named_alone=False,
     traits=("suspects",),
+    computed_by="datadiet.scoring.forward:against_teacher",
+    passes={"model": ["classes"], "teacher": ["classes"]},
 )
 def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Distance between the predictions of a model and its teacher: EL2N with the teacher's distribution as the label.
@@ -160,6 +167,8 @@ def teacher_el2n(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     tasks="one_class",
     named_alone=False,
     traits=("suspects",),
+    computed_by="datadiet.scoring.forward:against_teacher",
+    passes={"model": ["classes"], "teacher": ["classes"]},
 )
 def teacher_divergence(logits: Tensor, teacher_logits: Tensor) -> Tensor:
     """Divergence of a model from its teacher, in nats: `KL(softmax(t) || softmax(z))`.
@@ -202,6 +211,7 @@ def _same_shape(logits: Tensor, teacher_logits: Tensor) -> None:
     traits=("answers", "all_rows"),
     named_alone=False,
     reads=("teacher",),
+    computed_by="datadiet.scoring.influence:dealrec_of",
 )
 def dealrec(
     influence: ArrayLike,

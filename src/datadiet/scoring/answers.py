@@ -14,25 +14,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.scores.answers import row_rest_nll, token_divergence
+from datadiet.errors import ArgumentError, DataError, quoted
+from datadiet.registry import load
+from datadiet.scores.answers import token_divergence
 from datadiet.scores.tokens import row_nll
-from datadiet.scoring.forward import Batch, evaluating, forward_pass
+from datadiet.scoring.forward import Batch, evaluating, forward_pass, pass_of, passes_of, token_head, within_logits
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
+from datadiet.scoring.tracin import loaded
 from datadiet.tasks.base import named
-from datadiet.types import IGNORED, Signals, TokenSignals
-
-Values = NDArray[np.float32]
-
-
-def token_head(signals: Signals) -> TokenSignals:
-    """The next tokens of a causal language model."""
-    head = signals.heads["tokens"]
-    assert isinstance(head, TokenSignals)  # of its task
-    return head
-
-
-def rest_losses(signals: Signals) -> Tensor:
-    """The mean nll of each row over the tokens that train but for the first: float32 `(batch,)`."""
-    return row_rest_nll(token_head(signals))
+from datadiet.tasks.causal_lm import AnswerRows
+from datadiet.types import IGNORED, Signals
 
 
 def mean_losses(
@@ -83,3 +74,79 @@ def divergences(
         counts = (labels[:, 1:] != IGNORED).sum(1)
         values[rows] = (token_divergence(ours, theirs, labels).sum(1) / counts).cpu().numpy()
     return values
+
+
+# ---- the scores
+
+
+def bits(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of the losses of answers and of their sizes, by the one model that it reads."""
+    (role,) = passes_of(name)
+    crossed = inputs.out_of_fold if role == "holdout" else None
+    answers = (inputs.rows_for(role) if crossed is None else crossed).answers or _answers(inputs)
+    losses = pass_of(role, inputs, shared).columns["loss"]
+    sizes = {unit: torch.from_numpy(column) for unit, column in answers.sizes.items()}
+    values: Tensor = load("score", name)(
+        _checked(losses, answers.counts, inputs), torch.from_numpy(answers.counts), sizes, **inputs.options_of(name)
+    )
+    return values.numpy()
+
+
+def with_and_without(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of the losses of answers with their prompts and alone."""
+    answers = _answers(inputs)
+    if not answers.prompted:
+        raise ArgumentError(f"the score {name} needs prompts with answers, and these rows are plain texts.")
+    columns, features = pass_of("model", inputs, shared).columns, answers.alone()
+    opened = np.asarray(features["opened"][:]) > 0
+    given = np.where(opened, columns["loss"], columns["rest"])
+    compared = np.where(opened, answers.counts, answers.counts - 1)
+    assert inputs.model is not None  # checked by check_needs
+    alone = mean_losses(inputs.model, features, inputs.collate, inputs.signals, **inputs.pass_options)
+    with_it, without = (_checked(part, compared, inputs) for part in (given, alone))
+    values: Tensor = load("score", name)(with_it, without, torch.from_numpy(answers.cut), **inputs.options_of(name))
+    return values.numpy()
+
+
+def along_checkpoints(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of the losses of answers by several checkpoints, and of how good each checkpoint is."""
+    answers, checkpoints = _answers(inputs), list(inputs.checkpoints or ())
+    device = torch.device("cpu") if inputs.model is None else next(inputs.model.parameters()).device
+    rows = []
+    for model in loaded(checkpoints):
+        losses = mean_losses(model.to(device), inputs.features, inputs.collate, inputs.signals, **inputs.pass_options)
+        rows.append(_checked(losses, answers.counts, inputs))
+    shared.details[name] = {"ordered_by": "steps" if inputs.figures is None else "dev metric"}
+    figures = range(len(rows)) if inputs.figures is None else inputs.figures
+    values: Tensor = load("score", name)(torch.stack(rows), list(figures), **inputs.options_of(name))
+    return values.numpy()
+
+
+def token_by_token(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """A score of how far two models are apart at each token."""
+    answers = _answers(inputs)
+    assert inputs.model is not None  # checked by check_needs
+    assert inputs.teacher is not None
+    options = inputs.pass_options | {"batch_tokens": max(1, within_logits(inputs.batch_tokens, inputs.model) // 2)}
+    apart = divergences(inputs.model, inputs.teacher, inputs.features, inputs.collate, **options)
+    lengths = torch.as_tensor(inputs.features["length"][:])
+    mean = _checked(apart, answers.counts, inputs)
+    values: Tensor = load("score", name)(mean, lengths, **inputs.options_of(name))
+    return values.numpy()
+
+
+def _answers(inputs: ScoringInputs) -> AnswerRows:
+    if inputs.answers is None:
+        raise ArgumentError("scores of answers need rows of a causal language model, from CausalLMTask.features.")
+    return inputs.answers
+
+
+def _checked(losses: Values, counts: NDArray[np.int64], inputs: ScoringInputs) -> Tensor:
+    """Losses as a tensor, once they are numbers wherever a token counts."""
+    if bad := np.flatnonzero(~np.isfinite(losses) & (counts > 0)).tolist():
+        row = f" of the row with the id {quoted(inputs.ids[bad[0]])}" if inputs.ids is not None else ""
+        raise DataError(
+            f"the model gives {losses[bad[0]]} in place of the loss{row}, and of {len(bad)} rows in all: its weights "
+            "are damaged, or its numbers overflow; score with --precision fp32."
+        )
+    return torch.from_numpy(losses)

@@ -1,206 +1,31 @@
 """Scores of a whole training split: values of every row, from the models, checkpoints and history that are given.
 
-`score_split` takes names of scores and `ScoringInputs`. Scores that read the same thing share its cost: all scores of
-one forward pass come from a single pass per model, and all scores of embeddings from one embedding of the split. What
-each score needs is declared beside it (`datadiet.registry`).
+`score_split` takes names of scores and `ScoringInputs`. It knows no score by name: the declaration of each names the
+function that computes it (`computed_by`), beside its subject in this room, and what it needs of forward passes
+(`passes`). Scores that read the same thing share its cost (`shares`): all scores of a forward pass come from a single
+pass per model, and all scores of embeddings from one embedding of the split. The scores of texts, columns and
+histories, which need no model, are here.
 """
 
 from __future__ import annotations
 
+import importlib
 import inspect
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datadiet import registry
-from datadiet.errors import ArgumentError, DataError, Problems, quoted
-from datadiet.ledger import Ledger
 from datadiet.registry import NEEDS, find, load
-from datadiet.scores.answers import capability_gap, held_out_perplexity, ifd, perplexity, predictive_strength
 from datadiet.scores.history import over_rounds
-from datadiet.scores.reduce import FREE, example_values, free_signals
-from datadiet.scores.two_models import dealrec, negative_pvi, teacher_divergence, teacher_el2n
-from datadiet.scoring.answers import divergences, mean_losses, rest_losses
-from datadiet.scoring.embed import embed
-from datadiet.scoring.forward import Batch, column_of, first_alike, forward_pass, whole_numbers, within_logits
-from datadiet.scoring.grand import grand
-from datadiet.scoring.influence import effort, influence
-from datadiet.scoring.less import less
-from datadiet.scoring.tracin import loaded, self_influence, tracin
-from datadiet.scoring.vog import vog
-from datadiet.tasks.causal_lm import AnswerRows
-from datadiet.tasks.heads import Heads, head_layers
-from datadiet.types import HeadSignals, Signals
+from datadiet.scoring.forward import passes_of, probabilities_of
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values, check_needs
 
-Values = NDArray[np.float32]
-
-_GRADIENT_BATCH_TOKENS = 2048  # at most, since backward passes keep activations
-
-
-# ---- inputs ----
-
-
-@dataclass(frozen=True)
-class TokenisedRows:
-    """The training rows as the tokenizer of one model reads them.
-
-    Attributes:
-        features: Tokenised rows, in the order of the training split.
-        collate: Rows to a batch.
-        answers: What scores of answers read beside them; None of other tasks.
-    """
-
-    features: Any
-    collate: Callable[[Any], Batch]
-    answers: AnswerRows | None = None
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Examples of what is wanted, which the training rows are compared with.
-
-    Attributes:
-        texts: `(q,)`, as those of the training rows.
-        groups: int64 `(q,)`, the subtask of each, numbered from 0; all 0 where there is one.
-        subtasks: Their names.
-        features: Tokenised for the model at hand, whose `collate` makes batches of them; None where no score reads it.
-        encoder_features: Tokenised for an encoder of its own; None where the model at hand embeds.
-    """
-
-    texts: Sequence[str]
-    groups: NDArray[np.int64]
-    subtasks: Sequence[str] = ("",)
-    features: Any = None
-    encoder_features: Any = None
-
-    def features_for(self, role: str) -> Any:
-        """As the `model` or the `encoder` reads them."""
-        return self.features if role == "model" or self.encoder_features is None else self.encoder_features
-
-
-@dataclass(frozen=True)
-class OutOfFold:
-    """Outputs of cross-fitted models: each row's by a model that was not trained on it.
-
-    Attributes:
-        losses: float32 `(n,)`.
-        classes: float32 `(n, classes)`, log-probabilities; None where they were not requested.
-        answers: The answers by the tokens of these models; None of other tasks.
-    """
-
-    losses: Values
-    classes: torch.Tensor | None = None
-    answers: AnswerRows | None = None
-
-
-@dataclass(frozen=True)
-class ScoringInputs:
-    """Everything that scores of a training split may read. Fields that no requested score needs stay None.
-
-    Attributes:
-        texts: `(n,)`, a pair joined.
-        features: Tokenised rows; `collate` makes batches of them.
-        signals: Reads a model's outputs; see `Task.signals`.
-        combine: How positions and heads become one value.
-        groups: int64 `(n,)`, the classes, for scores that treat each class by itself.
-        ids: Of the rows, for errors.
-        encoder: A model to embed with; need not be trained for the task.
-        model, teacher, holdout: Trained for the task.
-        out_of_fold: Outputs of cross-fitted models, in place of `holdout`.
-        null: float32 `(n, classes)`, log-probabilities by models that saw neither the row nor, in training, any text.
-        checkpoints: Folders or models of one run, in order.
-        learning_rates: Of the checkpoints; all equal by default.
-        figures: Of the checkpoints, larger = better; by default their places.
-        dev: Tokenised rows of the dev split.
-        history: Columns of a run's history by name, float32 `(rounds, n)`, nan where a row was not scored.
-        queries: Examples of what is wanted.
-        columns: The user's own column of a name: one value per row.
-        answers: Of `features`, for a language model.
-        tokenised: Rows for `encoder`, `teacher` or `holdout`, by these names, where their tokenizer differs.
-        precision, batch_tokens: Of the passes.
-        ledger: Is charged for scoring.
-        seed: Of clusterings.
-        options: Of scores, by name.
-        facts: What a score says of how it was made, by name; filled while scoring.
-    """
-
-    texts: Sequence[str]
-    features: Any
-    collate: Callable[[Any], Batch]
-    signals: Callable[[Any, Batch], Signals]
-    combine: str = "norm"
-    groups: NDArray[np.int64] | None = None
-    ids: Sequence[str] | None = None
-    encoder: torch.nn.Module | None = None
-    model: torch.nn.Module | None = None
-    teacher: torch.nn.Module | None = None
-    holdout: torch.nn.Module | None = None
-    out_of_fold: OutOfFold | None = None
-    null: torch.Tensor | None = None
-    checkpoints: Sequence[Path | torch.nn.Module] | None = None
-    learning_rates: Sequence[float] | None = None
-    figures: Sequence[float] | None = None
-    dev: Any = None
-    history: Mapping[str, Values] | None = None
-    queries: Queries | None = None
-    columns: Callable[[str], Sequence[Any]] | None = None
-    answers: AnswerRows | None = None
-    tokenised: Mapping[str, TokenisedRows] = field(default_factory=dict)
-    precision: str = "fp32"
-    batch_tokens: int = 4096
-    ledger: Ledger = field(default_factory=Ledger)
-    seed: int = 0
-    options: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    facts: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def rows_for(self, role: str) -> TokenisedRows:
-        """The rows as the model of a role (`model`, `teacher`, `holdout` or `encoder`) reads them."""
-        return self.tokenised.get(role) or TokenisedRows(self.features, self.collate, self.answers)
-
-    def options_of(self, score: str) -> dict[str, Any]:
-        """The options of a score; empty where none are given."""
-        return dict(self.options.get(score, {}))
-
-
-def needs_of(score: str) -> tuple[str, ...]:
-    """The fields of `ScoringInputs` that a score needs; none for an unknown name."""
-    method = find("score", score)
-    return () if method is None else method.needs
-
-
-def read_by(score: str) -> tuple[str, ...]:
-    """The fields of `ScoringInputs` that a score reads: what it needs, and what it reads where it is given."""
-    method = find("score", score)
-    return () if method is None else (*method.needs, *method.facts.get("reads", ()))
-
-
-def check_needs(names: Iterable[str], available: Iterable[str]) -> None:
-    """Refuse scores that need a missing input, before anything is computed.
-
-    Args:
-        names: Of scores.
-        available: The fields of `ScoringInputs` that will be given.
-
-    Raises:
-        ArgumentError: For all scores that need what is missing, together.
-
-    Examples:
-        >>> check_needs(["scdp", "vog"], ["texts", "checkpoints"])
-    """
-    given, problems = set(available), Problems()
-    for name in names:
-        for need in needs_of(name):
-            problems.check(need in given, f"the score {name} needs {NEEDS[need]}.")
-    problems.raise_any()
-
-
-# ---- all scores ----
+Family = Callable[[str, ScoringInputs, Shared], Values]
 
 
 @dataclass(frozen=True)
@@ -243,25 +68,37 @@ def score_split(names: Sequence[str], inputs: ScoringInputs, *, probabilities: b
     check_needs(names, [*(name for name in NEEDS if getattr(inputs, name, None) is not None), *crossed])
     values: dict[str, Values] = {}
     seconds: dict[str, float] = {}
-    shared: dict[str, tuple[str, ...]] = {}
-    classes = None
-    details: dict[str, Mapping[str, Any]] = {}
+    together: dict[str, tuple[str, ...]] = {}
+    shared = Shared(tuple(names), probabilities)
     with inputs.ledger.charge("score"):
-        for group, compute in _together(names):
+        for group in _groups(names):
             began = time.perf_counter()
-            if compute is _of_passes:
-                part, classes = _of_passes(group, inputs, probabilities)
-            elif compute is _of_gradients:
-                part = _of_gradients(group, inputs, details)
-            else:
-                part = compute(group, inputs)
-            values |= part
+            for name in group:
+                values[name] = np.asarray(family_of(name)(name, inputs, shared), np.float32)
             seconds |= dict.fromkeys(group, time.perf_counter() - began)
-            shared |= dict.fromkeys(group, tuple(group))
-        if probabilities and classes is None:
-            classes = _of_passes([], inputs, True)[1]
-    ordered = {name: np.asarray(values[name], np.float32) for name in names}
-    return SplitScores(ordered, seconds, shared, classes, _missing(ordered, inputs), details)
+            together |= dict.fromkeys(group, tuple(group))
+        classes = probabilities_of(inputs, shared) if probabilities else None
+    ordered = {name: values[name] for name in names}
+    return SplitScores(ordered, seconds, together, classes, _missing(ordered, inputs), shared.details)
+
+
+def family_of(name: str) -> Family:
+    """The function that computes a score, as its declaration names it."""
+    method = find("score", name)
+    assert method is not None  # checked by check_needs
+    module, _, function = method.facts["computed_by"].partition(":")
+    family: Family = getattr(importlib.import_module(module), function)
+    return family
+
+
+def _groups(names: Sequence[str]) -> Iterator[list[str]]:
+    """The scores, those that share something together."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        method = find("score", name)
+        shares = "passes" if passes_of(name) else name if method is None else method.facts.get("shares", name)
+        groups.setdefault(shares, []).append(name)
+    yield from groups.values()
 
 
 def _missing(values: Mapping[str, Values], inputs: ScoringInputs) -> dict[str, NDArray[np.bool_]]:
@@ -270,389 +107,45 @@ def _missing(values: Mapping[str, Values], inputs: ScoringInputs) -> dict[str, N
     every = [one for one in (*of_rows, getattr(inputs.out_of_fold, "answers", None)) if one is not None]
     if not every:
         return {}
-    nothing = np.any([one.counts == 0 for one in every], axis=0)
-    missing = {name: np.isnan(column) & (nothing | (name in _OF_ANSWERS)) for name, column in values.items()}
+    nothing, gaps = np.any([one.counts == 0 for one in every], axis=0), registry.names("score", trait="gaps")
+    missing = {name: np.isnan(column) & (nothing | (name in gaps)) for name, column in values.items()}
     return {name: where for name, where in missing.items() if where.any()}
 
 
-def _together(names: Sequence[str]) -> Iterator[tuple[list[str], Any]]:
-    """Groups of scores that are computed together, with the function that computes them."""
-    families: dict[Any, list[str]] = {}
-    for name in names:
-        families.setdefault(_computed_by(name), []).append(name)
-    for compute, group in families.items():
-        if compute in (_of_embeddings, _of_passes):  # share one pass
-            yield group, compute
-        else:
-            yield from (([name], compute) for name in group)
+# ---- scores without a model
 
 
-def _computed_by(name: str) -> Any:
-    if name in _GRADIENT_SCORES:
-        return _of_gradients
-    if name in _OWN_PASSES:
-        return _OWN_PASSES[name]
-    by_needs: dict[tuple[str, ...], Any] = {
-        ("texts",): _of_texts, ("texts", "queries"): _like_queries, ("columns",): _of_columns,
-        ("encoder",): _of_embeddings, ("encoder", "queries"): _rds_plus, ("history",): _of_history,
-    }  # fmt: skip
-    return by_needs.get(needs_of(name), _of_passes)
+def of_texts(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """A score of the texts."""
+    values: Values = load("score", name)(inputs.texts, ids=inputs.ids, **inputs.options_of(name))
+    return values
 
 
-# ---- scores of forward passes ----
-
-
-def _of_passes(
-    names: Sequence[str], inputs: ScoringInputs, probabilities: bool
-) -> tuple[dict[str, Values], Values | None]:
-    """All scores that take one forward pass of each model, and the class probabilities."""
-    own = [name for name in names if name in registry.names("score", trait="forward")]
-    by_teacher = {"teacher_el2n": teacher_el2n, "teacher_divergence": teacher_divergence}
-    compared = [name for name in names if name in by_teacher]
-    values: dict[str, Values] = {}
-    classes: torch.Tensor | None = None
-    out_of_fold = inputs.out_of_fold
-    of_model = probabilities and out_of_fold is None
-    if own or compared or of_model or {"reducible_loss", "perplexity", "ifd"} & set(names):
-        rest = {_REST: rest_losses} if "ifd" in names else {}
-        values, classes = read_model(inputs, "model", own, classes=bool(compared) or of_model, more=rest)
-    if {"reducible_loss", "irreducible_loss", "held_out_perplexity"} & set(names):
-        losses = read_model(inputs, "holdout", ())[0]["loss"] if out_of_fold is None else out_of_fold.losses
-        values["irreducible_loss"] = losses
-    if "perplexity" in names:
-        values["perplexity"] = _in_bits(perplexity, values["loss"], inputs.answers, inputs)
-    if "held_out_perplexity" in names:
-        theirs = inputs.rows_for("holdout").answers if out_of_fold is None else out_of_fold.answers
-        values["held_out_perplexity"] = _in_bits(held_out_perplexity, values["irreducible_loss"], theirs, inputs)
-    if "ifd" in names:
-        values["ifd"] = _ifd(values["loss"], values[_REST], inputs)
-    if "reducible_loss" in names:
-        values["reducible_loss"] = values["loss"] - values["irreducible_loss"]
-    if compared:
-        teacher = read_model(inputs, "teacher", (), classes=True)[1]
-        assert classes is not None  # requested above
-        assert teacher is not None
-        values |= {name: by_teacher[name](classes, teacher).numpy() for name in compared}
-    if "negative_pvi" in names:
-        assert out_of_fold is not None  # made together with the null models
-        assert out_of_fold.classes is not None
-        assert inputs.null is not None
-        labels = torch.as_tensor(inputs.groups)
-        values["negative_pvi"] = negative_pvi(out_of_fold.classes, inputs.null, labels).numpy()
-    logs = classes if out_of_fold is None else out_of_fold.classes
-    return {name: values[name] for name in names}, logs.exp().numpy() if probabilities and logs is not None else None
-
-
-def read_model(
-    inputs: ScoringInputs,
-    role: str,
-    scores: Sequence[str],
-    *,
-    classes: bool = False,
-    more: Mapping[str, Callable[[Signals], torch.Tensor]] | None = None,
-) -> tuple[dict[str, Values], torch.Tensor | None]:
-    """Scores and free signals of every row from one forward pass; rows that look the same to the model are passed once.
-
-    Args:
-        inputs: The rows, and the model.
-        role: Which model: `model`, `teacher` or `holdout`.
-        scores: Names of scores of one forward pass.
-        classes: Also the log-probability of each class, of the head that has one decision per example.
-        more: Further columns of the pass, by name.
-
-    Returns:
-        The scores and the free signals, float32 `(n,)` each; the log-probabilities, float32 `(n, classes)`, or None.
-
-    Raises:
-        ArgumentError: If `classes` are requested of a model that has no such head.
-    """
-    model, rows = getattr(inputs, role), inputs.rows_for(role)
-    more = more or {}
-    columns = tuple(dict.fromkeys((*scores, *FREE, *more)))
-    heads, table = Heads(head_layers(model)), np.empty((len(columns), len(rows.features)), np.float32)
-    alike = first_alike(inputs.texts, rows.features)
-    logs: torch.Tensor | None = None
-
-    def call(batch: Batch) -> Any:
-        with heads.recording():
-            return model(**batch)
-
-    options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}
-    options |= {"rows": np.unique(alike), "ledger": inputs.ledger, "call": call}
-    for part, outputs, batch in forward_pass(model, rows.features, rows.collate, **options):
-        signals = heads.signals(inputs.signals(outputs, batch))
-        values = free_signals(signals)
-        values |= {name: example_values(load("score", name), signals, combine=inputs.combine) for name in scores}
-        values |= {name: read(signals) for name, read in more.items()}
-        table[:, part] = torch.stack([values[name] for name in columns]).cpu().numpy()
-        if classes:
-            of_batch = _log_probabilities(signals)
-            logs = of_batch.new_empty(len(rows.features), of_batch.shape[1]) if logs is None else logs
-            logs[torch.from_numpy(part)] = of_batch
-    return dict(zip(columns, table[:, alike], strict=True)), None if logs is None else logs[torch.from_numpy(alike)]
-
-
-def _log_probabilities(signals: Signals) -> torch.Tensor:
-    """float32 `(batch, classes)`, from the head that has one decision per example."""
-    for head in signals.heads.values():
-        if isinstance(head, HeadSignals) and head.mask is None and not head.labels.is_floating_point():
-            return head.logits.float().log_softmax(-1).cpu()
-    raise ArgumentError("class probabilities need a model that gives each example one class; this one does not.")
-
-
-# ---- scores of answers ----
-
-_REST = "rest"  # a column that is no score
-
-
-def _answers(inputs: ScoringInputs) -> AnswerRows:
-    if inputs.answers is None:
-        raise ArgumentError("scores of answers need rows of a causal language model, from CausalLMTask.features.")
-    return inputs.answers
-
-
-def _checked(losses: Values, counts: NDArray[np.int64], inputs: ScoringInputs) -> torch.Tensor:
-    """Losses as a tensor, once they are numbers wherever a token counts."""
-    if bad := np.flatnonzero(~np.isfinite(losses) & (counts > 0)).tolist():
-        named = f" of the row with the id {quoted(inputs.ids[bad[0]])}" if inputs.ids is not None else ""
-        raise DataError(
-            f"the model gives {losses[bad[0]]} in place of the loss{named}, and of {len(bad)} rows in all: its weights "
-            "are damaged, or its numbers overflow; score with --precision fp32."
-        )
-    return torch.from_numpy(losses)
-
-
-def _in_bits(score: Any, losses: Values, answers: AnswerRows | None, inputs: ScoringInputs) -> Values:
-    answers = answers or _answers(inputs)
-    sizes = {unit: torch.from_numpy(column) for unit, column in answers.sizes.items()}
-    options = inputs.options_of(score.__name__)
-    values: torch.Tensor = score(
-        _checked(losses, answers.counts, inputs), torch.from_numpy(answers.counts), sizes, **options
-    )
-    return values.numpy()
-
-
-def _ifd(losses: Values, rest: Values, inputs: ScoringInputs) -> Values:
-    answers = _answers(inputs)
-    if not answers.prompted:
-        raise ArgumentError("the score ifd needs prompts with answers, and these rows are plain texts.")
-    features = answers.alone()
-    opened = np.asarray(features["opened"][:]) > 0
-    given, compared = np.where(opened, losses, rest), np.where(opened, answers.counts, answers.counts - 1)
-    assert inputs.model is not None  # checked by check_needs
-    alone = mean_losses(inputs.model, features, inputs.collate, inputs.signals, **_of_pass(inputs))
-    with_it, without = (_checked(part, compared, inputs) for part in (given, alone))
-    values: torch.Tensor = ifd(with_it, without, torch.from_numpy(answers.cut), **inputs.options_of("ifd"))
-    return values.numpy()
-
-
-def _predictive_strength(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    answers, checkpoints = _answers(inputs), list(inputs.checkpoints or ())
-    device = torch.device("cpu") if inputs.model is None else next(inputs.model.parameters()).device
-    rows = []
-    for model in loaded(checkpoints):
-        found = mean_losses(model.to(device), inputs.features, inputs.collate, inputs.signals, **_of_pass(inputs))
-        rows.append(_checked(found, answers.counts, inputs))
-    figures = range(len(rows)) if inputs.figures is None else inputs.figures
-    options = inputs.options_of(names[0])
-    return {names[0]: predictive_strength(torch.stack(rows), list(figures), **options).numpy()}
-
-
-def _capability_gap(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    answers = _answers(inputs)
-    assert inputs.model is not None  # checked by check_needs
-    assert inputs.teacher is not None
-    options = _of_pass(inputs) | {"batch_tokens": max(1, within_logits(inputs.batch_tokens, inputs.model) // 2)}
-    found = divergences(inputs.model, inputs.teacher, inputs.features, inputs.collate, **options)
-    lengths = torch.as_tensor(inputs.features["length"][:])
-    mean = _checked(found, answers.counts, inputs)
-    return {names[0]: capability_gap(mean, lengths, **inputs.options_of(names[0])).numpy()}
-
-
-def _of_pass(inputs: ScoringInputs) -> dict[str, Any]:
-    return {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens, "ledger": inputs.ledger}
-
-
-_OWN_PASSES = {"predictive_strength": _predictive_strength, "capability_gap": _capability_gap}
-_OF_ANSWERS = ("perplexity", "held_out_perplexity", "ifd", *_OWN_PASSES)
-
-
-# ---- scores of texts, embeddings and histories ----
-
-
-def embeddings_of(inputs: ScoringInputs) -> Values:
-    """One vector of length 1 per training row, float32 `(n, size)`, by the encoder."""
-    assert inputs.encoder is not None  # checked by check_needs
-    rows = inputs.rows_for("encoder")
-    alike = first_alike(inputs.texts, rows.features)
-    options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}
-    return embed(inputs.encoder, rows.features, rows.collate, rows=alike, ledger=inputs.ledger, **options)
-
-
-def _of_texts(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    return {name: load("score", name)(inputs.texts, ids=inputs.ids, **inputs.options_of(name)) for name in names}
-
-
-def _like_queries(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+def of_texts_and_queries(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of how like the queries the texts are; it may take a seed, and report how it was made."""
     assert inputs.queries is not None  # checked by check_needs
-    values = {}
-    for name in names:
-        function, options = load("score", name), inputs.options_of(name)
-        takes = inspect.signature(function).parameters
-        options |= {"seed": inputs.seed} if "seed" in takes else {}
-        options |= {"report": inputs.facts.setdefault(name, {})} if "report" in takes else {}
-        values[name] = function(inputs.texts, queries=inputs.queries.texts, ids=inputs.ids, **options)
+    function, options = load("score", name), inputs.options_of(name)
+    takes = inspect.signature(function).parameters
+    options |= {"seed": inputs.seed} if "seed" in takes else {}
+    options |= {"report": shared.details.setdefault(name, {})} if "report" in takes else {}
+    values: Values = function(inputs.texts, queries=inputs.queries.texts, ids=inputs.ids, **options)
     return values
 
 
-def _of_columns(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
+def of_a_column(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """A score of a column of the user's."""
     assert inputs.columns is not None  # checked by check_needs
-    values = {}
-    for name in names:
-        options = inputs.options_of(name)
-        values[name] = load("score", name)(inputs.columns(options["column"]), ids=inputs.ids, **options)
+    options = inputs.options_of(name)
+    values: Values = load("score", name)(inputs.columns(options["column"]), ids=inputs.ids, **options)
     return values
 
 
-def _of_embeddings(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    vectors = embeddings_of(inputs)
-    # published per class: the distance to the class's own median; the other scores are published without classes
-    groups = {"moderate": inputs.groups}
-    return {
-        name: load("score", name)(vectors, groups.get(name), ids=inputs.ids, **inputs.options_of(name))
-        for name in names
-    }
-
-
-def _rds_plus(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    assert inputs.encoder is not None  # checked by check_needs
-    assert inputs.queries is not None
-    rows, wanted = inputs.rows_for("encoder"), inputs.queries
-    options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}
-    options |= {"ledger": inputs.ledger, "pooling": "position"}
-    vectors = embed(
-        inputs.encoder, rows.features, rows.collate, rows=first_alike(inputs.texts, rows.features), **options
-    )
-    of_queries = embed(inputs.encoder, wanted.features_for("encoder"), rows.collate, **options)
-    return {
-        name: load("score", name)(vectors, queries=of_queries, groups=wanted.groups, ids=inputs.ids) for name in names
-    }
-
-
-def _of_history(names: Sequence[str], inputs: ScoringInputs) -> dict[str, Values]:
-    values, columns = {}, inputs.history or {}
-    for name in names:
-        score = load("score", name).streaming
-        table = columns[score.columns[0]]
-        rounds = np.full(table.shape, np.nan, np.float32)
-        for place in range(len(table)):
-            seen = np.flatnonzero(~np.isnan(table[place]))
-            rounds[place, seen] = score.read({column: columns[column][place, seen] for column in score.columns})
-        values[name] = over_rounds(score.started(**inputs.options_of(name)), rounds)
-    return values
-
-
-# ---- scores of gradients ----
-
-
-Details = dict[str, Mapping[str, Any]]
-
-
-def _of_gradients(names: Sequence[str], inputs: ScoringInputs, details: Details) -> dict[str, Values]:
-    _check_answers(inputs)
-    sizes = {"batch_tokens": min(inputs.batch_tokens, _GRADIENT_BATCH_TOKENS)}
-    values = {}
-    for name in names:
-        result = _GRADIENT_SCORES[name](inputs, sizes | inputs.options_of(name))
-        values[name], more = result if isinstance(result, tuple) else (result, {})
-        details |= {name: more} if more else {}
-    return values
-
-
-def _check_answers(inputs: ScoringInputs) -> None:
-    """Refuse rows of which no token trains: they have no gradient."""
-    queries = None if inputs.queries is None else inputs.queries.features
-    of_rows = [("rows", rows, inputs.ids) for rows in (inputs.features, inputs.rows_for("teacher").features)]
-    for what, features, ids in (*of_rows, ("queries", queries, None)):
-        trained = None if features is None else column_of(features, "trained")
-        empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
-        if empty:
-            named = ", ".join(str(row if ids is None else ids[row]) for row in empty[:5])
-            raise DataError(
-                f"{len(empty)} {what} have no token of an answer that trains, so that they have no gradient: {named}. "
-                "Remove them, or give answers more room by --max-length."
-            )
-
-
-def _grand(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
-    assert inputs.model is not None  # checked by check_needs
-    return grand(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)
-
-
-def _effort(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
-    assert inputs.model is not None  # checked by check_needs
-    return effort(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)
-
-
-def _influence(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
-    return _influence_by("model", inputs, options)
-
-
-def _influence_by(role: str, inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
-    model, rows = getattr(inputs, role), inputs.rows_for(role)
-    found = influence(model, rows.features, rows.collate, seed=inputs.seed, ledger=inputs.ledger, **options)
-    return found.values, found.describe()
-
-
-def _dealrec(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
-    sizes = {"batch_tokens": options["batch_tokens"]}
-    own = {name: value for name, value in options.items() if name not in sizes}
-    influences, details = _influence_by("model" if inputs.teacher is None else "teacher", inputs, sizes)
-    return dealrec(influences, _effort(inputs, sizes), **own), details
-
-
-def _vog(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
-    return vog(list(inputs.checkpoints or ()), inputs.features, inputs.collate, **options).values
-
-
-def _self_influence(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
-    return self_influence(*_steps(inputs), inputs.features, inputs.collate, **options)
-
-
-def _tracin(inputs: ScoringInputs, options: Mapping[str, Any]) -> Values:
-    return tracin(*_steps(inputs), inputs.features, inputs.dev, inputs.collate, **options)
-
-
-def _less(inputs: ScoringInputs, options: Mapping[str, Any]) -> tuple[Values, Mapping[str, Any]]:
-    queries = inputs.queries
-    assert queries is not None  # checked by check_needs
-    found = less(
-        list(inputs.checkpoints or ()),
-        inputs.learning_rates,
-        inputs.features,
-        queries.features,
-        inputs.collate,
-        query_groups=queries.groups,
-        seed=inputs.seed,
-        ledger=inputs.ledger,
-        **options,
-    )
-    return found.values, found.describe()
-
-
-def _steps(inputs: ScoringInputs) -> tuple[list[Any], list[float]]:
-    """The checkpoints and their learning rates."""
-    checkpoints = list(inputs.checkpoints or ())
-    return checkpoints, list(inputs.learning_rates or [1.0] * len(checkpoints))
-
-
-_GRADIENT_SCORES: Mapping[str, Callable[[ScoringInputs, Mapping[str, Any]], Any]] = {
-    "grand": _grand,
-    "effort": _effort,
-    "influence": _influence,
-    "dealrec": _dealrec,
-    "vog": _vog,
-    "self_influence": _self_influence,
-    "tracin": _tracin,
-    "less": _less,
-}
+def of_history(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """A score of what a run recorded round by round."""
+    columns, score = inputs.history or {}, load("score", name).streaming
+    table = columns[score.columns[0]]
+    rounds = np.full(table.shape, np.nan, np.float32)
+    for place in range(len(table)):
+        seen = np.flatnonzero(~np.isnan(table[place]))
+        rounds[place, seen] = score.read({column: columns[column][place, seen] for column in score.columns})
+    return over_rounds(score.started(**inputs.options_of(name)), rounds)

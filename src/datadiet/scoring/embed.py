@@ -1,4 +1,4 @@
-"""Embeddings of examples by a model at hand, in one forward pass; and a cache folder for them."""
+"""Embeddings of examples by a model at hand, in one forward pass; their scores; and a cache folder for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torch import Tensor
 
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.ledger import Ledger
-from datadiet.scoring.forward import Batch, Collate, forward_pass
+from datadiet.registry import find, load
+from datadiet.scoring.forward import Batch, Collate, first_alike, forward_pass
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 from datadiet.store.cache import entry, load_arrays, save_arrays
 from datadiet.types import Json
 
@@ -133,6 +135,34 @@ def _pooled(hidden: Tensor, mask: Tensor | None, pooling: str) -> Tensor:
         real = real.cumsum(1) * real
         kept = kept * real.unsqueeze(-1)
     return kept.sum(1) / real.sum(1, keepdim=True).clamp_min(1)
+
+
+def embeddings_of(inputs: ScoringInputs, **options: Any) -> Values:
+    """One vector of length 1 per training row, float32 `(n, size)`, by the encoder; options of `embed`."""
+    assert inputs.encoder is not None  # checked by check_needs
+    rows = inputs.rows_for("encoder")
+    alike = first_alike(inputs.texts, rows.features)
+    return embed(inputs.encoder, rows.features, rows.collate, rows=alike, **inputs.pass_options, **options)
+
+
+def of_embeddings(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of the embeddings of all rows, which such scores share; by class where it is published so."""
+    vectors = shared.once("embeddings", lambda: embeddings_of(inputs))
+    method = find("score", name)
+    groups = inputs.groups if method is not None and method.facts.get("by_class") else None
+    values: Values = load("score", name)(vectors, groups, ids=inputs.ids, **inputs.options_of(name))
+    return values
+
+
+def like_queries(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """A score of how like the embeddings of the queries those of the rows are; later tokens weigh more."""
+    assert inputs.encoder is not None  # checked by check_needs
+    assert inputs.queries is not None
+    vectors = embeddings_of(inputs, pooling="position")
+    features, collate = inputs.queries.features_for("encoder"), inputs.rows_for("encoder").collate
+    queries = embed(inputs.encoder, features, collate, pooling="position", **inputs.pass_options)
+    values: Values = load("score", name)(vectors, queries=queries, groups=inputs.queries.groups, ids=inputs.ids)
+    return values
 
 
 def weights_digest(model: torch.nn.Module) -> str:

@@ -1,7 +1,8 @@
 """Forward passes outside the training loop, for scores and predictions.
 
 A pass has no order to keep, unlike training. It sorts examples by length and packs as many padded tokens as fit a
-budget, which makes it fast (benchmarks/scoring.py). `forward_pass` is the one loop; `predict_all` decodes its outputs.
+budget, which makes it fast (benchmarks/scoring.py). `forward_pass` is the one loop; `predict_all` decodes its outputs,
+and `pass_of` reads what all scores of a call need of one model, once.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +18,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
+from datadiet.registry import find, load
+from datadiet.scores.answers import row_rest_nll
+from datadiet.scores.reduce import FREE, example_values, free_signals
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
+from datadiet.tasks.heads import Heads, head_layers
+from datadiet.types import HeadSignals, Signals, TokenSignals
 
 Batch = dict[str, Any]
 Collate = Callable[[list[Any]], Batch]
@@ -277,3 +286,164 @@ def predict_all(
         for row, prediction in zip(rows.tolist(), decode(outputs, batch), strict=True):
             predictions[row] = prediction
     return predictions
+
+
+# ---- what scores read of a pass
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one forward pass of a model says of every row.
+
+    Attributes:
+        columns: float32 `(n,)` by name: scores, free signals, and what else was requested.
+        classes: float32 `(n, classes)`, log-probabilities; None where they were not requested.
+    """
+
+    columns: Mapping[str, Values]
+    classes: torch.Tensor | None = None
+
+    @property
+    def log_probabilities(self) -> torch.Tensor:
+        """The classes, which a declaration requests."""
+        assert self.classes is not None
+        return self.classes
+
+
+def rest_losses(signals: Signals) -> torch.Tensor:
+    """The mean nll of each row over the tokens that train but for the first: float32 `(batch,)`."""
+    return row_rest_nll(token_head(signals))
+
+
+def token_head(signals: Signals) -> TokenSignals:
+    """The next tokens of a causal language model."""
+    head = signals.heads["tokens"]
+    assert isinstance(head, TokenSignals)  # of its task
+    return head
+
+
+# columns of a pass that are neither scores nor free signals
+_FURTHER: Mapping[str, Callable[[Signals], torch.Tensor]] = {"rest": rest_losses}
+
+
+def pass_of(role: str, inputs: ScoringInputs, shared: Shared) -> Pass:
+    """The pass of a model, which reads what all scores of the call declare that they need of it (`passes`).
+
+    A declaration names, by role, `value` (the score itself), free signals such as `loss`, `rest`, and `classes`.
+    Cross-fitted outputs take the place of the holdout model's pass.
+
+    Args:
+        role: `model`, `teacher` or `holdout`.
+        inputs: The rows and the models.
+        shared: The scores of the call.
+    """
+    return shared.once(f"the pass of the {role}", lambda: _pass_of(role, inputs, shared))
+
+
+def _pass_of(role: str, inputs: ScoringInputs, shared: Shared) -> Pass:
+    if role == "holdout" and inputs.out_of_fold is not None:
+        return Pass({"loss": inputs.out_of_fold.losses}, inputs.out_of_fold.classes)
+    requested = {name: passes_of(name).get(role, ()) for name in shared.names}
+    columns = {column for read in requested.values() for column in read}
+    classes = "classes" in columns or (role == "model" and shared.probabilities and inputs.out_of_fold is None)
+    scores = [name for name, read in requested.items() if "value" in read]
+    more = {name: read for name, read in _FURTHER.items() if name in columns}
+    return Pass(*read_model(inputs, role, scores, classes=classes, more=more))
+
+
+def passes_of(score: str) -> Mapping[str, Sequence[str]]:
+    """What a score needs of the pass of each model, by role; empty where it reads none."""
+    method = find("score", score)
+    return {} if method is None else method.facts.get("passes", {})
+
+
+def probabilities_of(inputs: ScoringInputs, shared: Shared) -> Values:
+    """The probability of each class, float32 `(n, classes)`: of the cross-fitted models, or else of the model."""
+    return pass_of("model" if inputs.out_of_fold is None else "holdout", inputs, shared).log_probabilities.exp().numpy()
+
+
+def value_of(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score that is read off the outputs of the model's pass."""
+    return pass_of("model", inputs, shared).columns[name]
+
+
+def irreducible(_name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """The loss under a model that has not seen the row."""
+    return pass_of("holdout", inputs, shared).columns["loss"]
+
+
+def reducible(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """The loss of the model above that."""
+    return pass_of("model", inputs, shared).columns["loss"] - irreducible(name, inputs, shared)
+
+
+def against_teacher(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of the class probabilities of the model and of a teacher."""
+    ours, theirs = (pass_of(role, inputs, shared).log_probabilities for role in ("model", "teacher"))
+    values: torch.Tensor = load("score", name)(ours, theirs)
+    return values.numpy()
+
+
+def against_null(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """A score of cross-fitted class probabilities, with the texts and without."""
+    assert inputs.null is not None  # checked by check_needs; made together with the cross-fitted ones
+    ours = pass_of("holdout", inputs, shared).log_probabilities
+    values: torch.Tensor = load("score", name)(ours, inputs.null, torch.as_tensor(inputs.groups))
+    return values.numpy()
+
+
+def read_model(
+    inputs: ScoringInputs,
+    role: str,
+    scores: Sequence[str],
+    *,
+    classes: bool = False,
+    more: Mapping[str, Callable[[Signals], torch.Tensor]] | None = None,
+) -> tuple[dict[str, Values], torch.Tensor | None]:
+    """Scores and free signals of every row from one forward pass; rows that look the same to the model are passed once.
+
+    Args:
+        inputs: The rows, and the model.
+        role: Which model: `model`, `teacher` or `holdout`.
+        scores: Names of scores of one forward pass.
+        classes: Also the log-probability of each class, of the head that has one decision per example.
+        more: Further columns of the pass, by name.
+
+    Returns:
+        The scores and the free signals, float32 `(n,)` each; the log-probabilities, float32 `(n, classes)`, or None.
+
+    Raises:
+        ArgumentError: If `classes` are requested of a model that has no such head.
+    """
+    model, rows = getattr(inputs, role), inputs.rows_for(role)
+    more = more or {}
+    columns = tuple(dict.fromkeys((*scores, *FREE, *more)))
+    heads, table = Heads(head_layers(model)), np.empty((len(columns), len(rows.features)), np.float32)
+    alike = first_alike(inputs.texts, rows.features)
+    logs: torch.Tensor | None = None
+
+    def call(batch: Batch) -> Any:
+        with heads.recording():
+            return model(**batch)
+
+    options: dict[str, Any] = {"precision": inputs.precision, "batch_tokens": inputs.batch_tokens}
+    options |= {"rows": np.unique(alike), "ledger": inputs.ledger, "call": call}
+    for part, outputs, batch in forward_pass(model, rows.features, rows.collate, **options):
+        signals = heads.signals(inputs.signals(outputs, batch))
+        values = free_signals(signals)
+        values |= {name: example_values(load("score", name), signals, combine=inputs.combine) for name in scores}
+        values |= {name: read(signals) for name, read in more.items()}
+        table[:, part] = torch.stack([values[name] for name in columns]).cpu().numpy()
+        if classes:
+            of_batch = _log_probabilities(signals)
+            logs = of_batch.new_empty(len(rows.features), of_batch.shape[1]) if logs is None else logs
+            logs[torch.from_numpy(part)] = of_batch
+    return dict(zip(columns, table[:, alike], strict=True)), None if logs is None else logs[torch.from_numpy(alike)]
+
+
+def _log_probabilities(signals: Signals) -> torch.Tensor:
+    """float32 `(batch, classes)`, from the head that has one decision per example."""
+    for head in signals.heads.values():
+        if isinstance(head, HeadSignals) and head.mask is None and not head.labels.is_floating_point():
+            return head.logits.float().log_softmax(-1).cpu()
+    raise ArgumentError("class probabilities need a model that gives each example one class; this one does not.")

@@ -12,13 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from datadiet.errors import ArgumentError, unknown
+from datadiet.errors import ArgumentError, DataError, unknown
+from datadiet.scoring.forward import column_of, whole_numbers
+from datadiet.scoring.inputs import ScoringInputs
 from datadiet.tasks.heads import head_layers, is_causal
 from datadiet.types import IGNORED
 
@@ -28,6 +31,7 @@ Inputs = Callable[[Batch], Mapping[str, Any] | tuple[Any, ...]]
 
 # The most memory for gradients of several examples at once, in bytes
 GRADIENT_BYTES = 512 * 2**20
+_BATCH_TOKENS = 2048  # at most, since backward passes keep activations
 
 
 def losses_of(model: nn.Module, parameters: Mapping[str, Tensor], batch: Batch, loss: Losses, inputs: Inputs) -> Tensor:
@@ -402,3 +406,26 @@ def _label(batch: Mapping[str, Any]) -> Tensor:
 
 def _misfit(logits: Tensor, labels: Tensor) -> str:
     return f"logits {tuple(logits.shape)} and {labels.dtype} labels {tuple(labels.shape)} fit no known loss. {ADVICE}"
+
+
+# ---- scores
+
+
+def options_for(name: str, inputs: ScoringInputs) -> dict[str, Any]:
+    """The options of a score of gradients, once every row and query is known to have a gradient.
+
+    Raises:
+        DataError: If no token of a row trains, so that it has none.
+    """
+    queries = None if inputs.queries is None else inputs.queries.features
+    of_rows = [("rows", rows, inputs.ids) for rows in (inputs.features, inputs.rows_for("teacher").features)]
+    for what, features, ids in (*of_rows, ("queries", queries, None)):
+        trained = None if features is None else column_of(features, "trained")
+        empty = [] if trained is None else np.flatnonzero(whole_numbers(trained) == 0).tolist()
+        if empty:
+            named = ", ".join(str(row if ids is None else ids[row]) for row in empty[:5])
+            raise DataError(
+                f"{len(empty)} {what} have no token of an answer that trains, so that they have no gradient: {named}. "
+                "Remove them, or give answers more room by --max-length."
+            )
+    return {"batch_tokens": min(inputs.batch_tokens, _BATCH_TOKENS), **inputs.options_of(name)}

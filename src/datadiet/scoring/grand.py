@@ -47,6 +47,7 @@ from datadiet.scoring.gradients import (
     last_layers,
     without_labels,
 )
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 from datadiet.tasks.heads import Heads, head_layers, is_causal
 from datadiet.tasks.reading import Reader
 from datadiet.types import HeadSignals, Signals
@@ -107,6 +108,7 @@ TOLERANCE = 1e-3
     loses="before training, where it did not reproduce; on noisy labels, which it ranks hardest",
     needs=("model",),
     traits=("suspects",),
+    computed_by="datadiet.scoring.grand:grand_of",
 )
 def grand(
     model: nn.Module,
@@ -312,3 +314,10 @@ class _Norms:
 
     def _mapped(self, batch: Batch) -> Tensor:
         return gradients.squared_norms(self.model, self.chosen, batch, self.loss, self.inputs)
+
+
+def grand_of(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """The score of a split."""
+    assert inputs.model is not None  # checked by check_needs
+    options = gradients.options_for(name, inputs)
+    return grand(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)

@@ -7,7 +7,7 @@ which is never built, and one pass in forward mode gives the inner product of ea
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -18,12 +18,13 @@ from torch import nn
 
 from datadiet.errors import ArgumentError
 from datadiet.ledger import Ledger
-from datadiet.registry import AtLeast, Positive, score
+from datadiet.registry import AtLeast, Positive, load, score
 from datadiet.scoring import gradients
 from datadiet.scoring.curvature import Vector, has_adapters, objective_of
 from datadiet.scoring.forward import Collate
 from datadiet.scoring.gradients import Inputs, Losses, Parameters
 from datadiet.scoring.grand import grand, in_order
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 
 PARAMETERS = ("auto", *gradients.CHOICES)
 _SAMPLE_STREAM = 31
@@ -64,6 +65,7 @@ class Influence:
     loses="on a model at its optimum, where the mean gradient is noise; it prefers what resembles the bulk",
     needs=("model",),
     traits=("answers", "all_rows"),
+    computed_by="datadiet.scoring.influence:influence_of",
 )
 def influence(
     model: nn.Module,
@@ -228,6 +230,7 @@ def _residual(reached: Vector, right: Vector) -> float:
     options_of=grand,
     needs=("model",),
     traits=("answers", "suspects"),
+    computed_by="datadiet.scoring.influence:effort_of",
 )
 def effort(model: nn.Module, dataset: Any, collate: Collate, **options: Any) -> NDArray[np.float32]:
     """The effort score of DEALRec: how far one step on each example moves the weights that are trained.
@@ -250,3 +253,33 @@ def effort(model: nn.Module, dataset: Any, collate: Collate, **options: Any) -> 
     more than one example each has the same value, leaves dropout on, and counts prompt and padding.
     """
     return grand(model, dataset, collate, **({"parameters": "lora" if has_adapters(model) else "all"} | options))
+
+
+def effort_of(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """Effort of a split."""
+    assert inputs.model is not None  # checked by check_needs
+    options = gradients.options_for(name, inputs)
+    return effort(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **options)
+
+
+def influence_of(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """Influence of a split, and how well its system was solved."""
+    return _influence_by("model", name, inputs, shared, gradients.options_for(name, inputs))
+
+
+def dealrec_of(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """Influence, by the teacher where there is one, together with effort."""
+    own = gradients.options_for(name, inputs)
+    sizes = {"batch_tokens": own.pop("batch_tokens")}
+    influences = _influence_by("model" if inputs.teacher is None else "teacher", name, inputs, shared, sizes)
+    assert inputs.model is not None  # checked by check_needs
+    efforts = effort(inputs.model, inputs.features, inputs.collate, ledger=inputs.ledger, **sizes)
+    values: Values = load("score", name)(influences, efforts, **own)
+    return values
+
+
+def _influence_by(role: str, name: str, inputs: ScoringInputs, shared: Shared, options: Mapping[str, Any]) -> Values:
+    model, rows = getattr(inputs, role), inputs.rows_for(role)
+    result = influence(model, rows.features, rows.collate, seed=inputs.seed, ledger=inputs.ledger, **options)
+    shared.details[name] = dict(result.describe())
+    return result.values

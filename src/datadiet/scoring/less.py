@@ -25,6 +25,7 @@ from datadiet.scoring.curvature import Objective, objective_of, usual_parameters
 from datadiet.scoring.forward import Collate, in_eval_mode
 from datadiet.scoring.gradients import Inputs, Losses, Parameters
 from datadiet.scoring.influence import PARAMETERS
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 from datadiet.scoring.projections import Projection
 from datadiet.scoring.tracin import Checkpoint, check_rates, loaded
 from datadiet.tasks.adam import AdamState, adam_state
@@ -65,6 +66,7 @@ class Less:
     needs=("checkpoints", "queries"),
     traits=("answers",),
     named_alone=False,
+    computed_by="datadiet.scoring.less:less_of",
 )
 def less(
     checkpoints: Iterable[Checkpoint],
@@ -220,3 +222,22 @@ def _cosines(
             raise ArgumentError(f"gradients are not finite at rows {', '.join(map(str, bad[:5]))}: check the inputs.")
         found[[places[row] for row in part.tolist()]] = cosines
     return found
+
+
+def less_of(name: str, inputs: ScoringInputs, shared: Shared) -> Values:
+    """The score of a split, and what it was compared with."""
+    queries = inputs.queries
+    assert queries is not None  # checked by check_needs
+    result = less(
+        list(inputs.checkpoints or ()),
+        inputs.learning_rates,
+        inputs.features,
+        queries.features,
+        inputs.collate,
+        query_groups=queries.groups,
+        seed=inputs.seed,
+        ledger=inputs.ledger,
+        **gradients.options_for(name, inputs),
+    )
+    shared.details[name] = dict(result.describe())
+    return result.values

@@ -23,6 +23,7 @@ from datadiet.scoring import gradients
 from datadiet.scoring.forward import Collate, in_eval_mode
 from datadiet.scoring.gradients import Inputs, Losses, Parameters, chosen_parameters, without_labels
 from datadiet.scoring.grand import batches, default_loss, grand, head_weights, in_order, last_layer_pass
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 
 Checkpoint = nn.Module | str | Path
 
@@ -61,6 +62,7 @@ def _load(folder: Any) -> nn.Module:
     options_of=grand,
     needs=("checkpoints",),
     traits=("suspects",),
+    computed_by="datadiet.scoring.tracin:self_influence_of",
 )
 def self_influence(
     checkpoints: Iterable[Checkpoint],
@@ -105,6 +107,7 @@ def self_influence(
     cost="last layer: one forward of n and dev per checkpoint; else a pass of n in forward mode",
     loses="a small or noisy dev set, whose mean gradient is noise",
     needs=("checkpoints", "dev"),
+    computed_by="datadiet.scoring.tracin:tracin_of",
 )
 def tracin(
     checkpoints: Iterable[Checkpoint],
@@ -246,3 +249,21 @@ def _general(
     for part, batch in batches(model, dataset, collate, rows, sizes):
         with in_eval_mode(model):
             yield part, gradients.alignments(model, chosen, summed, batch, loss, inputs)
+
+
+def self_influence_of(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """Self-influence of a split."""
+    options = gradients.options_for(name, inputs)
+    return self_influence(*_steps(inputs), inputs.features, inputs.collate, **options)
+
+
+def tracin_of(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """The effect of a split on the dev split."""
+    options = gradients.options_for(name, inputs)
+    return tracin(*_steps(inputs), inputs.features, inputs.dev, inputs.collate, **options)
+
+
+def _steps(inputs: ScoringInputs) -> tuple[list[Any], list[float]]:
+    """The checkpoints and their learning rates."""
+    checkpoints = list(inputs.checkpoints or ())
+    return checkpoints, list(inputs.learning_rates or [1.0] * len(checkpoints))

@@ -18,9 +18,11 @@ from torch import Tensor, nn
 
 from datadiet.errors import ArgumentError, unknown
 from datadiet.registry import AtLeast, score
+from datadiet.scoring import gradients
 from datadiet.scoring.forward import Collate, in_eval_mode
 from datadiet.scoring.gradients import batch_size, gold_outputs, without_labels
 from datadiet.scoring.grand import batches, in_order
+from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 from datadiet.scoring.tracin import Checkpoint, loaded
 
 Normalisation = Literal["auto", "class", "dataset", "none"]
@@ -193,6 +195,7 @@ class Vog:
     tasks="classes",
     preset={"select": "proportional"},
     evidence="methods",
+    computed_by="datadiet.scoring.vog:vog_of_split",
 )
 def vog(
     checkpoints: Iterable[Checkpoint],
@@ -400,3 +403,9 @@ def _joined(parts: list[_Running], normalise: Normalisation) -> Vog:
     how = choose_normalisation(classes) if normalise == "auto" else normalise
     values = np.stack([normalised(values, classes, how) for values in raw.values()]).mean(0)  # (heads, n) -> (n,)
     return Vog(np.asarray(values, np.float32), raw, how, parts[0].checkpoints)
+
+
+def vog_of_split(name: str, inputs: ScoringInputs, _shared: Shared) -> Values:
+    """The score of a split."""
+    options = gradients.options_for(name, inputs)
+    return vog(list(inputs.checkpoints or ()), inputs.features, inputs.collate, **options).values
