@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from datadiet.errors import ArgumentError
 from datadiet.registry import NotNegative, selector
-from datadiet.selectors.base import Floats, checked, picked, row_hash, selection, top_mask, unseen
+from datadiet.selectors.base import Floats, Mask, Rows, checked, picked, row_hash, selection, top_mask, unseen
 from datadiet.types import Selection
 
 # how often a row comes, in units of the mean: an easy row is not forgotten, a hard one does not take every place
@@ -47,9 +47,10 @@ class Turns:
         """Before the first cycle."""
         return cls(np.zeros(rows, np.int32), np.zeros(rows))
 
-    def of(self, rows: NDArray[np.bool_]) -> Turns:
-        """The same of some rows, bool `(n,)`."""
-        whole = np.flatnonzero(rows) if self.rows is None else picked(self.rows, rows)
+    def of(self, rows: Mask | Rows) -> Turns:
+        """The same of some rows: bool `(n,)`, or their numbers."""
+        whole = np.arange(len(self.visits)) if self.rows is None else self.rows
+        whole = picked(whole, rows)
         return Turns(picked(self.visits, rows), picked(self.expected, rows), whole)
 
     def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None, *, in_place: bool = False) -> Turns:
