@@ -15,6 +15,7 @@ from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError
 from datadiet.registry import find, load, parse_call
+from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
 from datadiet.types import EpochPlan, Selection
 
@@ -43,14 +44,12 @@ class SelectorContext:
 
     def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
         """The same of some rows, bool `(n,)`."""
-        groups = None if self.groups is None else np.asarray(self.groups)[rows].astype(np.int32)  # half the memory
-        features = None if self.features is None else self.features[rows]
         return replace(
             self,
-            groups=groups,
-            features=features,
+            groups=None if self.groups is None else picked(np.asarray(self.groups), rows, np.int32),  # half the memory
+            features=None if self.features is None else self.features[rows],
             turns=None if self.turns is None else self.turns.of(rows),
-            entropy=None if self.entropy is None else self.entropy[rows],
+            entropy=None if self.entropy is None else picked(self.entropy, rows),
         )
 
 

@@ -31,6 +31,7 @@ from datadiet.noise.monitor import NoiseMonitor
 from datadiet.registry import load
 from datadiet.scores.history import last
 from datadiet.scores.reduce import OF_LABEL, example_values, mean_of_rows
+from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
 from datadiet.store.row_arrays import RowArrays
 from datadiet.store.run_folder import put_aside
@@ -39,6 +40,7 @@ from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selec
 
 _ROWS, _KEPT, _WEIGHTS = "plan.rows", "plan.kept", "plan.weights"  # of the rows, or a bit for each that could be one
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
+_Tried = tuple[EpochPlan, Callable[[], Turns | None]]  # a plan, and the turns of the rows once it is taken
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
 
@@ -268,7 +270,7 @@ class Diet:
             selector.check(self._context)
         takes_turns = any(selector.takes_turns for selector in self._selectors.values())
         self._turns = Turns.none(num_examples) if takes_turns else None
-        self._entrants: dict[str, tuple[EpochPlan, Turns | None]] = {}
+        self._entrants: dict[str, _Tried] = {}
         self.round = 0
         self._plan: EpochPlan | None = None
 
@@ -584,7 +586,8 @@ class Diet:
             plan = self._everything(epoch)
         else:
             count = self.schedule.count(epoch)
-            plan, self._turns = self._entrant(values, count, epoch, self.rule, self._turns)
+            plan, after = self._entrant(values, count, epoch, self.rule, self._turns)
+            self._turns = after()
         self.round += 1
         return plan
 
@@ -617,10 +620,10 @@ class Diet:
                 self.race.rule: self._entrant(values, count, epoch, self.race.rule, self._turns),
                 challenger: self._entrant(values, count, epoch, challenger, fresh),
             }
-            (first, turns), (second, _) = self._entrants.values()
+            (first, after), (second, _) = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
                 self._entrants = {}
-                self._take(first, turns)
+                self._take(first, after())
                 return {}
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
 
@@ -643,9 +646,9 @@ class Diet:
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
         self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, costs)
-        plan, turns = self._entrants[self.race.rule]
+        plan, after = self._entrants[self.race.rule]
         self._entrants = {}
-        return self._take(plan, turns)
+        return self._take(plan, after())
 
     def _take(self, plan: EpochPlan, turns: Turns | None) -> EpochPlan:
         """Make the rows of an entrant the plan of the epoch."""
@@ -663,7 +666,8 @@ class Diet:
                 self._turns = self._turns.after(Selection(drawn))
             return EpochPlan(epoch, drawn, full=False)
         pool = self._pool(self.rule, count)  # its values alone, so that those of all rows take no memory
-        plan, self._turns = self._tried(self._current.close_round(pool), pool, count, epoch, self.rule, self._turns)
+        plan, after = self._tried(self._current.close_round(pool), pool, count, epoch, self.rule, self._turns)
+        self._turns = after()
         self.round += 1
         return plan
 
@@ -684,8 +688,8 @@ class Diet:
         epoch: int,
         rule: str | None,
         turns: Turns | None,
-    ) -> tuple[EpochPlan, Turns | None]:
-        """What a rule would keep of a pool after these turns, and the turns of the rows if it did."""
+    ) -> _Tried:
+        """What a rule would keep of a pool after these turns."""
         selector = self._selectors[rule]
         context = replace(
             self._context,
@@ -699,14 +703,14 @@ class Diet:
         free = None if pool is None else np.flatnonzero(pool)
         rows = chosen.rows if free is None else free[chosen.rows]
         plan = EpochPlan(epoch, rows, full=False, round=self.round, weights=chosen.weights)
-        return plan, None if turns is None else turns.after(chosen, free)
+        return plan, lambda: None if turns is None else turns.after(chosen, free, in_place=True)
 
     def _entrant(
         self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
-    ) -> tuple[EpochPlan, Turns | None]:
+    ) -> _Tried:
         """As `_tried`, by the values of all rows."""
         pool = self._pool(rule, count)
-        return self._tried(values if pool is None else values[pool], pool, count, epoch, rule, turns)
+        return self._tried(values if pool is None else picked(values, pool), pool, count, epoch, rule, turns)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         keys = list(map(str, range(len(self._current)) if ids is None else ids))

@@ -19,6 +19,7 @@ from scipy.optimize import isotonic_regression
 from torch import Tensor
 
 from datadiet.scores.history import History
+from datadiet.selectors.base import picked
 from datadiet.store.row_arrays import RowArrays
 from datadiet.types import Scores
 
@@ -322,7 +323,7 @@ class LatestValues:
             self._update(self.fresh)
         self.fresh[:] = False
         values = self._reduced
-        return (values if rows is None else values[rows]) * np.float32(self._level)
+        return (values if rows is None else picked(values, rows)) * np.float32(self._level)
 
     @property
     def _reduced(self) -> Values:

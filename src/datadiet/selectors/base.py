@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from datadiet.errors import ArgumentError, Problems, quoted
 from datadiet.geometry import named_rows
@@ -110,6 +110,36 @@ def checked_groups(groups: ArrayLike | None, owner: str) -> NDArray[Any]:
     return np.asarray(groups)
 
 
+def picked(array: NDArray[Any], mask: Mask | Rows, dtype: DTypeLike | None = None) -> NDArray[Any]:
+    """`array[mask]`, several times as fast where the rows of the mask are scattered, in no more memory.
+
+    Args:
+        array: `(n, ...)`.
+        mask: bool `(n,)`; or the rows themselves, int64.
+        dtype: Of the result; as the array by default.
+
+    Examples:
+        >>> picked(np.array([1.0, 3.0, 2.0]), np.array([True, False, True]))
+        array([1., 2.])
+    """
+    if mask.dtype.kind != "b":
+        return array[mask].astype(dtype or array.dtype, copy=False)
+    chosen = np.empty((int(np.count_nonzero(mask)), *array.shape[1:]), dtype or array.dtype)
+    for rows, part in _pieces(mask):
+        chosen[part] = array[rows]
+    return chosen
+
+
+def _pieces(mask: Mask) -> Iterator[tuple[Rows, slice]]:
+    """The rows of a mask, some at a time, and where they stand among all of its rows."""
+    place = 0
+    for begin in range(0, len(mask), _CHUNK):
+        rows = np.flatnonzero(mask[begin : begin + _CHUNK])
+        rows += begin
+        yield rows, slice(place, place + len(rows))
+        place += len(rows)
+
+
 def selection(mask: Mask) -> Selection:
     """The rows where a mask is True, ascending."""
     return Selection(np.flatnonzero(mask).astype(np.int64, copy=False))
@@ -182,24 +212,28 @@ def top_mask(keys: Floats, count: int, *, seed: int, epoch: int, tie_break: str 
         return np.full(len(keys), count > 0)
     threshold = largest(keys, count)
     mask: Mask = keys > threshold
-    ties = np.flatnonzero(keys == threshold)
-    missing = count - int(np.count_nonzero(mask))
-    if tie_break == "hash" and missing < len(ties):
-        hashes = row_hash(ties, seed=seed, epoch=epoch)
-        mask[ties[hashes <= np.partition(hashes, missing - 1)[missing - 1]]] = True
-    else:
-        mask[ties[:missing]] = True
+    tied: Mask = keys == threshold
+    missing, ties = count - int(np.count_nonzero(mask)), int(np.count_nonzero(tied))
+    if tie_break != "hash" or missing == ties:
+        mask[np.flatnonzero(tied)[:missing]] = True
+        return mask
+    hashes = np.empty(ties, np.uint64)
+    for rows, part in _pieces(tied):
+        hashes[part] = row_hash(rows, seed=seed, epoch=epoch)
+    most = largest(hashes, ties - missing + 1)
+    for rows, part in _pieces(tied):
+        mask[rows] = hashes[part] <= most
     return mask
 
 
-def largest(keys: Floats, count: int) -> np.floating[Any]:
+def largest(keys: Floats | NDArray[np.uint64], count: int) -> Any:
     """The `count`-th largest key.
 
     `np.partition` takes ten times as long where half of the keys tie as where none do, and scores often tie. A sorted
     sample brackets the cut first: one pass over the keys then leaves either the answer or a few percent of the keys.
 
     Args:
-        keys: float `(n,)`, no NaN.
+        keys: float `(n,)`, no NaN, or uint64.
         count: In [1, n].
 
     Examples:
@@ -220,16 +254,17 @@ def largest(keys: Floats, count: int) -> np.floating[Any]:
         if not 0 < left <= len(between):
             break  # an order of the keys that a regular sample misjudges
         keys, count = between, left
-    return np.partition(keys, len(keys) - count)[len(keys) - count]  # type: ignore[no-any-return]
+    return np.partition(keys, len(keys) - count)[len(keys) - count]
 
 
-def _bracket(keys: Floats, count: int) -> tuple[np.floating[Any], np.floating[Any]]:
+def _bracket(keys: Floats | NDArray[np.uint64], count: int) -> tuple[Any, Any]:
     """Two bounds between which the `count`-th largest almost certainly lies."""
     sample = np.sort(keys[:: max(8, len(keys) // _SAMPLE)])
     middle = round((1 - count / len(keys)) * (len(sample) - 1))
     slack = 4 * math.isqrt(len(sample))  # at least 8 standard errors of a random sample
-    low = sample[middle - slack] if middle >= slack else keys.dtype.type(-np.inf)
-    high = sample[middle + slack] if middle + slack < len(sample) else keys.dtype.type(np.inf)
+    least, most = (-np.inf, np.inf) if keys.dtype.kind == "f" else (0, np.iinfo(np.uint64).max)
+    low = sample[middle - slack] if middle >= slack else keys.dtype.type(least)
+    high = sample[middle + slack] if middle + slack < len(sample) else keys.dtype.type(most)
     return low, high
 
 

@@ -16,7 +16,7 @@ from scipy.stats import rankdata
 
 from datadiet.errors import ArgumentError
 from datadiet.registry import NotNegative, selector
-from datadiet.selectors.base import Floats, checked, row_hash, selection, top_mask, unseen
+from datadiet.selectors.base import Floats, Mask, Rows, checked, picked, row_hash, selection, top_mask, unseen
 from datadiet.types import Selection
 
 # how often a row comes, in units of the mean: an easy row is not forgotten, a hard one does not take every place
@@ -24,7 +24,7 @@ LEAST_RATE, MOST_RATE = 0.2, 3.0
 # where the debts start: apart, so that equal rates do not come due in the same cycle, and inside (0, 1), so that the
 # visits of a row hardly ever differ from its rates by more than one (measured; tests/selectors/test_turns.py)
 _FIRST, _LAST = 0.05, 0.95
-_PIECE = 1 << 16  # rows that are computed at once
+_PIECE = 1 << 14  # rows that are computed at once: their numbers stay in the cache
 _START = 0x7E11  # stream of the hash that they start by
 
 
@@ -47,28 +47,30 @@ class Turns:
         """Before the first cycle."""
         return cls(np.zeros(rows, np.int32), np.zeros(rows))
 
-    def of(self, rows: NDArray[np.bool_]) -> Turns:
-        """The same of some rows, bool `(n,)`."""
+    def of(self, rows: Mask | Rows) -> Turns:
+        """The same of some rows: bool `(n,)`, or their numbers."""
         whole = np.arange(len(self.visits)) if self.rows is None else self.rows
-        return Turns(self.visits[rows], self.expected[rows], whole[rows])
+        whole = picked(whole, rows)
+        return Turns(picked(self.visits, rows), picked(self.expected, rows), whole)
 
-    def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None) -> Turns:
+    def after(self, chosen: Selection, rows: NDArray[np.int64] | None = None, *, in_place: bool = False) -> Turns:
         """With one cycle more.
 
         Args:
             chosen: Its rows.
             rows: int64, those that were chosen from; all by default. The others have no turn and no claim to one.
+            in_place: Change these arrays, where nobody else holds them: of millions of rows, copies are gigabytes.
 
         Examples:
             >>> Turns.none(4).after(Selection(np.array([1, 3]))).expected
             array([0.5, 0.5, 0.5, 0.5])
         """
-        visits, expected = self.visits.copy(), self.expected.copy()
-        visits[chosen.rows if rows is None else rows[chosen.rows]] += 1
+        after = self if in_place else Turns(self.visits.copy(), self.expected.copy(), self.rows)
+        after.visits[chosen.rows if rows is None else rows[chosen.rows]] += 1
         pool: Any = slice(None) if rows is None else rows
-        number = len(visits) if rows is None else len(rows)
-        expected[pool] += len(chosen.rows) / number if chosen.rates is None else chosen.rates
-        return Turns(visits, expected, self.rows)
+        number = len(after.visits) if rows is None else len(rows)
+        after.expected[pool] += len(chosen.rows) / number if chosen.rates is None else chosen.rates
+        return after
 
 
 @selector(
@@ -115,7 +117,8 @@ def cover(
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     before = _checked(turns, array.size)
-    return selection(top_mask(-before.visits.astype(np.float32), count, seed=seed, epoch=epoch))
+    rests = before.visits.astype(np.float32)
+    return selection(top_mask(np.negative(rests, out=rests), count, seed=seed, epoch=epoch))
 
 
 @selector(
@@ -169,16 +172,21 @@ def visits(
     """
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
     before = _checked(turns, array.size)
-    ranked = np.where(unseen(array), np.inf, rankdata(array)) if (array < 0).any() else array
+    new = unseen(array)
+    ranked = np.where(new, np.inf, rankdata(array)) if array.min() < 0 else array
     rates = rates_of(ranked, count, gain)
     debts = np.empty(array.size)
     for begin in range(0, array.size, _PIECE):  # of millions of rows, every step would take gigabytes
         part = slice(begin, begin + _PIECE)
         rows = np.arange(begin, min(begin + _PIECE, array.size)) if before.rows is None else before.rows[part]
         hashes = row_hash(rows, seed=seed, epoch=_START) >> np.uint64(11)
-        start = _FIRST + (_LAST - _FIRST) * hashes.astype(np.float64) / 2.0**53
-        debts[part] = start + before.expected[part] + rates[part] - before.visits[part]
-    debts[unseen(array)] = np.inf
+        debt = np.multiply(hashes, (_LAST - _FIRST) / 2.0**53, out=debts[part])
+        debt += _FIRST
+        debt += before.expected[part]
+        debt += rates[part]
+        debt -= before.visits[part]
+    if new.any():
+        debts[new] = np.inf
     mask = top_mask(debts, count, seed=seed, epoch=epoch)
     rows = selection(mask).rows
     return Selection(rows, (1 / rates[rows]).astype(np.float32) if weights else None, rates)
@@ -193,7 +201,8 @@ def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
     """
     new = unseen(values)
     shares = values.astype(np.float64)
-    mean = float(shares.mean(where=~new)) if not new.all() else 0.0
+    some = bool(new.any())
+    mean = 0.0 if new.all() else float(shares.mean(where=~new) if some else shares.mean())
     if mean > 0:
         shares /= mean
         if gain != 1:
@@ -201,7 +210,8 @@ def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
         np.clip(shares, LEAST_RATE, MOST_RATE, out=shares)
     else:
         shares[~new] = 1.0
-    shares[new] = MOST_RATE
+    if some:
+        shares[new] = MOST_RATE
     factor, whole = 0.0, -1
     while True:  # what is above 1 goes to the others; every turn fixes a row, and few turns are needed
         above, rest = 0, 0.0
@@ -209,7 +219,7 @@ def rates_of(values: Floats, count: int, gain: float) -> NDArray[np.float64]:
             part = shares[begin : begin + _PIECE]
             below = part * factor <= 1
             above += len(part) - int(np.count_nonzero(below))
-            rest += float(part.sum(where=below))
+            rest += float((part * below).sum())
         if above <= whole or rest == 0:
             shares *= factor
             return np.minimum(shares, 1.0, out=shares)
