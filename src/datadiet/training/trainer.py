@@ -317,7 +317,7 @@ class DietMixin(_Base):
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
                 if chooser is not None and weighs:
-                    weights.take(chooser.weigh(rows, signals))
+                    weights.take(chooser.weigh(rows, signals, learns=first))
                 parts = self._signals.losses(signals) if weights.asked else None
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
@@ -485,6 +485,7 @@ class DietMixin(_Base):
                 self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
             arrays, numbers = self.diet.state_dict()
             if self._batch_chooser is not None:
+                self._batch_chooser.share(self.accelerator.num_processes)
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
             if self.tokens is not None:
@@ -738,6 +739,8 @@ class DietMixin(_Base):
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
+        if self._batch_chooser is not None:
+            self._batch_chooser.share(self.accelerator.num_processes)
         if self.tokens is not None:
             with self.ledger.charge("select"):
                 said = self.tokens.decide(self.current_epoch.epoch, processes=self.accelerator.num_processes)
