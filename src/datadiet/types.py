@@ -79,10 +79,13 @@ class Signals:
     Attributes:
         heads: By name, e.g. `{"label": ...}` or `{"intent": ..., "slots": ...}`.
         segments: The same by text, where a row of the data holds several, one after the other; None elsewhere.
+        losses: float32 `(batch,)`, what the trainer takes of each example where its heads do not say it: the loss and
+            the score `cross_entropy` are these. None elsewhere.
     """
 
     heads: Mapping[str, Head]
     segments: Segments | None = None
+    losses: Tensor | None = None
 
 
 @dataclass(frozen=True)

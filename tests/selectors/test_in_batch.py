@@ -24,6 +24,7 @@ from datadiet.selectors.in_batch import (
     MidRank,
     SelectiveBackprop,
     TopReducible,
+    baselines_of,
     divbs,
     dro_weights,
     last_layer_gram,
@@ -325,3 +326,50 @@ def test_a_portion_leaves_planted_noise_out_and_no_slice_is_empty() -> None:
     for size, keep, portion in ((1, 0.1, 5), (3, 0.5, 9), (8, 1.0, 1)):
         mask = MidRank(keep=keep, portion=portion).choose(BatchSignals(losses[:size]), seed=0, step=0)
         assert mask.sum() == max(1, round(keep * size))
+
+
+# ---- baselines of each example
+
+
+def test_a_baseline_is_the_running_mean_of_the_losses_of_its_row() -> None:
+    own = baselines_of(0.25)
+    for rows, losses in (([3, 1], [4.0, 8.0]), ([3], [8.0]), ([3, 0], [1.0, 2.0])):
+        own.learn(BatchSignals(np.array(losses), rows=np.array(rows)))
+    third = 0.75 * (0.75 * 4 + 0.25 * 8) + 0.25 * 1
+    assert own.state()["means"].tolist() == pytest.approx([2.0, 8.0, np.nan, third], nan_ok=True)
+    excess = own.excess(BatchSignals(np.full(4, 9.0), rows=np.array([3, 2, 7, 0])))
+    new = (third + 2) / 2  # rows 2 and 7 have none: the mean of the two others
+    assert excess.tolist() == pytest.approx([9 - third, 9 - new, 9 - new, 7.0])
+    assert own.excess(BatchSignals(np.array([1.0, 5.0]), rows=np.array([2, 9]))).tolist() == [1.0, 5.0]
+    other = baselines_of(0.25)
+    other.load(own.state())
+    assert other.fresh == {}
+    assert_array_equal(other.state()["means"], own.state()["means"])
+    assert set(own.fresh) == {0, 1, 3}
+
+
+@pytest.mark.proves("ir_dro", by="definition")
+def test_weights_by_what_a_loss_is_above_its_baseline() -> None:
+    method, plain = InstanceReweighting(ema=0.5, least=0.0), InstanceReweighting(least=0.0)
+    first = BatchSignals(np.array([9.0, 1.0, 2.0]), rows=np.array([0, 1, 2]))
+    assert_allclose(method.weigh(first), plain.weigh(first))  # nothing is known yet
+    method.learn(first)
+    second = BatchSignals(np.array([9.0, 2.0, 2.0]), rows=np.array([0, 1, 2]))
+    assert_allclose(method.weigh(second), dro_weights([0.0, 1.0, 0.0], 1.0))  # row 0 is hard as ever, row 1 became so
+    method.learn(second)
+    method.learn(BatchSignals(np.array([9.0, 2.0, 0.0]), rows=np.array([0, 1, 2])))
+    third = BatchSignals(np.array([9.0, 2.0, 2.0]), rows=np.array([0, 1, 2]))
+    assert_allclose(method.weigh(third), dro_weights([0.0, 0.25, 1.0], 1.0))
+
+
+@pytest.mark.proves("mid_rank", by="definition")
+def test_slices_by_what_a_loss_is_above_its_baseline() -> None:
+    method = MidRank(keep=0.25, portion=0, ema=1.0)
+    method.learn(BatchSignals(np.array([9.0, 1.0, 2.0, 3.0]), rows=np.arange(4)))
+    again = BatchSignals(np.array([9.0, 1.0, 2.5, 2.0]), rows=np.arange(4))
+    assert np.flatnonzero(method.choose(again, seed=0, step=1)).tolist() == [2]
+    assert np.flatnonzero(MidRank(keep=0.25, portion=0).choose(again, seed=0, step=1)).tolist() == [0]
+    with pytest.raises(ArgumentError, match=r"needs BatchSignals\.rows"):
+        method.choose(BatchSignals(np.ones(4)), seed=0, step=2)
+    with pytest.raises(ArgumentError, match=r"ema must be in \[0, 1\], got 2"):
+        MidRank(ema=2)

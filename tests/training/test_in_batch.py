@@ -86,10 +86,21 @@ def test_irreducible_losses_are_asked_for_before_training(tmp_path):
 
 
 @pytest.mark.cpu
-def test_resuming_is_bit_identical(tmp_path):
-    whole = trained(tmp_path, "selective_backprop", save_strategy="epoch")
-    resumed = trained(tmp_path / "resumed", "selective_backprop", resume=str(tmp_path / "checkpoint-12"))
+@pytest.mark.parametrize("select", ["selective_backprop", "ir_dro(ema=0.3)", "mid_rank(ema=0.3)"])
+def test_resuming_is_bit_identical(select, tmp_path):
+    whole = trained(tmp_path, select, save_strategy="steps", save_steps=4)
+    resumed = trained(tmp_path / "resumed", select, resume=str(tmp_path / "checkpoint-12"))
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+@pytest.mark.cpu
+def test_baselines_are_the_running_means_of_the_losses_that_trained(tmp_path):
+    trainer = trained(tmp_path, "ir_dro(ema=0.3)", learning_rate=1e-2, diet={"warmup_epochs": 1})
+    table = scores_of(tmp_path)
+    table = table[table["source"] == "train"].pivot(index="row", columns="epoch", values="loss")
+    expected = 0.7 * table[1] + 0.3 * table[2]  # epoch 0 is the warm-up
+    means = trainer._batch_chooser.state()[0]["means"]
+    np.testing.assert_allclose(means, expected, rtol=1e-6)
 
 
 def test_scoring_that_costs_more_than_it_saves_is_said_and_with_a_gate_turned_off(tmp_path, monkeypatch, caplog):

@@ -157,6 +157,10 @@ def test_a_choice_among_all_rows_is_refused_with_the_way_out(tmp_path, select, m
     [
         ({"extra": {"row_weights": np.ones(N, np.float32)}}, "row_weights need a row each of the training data"),
         ({"select": "top_reducible", "extra": {"values": np.zeros(N, np.float32)}}, "values need a row each"),
+        (
+            {"select": "mid_rank(ema=0.2)"},
+            "ema must be 0 on a stream, got 0.2: it compares a loss with those that the row",
+        ),
         ({"diet": {"warmup_epochs": 2}}, "warmup_epochs has no effect on a stream without a length.*got 2"),
     ],
 )

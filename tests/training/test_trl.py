@@ -268,22 +268,66 @@ def test_a_step_is_the_weighted_sum_over_its_tokens(kind, weighs, tmp_path):
         assert_close(moved.detach(), weight.detach() - 0.5 * weight.grad, rtol=1e-4, atol=1e-6, msg=name)
 
 
+def summed(outputs, labels, num_items_in_batch=None):
+    logits, targets = outputs.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+    loss = torch.nn.functional.cross_entropy(logits, targets, reduction="sum", label_smoothing=0.3)
+    return loss / num_items_in_batch
+
+
+FLAT = {"padding_free": True, "max_length": None}
+SMOOTH = {"label_smoothing_factor": 0.1}
+
+
 @pytest.mark.parametrize(
-    "args", [{}, {"padding_free": True, "max_length": None}, {"loss_type": "dft"}, {"label_smoothing_factor": 0.1}]
+    ("args", "options"),
+    [
+        *((args, {}) for args in ({}, FLAT, {"loss_type": "dft"}, SMOOTH, {**FLAT, **SMOOTH})),
+        *((args, {"compute_loss_func": summed}) for args in ({}, FLAT)),
+    ],
 )
-def test_a_weight_is_so_many_copies_of_a_row(args, tmp_path):
+def test_a_weight_is_so_many_copies_of_a_row(args, options, tmp_path):
     """Rows that weigh 2 in a step of 12 rows of equal length, against the step with those rows twice."""
     rows = [{"input_ids": [3 + row, 20, 30 + row, 40], "labels": [-100, -100, 30 + row, 40]} for row in range(9)]
     weights = [2.0, 1.0, 1.0] * 3
     args = {"learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12, **args}
-    twice, losses, _ = trained(tmp_path / "twice", rows + rows[::3], args=args)
+    twice, losses, _ = trained(tmp_path / "twice", rows + rows[::3], args=args, **options)
     data = Dataset.from_list(rows).add_column("weight", weights)
-    trainer, weighted, _ = trained(tmp_path / "weighted", data, Diet(keep=1.0), args=args)
+    trainer, weighted, _ = trained(tmp_path / "weighted", data, Diet(keep=1.0), args=args, **options)
     assert trainer.diet.describe()["row_weights"]
     for one, two in zip(trainer.model.parameters(), twice.model.parameters(), strict=True):
         assert_close(one, two, rtol=1e-4, atol=1e-6)
-    if "label_smoothing_factor" not in args:  # whose logged loss has no weights
-        assert weighted == pytest.approx(losses, rel=1e-5)
+    assert weighted == pytest.approx(losses, rel=1e-5)
+    if not (options or "label_smoothing_factor" in args):
+        return
+    ones = np.ones(len(rows), np.float32)
+    plain, logged, _ = trained(tmp_path / "plain", rows, args=args, **options)
+    alike, same, _ = trained(tmp_path / "ones", rows, Diet(keep=1.0), args=args, row_weights=ones, **options)
+    assert same == logged
+    assert equal(alike, plain)
+
+
+@pytest.mark.parametrize("options", [{"compute_loss_func": summed}, {"args": SMOOTH}])
+def test_light_tokens_have_their_weight_in_the_logged_loss_of_a_function(options, tmp_path):
+    """With a learning rate of 0, beside the losses of each token by hand."""
+    args = {**options.get("args", {}), "num_train_epochs": 2, "learning_rate": 0.0}
+    args |= {"per_device_train_batch_size": ROWS}
+    rule = "q_tuning(keep=0.5, lam=0, calibration=false, action=downweight, weight=0.25)"
+    more = {name: value for name, value in options.items() if name != "args"}
+    weights = np.float32([1, 2, 3, 2] * 3)
+    diet = Diet(keep=1.0, tokens=rule)
+    _, losses, _ = trained(tmp_path, READY, diet, args=args, row_weights=weights, **more)
+    amount = 0.3 if more else 0.1
+    total, divisor = 0.0, 0.0
+    for row, weight in zip(READY, weights / weights.mean(), strict=True):
+        ids, labels = torch.tensor([row["input_ids"]]), torch.tensor(row["labels"])
+        places = (labels != -100).nonzero().flatten()
+        logs = -llama()(ids).logits[0].log_softmax(-1)[places - 1].detach()
+        own = logs[range(len(places)), labels[places]]
+        light = torch.full_like(own, 0.25)
+        light[own.half().argsort(stable=True)[: -(-len(own) // 2)]] = 1.0
+        losses_of_row = (1 - amount) * own + amount * logs.mean(-1)
+        total, divisor = total + weight * (light * losses_of_row).sum().item(), divisor + light.sum().item()
+    assert losses[1] == pytest.approx(total / divisor, rel=1e-4)
 
 
 def test_arguments_of_rows_follow_the_rows_that_trl_leaves_and_shuffles(tmp_path):
@@ -448,13 +492,26 @@ def test_the_hardest_pairs_train(name, tmp_path):
     assert len(losses) == 5
 
 
+MANY = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"]
+MANY += ["discopop", "sigmoid_norm"]
+DPO = [
+    {"loss_type": MANY, "loss_weights": [0.3 + 0.1 * place for place in range(len(MANY))]},
+    {"ld_alpha": 0.5, "use_weighting": True},
+    {"f_divergence_type": "js_divergence", "precompute_ref_log_probs": True, "loss_type": "hinge"},
+]
+
+
 @pytest.mark.parametrize(
     ("name", "more"),
-    [*((name, {}) for name in KINDS), ("reward", {"center_rewards_coefficient": 0.5}), ("dpo", {"loss_type": "ipo"})],
+    [
+        *((name, {}) for name in KINDS),
+        ("reward", {"center_rewards_coefficient": 0.5}),
+        *(("dpo", {"label_smoothing": 0.2, **more}) for more in DPO),
+    ],
 )
 def test_a_weight_is_so_many_copies_of_a_pair(name, more, tmp_path):
-    args = {**more, "learning_rate": 0.5, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12}
-    args |= {"disable_dropout": True}
+    args = {**more, "learning_rate": 0.05, "optim": "sgd", "max_grad_norm": 0.0, "per_device_train_batch_size": 12}
+    args |= {"disable_dropout": True, "num_train_epochs": 2}
     rows = ANSWERS[:9]
     twice, losses, _ = pairs_trained(name, tmp_path / "twice", data=rows + rows[::3], args=args)
     weights = np.float32([2, 1, 1] * 3)
@@ -462,9 +519,29 @@ def test_a_weight_is_so_many_copies_of_a_pair(name, more, tmp_path):
         name, tmp_path / "weighted", Diet(keep=1.0), data=rows, args=args, row_weights=weights
     )  # fmt: skip
     for one, two in zip(weighted.model.parameters(), twice.model.parameters(), strict=True):
-        assert_close(one, two, rtol=1e-4, atol=1e-6)
-    if "loss_type" not in more:  # of others the losses of pairs are not known
-        assert logged == pytest.approx(losses, rel=1e-5)
+        assert_close(one, two, rtol=1e-4, atol=1e-5)
+    assert logged == pytest.approx(losses, rel=1e-4)
+    table = weighted.diet.history.to_pandas().set_index("row")
+    first, second = (table[table["epoch"] == epoch]["loss"].sort_index() for epoch in (0, 1))
+    assert np.average(second, weights=weights) == pytest.approx(logged[1], rel=1e-4)
+    assert first.notna().all()
+    assert weighted._metrics["train"].keys() == twice._metrics["train"].keys()
+
+
+def test_of_a_mean_over_all_chosen_tokens_a_pair_has_its_share(tmp_path):
+    args = {"loss_type": "sft", "learning_rate": 0.0, "per_device_train_batch_size": 12, "num_train_epochs": 1}
+    weights = np.arange(1, 13, dtype=np.float32)
+    trainer, logged, _ = pairs_trained("dpo", tmp_path, Diet(keep=1.0), args=args, row_weights=weights)
+    shares = trainer.diet.history.to_pandas().sort_values("row")["loss"]
+    sums, tokens = [], 0
+    for row in ANSWERS:
+        prompt, text = (TOKENIZER(part)["input_ids"] for part in (row["prompt"], row["prompt"] + row["chosen"]))
+        ids = torch.tensor([[*text, 1]])
+        nll = -llama()(ids[:, :-1]).logits.log_softmax(-1).gather(2, ids[:, 1:, None])[0, len(prompt) - 1 :, 0]
+        sums.append(nll.sum().item())
+        tokens += len(nll)
+    assert shares.tolist() == pytest.approx([one / tokens * ROWS for one in sums], rel=1e-4)
+    assert logged[0] == pytest.approx(np.average(shares, weights=weights), rel=1e-4)
 
 
 def test_weights_of_a_loss_that_sorts_its_batch_are_refused(tmp_path):

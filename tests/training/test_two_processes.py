@@ -37,6 +37,9 @@ def run(environment, folder, diet, options, resume):
     result = {
         "weights": weights(trainer.model).double()[::7].tolist(), "losses": losses, "batches": steps,
         "tokens": trainer.tokens and trainer.tokens.summary(), "steps": trainer.state.global_step,
+        "baselines": trainer._batch_chooser and {
+            name: list(map(float, values)) for name, values in trainer._batch_chooser.state()[0].items()
+        },
         "backward": trainer.ledger.snapshot().examples_backward,
     }
     Path(folder, f"rank{trainer.args.process_index}.json").write_text(json.dumps(result))
@@ -100,3 +103,14 @@ def test_a_choice_within_the_batches_of_each_process_divides_by_the_tokens_of_al
         assert sum(kept for pair in step for _, kept, _ in pair) == items
         place, done = place + len(step), done + 1
     assert done == two[0]["steps"]
+
+
+@pytest.mark.cpu
+def test_baselines_are_those_of_all_processes_also_after_a_resume(tmp_path, launcher):
+    options = {"diet": {"seed": 1, "select": "ir_dro(ema=0.3)"}, "tokens": None}
+    options |= {"save_strategy": "steps", "save_steps": 2}
+    whole = launcher.train(tmp_path / "whole", 2, 2, **options)
+    resumed = launcher.train(tmp_path / "resumed", 2, 2, resume=tmp_path / "whole" / "checkpoint-4", **options)
+    assert resumed[0]["weights"] == whole[0]["weights"]
+    assert resumed[0]["baselines"] == resumed[1]["baselines"] == whole[0]["baselines"] == whole[1]["baselines"]
+    assert min(whole[0]["baselines"]["means"]) > 0  # every row has one

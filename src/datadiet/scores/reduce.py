@@ -186,6 +186,8 @@ def example_values(
     check_combination(combine)
     if not signals.heads:
         raise ArgumentError("signals need at least one head, got none.")
+    if score is cross_entropy and signals.losses is not None:
+        return signals.losses.float()
     if len(parts := in_parts(signals)) > 1:
         return torch.cat([example_values(score, part, combine=combine, weights=weights) for part in parts])
     values = {name: _head_values(score, head, combine) for name, head in signals.heads.items()}
@@ -215,9 +217,13 @@ def in_parts(signals: Signals, most: int = MOST_AT_ONCE) -> list[Signals]:
     size = max(1, most * rows // max(1, *(head.logits.numel() for head in heads.values()))) if rows else 1
     if rows <= size:
         return [signals]
+    places = [slice(start, start + size) for start in range(0, rows, size)]
     return [
-        Signals({name: _packed(head_part(head, slice(start, start + size))) for name, head in heads.items()})
-        for start in range(0, rows, size)
+        Signals(
+            {name: _packed(head_part(head, part)) for name, head in heads.items()},
+            losses=None if signals.losses is None else signals.losses[part],
+        )
+        for part in places
     ]
 
 
@@ -424,7 +430,7 @@ def free_signals(signals: Signals, *, of_label: bool = False) -> dict[str, Tenso
     columns = {
         "gold_probability": probability.mean(0),
         "margin": margin.mean(0),
-        "loss": loss.sum(0),
+        "loss": loss.sum(0) if signals.losses is None else signals.losses.float(),
         "el2n": errors.sum(0).sqrt(),
         "correct": correct.amin(0),
         "hidden_norm": (hidden.sum(0) / positions.sum(0).clamp_min(1)).sqrt(),

@@ -48,12 +48,73 @@ class BatchSignals:
         gram: float `(batch, batch)`, inner products of the examples' gradients, e.g. from `last_layer_gram`.
         irreducible: float `(batch,)`, losses of a model trained on held-out data.
         entropy: float `(batch,)`, how uncertain the model is: the mean over an example's decisions, in nats.
+        rows: int64 `(batch,)`, the number of each example in the training data.
     """
 
     losses: NDArray[Any]
     gram: NDArray[Any] | None = None
     irreducible: NDArray[Any] | None = None
     entropy: NDArray[Any] | None = None
+    rows: NDArray[Any] | None = None
+
+
+class Baselines:
+    """A running mean of the losses of each example: `b <- (1 - ema) b + ema l`, at its first loss `b = l`.
+
+    Args:
+        ema: Weight of the newest loss, in (0, 1].
+
+    Attributes:
+        fresh: What changed since it was last emptied, by row: for the other processes.
+
+    Examples:
+        >>> own = Baselines(0.5)
+        >>> own.learn(BatchSignals(np.array([4.0, 1.0]), rows=np.array([0, 2])))
+        >>> own.learn(BatchSignals(np.array([2.0]), rows=np.array([0])))
+        >>> own.excess(BatchSignals(np.array([5.0, 5.0, 5.0]), rows=np.array([0, 1, 2]))).tolist()  # 3, 2 and 1
+        [2.0, 3.0, 4.0]
+    """
+
+    def __init__(self, ema: float) -> None:
+        self._ema, self._means, self.fresh = ema, np.empty(0, np.float64), dict[int, float]()
+
+    def excess(self, signals: BatchSignals) -> NDArray[np.float64]:
+        """The losses less the baselines; one that has none yet has the mean of those of the batch, 0 where no other has
+        one."""
+        losses, means = checked_losses(signals.losses), self._of(signals)
+        known = np.isfinite(means)
+        means[~known] = means[known].mean() if known.any() else 0.0
+        return losses - means
+
+    def learn(self, signals: BatchSignals) -> None:
+        """Add the losses of a batch."""
+        losses, means = checked_losses(signals.losses), self._of(signals)
+        means = np.where(np.isfinite(means), (1 - self._ema) * means + self._ema * losses, losses)
+        self.take(dict(zip(required(signals, "rows").tolist(), means.tolist(), strict=True)))
+
+    def take(self, means: Mapping[int, float]) -> None:
+        """Baselines of some rows, e.g. of another process."""
+        if means:
+            missing = max(means) + 1 - len(self._means)
+            self._means = np.concatenate((self._means, np.full(max(0, missing), np.nan)))
+            self._means[list(means)] = list(means.values())
+            self.fresh |= means
+
+    def state(self) -> State:
+        """The baseline of each row, nan where it has none."""
+        return {"means": self._means.copy()}
+
+    def load(self, state: Mapping[str, Any]) -> None:
+        """The baselines again."""
+        check_state(state, {"means": 1})
+        self._means, self.fresh = np.array(state["means"], np.float64), {}
+
+    def _of(self, signals: BatchSignals) -> NDArray[np.float64]:
+        rows = np.asarray(required(signals, "rows"), np.int64)
+        means = np.full(len(rows), np.nan)
+        inside = rows < len(self._means)
+        means[inside] = self._means[rows[inside]]
+        return means
 
 
 class BatchSelector(ABC):
@@ -63,11 +124,13 @@ class BatchSelector(ABC):
         needs: Fields of BatchSignals that it reads.
         chooses: False of one that only weighs: all examples train, and no pass of its own is needed.
         gate: Whether it is turned off where scoring takes more time than it saves.
+        baselines: Of each example, where it compares a loss with those before it.
     """
 
     needs: frozenset[str] = frozenset({"losses"})
     chooses: bool = True
     gate: bool = False
+    baselines: Baselines | None = None
 
     @abstractmethod
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
@@ -84,16 +147,25 @@ class BatchSelector(ABC):
         """
         return None
 
-    def learn(self, signals: BatchSignals) -> None:  # noqa: B027 - most methods have no state
+    def learn(self, signals: BatchSignals) -> None:
         """Update the state by the batch."""
+        if self.baselines is not None:
+            self.baselines.learn(signals)
 
     def state(self) -> State:
         """The state as numbers and arrays."""
-        return {}
+        return {} if self.baselines is None else self.baselines.state()
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Continue from such a state; one of another method is refused."""
-        check_state(state, {})
+        if self.baselines is None:
+            check_state(state, {})
+        else:
+            self.baselines.load(state)
+
+    def compared(self, signals: BatchSignals) -> NDArray[np.float64]:
+        """The losses, float64 `(batch,)`, less the baselines where it has such."""
+        return checked_losses(signals.losses) if self.baselines is None else self.baselines.excess(signals)
 
 
 @in_batch(
@@ -243,24 +315,31 @@ class MidRank(BatchSelector):
         keep: Share of the batch that gets a backward pass, in (0, 1]; at least one example.
         portion: Slices of this size that are left out above it; 0 takes the very hardest. Where there are not so many,
             the last slice.
+        ema: Ranks go by the loss less a running mean of the example's own earlier losses, in which the newest weighs
+            so much, in [0, 1]; see `Baselines`. 0 is the published rule: the losses alone.
 
     Examples:
         >>> MidRank(keep=0.25, portion=1).choose(BatchSignals(np.array([1.0, 4.0, 2.0, 3.0])), seed=0, step=0)
         array([False, False, False,  True])
 
     Source: Take the Bull by the Horns (arXiv 2402.14270; VITA-Group/HardFocusTraining), `rank`. Their slice is empty,
-    and its mean NaN, where `keep * batch` is below 1.
+    and its mean NaN, where `keep * batch` is below 1. Baselines are ours.
     """
 
-    def __init__(self, keep: Annotated[float, Share] = 0.125, portion: Annotated[int, AtLeast(0)] = 1) -> None:
+    def __init__(
+        self,
+        keep: Annotated[float, Share] = 0.125,
+        portion: Annotated[int, AtLeast(0)] = 1,
+        ema: Annotated[float, UnitShare] = 0.0,
+    ) -> None:
         problems = Problems()
         problems.whole("portion", portion, least=0)
         problems.raise_any()
-        self.keep, self.portion = checked_share(keep), portion
+        self.keep, self.portion, self.baselines = checked_share(keep), portion, baselines_of(ema)
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """`round(keep * batch)` examples."""
-        losses = checked_losses(signals.losses)
+        losses = self.compared(signals)
         count = batch_count(self.keep, losses.size)
         skipped = min(self.portion * count, losses.size - count)
         whole = top_mask(losses, skipped + count, seed=seed, epoch=step)
@@ -287,6 +366,8 @@ class InstanceReweighting(BatchSelector):
             make up a batch alone.
         trim: Share of the batch with the largest losses that does not train, in [0, 1): noise is there. 0 is the
             published rule.
+        ema: All goes by the loss less a running mean of the example's own earlier losses, in which the newest weighs
+            so much, in [0, 1]; see `Baselines`. 0 is the published rule: the losses alone.
 
     Examples:
         >>> weights = InstanceReweighting(least=0.0).weigh(BatchSignals(np.array([0.0, np.log(3.0)])))
@@ -294,7 +375,7 @@ class InstanceReweighting(BatchSelector):
         [0.5, 1.5]
 
     Source: Take the Bull by the Horns (arXiv 2402.14270; VITA-Group/HardFocusTraining), IR-DRO. Their weights sum to 1
-    where the mean of the losses was before; the mean 1 keeps the learning rate.
+    where the mean of the losses was before; the mean 1 keeps the learning rate. Floor, trim and baselines are ours.
     """
 
     chooses = False
@@ -304,6 +385,7 @@ class InstanceReweighting(BatchSelector):
         temperature: Annotated[float, Positive] = 1.0,
         least: Annotated[float, UnitShare] = 0.3,
         trim: Annotated[float, UnitShare] = 0.0,
+        ema: Annotated[float, UnitShare] = 0.0,
     ) -> None:
         problems = Problems()
         problems.check(0 < temperature < np.inf, f"temperature must be above 0 and finite, got {temperature}.")
@@ -311,6 +393,7 @@ class InstanceReweighting(BatchSelector):
         problems.check(0 <= trim < 1, f"trim must be in [0, 1), got {trim}. 0.1 leaves out the largest tenth.")
         problems.raise_any()
         self.temperature, self.least, self.trim = temperature, least, trim
+        self.baselines = baselines_of(ema)
 
     def choose(self, signals: BatchSignals, *, seed: int, step: int) -> Mask:
         """All of them."""
@@ -318,11 +401,23 @@ class InstanceReweighting(BatchSelector):
 
     def weigh(self, signals: BatchSignals) -> NDArray[np.float64]:
         """By their losses; 0 for the largest `floor(trim * batch)`, of equal ones the last. The mean is 1."""
-        losses = checked_losses(signals.losses)
+        losses = self.compared(signals)
         stay = np.sort(np.argsort(losses, kind="stable")[: losses.size - int(self.trim * losses.size + 1e-9)])
         weights = np.zeros(losses.size)
         weights[stay] = dro_weights(losses[stay], self.temperature, self.least) * losses.size / stay.size
         return weights
+
+
+def baselines_of(ema: float) -> Baselines | None:
+    """The baselines of a method; None where the newest loss weighs 0.
+
+    Raises:
+        ArgumentError: If `ema` is not in [0, 1].
+    """
+    problems = Problems()
+    problems.check(0 <= ema <= 1, f"ema must be in [0, 1], got {ema}. 0.1 is a mean over about ten losses.")
+    problems.raise_any()
+    return Baselines(ema) if ema else None
 
 
 def dro_weights(losses: ArrayLike, temperature: float, least: float = 0.0) -> NDArray[np.float64]:

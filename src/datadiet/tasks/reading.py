@@ -204,6 +204,7 @@ class Reader:
     Attributes:
         causal: Whether this is a causal language model.
         answers: Whether this is an encoder-decoder that writes an answer.
+        stock: Whether the model is one of transformers.
     """
 
     def __init__(
@@ -213,7 +214,7 @@ class Reader:
         self._config, self._label_names = getattr(base, "config", None), tuple(label_names)
         # a stock model sets the problem type itself, for its own loss: that of the user is what stands there before
         self._given = getattr(self._config, "problem_type", None)
-        self._own_loss, self._stock = own_loss, type(base).__module__.startswith("transformers.")
+        self._own_loss, self.stock = own_loss, type(base).__module__.startswith("transformers.")
         self._learnt = _Learnt(link)
         self.causal, self.answers = is_causal(base), is_encoder_decoder(base)
 
@@ -289,7 +290,7 @@ class Reader:
             problem = getattr(self._config, "problem_type", None)
         if problem is not None:
             return _PROBLEMS.get(problem)
-        if not (self._own_loss and self._stock and self._config is not None):
+        if not (self._own_loss and self.stock and self._config is not None):
             return None
         if self._config.num_labels == 1:
             return "identity"

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -106,14 +107,23 @@ class BatchChooser:
         """Whether a part of each batch trains; else all of it, weighed by the losses of its own forward pass."""
         return self._method.chooses
 
-    def weigh(self, rows: Tensor, signals: Signals) -> Tensor:
-        """The weights of a batch by its own forward pass, float `(batch,)`; 1 for rows without a loss."""
+    def weigh(self, rows: Tensor, signals: Signals, *, learns: bool = True) -> Tensor:
+        """The weights of a batch by its own forward pass, float `(batch,)`; 1 for rows without a loss.
+
+        Args:
+            rows: int64 `(batch,)`.
+            signals: Of the batch.
+            learns: Whether its losses count for later batches: once, however often a step computes them.
+        """
         batch, weights = self._batch_signals(rows, signals), torch.ones(len(rows))
         known = np.isfinite(batch.losses)
         if known.any():
-            found = self._method.weigh(_of_batch(batch, known))
+            batch = _of_batch(batch, known)
+            found = self._method.weigh(batch)
             if found is not None:
                 weights[torch.from_numpy(known)] = torch.from_numpy(found).float()
+            if learns:
+                self._method.learn(batch)
         self._step += 1
         return weights
 
@@ -157,6 +167,15 @@ class BatchChooser:
         part = part_of(inputs, chosen, self._apart)
         return Choice(rows[chosen.to(rows.device)], part, chosen, self._step - 1, calibrated)
 
+    def share(self, processes: int) -> None:
+        """Give every process the baselines that any has made since the last time; of a row that several have seen, the
+        last's."""
+        own = self._method.baselines
+        if own is not None:
+            for fresh in gather_object([own.fresh]) if processes > 1 else ():
+                own.take(fresh)
+            own.fresh = {}
+
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values."""
         state = self._method.state()
@@ -175,7 +194,7 @@ class BatchChooser:
         gram = gradient_gram(signals).cpu().numpy() if "gram" in self._method.needs else None
         irreducible = None if self._irreducible is None else self._irreducible[rows.cpu().numpy()]
         entropy = entropies(signals).cpu().numpy() if "entropy" in self._method.needs else None
-        return BatchSignals(losses, gram=gram, irreducible=irreducible, entropy=entropy)
+        return BatchSignals(losses, gram, irreducible, entropy, rows.cpu().numpy())
 
 
 def entropies(signals: Signals) -> Tensor:
@@ -222,8 +241,8 @@ def _gram(name: str, head: HeadSignals) -> Tensor:
 def _of_batch(batch: BatchSignals, rows: NDArray[np.bool_]) -> BatchSignals:
     """Some rows of a batch."""
     gram = None if batch.gram is None else batch.gram[np.ix_(rows, rows)]
-    irreducible, entropy = (None if part is None else part[rows] for part in (batch.irreducible, batch.entropy))
-    return BatchSignals(batch.losses[rows], gram=gram, irreducible=irreducible, entropy=entropy)
+    parts = (batch.irreducible, batch.entropy, batch.rows)
+    return BatchSignals(batch.losses[rows], gram, *(None if part is None else part[rows] for part in parts))
 
 
 def part_of(inputs: Inputs, places: Tensor, apart: Collection[str] = ()) -> Inputs:

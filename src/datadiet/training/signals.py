@@ -10,17 +10,23 @@ from __future__ import annotations
 
 import inspect
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import fields, replace
+from functools import partial
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
 import torch
+from torch.overrides import TorchFunctionMode
 from transformers import Trainer
 
 from datadiet.errors import ArgumentError
+from datadiet.scores.reduce import free_signals
 from datadiet.tasks.heads import Heads, check_one_each
 from datadiet.tasks.losses import trace
 from datadiet.tasks.reading import ADVICE, Reader, is_fused, tensors_of
@@ -39,10 +45,12 @@ class Parts(NamedTuple):
     Attributes:
         losses: float32, without a gradient.
         mask: bool `(rows, positions)`, the tokens that have one; None of rows.
+        scaled: Whether the loss is their sum times a number that is not known; of rows their mean otherwise.
     """
 
     losses: torch.Tensor
     mask: torch.Tensor | None = None
+    scaled: bool = False
 
 
 class TrainerSignals:
@@ -83,7 +91,9 @@ class TrainerSignals:
         self._model, self._heads, self._given, self._embeds = model, heads, given, embeds
         self._reader = Reader(model, label_names=label_names, own_loss=own and loss_function is None)
         self._captures, self._is_first = embeds or not own, True
-        self._pairs: Callable[..., Signals] | None = preferences if form == "reward" and given is None else None
+        self._pairs: Callable[..., Signals] | None = None
+        if form == "reward" and given is None:
+            self._pairs = partial(preferences, centre=getattr(trainer.args, "center_rewards_coefficient", None))
         if form == "dpo" and given is None:
             self._pairs = DpoPairs(trainer)
         stock = own or (form == "sft" and getattr(compute_loss, "__module__", "").startswith("trl."))
@@ -91,6 +101,8 @@ class TrainerSignals:
         # the losses of tokens that are summed and divided by a count
         self._is_dft = form == "sft" and trainer.args.loss_type == "dft"
         self._sums_tokens = stock and plain and form in ("", "sft")
+        # of a classifier, a tagger or a regression of transformers
+        self._stock = own and plain and not embeds and given is None and not form and self._reader.stock
         self._hooked = form in ("sft", "dpo") and given is None  # never asked for outputs
         self._recomputes = bool(form) and form != "reward" and not self._hooked
         self.reads = True
@@ -224,23 +236,22 @@ class TrainerSignals:
             return replace(split_rows(signals, lengths.sum(1)), segments=Segments(texts.heads, of_rows, len(lengths)))
         return self._reader(outputs[0], batch) if _is_scored(outputs) else pair_signals(outputs, batch.get("label"))
 
-    def losses(self, signals: Signals, batch: Mapping[str, Any]) -> Parts | None:
+    def losses(self, signals: Signals) -> Parts | None:
         """What the loss of a batch adds up; None where that is not known: smoothed, or of one's own."""
         head = signals.heads.get("tokens")
         if isinstance(head, TokenSignals):
             known = self.sums_tokens and self._sums_tokens
             return Parts(head.nll * (-head.nll).exp() if self._is_dft else head.nll, head.mask) if known else None
-        pairs, args = signals.heads.get("label"), getattr(self._trainer, "args", None)
+        pairs = signals.heads.get("label")
+        if self._stock:
+            return Parts(free_signals(signals)["loss"], scaled=True)
         if self._pairs is None or not isinstance(pairs, HeadSignals):
             return None
-        losses = torch.nn.functional.cross_entropy(pairs.logits, pairs.labels, reduction="none")
-        if isinstance(self._pairs, DpoPairs):
-            known = self._trainer.loss_types == ["sigmoid"]
-            return Parts(losses * self._trainer.loss_weights[0]) if known else None
-        if (coefficient := getattr(args, "center_rewards_coefficient", None)) is not None:
-            summed = pairs.logits.sum(1) - (batch["margin"].to(pairs.logits) if "margin" in batch else 0)
-            losses = losses + coefficient * summed.square()
-        return Parts(losses)
+        if signals.losses is not None:
+            return Parts(signals.losses)
+        if isinstance(self._pairs, DpoPairs) and self._pairs.sorts:
+            return None
+        return Parts(torch.nn.functional.cross_entropy(pairs.logits, pairs.labels, reduction="none"))
 
     def state(self) -> Json:
         """How outputs are read, for a checkpoint."""
@@ -379,33 +390,45 @@ def token_weights(weights: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
     return wide
 
 
-def preferences(outputs: Any, batch: Mapping[str, Any]) -> Signals:
+def preferences(outputs: Any, batch: Mapping[str, Any], *, centre: float | None = None) -> Signals:
     """The signals of a reward model on pairs, as `RewardTrainer` trains it: two classes, the chosen answer is right.
 
     Args:
         outputs: With a logit of each chosen answer, and after them of each rejected one: `(2 * batch, 1)`.
         batch: With the `margin` of each pair, where the loss has one.
+        centre: The trainer's `center_rewards_coefficient`.
 
     Returns:
-        A head `label` whose cross-entropy is the row's own loss, `-log sigmoid(chosen - rejected - margin)`.
+        A head `label` whose cross-entropy is `-log sigmoid(chosen - rejected - margin)`; the row's own loss, to which
+        `centre * (chosen + rejected)^2` is added.
     """
     chosen, rejected = outputs.logits.detach().float().flatten().chunk(2)
     ahead = rejected + batch["margin"].to(rejected) if "margin" in batch else rejected
-    return Signals({"label": HeadSignals(torch.stack([ahead, chosen], 1), torch.ones_like(chosen, dtype=torch.int64))})
+    odds = torch.stack([ahead, chosen], 1)
+    labels = torch.ones_like(chosen, dtype=torch.int64)
+    losses = torch.nn.functional.cross_entropy(odds, labels, reduction="none")
+    losses = losses if centre is None else losses + centre * (chosen + rejected).square()
+    return Signals({"label": HeadSignals(odds, labels)}, losses=losses)
 
 
 class DpoPairs:
     """The signals of pairs of answers as `DPOTrainer` compares them, from the policy and the reference of its own step.
 
     Two classes, of which the chosen answer is right, with the log odds `beta * ((log p - log q)(chosen) - (log p - log
-    q)(rejected))` of policy p and reference q: the cross-entropy is the row's own loss for `loss_type="sigmoid"`.
+    q)(rejected))` of policy p and reference q. Their cross-entropy is the row's own loss for `loss_type="sigmoid"`; for
+    any other the trainer says what it takes of each pair. `aot` and `aot_unpaired` sort the pairs of a batch and so
+    have no loss of each: the loss of their pairs is that of `sigmoid`.
 
     Args:
         trainer: Of TRL.
+
+    Attributes:
+        sorts: Whether the trainer has no loss of each pair.
     """
 
     def __init__(self, trainer: Any) -> None:
         self._trainer, self.references = trainer, list[Any]()
+        self.sorts = any(kind.startswith("aot") for kind in trainer.loss_types)
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
@@ -423,16 +446,63 @@ class DpoPairs:
         """See the class."""
         length = batch["completion_mask"].shape[1] - 1
         chosen, rejected = _log_probability(outputs, length).chunk(2)
+        reference = self.references[0] if self.references else None
         if "ref_chosen_logps" in batch:
             known = (batch["ref_chosen_logps"].to(chosen), batch["ref_rejected_logps"].to(rejected))
-        elif self.references:
-            known = _log_probability(self.references[0], length).chunk(2)  # type: ignore[assignment]
+        elif reference is not None:
+            known = _log_probability(reference, length).chunk(2)  # type: ignore[assignment]
             self.references.clear()
         else:
             raise ArgumentError(f"pairs of DPO are read in training only, where the reference model runs too. {ADVICE}")
         odds = self._trainer.beta * ((chosen - known[0]) - (rejected - known[1]))
         labels = torch.ones(len(odds), dtype=torch.int64, device=odds.device)
-        return Signals({"label": HeadSignals(torch.stack([torch.zeros_like(odds), odds], 1), labels)})
+        head = HeadSignals(torch.stack([torch.zeros_like(odds), odds], 1), labels)
+        losses = None if self.sorts else self._losses(outputs, reference, batch, chosen)
+        return Signals({"label": head}, losses=losses)
+
+    @torch.no_grad()
+    def _losses(self, outputs: Any, reference: Any, batch: Mapping[str, Any], chosen: torch.Tensor) -> torch.Tensor:
+        """What the trainer takes of each pair, float32 `(pairs,)`, whose mean is its loss without that of routers.
+
+        Its own code runs once more on what the models have given: all that comes after the models, on numbers of
+        answers and tokens, and without anything that it reports.
+        """
+        trainer, pairs = copy(self._trainer), len(chosen)
+        trainer.model = torch.nn.Module()
+        trainer.model.is_gradient_checkpointing = False
+        trainer.ref_model = lambda **_: reference
+        trainer._metrics = {"train": defaultdict(list)}
+        trainer.accelerator = SimpleNamespace(
+            device=chosen.device, gather=lambda values: values, gather_for_metrics=lambda values: values
+        )
+        with _Means(pairs) as means:
+            trainer._compute_loss(lambda **_: outputs, dict(batch), False)
+        total = torch.zeros_like(chosen)
+        for kind, weight in zip(self._trainer.loss_types, self._trainer.loss_weights, strict=True):
+            losses = means.kept.pop(0)
+            if kind == "sft":  # one mean over the tokens of all chosen answers: a pair has the share of its own
+                losses = means.kept.pop(0) if losses.stride() != (0,) else losses
+                losses = losses.mean() * pairs * chosen / chosen.sum().clamp_max(-1e-12)
+            total = total + weight * losses.float()
+        return total
+
+
+class _Means(TorchFunctionMode):
+    """Keeps the vectors of one entry per pair of which a mean without arguments is taken, in order.
+
+    Args:
+        size: Of the vectors.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self._size, self.kept = size, list[torch.Tensor]()
+
+    def __torch_function__(self, function: Any, _types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """As the function gives it."""
+        if function is torch.Tensor.mean and len(args) == 1 and not kwargs and args[0].shape == (self._size,):
+            self.kept.append(args[0])
+        return function(*args, **(kwargs or {}))
 
 
 def _log_probability(outputs: Any, length: int) -> torch.Tensor:

@@ -59,6 +59,12 @@ def check_stream(options: DietOptions, given: Sequence[str], *, lasts: bool) -> 
     problems.check(
         options.tokens is None, "tokens needs what was seen of each row before, and a stream gives each row once."
     )
+    method = options.batch_method()
+    problems.check(
+        method is None or method.baselines is None,
+        f"ema must be 0 on a stream, got {options.select_options.get('ema')}: it compares a loss with those that "
+        "the row had before, and a stream gives each row once.",
+    )
     problems.check(
         options.offset != "auto" or options.guard_by_default,
         "offset='auto' needs the class of each row, and a stream gives none before it is read.",

@@ -52,7 +52,7 @@ from datadiet.training.arguments import (
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochContext, EpochTotals
 from datadiet.training.in_batch import JUDGED_AFTER, BatchChooser, Choice
-from datadiet.training.loss import LossWeights
+from datadiet.training.loss import LossWeights, watched
 from datadiet.training.machine import environment
 from datadiet.training.race import run_race
 from datadiet.training.sampler import (
@@ -305,27 +305,29 @@ class DietMixin(_Base):
         with (
             self._signals.training(weights.at_outputs) as (captured, asked),
             self.heads.recording(weights.at_outputs, asked=needed, outputs=self.teacher is not None),
+            watched(self, wanted=weights.asked) as calls,
         ):
             asked |= {"return_outputs": True} if return_outputs else {}
             answer = super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **asked)
         loss, outputs = answer if isinstance(answer, tuple) else (answer, None)
         if self._weighs:
             self.heads.check_weights(len(rows) * self._repeats if lengths is None else 1)
-        signals = None
+        signals = parts = None
         try:
             if self._signals.reads:
                 signals = self._signals.of_training(loss, outputs, captured, batch)
                 if chooser is not None and weighs:
-                    weights.take(chooser.weigh(rows, signals))
-                processes = self.args.world_size if self.args.average_tokens_across_devices else 1
-                parts = self._signals.losses(signals, batch) if weights.asked else None
-                loss = weights.put_on(loss, parts, trained, num_items_in_batch, processes)
+                    weights.take(chooser.weigh(rows, signals, learns=first))
+                parts = self._signals.losses(signals) if weights.asked else None
                 if first:
                     self.diet.observe(rows, signals, epoch=self.current_epoch.epoch)
                     if self.tokens is not None and pruned is not None:
                         self.tokens.observe(rows, signals, pruned)
         except ArgumentError as error:
             self._cannot_read(error)
+        processes = self.args.world_size if self.args.average_tokens_across_devices else 1
+        call = calls[0] if len(calls) == 1 else None
+        loss = weights.put_on(loss, parts, trained, num_items_in_batch, processes, call)
         if self.teacher is not None and signals is not None:
             share = self.teacher.share(self.current_epoch.kept / self.context.num_rows)
             taught = self.teacher.loss(self.heads.outputs, signals, rows, head_weights(self.network))
@@ -483,6 +485,7 @@ class DietMixin(_Base):
                 self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
             arrays, numbers = self.diet.state_dict()
             if self._batch_chooser is not None:
+                self._batch_chooser.share(self.accelerator.num_processes)
                 state, numbers[IN_BATCH_STATE] = self._batch_chooser.state()
                 arrays |= {f"{IN_BATCH_STATE}.{name}": array for name, array in state.items()}
             if self.tokens is not None:
@@ -736,6 +739,8 @@ class DietMixin(_Base):
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
+        if self._batch_chooser is not None:
+            self._batch_chooser.share(self.accelerator.num_processes)
         if self.tokens is not None:
             with self.ledger.charge("select"):
                 said = self.tokens.decide(self.current_epoch.epoch, processes=self.accelerator.num_processes)
