@@ -317,7 +317,8 @@ def _followers(texts: Iterable[str], buckets: int) -> Iterator[_Followers]:
 def _times(buckets: Buckets, texts: NDArray[np.int64], number: int) -> NDArray[np.int64]:
     """How often each bucket occurs in its own text."""
     _, where, counts = np.unique(texts * number + buckets, return_inverse=True, return_counts=True)
-    return counts[where].astype(np.int64, copy=False)
+    times: NDArray[np.int64] = counts[where]
+    return times
 
 
 @score(
