@@ -17,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -197,7 +198,7 @@ def engines(rows: int, home: Path, output: Path) -> int:
     return int(share < 0.9)
 
 
-# ---- near duplicates and perplexity
+# ---- texts
 
 
 class _Clock(Silent):
@@ -252,6 +253,28 @@ def near(rows: int, home: Path, output: Path) -> int:
     found["planted"] = rows // 10 + len(nearly)
     keep(output, "near", {"near": NEAR, "parts": 16, **found})
     return int(found["reasons"]["duplicate"] < 0.99 * found["planted"])
+
+
+def perplexity(rows: int, home: Path, output: Path) -> int:
+    """Short texts, by words of the corpus, and by a language model of 0.13 million weights that reads bytes.
+
+    The texts are those of `benchmarks.geometry`, 5 to 30 words; the model reads one in ten of them.
+    """
+    import torch
+
+    from benchmarks.byte_lm import write_model as write_lm
+    from datadiet.tasks.loading import load_causal
+
+    texts = sentences(rows)
+    write_texts(home / "corpus", texts, 4)
+    keep(output, "perplexity-ngrams", timed(home, "ngrams", scores="ngram_perplexity"))
+    shutil.rmtree(home / "corpus")
+    write_texts(home / "corpus", texts[: rows // 10], 4)
+    torch.manual_seed(0)
+    load_causal(str(write_lm(home / "lm", "llama-0.1m", chat=False))).save_pretrained(home / "lm")
+    model: dict[str, Any] = {"scores": "perplexity", "model": home / "lm", "options": {"precision": "fp32"}}
+    keep(output, "perplexity-model", timed(home, "model", **model))
+    return 0
 
 
 def score(home: Path, output: str, workers: int | None = None, engine: str = "local") -> None:
@@ -343,6 +366,8 @@ def main() -> int:
             return engines(options.rows or 20_000, home, options.output)
         if options.part == "near":
             return near(options.rows or 500_000, home, options.output)
+        if options.part == "perplexity":
+            return perplexity(options.rows or 100_000, home, options.output)
         return kills(options.kills, options.seed, options.engine, home, options.output)
 
 

@@ -190,14 +190,16 @@ def test_counts_of_all_rows_come_before_values(home, tmp_path, monkeypatch):
     assert scored(home, tmp_path / "out", "scdp,length")["taken_over"] == 3
 
 
-def test_dsir_has_the_values_of_the_whole_set_to_the_bit(home, tmp_path, rows):
+def test_scores_by_ngrams_have_the_values_of_the_whole_set_to_the_bit(home, tmp_path, rows):
     write_rows(tmp_path / "queries.jsonl", rows[:6])
-    scored(home, tmp_path / "out", "dsir,length", queries=str(tmp_path / "queries.jsonl"))
-    file = score_data(home / "whole", TASK, scores=["dsir"], queries=str(tmp_path / "queries.jsonl"))
+    names = "dsir,ngram_perplexity(buckets=5000),length"
+    scored(home, tmp_path / "out", names, queries=str(tmp_path / "queries.jsonl"))
+    file = score_data(home / "whole", TASK, scores=names, queries=str(tmp_path / "queries.jsonl"))
     order = np.argsort(np.array(file.ids))
-    assert_array_equal(table_of(tmp_path / "out")["dsir"].to_numpy(), file.values["dsir"][order])
+    for name in ("dsir", "ngram_perplexity"):
+        assert_array_equal(table_of(tmp_path / "out")[name].to_numpy(), file.values[name][order])
     with pytest.raises(ArgumentError, match="which differs in 'queries'"):
-        scored(home, tmp_path / "out", "dsir,length", queries=str(home / "whole" / "dev.jsonl"))
+        scored(home, tmp_path / "out", names, queries=str(home / "whole" / "dev.jsonl"))
     with pytest.raises((ArgumentError, DataError), match="--queries"):
         scored(home, tmp_path / "new", "dsir", queries=str(tmp_path / "nothing.jsonl"))
 

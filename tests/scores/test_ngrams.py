@@ -1,11 +1,13 @@
-"""DSIR and the classifier by hashed n-grams: golden weights, brute force, planted targets, and what is refused."""
+"""DSIR, perplexity and the classifier by hashed n-grams: golden values, brute force, planted texts, what is refused."""
 
 from __future__ import annotations
 
 import json
+import math
 import re
+from collections import Counter
 from hashlib import sha256
-from itertools import combinations
+from itertools import combinations, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,7 @@ from datadiet.scores.ngrams import (
     hashed_grams,
     log_ratios,
     log_weights,
+    ngram_perplexity,
 )
 from datadiet.selectors.sampled import proportional
 
@@ -117,6 +120,53 @@ def test_the_draw_of_the_paper_follows_the_weights() -> None:
         options = {"epoch": 0, "scaling": "softmax", "temperature": temperature}
         draws = [proportional(values, 1, seed=seed, **options).rows[0] for seed in range(2000)]
         assert np.mean(draws) == pytest.approx(expected, abs=0.04)
+
+
+# ---- perplexity
+
+
+def left_out(texts: list[str], row: int) -> float:
+    """Bits per word of a text by the words of the others, one word after the other."""
+    cut = [["</s>", *re.findall(r"\w+|[^\w\s]+", text.lower()), "</s>"] for text in texts]
+    others = [words for number, words in enumerate(cut) if number != row]
+    words = Counter(word for text in others for word in text[1:])
+    pairs = Counter(pair for text in others for pair in pairwise(text))
+    kinds = len({word for text in cut for word in text})
+    bits = 0.0
+    for before, word in pairwise(cut[row]):
+        alone = (words[word] + 1) / (words.total() + kinds + 1)
+        bits -= math.log2((pairs[before, word] + 16 * alone) / (words[before] + 16))
+    return bits / (len(cut[row]) - 1)
+
+
+@pytest.mark.proves("ngram_perplexity", by="brute")
+@pytest.mark.parametrize("number", [1, 2, 30])
+def test_bits_per_word_are_those_of_the_words_of_all_other_texts(number: int) -> None:
+    texts = [*planted()[0], "", "a A a a", "Été, été!"][-number:]
+    assert_allclose(ngram_perplexity(texts), [left_out(texts, row) for row in range(len(texts))], rtol=1e-5)
+
+
+@pytest.mark.proves("ngram_perplexity", by="planted")
+def test_noise_is_hard_to_predict_and_what_repeats_is_easy() -> None:
+    rng = np.random.default_rng(0)
+    texts, *_ = planted()
+    noise = ["".join(rng.choice(list("abcdefghij "), 40)) for _ in range(20)]
+    repeated = ["please play the next song of the album"] * 20
+    values = ngram_perplexity([*texts, *noise, *repeated])
+    usual, odd, same = np.split(values, [len(texts), len(texts) + 20])
+    assert odd.min() > usual.max()
+    assert same.max() < usual.min()
+
+
+def test_perplexity_of_parts_is_that_of_the_whole_set() -> None:
+    """Counts add up; the order of the rows and the parts in which they are read change nothing."""
+    texts, *_ = planted()
+    phases, whole = ngram_perplexity.phases, ngram_perplexity(texts)  # type: ignore[attr-defined]
+    counted = [phases.begin(texts[:70]), phases.begin(texts[70:])]
+    counts = {name: counted[0][name] + counted[1][name] for name in counted[0]}
+    parts = [phases.values(part, counts) for part in (texts[:30], texts[30:31], texts[31:])]
+    assert_array_equal(np.concatenate(parts), whole)
+    assert_array_equal(ngram_perplexity(texts[::-1]), whole[::-1])
 
 
 # ---- the classifier
