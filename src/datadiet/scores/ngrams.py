@@ -329,6 +329,7 @@ def _times(buckets: Buckets, texts: NDArray[np.int64], number: int) -> NDArray[n
     cost="O(words), no model",
     loses="high is noise and other languages, low is templates and what repeats: drop duplicates, and try the middle",
     needs=("texts",),
+    computed_by="datadiet.scoring.dataset:of_texts",
 )
 def ngram_perplexity(
     texts: Texts,
