@@ -530,3 +530,15 @@ def test_a_folder_that_is_no_folder_of_scores_is_refused(home, tmp_path):
     result = call("select", home / "corpus", "--keep", 0.5, "--output", tmp_path / "kept.jsonl")
     assert result.exit_code == 2
     assert "holds no scores of a corpus: corpus.json is missing" in result.stderr
+
+
+def test_force_replaces_no_folder_but_a_selection(home, tmp_path):
+    scored(home, tmp_path / "scores")
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("mine")
+    for output in (mine, tmp_path / "scores", tmp_path):
+        config = SelectConfig(data=str(home / "corpus"), keep=0.3, output=output, force=True)
+        with pytest.raises(ArgumentError, match="is no selection from a corpus and is not replaced"):
+            select_corpus(config, tmp_path / "scores")
+    assert (mine / "thesis.tex").read_text() == "mine"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _IN_MEMORY = {
     "near": "score with --duplicates --near, and --dedupe drops what is marked",
     "features": "selectors that cover a space hold all rows in memory",
 }
+_WRITTEN = re.compile(r".+-[0-9a-f]{8}\.(jsonl|parquet)")  # the files of a folder of kept rows, which may be replaced
 _KIND = "a .jsonl, .jsonl.gz or .parquet file, or a folder (no ending)"
 
 
@@ -111,6 +113,8 @@ def _check_output(config: SelectConfig, problems: Problems) -> None:
     if path.suffix:
         problems.check(path.name.lower().endswith(SUFFIXES), f"--output must be {_KIND}, got {path}.")
         problems.found += target_problems(path, force=config.force)
+    elif path.is_dir() and any(not _WRITTEN.fullmatch(file.name) or file.is_dir() for file in path.iterdir()):
+        problems.add(f"{path} is no selection from a corpus and is not replaced: choose another --output.")
     elif os.path.lexists(path) and not (path.is_dir() and (config.force or not any(path.iterdir()))):
         problems.add(f"{path} exists: --force replaces it." if path.is_dir() else f"{path} is a file: give a folder.")
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")

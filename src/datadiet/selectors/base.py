@@ -125,7 +125,7 @@ def picked(array: NDArray[Any], mask: Mask | Rows, dtype: DTypeLike | None = Non
     if mask.dtype.kind != "b":
         return array[mask].astype(dtype or array.dtype, copy=False)
     chosen = np.empty((int(np.count_nonzero(mask)), *array.shape[1:]), dtype or array.dtype)
-    for rows, part in _pieces(mask):
+    for rows, part in _pieces(np.asarray(mask, np.bool_)):
         chosen[part] = array[rows]
     return chosen
 
