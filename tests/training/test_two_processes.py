@@ -38,7 +38,7 @@ def run(environment, folder, diet, options, resume):
         "weights": weights(trainer.model).double()[::7].tolist(), "losses": losses, "batches": steps,
         "tokens": trainer.tokens and trainer.tokens.summary(), "steps": trainer.state.global_step,
         "baselines": trainer._batch_chooser and {
-            name: list(map(float, values)) for name, values in trainer._batch_chooser.state()[0].items()
+            name: values.tolist() for name, values in trainer._batch_chooser.state()[0].items()
         },
         "backward": trainer.ledger.snapshot().examples_backward,
     }
