@@ -28,7 +28,6 @@ from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
 SHARES = [name for name in SETS if name not in ("atis", "snips4000")]
-GSM8K_ARMS = "short,random,longest,hardest,quadrants,q_tuning,tokens-excess"
 QUICK_GRID = ["--epochs", "3", "--rows", "192", "--seeds", "1"]  # keep 0.2 leaves one batch
 QUICK = {
     "quality-atis": QUICK_GRID,
@@ -162,11 +161,8 @@ def plain_script(options: argparse.Namespace) -> list[Part]:
 def instruction_tuning(options: argparse.Namespace) -> list[Part]:
     """The sets of the head-to-head of language models that are there, each with its size in the documents."""
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "instruction_tuning"))
-    sizes = ("--budgets", "steps", "--keeps", "0.25", "--rows", "1000", "--dev-rows", "200")
-    own = {
-        "dolly15k": ("--length", "256", "--seeds", "2"),
-        "gsm8k": ("--length", "512", "--seeds", "1", "--arms", GSM8K_ARMS),
-    }
+    sizes = ("--rows", "800", "--dev-rows", "200", "--shape", "gpt2-0.2m")
+    own = {"dolly15k": ("--length", "256"), "gsm8k": ("--length", "384")}
     return [
         Part("instruction-tuning", ("-m", "benchmarks.instruction_tuning", "--sets", name, *place, *sizes, *more))
         for name, more in own.items()
@@ -178,7 +174,7 @@ def corpus_selection(options: argparse.Namespace) -> list[Part]:
     """The sets of the head-to-head of static systems that are there, each with its size in the documents."""
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "corpus_selection"))
     sizes = ("--rows", "800", "--base-rows", "800", "--shape", "llama-0.1m")
-    own = {"dolly15k": (), "gsm8k": ("--length", "384", "--seeds", "2")}
+    own = {"dolly15k": (), "gsm8k": ("--length", "384")}
     return [
         Part("corpus-selection", ("-m", "benchmarks.corpus_selection", "--sets", name, *place, *sizes, *more))
         for name, more in own.items()

@@ -202,14 +202,14 @@ def engines(rows: int, home: Path, output: Path) -> int:
 
 
 class _Clock(Silent):
-    """Hears a job, and keeps how long each phase of it took."""
+    """Keeps how long each phase of a job took."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self._name, self._began = "start", time.perf_counter()
 
     def phase(self, text: str) -> None:
-        """Ends the phase before it."""
+        """End the phase before, and begin this one."""
         now = time.perf_counter()
         self.seconds[self._name] = self.seconds.get(self._name, 0.0) + now - self._began
         self._name, self._began = text.partition(":")[0], now
@@ -220,12 +220,12 @@ def timed(home: Path, name: str, **options: Any) -> dict[str, Any]:
     from datadiet.jobs.score_config import ScoreConfig
     from datadiet.jobs.score_corpus import score_corpus
 
-    heard = _Clock()
+    clock = _Clock()
     config = ScoreConfig(data=str(home / "corpus"), task="causal-lm", output=home / name, workers=2, **options)
-    content = score_corpus(config, heard)
-    heard.phase("end")
+    content = score_corpus(config, clock)
+    clock.phase("end")
     rows, seconds = content["rows"], content["seconds"]
-    phases = {phase: round(own, 1) for phase, own in heard.seconds.items() if own >= 0.1}
+    phases = {phase: round(own, 1) for phase, own in clock.seconds.items() if own >= 0.1}
     found = {"rows": rows, "seconds": seconds, "phases": phases, "reasons": content["reasons"]}
     print(f"{name}: {rows:,} rows, {rows / seconds:,.0f} a second, {phases}, {content['reasons']}", flush=True)
     return {**found, "rate": round(rows / seconds), "peak_bytes": peak_bytes()}
