@@ -5,6 +5,7 @@ A worker reads its rows, computes the same scores as a job in memory, and writes
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -46,11 +47,21 @@ from datadiet.tasks.loading import load_encoder, load_saved
 from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import Json, Phases
 
+AT_ONCE = 8  # counts of parts that are kept before they are merged
+
 
 def phases_of(name: str) -> Phases | None:
     """The two phases of a score of texts with global state; None for any other."""
     phases = getattr(load("score", name), "phases", None)
     return phases if isinstance(phases, Phases) else None
+
+
+def phase_options(name: str, config: ScoreConfig, queries: Sequence[str]) -> dict[str, Any]:
+    """What the phases of a score get: its options, the queries it needs, and the seed it takes."""
+    options = dict(config.calls()[name])
+    options |= {"queries": queries} if "queries" in needs_of(name) else {}
+    takes_seed = "seed" in inspect.signature(load("score", name)).parameters
+    return options | ({"seed": config.training(Path("run"), text_length(config)).seed} if takes_seed else {})
 
 
 def only_marks(config: ScoreConfig) -> bool:
@@ -122,8 +133,9 @@ class Work:
 def begin_partition(work: Work) -> Json | str:
     """The first phase of a partition: counts, and hashes of ids and texts. A text says why it cannot be read."""
     ledger = Ledger()
-    phased = {name: (phases, options) for name, options in work.calls.items() if (phases := phases_of(name))}
-    counts: dict[str, NDArray[Any]] = {}
+    phased = {name: (phases, phase_options(name, work.config, work.queries)) for name in work.calls
+              if (phases := phases_of(name))}  # fmt: skip
+    parts: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in phased}
     ids, texts, number = [], [], 0
     try:
         for batch, examples, groups in work.rows(ledger):
@@ -134,11 +146,13 @@ def begin_partition(work: Work) -> Json | str:
             if work.config.duplicates:
                 texts.append(keys_of(texts_of(examples), places, groups))
             for name, (phases, options) in phased.items():
-                for part, array in phases.begin(joined_texts(examples), **options).items():
-                    key = f"{name}/{part}"
-                    counts[key] = counts[key] + array if key in counts else np.asarray(array)
+                parts[name].append(phases.begin(joined_texts(examples), **options))
+                if len(parts[name]) == AT_ONCE:
+                    parts[name] = [phases.merged(parts[name], **options)]
     except DataError as error:
         return error.problems[0]
+    whole = {name: phases.merged(parts[name], **options) for name, (phases, options) in phased.items() if parts[name]}
+    counts = {f"{name}/{part}": array for name, of in whole.items() for part, array in of.items()}
     cost = asdict(ledger.snapshot())
     with whole_folder(work.home) as folder:
         write_keys(folder / "ids.npy", ids)
@@ -147,6 +161,16 @@ def begin_partition(work: Work) -> Json | str:
         content = {"schema": 1, "digest": work.digest, "rows": number, "cost": cost}
         (folder / "part.json").write_text(json.dumps(content), encoding="utf-8")
     return {"rows": number}
+
+
+def counts_in(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """The counts of a file, by score."""
+    counts: dict[str, dict[str, NDArray[Any]]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            name, _, part = key.partition("/")
+            counts.setdefault(name, {})[part] = arrays[key]
+    return counts
 
 
 def _places(batch: Batch) -> NDArray[np.int64]:
@@ -229,10 +253,7 @@ class _Scorer:
         self.phases = {name: phases for name in self.calls if (phases := phases_of(name)) is not None}
         self.counts: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.phases}
         if work.counts is not None:
-            with np.load(work.counts, allow_pickle=False) as counts:
-                for key in counts.files:
-                    name, _, part = key.partition("/")
-                    self.counts[name][part] = counts[key]
+            self.counts |= counts_in(work.counts)
         self.by_row = [name for name in self.calls if name not in self.phases]
         self.settings = self.config.training(Path("run"), text_length(self.config))
         self.needs = {need for name in self.by_row for need in needs_of(name)}
@@ -244,8 +265,7 @@ class _Scorer:
             found |= score_split(self.by_row, self._inputs(examples, self.needs)).values
         for name, phases in self.phases.items():
             with self.ledger.charge("score"):
-                options = dict(self.calls[name])
-                options |= {"queries": self.queries} if "queries" in needs_of(name) else {}
+                options = phase_options(name, self.config, self.queries)
                 made = phases.values(joined_texts(examples), self.counts[name], ids=examples.ids, **options)
                 found[name] = np.asarray(made, np.float32)
         return {name: found[name] for name in self.calls}
