@@ -8,7 +8,7 @@ What a run tells whoever watches it. The training code calls a listener; only th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -126,16 +126,28 @@ class Scores:
 class Phases:
     """How a score whose values depend on all rows is computed partition by partition: first counts, then values.
 
-    The function of such a score has one as its attribute `phases`.
+    The function of such a score has one as its attribute `phases`. All get the options of the score, `queries` where it
+    needs them, and `seed` where it takes one.
 
     Attributes:
-        begin: `(texts, **options) -> {name: array}`: counts of some rows; those of all rows are their sums.
-        values: `(texts, counts, *, ids=None, **options) -> float32 (n,)`, with the counts of all rows; also gets
-            `queries` where the score needs them.
+        begin: `(texts, **options) -> {name: array}`: counts of some rows, or a sample of them.
+        values: `(texts, counts, *, ids=None, **options) -> float32 (n,)`, with the counts of all rows.
+        merge: `(counts of some rows, of others, ..., **options) -> counts`; their sums where there is none. In whatever
+            order and groups parts are merged, the counts of all rows are the same.
+        end: `(counts, *, report, **options) -> counts`, once, with those of all rows: what `values` gets in their
+            place. `report` receives what is said of the score beside its values.
     """
 
     begin: Callable[..., Mapping[str, NDArray[Any]]]
     values: Callable[..., NDArray[np.float32]]
+    merge: Callable[..., Mapping[str, NDArray[Any]]] | None = None
+    end: Callable[..., Mapping[str, NDArray[Any]]] | None = None
+
+    def merged(self, parts: Sequence[Mapping[str, NDArray[Any]]], **options: Any) -> Mapping[str, NDArray[Any]]:
+        """The counts of several parts together."""
+        if self.merge is not None:
+            return self.merge(*parts, **options)
+        return {name: sum(part[name] for part in parts[1:]) + parts[0][name] for name in parts[0]}
 
 
 @dataclass(frozen=True)

@@ -485,12 +485,10 @@ def test_queries_are_read_and_compared_with_every_row(home, tmp_path):
 def test_queries_are_tokenised_for_the_model_and_have_their_subtasks(home, tmp_path):
     write_rows(tmp_path / "wanted.jsonl", [{"text": f"amber {word}", "kind": word} for word in ("b", "a", "b")])
     data = load_data(str(home / "toy-classification"), TASK)
-    config = ScoreConfig(data=str(home / "toy-classification"), task=TASK, model=home / "run", scores="dsir",
+    config = ScoreConfig(data=str(home / "toy-classification"), task=TASK, model=home / "run", scores="rds_plus",
                          queries=str(tmp_path), query_groups="kind")  # fmt: skip
-    wanted = job._read_queries(config, job._settings(config, Path("run")))
-    loader, ledger = job._Loader(config, data, task_for(data), wanted), Ledger()
-    parts = job._material(config, None, data, task_for(data), wanted, Heard(), ledger)[1]
-    found = job._with_model(config, home / "run", loader, parts, compared=True).queries
+    wanted = job.read_queries(config, job._settings(config, Path("run")))
+    found = job._material(config, home / "run", data, task_for(data), wanted, Heard(), Ledger())[1].queries
     assert found.texts == ["amber b", "amber a", "amber b"]
     assert (found.groups.tolist(), list(found.subtasks)) == ([1, 0, 1], ["a", "b"])
     tokens = [list(row["input_ids"]) for row in found.features_for("encoder")]

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -71,8 +72,8 @@ def home(tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, Any]]) -
     return root
 
 
-def scored(home: Path, output: Path, scores: str | None = "length", **options: Any) -> dict[str, Any]:
-    data = options.pop("data", home / "corpus")
+def scored(home: Path | None, output: Path, scores: str | None = "length", **options: Any) -> dict[str, Any]:
+    data = options.pop("data", None) or home / "corpus"
     listener = options.pop("listener", None) or Heard()
     own = {"precision": "fp32", **options.pop("options", {})}
     config = ScoreConfig(data=str(data), task=TASK, scores=scores, output=output, options=own, **options)
@@ -202,6 +203,44 @@ def test_scores_by_ngrams_have_the_values_of_the_whole_set_to_the_bit(home, tmp_
         scored(home, tmp_path / "out", names, queries=str(home / "whole" / "dev.jsonl"))
     with pytest.raises((ArgumentError, DataError), match="--queries"):
         scored(home, tmp_path / "new", "dsir", queries=str(tmp_path / "nothing.jsonl"))
+
+
+def test_a_classifier_has_the_values_of_the_whole_set_in_one_partition_or_many(tmp_path):
+    """A sample of all rows is fitted once; what was interrupted after it goes on; sides that are alike are refused."""
+    words = {"good": ("play", "jazz", "song"), "bad": ("rain", "wind", "sun")}
+    rows = [
+        {"id": f"r{n}", "text": f"{words[kind][n % 3]} {words[kind][n * 7 % 3]} today {n % 30}", "label": kind}
+        for n in range(120)
+        for kind in ["good" if n % 6 == 0 else "bad"]
+    ]
+    cuts = {"one": [0, 120], "many": [0, 50, 51, 90, 120]}
+    for folder, ends in cuts.items():
+        (tmp_path / folder).mkdir()
+        for number, (begin, end) in enumerate(pairwise(ends)):
+            write_rows(tmp_path / folder / f"{number}.jsonl", rows[begin:end])
+    for name, lines in {"train": rows, "dev": rows[:8]}.items():
+        (tmp_path / "whole").mkdir(exist_ok=True)
+        write_rows(tmp_path / "whole" / f"{name}.jsonl", lines)
+    queries = tmp_path / "queries.jsonl"
+    write_rows(queries, [{"text": f"play {word} now", "label": "good"} for word in words["good"] * 4])
+    own = {"queries": str(queries)}
+    names = "classifier(negatives=40),dsir"
+    contents = {name: scored(None, tmp_path / f"out-{name}", names, data=tmp_path / name, **own) for name in cuts}
+    tables = {name: table_of(tmp_path / f"out-{name}") for name in cuts}
+    file = score_data(tmp_path / "whole", TASK, scores=names.split(","), **own)
+    expected = file.values["classifier"][np.argsort(np.array(file.ids))]
+    for name, table in tables.items():
+        assert_array_equal(table["classifier"].to_numpy(), expected, err_msg=name)
+        assert contents[name]["stats"]["classifier"]["auc"] == file.made_with["classifier"]["auc"] > 0.8
+    (tmp_path / "out-many" / "parts" / next(iter(contents["many"]["parts"]))["path"]).unlink()
+    again = scored(None, tmp_path / "out-many", names, data=tmp_path / "many", **own)
+    assert (again["taken_over"], table_of(tmp_path / "out-many")) == (3, tables["many"])
+    write_rows(queries, [{"text": row["text"], "label": "bad"} for row in rows])
+    with pytest.raises(DataError, match=r"cannot tell queries and corpus apart by words: the AUC on held-out texts is"):
+        scored(None, tmp_path / "out", "classifier", data=tmp_path / "many", **own)
+    write_rows(queries, [{"text": "play", "label": "good"}])
+    with pytest.raises(ArgumentError, match="needs at least 5 texts and 5 queries, got 1"):
+        scored(None, tmp_path / "other", "classifier", data=tmp_path / "many", **own)
 
 
 def test_duplicates_are_found_over_all_files(home, tmp_path, rows):

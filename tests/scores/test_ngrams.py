@@ -176,7 +176,7 @@ def test_a_text_that_was_trained_on_is_scored_by_the_model_that_has_not_seen_it(
     """Sides without a meaning can only be learned by heart: scored by its own model each text would be right."""
     texts = [f"play {row}x" for row in range(200)]
     sides = np.random.default_rng(0).permutation(200) % 2
-    found = _told_apart(texts, np.arange(200), sides, (), ids=None, ngrams=1, seed=0)
+    found = _told_apart(texts, np.arange(200), sides, ids=None, ngrams=1, seed=0)
     assert roc_auc_score(sides, found.values) == pytest.approx(found.auc)
     assert found.auc < 0.6
 
@@ -186,6 +186,27 @@ def test_the_auc_is_reported() -> None:
     report: dict[str, Any] = {}
     assert roc_auc_score(wanted, classifier(texts, queries=queries, report=report)) > 0.9
     assert 0.6 < report["auc"] < 0.95  # a quarter of the negatives are of the topic of the queries
+
+
+def test_a_classifier_by_parts_has_the_values_of_the_whole_set() -> None:
+    """Whatever the parts, their order and how they are merged: the same sample of exact size, and so the same fit."""
+    texts, _, queries = planted(rare=30, usual=270)
+    texts += [*texts[:40], "näher \ud800 now"]  # repeats have the value of the first; not all text is Unicode
+    options: dict[str, Any] = {"queries": queries, "negatives": 60, "seed": 3}
+    report: dict[str, Any] = {}
+    expected, phases = classifier(texts, report=report, **options), classifier.phases  # type: ignore[attr-defined]
+    assert_array_equal(expected[300:340], expected[:40])
+    assert len(np.unique(expected)) > 200
+    for cuts in ([0, len(texts)], [0, 3, 64, 65, 190, len(texts)]):
+        parts = [texts[begin:end] for begin, end in pairwise(cuts)]
+        counted = [phases.begin(part, **options) for part in reversed(parts)]
+        some = phases.merged(counted[:2], **options)
+        whole = phases.merged([some, *counted[2:]], **options)
+        assert whole["keys"].size == 60
+        said: dict[str, Any] = {}
+        fitted = phases.end(whole, report=said, **options)
+        assert said == report
+        assert_array_equal(np.concatenate([phases.values(part, fitted, **options) for part in parts]), expected)
 
 
 def test_values_of_some_texts_are_extended_to_all() -> None:

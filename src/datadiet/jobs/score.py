@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,14 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.config import READING_FLAGS, FinetuneConfig
-from datadiet.data.load import columns_of, load_configured, read_examples, split_of
-from datadiet.data.schema import Dataset, Examples, joined_texts
+from datadiet.data.load import load_configured
+from datadiet.data.schema import Dataset, Examples
 from datadiet.data.sources import find
 from datadiet.data.tables import listed
 from datadiet.errors import DataError, Problems
-from datadiet.geometry import class_codes
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.prepare import Features, class_problems, pass_tokens
+from datadiet.jobs.prepare import Features, class_problems
 from datadiet.jobs.score_checks import (
     Columns,
     check_job,
@@ -38,23 +37,20 @@ from datadiet.jobs.score_checks import (
     result_of,
     run_checkpoints,
     text_length,
-    trained_length,
     trains_on_everything,
     vocabulary_problems,
 )
 from datadiet.jobs.score_config import BASE_MODEL, CROSS_FITTED, OWN_OPTIONS, ScoreConfig, load_arguments
+from datadiet.jobs.score_inputs import Wanted, compared_by_models, inputs_of, load_model, read_queries, sources
 from datadiet.ledger import Ledger
 from datadiet.registry import check_rows, has
 from datadiet.scoring.dataset import SplitScores, score_split
-from datadiet.scoring.forward import lengths_of
-from datadiet.scoring.inputs import Queries, ScoringInputs, TokenisedRows, needs_of, read_by
+from datadiet.scoring.inputs import ScoringInputs, TokenisedRows, needs_of, read_by
 from datadiet.store.run_folder import saved_model
 from datadiet.store.score_file import ScoreFile, write_scores
 from datadiet.tasks import task_for
 from datadiet.tasks.base import Task
 from datadiet.tasks.causal_lm import answers_of
-from datadiet.tasks.loading import load_encoder, load_saved
-from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import CostLedger, Json, Listener, Silent
 
 if TYPE_CHECKING:
@@ -112,7 +108,7 @@ def score(config: ScoreConfig, listener: Listener = Silent(), ledger: Ledger | N
     _check_classes(config, task)
     if config.model is not None and config.scores is not None:
         _history(config.model, config, data, listener)  # a run of other data is refused before any pass
-    wanted = _read_queries(config, settings)
+    wanted = read_queries(config, settings)
     folds = _folds(config, data, task, listener, ledger)  # raises, and says what will be trained, before anything is
     with _trained(config, listener, ledger) as model:
         crossed = None if folds is None else folds.run(lambda: _scratch(config))
@@ -246,38 +242,48 @@ def _history(model: Path, config: ScoreConfig, data: Dataset, listener: Listener
 # ---- the inputs of the scores
 
 
-@dataclass(frozen=True)
-class _Wanted:
-    """The queries as they were read; see `Queries`."""
-
-    examples: Examples
-    groups: NDArray[np.int64]
-    subtasks: tuple[str, ...]
-
-
-def _read_queries(config: ScoreConfig, settings: FinetuneConfig) -> _Wanted | None:
-    """The queries; None where there are none.
-
-    Raises:
-        DataError: If they cannot be read.
-    """
-    if config.queries is None:
-        return None
-    path = str(Path(config.queries).expanduser())
-    limits: dict[str, Any] = {"label_separator": settings.label_separator, "gz_limit": settings.gz_limit}
-    try:
-        examples = read_examples(path, settings.task, columns=columns_of(settings), split="train", **limits)
-        groups: Sequence[object] = [""] * len(examples)
-        if config.query_groups is not None:
-            rows = examples.source_rows
-            if rows is None:
-                raise DataError("a word per row has no column of one value per example: write a sentence per row.")
-            original = split_of(path, "train", find(path, settings.gz_limit).originals)()
-            groups = original.column(config.query_groups, rows, option="--query-groups")
-    except DataError as error:
-        raise DataError(*(f"--queries: {problem}" for problem in error.problems)) from error
-    codes, names = class_codes([str(group) for group in groups], len(examples))
-    return _Wanted(examples, codes, tuple(names))
+def _material(
+    config: ScoreConfig,
+    model: Path | None,
+    data: Dataset,
+    task: Task,
+    wanted: Wanted | None,
+    listener: Listener,
+    ledger: Ledger,
+) -> tuple[list[str], ScoringInputs]:
+    """The scores, and their inputs."""
+    history = None if model is None else _history(model, config, data, listener)
+    names = list(config.calls())
+    if config.scores is None and history is not None:
+        names += dynamics_of(history)
+    listener.phase("loading the models")
+    settings, train = _settings(config, Path("run")), data.splits["train"]
+    needs = {need for name in names for need in read_by(name)}
+    models = {role: load_model(*source, task) for role, source in sources(config, needs, model).items()}
+    queries = None if wanted is None else wanted.for_models(models if compared_by_models(names) else {})
+    more: dict[str, Any] = {
+        "history": history,
+        "dev": (),
+        "queries": queries,
+        "columns": partial(_own_column, settings, train),
+    }
+    rows = None
+    if model is not None:
+        listener.phase("tokenising")
+        own = models["model"]
+        cache = None if settings.cache is None else Path(settings.cache).expanduser()
+        features = Features(data, task, own.tokenizer, own.length, ledger, cache)
+        of_train = features.of("train")
+        rows = TokenisedRows(of_train, task.collator(own.tokenizer), answers_of(train, of_train, own.tokenizer))
+        more |= {
+            "checkpoints": run_checkpoints(model) or None,
+            "figures": checkpoint_figures(model, task.main_metric),
+            "dev": features.of("dev"),
+        }
+    material = inputs_of(config, train, models, task, ledger, rows=rows, **more)
+    if rows is None and "encoder" in models:
+        material = replace(material, groups=task.groups(material.rows_for("encoder").features))
+    return names, material
 
 
 def _own_column(config: FinetuneConfig, train: Examples, name: str) -> list[Any]:
@@ -289,137 +295,6 @@ def _own_column(config: FinetuneConfig, train: Examples, name: str) -> list[Any]
     if train.source_rows is None:
         raise DataError("a word per row has no column of one value per example: write a sentence per row.")
     return find(config.data, config.gz_limit).originals["train"]().column(name, train.source_rows)
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """Loads models, and the training rows by the tokenizer of each."""
-
-    config: ScoreConfig
-    data: Dataset
-    task: Task
-    queries: _Wanted | None = None
-
-    def saved(self, folder: Path) -> Any:
-        model: Any = load_saved(saved_model(folder))
-        return model.to(best_device())
-
-    def inputs(self, source: str, length: int) -> TokenisedRows:
-        tokenizer = self.task.load_tokenizer(source)
-        train = self.data.splits["train"]
-        features = self.task.features(train, tokenizer, max_length=length)
-        return TokenisedRows(features, self.task.collator(tokenizer), answers_of(train, features, tokenizer))
-
-    def wanted(self, tokenizer: Any, length: int) -> Any:
-        """The queries as a tokenizer reads them."""
-        assert self.queries is not None  # a score reads them
-        try:
-            return self.task.features(self.queries.examples, tokenizer, max_length=length)
-        except DataError as error:
-            raise DataError(*(f"--queries: {problem}" for problem in error.problems)) from error
-
-    def others(self, names: Sequence[str]) -> dict[str, Any]:
-        """Fields of `ScoringInputs` for the models beside the one at hand that a score needs."""
-        needs = {need for name in names for need in read_by(name)}
-        parts: dict[str, Any] = {"tokenised": {}}
-        for role, folder in (("teacher", self.config.teacher), ("holdout", self.config.holdout)):
-            if folder is not None and role in needs:
-                parts[role] = self.saved(folder)
-                length = self.config.max_length or trained_length(folder, self.task.name)
-                parts["tokenised"][role] = self.inputs(str(saved_model(folder)), length)
-        if self.config.encoder is not None and "encoder" in needs:
-            encoder: Any = load_encoder(self.config.encoder)
-            parts["encoder"] = encoder.to(best_device())
-            length = text_length(self.config)
-            parts["tokenised"]["encoder"] = self.inputs(self.config.encoder, length)
-        if self.queries is not None:
-            own = self.queries
-            parts["queries"] = Queries(joined_texts(own.examples), own.groups, own.subtasks)
-            if "encoder" in parts and _compared_by_models(names):
-                tokenizer = self.task.load_tokenizer(str(self.config.encoder))
-                parts["queries"] = replace(parts["queries"], encoder_features=self.wanted(tokenizer, length))
-        return parts
-
-
-def _material(
-    config: ScoreConfig,
-    model: Path | None,
-    data: Dataset,
-    task: Task,
-    wanted: _Wanted | None,
-    listener: Listener,
-    ledger: Ledger,
-) -> tuple[list[str], ScoringInputs]:
-    """The scores, and their inputs."""
-    history = None if model is None else _history(model, config, data, listener)
-    names = list(config.calls())
-    if config.scores is None and history is not None:
-        names += dynamics_of(history)
-    listener.phase("loading the models")
-    loader, train = _Loader(config, data, task, wanted), data.splits["train"]
-    others = loader.others(names)
-    settings, embedded = _settings(config, Path("run")), others["tokenised"].get("encoder")
-    material = ScoringInputs(
-        joined_texts(train),
-        None,
-        _no_batches,
-        task.signals,
-        groups=None if embedded is None else task.groups(embedded.features),
-        ids=train.ids,
-        history=history,
-        dev=(),
-        columns=partial(_own_column, settings, train),
-        combine="mean" if has(data.task, "answers") else "norm",
-        precision=resolve_precision(settings.precision, best_device()),
-        ledger=ledger,
-        seed=settings.seed,
-        options={name: options for name, options in config.calls().items() if options},
-        **others,
-    )
-    if model is None:
-        return names, material
-    listener.phase("tokenising")
-    return names, _with_model(config, model, loader, material, compared=_compared_by_models(names))
-
-
-def _with_model(
-    config: ScoreConfig, model: Path, loader: _Loader, material: ScoringInputs, *, compared: bool
-) -> ScoringInputs:
-    """Adds the model at hand, the rows by its tokenizer, the queries where they are compared, and the checkpoints."""
-    settings = _settings(config, Path("run"))
-    tokenizer = loader.task.load_tokenizer(str(saved_model(model)))
-    length = config.max_length or trained_length(model, loader.task.name)
-    cache = None if settings.cache is None else Path(settings.cache).expanduser()
-    features = Features(loader.data, loader.task, tokenizer, length, material.ledger, cache)
-    train, trained = features.of("train"), loader.saved(model)
-    queries = material.queries
-    if queries is not None and compared:
-        queries = replace(queries, features=loader.wanted(tokenizer, length))
-    lengths = lengths_of(train)
-    assert lengths is not None  # every task gives a length
-    return replace(
-        material,
-        features=train,
-        collate=loader.task.collator(tokenizer),
-        groups=loader.task.groups(train),
-        model=trained,
-        encoder=material.encoder or trained,
-        answers=answers_of(loader.data.splits["train"], train, tokenizer),
-        checkpoints=run_checkpoints(model) or None,
-        figures=checkpoint_figures(model, loader.task.main_metric),
-        dev=features.of("dev"),
-        queries=queries,
-        batch_tokens=pass_tokens(settings, lengths),
-    )
-
-
-def _compared_by_models(names: Sequence[str]) -> bool:
-    """Whether a score reads the queries through a model, not their texts alone."""
-    return any({"queries", "texts"} & set(needs_of(name)) == {"queries"} for name in names)
-
-
-def _no_batches(_rows: Any) -> Any:
-    raise AssertionError("there is no model whose tokenizer could read the rows")
 
 
 # ---- the file

@@ -39,7 +39,17 @@ from datadiet.files import locked, read_json, seal_of, unwritable, whole_file, w
 from datadiet.formatting import clock
 from datadiet.jobs.score_checks import check_job, text_length
 from datadiet.jobs.score_config import CORPUS, ScoreConfig, load_arguments
-from datadiet.jobs.score_partition import Work, begin_partition, only_marks, phases_of, score_partition
+from datadiet.jobs.score_partition import (
+    AT_ONCE,
+    Work,
+    begin_partition,
+    counts_in,
+    only_marks,
+    phase_options,
+    phases_of,
+    score_partition,
+)
+from datadiet.ledger import Ledger
 from datadiet.registry import find, names
 from datadiet.store.run_folder import saved_model
 from datadiet.types import Json, Listener, Silent
@@ -196,7 +206,7 @@ class _Job:
         costs: list[Mapping[str, float]] = []
         own = self.config
         with engine_of(own.engine, workers=own.workers, address=own.ray_address, timeout=own.ray_timeout) as engine:
-            state, repeats = self._begin(engine, calls, how, unreadable, costs)
+            state, repeats, reports = self._begin(engine, calls, how, unreadable, costs)
             works = []
             for number, part in enumerate(parts):
                 if part.name not in unreadable:
@@ -211,7 +221,7 @@ class _Job:
                     unreadable[work.part.name] = result
                 else:
                     metas[work.part.name] = result
-        return self._end(content, metas, unreadable, costs, taken)
+        return self._end(content, metas, unreadable, costs, taken, reports)
 
     def _work(self, part: Partition, digest: str, **more: Any) -> Work:
         shared = (self.config, self.reading, self.corpus.place, self.output, self.queries)
@@ -255,13 +265,18 @@ class _Job:
 
     def _begin(
         self, engine: Engine, calls: Json, how: Json, unreadable: dict[str, str], costs: list[Mapping[str, float]]
-    ) -> tuple[tuple[Path | None, str], list[Path]]:
-        """The first phase: counts of all rows with their digest, and files of duplicates; refuses ids that repeat."""
+    ) -> tuple[tuple[Path | None, str], list[Path], dict[str, Json]]:
+        """The first phase: counts of all rows with their digest, files of duplicates, and what is said of scores.
+
+        Raises:
+            DataError: If ids repeat, or a score cannot be computed of these rows.
+        """
         phased = {name: options for name, options in calls.items() if phases_of(name) is not None}
         if not phased and not self.reading.columns.id and not self.config.duplicates:
-            return (None, ""), []
+            return (None, ""), [], {}
         home, parts = self.output / BEGIN, self.corpus.partitions
         own = {name: how[name] for name in ("reading", "duplicates", "near")} | {"phased": phased}
+        own |= {name: how[name] for name in ("queries", "seed")} if phased else {}
         works = [self._work(part, _digest([own, part.name, part.seal, part.begin, part.end])) for part in parts]
         works = [work for work in works if not work.part.problem]
         unreadable |= {part.name: part.problem for part in parts if part.problem}
@@ -281,7 +296,37 @@ class _Job:
             self.listener.phase("looking for duplicates")
         sealed = _digest([[work.part.name, work.digest] for work in works])
         files = _duplicates(homes, home / "duplicates", self.config.near, sealed) if self.config.duplicates else []
-        return _summed(phased, [work.home for work in works], home / "counts"), files
+        if not phased or not works:
+            return (None, ""), files, {}
+        self.listener.phase(f"from the counts of all rows: {', '.join(phased)}")
+        ledger = Ledger()
+        with ledger.charge("score"):
+            state, reports = self._state(list(phased), [work.home / "counts.npz" for work in works], home / "counts")
+        costs.append(asdict(ledger.snapshot()))
+        return state, files, reports
+
+    def _state(
+        self, names: Sequence[str], counts: Sequence[Path], target: Path
+    ) -> tuple[tuple[Path, str], dict[str, Json]]:
+        """What is known of all rows, in one file, with its digest; and what is said of each score."""
+        waiting: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in names}
+        options = {name: phase_options(name, self.config, self.queries) for name in names}
+        phases = {name: phase for name in names if (phase := phases_of(name)) is not None}
+        for path in counts:
+            for name, part in counts_in(path).items():
+                waiting[name].append(part)
+                if len(waiting[name]) == AT_ONCE:
+                    waiting[name] = [phases[name].merged(waiting[name], **options[name])]
+        state: dict[str, NDArray[Any]] = {}
+        reports: dict[str, Json] = {name: {} for name in names}
+        for name, one in phases.items():
+            if not waiting[name]:
+                continue  # there is no row
+            whole = one.merged(waiting[name], **options[name])
+            if one.end is not None:
+                whole = one.end(whole, report=reports[name], **options[name])
+            state |= {f"{name}/{part}": array for part, array in whole.items()}
+        return _written(state, target.with_suffix(".npz")), reports
 
     def _check_ids(self, homes: Sequence[Path | None]) -> None:
         self.listener.phase("comparing ids")
@@ -336,6 +381,7 @@ class _Job:
         unreadable: Mapping[str, str],
         costs: Sequence[Mapping[str, float]],
         taken: int,
+        reports: Mapping[str, Json],
     ) -> Json:
         names_of_parts = [part for part in self.corpus.partitions if part.name in metas]
         paths = {f"{part.slug}.parquet" for part in names_of_parts}
@@ -360,6 +406,7 @@ class _Job:
                 "min": min((one["min"] for one in of_parts), default=None),
                 "mean": sum(one["sum"] for one in of_parts) / count if count else None,
                 "max": max((one["max"] for one in of_parts), default=None),
+                **reports.get(name, {}),
             }
         content = {
             **content,
@@ -432,20 +479,12 @@ def _marks(files: Sequence[Path], number: int, parts: Sequence[Partition]) -> li
     return [(row, f"{parts[kept].file}:{kept_row}") for _, row, kept, kept_row in repeats]
 
 
-def _summed(phased: Json, homes: Sequence[Path], target: Path) -> tuple[Path | None, str]:
-    """The counts of all partitions in one file, and their digest."""
-    if not phased:
-        return None, ""
-    total: dict[str, NDArray[Any]] = {}
-    for place in homes:
-        with np.load(place / "counts.npz", allow_pickle=False) as counts:
-            for name in counts.files:
-                total[name] = total[name] + counts[name] if name in total else counts[name]
+def _written(state: Mapping[str, NDArray[Any]], path: Path) -> tuple[Path, str]:
+    """Arrays in one file, and their digest."""
     digest = hashlib.sha256()
-    for name in sorted(total):
-        digest.update(f"{name} {total[name].dtype} {total[name].shape}\n".encode())
-        digest.update(np.ascontiguousarray(total[name]).tobytes())
-    path = target.with_suffix(".npz")
+    for name in sorted(state):
+        digest.update(f"{name} {state[name].dtype} {state[name].shape}\n".encode())
+        digest.update(np.ascontiguousarray(state[name]).tobytes())
     with whole_file(path) as part, part.open("wb") as stream:
-        np.savez(stream, **total)  # type: ignore[arg-type]
+        np.savez(stream, **state)  # type: ignore[arg-type]
     return path, digest.hexdigest()[:24]

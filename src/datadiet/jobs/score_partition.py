@@ -5,9 +5,10 @@ A worker reads its rows, computes the same scores as a job in memory, and writes
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -29,28 +30,33 @@ from datadiet.data.schema import Dataset, Examples, joined_texts
 from datadiet.data.tables import listed
 from datadiet.errors import DataError, UserError, quoted
 from datadiet.files import read_json, whole_folder
-from datadiet.jobs.prepare import pass_tokens
-from datadiet.jobs.score_checks import text_length, trained_length
+from datadiet.jobs.score_checks import text_length
 from datadiet.jobs.score_config import ScoreConfig
+from datadiet.jobs.score_inputs import LoadedModel, inputs_of, load_model, sources
 from datadiet.ledger import Ledger
 from datadiet.registry import has, load
 from datadiet.scoring.dataset import score_split
 from datadiet.scoring.embed import embeddings_of
-from datadiet.scoring.forward import lengths_of
-from datadiet.scoring.inputs import ScoringInputs, TokenisedRows, needs_of
-from datadiet.store.run_folder import saved_model
+from datadiet.scoring.inputs import ScoringInputs, needs_of
 from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Task
-from datadiet.tasks.causal_lm import answers_of
-from datadiet.tasks.loading import load_encoder, load_saved
-from datadiet.training.machine import best_device, resolve_precision
 from datadiet.types import Json, Phases
+
+AT_ONCE = 8  # counts of parts that are kept before they are merged
 
 
 def phases_of(name: str) -> Phases | None:
     """The two phases of a score of texts with global state; None for any other."""
     phases = getattr(load("score", name), "phases", None)
     return phases if isinstance(phases, Phases) else None
+
+
+def phase_options(name: str, config: ScoreConfig, queries: Sequence[str]) -> dict[str, Any]:
+    """What the phases of a score get: its options, the queries it needs, and the seed it takes."""
+    options = dict(config.calls()[name])
+    options |= {"queries": queries} if "queries" in needs_of(name) else {}
+    takes_seed = "seed" in inspect.signature(load("score", name)).parameters
+    return options | ({"seed": config.training(Path("run"), text_length(config)).seed} if takes_seed else {})
 
 
 def only_marks(config: ScoreConfig) -> bool:
@@ -122,8 +128,9 @@ class Work:
 def begin_partition(work: Work) -> Json | str:
     """The first phase of a partition: counts, and hashes of ids and texts. A text says why it cannot be read."""
     ledger = Ledger()
-    phased = {name: (phases, options) for name, options in work.calls.items() if (phases := phases_of(name))}
-    counts: dict[str, NDArray[Any]] = {}
+    phased = {name: (phases, phase_options(name, work.config, work.queries)) for name in work.calls
+              if (phases := phases_of(name))}  # fmt: skip
+    parts: dict[str, list[Mapping[str, NDArray[Any]]]] = {name: [] for name in phased}
     ids, texts, number, near = [], [], 0, NearRows(work.config.near)
     try:
         for batch, examples, groups in work.rows(ledger):
@@ -136,11 +143,13 @@ def begin_partition(work: Work) -> Json | str:
                 texts.append(keys_of(compared, places, groups))
                 near.add(compared, places, groups)
             for name, (phases, options) in phased.items():
-                for part, array in phases.begin(joined_texts(examples), **options).items():
-                    key = f"{name}/{part}"
-                    counts[key] = counts[key] + array if key in counts else np.asarray(array)
+                parts[name].append(phases.begin(joined_texts(examples), **options))
+                if len(parts[name]) == AT_ONCE:
+                    parts[name] = [phases.merged(parts[name], **options)]
     except DataError as error:
         return error.problems[0]
+    whole = {name: phases.merged(parts[name], **options) for name, (phases, options) in phased.items() if parts[name]}
+    counts = {f"{name}/{part}": array for name, of in whole.items() for part, array in of.items()}
     cost = asdict(ledger.snapshot())
     with whole_folder(work.home) as folder:
         write_keys(folder / "ids.npy", ids)
@@ -150,6 +159,16 @@ def begin_partition(work: Work) -> Json | str:
         content = {"schema": 1, "digest": work.digest, "rows": number, "cost": cost}
         (folder / "part.json").write_text(json.dumps(content), encoding="utf-8")
     return {"rows": number}
+
+
+def counts_in(path: Path) -> dict[str, dict[str, NDArray[Any]]]:
+    """The counts of a file, by score."""
+    counts: dict[str, dict[str, NDArray[Any]]] = {}
+    with np.load(path, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            name, _, part = key.partition("/")
+            counts.setdefault(name, {})[part] = arrays[key]
+    return counts
 
 
 def _places(batch: Batch) -> NDArray[np.int64]:
@@ -232,23 +251,19 @@ class _Scorer:
         self.phases = {name: phases for name in self.calls if (phases := phases_of(name)) is not None}
         self.counts: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in self.phases}
         if work.counts is not None:
-            with np.load(work.counts, allow_pickle=False) as counts:
-                for key in counts.files:
-                    name, _, part = key.partition("/")
-                    self.counts[name][part] = counts[key]
+            self.counts |= counts_in(work.counts)
         self.by_row = [name for name in self.calls if name not in self.phases]
         self.settings = self.config.training(Path("run"), text_length(self.config))
-        self.needs = {need for name in self.by_row for need in needs_of(name)}
 
     def values(self, examples: Examples) -> dict[str, NDArray[np.float32]]:
         """float32 `(n,)` by score, in the order in which they were requested."""
         found: dict[str, NDArray[np.float32]] = {}
         if self.by_row:
-            found |= score_split(self.by_row, self._inputs(examples, self.needs)).values
+            needs = {need for name in self.by_row for need in needs_of(name)}
+            found |= score_split(self.by_row, self._inputs(examples, needs)).values
         for name, phases in self.phases.items():
             with self.ledger.charge("score"):
-                options = dict(self.calls[name])
-                options |= {"queries": self.queries} if "queries" in needs_of(name) else {}
+                options = phase_options(name, self.config, self.queries)
                 made = phases.values(joined_texts(examples), self.counts[name], ids=examples.ids, **options)
                 found[name] = np.asarray(made, np.float32)
         return {name: found[name] for name in self.calls}
@@ -258,46 +273,16 @@ class _Scorer:
         return embeddings_of(self._inputs(examples, {"encoder"}))
 
     def _inputs(self, examples: Examples, needs: set[str]) -> ScoringInputs:
-        roles = [role for role in ("model", "teacher", "holdout") if role in needs]
-        if "encoder" in needs and self.config.encoder is None:
-            roles = ["model"]
-        inputs = ScoringInputs(
-            joined_texts(examples),
-            None,
-            _no_batches,
-            _no_batches,
-            ids=examples.ids,
-            combine="mean" if has(self.settings.task, "answers") else "norm",
-            precision=resolve_precision(self.settings.precision, best_device()),
-            ledger=self.ledger,
-            seed=self.settings.seed,
-            options={name: options for name, options in self.calls.items() if options},
-        )
-        tokenised: dict[str, TokenisedRows] = {}
-        for role in roles:
-            loaded = _loaded(str(saved_model(getattr(self.config, role))), self.settings.task, role)
-            _check_labels(examples, loaded.task, role)
-            length = self.config.max_length or trained_length(getattr(self.config, role), self.settings.task)
-            tokenised[role] = loaded.rows(examples, length, self.ledger)
-            inputs = replace(inputs, **{role: loaded.model}, signals=loaded.task.signals)
-            if role == "model":
-                features = tokenised[role].features
-                lengths = lengths_of(features)
-                assert lengths is not None  # every task gives a length
-                tokens = pass_tokens(self.settings, lengths)
-                groups = loaded.task.groups(features)
-                inputs = replace(inputs, features=features, collate=tokenised[role].collate, batch_tokens=tokens)
-                inputs = replace(inputs, encoder=loaded.model, groups=groups, answers=tokenised[role].answers)
-        if "encoder" in needs and self.config.encoder is not None:
-            loaded = _loaded(self.config.encoder, self.settings.task, "encoder")
-            rows = loaded.rows(examples, text_length(self.config), self.ledger)
-            inputs = replace(inputs, encoder=loaded.model, features=rows.features, collate=rows.collate)
-        others = {role: rows for role, rows in tokenised.items() if role != "model"}
-        return replace(inputs, tokenised=others)
-
-
-def _no_batches(*_: Any) -> Any:
-    raise AssertionError("there is no model whose tokenizer could read the rows")
+        own = "model" in needs or ("encoder" in needs and self.config.encoder is None)
+        models = {
+            role: _loaded(*source, str(self.config.task))
+            for role, source in sources(self.config, needs, self.config.model if own else None).items()
+        }
+        for role, one in models.items():
+            if role != "encoder":
+                _check_labels(examples, one.task, role)
+        task = next((one.task for one in models.values()), None) or _plain(str(self.config.task))
+        return inputs_of(self.config, examples, models, task, self.ledger)
 
 
 def _check_labels(examples: Examples, task: Task, role: str) -> None:
@@ -313,25 +298,12 @@ def _check_labels(examples: Examples, task: Task, role: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """A model of a worker with its tokenizer."""
-
-    model: Any
-    tokenizer: Any
-    task: Task
-
-    def rows(self, examples: Examples, length: int, ledger: Ledger) -> TokenisedRows:
-        with ledger.charge("load"):
-            features = self.task.features(examples, self.tokenizer, max_length=length)
-        answers = answers_of(examples, features, self.tokenizer)
-        return TokenisedRows(features, self.task.collator(self.tokenizer), answers)
+def _plain(task: str) -> Task:
+    """A task of no classes in particular."""
+    return task_for(Dataset("corpus", task, {}, (), (), ""))
 
 
 @lru_cache(maxsize=4)
-def _loaded(source: str, task_name: str, role: str) -> _Loaded:
+def _loaded(role: str, source: str, length: int, task: str) -> LoadedModel:
     """Once per worker, however many partitions it gets."""
-    plain = task_for(Dataset("corpus", task_name, {}, (), (), ""))
-    model: Any = load_encoder(source) if role == "encoder" else load_saved(Path(source))
-    task = plain if role == "encoder" else task_of_saved_model(source)
-    return _Loaded(model.to(best_device()), task.load_tokenizer(source), task)
+    return load_model(role, source, length, _plain(task) if role == "encoder" else task_of_saved_model(source))

@@ -464,7 +464,7 @@ def classifier(
         report: Receives `auc`, of texts held out.
 
     Returns:
-        float32 `(n,)` in [0, 1]; larger = more like the queries.
+        float32 `(n,)` in [0, 1]; larger = more like the queries; the same of the same text.
 
     Raises:
         DataError: If a text has no word, or queries and corpus cannot be told apart: an AUC below 0.6.
@@ -481,17 +481,80 @@ def classifier(
     """
     problems = Problems()
     joined, wanted = plain_texts(texts, problems), plain_texts(queries, problems, "queries")
-    few = min(len(joined), len(wanted))
+    problems.raise_any()
+    options: dict[str, Any] = {"queries": wanted, "ngrams": ngrams, "negatives": negatives, "seed": seed}
+    fitted = _fit_classifier(_sample(joined, **options), report={} if report is None else report, **options)
+    return _classified(joined, fitted, ids=ids, **options)
+
+
+Counts = Mapping[str, NDArray[Any]]
+
+
+def _sample(texts: Texts, *, queries: Texts, negatives: int | None = None, seed: int = 0, **_: Any) -> Counts:
+    """The first phase of `classifier`: the texts of some rows that may be compared with the queries.
+
+    Those with the smallest keys, as many as would be taken of the whole corpus, in the order of their keys.
+    """
+    joined = plain_texts(texts, Problems())
+    keys = _keys(joined, seed)
+    order = np.argsort(keys, kind="stable")[: _most_negatives(queries, negatives)]
+    kept = [joined[row].encode("utf-8", "surrogatepass") for row in order.tolist()]
+    sizes = np.fromiter(map(len, kept), np.int64, len(kept))
+    return {"keys": keys[order], "sizes": sizes, "text": np.frombuffer(b"".join(kept), np.uint8)}
+
+
+def _most_negatives(queries: Texts, negatives: int | None) -> int:
+    return min(max(10 * len(queries), 1000), _MOST_NEGATIVES) if negatives is None else negatives
+
+
+def _merged_samples(*samples: Counts, queries: Texts, negatives: int | None = None, **_: Any) -> Counts:
+    """Those of all samples with the smallest keys."""
+    keys, sizes, text = (np.concatenate([sample[name] for sample in samples]) for name in ("keys", "sizes", "text"))
+    order = np.argsort(keys, kind="stable")[: _most_negatives(queries, negatives)]
+    chosen = sizes[order]
+    starts = (np.cumsum(sizes) - sizes)[order] - (np.cumsum(chosen) - chosen)
+    return {
+        "keys": keys[order],
+        "sizes": chosen,
+        "text": text[np.repeat(starts, chosen) + np.arange(int(chosen.sum()))],
+    }
+
+
+def _fit_classifier(
+    sample: Counts, *, queries: Texts, report: dict[str, Any], seed: int = 0, ngrams: int = 2, **_: Any
+) -> Counts:
+    """The model of `classifier`, and what it says of the sample's texts where it has not seen them."""
+    ends, text = np.cumsum(sample["sizes"]).tolist(), sample["text"].tobytes()
+    texts = [text[begin:end].decode("utf-8", "surrogatepass") for begin, end in zip([0, *ends], ends, strict=False)]
+    wanted, few = plain_texts(queries, Problems(), "queries"), min(len(texts), len(queries))
+    problems = Problems()
     problems.check(few >= FOLDS, f"the classifier needs at least {FOLDS} texts and {FOLDS} queries, got {few}.")
     problems.raise_any()
-    usual = min(max(10 * len(wanted), 1000), _MOST_NEGATIVES)
-    number = min(len(joined), usual if negatives is None else negatives)
-    rows = np.argsort(_keys(joined, seed), kind="stable")[:number]
-    result = _told_apart(joined, rows, np.zeros(number, np.int64), wanted, ids=ids, ngrams=ngrams, seed=seed)
-    _check_auc(result.auc, "queries and corpus")
-    if report is not None:
-        report["auc"] = round(result.auc, 4)
-    return result.values
+    model = _fitted([*texts, *wanted], np.repeat([0, 1], [len(texts), len(wanted)]), ngrams=ngrams, seed=seed)
+    _check_auc(model.auc, "queries and corpus")
+    report["auc"] = round(model.auc, 4)
+    keys, places, copies = np.unique(sample["keys"], return_inverse=True, return_counts=True)
+    odds = np.bincount(places, weights=model.held_out[: len(texts)]) / copies
+    return {"keys": keys, "odds": odds, "used": model.used, "weights": model.weights, "bias": np.array([model.bias])}
+
+
+def _classified(
+    texts: Texts, counts: Counts, *, ids: Sequence[str] | None = None, seed: int = 0, ngrams: int = 2, **_: Any
+) -> Values:
+    """The second phase of `classifier`: the values of some texts, by the model of the whole corpus."""
+    from scipy.special import expit
+
+    joined = plain_texts(texts, Problems())
+    odds = _odds(joined, counts["used"], counts["weights"], float(counts["bias"][0]), ngrams=ngrams, ids=ids)
+    own = _keys(joined, seed)
+    places = np.minimum(np.searchsorted(counts["keys"], own), len(counts["keys"]) - 1)
+    sampled = counts["keys"][places] == own
+    odds[sampled] = counts["odds"][places[sampled]]
+    values: Values = expit(odds).astype(np.float32)
+    return values
+
+
+classifier.phases = Phases(_sample, _classified, _merged_samples, _fit_classifier)  # type: ignore[attr-defined]
 
 
 def extend_scores(
@@ -546,7 +609,7 @@ def extend_scores(
     order = scored[np.lexsort((_keys([joined[row] for row in scored.tolist()], seed), numbers))]
     trained = np.concatenate([order[:side], order[-side:]])
     wanted = np.repeat([0, 1], side)
-    result = _told_apart(joined, trained, wanted, (), ids=ids, ngrams=ngrams, seed=seed)
+    result = _told_apart(joined, trained, wanted, ids=ids, ngrams=ngrams, seed=seed)
     _check_auc(result.auc, "the largest and the smallest values")
     return result
 
@@ -570,7 +633,6 @@ def _told_apart(
     texts: Sequence[str],
     rows: NDArray[np.int64],
     wanted: NDArray[np.int64],
-    more: Sequence[str],
     *,
     ids: Sequence[str] | None,
     ngrams: int,
@@ -582,35 +644,74 @@ def _told_apart(
         texts: `(n,)`.
         rows: int64 `(m,)`, of the texts that are trained on.
         wanted: int64 `(m,)`, 1 where such a text is wanted.
-        more: Wanted texts that are not among the others.
         ids, ngrams, seed: As for `extend_scores`.
     """
     from scipy.special import expit
+
+    model = _fitted([texts[row] for row in rows.tolist()], wanted, ngrams=ngrams, seed=seed)
+    odds = _odds(texts, model.used, model.weights, model.bias, ngrams=ngrams, ids=ids)
+    odds[rows] = model.held_out
+    return Extended(expit(odds).astype(np.float32), model.auc)
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A classifier that was fitted in five folds.
+
+    Attributes:
+        used: int64 `(u,)`, the buckets that have a weight.
+        weights: float64 `(u,)`, the mean of the folds.
+        bias: Their mean.
+        held_out: float64 `(m,)`, log odds of each text by the model that has not seen it.
+        auc: Of those.
+    """
+
+    used: NDArray[np.int64]
+    weights: NDArray[np.float64]
+    bias: float
+    held_out: NDArray[np.float64]
+    auc: float
+
+
+def _fitted(texts: Sequence[str], sides: NDArray[np.int64], *, ngrams: int, seed: int) -> _Model:
+    """Logistic regression of texts of two sides, int64 `(m,)` of 0 and 1, in five folds."""
     from sklearn.linear_model import SGDClassifier
     from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
-    inputs = _vectors([texts[row] for row in rows.tolist()] + list(more), ngrams)
-    sides = np.concatenate([wanted, np.ones(len(more), np.int64)])
+    inputs = _vectors(texts, ngrams)
     state = int(np.random.default_rng([seed, 2]).integers(1 << 31))
     used, inputs.indices = np.unique(inputs.indices, return_inverse=True)  # a fit takes the time of its columns
     inputs = inputs.__class__((inputs.data, inputs.indices.astype(np.int32), inputs.indptr), (len(sides), len(used)))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=state)
-    held_out, weights, bias = np.empty(len(sides)), np.zeros(FEATURES), 0.0
+    held_out, weights, bias = np.empty(len(sides)), np.zeros(len(used)), 0.0
     for train, test in folds.split(sides, sides):
         model = SGDClassifier(loss="log_loss", class_weight="balanced", alpha=_PENALTY, random_state=state)
         model.fit(inputs[train], sides[train])
         held_out[test] = model.decision_function(inputs[test])
-        weights[used] += model.coef_[0] / FOLDS
+        weights += model.coef_[0] / FOLDS
         bias += float(model.intercept_[0]) / FOLDS
+    return _Model(used.astype(np.int64), weights, bias, held_out, float(roc_auc_score(sides, held_out)))
+
+
+def _odds(
+    texts: Sequence[str],
+    used: NDArray[np.int64],
+    weights: NDArray[np.float64],
+    bias: float,
+    *,
+    ngrams: int,
+    ids: Sequence[str] | None,
+) -> NDArray[np.float64]:
+    """The log odds of texts by the weights of buckets, float64 `(n,)`."""
+    dense = np.zeros(FEATURES)
+    dense[used] = weights
     parts, lengths = [], []
     for grams in hashed_grams(texts, ngrams=ngrams, buckets=FEATURES):
         lengths.append(np.bincount(grams.texts, minlength=grams.size))
-        parts.append(log_weights(grams, weights) / np.sqrt(np.maximum(lengths[-1], 1)) + bias)
+        parts.append(log_weights(grams, dense) / np.sqrt(np.maximum(lengths[-1], 1)) + bias)
     check_words(np.concatenate(lengths), ids)
-    odds = np.concatenate(parts)
-    odds[rows] = held_out[: len(rows)]
-    return Extended(expit(odds).astype(np.float32), float(roc_auc_score(sides, held_out)))
+    return np.concatenate(parts)
 
 
 def _vectors(texts: Sequence[str], ngrams: int) -> Any:
