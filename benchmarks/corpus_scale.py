@@ -75,8 +75,9 @@ def select(rows: int, parts: int, home: Path, output: Path) -> int:
 
 
 def keep(output: Path, name: str, figures: dict[str, Any]) -> None:
-    """Into the results file."""
-    keep_figures(output, name, {"environment": environment(), **figures})
+    """Into the results file, with the processes that wait for a core: the machine may do other work too."""
+    load = round(os.getloadavg()[1], 1)
+    keep_figures(output, name, {"environment": environment(), "load": load, **figures})
 
 
 def _write_scores(home: Path, rows: int, parts: int, manifest: str, folder: str) -> None:
@@ -216,19 +217,37 @@ class _Clock(Silent):
 
 
 def timed(home: Path, name: str, **options: Any) -> dict[str, Any]:
-    """A scoring job of texts with two workers: its rows, seconds, rate, phases, and the peak of the driver."""
+    """A scoring job of texts with two workers: its rows, seconds, rates, phases, and the peak of the driver.
+
+    `rate` is rows a second, `rate_of_cpu` rows per second of a core, by the driver and the workers together, which
+    other work on the machine does not change much. What starts the first worker is left aside.
+    """
     from datadiet.jobs.score_config import ScoreConfig
     from datadiet.jobs.score_corpus import score_corpus
 
-    heard = _Clock()
-    config = ScoreConfig(data=str(home / "corpus"), task="causal-lm", output=home / name, workers=2, **options)
-    content = score_corpus(config, heard)
+    job = partial(ScoreConfig, task="causal-lm", workers=2, **options)
+    if not (home / "few").is_dir():
+        write_texts(home / "few", sentences(10), 2)
+    score_corpus(job(data=str(home / "few"), output=home / f"{name}-few"))  # later workers are copies of its first one
+    heard, cpu = _Clock(), cpu_seconds()
+    content = score_corpus(job(data=str(home / "corpus"), output=home / name), heard)
     heard.phase("end")
     rows, seconds = content["rows"], content["seconds"]
     phases = {phase: round(own, 1) for phase, own in heard.seconds.items() if own >= 0.1}
+    rates = {"rate": round(rows / seconds), "rate_of_cpu": round(rows / (cpu_seconds() - cpu))}
+    print(f"{name}: {rows:,} rows, {rates}, {phases}, {content['reasons']}", flush=True)
     found = {"rows": rows, "seconds": seconds, "phases": phases, "reasons": content["reasons"]}
-    print(f"{name}: {rows:,} rows, {rows / seconds:,.0f} a second, {phases}, {content['reasons']}", flush=True)
-    return {**found, "rate": round(rows / seconds), "peak_bytes": peak_bytes()}
+    return {**found, **rates, "peak_bytes": peak_bytes()}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those below it that have ended, or that have children which have."""
+    own = os.times()
+    ticks = sum(
+        sum(map(int, Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        for child in _children(os.getpid())
+    )
+    return own.user + own.system + own.children_user + own.children_system + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def write_texts(folder: Path, texts: list[str], parts: int) -> None:
