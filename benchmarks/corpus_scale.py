@@ -1,15 +1,16 @@
 """Corpora at scale: selection over many partitioned scores, rates of the engines, near duplicates, perplexity, kills.
 
     python -m benchmarks.corpus_scale select [--rows 100000000] [--parts 100]   time and memory of `datadiet select`
-    python -m benchmarks.corpus_scale engines [--rows 20000]                    passes: local and Ray, 2 workers each
+    python -m benchmarks.corpus_scale engines [--rows 130000]                   passes: local and Ray, 2 workers each
     python -m benchmarks.corpus_scale near [--rows 500000]                      --duplicates --near 0.8, 2 workers
     python -m benchmarks.corpus_scale perplexity [--rows 100000]                by n-grams and by a model, 2 workers
     python -m benchmarks.corpus_scale kills [--kills 10] [--engine ray]         SIGKILL to drivers and workers
 
 `select` checks that exactly the rows above the cut are kept, and `near` that at least the planted repeats are found.
-`engines` runs the engines in turn, each job from the command line; a rate is that of the pass, without what starts the
-engine. `kills` compares the rows of each corpus that was killed and gone on with, sorted by id, with one that was left
-alone, byte for byte. The exit code is 1 where a check fails.
+`engines` runs the engines in turn, each job from the command line; a rate is that of the pass, in which local workers
+start anew, while those of Ray stay from the phase before: passes must be long, a minute and more. `kills` compares the
+rows of each corpus that was killed and gone on with, sorted by id, with one that was left alone, byte for byte. The
+exit code is 1 where a check fails.
 """
 
 from __future__ import annotations
@@ -178,7 +179,7 @@ def content_of(folder: Path) -> bytes:
 
 
 def engines(rows: int, home: Path, output: Path) -> int:
-    """Passes by both engines, whose start-up is left aside; returns the exit code."""
+    """Passes by both engines, in turn; returns the exit code."""
     write_corpus(home / "corpus", rows, 24)
     write_model(home / "model", 128, 4)
     rates: dict[str, list[float]] = {"local": [], "ray": []}
@@ -382,7 +383,7 @@ def main() -> int:
         if options.part == "select":
             return select(options.rows or 100_000_000, options.parts, home, options.output)
         if options.part == "engines":
-            return engines(options.rows or 20_000, home, options.output)
+            return engines(options.rows or 130_000, home, options.output)
         if options.part == "near":
             return near(options.rows or 500_000, home, options.output)
         if options.part == "perplexity":
