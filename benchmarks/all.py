@@ -15,6 +15,7 @@ import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.auto import SETTINGS
@@ -28,6 +29,7 @@ from benchmarks.tolerance import SETS as TOLERANCE_SETS
 
 ROOT = Path(__file__).parent.parent
 SHARES = [name for name in SETS if name not in ("atis", "snips4000")]
+CORPUS_PARTS = ("select", "near", "perplexity", *(("engines",) if find_spec("ray") else ()))
 QUICK_GRID = ["--epochs", "3", "--rows", "192", "--seeds", "1"]  # keep 0.2 leaves one batch
 QUICK = {
     "quality-atis": QUICK_GRID,
@@ -39,6 +41,7 @@ QUICK = {
     "selectors": ["--values", "100000", "--repeats", "1"],
     "plans": ["--values", "100000", "--repeats", "1"],
     "training_scale": ["--rows", "2000"],
+    "corpus_scale": ["--rows", "2000", "--parts", "3"],
     "geometry": ["--sentences", "2000", "--points", "2000"],
     "gradients": ["--rows", "64", "--loop-rows", "8", "--repeats", "1", "--checkpoints", "2", "3"],
     "next_tokens": ["--layers", "2", "--hidden", "64", "--words", "500", "--tokens", "32", "--repeats", "1"],
@@ -200,6 +203,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         *other,
         single("plans", "selection", options, "--plans"),
         single("training_scale", "training_scale", options),
+        *(single("corpus_scale", "corpus_scale", options, part) for part in CORPUS_PARTS),
         single("geometry", "geometry", options),
         single("gradients", "gradients", options),
         single("next_tokens", "next_tokens", options),

@@ -1,15 +1,16 @@
 """Corpora at scale: selection over many partitioned scores, rates of the engines, near duplicates, perplexity, kills.
 
     python -m benchmarks.corpus_scale select [--rows 100000000] [--parts 100]   time and memory of `datadiet select`
-    python -m benchmarks.corpus_scale engines [--rows 20000]                    passes: local and Ray, 2 workers each
+    python -m benchmarks.corpus_scale engines [--rows 130000]                   passes: local and Ray, 2 workers each
     python -m benchmarks.corpus_scale near [--rows 500000]                      --duplicates --near 0.8, 2 workers
     python -m benchmarks.corpus_scale perplexity [--rows 100000]                by n-grams and by a model, 2 workers
     python -m benchmarks.corpus_scale kills [--kills 10] [--engine ray]         SIGKILL to drivers and workers
 
 `select` checks that exactly the rows above the cut are kept, and `near` that at least the planted repeats are found.
-`engines` runs the engines in turn, each job from the command line; a rate is that of the pass, without what starts the
-engine. `kills` compares the rows of each corpus that was killed and gone on with, sorted by id, with one that was left
-alone, byte for byte. The exit code is 1 where a check fails.
+`engines` runs the engines in turn, each job from the command line; a rate is that of the pass, in which local workers
+start anew, while those of Ray stay from the phase before: passes must be long, a minute and more. `kills` compares the
+rows of each corpus that was killed and gone on with, sorted by id, with one that was left alone, byte for byte. The
+exit code is 1 where a check fails.
 """
 
 from __future__ import annotations
@@ -75,8 +76,9 @@ def select(rows: int, parts: int, home: Path, output: Path) -> int:
 
 
 def keep(output: Path, name: str, figures: dict[str, Any]) -> None:
-    """Into the results file."""
-    keep_figures(output, name, {"environment": environment(), **figures})
+    """Into the results file, with the processes that wait for a core: the machine may do other work too."""
+    load = round(os.getloadavg()[1], 1)
+    keep_figures(output, name, {"environment": environment(), "load": load, **figures})
 
 
 def _write_scores(home: Path, rows: int, parts: int, manifest: str, folder: str) -> None:
@@ -177,7 +179,7 @@ def content_of(folder: Path) -> bytes:
 
 
 def engines(rows: int, home: Path, output: Path) -> int:
-    """Passes by both engines, whose start-up is left aside; returns the exit code."""
+    """Passes by both engines, in turn; returns the exit code."""
     write_corpus(home / "corpus", rows, 24)
     write_model(home / "model", 128, 4)
     rates: dict[str, list[float]] = {"local": [], "ray": []}
@@ -216,19 +218,37 @@ class _Clock(Silent):
 
 
 def timed(home: Path, name: str, **options: Any) -> dict[str, Any]:
-    """A scoring job of texts with two workers: its rows, seconds, rate, phases, and the peak of the driver."""
+    """A scoring job of texts with two workers: its rows, seconds, rates, phases, and the peak of the driver.
+
+    `rate` is rows a second, `rate_of_cpu` rows per second of a core, by the driver and the workers together, which
+    other work on the machine does not change much. What starts the first worker is left aside.
+    """
     from datadiet.jobs.score_config import ScoreConfig
     from datadiet.jobs.score_corpus import score_corpus
 
-    clock = _Clock()
-    config = ScoreConfig(data=str(home / "corpus"), task="causal-lm", output=home / name, workers=2, **options)
-    content = score_corpus(config, clock)
+    job = partial(ScoreConfig, task="causal-lm", workers=2, **options)
+    if not (home / "few").is_dir():
+        write_texts(home / "few", sentences(10), 2)
+    score_corpus(job(data=str(home / "few"), output=home / f"{name}-few"))  # later workers are copies of its first one
+    clock, cpu = _Clock(), cpu_seconds()
+    content = score_corpus(job(data=str(home / "corpus"), output=home / name), clock)
     clock.phase("end")
     rows, seconds = content["rows"], content["seconds"]
     phases = {phase: round(own, 1) for phase, own in clock.seconds.items() if own >= 0.1}
+    rates = {"rate": round(rows / seconds), "rate_of_cpu": round(rows / (cpu_seconds() - cpu))}
+    print(f"{name}: {rows:,} rows, {rates}, {phases}, {content['reasons']}", flush=True)
     found = {"rows": rows, "seconds": seconds, "phases": phases, "reasons": content["reasons"]}
-    print(f"{name}: {rows:,} rows, {rows / seconds:,.0f} a second, {phases}, {content['reasons']}", flush=True)
-    return {**found, "rate": round(rows / seconds), "peak_bytes": peak_bytes()}
+    return {**found, **rates, "peak_bytes": peak_bytes()}
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those below it that have ended, or that have children which have."""
+    own = os.times()
+    ticks = sum(
+        sum(map(int, Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[11:15]))
+        for child in _children(os.getpid())
+    )
+    return own.user + own.system + own.children_user + own.children_system + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def write_texts(folder: Path, texts: list[str], parts: int) -> None:
@@ -363,7 +383,7 @@ def main() -> int:
         if options.part == "select":
             return select(options.rows or 100_000_000, options.parts, home, options.output)
         if options.part == "engines":
-            return engines(options.rows or 20_000, home, options.output)
+            return engines(options.rows or 130_000, home, options.output)
         if options.part == "near":
             return near(options.rows or 500_000, home, options.output)
         if options.part == "perplexity":

@@ -27,7 +27,14 @@ from benchmarks.report import auto, costs, geometry, gradients, methods, noise, 
 from benchmarks.report.markdown import wrapped
 
 ROOT = Path(__file__).parent.parent
-DOCUMENTS = ("docs/benchmarks.md", "docs/rules.md", "docs/instruction_tuning.md", "docs/choosing.md", "README.md")
+DOCUMENTS = (
+    "docs/benchmarks.md",
+    "docs/rules.md",
+    "docs/instruction_tuning.md",
+    "docs/choosing.md",
+    "docs/corpus.md",
+    "README.md",
+)
 MARKED = re.compile(r"(<!-- table:([\w-]+) -->\n).*?(<!-- /table -->)", re.DOTALL)
 OPENED = re.compile(r"<!-- table:")
 TABLES: dict[str, Callable[[Path], str]] = {
@@ -40,6 +47,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "selectors": costs.selectors,
     "plans": costs.plans,
     "training_scale": costs.training_scale,
+    "corpus_scale": costs.corpus_scale,
     "geometry": geometry.geometry,
     "gradients": gradients.gradients,
     "next_tokens": costs.next_tokens,

@@ -399,3 +399,47 @@ def _medians(runs: Sequence[Mapping[str, Any]]) -> tuple[float, float]:
 def _times(seconds: tuple[float, float], whole: tuple[float, float]) -> list[str]:
     ratios = [f"{before / after:.1f}" for before, after in zip(whole, seconds, strict=True)]
     return [*(f"{time:.0f} s" for time in seconds), *ratios]
+
+
+def corpus_scale(results: Path) -> str:
+    """What `benchmarks.corpus_scale` has measured: choices, engines, texts, and jobs that were killed."""
+    found = _read(results, "corpus_scale")
+    if not found:
+        return NOT_YET
+    rows = []
+    if case := found.get("select"):
+        slowest = max(case["choices"], key=lambda what: case["choices"][what]["seconds"])
+        most, peak = case["choices"][slowest]["seconds"], max(one["peak_bytes"] for one in case["choices"].values())
+        figure = f"{most:.1f} s for the slowest of {len(case['choices'])}, {peak / 1e9:.2f} GB"
+        target = f"60 s, 2 GB: {met(most <= 60 and peak <= 2e9)}"
+        rows.append(["`datadiet select`", f"{case['rows']:,} scores in {case['parts']} files", figure, "", target])
+    if case := found.get("engines"):
+        figure = ", ".join(f"{engine} {statistics.mean(own):,.0f} rows/s" for engine, own in case["rates"].items())
+        least = min(case["rows"] / max(own) for own in case["rates"].values())
+        shape = f"{case['rows']:,} rows, a classifier of 128 x 4; {least:.0f} s and more"
+        rows.append(["a pass by Ray", shape, f"{figure}: {case['share']:.2f}", "", f"0.9: {met(case['share'] >= 0.9)}"])
+    for name, what, least in _OF_TEXTS:
+        if case := found.get(name):
+            figures = [f"{case['rate']:,} rows/s", f"{2 * case['rate_of_cpu']:,} rows/s"]
+            target = f"{least:,} rows/s: {met(2 * case['rate_of_cpu'] >= least)}" if least else ""
+            rows.append([what, f"{case['rows']:,} texts of 5 to 30 words", *figures, target])
+    for engine in ("local", "ray"):
+        if case := found.get(f"kills-{engine}"):
+            figure = f"{case['same']} the same, byte for byte"
+            target = f"all: {met(case['same'] == case['kills'])}"
+            rows.append([f"SIGKILL, {engine}", f"{case['kills']} drivers and workers", figure, "", target])
+    loads = sorted(case["load"] for case in found.values() if "load" in case) or [1.0]
+    said = (
+        "Two workers each. Other work shared the machine: on its two cores "
+        f"{loads[0]:g} to {loads[-1]:g} processes ran or waited for one. So rates of texts are also given as two free "
+        "cores have them, twice the rows per second of a core, and judged by that; what starts workers is left aside."
+    )
+    head = ["what", "of", "measured", "by the seconds of cores", "target"]
+    return paragraphs(table(head, rows, left=2), said, machines(case["environment"] for case in found.values()))
+
+
+_OF_TEXTS = (
+    ("near", "`--duplicates --near 0.8`", 0),
+    ("perplexity-ngrams", "`ngram_perplexity`", 20_000),
+    ("perplexity-model", "`perplexity`, a model of 0.13 M weights on bytes", 20_000),
+)

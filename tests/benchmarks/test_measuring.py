@@ -21,6 +21,7 @@ from typer.testing import CliRunner
 
 from benchmarks import (
     comparing,
+    corpus_scale,
     geometry,
     grid,
     imports,
@@ -335,6 +336,26 @@ def test_all_refuses_what_makes_no_sense(arguments: list[str], said: str, capsys
     with pytest.raises(SystemExit, match="2"):
         run_all(arguments)
     assert said in capsys.readouterr().err
+
+
+def test_corpus_scale_checks_what_is_chosen_and_fills_a_table(tmp_path: Path) -> None:
+    output = tmp_path / "corpus_scale.json"
+    assert corpus_scale.select(3000, 3, tmp_path / "scores", output) == 0
+    shown = tables.TABLES["corpus_scale"](tmp_path)
+    assert "| `datadiet select` | 3,000 scores in 3 files |" in shown
+    engines = {"rows": 600, "rates": {"local": [10.0, 8.0], "ray": [8.0, 8.0]}, "share": 0.889}
+    texts = {"rows": 100, "rate": 40, "rate_of_cpu": 9_999}
+    killed = {"kills": 5, "same": 5}
+    made = {"engines": engines, "perplexity-ngrams": texts, "near": texts, "kills-ray": killed}
+    for name, case in made.items():
+        keep_figures(output, name, {"environment": {"cpu": "A CPU", "threads": 1}, "load": 3.0, **case})
+    shown = tables.TABLES["corpus_scale"](tmp_path)
+    assert "local 9 rows/s, ray 8 rows/s: 0.89 |  | 0.9: **missed** |" in shown
+    assert (
+        "| `ngram_perplexity` | 100 texts of 5 to 30 words | 40 rows/s | 19,998 rows/s | 20,000 rows/s: **missed** |"
+        in shown
+    )
+    assert "| SIGKILL, ray | 5 drivers and workers | 5 the same, byte for byte |  | all: met |" in shown
 
 
 @pytest.mark.parametrize("rows", [5000, 20_000])

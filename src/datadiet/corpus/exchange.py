@@ -109,7 +109,7 @@ def _ends(values: NDArray[Any], bounds: NDArray[Any]) -> NDArray[np.int64]:
 
 
 def _opened(path: Path) -> NDArray[Any]:
-    array: NDArray[Any] = np.load(path, mmap_mode="r" if path.stat().st_size else None, allow_pickle=False)
+    array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     return array
 
 

@@ -120,8 +120,9 @@ def ngram_sets(texts: Sequence[str]) -> Any:
         before = np.cumsum(counts) - counts
         places = np.repeat(of_words.indptr[inside] - before, counts) + np.arange(counts.sum())
         owners = np.repeat(np.repeat(np.arange(part.start, part.stop), sizes[part]), counts)
-        found.append(np.unique(owners * _FEATURES + of_words.indices[places]))
+        found.append(np.sort(owners * _FEATURES + of_words.indices[places]))  # np.unique hashes, which takes longer
     codes = np.concatenate(found)
+    codes = codes[np.diff(codes, prepend=-1) > 0]
     starts = np.searchsorted(codes, np.arange(len(texts) + 1) * _FEATURES)
     return csr_matrix((np.ones(len(codes), np.float32), codes % _FEATURES, starts), (len(texts), _FEATURES))
 
