@@ -123,13 +123,19 @@ class TrainerSignals:
 
     @property
     def causal(self) -> bool:
-        """Whether the numbers of next tokens are read, or of those of an answer."""
-        return self._given is None and self._pairs is None and (self._reader.causal or self._reader.answers)
+        """Whether the numbers of next tokens are read, or of those of an answer, or of masked ones."""
+        reader = self._reader
+        return self._given is None and self._pairs is None and (reader.causal or reader.answers or reader.masked)
 
     @property
     def answers(self) -> bool:
         """Whether the model is an encoder-decoder that writes an answer: its labels have a length of their own."""
         return self._reader.answers
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model fills in masked tokens."""
+        return self._reader.masked
 
     def call(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
         """The outputs of a pass outside training: of a language model without its loss, which costs a copy of all
@@ -240,6 +246,8 @@ class TrainerSignals:
         """What the loss of a batch adds up; None where that is not known: smoothed, or of one's own."""
         head = signals.heads.get("tokens")
         if isinstance(head, TokenSignals):
+            if self.answers or self.masked:  # mostly a mean over the batch, whatever the step has
+                return Parts((head.nll * head.mask).sum(1), scaled=True) if self._stock else None
             known = self.sums_tokens and self._sums_tokens
             return Parts(head.nll * (-head.nll).exp() if self._is_dft else head.nll, head.mask) if known else None
         pairs = signals.heads.get("label")
