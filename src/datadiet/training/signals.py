@@ -473,6 +473,9 @@ class DpoPairs:
     def __init__(self, trainer: Any) -> None:
         self._trainer, self.references = trainer, list[Any]()
         self.sorts = any(kind.startswith("aot") for kind in trainer.loss_types)
+        usual = {"loss_types": ["sigmoid"], "loss_weights": [1.0], "ld_alpha": None, "use_weighting": False}
+        usual["f_divergence_type"] = "reverse_kl"
+        self._plain = all(getattr(trainer, name, value) == value for name, value in usual.items())
 
     @contextmanager
     def capturing(self) -> Iterator[None]:
@@ -501,7 +504,7 @@ class DpoPairs:
         odds = self._trainer.beta * ((chosen - known[0]) - (rejected - known[1]))
         labels = torch.ones(len(odds), dtype=torch.int64, device=odds.device)
         head = HeadSignals(torch.stack([torch.zeros_like(odds), odds], 1), labels)
-        losses = None if self.sorts else self._losses(outputs, reference, batch, chosen)
+        losses = None if self.sorts or self._plain else self._losses(outputs, reference, batch, chosen)
         return Signals({"label": head}, losses=losses)
 
     @torch.no_grad()
