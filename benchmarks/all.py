@@ -45,6 +45,7 @@ QUICK = {
     "geometry": ["--sentences", "2000", "--points", "2000"],
     "gradients": ["--rows", "64", "--loop-rows", "8", "--repeats", "1", "--checkpoints", "2", "3"],
     "next_tokens": ["--layers", "2", "--hidden", "64", "--words", "500", "--tokens", "32", "--repeats", "1"],
+    "token_savings": ["--repeats", "1", "--rows", "32"],
     "memory": ["--rows", "64", "--examples", "2000", "--repeats", "1"],
     "imports": ["--repeats", "2"],
     "tolerance": ["--sets", "snips", *QUICK_GRID],
@@ -173,6 +174,13 @@ def instruction_tuning(options: argparse.Namespace) -> list[Part]:
     ]
 
 
+def token_savings(options: argparse.Namespace) -> list[Part]:
+    """What diets of rows and of tokens save, where their set is there."""
+    data, output = options.data_root / "dolly15k", options.results / "token_savings.json"
+    words = ("-m", "benchmarks.next_tokens", "--savings", str(data), "--repeats", "3", "--output", str(output))
+    return [Part("token_savings", words)] if data.is_dir() else []
+
+
 def corpus_selection(options: argparse.Namespace) -> list[Part]:
     """The sets of the head-to-head of static systems that are there, each with its size in the documents."""
     place = ("--data-root", str(options.data_root), "--results", str(options.results / "corpus_selection"))
@@ -207,6 +215,7 @@ def parts(options: argparse.Namespace) -> list[Part]:
         single("geometry", "geometry", options),
         single("gradients", "gradients", options),
         single("next_tokens", "next_tokens", options),
+        *token_savings(options),
         single("memory", "memory", options),
         single("imports", "imports", options),
         *tolerance(options),

@@ -1,32 +1,57 @@
-"""What the signals of a causal language model cost: of its training step, in memory, and in a scoring pass.
+"""What the signals of a causal language model cost, and what a diet of its rows or tokens saves.
 
     python -m benchmarks.next_tokens                                           # SmolLM-shaped, 135 M parameters
     python -m benchmarks.next_tokens --layers 2 --hidden 64 --words 500 --tokens 32 --repeats 2 --output build/n.json
+    python -m benchmarks.next_tokens --savings DATA --repeats 3                # runs of a byte-level Llama: 6 minutes
+    python -m benchmarks.next_tokens --savings DATA --repeats 1 --rows 64 --output build/savings.json    # a look
 
 A Llama-shaped model of random weights trains on random tokens by AdamW (forward, loss, backward, step). In turns with
 the steps of training, and on the same logits, the signals are read off (`share`: of the step), the numbers of TRL's
 fused head are asked with and without the sum of squares of which errors follow (`fused`: the difference, of a step of
 it), and batches pass without gradients and are scored (`pass_ratio`: tokens a second against training). Memory is the
 peak of what `token_signals` holds at once, over its allocations. Bars: 3 % of a step, 64 MiB, 2.5 times.
+
+`--savings` fine-tunes a byte-level Llama of 1 M parameters from random weights, as `datadiet finetune --task causal-lm`
+does, on rows of DATA (dolly15k: `prompt` and `response`) that have at most 256 bytes: in full, and on diets of rows and
+of tokens, in turns. What a diet saves of `finetune_s` stands beside the tokens that it did not train. Seconds are of
+one thread of the processor, so that what else the machine does counts less; of the wall where an accelerator trains.
+Bar: at keep 0.5 the diet saves at least 95 % of the token ceiling.
 """
 
 from __future__ import annotations
 
 import argparse
+import gzip
+import json
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from benchmarks.common import environment, keep_figures, parser_of, quartiles, rounded, synchronize
+from benchmarks.byte_lm import write_model
+from benchmarks.common import RESULTS, environment, keep_figures, parser_of, quartiles, rounded, synchronize
+from datadiet import ledger
+from datadiet.config import FinetuneConfig
+from datadiet.jobs.finetune import finetune
 from datadiet.scores.tokens import row_nll, token_signals
 from datadiet.tasks.reading import fused_tokens
 from datadiet.training.machine import best_device
 
 MOST_SHARE, MOST_BYTES, LEAST_RATIO = 0.03, 64 * 2**20, 2.5
+LEAST_SAVED, SHAPE, LENGTH, DEV_ROWS, EPOCHS = 0.95, "llama-1m", 256, 16, 4
+_TOKENS = "q_tuning(keep=0.5, calibration=false, action={})"
+RUNS: dict[str, dict[str, Any]] = {
+    "full": {"keep": 1.0},
+    "keep 0.5": {"keep": 0.5},
+    "half of the answer tokens, mask": {"keep": 1.0, "tokens": _TOKENS.format("mask")},
+    "half of the answer tokens, drop": {"keep": 1.0, "tokens": _TOKENS.format("drop")},
+}
 
 
 def timed(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -114,14 +139,76 @@ class Contest:
         return {name: values[1:] for name, values in seconds.items()}
 
 
+def write_data(source: Path, folder: Path, rows: int) -> None:
+    """The first rows of a set that are short enough, and dev rows after them."""
+    kept: list[str] = []
+    with gzip.open(source / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if len((row["prompt"] + row["response"]).encode()) < LENGTH - 8 and len(kept) < rows + DEV_ROWS:
+                kept.append(json.dumps({name: row[name] for name in ("prompt", "response")}) + "\n")
+    folder.mkdir()
+    for split, part in (("train", kept[:-DEV_ROWS]), ("dev", kept[-DEV_ROWS:])):
+        (folder / f"{split}.jsonl").write_text("".join(part), encoding="utf-8")
+
+
+def savings(source: Path, rows: int, repeats: int) -> dict[str, Any]:
+    """Every run once in each repeat, the order turned round every other time; one short run warms up."""
+    if not torch.accelerator.is_available():
+        torch.set_num_threads(1)
+        vars(ledger)["time"] = SimpleNamespace(perf_counter=time.process_time)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in RUNS}
+    with TemporaryDirectory(prefix="datadiet-bench-") as place:
+        work = Path(place)
+        write_data(source, work / "data", rows)
+        write_model(work / "model", SHAPE)
+
+        def run(name: str, folder: str, epochs: int) -> dict[str, Any]:
+            return finetune(FinetuneConfig(
+                data=str(work / "data"), task="causal-lm", model=str(work / "model"), output=str(work / folder),
+                epochs=epochs, batch_size=8, max_length=LENGTH, learning_rate=2e-3, seed=1, **RUNS[name],
+            ))  # fmt: skip
+
+        run("full", "first", 1)
+        for repeat in range(repeats):
+            for name in list(RUNS)[:: -1 if repeat % 2 else 1]:
+                result = run(name, f"{list(RUNS).index(name)}-{repeat}", EPOCHS)
+                found[name].append(result)
+                print(f"{repeat}: {name} {result['cost']['finetune_s']:.1f} s", flush=True)
+    made: dict[str, Any] = {}
+    for name, results in found.items():
+        whole = [result["cost"]["finetune_s"] for result in found["full"]]
+        spent = [result["cost"]["finetune_s"] for result in results]
+        pruned, first = results[0]["tokens"], results[0]
+        made[name] = {
+            "seconds": rounded(spent, 3),
+            "saved": rounded(quartiles([1 - one / all_ for one, all_ in zip(spent, whole, strict=True)])),
+            "ceiling": round(first["ceiling"]["tokens_saved"], 5),
+            "padded_saved": round(1 - first["cost"]["tokens_padded"] / found["full"][0]["cost"]["tokens_padded"], 5),
+            "answer_tokens_pruned": None if pruned is None else round(1 - pruned["share"], 5),
+            "score_s": rounded([result["cost"]["score_s"] + result["cost"]["select_s"] for result in results], 3),
+            "probe_s": rounded([result["cost"]["probe_s"] for result in results], 3),
+        }
+    return {"runs": made, "rows": rows, "epochs": EPOCHS, "repeats": repeats, "environment": environment("fp32")}
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, "next_tokens")
+    parser.add_argument("--savings", type=Path, metavar="DATA", help="what diets save, on this set, and nothing else")
+    parser.add_argument("--rows", type=int, default=192, help="of training, with --savings (default: 192)")
     for name, value, text in (
         ("layers", 30, "of the model"), ("hidden", 576, "size of a hidden vector"), ("words", 32_000, "vocabulary"),
         ("batch", 2, "rows"), ("tokens", 256, "of a row"), ("repeats", 5, "after one that warms up"),
     ):  # fmt: skip
         parser.add_argument(f"--{name}", type=int, default=value, help=f"{text} (default: {value:,})")
     options = parser.parse_args(arguments)
+    if options.savings is not None:
+        figures = savings(options.savings, options.rows, options.repeats)
+        own = options.output != RESULTS / "next_tokens.json"
+        keep_figures(options.output if own else RESULTS / "token_savings.json", SHAPE, figures)
+        for name, one in figures["runs"].items():
+            print(f"{name}: saves {one['saved'][1]:.1%} of the time; ceiling {one['ceiling']:.1%}")
+        return
     contest = Contest(options)
     seconds = contest.run(options.repeats)
     contest.model.__dict__.pop("forward", None)

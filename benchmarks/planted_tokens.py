@@ -2,6 +2,7 @@
 
     python -m benchmarks.planted_tokens                        # three seeds; figures to results/planted_tokens.json
     python -m benchmarks.planted_tokens --steps 40 --seeds 1 --output build/planted.json     # a look
+    python -m benchmarks.planted_tokens --first 3 --output build/planted.json                # seeds 3, 4 and 5
 
 A prompt is the sign of a rule and six random letters, and each rule has an answer of twelve letters. The families, 64
 rows each:
@@ -15,6 +16,8 @@ rows each:
     spoilt         misconceptions with four random bytes in a row inside, which should be the tokens that go
 
 The model, of about 0.13 M parameters, warms up on known, ambiguous and rare rules; then one pass scores all families.
+Two variants of `quadrants` stand beside the methods: `rank thresholds`, the rows that lie deepest inside Q2 and Q4 when
+both axes are cut at the middle rank, and `mean of two rounds`, by values of before and after an epoch on all families.
 """
 
 from __future__ import annotations
@@ -103,15 +106,43 @@ def warmed_up(seed: int, steps: int) -> Any:
     return model.eval()
 
 
+def depths(nll: np.ndarray, entropy: np.ndarray) -> np.ndarray:
+    """How far inside Q2 or Q4 a row lies, by its shares of rank; below 0 in Q1 and Q3."""
+    from datadiet.selectors.q_tuning import shares_of_rank
+
+    u, v = shares_of_rank(nll) - 0.5, shares_of_rank(entropy) - 0.5
+    return np.maximum(np.minimum(u, -v), np.minimum(-u, v))
+
+
+def scored(model: Any, batch: dict[str, Any]) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The signals of tokens, and loss and entropy of each row."""
+    import torch
+
+    from datadiet.scores.tokens import row_entropy, row_nll, token_signals
+
+    with torch.inference_mode():
+        head = token_signals(model.eval()(**batch).logits, batch["labels"])
+    return head, row_nll(head).numpy(), row_entropy(head).numpy()
+
+
+def another_round(model: Any, rows: list[dict[str, list[int]]], generator: Generator) -> None:
+    """One epoch on all rows."""
+    import torch
+
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=RATE / 3)
+    for part in np.split(generator.permutation(len(rows)), len(rows) // BATCH):
+        model(**collate([rows[place] for place in part])).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
 def shares(kept: np.ndarray, families: np.ndarray) -> dict[str, float]:
     return {name: round(float(kept[families == name].mean()), 4) for name in FAMILIES}
 
 
 def measure(seed: int, steps: int) -> dict[str, Any]:
     """One seed: means of each family, the share of it that every method keeps, and the tokens that go."""
-    import torch
-
-    from datadiet.scores.tokens import row_entropy, row_nll, token_signals
+    from datadiet.selectors.base import top_mask
     from datadiet.selectors.in_batch import BatchSelector, BatchSignals, MidRank
     from datadiet.selectors.q_tuning import QTuning, quadrant_rows, quadrants
     from datadiet.selectors.ranked import hardest
@@ -121,9 +152,7 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
     model, generator = warmed_up(seed, steps), np.random.default_rng([seed, 2])
     rows, families = planted(generator)
     batch = collate(rows)
-    with torch.inference_mode():
-        head = token_signals(model(**batch).logits, batch["labels"])
-    nll, entropy = row_nll(head).numpy(), row_entropy(head).numpy()
+    head, nll, entropy = scored(model, batch)
     count, share = len(rows) * len(WANTED) // len(FAMILIES), len(WANTED) / len(FAMILIES)
     kept: dict[str, np.ndarray] = {}
     for name, select in {
@@ -133,6 +162,7 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
     }.items():
         kept[name] = np.isin(np.arange(len(rows)), select())
     kept["paper, all rows at once"] = quadrant_rows(np.exp(nll), entropy, share).mask
+    kept["rank thresholds"] = top_mask(depths(nll, entropy), count, seed=seed, epoch=0)
     order = generator.permutation(len(rows))
     methods: dict[str, Callable[[], BatchSelector]] = {
         "q_tuning": lambda: QTuning(keep=share),
@@ -147,6 +177,10 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
             mask[part] = method.choose(signals, seed=seed, step=step)
             method.learn(signals)
         kept[name] = mask
+    another_round(model, rows, generator)
+    _, later, unsure = scored(model, batch)
+    chosen = quadrants((nll + later) / 2, count, seed=seed, epoch=0, entropy=(entropy + unsure) / 2).rows
+    kept["mean of two rounds"] = np.isin(np.arange(len(rows)), chosen)
     tokens = RowTokens(np.full(len(rows), SIZE), head.nll[head.mask].numpy(), entropy=entropy)
     found = {
         "seed": seed, "parameters": sum(part.numel() for part in model.parameters()),
@@ -172,9 +206,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
     parser.add_argument("--output", type=Path, default=RESULTS / "planted_tokens.json")
     args = parser.parse_args()
-    for seed in range(args.seeds):
+    for seed in range(args.first, args.first + args.seeds):
         found = measure(seed, args.steps)
         print(json.dumps(found, indent=1))
         keep_figures(args.output, f"seed{seed}", {**found, "steps": args.steps})

@@ -51,6 +51,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "geometry": geometry.geometry,
     "gradients": gradients.gradients,
     "next_tokens": costs.next_tokens,
+    "token_savings": costs.token_savings,
     "memory": costs.memory,
     "imports": costs.imports,
     "tolerance": tolerance.tolerance,

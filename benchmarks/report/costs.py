@@ -252,6 +252,24 @@ def next_tokens(results: Path) -> str:
     return _with_machines(table(["what", "median (quartiles)", "target"], rows), cases)
 
 
+def token_savings(results: Path) -> str:
+    """What diets of rows and of tokens save of the time of a language model, beside the tokens."""
+    cases = _read(results, "token_savings")
+    if not cases:
+        return NOT_YET
+    rows, bars = [], []
+    for case in cases.values():
+        for name, one in case["runs"].items():
+            saved, ceiling, pruned = one["saved"][1], one["ceiling"], one["answer_tokens_pruned"]
+            share = percent(saved / ceiling, 0) if ceiling else "-"
+            figures = [percent(ceiling), percent(one["padded_saved"]), percent(saved), share]
+            rows.append([f"`{name}`", "-" if pruned is None else percent(pruned), *figures, str(case["repeats"])])
+            if name == "keep 0.5":
+                bars.append(f"Target at keep 0.5: at least 95 % of the ceiling: {met(saved >= 0.95 * ceiling)}.")
+    head = ["run", "answer tokens pruned", "ceiling", "positions saved", "time saved", "of the ceiling", "repeats"]
+    return _with_machines(paragraphs(table(head, rows), *bars), cases)
+
+
 def imports(results: Path) -> str:
     cases = _read(results, "imports")
     if not cases:

@@ -190,6 +190,59 @@ def test_scores_of_passes_are_those_of_training(score, tmp_path):
     assert score != "entropy" or np.allclose(scored, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("strategy", ["bfd_split", "wrapped"])
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_pack_that_cuts_rows_has_the_mean_of_its_parts_or_of_its_line(strategy, flat, tmp_path):
+    """`wrapped` says nowhere where a row begins: the value is that of the line."""
+    args = {"packing": True, "packing_strategy": strategy, "max_length": 12, "learning_rate": 0.0}
+    args |= {"padding_free": flat, "per_device_train_batch_size": 2}
+    trainer, *_ = trained(tmp_path, READY, Diet(keep=1.0), args=args)
+    table = trainer.diet.history.to_pandas().set_index("row")["loss"]
+    cut = 0
+    for row, pack in enumerate(trainer.train_dataset):
+        sizes = pack.get("seq_lengths") or [len(pack["input_ids"])]
+        ends = np.cumsum(sizes).tolist()
+        parts = [slice(end - size, end) for end, size in zip(ends, sizes, strict=True)]
+        cut += len(parts) > 1
+        heads = [by_hand(trainer.model, {name: pack[name][part] for name in READY[0]}) for part in parts]
+        nll = [row_nll(head).item() for head in heads if head.mask.any()]
+        assert math.isclose(table[row], np.mean(nll), rel_tol=1e-4) if nll else math.isnan(table[row])
+    assert bool(cut) == (strategy == "bfd_split")
+
+
+def test_packs_of_ones_own_in_a_padded_batch_have_the_mean_of_their_texts(tmp_path):
+    """Rows with `position_ids` that begin anew, in the plain Trainer, which pads them with zeros."""
+    packs = []
+    for first in range(0, ROWS, 3):
+        rows = READY[first : first + 3]
+        packs.append({name: [one for row in rows for one in row[name]] for name in READY[0]})
+        packs[-1]["position_ids"] = [place for row in rows for place in range(len(row["input_ids"]))]
+
+    def collate(items):
+        longest = max(len(item["labels"]) for item in items)
+        fill = {"input_ids": 0, "labels": -100, "position_ids": 0}
+        return {name: torch.tensor([item[name] + [pad] * (longest - len(item[name])) for item in items])
+                for name, pad in fill.items()}  # fmt: skip
+
+    trainer = type("Diet", (DietMixin, hf.Trainer), {})(
+        model=llama(), args=hf.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", learning_rate=0.0,
+                                                 num_train_epochs=1, per_device_train_batch_size=2),
+        train_dataset=packs, data_collator=collate, diet=Diet(keep=1.0),
+    )  # fmt: skip
+    trainer.train()
+    table = trainer.diet.history.to_pandas().sort_values("row")["loss"].tolist()
+    for place, (pack, value) in enumerate(zip(packs, table, strict=True)):
+        batch = collate([pack])
+        with torch.no_grad():
+            logits = llama().eval()(batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits
+        head, begin, parts = token_signals(logits, batch["labels"]), 0, []
+        for row in READY[3 * place : 3 * place + 3]:
+            parts.append(slice(max(begin - 1, 0), begin + len(row["labels"]) - 1))
+            begin += len(row["labels"])
+        nll = [head.nll[0, part][head.mask[0, part]].mean().item() for part in parts]
+        assert math.isclose(value, np.mean(nll), rel_tol=1e-4)
+
+
 PACKED = {"keep": 0.67, "rescore": "all", "select": "hardest", "score": "entropy", "combine": "mean"}
 
 

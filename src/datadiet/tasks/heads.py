@@ -28,7 +28,7 @@ Layers = Mapping[str, nn.Module]
 _JOINT = {"intent": "intent_head", "slots": "slot_head"}
 _MASKED = frozenset(MODEL_FOR_MASKED_LM_MAPPING_NAMES.values())
 _ANSWERS = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
-_CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - _MASKED
+_CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - _MASKED - {"XLNetLMHeadModel"}  # which shifts nothing
 
 
 def is_causal(model: Any) -> bool:
@@ -37,6 +37,15 @@ def is_causal(model: Any) -> bool:
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         return False
     return any(kind.__name__ in _CAUSAL or "ForCausalLM" in kind.__name__ for kind in type(base).__mro__)
+
+
+def is_masked(model: Any) -> bool:
+    """Whether a model fills in masked tokens, with logits that are about the label at their place; adapters may be in
+    it."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
+        return False
+    return any(kind.__name__ in _MASKED or "ForMaskedLM" in kind.__name__ for kind in type(base).__mro__)
 
 
 def is_encoder_decoder(model: Any) -> bool:
@@ -51,9 +60,9 @@ def is_encoder_decoder(model: Any) -> bool:
 def head_layers(model: nn.Module) -> dict[str, nn.Module]:
     """The last linear layer of each head by the name of the head in the signals.
 
-    Of a joint model `intent` and `slots`; of a causal language model or an encoder-decoder its output layer; of any
-    other the last linear layer with as many outputs as the config has labels, as `label` and `tokens`, whichever the
-    task calls it.
+    Of a joint model `intent` and `slots`; of a language model or an encoder-decoder its output layer; of any other
+    the last linear layer with as many outputs as the config has labels, as `label` and `tokens`, whichever the task
+    calls it.
 
     Args:
         model: Not wrapped for several processes; adapters may be in it.
@@ -69,7 +78,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Module]:
         Linear(in_features=8, out_features=3, bias=True)
     """
     # not by the number of outputs: an adapter of rank 2 has as many as the labels of a config by default
-    if is_causal(model) or is_encoder_decoder(model):
+    if is_causal(model) or is_masked(model) or is_encoder_decoder(model):
         whole: Any = model
         base = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
         output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None

@@ -27,7 +27,7 @@ from datadiet.tasks.base import (
     token_head,
     two_classes,
 )
-from datadiet.tasks.heads import is_causal, is_encoder_decoder
+from datadiet.tasks.heads import is_causal, is_encoder_decoder, is_masked
 from datadiet.tasks.losses import Link, Trace, trace
 from datadiet.types import IGNORED, HeadSignals, Json, Signals, TokenSignals
 
@@ -204,6 +204,7 @@ class Reader:
     Attributes:
         causal: Whether this is a causal language model.
         answers: Whether this is an encoder-decoder that writes an answer.
+        masked: Whether this is a masked language model.
         stock: Whether the model is one of transformers.
     """
 
@@ -216,7 +217,7 @@ class Reader:
         self._given = getattr(self._config, "problem_type", None)
         self._own_loss, self.stock = own_loss, type(base).__module__.startswith("transformers.")
         self._learnt = _Learnt(link)
-        self.causal, self.answers = is_causal(base), is_encoder_decoder(base)
+        self.causal, self.answers, self.masked = is_causal(base), is_encoder_decoder(base), is_masked(base)
 
     def learn(self, loss: Tensor, outputs: Any, batch: Mapping[str, Any], *, forward: Any = None) -> None:
         """Find out from a training loss, before its backward pass, how the outputs are to be read from now on.
@@ -229,7 +230,10 @@ class Reader:
         Raises:
             ArgumentError: If the loss shows that the labels of the batch are not what it compares.
         """
-        if self._is_causal(outputs) or _is_joint(outputs) or _spans(outputs, batch) is not None:
+        if self._is_causal(outputs):
+            self._check_shift(loss, outputs, batch)
+            return
+        if _is_joint(outputs) or _spans(outputs, batch) is not None:
             return
         place, logits, seen = _final(outputs, loss)
         if seen is None and forward is not None:
@@ -251,7 +255,7 @@ class Reader:
             labels = self._labels(batch)
             logits = _logits(outputs)[:, -labels.shape[-1] :]  # without the tokens that prompt tuning puts before them
             return Signals({"tokens": token_signals(logits, labels)})
-        if self.answers or "Seq2SeqLM" in type(outputs).__name__:
+        if self.answers or self.masked or "Seq2SeqLM" in type(outputs).__name__:
             return Signals({"tokens": token_signals(_logits(outputs), self._labels(batch), aligned=True)})
         if _is_joint(outputs):
             return joint_signals(outputs, batch)
@@ -279,6 +283,21 @@ class Reader:
     def load(self, state: Json) -> None:
         """Take up what was learnt before."""
         self._learnt = _Learnt(**state)
+
+    def _check_shift(self, loss: Tensor, outputs: Any, batch: Mapping[str, Any]) -> None:
+        """Refuse a loss that compares the logits of a causal language model with the labels at their own place."""
+        if is_fused(outputs):
+            return
+        labels, seen = self._labels(batch).detach(), trace(loss, _logits(outputs))
+        own = labels.flatten()
+        following = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].flatten()
+        for target in () if seen is None else seen.targets:
+            flat = target.flatten()
+            if flat.shape == own.shape and torch.equal(flat, own.to(flat)) and not torch.equal(own, following):
+                raise ArgumentError(
+                    "the loss compares the logits at each position with the label at the same one, and those of a "
+                    f"causal language model are about the next. {ADVICE}"
+                )
 
     def _is_causal(self, outputs: Any) -> bool:
         return self.causal or is_fused(outputs) or "CausalLM" in type(outputs).__name__

@@ -94,9 +94,15 @@ BY_SHARE = "Leave out the hardest tenth with offset 0.1, or what is hard and unc
 
 
 def check_tokens(
-    options: DietOptions, lacks: Collection[str], *, guarded: bool, teaches: bool, answers: bool = False
+    options: DietOptions,
+    lacks: Collection[str],
+    *,
+    guarded: bool,
+    teaches: bool,
+    answers: bool = False,
+    masked: bool = False,
 ) -> None:
-    """Refuse what cannot be had of the next tokens of a language model.
+    """Refuse what cannot be had of the tokens of a language model.
 
     Args:
         options: Of the diet.
@@ -104,6 +110,7 @@ def check_tokens(
         guarded: Whether the label-noise guard is on.
         teaches: Whether there is a teacher.
         answers: Whether it is an encoder-decoder.
+        masked: Whether it fills in masked tokens.
 
     Raises:
         ArgumentError: All problems at once.
@@ -115,7 +122,7 @@ def check_tokens(
     elif missing := sorted({*needed} & {*lacks, "hidden_norm"}):
         problems.add(
             f"the score {score.name!r} needs {', '.join(missing)} of each example, which this trainer does not "
-            "give of a causal language model."
+            "give of a language model."
         )
     method = options.batch_method()
     problems.check(
@@ -125,14 +132,19 @@ def check_tokens(
     )
     problems.check(
         not guarded,
-        f"offset='auto' needs classes or tags; a causal language model has the next tokens of a text. {BY_SHARE}",
+        f"offset='auto' needs classes or tags; a language model has the next tokens of a text. {BY_SHARE}",
     )
     problems.check(
         options.tokens is None or not answers,
         f"tokens={options.config.tokens!r} prunes the text that a causal language model reads, and the answers of an "
         "encoder-decoder are a text apart: choose rows, by select=.",
     )
-    problems.check(not teaches, "a teacher needs logits, which a causal language model has too many of to keep.")
+    problems.check(
+        options.tokens is None or not masked,
+        f"tokens={options.config.tokens!r} prunes what a causal language model learns to write, and a masked language "
+        "model draws other tokens every epoch: choose rows, by select=.",
+    )
+    problems.check(not teaches, "a teacher needs logits, which a language model has too many of to keep.")
     problems.raise_any()
 
 

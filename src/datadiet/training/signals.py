@@ -123,13 +123,19 @@ class TrainerSignals:
 
     @property
     def causal(self) -> bool:
-        """Whether the numbers of next tokens are read, or of those of an answer."""
-        return self._given is None and self._pairs is None and (self._reader.causal or self._reader.answers)
+        """Whether the numbers of next tokens are read, or of those of an answer, or of masked ones."""
+        reader = self._reader
+        return self._given is None and self._pairs is None and (reader.causal or reader.answers or reader.masked)
 
     @property
     def answers(self) -> bool:
         """Whether the model is an encoder-decoder that writes an answer: its labels have a length of their own."""
         return self._reader.answers
+
+    @property
+    def masked(self) -> bool:
+        """Whether the model fills in masked tokens."""
+        return self._reader.masked
 
     def call(self, model: torch.nn.Module, batch: Mapping[str, Any]) -> Any:
         """The outputs of a pass outside training: of a language model without its loss, which costs a copy of all
@@ -227,7 +233,7 @@ class TrainerSignals:
         if not self._embeds:
             signals = self._heads.signals(self._reader(outputs, batch))
             if (lengths := batch.get(LENGTHS_KEY)) is None:
-                return signals
+                return by_position(signals, batch.get("position_ids"))
             lengths = lengths.cpu()
             if lengths.dim() == 1:
                 return split_rows(signals, lengths)
@@ -240,6 +246,8 @@ class TrainerSignals:
         """What the loss of a batch adds up; None where that is not known: smoothed, or of one's own."""
         head = signals.heads.get("tokens")
         if isinstance(head, TokenSignals):
+            if self.answers or self.masked:  # mostly a mean over the batch, whatever the step has
+                return Parts((head.nll * head.mask).sum(1), scaled=True) if self._stock else None
             known = self.sums_tokens and self._sums_tokens
             return Parts(head.nll * (-head.nll).exp() if self._is_dft else head.nll, head.mask) if known else None
         pairs = signals.heads.get("label")
@@ -361,6 +369,42 @@ def split_rows(signals: Signals, lengths: torch.Tensor) -> Signals:
                 parts[key][index] = values[0, : len(rows)]
         heads[name] = TokenSignals(**parts)
     return Signals(heads)
+
+
+def by_position(signals: Signals, positions: Any) -> Signals:
+    """The signals of a padded batch, and of each text where positions begin anew inside a row, as in packs.
+
+    Args:
+        signals: Of next tokens, `(batch, length - 1)`; others are left as they are.
+        positions: `position_ids` of the batch, int64 `(batch, length)`; padding may have any.
+
+    Examples:
+        >>> one = torch.tensor([[1.0, 2.0, 3.0]])
+        >>> head = TokenSignals(one, one, None, one > 0, one > 0)
+        >>> by_position(Signals({"tokens": head}), torch.tensor([[0, 1, 0, 1]])).segments.heads["tokens"].nll
+        tensor([[0., 1.],
+                [2., 3.]])
+    """
+    heads = {name: head for name, head in signals.heads.items() if isinstance(head, TokenSignals)}
+    if not isinstance(positions, torch.Tensor) or positions.dim() != 2 or len(heads) < len(signals.heads):
+        return signals
+    count, length = positions.shape
+    begins = positions.detach().cpu() == 0
+    begins[:, 0] = True
+    if len(begins) == int(begins.sum()) or any(head.mask.shape != (count, length - 1) for head in heads.values()):
+        return signals
+    starts = begins.flatten().nonzero()[:, 0]
+    sizes = torch.diff(starts, append=torch.tensor([count * length]))
+    flat: dict[str, Head] = {}
+    for name, head in heads.items():  # what a row's last token says would be about the first of the next row
+        parts: dict[str, Any] = {item.name: getattr(head, item.name) for item in fields(TokenSignals)}
+        wide = {
+            key: None if part is None else torch.nn.functional.pad(part, (0, 1)).reshape(1, -1)
+            for key, part in parts.items()
+        }
+        flat[name] = TokenSignals(**wide)  # type: ignore[arg-type]
+    texts = split_rows(Signals(flat), sizes)
+    return replace(signals, segments=Segments(texts.heads, starts // length, count))
 
 
 def row_places(lengths: torch.Tensor, positions: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -557,6 +557,7 @@ class DietMixin(_Base):
         if self._signals.causal:
             guarded = self.diet.guarded and self.diet.noise_monitor is not None
             more = {"teaches": self.teacher is not None, "answers": self._signals.answers}
+            more["masked"] = self._signals.masked
             check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, **more)
         if self._form == "dpo" and not self._signals.is_given:
             losses = getattr(self, "loss_types", None) or ()
