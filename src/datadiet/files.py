@@ -134,6 +134,38 @@ def target_problems(path: Path, *, force: bool) -> list[str]:
     return [] if force or not os.path.lexists(path) else [f"{path} exists: --force replaces it."]
 
 
+def input_problems(path: Path, inputs: Mapping[str, str | Path | None], *, whole: bool = False) -> list[str]:
+    """Why an output may not go to a path: it would take the place of something that the same command reads.
+
+    An earlier output may lie in a folder that is read, beside `model/` in a run folder, and be replaced.
+
+    Args:
+        path: Of the output, a file or a folder.
+        inputs: Names, files and folders by what they are, such as `{"--data": "corpus"}`. What is no path, as the name
+            of a packaged set or of a model of the hub, and None are passed over.
+        whole: Whether a new file in a folder of the inputs would be read as a part of it, as in a corpus.
+
+    Examples:
+        >>> input_problems(Path("/dev/null"), {"--data": "/dev/null"})
+        ['/dev/null is read as --data: choose another --output.']
+        >>> input_problems(Path("kept.jsonl"), {"--data": "snips", "the scores": None})
+        []
+    """
+    target = path.expanduser().resolve()
+    problems = []
+    for what, source in inputs.items():
+        if source is None or not os.path.lexists(place := Path(source).expanduser()):
+            continue
+        place = place.resolve()
+        if place.is_relative_to(target):
+            inside = "is" if place == target else f"holds {source}, which is"
+            problems.append(f"{path} {inside} read as {what}: choose another --output.")
+        elif target.is_relative_to(place) and (whole or (target.parent != place and os.path.lexists(target))):
+            verb = "is" if os.path.lexists(target) else "would be"
+            problems.append(f"{path} {verb} a part of {source}, which is read as {what}: choose another --output.")
+    return problems
+
+
 # ---- checksums ----
 
 

@@ -61,7 +61,11 @@ def check_points(
         checked = points.tocsr().astype(np.float64)
         checked.sum_duplicates()
     else:
-        checked = np.asarray(points, np.float64)
+        try:
+            checked = np.asarray(points, np.float64)
+        except (TypeError, ValueError) as error:  # text, or rows of different lengths
+            problems.add(f"{name} need one row of numbers per example ({error}).")
+            return np.empty((0, 0))
     if len(checked.shape) != 2 or 0 in checked.shape:
         problems.add(f"{name} need one row of numbers per example, got shape {checked.shape}.")
         return checked

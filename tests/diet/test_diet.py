@@ -284,8 +284,50 @@ def test_rows_that_share_an_id_keep_their_own_scores(tmp_path, caplog):
 
 @pytest.mark.parametrize("name", ["ids", "groups"])
 def test_ids_and_groups_are_one_per_row(name):
-    with pytest.raises(ArgumentError, match=f"{name} must be one per training row, {N}: got 3"):
+    with pytest.raises(ArgumentError, match=rf"{name} must be .*one per training row, {N}.* got .*3"):
         begun(Diet(keep=0.5), **{name: np.arange(3)})
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"ids": 5}, f"ids must be a list, one per training row, {N}: got 5"),
+        ({"ids": "x" * N}, f"ids must be a list, one per training row, {N}: got 'x"),
+        ({"groups": ["yes"] * N}, f"groups must be whole numbers, one per training row, {N}, got text. Number the"),
+        ({"groups": 5}, r"groups must be whole numbers, .* got the shape \(\)"),
+        ({"groups": [1.5] * N}, r"groups must be whole numbers, .* got float64 with \[1.5"),
+        ({"groups": [None] * N}, r"groups must be whole numbers, .* got float64 with \[nan"),
+        ({"groups": [2**70] * N}, "groups must be whole numbers"),
+        ({"values": ["a"] * N}, f"values must be numbers, one per training row, {N}, got text"),
+        ({"values": {}}, r"values must be numbers, .* got the shape \(\)"),
+        ({"values": np.ones(N, complex)}, "values must be numbers, .* got complex128"),
+        ({"values": [[1], [1, 2]] * (N // 2)}, r"values must be numbers, .* no list of numbers \(list\)"),
+        ({"row_weights": "heavy"}, r"row_weights must be numbers, .* got the shape \(\)"),
+        ({"dev_rows": "many"}, "dev_rows must be a whole number, at least 0, got 'many'"),
+        ({"dev_groups": ["no", "yes"]}, "dev_groups must be whole numbers, .* got text"),
+        ({"epochs": None}, "epochs must be a number, got None"),
+        ({"batch": "3"}, "batch must be a whole number, at least 1, got '3'"),
+        ({"max_steps": -1}, "max_steps must be a whole number, at least 1, got -1"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
+)
+def test_what_is_given_for_each_row_is_looked_at_first(given, message):
+    with pytest.raises(ArgumentError, match=message):
+        Diet(keep=0.5, select="hardest").begin(N, **({"epochs": 3} | given))
+
+
+@pytest.mark.parametrize("rows", [0, -1, 1.5, "3", True])
+def test_a_number_of_rows_is_whole(rows):
+    with pytest.raises(ArgumentError, match="num_examples must be a whole number, at least 1, got"):
+        Diet(keep=0.5).begin(rows, epochs=3)
+
+
+def test_numbers_of_any_kind_are_taken():
+    kept = [
+        begun(hard_diet(floor=2, keep=0.3), groups=given).plan(0).rows.tolist()
+        for given in (np.arange(N) % 2, (np.arange(N) % 2).tolist(), (np.arange(N) % 2).astype(np.float64))
+    ]
+    assert kept[0] == kept[1] == kept[2]
 
 
 def test_scores_from_says_what_is_missing(tmp_path):
@@ -379,7 +421,7 @@ def test_values_given_beforehand_are_not_changed_by_training():
         begun(hard_diet(score="scdp"))
     with pytest.raises(ArgumentError, match="1 are not, the first in row 3"):
         begun(hard_diet(score="scdp"), values=np.where(np.arange(N) == 3, np.nan, values))
-    with pytest.raises(ArgumentError, match=r"one per training row, 20: got the shape \(19,\)"):
+    with pytest.raises(ArgumentError, match=r"one per training row, 20, got the shape \(19,\)"):
         begun(hard_diet(score="scdp"), values=values[1:])
 
 

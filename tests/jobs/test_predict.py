@@ -257,6 +257,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
         ({"output": "out.xlsx"}, r"must end in .jsonl, .csv, .tsv, .parquet \(or be -\), got out.xlsx"),
         ({"output": "old.csv"}, "old.csv exists: --force replaces it"),
         ({"force": True}, "--force has no effect"),
+        ({"data": "old.csv", "output": "old.csv", "force": True}, "old.csv is read as DATA: choose another --output"),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )

@@ -25,6 +25,7 @@ from typer.testing import CliRunner, Result
 
 import datadiet.scores.text
 from datadiet.cli import app
+from datadiet.corpus.partitions import find_corpus
 from datadiet.corpus.score_folder import PARTS, open_scores
 from datadiet.data.duplicates import representatives
 from datadiet.errors import ArgumentError, DataError
@@ -375,7 +376,7 @@ def test_an_output_with_other_files_is_left_alone(home, tmp_path):
     (tmp_path / "mine" / "notes.txt").write_text("mine")
     with pytest.raises(ArgumentError, match="holds other files than scores of a corpus"):
         scored(home, tmp_path / "mine")
-    with pytest.raises(ArgumentError, match="would be a part of the data"):
+    with pytest.raises(ArgumentError, match=r"would be a part of .*, which is read as --data"):
         scored(home, home / "corpus" / "scores")
 
 
@@ -539,6 +540,7 @@ def test_a_score_is_added_and_a_group_column_decides(home, tmp_path, rows):
         ({"keep": 70}, r"keep must be in \(0, 1\], got 70. Did you mean 0.7"),
         ({"dedupe": True}, "--dedupe needs duplicates that are marked"),
         ({"drop_suspects": 0.1}, "--drop-suspects is not for the scores of a corpus"),
+        ({"group_column": "label"}, "--group-column is not for the scores of a corpus: groups are kept with the"),
         ({"output": Path("kept.csv")}, r"--output must be a .jsonl, .jsonl.gz or .parquet file"),
         ({"output": None}, "--output is missing"),
         ({"floor": 3, "select": "random"}, "a floor streams with hardest and easiest"),
@@ -569,6 +571,32 @@ def test_a_folder_that_is_no_folder_of_scores_is_refused(home, tmp_path):
     result = call("select", home / "corpus", "--keep", 0.5, "--output", tmp_path / "kept.jsonl")
     assert result.exit_code == 2
     assert "holds no scores of a corpus: corpus.json is missing" in result.stderr
+
+
+def test_no_input_is_replaced(home, folder):
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    part = next(folder.glob("*/*.parquet"))
+    for output, message in (
+        (part, "is a part of .*, which is read as the scores"),
+        (home / "corpus" / "a.jsonl", "is a part of .*, which is read as --data"),
+        (home / "corpus" / "new.jsonl", "would be a part of .*, which is read as --data"),
+    ):
+        config = SelectConfig(data=str(home / "corpus"), score="length", keep=0.3, output=output, force=True)
+        with pytest.raises(ArgumentError, match=message):
+            select_corpus(config, folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_files_that_tell_of_the_corpus_are_no_documents(home, tmp_path):
+    corpus = tmp_path / "corpus"
+    (corpus / "sub").mkdir(parents=True)
+    shutil.copy(home / "corpus" / "a.jsonl", corpus)
+    (corpus / "README.txt").write_text("what this is")
+    (corpus / "sub" / "licence-CC0.TXT").write_text("free")
+    (corpus / "noticeboard.txt").write_text("a document")
+    found = find_corpus(corpus)
+    assert [part.name for part in found.partitions] == ["a.jsonl", "noticeboard.txt"]
+    assert found.notes == ("Files that are not used: 'README.txt', 'sub/licence-CC0.TXT'.",)
 
 
 def test_force_replaces_no_folder_but_a_selection(home, tmp_path):

@@ -312,9 +312,10 @@ def test_outputs_are_replaced_with_force_only(run, refused, tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("toy-classification", "would be a part of the data"),
-        ("toy-classification/train.jsonl", "would be a part of the data"),
-        ("toy-classification/dev.csv", "would be a part of the data"),
+        ("toy-classification", "is read as --data"),
+        ("toy-classification/train.jsonl", "which is read as --data: choose another --output"),
+        ("toy-classification/dev.csv", "which is read as --data: choose another --output"),
+        ("scores.parquet", "scores.parquet is read as the scores: choose another --output"),
         ("mine", "is not replaced"),
         ("file", "is a file"),
         ("folder.csv", "is a folder"),
@@ -326,6 +327,12 @@ def test_force_replaces_outputs_alone(refused, tmp_path, name, message):
     (tmp_path / "file").touch()
     (tmp_path / "folder.csv").mkdir()
     assert message in "\n".join(refused("--keep", 0.5, "--force", "--output", tmp_path / name))
+
+
+def test_a_selection_beside_the_data_is_replaced(run, data):
+    for force in ([], ["--force"]):
+        done = run("--keep", 0.5, "--output", data / "kept.jsonl", *force)
+        assert done.exit_code == 0, done.output
 
 
 def test_a_column_of_that_name(refused, data, tmp_path):

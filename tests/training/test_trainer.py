@@ -382,7 +382,7 @@ def test_infobatch_has_no_weights_in_the_last_epochs(tmp_path):
 @pytest.mark.parametrize(
     ("times", "message"),
     [
-        (TIMES[:3], r"row_weights must be one number per training row, 12, got \(3,\)"),
+        (TIMES[:3], r"row_weights must be numbers, one per training row, 12, got the shape \(3,\)"),
         (TIMES - 1, r"row_weights must be finite and above 0; rows \[0, 2, 5, 6, 8\] are not"),
     ],
 )

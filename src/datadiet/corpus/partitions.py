@@ -33,6 +33,7 @@ PART_BYTES = 64 << 20  # from which a file is cut into several partitions
 BATCH_ROWS, BATCH_BYTES = 8192, 4 << 20
 TEXT_KINDS, PACKED = ("jsonl", "txt"), ("gz", "zst")
 ENDINGS = (".jsonl", ".txt", ".parquet", *(f".{kind}.{packed}" for kind in TEXT_KINDS for packed in PACKED))
+_ABOUT = re.compile(r"(readme|licen[cs]e|notice|copying|changelog)([-_.].*)?\.txt", re.IGNORECASE)  # no documents
 _PIECE = 1 << 20
 _OPTIONAL = ("text_pair", "context", "system")  # columns that a row may lack
 _SAVED = "saved"
@@ -139,7 +140,8 @@ def find_corpus(source: str | Path, *, part_bytes: int = PART_BYTES) -> Corpus:
     Every file is read once, for its checksum. A file that cannot be read is a partition with a problem.
 
     Args:
-        source: The folder; folders below it count, what begins with `.` or `_` does not.
+        source: The folder; folders below it count, what begins with `.` or `_` does not, nor do README.txt and others
+            that tell of the corpus.
         part_bytes: From which a file is cut into several partitions; compressed text is never cut.
 
     Raises:
@@ -151,7 +153,7 @@ def find_corpus(source: str | Path, *, part_bytes: int = PART_BYTES) -> Corpus:
     if is_saved(folder):
         return Corpus(folder, *_of_saved(folder, part_bytes))
     shown = sorted(_names_below(folder))
-    used = [name for name in shown if name.lower().endswith(ENDINGS)]
+    used = [name for name in shown if name.lower().endswith(ENDINGS) and not _ABOUT.fullmatch(name.rpartition("/")[2])]
     if not used:
         there = listed(shown, 5) or "nothing"
         raise DataError(f"{folder}: no file of a corpus; found {there}. Files end in {', '.join(ENDINGS)}.")

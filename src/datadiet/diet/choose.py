@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from datadiet.diet.options import DietOptions, Selector
 from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
-from datadiet.errors import ArgumentError
+from datadiet.errors import ArgumentError, quoted
 from datadiet.registry import find, load, parse_call
 from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
@@ -78,29 +78,6 @@ def weighed(plan: EpochPlan, row_weights: NDArray[np.float32] | None) -> EpochPl
     everything = row_weights.mean(dtype=np.float64)
     weights = own / own.mean() if plan.weights is None else plan.weights * own / everything
     return replace(plan, weights=weights.astype(np.float32))
-
-
-def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
-    """Loss weights of the rows; None where all are alike, so that nothing is multiplied.
-
-    Raises:
-        ArgumentError: If there is not one for each row, or one is not finite and above 0.
-    """
-    if weights is None:
-        return None
-    array = np.asarray(weights, np.float32)
-    if array.shape != (num_rows,):
-        raise ArgumentError(f"row_weights must be one number per training row, {num_rows}, got {array.shape}.")
-    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
-    if bad.size:
-        negative = (
-            " A negative weight would make the model worse at its row without a limit." if (array < 0).any() else ""
-        )
-        raise ArgumentError(
-            f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.{negative} Leave rows that must "
-            "not train out of the data."
-        )
-    return None if num_rows == 0 or (array == array[0]).all() else array
 
 
 class BoundSelector:
@@ -227,3 +204,87 @@ def rehearse(options: DietOptions, num_examples: int, schedule: BaseSchedule, gr
     recalls = None if groups is None else dict.fromkeys(np.unique(groups).tolist(), 0.5)
     values = np.linspace(0, 1, num_examples, dtype=np.float32)
     selector.choose(values, count, epoch=0, context=SelectorContext(groups, recalls=recalls, entropy=values))
+
+
+# ---- what a caller gives for each row ----
+
+
+def numbers_per_row(name: str, given: ArrayLike, num_rows: int, dtype: DTypeLike = np.float32) -> NDArray[Any]:
+    """What a caller gave for each row, as numbers `(num_rows,)`.
+
+    Raises:
+        ArgumentError: If it is anything else: text, a table, a mapping, fractions where whole numbers are needed.
+
+    Examples:
+        >>> numbers_per_row("groups", [1, 0, 1], 3, np.int64)
+        array([1, 0, 1])
+        >>> numbers_per_row("groups", ["no", "yes"], 2, np.int64)
+        Traceback (most recent call last):
+        datadiet.errors.ArgumentError: groups must be whole numbers, one per training row, 2, got text. Number the
+        classes: np.unique(names, return_inverse=True)[1].
+    """
+    whole = np.issubdtype(dtype, np.integer)
+    wanted = f"{name} must be {'whole ' if whole else ''}numbers, one per training row, {num_rows}, got"
+    try:
+        array = np.asarray(given)
+        if array.dtype.kind == "O" and array.ndim == 1:  # such as None for a number that is missing, or mixed types
+            array = np.asarray(given, np.float64)
+    except (TypeError, ValueError, OverflowError):
+        raise ArgumentError(f"{wanted} something that is no list of numbers ({type(given).__name__}).") from None
+    if array.shape != (num_rows,):
+        raise ArgumentError(f"{wanted} the shape {array.shape}.")
+    if array.dtype.kind in "USO":
+        hint = " Number the classes: np.unique(names, return_inverse=True)[1]." if whole else ""
+        raise ArgumentError(f"{wanted} {'text' if array.dtype.kind in 'US' else given.__class__.__name__}.{hint}")
+    fits = array.dtype.kind in "biuf"
+    if fits and whole and array.dtype.kind == "f":
+        fits = bool(((np.floor(array) == array) & (np.abs(array) < 2**63)).all())
+    if not fits:
+        raise ArgumentError(f"{wanted} {array.dtype} with {quoted(array[:3].tolist())}, ...")
+    return array if whole and array.dtype.kind in "iu" else array.astype(dtype, copy=False)
+
+
+def check_ids(ids: Any, num_rows: int) -> None:
+    """Refuse ids that are not one per row.
+
+    Raises:
+        ArgumentError: If there are more or fewer, or it is one text, a number or a mapping.
+    """
+    if isinstance(ids, (str, bytes, Mapping)) or not (hasattr(ids, "__len__") and hasattr(ids, "__getitem__")):
+        raise ArgumentError(f"ids must be a list, one per training row, {num_rows}: got {quoted(ids)}.")
+    if len(ids) != num_rows:
+        raise ArgumentError(f"ids must be one per training row, {num_rows}: got {len(ids)}.")
+
+
+def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
+    """One number per training row.
+
+    Raises:
+        ArgumentError: If there are more or fewer, or some are not finite: names the first.
+    """
+    array = numbers_per_row("values", values, num_examples)
+    bad = np.flatnonzero(~np.isfinite(array))
+    if bad.size:
+        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
+    return array
+
+
+def checked_row_weights(weights: ArrayLike | None, num_rows: int) -> NDArray[np.float32] | None:
+    """Loss weights of the rows; None where all are alike, so that nothing is multiplied.
+
+    Raises:
+        ArgumentError: If there is not one for each row, or one is not finite and above 0.
+    """
+    if weights is None:
+        return None
+    array = numbers_per_row("row_weights", weights, num_rows)
+    bad = np.flatnonzero(~(np.isfinite(array) & (array > 0)))
+    if bad.size:
+        negative = (
+            " A negative weight would make the model worse at its row without a limit." if (array < 0).any() else ""
+        )
+        raise ArgumentError(
+            f"row_weights must be finite and above 0; rows {bad[:5].tolist()} are not.{negative} Leave rows that must "
+            "not train out of the data."
+        )
+    return None if num_rows == 0 or (array == array[0]).all() else array

@@ -19,8 +19,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from datadiet.config import DietConfig
-from datadiet.diet.choose import Rows, SelectorContext, checked_row_weights, selector_of, weighed
-from datadiet.diet.options import MADE_WITH, DietOptions, changes, checked_values, checksum, resolve, schedule_changes
+from datadiet.diet.choose import (
+    Rows,
+    SelectorContext,
+    check_ids,
+    checked_row_weights,
+    checked_values,
+    numbers_per_row,
+    selector_of,
+    weighed,
+)
+from datadiet.diet.options import MADE_WITH, DietOptions, changes, check_sizes, checksum, resolve, schedule_changes
 from datadiet.diet.race import COVER, NO_DEV, RULES, Race, first_rule, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
@@ -240,9 +249,14 @@ class Diet:
         self._stream = num_examples is None
         if num_examples is None:
             num_examples = epochs = 1  # for a schedule that plans nothing
-        for name, given in (("ids", ids), ("groups", groups)):
-            if given is not None and len(given) != num_examples:
-                raise ArgumentError(f"{name} must be one per training row, {num_examples}: got {len(given)}.")
+        check_sizes(num_examples=num_examples, batch=batch)
+        if dev_rows is not None:
+            check_sizes(least=0, dev_rows=dev_rows)
+        if ids is not None:
+            check_ids(ids, num_examples)
+        groups = None if groups is None else numbers_per_row("groups", groups, num_examples, np.int64)
+        if dev_groups is not None:
+            dev_groups = numbers_per_row("dev_groups", dev_groups, np.size(dev_groups), np.int64)
         self._row_weights = checked_row_weights(row_weights, num_examples)
         self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
         self._dev_rows = dev_rows

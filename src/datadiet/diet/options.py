@@ -9,6 +9,7 @@ import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,7 +23,7 @@ from datadiet.diet.forecast import forecast
 from datadiet.diet.race import RaceOptions, plan_races
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
-from datadiet.errors import ArgumentError, Problems, percent_hint
+from datadiet.errors import ArgumentError, Problems, percent_hint, quoted
 from datadiet.registry import Method, find, format_call, load, names, parse_call, problems_of
 from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
@@ -186,6 +187,11 @@ class DietOptions:
         Raises:
             ArgumentError: If no plan fits.
         """
+        limit = {} if max_steps is None else {"max_steps": max_steps}
+        check_sizes(num_examples=num_examples, batch=batch, **limit)
+        given: Any = epochs
+        if isinstance(given, bool) or not isinstance(given, Real):
+            raise ArgumentError(f"epochs must be a number, got {quoted(given)}.")
         config, every = self.config, self.refresh_every
         # of anything but a number of epochs the schedule says what is wrong
         whole: Any = math.ceil(epochs) if isinstance(epochs, float) and math.isfinite(epochs) else epochs
@@ -482,19 +488,16 @@ def by_number(options: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any
     return numbered
 
 
-def checked_values(values: NDArray[np.float32], num_examples: int) -> NDArray[np.float32]:
-    """One number per training row.
+def check_sizes(*, least: int = 1, **given: Any) -> None:
+    """Refuse what is no whole number, or too small; all at once.
 
     Raises:
-        ArgumentError: If there are more or fewer, or some are not finite: names the first.
+        ArgumentError: With the names.
     """
-    array = np.asarray(values, np.float32)
-    if array.shape != (num_examples,):
-        raise ArgumentError(f"values must be one per training row, {num_examples}: got the shape {array.shape}.")
-    bad = np.flatnonzero(~np.isfinite(array))
-    if bad.size:
-        raise ArgumentError(f"values must be finite: {bad.size} are not, the first in row {int(bad[0])}.")
-    return array
+    problems = Problems()
+    for name, value in given.items():
+        problems.whole(name, value.item() if isinstance(value, np.integer) else value, least)
+    problems.raise_any()
 
 
 # ---- a state that is taken up ----

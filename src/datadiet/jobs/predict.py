@@ -18,7 +18,7 @@ from datadiet.config import flag_name, option, option_problems, usual_length
 from datadiet.data.export import SUFFIXES
 from datadiet.data.validation import SEPARATORS
 from datadiet.errors import ArgumentError, Problems
-from datadiet.files import GZ_LIMIT, plain, target_problems, unwritable, whole_file
+from datadiet.files import GZ_LIMIT, input_problems, plain, target_problems, unwritable, whole_file
 from datadiet.formatting import json_text
 from datadiet.registry import AtLeast, Positive, has, lacks
 from datadiet.types import Listener, Silent
@@ -109,6 +109,7 @@ def _check_output(config: PredictConfig, problems: Problems) -> None:
     problems.check(path.suffix in SUFFIXES, f"--output must end in {allowed} (or be -), got {config.output}.")
     problems.found += target_problems(path, force=config.force)
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
+    problems.found += input_problems(path, {"DATA": config.data, "--model": config.model})
 
 
 def predict(config: PredictConfig, listener: Listener = Silent()) -> Predicted:  # noqa: B008  (stateless)

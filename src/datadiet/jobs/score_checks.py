@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from datadiet.config import option_problems, read_config, task_missing, usual_length
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
+from datadiet.files import input_problems
 from datadiet.jobs.score_config import CORPUS, CROSS_FITTED, RUN_FLAGS, ScoreConfig, score_options_hint
 from datadiet.jobs.validate import check_config
 from datadiet.registry import find, lacks, load, missing_options, names, problems_of
@@ -167,6 +168,12 @@ def dynamics_of(columns: Columns) -> list[str]:
 # ---- the checks
 
 
+def inputs_of(config: ScoreConfig) -> dict[str, str | Path | None]:
+    """What a job reads beside the data, by option: a score file may not take its place."""
+    names = ("queries", "model", "teacher", "holdout", "encoder", "base_model")
+    return {f"--{name.replace('_', '-')}": getattr(config, name) for name in names}
+
+
 def check_job(config: ScoreConfig) -> None:
     """Refuse a job that cannot be done.
 
@@ -179,6 +186,8 @@ def check_job(config: ScoreConfig) -> None:
             check_target(config.output, force=config.force)
         except UserError as error:
             problems.include(error)
+        read = {"--data": config.data, **inputs_of(config)}
+        problems.found += input_problems(config.output, read)
     problems.found += corpus_option_problems(config)
     _check_models(config, problems)
     _check_options(config, problems)

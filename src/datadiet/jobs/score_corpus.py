@@ -35,9 +35,9 @@ from datadiet.data.load import columns_of, read_examples
 from datadiet.data.schema import joined_texts
 from datadiet.data.tables import listed
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
-from datadiet.files import locked, read_json, seal_of, unwritable, whole_file, whole_folder
+from datadiet.files import input_problems, locked, read_json, seal_of, unwritable, whole_file, whole_folder
 from datadiet.formatting import clock
-from datadiet.jobs.score_checks import check_job, text_length
+from datadiet.jobs.score_checks import check_job, inputs_of, text_length
 from datadiet.jobs.score_config import CORPUS, ScoreConfig, load_arguments
 from datadiet.jobs.score_partition import (
     AT_ONCE,
@@ -103,8 +103,9 @@ def check_corpus_job(config: ScoreConfig) -> None:
         problems.add(f"--output cannot be written: {reason}.")
     elif output.is_dir() and any(output.iterdir()) and not (output / MANIFEST).is_file():
         problems.add(f"{output} holds other files than scores of a corpus: choose another --output.")
-    elif config.data and output.resolve().is_relative_to(Path(config.data).expanduser().resolve()):
-        problems.add(f"{output} would be a part of the data: choose another --output.")
+    else:
+        problems.found += input_problems(output, {"--data": config.data}, whole=True)
+        problems.found += input_problems(output, inputs_of(config))
     if config.engine != "ray":
         for flag, given in (("--ray-address", config.ray_address), ("--ray-timeout", config.ray_timeout != 10.0)):
             problems.check(not given, f"{flag} has no effect without --engine ray.")

@@ -18,7 +18,7 @@ from datadiet.data.load import load_data
 from datadiet.data.schema import Columns, Dataset, Examples, joined_texts
 from datadiet.data.sources import find, is_saved, split_stem
 from datadiet.errors import DataError, Problems, UserError
-from datadiet.files import GZ_LIMIT, target_problems, unwritable
+from datadiet.files import GZ_LIMIT, input_problems, target_problems, unwritable
 from datadiet.jobs.score_config import load_arguments
 from datadiet.jobs.select_config import SelectConfig, config_problems
 from datadiet.jobs.select_rows import CHOSEN, FLOOR, REASONS, REST, SUSPECT, StaticSelection, file_problems, select_from
@@ -72,7 +72,7 @@ def checked(config: SelectConfig, scores: Path) -> ScoreFile:
     problems.found += config_problems(config) + (
         [] if file is None else file_problems(file, config, grouped=config.group_column is not None)
     )
-    _check_output(config, problems)
+    _check_output(config, scores, problems)
     if config.features is not None and not config.features.is_file():
         problems.add(f"there is no file {config.features}: --features takes a .npy file.")
     problems.raise_any()
@@ -80,7 +80,7 @@ def checked(config: SelectConfig, scores: Path) -> ScoreFile:
     return file
 
 
-def _check_output(config: SelectConfig, problems: Problems) -> None:
+def _check_output(config: SelectConfig, scores: Path, problems: Problems) -> None:
     path = config.output
     if path is None:
         problems.add("--output is missing: a .jsonl, .csv, .tsv or .parquet file, or a folder (no ending).")
@@ -97,18 +97,17 @@ def _check_output(config: SelectConfig, problems: Problems) -> None:
         else:
             problems.check(config.force, f"{path} exists: --force replaces it.")
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
-    if _is_data(path, config.data):
-        problems.add(f"{path} would be a part of the data: choose another --output.")
+    read = {"--data": config.data, "the scores": scores, "--features": config.features}
+    problems.found += input_problems(path, read, whole=_is_split(path, config.data))
 
 
-def _is_data(path: Path, data: str | None) -> bool:
-    """Whether a path is the data, or would be a split in their folder."""
-    source = None if data is None else Path(data).expanduser()
-    if source is None or not source.exists():
-        return False
-    if path.exists() and path.samefile(source):
-        return True
-    return source.is_dir() and path.parent.resolve() == source.resolve() and split_stem(path) in SPLIT_NAMES
+def _is_split(path: Path, data: str | None) -> bool:
+    """Whether a path would be a split in the folder of the data."""
+    return (
+        data is not None
+        and path.parent.resolve() == Path(data).expanduser().resolve()
+        and (split_stem(path) in SPLIT_NAMES)
+    )
 
 
 def _load(config: SelectConfig, file: ScoreFile) -> Dataset:

@@ -25,7 +25,7 @@ from datadiet.corpus.streamed import Kept, Values, choose, streaming_problems
 from datadiet.data.export import Original, write_jsonl
 from datadiet.data.tables import first_line
 from datadiet.errors import DataError, Problems, UserError
-from datadiet.files import target_problems, unwritable, whole_file, whole_folder
+from datadiet.files import input_problems, target_problems, unwritable, whole_file, whole_folder
 from datadiet.jobs.select_config import SelectConfig, config_problems
 from datadiet.types import Json, Listener, Silent
 
@@ -35,6 +35,7 @@ _IN_MEMORY = {
     "drop_suspects": "suspects are ranked in memory",
     "near": "score with --duplicates --near, and --dedupe drops what is marked",
     "features": "selectors that cover a space hold all rows in memory",
+    "group_column": "groups are kept with the scores: score with --group-column",
 }
 _WRITTEN = re.compile(r".+-[0-9a-f]{8}\.(jsonl|parquet)")  # the files of a folder of kept rows, which may be replaced
 _KIND = "a .jsonl, .jsonl.gz or .parquet file, or a folder (no ending)"
@@ -65,7 +66,7 @@ def checked(config: SelectConfig, scores: Path) -> ScoreFolder:
     problems.check(not config.reading, "the columns of a corpus are those it was scored with: leave the flags out.")
     if folder is not None:
         _check_folder(config, folder, problems)
-    _check_output(config, problems)
+    _check_output(config, scores, problems)
     problems.found = list(dict.fromkeys(problems.found))
     problems.raise_any()
     assert folder is not None  # else there was a problem
@@ -105,7 +106,7 @@ def _has_groups(folder: ScoreFolder) -> bool:
     return all("group" in pq.read_schema(path).names for path in folder.paths[:1])
 
 
-def _check_output(config: SelectConfig, problems: Problems) -> None:
+def _check_output(config: SelectConfig, scores: Path, problems: Problems) -> None:
     path = config.output
     if path is None:
         problems.add(f"--output is missing: {_KIND}.")
@@ -118,9 +119,7 @@ def _check_output(config: SelectConfig, problems: Problems) -> None:
     elif os.path.lexists(path) and not (path.is_dir() and (config.force or not any(path.iterdir()))):
         problems.add(f"{path} exists: --force replaces it." if path.is_dir() else f"{path} is a file: give a folder.")
     problems.check(not (reason := unwritable(path)), f"--output cannot be written: {reason}.")
-    source = None if config.data is None else Path(config.data).expanduser().resolve()
-    if source is not None and path.resolve().is_relative_to(source):
-        problems.add(f"{path} would be a part of the data: choose another --output.")
+    problems.found += input_problems(path, {"--data": config.data, "the scores": scores}, whole=True)
 
 
 def select_corpus(config: SelectConfig, scores: Path, listener: Listener = Silent()) -> Json:  # noqa: B008
@@ -144,6 +143,8 @@ def select_corpus(config: SelectConfig, scores: Path, listener: Listener = Silen
         listener.phase("reading the corpus")
         corpus = find_corpus(config.data)
         check_same_corpus(folder, corpus)
+        for note in corpus.notes:
+            listener.note(note)
     listener.phase("selecting")
     score = config.score or folder.scores[0]
     values = values_of(folder, score)
