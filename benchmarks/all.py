@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.auto import SETTINGS
+from benchmarks.auto import LARGE_ARMS, SETTINGS
 from benchmarks.corpus_selection import TARGET as SEED_TASKS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.learning_rate import SETS as RATE_SETS
@@ -55,6 +55,7 @@ QUICK = {
     "methods": ["--sets", "snips", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "auto": ["--settings", "snips", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
+    "auto-large": ["--settings", "snips", "--arms", "short,auto", *QUICK_GRID],
     "auto-pairs": ["--rows", "192", "--epochs", "3"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
@@ -150,7 +151,12 @@ def auto(options: argparse.Namespace) -> list[Part]:
     place = ("--data-root", str(options.data_root), "--results", str(options.results))
     pairs = "2" if options.quick else "10"
     grid = Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))
-    return [grid, Part("auto-pairs", ("-m", "benchmarks.auto", "--pairs", pairs, *place))]
+    raced = ("--large", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(there), *place)
+    return [
+        grid,
+        Part("auto-large", ("-m", "benchmarks.auto", *raced)),
+        Part("auto-pairs", ("-m", "benchmarks.auto", "--pairs", pairs, *place)),
+    ]
 
 
 def plain_script(options: argparse.Namespace) -> list[Part]:

@@ -2,6 +2,7 @@
 
     python -m benchmarks.auto --data-root DATA                          # the grid; a cell that has a result is skipped
     python -m benchmarks.auto --data-root DATA --keeps 0.3 --arms short,auto --seeds 3
+    python -m benchmarks.auto --data-root DATA --large --keeps 0.3  # 6,000 rows, enough for races: results/auto_large
     python -m benchmarks.auto --pairs 10                                # auto that chose cover throughout, beside short
     python -m benchmarks.auto --data-root DATA --rows 96 --epochs 3 --results build/look            # a look
 
@@ -37,6 +38,8 @@ from benchmarks.grid import COMMON, RESULTS
 
 ROWS, DEV_ROWS, TEST_ROWS, EPOCHS = 2000, 500, 1000, 5
 PAIR_ROWS = 600
+LARGE_ROWS, LARGE_ARMS = 6000, "short,auto"
+FOLDERS = ("auto", "auto_large")  # of results: ROWS rows, which are too few for races, and LARGE_ROWS
 BATCH = 16  # small sets take more steps so, and a race has more of them
 FLIPPED = 0.1
 Lines = list[dict[str, Any]]
@@ -220,13 +223,15 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--large", action="store_true", help=f"{LARGE_ROWS:,} training rows, enough for races")
+    parser.add_argument("--rows", type=int, help=f"of training (default: {ROWS:,})")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     parser.add_argument(
         "--pairs", type=int, default=0, help="seeds of SNIPS, 600 rows, too few for a race: cover alone"
     )
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     args = parser.parse_args()
+    args.rows = args.rows or (LARGE_ROWS if args.large else ROWS)
     if args.pairs:
         args.rows = min(args.rows, PAIR_ROWS)
         cells = [Cell("snips", arm, 0.3, seed) for seed in range(args.pairs) for arm in ("short", "auto")]
@@ -239,7 +244,7 @@ def main() -> None:
         for arm in args.arms.split(",")
         if arm != "full" or float(share) == float(args.keeps.split(",")[0])
     ]
-    sys.exit(0 if run_grid(cells, args, args.results / "auto") else 1)
+    sys.exit(0 if run_grid(cells, args, args.results / FOLDERS[args.large]) else 1)
 
 
 if __name__ == "__main__":

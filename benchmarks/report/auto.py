@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from benchmarks.auto import ARMS, SETTINGS
+from benchmarks.auto import ARMS, FOLDERS, SETTINGS
 from benchmarks.report.markdown import METRIC_NAMES, NOT_YET, machines, paragraphs, percent, plus_minus, table
 from benchmarks.report.numbers import Run, Spread, paired, spread, verdict
 
@@ -38,10 +38,10 @@ def pairs(results: Path) -> str:
     return table(["seeds", "rule", "`auto`", "`short`", "difference (95 % interval)"], [row], left=2)
 
 
-def grid(results: Path) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
+def grid(results: Path, folder: str = FOLDERS[0]) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
     """The runs by setting and keep, then by arm, then by seed."""
     found: dict[tuple[str, float], dict[str, dict[int, Run]]] = {}
-    for path in sorted((results / "auto").glob("*.json")):
+    for path in sorted((results / folder).glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         cell = run["cell"]
         found.setdefault((cell["setting"], cell["keep"]), {}).setdefault(cell["arm"], {})[cell["seed"]] = run
@@ -61,9 +61,14 @@ def _with_interval(difference: Spread) -> str:
     return f"{difference.mean:+.2f} ({bounds})" if bounds else f"{difference.mean:+.2f}"
 
 
-def rules(results: Path) -> str:
+def large(results: Path) -> str:
+    """The same as `rules` where there are rows enough for races."""
+    return rules(results, FOLDERS[1])
+
+
+def rules(results: Path, folder: str = FOLDERS[0]) -> str:
     """Every rule on every setting and keep, and `auto` less `short` with its interval."""
-    cells = grid(results)
+    cells = grid(results, folder)
     if not cells:
         return NOT_YET
     order = list(SETTINGS)
@@ -93,7 +98,7 @@ def _metric(runs: Mapping[int, Run], name: str) -> Spread | None:
 def races(results: Path) -> str:
     """Every race of `auto`: the entrants, the difference of the dev loss, what was chosen."""
     rows = []
-    for (setting, share), found in sorted(grid(results).items()):
+    for (setting, share), found in sorted(grid(results, FOLDERS[1]).items()):
         for seed, run in sorted(found.get("auto", {}).items()):
             for race in run["race"]["races"]:
                 low, high = race["interval"]
@@ -111,7 +116,7 @@ def races(results: Path) -> str:
 def costs(results: Path) -> str:
     """What the races cost, as a share of the time of fine-tuning."""
     shares: dict[float, list[float]] = {}
-    for (_, keep), found in grid(results).items():
+    for (_, keep), found in grid(results, FOLDERS[1]).items():
         for run in found.get("auto", {}).values():
             if run["race"]["races"]:
                 shares.setdefault(keep, []).append(run["cost"]["probe_s"] / run["cost"]["finetune_s"])

@@ -62,9 +62,14 @@ def checked(
         ArgumentError: All problems together.
     """
     problems = Problems() if problems is None else problems
-    array = np.asarray(values)
-    if array.dtype.kind != "f":
-        array = array.astype(np.float64)
+    try:
+        array = np.asarray(values)
+        if array.dtype.kind in "USc":
+            raise TypeError
+        if array.dtype.kind != "f":
+            array = array.astype(np.float64)
+    except (TypeError, ValueError):  # text, a mapping, rows of several values
+        raise ArgumentError(f"a selector needs one number per row, got {quoted(values)}.") from None
     problems.check(array.ndim == 1, f"a selector needs one value per row, got values of shape {array.shape}.")
     if not 1 <= _whole(count) <= array.size:
         problems.add(f"count must be a whole number from 1 to {array.size}, the number of values, got {quoted(count)}.")
