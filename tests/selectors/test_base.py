@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
-from datadiet.selectors.base import largest, mix, row_hash, top_mask
+from datadiet.errors import ArgumentError
+from datadiet.selectors.base import checked, largest, mix, row_hash, top_mask
 from datadiet.selectors.ranked import hardest
 
 SHAPES = {
@@ -86,3 +88,9 @@ def test_memory_above_the_values_stays_a_small_multiple_of_them() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 25 * size  # the target is 50 bytes per value; measured: 14
+
+
+@pytest.mark.parametrize("values", [["0.1", "0.2"], {"a": 1}, [[1], [1, 2]], "text", [1j]])
+def test_values_are_numbers(values: Any) -> None:
+    with pytest.raises(ArgumentError, match="a selector needs one number per row, got"):
+        checked(values, 1, seed=0, epoch=0)
