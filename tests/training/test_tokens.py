@@ -311,8 +311,8 @@ def test_the_logged_loss_has_the_weights_of_rows_and_of_tokens(action, own, tmp_
 
     class Rows(Recording):
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            self.rows = [*getattr(self, "rows", []), self._batch_rows]
-            self.pruned = [*getattr(self, "pruned", []), self._batch_tokens]
+            self.rows = [*getattr(self, "rows", []), self._steps.rows]
+            self.pruned = [*getattr(self, "pruned", []), self._steps.pruned]
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     row_weights = np.linspace(0.5, 1.5, N, dtype=np.float32)
