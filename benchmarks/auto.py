@@ -211,7 +211,7 @@ def run_grid(cells: Sequence[Cell], args: argparse.Namespace, results: Path) -> 
                 prepare(cell.setting, args.data_root, data, args.rows)
             return run_cell(cell, data, results, args.precision, args.rows, args.epochs)
 
-        return each_once(cells, results, run, lambda cell: (results / f"{cell.name}.json").exists())
+        return each_once(cells, results, run)
 
 
 def main() -> None:

@@ -60,14 +60,16 @@ def keep(results: Path, name: str, found: dict[str, Any], *, indent: int | None 
     part.rename(results / f"{name}.json")
 
 
-def each_once(cells: Sequence[C], results: Path, run: Callable[[C], str], is_done: Callable[[C], bool]) -> bool:
+def each_once(
+    cells: Sequence[C], results: Path, run: Callable[[C], str], is_done: Callable[[C], bool] | None = None
+) -> bool:
     """Run every cell that has no result and that no other process is running; one that fails does not stop the others.
 
     Args:
         cells: In order.
         results: Receives a lock per cell while it runs.
         run: Runs one, keeps its result, and says what came out.
-        is_done: Whether one has a result.
+        is_done: Whether one has a result; by default whether `results` has its JSON file, see `keep`.
 
     Returns:
         Whether all that were run came to an end.
@@ -76,7 +78,8 @@ def each_once(cells: Sequence[C], results: Path, run: Callable[[C], str], is_don
     whole = True
     for number, cell in enumerate(cells, 1):
         lock = results / f"{cell.name}.lock"  # so that two processes may share a grid
-        if is_done(cell) or held(lock):
+        done = (results / f"{cell.name}.json").exists() if is_done is None else is_done(cell)
+        if done or held(lock):
             continue
         lock.write_text(str(os.getpid()), encoding="utf-8")
         try:

@@ -19,7 +19,6 @@ choice.
 
 from __future__ import annotations
 
-import argparse
 import gzip
 import json
 import sys
@@ -35,8 +34,7 @@ import numpy as np
 
 from benchmarks.byte_lm import byte_tokenizer, write_model
 from benchmarks.cells import each_once, keep
-from benchmarks.common import RESULTS
-from benchmarks.instruction_tuning import Cell, collate, judge
+from benchmarks.instruction_tuning import Cell, collate, grid_parser, judge
 from benchmarks.report.arms import difference, glance, grid
 from benchmarks.report.markdown import NOT_YET
 
@@ -322,21 +320,11 @@ def _mean(runs: Mapping[int, Any], get: Any) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--budgets", default=",".join(BUDGETS))
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in KEEPS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--dev-rows", type=int, default=DEV_ROWS)
+    parser = grid_parser(
+        __doc__, "corpus_selection", sets=SETS, budgets=BUDGETS, arms=ARMS, keeps=KEEPS, rows=ROWS, dev_rows=DEV_ROWS,
+        length=LENGTH,
+    )  # fmt: skip
     parser.add_argument("--base-rows", type=int, default=BASE_ROWS)
-    parser.add_argument("--length", type=int, default=LENGTH)
-    parser.add_argument("--shape", default="llama-1m")
-    parser.add_argument("--results", type=Path, default=RESULTS / "corpus_selection")
-    parser.add_argument("--table", action="store_true", help="print what is there")
     args = parser.parse_args()
     if args.table:
         print(table(args.results))
@@ -355,7 +343,6 @@ def main() -> None:
         cells,
         args.results,
         lambda cell: run_cell(cell, setting, args.results),
-        lambda cell: (args.results / f"{cell.name}.json").exists(),
     )
     sys.exit(0 if done else 1)
 

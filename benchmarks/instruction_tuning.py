@@ -334,22 +334,35 @@ def _tokens(one: Mapping[str, Any]) -> int:
     return int(one["cost"]["tokens_backward"])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def grid_parser(doc: str | None, name: str, **defaults: Any) -> argparse.ArgumentParser:
+    """The options of a grid of arms under budgets.
+
+    Args:
+        doc: Of the script.
+        name: Of the results folder.
+        **defaults: `sets`, `budgets`, `arms`, `keeps`, `rows`, `dev_rows` and `length`.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--budgets", default=",".join(BUDGETS))
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in KEEPS))
+    for option in ("sets", "budgets", "arms"):
+        parser.add_argument(f"--{option}", default=",".join(defaults[option]))
+    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in defaults["keeps"]))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
-    parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--dev-rows", type=int, default=DEV_ROWS)
-    parser.add_argument("--epochs", type=int, default=EPOCHS)
-    parser.add_argument("--length", type=int, default=LENGTH)
+    for option in ("rows", "dev_rows", "length"):
+        parser.add_argument(f"--{option.replace('_', '-')}", type=int, default=defaults[option])
     parser.add_argument("--shape", default="llama-1m")
-    parser.add_argument("--results", type=Path, default=RESULTS / "instruction_tuning")
+    parser.add_argument("--results", type=Path, default=RESULTS / name)
     parser.add_argument("--table", action="store_true", help="print what is there")
+    return parser
+
+
+def main() -> None:
+    parser = grid_parser(
+        __doc__, "instruction_tuning", sets=SETS, budgets=BUDGETS, arms=ARMS, keeps=KEEPS, rows=ROWS, dev_rows=DEV_ROWS,
+        length=LENGTH,
+    )  # fmt: skip
+    parser.add_argument("--epochs", type=int, default=EPOCHS)
     args = parser.parse_args()
     if args.table:
         print(table(args.results))
@@ -369,7 +382,6 @@ def main() -> None:
         cells,
         args.results,
         lambda cell: run_cell(cell, setting, args.results),
-        lambda cell: (args.results / f"{cell.name}.json").exists(),
     )
     sys.exit(0 if done else 1)
 

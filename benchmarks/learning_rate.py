@@ -107,7 +107,6 @@ def main() -> None:
         [Cell(name, float(rate), seed) for seed in range(args.seeds) for name in sets for rate in rates],
         results,
         lambda cell: run_cell(cell, args.data_root, results, args.rows, args.epochs),
-        lambda cell: (results / f"{cell.name}.json").exists(),
     )
     sys.exit(0 if whole else 1)
 

@@ -357,7 +357,6 @@ def main() -> None:
         cells(sets, shares, seeds, args.methods.split(",")),
         results,
         lambda cell: run_cell(cell, args.data_root, results, changes),
-        lambda cell: (results / f"{cell.name}.json").exists(),
     )
     sys.exit(0 if whole else 1)
 

@@ -10,19 +10,15 @@ teacher of `capability_gap`; a copy of it without most weights of its first MLP 
 
 from __future__ import annotations
 
-import argparse
 import copy
-import json
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.byte_lm import byte_tokenizer
-from benchmarks.common import RESULTS, environment, keep_figures
 from benchmarks.instruction_tuning import collate
-from benchmarks.planted_tokens import EACH, FAMILIES, planted, shares, warmed_up
+from benchmarks.planted_tokens import EACH, FAMILIES, each_seed, planted, shares, warmed_up
 
 SCORES = ("perplexity", "ifd", "predictive_strength", "capability_gap")
 # how the papers choose by each
@@ -81,18 +77,5 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
     return {"seed": seed, "each": EACH, "median": medians, "kept": kept, "seconds": round(time.perf_counter() - began)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--output", type=Path, default=RESULTS / "planted_answers.json")
-    args = parser.parse_args()
-    for seed in range(args.seeds):
-        found = measure(seed, args.steps)
-        print(json.dumps(found, indent=1))
-        keep_figures(args.output, f"seed{seed}", {**found, "steps": args.steps})
-    keep_figures(args.output, "environment", environment())
-
-
 if __name__ == "__main__":
-    main()
+    each_seed(__doc__, "planted_answers", measure, STEPS)

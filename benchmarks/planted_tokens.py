@@ -22,16 +22,14 @@ both axes are cut at the middle rank, and `mean of two rounds`, by values of bef
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.common import RESULTS, environment, keep_figures
+from benchmarks.common import environment, keep_figures, parser_of
 from benchmarks.instruction_tuning import BYTE, collate, model_of
 
 FAMILIES = ("known", "noise", "misconception", "calibration", "duplicates", "rare", "spoilt")
@@ -202,19 +200,26 @@ def measure(seed: int, steps: int) -> dict[str, Any]:
     return {**found, "seconds": round(time.perf_counter() - began, 1)}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=STEPS)
+def each_seed(doc: str | None, name: str, measure: Callable[[int, int], dict[str, Any]], steps: int) -> None:
+    """The command: measure seed after seed, and keep the figures of each.
+
+    Args:
+        doc: Of the script.
+        name: Of the results file.
+        measure: Seed and steps to figures.
+        steps: Of the warm-up, by default.
+    """
+    parser = parser_of(doc, name)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first of the seeds")
-    parser.add_argument("--output", type=Path, default=RESULTS / "planted_tokens.json")
     args = parser.parse_args()
     for seed in range(args.first, args.first + args.seeds):
-        found = measure(seed, args.steps)
-        print(json.dumps(found, indent=1))
-        keep_figures(args.output, f"seed{seed}", {**found, "steps": args.steps})
+        figures = measure(seed, args.steps)
+        print(json.dumps(figures, indent=1))
+        keep_figures(args.output, f"seed{seed}", {**figures, "steps": args.steps})
     keep_figures(args.output, "environment", environment())
 
 
 if __name__ == "__main__":
-    main()
+    each_seed(__doc__, "planted_tokens", measure, STEPS)

@@ -22,18 +22,18 @@ import random
 import re
 import runpy
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+
+from benchmarks.forking import started_copy
 
 PARTS = ("runs", "help", "api", "methods")
 MESSAGES = "SNAPSHOT_MESSAGES"  # the folder in which the plugin writes the messages of the tests
@@ -342,24 +342,8 @@ def plain_loop() -> None:
 
 def forked(name: str, work: Callable[[], None]) -> int:
     """Start a process that has everything imported; its output goes to NAME.out and NAME.err."""
-    process = os.fork()
-    if process:
-        return process
-    code = 1
-    try:
-        signal.alarm(300)
-        for stream, ending in ((1, "out"), (2, "err")):
-            os.dup2(os.open(f"{name}.{ending}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
-        work()
-        code = 0
-    except SystemExit as ended:
-        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    with open(f"{name}.out", "wb") as out, open(f"{name}.err", "wb") as err:
+        return started_copy(work, stdout=out, stderr=err, seconds=300)
 
 
 def runs_part(folder: Path) -> None:

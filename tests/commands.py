@@ -22,13 +22,15 @@ import sys
 import tempfile
 import time
 import tomllib
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+from benchmarks.forking import started_copy  # noqa: E402
 
 from launching import forked  # noqa: E402 - beside this file
 
@@ -69,29 +71,18 @@ class Forked:
     ) -> None:
         del stdin
         arguments = list(command[command.index("datadiet") + 1 :])
-        sys.stdout.flush()
-        sys.stderr.flush()
-        self.stdin, self._code, self.pid = None, None, os.fork()
-        if self.pid == 0:
-            self._run(arguments, stdout, stderr, {} if env is None else env)
+        self.stdin, self._code = None, None
+        work = partial(self._run, arguments, {} if env is None else env)
+        with open(os.devnull, "w") as nothing:
+            out, err = (nothing if stream == subprocess.DEVNULL else stream for stream in (stdout, stderr))
+            self.pid = started_copy(work, stdout=out, stderr=err)
 
-    def _run(self, arguments: list[str], stdout: Any, stderr: Any, environment: Mapping[str, str]) -> None:
-        """The command, in the copy of this process, which ends with it."""
+    def _run(self, arguments: list[str], environment: Mapping[str, str]) -> None:
+        """The command, in the copy of this process."""
         from datadiet.cli import run
 
         os.environ.update({name: value for name, value in environment.items() if name != "DATADIET_ENDS_WITH_STDIN"})
-        for stream, number in ((stdout, 1), (stderr, 2)):
-            if stream is not None:
-                os.dup2(os.open(os.devnull, os.O_WRONLY) if stream == subprocess.DEVNULL else stream.fileno(), number)
-        code = 1
-        try:
-            run(time.perf_counter(), arguments)
-        except SystemExit as end:
-            code = int(end.code or 0)
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        run(time.perf_counter(), arguments)
 
     def wait(self) -> int:
         """Its exit code, when it has ended."""
@@ -191,29 +182,16 @@ def examples() -> None:
 
 def _script(script: Path, log: Path) -> int:
     """Start a script or notebook, its output in a log; the number of its process."""
-    sys.stdout.flush()
-    number = os.fork()
-    if number:
-        return number
-    code = 1
-    try:
-        with log.open("w") as stream:
-            for place in (1, 2):
-                os.dup2(stream.fileno(), place)
-            sys.argv, sys.path[0] = [str(script)], str(script.parent)
-            if script.suffix == ".py":
-                runpy.run_path(str(script), run_name="__main__")
-            else:
-                _cells(script)
-            code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(bool(end.code))
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+
+    def work() -> None:
+        sys.argv, sys.path[0] = [str(script)], str(script.parent)
+        if script.suffix == ".py":
+            runpy.run_path(str(script), run_name="__main__")
+        else:
+            _cells(script)
+
+    with log.open("w") as stream:
+        return started_copy(work, stdout=stream, stderr=stream)
 
 
 def _cells(notebook: Path) -> None:

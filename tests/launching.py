@@ -9,34 +9,29 @@ import socket
 import subprocess
 import sys
 import tempfile
-import traceback
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from benchmarks.forking import started_copy
+
+TESTS = Path(__file__).parent
 
 # Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
 # arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
 LAUNCHER = """
-import json, os, signal, sys, traceback
+import json, os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {tests!r})
+sys.path[:0] = {paths!r}
 import torch
+from benchmarks.forking import started_copy
 torch.set_num_threads(1)
 {body}
 
 def forked(job):
-    process = os.fork()
-    if process:
-        return process
-    signal.alarm(240)
-    os.dup2(2, 1)  # the Trainer prints, too
-    try:
-        run(**job)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
+    return started_copy(lambda: run(**job), stdout=sys.stderr, seconds=240)  # the Trainer prints, too
 
 for line in sys.stdin:
     running, codes = [forked(job) for job in json.loads(line)], []
@@ -60,7 +55,7 @@ class Launcher:
 
     def __init__(self, errors: Path, body: str) -> None:
         self._errors = errors
-        code = LAUNCHER.format(tests=str(Path(__file__).parent), body=body)
+        code = LAUNCHER.format(paths=[str(TESTS), str(TESTS.parent)], body=body)
         env = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         with errors.open("w") as said:
             self._process = subprocess.Popen(
@@ -106,11 +101,8 @@ def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProces
     if command[0] != sys.executable or command[1] not in ("-m", "-c"):
         return RUN(command, **options)
     with tempfile.TemporaryFile("w+") as said, tempfile.TemporaryFile("w+") as complained:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        process = os.fork()
-        if process == 0:
-            _forked_program(list(command[1:]), options, said.fileno(), complained.fileno())
+        program = partial(_program, list(command[1:]), options)
+        process = started_copy(program, stdout=said, stderr=complained)
         code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
         for stream in (said, complained):
             stream.seek(0)
@@ -123,28 +115,15 @@ def forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProces
     return done
 
 
-def _forked_program(arguments: list[str], options: dict[str, Any], *streams: int) -> None:
-    """The program, in the copy, which ends with it."""
+def _program(arguments: list[str], options: dict[str, Any]) -> None:
+    """The program, in the copy."""
     subprocess.run = RUN
     warnings.resetwarnings()  # errors in tests; one tells that the module is imported already
-    code = 1
-    try:
-        for number, stream in enumerate(streams, 1):
-            os.dup2(stream, number)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
-        os.environ.update(options.get("env") or {})
-        os.chdir(options.get("cwd") or ".")
-        kind, program, *sys.argv[1:] = arguments
-        if kind == "-m":
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
-        else:
-            exec(program, {"__name__": "__main__"})
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+    os.environ.update(options.get("env") or {})
+    os.chdir(options.get("cwd") or ".")
+    kind, program, *sys.argv[1:] = arguments
+    if kind == "-m":
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
+    else:
+        exec(program, {"__name__": "__main__"})

@@ -12,8 +12,7 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
-from datadiet.cli import app
-from datadiet.cli.predict import show_predictions
+from datadiet.cli import app, show_predictions
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.predict import (
     SUFFIXES,

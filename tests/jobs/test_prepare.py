@@ -18,8 +18,8 @@ from datadiet.config import LR_SCHEDULES
 from datadiet.data.load import load_data
 from datadiet.errors import ArgumentError
 from datadiet.jobs import prepare
+from datadiet.jobs.features import Features, content_of
 from datadiet.jobs.finetune import RunTrainer, finetune, resume_run
-from datadiet.jobs.prepare import Features, content_of
 from datadiet.jobs.validate import examples_per_step
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import predict_all

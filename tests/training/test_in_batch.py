@@ -104,7 +104,7 @@ def test_baselines_are_the_running_means_of_the_losses_that_trained(tmp_path):
 
 
 def test_scoring_that_costs_more_than_it_saves_is_said_and_with_a_gate_turned_off(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr("datadiet.training.trainer.JUDGED_AFTER", 4)
+    monkeypatch.setattr("datadiet.training.steps.JUDGED_AFTER", 4)
     monkeypatch.setattr("datadiet.training.in_batch.JUDGED_AFTER", 4)
     # half of a batch is chosen, and the pass that chooses is made to take long
     real = BatchChooser._batch_signals

@@ -32,7 +32,7 @@ class Recorded(DietTrainer):
     """Keeps the rows, logits and labels of each training batch."""
 
     def compute_loss(self, model, inputs, *args, **kwargs):
-        rows, labels = self._batch_rows.numpy(), inputs["labels"]
+        rows, labels = self._steps.rows.numpy(), inputs["labels"]
         handle = model.register_forward_hook(lambda *given: self.kept.append((rows, given[-1].logits, labels)))
         loss = super().compute_loss(model, inputs, *args, **kwargs)
         handle.remove()

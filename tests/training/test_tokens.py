@@ -311,8 +311,8 @@ def test_the_logged_loss_has_the_weights_of_rows_and_of_tokens(action, own, tmp_
 
     class Rows(Recording):
         def compute_loss(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-            self.rows = [*getattr(self, "rows", []), self._batch_rows]
-            self.pruned = [*getattr(self, "pruned", []), self._batch_tokens]
+            self.rows = [*getattr(self, "rows", []), self._steps.rows]
+            self.pruned = [*getattr(self, "pruned", []), self._steps.pruned]
             return super().compute_loss(model, inputs, *args, **kwargs)
 
     row_weights = np.linspace(0.5, 1.5, N, dtype=np.float32)
@@ -378,7 +378,13 @@ def test_references_that_do_not_fit(tmp_path):
 class Watching(Recording):
     """Also keeps each batch before the choice within it, with the losses and entropies of its tokens then."""
 
-    def _chosen_ahead(self, chooser: Any, batch: Any) -> Any:
+    def _begin_steps(self) -> Any:
+        steps = super()._begin_steps()
+        choose = steps._chosen_ahead
+        steps._chosen_ahead = lambda chooser, batch: self._watch(choose, chooser, batch)
+        return steps
+
+    def _watch(self, choose: Any, chooser: Any, batch: Any) -> Any:
         inputs = {name: part for name, part in batch.items() if name != ROW_KEY}
         self.model.train(False)
         with torch.no_grad():
@@ -390,7 +396,7 @@ class Watching(Recording):
             chances = line[places - 1].log_softmax(-1)
             nll = -chances.gather(1, labels[places][:, None])[:, 0]
             rows.append((places.tolist(), nll.tolist(), float(-(chances.exp() * chances).sum(1).mean())))
-        done = super()._chosen_ahead(chooser, batch)
+        done = choose(chooser, batch)
         self.watched = [*getattr(self, "watched", []), (batch, rows, done)]
         return done
 

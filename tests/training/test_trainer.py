@@ -118,7 +118,7 @@ def test_rows_never_reach_the_model_and_values_belong_to_their_rows(tmp_path):
 
     class Watching(DietTrainer):
         def compute_loss(self, model, inputs, **kwargs):
-            seen.append((self._batch_rows.clone(), inputs["input_ids"].clone()))
+            seen.append((self._steps.rows.clone(), inputs["input_ids"].clone()))
             return super().compute_loss(model, inputs, **kwargs)
 
     model = tiny_classifier(CLASSES)

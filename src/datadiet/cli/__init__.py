@@ -1,5 +1,7 @@
 """`datadiet demo`: train the packaged model in full and on a diet.
 
+`datadiet predict`: predict new text, and show the predictions.
+
 `datadiet methods`: list what there is.
 
 `datadiet report`: write the page of a run or of a comparison.
@@ -14,28 +16,31 @@ from __future__ import annotations
 import os
 import shlex
 import signal
+import sys
 import threading
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.text import Text
 
 from datadiet import __version__, registry
 from datadiet.cli.compare import compare
-from datadiet.cli.console import Command, Group, answer, quiet_stdout, reported, stderr, stdout
+from datadiet.cli.console import Command, Group, answer, print_json, quiet_stdout, reported, show, stderr, stdout
 from datadiet.cli.finetune import finetune
-from datadiet.cli.options import AsJson, Call, Debug
-from datadiet.cli.predict import predict
+from datadiet.cli.options import AsJson, Call, Debug, with_flags
 from datadiet.cli.progress import display_for
-from datadiet.cli.score import score
-from datadiet.cli.select import select
-from datadiet.cli.tables import demo_table, look_table, methods_table
+from datadiet.cli.score import score, select
+from datadiet.cli.tables import demo_table, look_table, methods_table, metrics_table, prediction_table
 from datadiet.compare.run import ENDS_WITH_STDIN
-from datadiet.config import DATA_HELP
+from datadiet.config import COLUMNS, DATA_HELP, declared
 from datadiet.errors import ArgumentError
 from datadiet.files import write_atomically
 from datadiet.jobs import demo as demo_words
+from datadiet.jobs.predict import STDOUT, PredictConfig, Predicted, check_config, write_jsonl
+from datadiet.jobs.predict import predict as run_predict
+
+PREDICT_HELP = "A file (.jsonl, .csv, .tsv, .parquet, .conll, .txt), or a data set whose test split is predicted."
 
 
 def demo(
@@ -91,6 +96,46 @@ def init(
         f"  datadiet compare --config {file} --output runs/compare"
     )
     answer(as_json, {**found, "config": str(output)}, look_table(found), commands=commands)
+
+
+@with_flags(COLUMNS)
+@with_flags(config=PredictConfig)
+def predict(
+    data: Annotated[str | None, typer.Argument(metavar="DATA", help=PREDICT_HELP, show_default=False)] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    **options: Any,
+) -> None:
+    """Predict new text with a fine-tuned model; where DATA has labels, say how good the predictions are."""
+    own = {name: options[name] for name in declared(PredictConfig)}
+    columns = {name.removesuffix("_column"): options[name] for name in COLUMNS if options[name] is not None}
+    config = PredictConfig(data=data, columns=columns, **own)
+    to_stdout = config.output == STDOUT
+    with reported(debug), quiet_stdout(as_json or to_stdout):
+        check_config(config)  # before the display begins
+        if config.text is not None:
+            predicted = run_predict(config)
+        else:
+            with display_for(stdout(), json=as_json or to_stdout, title="predict") as listener:
+                predicted = run_predict(config, listener)
+    show_predictions(predicted, config, as_json)
+
+
+def show_predictions(predicted: Predicted, config: PredictConfig, as_json: bool) -> None:
+    """Standard output holds either the lines, or one JSON object, or a summary for a person."""
+    to_file = config.output != STDOUT
+    if as_json:
+        rows = {"output": config.output, "rows": len(predicted.lines)} if to_file else {"predictions": predicted.lines}
+        print_json({**rows, "metrics": predicted.metrics})
+        return
+    if to_file:
+        show(Text(f"Wrote {len(predicted.lines):,} predictions to {config.output}"))
+    elif config.text is not None and sys.stdout.isatty():
+        show(prediction_table(predicted.lines[0]))
+    else:
+        write_jsonl(predicted.lines, sys.stdout)
+    if predicted.metrics is not None:
+        (stdout() if to_file else stderr()).print(metrics_table({"value": predicted.metrics}))
 
 
 def methods(as_json: AsJson = False, debug: Debug = False) -> None:

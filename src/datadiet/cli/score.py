@@ -1,22 +1,29 @@
-"""`datadiet score`: score every training row, and sum up the score file in plain values."""
+"""`datadiet score`: score every training row, and sum up the scores in plain values.
+
+`datadiet select`: choose once what to train on, from a score file or from the folder of a scored corpus.
+"""
 
 from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.console import Group, RenderableType
+from rich.text import Text
 
 from datadiet.cli.console import FAILED, answer, quiet_stdout, reported, show_problems, stdout
-from datadiet.cli.corpus import corpus_table, is_corpus, run_corpus, unreadable_problems
 from datadiet.cli.options import AsJson, Debug, is_given, settings_given, with_flags
 from datadiet.cli.progress import display_for
-from datadiet.cli.tables import scores_table
-from datadiet.config import DATA_HELP, declared
+from datadiet.cli.tables import plain_table, scores_table, selection_table
+from datadiet.config import DATA_HELP, READING_FLAGS, declared
 from datadiet.errors import ArgumentError
+from datadiet.formatting import duration, number, percent, shown
 from datadiet.jobs.score_config import RUN_FLAGS, ScoreConfig, score_options_hint
+from datadiet.jobs.select_config import SelectConfig
 from datadiet.types import Json, Listener, Silent
 
 if TYPE_CHECKING:
@@ -154,3 +161,126 @@ def _next_command(file: ScoreFile, config: ScoreConfig) -> str | None:
     name = next(iter(file.values))
     words = ["datadiet select", shlex.quote(str(config.output)), "--data", shlex.quote(str(config.data))]
     return " ".join([*words, "--score", name, "--keep 0.5 --output kept.jsonl"])
+
+
+# ---- a corpus ----
+
+
+def is_corpus(config: ScoreConfig) -> bool:
+    """Whether the output of a scoring job is a folder, as that of a corpus is."""
+    return config.output is not None and not config.output.suffix
+
+
+def run_corpus(config: ScoreConfig, listener: Listener) -> Json:
+    """Score a corpus, and sum it up; torch is imported here.
+
+    Raises:
+        ArgumentError, DataError: All problems of a step at once.
+    """
+    listener.phase("importing torch and transformers")
+    from datadiet.jobs.score_corpus import score_corpus
+
+    content = score_corpus(config, listener)
+    words = ["datadiet select", shlex.quote(str(config.output)), "--data", shlex.quote(str(config.data))]
+    score = f"--score {content['scores'][0]} " if content["scores"] else ""
+    return {
+        **{name: content[name] for name in ("data", "fingerprint", "task", "rows", "reasons", "stats", "cost")},
+        "output": str(config.output),
+        "engine": config.engine,
+        "partitions": len(content["parts"]),
+        "taken_over": content["taken_over"],
+        "unreadable": content["unreadable"],
+        "seconds": content["seconds"],
+        "next": f"{' '.join(words)} {score}--keep 0.5 --output kept.jsonl" if score else None,
+    }
+
+
+def corpus_table(summary: Json) -> RenderableType:
+    """The rows, the range of each score, and what could not be read.
+
+    Args:
+        summary: From `run_corpus`.
+    """
+    before = f", {summary['taken_over']:,} of them done before" if summary["taken_over"] else ""
+    head = Text(
+        f"{summary['rows']:,} rows of {shown(summary['data'])} in {summary['partitions']:,} partitions{before}, in "
+        f"{duration(summary['seconds'])}",
+        "bold",
+    )
+    table = plain_table("score", "rows", "min", "mean", "max")
+    for name, line in summary["stats"].items():
+        table.add_row(name, f"{line['rows']:,}", *(number(line[part]) for part in ("min", "mean", "max")))
+    parts: list[RenderableType] = [Text(""), head, *([table] if summary["stats"] else [])]
+    for reason, count in summary["reasons"].items():
+        parts.append(Text(f"  {count:,} ({percent(count / summary['rows'])}) {reason}: never chosen"))
+    return Group(*parts, Text(""), Text(f"Wrote {shown(summary['output'])}."))
+
+
+def unreadable_problems(summary: Json) -> list[str]:
+    """A sentence per partition that was left out."""
+    again = "give the same command again once that is mended: what is done is not done again."
+    return [f"{problem} ({shown(name)} was left out; {again})" for name, problem in summary["unreadable"].items()]
+
+
+# ---- datadiet select ----
+
+
+@with_flags(READING_FLAGS)
+@with_flags(config=SelectConfig)
+def select(
+    ctx: typer.Context,
+    scores: Annotated[Path, typer.Argument(metavar="SCORES", help="A .parquet file, or a folder, of datadiet score.")],
+    option: Annotated[list[str] | None, typer.Option(hidden=True)] = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+    **options: Any,
+) -> None:
+    """Choose once what to train on, from a score file: writes the kept rows, and says why, class by class."""
+    with reported(debug), quiet_stdout(as_json):
+        if option:
+            call = f"{options['select']}({', '.join(option)})"
+            raise ArgumentError(f'--option is written with the selector now: --select "{call}".')
+        reading = settings_given(options, partial(is_given, ctx), READING_FLAGS)
+        config = SelectConfig(**{name: options[name] for name in declared(SelectConfig)}, reading=reading)
+        if scores.is_dir():
+            from datadiet.jobs.select_corpus import checked as checked_folder
+            from datadiet.jobs.select_corpus import select_corpus
+
+            checked_folder(config, scores)
+            with display_for(stdout(), as_json, title="select") as listener:
+                summary = select_corpus(config, scores, listener)
+            answer(as_json, summary, selection_lines(summary))
+            return
+        from datadiet.jobs.select import checked
+        from datadiet.jobs.select import select as run_select
+
+        checked(config, scores)  # before the display begins
+        with display_for(stdout(), as_json, title="select") as listener:
+            summary = run_select(config, scores, listener)
+    answer(as_json, summary, selection_table(summary), commands=f"Train on it with: {summary['next']}")
+
+
+def selection_lines(summary: Json) -> RenderableType:
+    """What is kept of a corpus, and of each group.
+
+    Args:
+        summary: From `datadiet.jobs.select_corpus.select_corpus`.
+    """
+    rows = summary["rows"]
+    head = Text(
+        f"Kept {summary['kept']:,} of {rows:,} rows ({percent(summary['kept'] / rows)}) by {summary['select']} on "
+        f"{summary['score']}, in {duration(summary['seconds'])}",
+        "bold",
+    )
+    parts: list[RenderableType] = [Text(""), head]
+    for reason, count in summary["reasons"].items():
+        parts.append(Text(f"  {count:,} ({percent(count / rows)}) {reason}: never chosen"))
+    if summary["groups"]:
+        table = plain_table("group", "rows", "kept", "share kept")
+        for line in summary["groups"][:20]:
+            table.add_row(
+                shown(line["group"]), f"{line['rows']:,}", f"{line['kept']:,}", percent(line["kept"] / line["rows"])
+            )
+        parts += [Text(""), table]
+    target = Path(summary["output"])
+    return Group(*parts, Text(""), Text(f"Wrote {shown(str(target))}."))

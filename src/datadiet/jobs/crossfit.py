@@ -26,8 +26,9 @@ from datadiet.config import FinetuneConfig
 from datadiet.data.duplicates import representatives
 from datadiet.data.schema import Dataset, Examples, joined_texts, without_input
 from datadiet.errors import Problems
+from datadiet.jobs.features import Features
 from datadiet.jobs.finetune import RunTrainer, training_arguments
-from datadiet.jobs.prepare import Features, Run, model_options, pass_tokens
+from datadiet.jobs.prepare import Run, model_options, pass_tokens
 from datadiet.jobs.validate import check_config, examples_per_step
 from datadiet.ledger import Ledger
 from datadiet.registry import has

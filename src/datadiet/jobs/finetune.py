@@ -42,9 +42,9 @@ from datadiet.tasks.loading import PACKAGED, check_finite
 from datadiet.tasks.losses import own_loss
 from datadiet.training.arguments import LearningRate, auto_learning_rate
 from datadiet.training.machine import best_device, environment, metered
-from datadiet.training.state import NUMBERS, last_checkpoint, load_diet
+from datadiet.training.state import NUMBERS, OWN, last_checkpoint, load_diet
 from datadiet.training.tokens import TokenPruner
-from datadiet.training.trainer import OWN, DietTrainer
+from datadiet.training.trainer import DietTrainer
 from datadiet.types import IGNORED, EpochResult, Json, Listener, Silent, StepReport
 
 

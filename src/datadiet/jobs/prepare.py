@@ -1,21 +1,16 @@
 """From a config to everything that one run trains with; only the cache folder is written to.
 
-`Features` tokenises the splits, or takes them from the cache (Arrow files of `datasets`, memory-mapped). `ask_teacher`
-gives the logits of a teacher on the training rows. `beforehand` computes, or reads, values and embeddings that a diet
-needs before the first step. `prepare` puts data, task, model and these parts together into a `Run`.
+`ask_teacher` and `ask_reference` give what another model says of the training rows. `precompute` computes, or reads,
+values and embeddings that a diet needs before the first step. `prepare` puts data, task, model, features
+(`datadiet.jobs.features`) and these parts together into a `Run`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import cached_property, partial
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import datasets
 import numpy as np
@@ -25,11 +20,11 @@ from transformers import PreTrainedTokenizerBase, set_seed
 from datadiet.config import AUTO, FinetuneConfig
 from datadiet.data.load import load_configured
 from datadiet.data.schema import Dataset, Examples, joined_texts
-from datadiet.data.tables import listed
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import cut_short
-from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
+from datadiet.errors import ArgumentError, Problems, UserError, quoted
 from datadiet.formatting import rate_text
+from datadiet.jobs.features import Features
 from datadiet.jobs.validate import (
     check_with_data,
     examples_per_step,
@@ -48,11 +43,10 @@ from datadiet.scoring.embed import embeddings_of
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH, lengths_of, predict_all
 from datadiet.scoring.inputs import ScoringInputs
 from datadiet.store import run_folder as layout
-from datadiet.store.cache import Entry, entry
 from datadiet.store.run_folder import checkpoints_of
 from datadiet.store.score_file import check_same_data, read_scores
 from datadiet.tasks import task_for, task_of_saved_model
-from datadiet.tasks.base import Prediction, Task, length_limit
+from datadiet.tasks.base import Prediction, Task
 from datadiet.tasks.loading import load_saved, with_lora
 from datadiet.tasks.losses import class_weights
 from datadiet.training.arguments import LearningRate, learning_rate_of
@@ -69,161 +63,6 @@ from datadiet.training.distill import (
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
 from datadiet.training.tokens import REFERENCE, TokenReference, token_reference, weights_checksum
 from datadiet.types import Forecast, Json, Listener
-
-KIND = "features"
-WHAT = {
-    KIND: "tokenised data",
-    TEACHER: "the teacher's logits",
-    REFERENCE: "the losses of the reference",
-}  # in messages
-T = TypeVar("T")
-
-
-@dataclass
-class Features:
-    """The features of a data set's splits: made, or taken from a folder.
-
-    Attributes:
-        data, task, tokenizer, max_length: What they follow from.
-        ledger: Is charged for what others have spent on them.
-        folder: Keeps them; None keeps nothing.
-        taken: Splits that came from the folder.
-        problem: Why the folder could not be used, if it could not.
-        excluded: By split, the ids of rows that have nothing to train on; `data` lacks them.
-    """
-
-    data: Dataset
-    task: Task
-    tokenizer: PreTrainedTokenizerBase
-    max_length: int
-    ledger: Ledger
-    folder: Path | None = None
-    taken: tuple[str, ...] = ()
-    problem: str | None = None
-    excluded: dict[str, list[str]] = field(default_factory=dict)
-    _made: dict[str, datasets.Dataset] = field(default_factory=dict, repr=False)
-
-    def of(self, split: str) -> datasets.Dataset:
-        """The features of a split, as `Task.features` makes them; those of all splits are made once where rows may be
-        refused, so that none is after the training."""
-        if split not in self._made:
-            self._made[split] = self._of(split)
-        return self._made[split] if has(self.task.name, "answers") else self._made.pop(split)
-
-    def _of(self, split: str) -> datasets.Dataset:
-        examples = self.data.splits[split]
-
-        def make() -> datasets.Dataset:
-            try:
-                return self.task.features(examples, self.tokenizer, max_length=self.max_length)
-            except DataError as error:
-                raise DataError(*(f"{split}: {problem}" for problem in error.problems)) from error
-
-        if self.folder is None or not self.tokenizer.is_fast:  # a slow tokenizer is Python code, which has no digest
-            return make()
-        storage = {"save": _save, "load": partial(_load, rows=len(examples))}
-        return self.cached(split, KIND, self.origin(split), make, **storage).value
-
-    def answered(self, split: str, rows: datasets.Dataset, listener: Listener) -> datasets.Dataset:
-        """The features of a split without the rows that have nothing to train on; `data` loses these rows too.
-
-        Args:
-            split: Of `data`.
-            rows: Its features.
-            listener: Receives them as notes.
-
-        Raises:
-            DataError: If none is left.
-        """
-        if "trained" not in rows.column_names:
-            return rows
-        trained = np.asarray(rows.with_format("numpy")["trained"][:])
-        kept, lost = np.flatnonzero(trained > 0), np.flatnonzero(trained == 0)
-        if not len(lost):
-            return rows
-        ids = [self.data.splits[split].ids[row] for row in lost.tolist()]
-        if not len(kept):
-            raise DataError(
-                f"{split}: every answer is cut away at {self.max_length} tokens; give more by --max-length."
-            )
-        count = f"{len(lost):,} {'row was' if len(lost) == 1 else 'rows were'}"
-        listener.note(f"{split}: {count} excluded, whose answer was cut away and which has no score: {listed(ids)}.")
-        splits = {**self.data.splits, split: self.data.splits[split].take(kept)}
-        self.data, self.excluded = replace(self.data, splits=splits), {**self.excluded, split: ids}
-        return rows.select(kept)
-
-    def cached(self, name: str, kind: str, origin: Json, make: Callable[[], T], **storage: Any) -> Entry[T]:
-        """A result from the cache folder (`datadiet.store.cache.entry`); records its reuse, or why it was not stored.
-
-        Args:
-            name: Of the result, in `taken`.
-            kind, origin, make, **storage: Of the entry.
-        """
-        assert self.folder is not None
-        stored = entry(self.folder, kind, origin, make, ledger=self.ledger, **storage)
-        self.taken += (name,) if stored.reused else ()
-        if stored.problem is not None:
-            self.problem = f"{WHAT[kind]} could not be kept in {self.folder}: {stored.problem}."
-        return stored
-
-    @cached_property
-    def _tokenizer_content(self) -> str:
-        return content_of(self.tokenizer)
-
-    def origin(self, split: str) -> Json:
-        """Everything that the features follow from.
-
-        Columns, and the shares of the data that were taken, are in its fingerprint, which is over what was read.
-        """
-        task = self.task
-        return {
-            "versions": {name: version(name) for name in ("datadiet", "tokenizers", "transformers")},
-            "data": self.data.fingerprint,
-            "split": split,
-            "rows": len(self.data.splits[split]),
-            "task": [task.name, list(task.label_names), list(task.slot_names)],
-            **({"template": self.tokenizer.chat_template} if has(task.name, "answers") else {}),
-            "tokenizer": self._tokenizer_content,
-            "max_length": length_limit(self.tokenizer, self.max_length),
-        }
-
-
-def content_of(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A digest of all that decides what a fast tokenizer answers, wherever it was loaded from."""
-    state = json.loads(tokenizer.backend_tokenizer.to_str())
-    for name in ("truncation", "padding"):  # of the last call
-        state.pop(name, None)
-    state["around"] = [
-        type(tokenizer).__name__,
-        tokenizer.truncation_side,
-        tokenizer.model_input_names,
-        tokenizer.special_tokens_map,
-    ]
-    return hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _save(folder: Path, features: datasets.Dataset) -> None:
-    with _no_bars():
-        features.save_to_disk(str(folder))
-
-
-def _load(folder: Path, rows: int) -> datasets.Dataset:
-    features = datasets.load_from_disk(str(folder))  # what Arrow raises is an OSError or a ValueError
-    if not isinstance(features, datasets.Dataset) or len(features) != rows:
-        raise ValueError(f"{folder} does not hold {rows} rows")
-    return features
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """`save_to_disk` would draw a bar of its own."""
-    drawn: Any = not datasets.utils.are_progress_bars_disabled()
-    datasets.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if drawn:
-            datasets.utils.enable_progress_bars()
 
 
 def check_teacher(folder: Path, task: Task) -> None:
@@ -548,24 +387,11 @@ def prepare(
     task = task_for(data)
     tokenizer = task.load_tokenizer(config.model)
     diet = Diet(diet.options.numbered(task.label_names))
-    if config.teacher is not None:
-        check_teacher(Path(config.teacher).expanduser(), task)  # before anything is tokenised
-    if config.reference is not None:
-        check_reference(reference_source(config), tokenizer, task)
-    set_seed(config.seed)
-    model: Any = task.load_model(config.model, **model_options(config, data))
-    model = with_lora(model, config.lora) if config.lora else model
-    if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
-        raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
+    model = _load(config, data, task, tokenizer)
     listener.phase("tokenising")
     cache = None if config.cache is None else Path(config.cache).expanduser()
     features = Features(data, task, tokenizer, config.length, ledger, cache)
-    train, dev = features.of("train"), features.of("dev")
-    tested = [split for split in data.splits if split not in ("train", "dev") and has(task.name, "answers")]
-    all_features = {"train": train, "dev": dev, **{split: features.of(split) for split in tested}}
-    for note in task.notes(all_features, tokenizer, config.model):
-        listener.note(note)
-    train, dev = (features.answered(split, rows, listener) for split, rows in (("train", train), ("dev", dev)))
+    train, dev = _tokenise(features, config, listener)
     data = features.data
     if _starts_from_run(config, diet) and not begun:  # begins anew when training does; raises here what it would there
         ids, groups = data.splits["train"].ids, task.groups(train)
@@ -573,18 +399,12 @@ def prepare(
     lengths = lengths_of(train)
     assert lengths is not None  # every task gives a length
     precision = resolve_precision(config.precision, best_device())
-    if config.teacher is not None:
-        listener.phase("asking the teacher")
-    teacher = _teacher(config, features, lengths, precision)
-    if config.reference is not None:
-        listener.phase("asking the reference")
     how: Json = {"batch_tokens": pass_tokens(config, lengths), "precision": precision}
-    reference = _reference(config, features, train, model, how)
+    teacher, reference = _ask(config, features, train, model, listener, how)
     material = ScoringInputs(
         joined_texts(data.splits["train"]), train, task.collator(tokenizer), task.signals, combine=diet.options.combine,
-        groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, precision=precision,
-        batch_tokens=pass_tokens(config, lengths), ledger=ledger, seed=config.seed,
-        options={diet.options.score.name: diet.options.score_options},
+        groups=task.groups(train), ids=data.splits["train"].ids, dev=dev, ledger=ledger, seed=config.seed,
+        options={diet.options.score.name: diet.options.score_options}, **how,
     )  # fmt: skip
     if diet.covers or diet.options.score.kind == "given":
         listener.phase("looking at all the examples")
@@ -596,12 +416,46 @@ def prepare(
     )  # fmt: skip
 
 
-def _reference(
-    config: FinetuneConfig, features: Features, rows: datasets.Dataset, model: Any, how: Json
-) -> TokenReference | None:
-    if config.reference is None:
-        return None
-    return ask_reference(reference_source(config), features, rows, model, **how)
+def _load(config: FinetuneConfig, data: Dataset, task: Task, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The model; other models of the run are checked first."""
+    if config.teacher is not None:
+        check_teacher(Path(config.teacher).expanduser(), task)
+    if config.reference is not None:
+        check_reference(reference_source(config), tokenizer, task)
+    set_seed(config.seed)
+    model: Any = task.load_model(config.model, **model_options(config, data))
+    model = with_lora(model, config.lora) if config.lora else model
+    if config.gradient_checkpointing and not getattr(model, "supports_gradient_checkpointing", False):
+        raise ArgumentError(f"{config.model} does not support gradient_checkpointing: leave it out.")
+    return model
+
+
+def _tokenise(
+    features: Features, config: FinetuneConfig, listener: Listener
+) -> tuple[datasets.Dataset, datasets.Dataset]:
+    """The features of the training and dev rows that have something to train on."""
+    task = features.task
+    train, dev = features.of("train"), features.of("dev")
+    tested = [split for split in features.data.splits if split not in ("train", "dev") and has(task.name, "answers")]
+    all_features = {"train": train, "dev": dev, **{split: features.of(split) for split in tested}}
+    for note in task.notes(all_features, features.tokenizer, config.model):
+        listener.note(note)
+    return features.answered("train", train, listener), features.answered("dev", dev, listener)
+
+
+def _ask(
+    config: FinetuneConfig, features: Features, train: datasets.Dataset, model: Any, listener: Listener, how: Json
+) -> tuple[Teacher | None, TokenReference | None]:
+    """What other models say of the training rows."""
+    teacher = reference = None
+    if config.teacher is not None:
+        listener.phase("asking the teacher")
+        folder = Path(config.teacher).expanduser()
+        teacher = ask_teacher(folder, features, temperature=config.teacher_temperature, **how)
+    if config.reference is not None:
+        listener.phase("asking the reference")
+        reference = ask_reference(reference_source(config), features, train, model, **how)
+    return teacher, reference
 
 
 def _starts_from_run(config: FinetuneConfig, diet: Diet) -> bool:
@@ -618,18 +472,6 @@ def pass_tokens(config: FinetuneConfig, lengths: NDArray[np.int64]) -> int:
         lengths: Tokens of each row.
     """
     return config.batch_size * max(1, int(lengths.mean())) * TRAINING_BATCHES_PER_PASS_BATCH
-
-
-def _teacher(config: FinetuneConfig, features: Features, lengths: NDArray[np.int64], precision: str) -> Teacher | None:
-    if config.teacher is None:
-        return None
-    return ask_teacher(
-        Path(config.teacher).expanduser(),
-        features,
-        batch_tokens=pass_tokens(config, lengths),
-        precision=precision,
-        temperature=config.teacher_temperature,
-    )
 
 
 def model_options(config: FinetuneConfig, data: Dataset) -> dict[str, Any]:

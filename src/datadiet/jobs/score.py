@@ -24,8 +24,9 @@ from datadiet.data.schema import Dataset, Examples
 from datadiet.data.sources import find
 from datadiet.data.tables import listed
 from datadiet.errors import DataError, Problems
+from datadiet.jobs.features import Features
 from datadiet.jobs.finetune import finetune
-from datadiet.jobs.prepare import Features, class_problems
+from datadiet.jobs.prepare import class_problems
 from datadiet.jobs.score_checks import (
     Columns,
     check_job,

@@ -31,9 +31,14 @@ _ANSWERS = frozenset(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES.values())
 _CAUSAL = frozenset(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()) - _MASKED - {"XLNetLMHeadModel"}  # which shifts nothing
 
 
+def base_model(model: Any) -> Any:
+    """A model without its adapter."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def is_causal(model: Any) -> bool:
     """Whether a model is a causal language model, whose logits are about the next token; adapters may be in it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         return False
     return any(kind.__name__ in _CAUSAL or "ForCausalLM" in kind.__name__ for kind in type(base).__mro__)
@@ -42,7 +47,7 @@ def is_causal(model: Any) -> bool:
 def is_masked(model: Any) -> bool:
     """Whether a model fills in masked tokens, with logits that are about the label at their place; adapters may be in
     it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     if getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         return False
     return any(kind.__name__ in _MASKED or "ForMaskedLM" in kind.__name__ for kind in type(base).__mro__)
@@ -51,7 +56,7 @@ def is_masked(model: Any) -> bool:
 def is_encoder_decoder(model: Any) -> bool:
     """Whether a model writes an answer to a text with a decoder of its own, whose logits are about the label at their
     place; adapters may be in it."""
-    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base = base_model(model)
     if not getattr(getattr(base, "config", None), "is_encoder_decoder", False):
         return False
     return any(kind.__name__ in _ANSWERS or "ForConditionalGeneration" in kind.__name__ for kind in type(base).__mro__)
@@ -79,8 +84,7 @@ def head_layers(model: nn.Module) -> dict[str, nn.Module]:
     """
     # not by the number of outputs: an adapter of rank 2 has as many as the labels of a config by default
     if is_causal(model) or is_masked(model) or is_encoder_decoder(model):
-        whole: Any = model
-        base = whole.get_base_model() if hasattr(whole, "get_base_model") else whole
+        base = base_model(model)
         output = base.get_output_embeddings() if hasattr(base, "get_output_embeddings") else None
         return {"tokens": output} if isinstance(output, nn.Module) else {}
     linear = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
@@ -223,3 +227,14 @@ def check_one_each(outputs: int, rows: int) -> None:
             f"loss weights need one output of the model per row: it gave {outputs} for {rows} rows, as where "
             f"compute_loss repeats the batch; {_WITHOUT}"
         )
+
+
+@contextmanager
+def captured_outputs(model: nn.Module) -> Iterator[list[Any]]:
+    """The outputs of every forward pass that a module makes inside the block."""
+    outputs: list[Any] = []
+    handle = model.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    try:
+        yield outputs
+    finally:
+        handle.remove()

@@ -27,7 +27,7 @@ from datadiet.tasks.base import (
     token_head,
     two_classes,
 )
-from datadiet.tasks.heads import is_causal, is_encoder_decoder, is_masked
+from datadiet.tasks.heads import base_model, is_causal, is_encoder_decoder, is_masked
 from datadiet.tasks.losses import Link, Trace, trace
 from datadiet.types import IGNORED, HeadSignals, Json, Signals, TokenSignals
 
@@ -211,7 +211,7 @@ class Reader:
     def __init__(
         self, model: Any = None, *, label_names: Sequence[str] = (), own_loss: bool = True, link: Link | None = None
     ) -> None:
-        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        base = base_model(model)
         self._config, self._label_names = getattr(base, "config", None), tuple(label_names)
         # a stock model sets the problem type itself, for its own loss: that of the user is what stands there before
         self._given = getattr(self._config, "problem_type", None)

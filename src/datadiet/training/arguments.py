@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import datasets
 import numpy as np
 from numpy.typing import NDArray
+from torch.optim.lr_scheduler import LambdaLR
 
 from datadiet.diet.options import NO_CUT, DietOptions
-from datadiet.errors import Problems
+from datadiet.errors import ArgumentError, Problems
 from datadiet.scores.tokens import TOKEN_SCORES, token_problem
 from datadiet.scoring.forward import column_of, is_transformed, whole_numbers
 from datadiet.training.stream import is_stream
@@ -21,6 +22,8 @@ from datadiet.training.stream import is_stream
 REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
 LEAST_RATE, MOST_RATE = 1e-5, 5e-4
 ROWS_CHECKED = 64  # evenly spread, whose content tells training data from others
+
+Factor = Callable[[Any], float]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,43 @@ def auto_learning_rate(weights: int) -> float:
     """
     rate = REFERENCE_RATE * (REFERENCE_WEIGHTS / max(1, weights)) ** EXPONENT
     return float(f"{min(MOST_RATE, max(LEAST_RATE, rate)):.1e}")
+
+
+def follow(scheduler: Any, position: Callable[[int], float]) -> None:
+    """Make a scheduler read its learning rate at `position(step)` instead of at the step.
+
+    A tolerance decides the number of steps while it trains, so its learning rate follows the position in the planned
+    maximum.
+
+    Args:
+        scheduler: Of the Trainer, before its first step.
+        position: Optimizer steps made, to a position in the planned steps.
+
+    Raises:
+        ArgumentError: If the learning rate of the scheduler is not a function of the step.
+
+    Examples:
+        >>> import torch
+        >>> scheduler = LambdaLR(torch.optim.SGD([torch.zeros(1)], lr=1.0), lambda step: 1 - step / 10)
+        >>> follow(scheduler, lambda step: 2.0 * step)
+        >>> scheduler.optimizer.step(); scheduler.step()
+        >>> scheduler.get_last_lr()
+        [0.8]
+    """
+    if not isinstance(scheduler, LambdaLR):
+        raise ArgumentError(
+            f"tolerance does not go with {type(scheduler).__name__}, whose learning rate is no function of the step; "
+            "use linear, cosine, constant or polynomial."
+        )
+    scheduler.lr_lambdas = [_at_position(factor, position) for factor in scheduler.lr_lambdas]
+
+
+def _at_position(factor: Factor, position: Callable[[int], float]) -> Factor:
+    # a plain function: a scheduler's state omits functions, but holds the attributes of callable objects
+    def at_position(step: int) -> float:
+        return factor(position(step))
+
+    return at_position
 
 
 def check_arguments(args: Any, dataset: Any, options: DietOptions) -> None:

@@ -11,24 +11,26 @@ from __future__ import annotations
 import copy
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import datasets
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from datadiet.diet.race import NO_DEV
 from datadiet.diet.values import EpochBuffer
 from datadiet.scores.reduce import free_signals
-from datadiet.scoring.forward import fetch, lengths_of
+from datadiet.scoring.forward import Batch, fetch, lengths_of
 from datadiet.selectors.base import mix
 from datadiet.tasks.heads import head_weights
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
-from datadiet.types import EpochPlan, Scores, Signals, TokenSignals
+from datadiet.types import IGNORED, EpochPlan, Scores, Signals, TokenSignals
 
 _STREAM = 6  # of the generator that draws the dev rows
 _LOSS = "loss"
@@ -250,3 +252,59 @@ def _row_losses(signals: Signals, shares: Mapping[str, float]) -> torch.Tensor:
         words = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
         losses.append(shares.get(name, 1.0) * summed / words)
     return torch.stack(losses).sum(0)
+
+
+def judging_split(
+    dev: Any,
+    collate: Callable[..., Batch],
+    *,
+    columns: Callable[[Any], Any],
+    label_names: Sequence[str],
+    pairs: bool = False,
+) -> tuple[Any, str]:
+    """The dev split that judges races: one of known length, whose rows can be read as the training rows are.
+
+    Args:
+        dev: The `eval_dataset` of the Trainer.
+        collate: Of the training rows.
+        columns: Takes the columns out of a `datasets.Dataset` that the model has no use for.
+        label_names: Of the Trainer.
+        pairs: Whether rows are pairs of answers, which are their own labels.
+
+    Returns:
+        Its rows whose class the model knows, None where it cannot judge; and why it could not.
+    """
+    if isinstance(dev, dict) and len(dev) == 1:
+        (dev,) = dev.values()
+    if isinstance(dev, dict):
+        return None, "eval_dataset has several splits, and a race needs one"
+    if not (hasattr(dev, "__len__") and hasattr(dev, "__getitem__")) or not len(dev):
+        return None, NO_DEV
+    if isinstance(dev, datasets.Dataset):
+        dev = columns(dev)
+    try:
+        labelled = any("label" in name or name in label_names for name in collate([dev[0]]))
+    except Exception as error:  # of the user's own collator
+        return None, f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
+    return _known(dev, label_names) if labelled or pairs else None, "eval_dataset has no labels"
+
+
+def _known(dev: Any, label_names: Sequence[str]) -> Any:
+    """A dev split without the rows whose class the model does not know."""
+    if not isinstance(dev, datasets.Dataset):
+        rows = [row for row in range(len(dev)) if not _is_ignored(dev[row])]
+        return dev if len(rows) == len(dev) else torch.utils.data.Subset(dev, rows)
+    columns = [
+        name
+        for name, kind in dev.features.items()
+        if ("label" in name or name in label_names) and "int" in str(getattr(kind, "dtype", ""))
+    ]
+    known = np.ones(len(dev), bool)
+    for name in columns:
+        known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
+    return dev if known.all() else dev.select(np.flatnonzero(known))
+
+
+def _is_ignored(item: Any) -> bool:
+    labels = [value for name, value in item.items() if "label" in name] if isinstance(item, Mapping) else []
+    return any(np.ndim(value) == 0 and int(value) == IGNORED for value in labels if value is not None)

@@ -8,10 +8,10 @@ exchange values at epoch ends and refreshes only, never per step.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,10 +21,12 @@ from safetensors.numpy import load_file, save_file
 from datadiet.diet.values import MOMENT
 from datadiet.errors import ArgumentError, DataError
 from datadiet.files import SCHEMA, damage, read_json, seal_of, sync, write_json
-from datadiet.store.tables import tables_problem
+from datadiet.store.tables import has_tables, tables_problem
 from datadiet.types import Json, Scores
 
 ARRAYS, NUMBERS = "diet_state.safetensors", "diet_state.json"
+# beside the diet's own state: of the run, of what reads the signals, and of the Trainer; the last is its `own_state`
+RUN_SO_FAR, READING, STREAM, TRAINED_WITH, OWN = "run_so_far", "reading", "stream", "trained_with", "own"
 _FILES, _RUN, _PARTS = "files", "run", "parts"
 
 
@@ -108,6 +110,33 @@ def checked_checkpoint(folder: Path, tables: Path | None) -> Path:
         hint = "no other checkpoint beside it can be used" if earlier is None else f"resume from {earlier} instead"
         raise DataError(f"{problem}; {hint}.")
     return folder
+
+
+def checkpoint_to_resume(
+    given: str | Literal[True], folder: Path, tables: Path, *, note: Callable[[str], None]
+) -> Path:
+    """The checkpoint that a run goes on from, whole.
+
+    Args:
+        given: A checkpoint, or True for the last one that can be used.
+        folder: Of the checkpoints of this run.
+        tables: The folder of scores/ and plans/.
+        note: Is told why later checkpoints are passed over.
+
+    Raises:
+        ArgumentError: If there is none.
+        DataError: If the one that was given cannot be used.
+    """
+    if given is not True:  # a run that goes on in another folder begins new tables there
+        own = Path(given).absolute().parent == folder.absolute() or has_tables(tables)
+        return checked_checkpoint(Path(given), tables if own else None)
+    last, problems = last_checkpoint(folder, tables)
+    if last is None:
+        why = "".join(f" {problem}." for problem in problems)
+        raise ArgumentError(f"there is no complete checkpoint to resume from in {folder}.{why}")
+    for problem in problems:
+        note(f"{problem}; going on from {last}.")
+    return last
 
 
 def share_of(rows: NDArray[np.int64], accelerator: Any) -> NDArray[np.int64]:
