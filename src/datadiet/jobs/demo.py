@@ -129,6 +129,7 @@ def demo_configs(output: Path, options: DemoOptions) -> dict[str, FinetuneConfig
         output=str(output / "diet"),
         warmup_epochs=1,
         refresh_every=2,
+        checkpoint_every=0,  # the demo starts again, and a checkpoint is three times as large as the model
         **asdict(options),
     )
     return {"full": replace(diet, keep=1.0, output=str(output / "full")), "diet": diet}

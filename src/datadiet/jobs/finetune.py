@@ -109,6 +109,7 @@ class RunTrainer(DietTrainer):
 
     def __init__(self, run: Run, args: TrainingArguments) -> None:
         self.run = run
+        self._dev_predictions: tuple[int, Sequence[Prediction]] = (-1, ())  # and the step they were made at
         super().__init__(
             model=run.model,
             args=args,
@@ -142,6 +143,7 @@ class RunTrainer(DietTrainer):
         with self.ledger.charge("eval"):
             run = self.run
             predictions = run.predict(self.model, run.dev)
+            self._dev_predictions = self.state.global_step, predictions
             self.diet.recalls = class_recalls(run.data.splits["dev"].labels, predictions, run.task.label_names)
             self.diet.dev_skill = dev_skill(run.data.splits["dev"], predictions, run.task.label_names)
             values = run.task.metrics(run.data.splits["dev"], predictions) or {}
@@ -149,6 +151,13 @@ class RunTrainer(DietTrainer):
             self.log(dict(metrics))
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    @property
+    def dev_predictions(self) -> Sequence[Prediction] | None:
+        """Of the dev split, where the weights are still those that the last evaluation saw."""
+        step, predictions = self._dev_predictions
+        changed = bool(self.run.config.lora) or self.run.config.tests_best or step != self.state.global_step
+        return None if changed else predictions
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         if self.context.dev is None or not has(self.run.config.task, "one_class"):
@@ -472,12 +481,16 @@ def _finish(run: Run, trainer: RunTrainer) -> Json:
     model = trainer.accelerator.unwrap_model(trainer.model)
     if run.config.lora:
         model = model.merge_and_unload()  # before the test: what is saved is what was tested
-    check_finite(model)
+        check_finite(model)
     run.listener.phase("testing")
     with run.ledger.charge("eval"):
         splits = {split: examples for split, examples in run.data.splits.items() if split != "train"}
+        dev = trainer.dev_predictions
         features = {split: run.dev if split == "dev" else run.features.of(split) for split in splits}
-        predicted = {split: (splits[split], run.predict(model, features[split])) for split in splits}
+        predicted = {
+            split: (examples, dev if split == "dev" and dev is not None else run.predict(model, features[split]))
+            for split, examples in splits.items()
+        }
         metrics = {split: run.task.metrics(*pair) for split, pair in predicted.items()}
     run.listener.phase("saving")
     with run.ledger.charge("save"):
