@@ -180,7 +180,7 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass), `by_row` (of texts: no other row counts),
+        traits: Of scores `forward` (made of one forward pass), `by_row` (of texts or columns: no other row counts),
             `zero_when_learned`, `suspects` (ranks wrong labels high), `tokens` (can be read off the next tokens of a
             language model), `answers` (of gradients, of language models too), `gaps` (a row without what it compares
             has no value) and `all_rows` (other rows change a value); of selectors `weights`,
