@@ -106,6 +106,7 @@ def best_of_group(
     cost="k-means: O(n k d)",
     loses="where the far ones of a cluster are noise; and by the number of clusters, which has to be guessed",
     needs=("features",),
+    evidence="corpus-selection",
 )
 def deft_ucs(
     values: ArrayLike,
@@ -183,6 +184,7 @@ def deft_ucs(
     loses="to the proportions of the tasks, where these are those of the test; with one task it is facility_location",
     needs=("groups", "features"),
     traits=("fills_classes",),
+    evidence="corpus-selection",
 )
 def smart(
     values: ArrayLike,
@@ -228,7 +230,8 @@ def smart(
     Source: SMART (Renduchintala et al. 2024, arXiv 2403.08370; kowndinya-renduchintala/SMART): graph cut with 0.4 over
     1,840 tasks, the second-order Taylor softmax of its gains, facility location in each. There the gains are taken as
     they are, and since those of many tasks are large and alike, the places come out nearly equal; here each is divided
-    by the first. Places are rounded by largest remainder instead of down and up in turns.
+    by the first. Places are rounded by largest remainder instead of down and up in turns. There the places of a task are
+    also split evenly among its kinds of templates; here groups that name both make a task of each pair.
     """
     points, count = _inputs(values, count, seed, epoch, groups, ids, features)
     codes, sizes, names = encoded(checked_groups(groups, "smart"))
