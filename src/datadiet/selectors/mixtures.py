@@ -230,8 +230,8 @@ def smart(
     Source: SMART (Renduchintala et al. 2024, arXiv 2403.08370; kowndinya-renduchintala/SMART): graph cut with 0.4 over
     1,840 tasks, the second-order Taylor softmax of its gains, facility location in each. There the gains are taken as
     they are, and since those of many tasks are large and alike, the places come out nearly equal; here each is divided
-    by the first. Places are rounded by largest remainder instead of down and up in turns. There the places of a task are
-    also split evenly among its kinds of templates; here groups that name both make a task of each pair.
+    by the first. Places are rounded by largest remainder instead of down and up in turns. Their split of the places of
+    a task, evenly among its kinds of templates, is left to groups that name both: each pair is then a task.
     """
     points, count = _inputs(values, count, seed, epoch, groups, ids, features)
     codes, sizes, names = encoded(checked_groups(groups, "smart"))
