@@ -45,9 +45,10 @@ unit: .venv/dev-installed
 examples: .venv/dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py examples
 
-# every command of the README, as it stands there
+# every command of the README and of the pages on corpora, as it stands there
 readme: .venv/dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py readme
+	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py corpora
 
 # 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
 soak: .venv/dev-installed

@@ -91,10 +91,9 @@ def _assignment(option: Any) -> str:
 
 
 def _allowed(option: Any) -> str:
-    if option.choices:
-        return f" ({', '.join(option.choices)})"
-    bound = "" if option.bound is None else str(option.bound)
-    return f" ({bound})" if bound else " (required)" if option.required else ""
+    if option.bound is not None:
+        return f" ({', or '.join((str(option.bound), *option.choices))})"
+    return f" ({', '.join(option.choices)})" if option.choices else " (required)" if option.required else ""
 
 
 def measured(evidence: str | None) -> str:

@@ -62,6 +62,8 @@ def sentence(rng: random.Random, *words: str) -> str:
 
 def toy_row(kind: str, number: int, rng: random.Random) -> dict[str, Any]:
     """One row whose label follows from its words; of `noisy` one in eight is wrong, `repeats` has 24 texts."""
+    if kind == "wanted":  # of one class: what a corpus of three is chosen for
+        return {"text": sentence(rng, KEYWORDS[0]), "label": KEYWORDS[0]}
     level = number % (2 if kind == "pairs" else 5 if kind == "regression" else 3)
     word = KEYWORDS[level]
     if kind in ("classification", "noisy", "repeats"):
@@ -73,6 +75,8 @@ def toy_row(kind: str, number: int, rng: random.Random) -> dict[str, Any]:
     if kind == "regression":
         label = round(level + rng.uniform(0, 0.3), 3)
         return {"sentence1": sentence(rng, word), "sentence2": sentence(rng, word), "label": label}
+    if kind == "causal-lm":
+        return {"prompt": sentence(rng, word), "response": f"{word} {level}"}
     if kind == "multi-label":
         words = [word for word in KEYWORDS[:3] if rng.random() < 0.5]
         return {"text": sentence(rng, *words), "labels": words}
@@ -117,7 +121,10 @@ def tiny_model(auto: str, **options: Any) -> Any:
 
 def prepare() -> None:
     """All data, and the model, in the working folder."""
-    for kind in ("classification", "pairs", "regression", "multi-label", "intent-slot", "token-classification"):
+    from benchmarks.byte_lm import write_model
+
+    tasks = ("classification", "regression", "multi-label", "intent-slot", "token-classification", "causal-lm")
+    for kind in (*tasks, "pairs", "wanted"):
         write_data(Path("data", kind), kind, 96)
     write_data(Path("data/noisy"), "noisy", 320)
     write_data(Path("data/repeats"), "repeats", 48)
@@ -125,6 +132,7 @@ def prepare() -> None:
     write_data(Path("data/alone"), "classification", 60, splits="train")
     tiny_model("AutoModel").save_pretrained("tiny")
     tiny_tokenizer().save_pretrained("tiny")
+    write_model(Path("tiny-lm"), "llama-0.1m")
     Path("file.yaml").write_text(
         "data: data/classification\ntask: classification\nmodel: tiny\nepochs: 3\nbatch_size: 8\nlearning_rate: 1e-2\n"
         "precision: fp32\nstatic: true\nselect: both_ends(hard=0.6)\n"
@@ -174,6 +182,8 @@ vog             classification        --score vog --scores-from full --static
 scores-from     classification        --scores-from full --warmup-epochs 0 --rescore all
 selective       classification        --select selective_backprop --keep 0.4
 divbs           classification        --select divbs
+lm              causal-lm             --model tiny-lm --max-length 64 --epochs 2 --keep 1 --keep-checkpoints
+lm-teacher      causal-lm             --model tiny-lm --max-length 64 --epochs 1 --keep 1
 short           classification        --keep 1 --max-steps 10 --lr-schedule constant_with_warmup
 alone           alone                 --dev-share 0.2 --train-rows 40 --drop-overlap --data-seed 3 --checkpoint-every 0
 from-file       classification        --scores-from scores.parquet --score scdp
@@ -188,13 +198,22 @@ score           score data/classification --task classification --model full --t
     --scores el2n,cross_entropy,margin,entropy,\
 confidence,variability,correctness,threshold_closeness,forgetting,aum,tracin_self_influence,grand_last_layer,grand,vog,\
 self_influence,tracin,reducible_loss,irreducible_loss,teacher_el2n,teacher_divergence,prototypes(clusters=3),moderate,\
-neighbour_distance,scdp,length(unit=characters)
+neighbour_distance,scdp,length(unit=characters),influence,effort,dealrec
+score-queries   score data/classification --task classification --model full --queries data/wanted --precision fp32 \
+    --scores dsir,classifier,rds_plus,less(dimensions=64),ngram_perplexity --output queries.parquet
+score-lm        score data/causal-lm --task causal-lm --model lm --teacher lm-teacher --precision fp32 \
+    --scores perplexity,ifd,predictive_strength,capability_gap --output lm.parquet
+score-lm-folds  score data/causal-lm --task causal-lm --base-model tiny-lm --epochs 1 --folds 2 --max-length 64 \
+    --precision fp32 --scores held_out_perplexity --output lm-folds.parquet
+score-corpus    score data/wanted --task classification --queries data/wanted --scores length,dsir,ngram_perplexity \
+    --output corpus
 score-folds     score data/classification --task classification --base-model tiny --epochs 2 --folds 2 \
     --learning-rate 1e-2 --precision fp32 --probabilities --scores negative_pvi,irreducible_loss,reducible_loss \
     --output folds.parquet
 score-joint     score data/intent-slot --task intent-slot --base-model tiny --epochs 3 --run scoring \
     --learning-rate 1e-2 --precision fp32 --scores el2n,aum,grand,vog --output joint.parquet
-score-encoder   score data/regression --task regression --encoder tiny --scores prototypes,scdp --output encoder.jsonl
+score-encoder   score data/regression --task regression --encoder tiny \
+    --scores prototypes,scdp,metadata(column=label) --output encoder.jsonl
 select          select scores.parquet --data data/classification --score el2n --keep 0.3 --floor 3 \
     --drop-suspects 0.1 --with-score --output kept.jsonl
 select-json     select scores.parquet --data data/classification --score aum --select ccs(strata=4) --count 20 \
@@ -217,7 +236,9 @@ wrong-flag      select --keap 0.5
 """
 FILES = {  # what else these leave
     "score": ["scores.parquet"], "score-folds": ["folds.parquet"], "score-joint": ["joint.parquet", "scoring"],
-    "score-encoder": ["encoder.jsonl"], "select": ["kept.jsonl"], "select-json": ["kept.csv"],
+    "score-encoder": ["encoder.jsonl"], "score-queries": ["queries.parquet"], "score-lm": ["lm.parquet"],
+    "score-lm-folds": ["lm-folds.parquet"], "score-corpus": ["corpus/corpus.json"],
+    "select": ["kept.jsonl"], "select-json": ["kept.csv"],
     "select-cover": ["kept/train.jsonl", "kept/dev.jsonl"], "predict": ["predicted.jsonl"],
     "predict-joint": ["predicted.csv"], "predict-multi": ["predicted.parquet"],
     "compare": ["compared/comparison.json", "compared/runs/el2n-0.5-seed1"], "report": ["guard/report.md"],

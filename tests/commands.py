@@ -1,13 +1,14 @@
-"""Every command of the README as it is written there, and every script and notebook of examples/.
+"""Every command of the README and of two pages as it is written there, and every script and notebook of examples/.
 
     python tests/commands.py readme            # or `make readme`; prints each command, fails where one fails
+    python tests/commands.py corpora           # the same with docs/choosing.md and docs/corpus.md
     python tests/commands.py examples          # or `make examples`
 
 The README's run in one folder, in which `DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model;
-`minilm` is that model as well. What installs or clones is only looked at: its extras and targets must be there, and
-`.ci/run` makes `make test` itself. Commands and scripts start as copies of this process, which has imported torch
-already; so do the commands that they start, and the runs that `datadiet compare` starts. The cells of a notebook run as
-IPython runs them.
+`minilm` is that model as well. The pages have prompts with answers instead. What needs Ray, installs or clones is only
+looked at: its extras and targets must be there, and `.ci/run` makes `make test` itself. Commands and scripts start as
+copies of this process, which has imported torch already; so do the commands that they start, and the runs that
+`datadiet compare` starts. The cells of a notebook run as IPython runs them.
 """
 
 from __future__ import annotations
@@ -37,7 +38,12 @@ from launching import forked  # noqa: E402 - beside this file
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
 JOBS = 2
-LOOKED_AT = re.compile(r"git clone \S+|git clone <[^>]*> \S+ && cd \S+|make (demo|test)|pip install '\S+( @ \S+)?'")
+RUNS = ("runs/small", "runs/full")
+BRIEF = "--keep 1 --keep-checkpoints --epochs 2 --max-length 64"
+LOOKED_AT = re.compile(
+    r"datadiet .* --engine ray .*|git clone \S+|"
+    r"git clone <[^>]*> \S+ && cd \S+|make (demo|test)|pip install '\S+( @ \S+)?'"
+)
 
 
 def commands(page: str) -> Iterator[str]:
@@ -61,6 +67,27 @@ def write_data(folder: Path) -> None:
     for name, part in {"mine": rows, "DATA/train": rows[::2], "DATA/dev": rows[1::4], "DATA/test": rows[3::4]}.items():
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as stream:
             csv.writer(stream).writerows([("text", "label"), *part])
+
+
+def write_corpus() -> None:
+    """What the pages on corpora speak of: sums and definitions as prompts with answers, and an untrained model."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from toys import tiny_lm_folder, write_rows
+
+    sums = [
+        {"prompt": f"add {n} and {n * 7 % 40}", "response": str(n + n * 7 % 40), "subtask": "sums"} for n in range(40)
+    ]
+    asked = [(f"what is a {thing} of {n}", f"a {thing} is a {n * 5 % 17}") for n in range(12) for thing in THINGS]
+    told = [{"prompt": prompt, "response": answer, "subtask": "things"} for prompt, answer in asked]
+    rows = [*sums[:20], *told]
+    parts = {"DATA/train": rows[::2], "DATA/dev": rows[1::4], "WANTED/train": sums[20:]}
+    parts |= {"CORPUS/a": rows[:30], "CORPUS/b": rows[30:]}
+    for name, part in parts.items():
+        Path(name).parent.mkdir(exist_ok=True)
+        write_rows(Path(f"{name}.jsonl"), part)
+    folder = tiny_lm_folder(Path(), chat=False).rename("MODEL")
+    AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder)).save_pretrained(folder)
 
 
 class Forked:
@@ -122,31 +149,47 @@ def problem_of(command: str) -> str:
 
 def readme() -> None:
     """The README's commands, in order, in one folder."""
-    import transformers  # noqa: F401 - what a command imports, once
-
-    import datadiet.jobs.finetune  # noqa: F401
     from datadiet.tasks import loading
     from toys import tiny_model_folder
 
-    wanted = list(commands((ROOT / "README.md").read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory() as place:
         os.chdir(place)
         write_data(Path())
         model = tiny_model_folder(Path()).rename("MODEL").resolve()
         loading._packaged_folder = lambda: model
-        subprocess.Popen = Forked  # type: ignore[assignment,misc]
-        for command in wanted:
-            begins = time.perf_counter()
-            if command.startswith("datadiet "):
-                code = Forked(shlex.split(command)).wait()
-                problem = f"exit code {code}" if code else ""
-            else:
-                problem = problem_of(command)
-            sys.stdout.write(f"{'FAULT' if problem else 'ok':6}{time.perf_counter() - begins:6.1f} s  {command}\n")
-            if problem:
-                sys.exit(f"{command}: {problem}")
-        sys.stdout.write(f"{len(wanted)} commands\n")
-        os.chdir(ROOT)
+        follow(ROOT / "README.md")
+
+
+def corpora() -> None:
+    """The commands of the pages on corpora, each page in a folder of its own with the runs that it speaks of."""
+    for page, runs in {"choosing": ("RUN", "ORIGINAL", "DAMAGED", *RUNS), "corpus": RUNS[:1]}.items():
+        with tempfile.TemporaryDirectory() as place:
+            os.chdir(place)
+            write_corpus()
+            first = [f"datadiet finetune DATA --task causal-lm --model MODEL {BRIEF} --output {run}" for run in runs]
+            follow(ROOT / "docs" / f"{page}.md", first)
+
+
+def follow(page: Path, first: Sequence[str] = ()) -> None:
+    """The commands of a page, in order, after others; the first fault ends it."""
+    import transformers  # noqa: F401 - what a command imports, once
+
+    import datadiet.jobs.finetune  # noqa: F401
+
+    wanted = [*first, *commands(page.read_text(encoding="utf-8"))]
+    subprocess.Popen = Forked  # type: ignore[assignment,misc]
+    for command in wanted:
+        begins = time.perf_counter()
+        if command.startswith("datadiet ") and "--engine ray" not in command:
+            code = Forked(shlex.split(command)).wait()
+            problem = f"exit code {code}" if code else ""
+        else:
+            problem = problem_of(command)
+        sys.stdout.write(f"{'FAULT' if problem else 'ok':6}{time.perf_counter() - begins:6.1f} s  {command}\n")
+        if problem:
+            sys.exit(f"{command}: {problem}")
+    sys.stdout.write(f"{len(wanted)} commands\n")
+    os.chdir(ROOT)
 
 
 def examples() -> None:
@@ -210,4 +253,4 @@ def _cells(notebook: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"readme": readme, "examples": examples}[sys.argv[1]]()
+    {"readme": readme, "corpora": corpora, "examples": examples}[sys.argv[1]]()

@@ -81,8 +81,8 @@ class Bound:
     open_high: bool = False
     whole: bool = False
 
-    def problem(self, name: str, value: Any) -> str | None:
-        """The sentence for a value outside; None for one inside.
+    def problem(self, name: str, value: Any, *words: str) -> str | None:
+        """The sentence for a value outside; None for one inside. It also names words that may stand for a number.
 
         Examples:
             >>> Bound(0, 1, open_low=True).problem("keep", 70)
@@ -94,7 +94,7 @@ class Bound:
         if number and (not self.whole or isinstance(value, int)) and self._holds(value):
             return None
         hint = percent_hint(value) if self.high == 1 else ""
-        return f"{name} must be {self}, got {quoted(value)}.{hint}"
+        return f"{name} must be {', or '.join((str(self), *words))}, got {quoted(value)}.{hint}"
 
     def _holds(self, value: float) -> bool:
         above = self.low is None or (value > self.low if self.open_low else value >= self.low)
@@ -139,7 +139,7 @@ class Option:
         default: Used where it is not given; a selector inside another one by its name.
         types: Names of the types that it takes: `int`, `float`, `str`, `bool`, `None`, `mapping`, `selector`, `any`.
         bound: Of numbers.
-        choices: The only values allowed, if not empty.
+        choices: The only values allowed, if not empty; beside a bound, words that may stand for a number.
         rows: Where it counts training rows: how many fewer than those it may be at most.
         required: Whether it has no default.
     """
@@ -157,10 +157,12 @@ class Option:
         name = f"{self.name} of {owner}" if owner else self.name
         if value is None and ("None" in self.types or self.default is None):
             return None
-        if self.choices:
-            return None if value in self.choices or callable(value) else unknown(name, value, self.choices)
+        if self.choices and (value in self.choices or callable(value)):
+            return None
         if self.bound is not None:
-            return self.bound.problem(name, value)
+            return self.bound.problem(name, value, *self.choices)
+        if self.choices:
+            return unknown(name, value, self.choices)
         if "bool" in self.types and not isinstance(value, bool):
             return f"{name} must be true or false, got {quoted(value)}."
         return None
@@ -180,7 +182,7 @@ class Method:
         loses: Where it is known, or expected, to lose to others.
         needs: Keys of `NEEDS`.
         tasks: A trait that a task must have (`classes`, `one_class`, `groups`, `numbers`); empty for every task.
-        traits: Of scores `forward` (made of one forward pass), `by_row` (of texts: no other row counts),
+        traits: Of scores `forward` (made of one forward pass), `by_row` (of texts or columns: no other row counts),
             `zero_when_learned`, `suspects` (ranks wrong labels high), `tokens` (can be read off the next tokens of a
             language model), `answers` (of gradients, of language models too), `gaps` (a row without what it compares
             has no value) and `all_rows` (other rows change a value); of selectors `weights`,
@@ -196,7 +198,8 @@ class Method:
         facts: Further facts of a kind, such as the metrics of a task. Of scores: `computed_by`, the function
             `module:name` that computes a whole split; `passes`, what it needs of the forward pass of each model (see
             `datadiet.scoring.forward.pass_of`); `shares`, what it shares with other scores of that name; `reads`, needs
-            that are optional; `by_class`, whether each class is treated by itself.
+            that are optional; `by_class`, whether each class is treated by itself. Of selectors: `needs_with`, what an
+            option needs that others do not.
     """
 
     kind: str
@@ -285,7 +288,7 @@ score, selector, in_batch, race, history, ranking, task, token_rule = map(
 
 
 # parameters of every selector that are no options of its own
-_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns", "entropy")
+_COMMON = ("seed", "epoch", "groups", "ids", "features", "turns", "entropy", "texts")
 
 
 def _own_options(function: Callable[..., Any], kind: str) -> tuple[str, ...]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from benchmarks.common import keep_figures, quartiles
 from benchmarks.report.markdown import NOT_YET
 from benchmarks.report.numbers import Spread, saving, spread, verdict
 
-from benchmarks import grid, tables
+from benchmarks import auto, corpus_selection, grid, instruction_tuning, methods, snapshot, tables
+from datadiet import registry
 
 ENVIRONMENT = {"cpu": "A CPU", "threads": 2, "device": "cpu", "precision": "bf16", "versions": {"torch": "2.9"}}
 ONE_THREAD = ENVIRONMENT | {"threads": 1}
@@ -341,3 +344,37 @@ def test_a_broken_marker_is_refused(documents: Path, text: str, said: str) -> No
     (documents / "README.md").write_text(text)
     with pytest.raises(SystemExit, match=f"README.md: .*{said}"):
         tables.main(["--root", str(documents), "--results", str(documents)])
+
+
+# ---- what the declarations say of the benchmarks
+
+
+def measured() -> Iterator[tuple[str, str]]:
+    """Kind and name of every method with a figure beside random: those of the arms that have results."""
+    for module in (auto, corpus_selection, instruction_tuning):
+        folder = tables.RESULTS / module.__name__.rpartition(".")[2]
+        cells = (json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*.json"))
+        run = {cell["cell"]["arm"] for cell in cells}
+        assert run <= set(module.ARMS), folder
+        for name in sorted(run):
+            arm = module.ARMS[name] or {}
+            options = arm if isinstance(arm, dict) else {"score": arm.score, "select": arm.select}
+            parts = {kind: options[kind].partition("(")[0] for kind in ("score", "select", "tokens") if kind in options}
+            yield from parts.items()
+    for name in methods.METHODS:
+        yield "any", name
+
+
+def test_every_method_that_is_measured_says_where() -> None:
+    kinds = {"select": registry.SELECT_KINDS, "any": ("score", *registry.SELECT_KINDS, "preset")}
+    found = sorted(set(measured()))
+    assert ("select", "smart") in found
+    assert ("tokens", "excess") in found
+    for kind, name in found:
+        declared = [method for one in kinds.get(kind, (kind,)) if (method := registry.find(one, name)) is not None]
+        assert any(method.evidence for method in declared), f"{kind} {name}: name the heading of docs/benchmarks.md"
+
+
+def test_the_snapshot_has_every_score() -> None:
+    words = set(re.findall(r"[a-z0-9_]+", snapshot.FINETUNE + snapshot.OTHERS))
+    assert set(registry.names("score")) <= words

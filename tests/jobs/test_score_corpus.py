@@ -206,6 +206,29 @@ def test_scores_by_ngrams_have_the_values_of_the_whole_set_to_the_bit(home, tmp_
         scored(home, tmp_path / "new", "dsir", queries=str(tmp_path / "nothing.jsonl"))
 
 
+def test_metadata_are_read_partition_by_partition(home, tmp_path, rows):
+    """Numbers and texts of numbers, from text and Parquet files; a row without one is named with file and line."""
+    corpus, name = tmp_path / "corpus", "metadata(column=impact)"
+    corpus.mkdir()
+    lines = [row | {"impact": number / 7} for number, row in enumerate(rows)]
+    write_rows(corpus / "a.jsonl", [line | {"impact": str(line["impact"])} for line in lines[:30]])
+    pq.write_table(pa.Table.from_pylist(lines[30:]), corpus / "b.parquet", row_group_size=9)
+    scored(home, tmp_path / "out", f"{name},length", data=corpus)
+    table = table_of(tmp_path / "out")
+    expected = {line["id"]: np.float32(line["impact"]) for line in lines}
+    assert dict(zip(table["id"].to_pylist(), table["metadata"].to_pylist(), strict=True)) == expected
+    for impact in (None, "n/a", 10**400):
+        write_rows(corpus / "c.jsonl", [lines[0] | {"id": f"c{n}", "impact": 1 if n < 2 else impact} for n in range(4)])
+        content = scored(home, tmp_path / "new", name, data=corpus)
+        assert content["rows"] == len(lines)
+        problem = content["unreadable"]["c.jsonl"]
+        assert "c.jsonl, line 3: the column 'impact' must have a finite number, got " in problem
+        assert problem.endswith("fill it in, or leave the row out. Also line 4.")
+    pq.write_table(pa.Table.from_pylist([row | {"id": f"d{row['id']}"} for row in rows[:5]]), corpus / "c.parquet")
+    other = scored(home, tmp_path / "out", f"{name},length", data=corpus)
+    assert "c.parquet: there is no column 'impact'; found" in other["unreadable"]["c.parquet"]
+
+
 def test_a_classifier_has_the_values_of_the_whole_set_in_one_partition_or_many(tmp_path):
     """A sample of all rows is fitted once; what was interrupted after it goes on; sides that are alike are refused."""
     words = {"good": ("play", "jazz", "song"), "bad": ("rain", "wind", "sun")}
@@ -343,6 +366,12 @@ def test_ids_that_repeat_across_files_are_named(home, tmp_path, rows):
     ("changes", "message"),
     [
         ({"scores": "vog,scdp"}, r"the score scdp compares all rows and cannot be computed partition by partition"),
+        ({"scores": "aum"}, "the score aum is of the rows that a run was trained on and cannot be computed partition"),
+        ({"scores": "vog"}, "the score vog reads every checkpoint of a run and cannot be computed partition"),
+        ({"scores": "tracin"}, "the score tracin compares rows with a dev split, which a corpus has none of"),
+        ({"scores": "negative_pvi"}, "the score negative_pvi needs models that are trained in folds and cannot"),
+        ({"scores": "metadata"}, "the score metadata needs the option column"),
+        ({"scores": "metadata(column=stars)"}, r"a.jsonl: there is no column 'stars'; found 'id', 'text', 'label', 's"),
         ({"epochs": 1}, "--epochs is not for a corpus: train first"),
         ({"options": {"train_rows": 5}}, "--train-rows is not for a corpus, of which every row is scored"),
         ({"scores": "el2n"}, "the score el2n needs a model that is trained"),

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs.select_config import SelectConfig, config_problems
 from datadiet.jobs.select_rows import REASONS, StaticSelection, select_rows
@@ -81,6 +82,20 @@ def test_features_come_from_the_texts_or_from_the_caller():
     assert 13 in chosen(select="k_center", count=2, texts=words).rows
     with pytest.raises(ArgumentError, match="needs features"):
         chosen(select="k_center", count=2)
+
+
+def test_concepts_come_from_the_texts():
+    """A row with two known things that no row has together is left out; training gives a selector no texts."""
+    words = [f"thing{row}, part{row}" for row in range(N)]
+    words[98], words[97], words[96] = "thing97, extra", "thing97, part97", "extra, part97"
+    select = "paser(clusters=1, consistent=true)"
+    assert chosen(select="paser(clusters=1)", count=4, texts=words).rows.tolist() == [96, 97, 98, 99]
+    assert chosen(select=select, count=4, texts=words).rows.tolist() == [95, 97, 98, 99]
+    with pytest.raises(ArgumentError, match="needs the text of each row, which training does not give it: choose once"):
+        chosen(select=select, count=6, features=np.ones((N, 2)))
+    diet = Diet(select=select, score="el2n", offset=0)
+    with pytest.raises(ArgumentError, match="needs the text of each row"):
+        diet.begin(N, epochs=3, write=False, features=np.ones((N, 2)))
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,6 @@ def test_length_prefers_whatever_is_long_and_nothing_else() -> None:
 def test_metadata_are_the_numbers_of_a_column() -> None:
     assert metadata([3, "2.5", True], column="impact").tolist() == [3, 2.5, 1]
     with pytest.raises(
-        DataError, match=r"'impact' must hold finite numbers, and does not in 3 of 5 rows: 1 \(id 'b'\), 3"
+        DataError, match=r"'impact' must hold finite numbers, and does not in 4 of 6 rows: 1 \(id 'b'\), 3"
     ):
-        metadata([1, "high", 2, None, "1e99"], column="impact", ids=list("abcde"))
+        metadata([1, "high", 2, None, "1e99", 10**400], column="impact", ids=list("abcdef"))

@@ -405,7 +405,14 @@ def _with_missing(table: Table, names: Sequence[str]) -> Mapping[str, Sequence[A
     return LazyColumns(dict.fromkeys((*table.columns, *names)), column)
 
 
-def reading_of(corpus: Corpus, task: str, columns: Columns, separator: str = "|", group: str | None = None) -> Reading:
+def reading_of(
+    corpus: Corpus,
+    task: str,
+    columns: Columns,
+    separator: str = "|",
+    group: str | None = None,
+    also: Sequence[str] = (),
+) -> Reading:
     """How the rows are read, from the first batch that can be.
 
     Args:
@@ -414,6 +421,7 @@ def reading_of(corpus: Corpus, task: str, columns: Columns, separator: str = "|"
         columns: The user's names.
         separator: Between the labels of a text.
         group: A column that floors and quotas go by.
+        also: Other columns that must be there.
 
     Raises:
         DataError: If a column is missing, or no partition can be read.
@@ -430,10 +438,9 @@ def reading_of(corpus: Corpus, task: str, columns: Columns, separator: str = "|"
         if batch is None:
             continue
         names, wrong = recognise(batch.table, task, columns, labelled=True)
-        if group is not None and group not in batch.table.columns:
-            wrong.add(
-                f"{batch.table.place}: there is no column {quoted(group)}; found {listed([*batch.table.columns])}."
-            )
+        there = [*batch.table.columns]
+        for own in dict.fromkeys(name for name in (group, *also) if name is not None and name not in there):
+            wrong.add(f"{batch.table.place}: there is no column {quoted(own)}; found {listed(there)}.")
         wrong.raise_any(DataError)
         return Reading(task, replace(names, id=names.id or ""), separator, group)
     if not problems.found:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class SelectorContext:
         scale: The largest value the score can have.
         turns: How often each row has trained in the cycles before.
         entropy: float32 `(n,)`, how uncertain the model was of each row; +inf where it was never seen.
+        texts: `(n,)`, where rows are chosen once.
     """
 
     groups: NDArray[np.int32] | NDArray[np.int64] | None = None
@@ -41,6 +43,7 @@ class SelectorContext:
     scale: float | None = None
     turns: Turns | None = None
     entropy: NDArray[np.float32] | None = None
+    texts: Sequence[str] | None = None
 
     def of(self, rows: NDArray[np.bool_]) -> SelectorContext:
         """The same of some rows, bool `(n,)`."""
@@ -50,6 +53,7 @@ class SelectorContext:
             features=None if self.features is None else self.features[rows],
             turns=None if self.turns is None else self.turns.of(rows),
             entropy=None if self.entropy is None else picked(self.entropy, rows),
+            texts=None if self.texts is None else list(compress(self.texts, rows)),
         )
 
 
@@ -90,7 +94,7 @@ class BoundSelector:
         seed: Of ties and random choices.
 
     Attributes:
-        needs: What it cannot do without, of `groups`, `features` and `recalls`.
+        needs: What it cannot do without, of `groups`, `features`, `recalls` and `texts`.
         takes_turns: Whether it goes by how often each row has trained.
         takes_entropy: Whether it goes by how uncertain the model was of each row.
     """
@@ -105,6 +109,8 @@ class BoundSelector:
             chosen = with_floor(chosen, floor)
         self._select = chosen
         needs = set() if method is None else set(method.needs) - set(given)
+        with_option = {} if method is None else method.facts.get("needs_with", {})
+        needs |= {need for option, need in with_option.items() if given.get(option)}
         self._takes = set() if method is None else (set(method.options) | needs) - set(given)
         self.takes_turns = method is not None and "takes_turns" in method.traits
         self._takes |= {"turns"} if self.takes_turns else set()
@@ -141,7 +147,7 @@ class BoundSelector:
         """
         if "recalls" in self.needs and context.recalls is None:
             raise ArgumentError(_MISSING["recalls"])
-        extra = {name: getattr(context, name) for name in ("features", "recalls", "scale", "turns", "entropy")}
+        extra = {name: getattr(context, name) for name in _FROM_CONTEXT}
         options = {name: extra[name] for name in extra if name in self._takes}
         return self._select(values, count, seed=self._seed, epoch=epoch, groups=context.groups, **options)
 
@@ -151,11 +157,14 @@ class BoundSelector:
         return random(np.zeros(number), count, seed=self._seed, epoch=epoch).rows
 
 
+_FROM_CONTEXT = ("features", "recalls", "scale", "turns", "entropy", "texts")
 _MISSING = {
     "groups": "floor and quotas need the class of each example; this data set has no such column (regression?). Give "
     "groups=, an int64 array with the class of each training row.",
     "features": "this selector needs features: an array with one line per training row, such as sentence embeddings.",
     "recalls": "this selector needs the recall of each class on the dev split, and no dev split has been judged yet.",
+    "texts": "this selector needs the text of each row, which training does not give it: choose once, with datadiet "
+    "select or texts=.",
 }
 
 

@@ -58,7 +58,10 @@ if TYPE_CHECKING:
     from datadiet.jobs.crossfit import CrossFitted, Folds
 
 
-_WHY_MISSING = "The answer is empty, was cut away at --max-length, or has nothing that the score compares"
+_WHY_MISSING = (
+    "The answer is empty, was cut away at --max-length, has nothing that the score compares, or lies beyond an option "
+    "such as most"
+)
 
 
 def score_data(

@@ -43,20 +43,28 @@ from datadiet.jobs.score_partition import (
     AT_ONCE,
     Work,
     begin_partition,
+    calls_of,
     counts_in,
-    only_marks,
     phase_options,
     phases_of,
     score_partition,
 )
 from datadiet.ledger import Ledger
 from datadiet.registry import find, names
+from datadiet.scoring.inputs import needs_of
 from datadiet.store.run_folder import saved_model
 from datadiet.types import Json, Listener, Silent
 
 # options of a scoring job that train a model, or that belong to one set in memory
 _IN_MEMORY = ("epochs", "folds", "base_model", "run", "probabilities")
 _OF_SPLITS = ("train_rows", "dev_share", "data_seed", "drop_overlap", "dedupe", "cache")
+# what a score needs that a corpus does not give, with the reason in the words of a refusal
+_WHOLE = {
+    "history": "is of the rows that a run was trained on",
+    "null": "needs models that are trained in folds",
+    "dev": "compares rows with a dev split, which a corpus has none of,",
+    "checkpoints": "reads every checkpoint of a run",
+}
 _MOST_NAMED = 3
 _SHOWN_S = 1.0  # seconds between two lines of progress
 
@@ -69,6 +77,13 @@ def is_partitioned(name: str) -> bool:
     of_models = set(method.needs) <= {"model", "teacher", "holdout"} and "all_rows" not in method.traits
     by_row = "by_row" in method.traits or of_models
     return by_row or ("history" not in method.needs and phases_of(name) is not None)
+
+
+def _of_a_whole_set(name: str) -> str:
+    """Why a score that is not partitioned needs one set in memory."""
+    needs = needs_of(name)
+    reasons = (reason for need, reason in _WHOLE.items() if need in needs)
+    return next(reasons, "compares all rows")
 
 
 def check_corpus_job(config: ScoreConfig) -> None:
@@ -87,12 +102,12 @@ def check_corpus_job(config: ScoreConfig) -> None:
         problems.check(getattr(config, name) == default, f"{flag} is not for a corpus: train first, then give --model.")
     for name in (name for name in _OF_SPLITS if name in config.options):
         problems.add(f"--{name.replace('_', '-')} is not for a corpus, of which every row is scored.")
-    requested = [] if config.scores is None and only_marks(config) else _calls(config, problems)
+    requested = _calls(config, problems)
     for name in requested:
         if find("score", name) is not None and not is_partitioned(name):
             possible = [one for one in names("score") if is_partitioned(one)]
             problems.add(
-                f"the score {name} compares all rows and cannot be computed partition by partition; these can: "
+                f"the score {name} {_of_a_whole_set(name)} and cannot be computed partition by partition; these can: "
                 f"{', '.join(possible)}."
             )
     output = config.output
@@ -130,10 +145,8 @@ def _panel(item: Any) -> str | None:
 
 
 def _calls(config: ScoreConfig, problems: Problems) -> dict[str, dict[str, Any]]:
-    if only_marks(config):
-        return {}
     try:
-        calls = config.calls()
+        calls = calls_of(config)
     except UserError:  # `check_job` reports it
         return {}
     taken = sorted(set(calls) & set(FIXED))
@@ -164,7 +177,9 @@ def score_corpus(config: ScoreConfig, listener: Listener = Silent()) -> Json:  #
         for note in corpus.notes:
             listener.note(note)
         settings = config.training(Path("run"), text_length(config))
-        reading = reading_of(corpus, settings.task, columns_of(settings), settings.label_separator, config.group_column)
+        own = [options["column"] for name, options in calls_of(config).items() if "columns" in needs_of(name)]
+        columns, separator = columns_of(settings), settings.label_separator
+        reading = reading_of(corpus, settings.task, columns, separator, config.group_column, own)
         queries = _read_queries(config, reading)
         return _Job(config, output, corpus, reading, listener, began, queries).run()
 
@@ -197,7 +212,7 @@ class _Job:
     queries: list[str]
 
     def run(self) -> Json:
-        calls = {} if only_marks(self.config) else self.config.calls()
+        calls = calls_of(self.config)
         how = {**_how(self.config, self.reading, calls), "queries": _digest(self.queries)}
         content = self._manifest(list(calls), how)
         self._check_folder(content)

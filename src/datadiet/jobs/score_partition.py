@@ -9,7 +9,7 @@ import inspect
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from datadiet.corpus.score_folder import (
     part_writer,
 )
 from datadiet.data.schema import Dataset, Examples, joined_texts
-from datadiet.data.tables import listed
+from datadiet.data.tables import listed, row_problem
 from datadiet.errors import DataError, UserError, quoted
 from datadiet.files import read_json, whole_folder
 from datadiet.jobs.score_checks import text_length
@@ -35,6 +35,7 @@ from datadiet.jobs.score_config import ScoreConfig
 from datadiet.jobs.score_inputs import LoadedModel, inputs_of, load_model, sources
 from datadiet.ledger import Ledger
 from datadiet.registry import has, load
+from datadiet.scores.text import as_numbers
 from datadiet.scoring.dataset import score_split
 from datadiet.scoring.embed import embeddings_of
 from datadiet.scoring.inputs import ScoringInputs, needs_of
@@ -62,6 +63,11 @@ def phase_options(name: str, config: ScoreConfig, queries: Sequence[str]) -> dic
 def only_marks(config: ScoreConfig) -> bool:
     """Whether embeddings or duplicates were asked for and no score."""
     return config.scores is None and config.model is None and (config.duplicates or config.embeddings)
+
+
+def calls_of(config: ScoreConfig) -> dict[str, dict[str, Any]]:
+    """The requested scores with their options."""
+    return {} if only_marks(config) else config.calls()
 
 
 class Work:
@@ -103,7 +109,7 @@ class Work:
     @property
     def calls(self) -> dict[str, dict[str, Any]]:
         """The requested scores with their options."""
-        return {} if only_marks(self.config) else self.config.calls()
+        return calls_of(self.config)
 
     def done(self) -> Json | None:
         """What the file of the partition says of itself, where it is what this work would write."""
@@ -188,7 +194,7 @@ def score_partition(work: Work) -> Json | str:
                 places = _places(batch)
                 columns: dict[str, Any] = {"id": list(map(str, examples.ids)), "row": places}
                 columns |= {} if groups is None else {"group": groups}
-                values = scorer.values(examples)
+                values = scorer.values(examples, batch)
                 columns |= values
                 if work.config.embeddings:
                     columns["embedding"] = scorer.embeddings(examples)
@@ -255,12 +261,17 @@ class _Scorer:
         self.by_row = [name for name in self.calls if name not in self.phases]
         self.settings = self.config.training(Path("run"), text_length(self.config))
 
-    def values(self, examples: Examples) -> dict[str, NDArray[np.float32]]:
-        """float32 `(n,)` by score, in the order in which they were requested."""
+    def values(self, examples: Examples, batch: Batch) -> dict[str, NDArray[np.float32]]:
+        """float32 `(n,)` by score, in the order in which they were requested.
+
+        Args:
+            examples: Of the batch.
+            batch: For columns of the user's.
+        """
         found: dict[str, NDArray[np.float32]] = {}
         if self.by_row:
             needs = {need for name in self.by_row for need in needs_of(name)}
-            found |= score_split(self.by_row, self._inputs(examples, needs)).values
+            found |= score_split(self.by_row, self._inputs(examples, needs, columns=partial(_numbers, batch))).values
         for name, phases in self.phases.items():
             with self.ledger.charge("score"):
                 options = phase_options(name, self.config, self.queries)
@@ -272,7 +283,7 @@ class _Scorer:
         """float32 `(n, size)`, each of length 1."""
         return embeddings_of(self._inputs(examples, {"encoder"}))
 
-    def _inputs(self, examples: Examples, needs: set[str]) -> ScoringInputs:
+    def _inputs(self, examples: Examples, needs: set[str], **more: Any) -> ScoringInputs:
         own = "model" in needs or ("encoder" in needs and self.config.encoder is None)
         models = {
             role: _loaded(*source, str(self.config.task))
@@ -282,7 +293,26 @@ class _Scorer:
             if role != "encoder":
                 _check_labels(examples, one.task, role)
         task = next((one.task for one in models.values()), None) or _plain(str(self.config.task))
-        return inputs_of(self.config, examples, models, task, self.ledger)
+        return inputs_of(self.config, examples, models, task, self.ledger, **more)
+
+
+def _numbers(batch: Batch, name: str) -> Sequence[Any]:
+    """A column of the user's that has a finite number in every row.
+
+    Raises:
+        DataError: If there is no such column, or a row has no number in it; names the file and the line.
+    """
+    table = batch.table
+    if name not in table.columns:
+        raise DataError(f"{table.place}: there is no column {quoted(name)}; found {listed([*table.columns])}.")
+    values = table.columns[name]
+    wrong = [
+        (row, f"the column {quoted(name)} must have a finite number, got {quoted(values[row])}")
+        for row in np.flatnonzero(~np.isfinite(as_numbers(values))).tolist()
+    ]
+    if wrong:
+        raise DataError(row_problem(table, wrong, "fill it in, or leave the row out"))
+    return values
 
 
 def _check_labels(examples: Examples, task: Task, role: str) -> None:

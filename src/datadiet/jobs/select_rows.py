@@ -196,6 +196,7 @@ def _selection(
         groups=pool_groups,
         features=_features(config, texts, features, pool, file.ids),
         entropy=None if entropy is None else entropy[pool],
+        texts=None if texts is None else [texts[row] for row in pool.tolist()],
     )
     chosen = _choose(config, config.floor, values[pool], count, context)
     reasons[pool] = _reasons(config, values[pool], count, context, chosen)

@@ -36,6 +36,7 @@ UNITS = ("bytes", "characters", "tokens")
     needs=("model",),
     tasks="answers",
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.answers:bits",
     passes={"model": ["loss"]},
     traits=("gaps",),
@@ -120,6 +121,7 @@ def held_out_perplexity(
     needs=("model",),
     tasks="answers",
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.answers:with_and_without",
     passes={"model": ["loss", "rest"]},
     traits=("gaps",),
@@ -179,6 +181,7 @@ def ifd(
     needs=("checkpoints",),
     tasks="answers",
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.answers:along_checkpoints",
     traits=("gaps",),
 )

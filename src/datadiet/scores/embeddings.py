@@ -239,6 +239,7 @@ def _dense(name: str, embeddings: Any, problems: Problems, ids: Sequence[str] | 
     loses="rows that a query needs but does not resemble; copies of the nearest fill the first places",
     needs=("encoder", "queries"),
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.embed:like_queries",
 )
 def rds_plus(

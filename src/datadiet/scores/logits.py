@@ -102,6 +102,7 @@ def el2n(logits: Tensor, labels: Tensor, *, mask: Tensor | None = None) -> Tenso
     needs=("model",),
     tasks="classes",
     traits=("forward", "zero_when_learned", "suspects", "tokens"),
+    evidence="instruction-tuning",
     computed_by="datadiet.scoring.forward:value_of",
     passes={"model": ["value"]},
 )

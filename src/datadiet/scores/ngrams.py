@@ -183,6 +183,7 @@ def log_weights(grams: Grams, ratios: NDArray[np.float64]) -> NDArray[np.float64
     loses="what the queries say in other words; by the sum short texts win where little resembles the queries",
     needs=("texts", "queries"),
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.dataset:of_texts_and_queries",
 )
 def dsir(
@@ -434,6 +435,7 @@ class Extended:
     loses="few or mixed queries: it learns what sets them apart, be it only their layout",
     needs=("texts", "queries"),
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.dataset:of_texts_and_queries",
 )
 def classifier(

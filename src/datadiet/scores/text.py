@@ -234,6 +234,7 @@ def length(
     cost="none",
     loses="to random as published: abstracts chosen by journal impact were no better to train on",
     needs=("columns",),
+    traits=("by_row",),
     named_alone=False,
     computed_by="datadiet.scoring.dataset:of_a_column",
 )
@@ -266,13 +267,23 @@ def metadata(
     models trained on abstracts of journals of high impact are no better than those trained on a random choice of the
     same size. So a selection by metadata belongs beside `random` of the same count.
     """
-    numbers = np.full(len(values), np.nan)
-    for row, value in enumerate(values):
-        with suppress(TypeError, ValueError):
-            numbers[row] = float(value)
-    with np.errstate(over="ignore"):
-        result = numbers.astype(np.float32)
+    result = as_numbers(values)
     if (bad := np.flatnonzero(~np.isfinite(result))).size:
         raise DataError(f"the column {quoted(column)} must hold finite numbers, and does not in "
                         f"{named_rows(bad, len(values), ids)}. Fill them in, or leave these rows out.")  # fmt: skip
     return result
+
+
+def as_numbers(values: Sequence[Any]) -> Values:
+    """Values of a column as float32; nan or infinite where one is no finite number.
+
+    Examples:
+        >>> as_numbers([3, "2.5", "high", None])
+        array([3. , 2.5, nan, nan], dtype=float32)
+    """
+    numbers = np.full(len(values), np.nan)
+    for row, value in enumerate(values):
+        with suppress(TypeError, ValueError, OverflowError):
+            numbers[row] = float(value)
+    with np.errstate(over="ignore"):
+        return numbers.astype(np.float32)

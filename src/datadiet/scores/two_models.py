@@ -211,6 +211,7 @@ def _same_shape(logits: Tensor, teacher_logits: Tensor) -> None:
     traits=("answers", "all_rows"),
     named_alone=False,
     reads=("teacher",),
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.influence:dealrec_of",
 )
 def dealrec(

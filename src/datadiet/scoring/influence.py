@@ -65,6 +65,7 @@ class Influence:
     loses="on a model at its optimum, where the mean gradient is noise; it prefers what resembles the bulk",
     needs=("model",),
     traits=("answers", "all_rows"),
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.influence:influence_of",
 )
 def influence(
@@ -230,6 +231,7 @@ def _residual(reached: Vector, right: Vector) -> float:
     options_of=grand,
     needs=("model",),
     traits=("answers", "suspects"),
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.influence:effort_of",
 )
 def effort(model: nn.Module, dataset: Any, collate: Collate, **options: Any) -> NDArray[np.float32]:

@@ -69,6 +69,7 @@ class Less:
     needs=("checkpoints", "queries"),
     traits=("answers",),
     named_alone=False,
+    evidence="corpus-selection",
     computed_by="datadiet.scoring.less:less_of",
 )
 def less(

@@ -104,6 +104,8 @@ def inside(
         options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[rows]
     if options.get("turns") is not None:
         options["turns"] = options["turns"].of(rows)
+    if options.get("texts") is not None:
+        options["texts"] = [options["texts"][row] for row in rows.tolist()]
     try:
         chosen = select(values[rows], count, seed=seed, epoch=epoch, groups=part, **options)
     except OffsetError:

@@ -307,6 +307,7 @@ class TopReducible(BatchSelector):
     inputs="losses of the batch",
     cost="a forward pass of everything",
     loses="with portion 0 on noise, which has the largest losses; saves backward passes only",
+    evidence="instruction-tuning",
 )
 class MidRank(BatchSelector):
     """A slice of the batch's losses in descending order: the moderately hard examples.
@@ -354,6 +355,7 @@ class MidRank(BatchSelector):
     cost="nothing: the losses of the training forward",
     loses="on noise, which has the largest losses; it saves nothing",
     traits=("weights",),
+    evidence="instruction-tuning",
 )
 class InstanceReweighting(BatchSelector):
     """All examples train, each weighed by its loss: the worst case within a distance of the uniform weights.

@@ -7,14 +7,16 @@ clusters of embeddings; `smart` shares the places out among tasks by how much ea
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Sequence
+from itertools import combinations, groupby
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from datadiet.errors import Problems
+from datadiet.errors import ArgumentError, Problems
 from datadiet.geometry import Points, check_points, k_means, nearest, nearest_centroid, unit_rows, usual_clusters
 from datadiet.registry import AtLeast, NotNegative, Positive, ShareBelowOne, UnitShare, selector
 from datadiet.selectors.base import (
@@ -36,7 +38,9 @@ from datadiet.types import Selection
 Allocation = Literal["proportional", "equal", "root"]
 MOST_SPECTRAL = 20_000  # rows
 _NEIGHBOURS = 10
-_STREAM = 17  # of the seed of each cluster's ties
+_STREAM = 17  # of the seed of ties
+_MOST_FOR_GAP, _MOST_CLUSTERS = 1000, 30  # rows and clusters of which the number of clusters is found
+_WORDS = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*|[^\w\s]|_")
 
 
 @selector(
@@ -102,6 +106,7 @@ def best_of_group(
     cost="k-means: O(n k d)",
     loses="where the far ones of a cluster are noise; and by the number of clusters, which has to be guessed",
     needs=("features",),
+    evidence="corpus-selection",
 )
 def deft_ucs(
     values: ArrayLike,
@@ -179,6 +184,7 @@ def deft_ucs(
     loses="to the proportions of the tasks, where these are those of the test; with one task it is facility_location",
     needs=("groups", "features"),
     traits=("fills_classes",),
+    evidence="corpus-selection",
 )
 def smart(
     values: ArrayLike,
@@ -224,7 +230,8 @@ def smart(
     Source: SMART (Renduchintala et al. 2024, arXiv 2403.08370; kowndinya-renduchintala/SMART): graph cut with 0.4 over
     1,840 tasks, the second-order Taylor softmax of its gains, facility location in each. There the gains are taken as
     they are, and since those of many tasks are large and alike, the places come out nearly equal; here each is divided
-    by the first. Places are rounded by largest remainder instead of down and up in turns.
+    by the first. Places are rounded by largest remainder instead of down and up in turns. Their split of the places of
+    a task, evenly among its kinds of templates, is left to groups that name both: each pair is then a task.
     """
     points, count = _inputs(values, count, seed, epoch, groups, ids, features)
     codes, sizes, names = encoded(checked_groups(groups, "smart"))
@@ -300,6 +307,7 @@ def _inputs(
     cost="k-means: O(n d clusters); spectral: O(n^2 d) for the neighbours, below 20,000 rows",
     loses="to hardest where one cluster needs everything; where the clusters are no capabilities it is stratified",
     needs=("features",),
+    needs_with={"consistent": "texts"},
 )
 def paser(
     values: ArrayLike,
@@ -310,10 +318,12 @@ def paser(
     groups: ArrayLike | None = None,
     ids: Sequence[str] | None = None,
     features: Any,
-    clusters: Annotated[int, AtLeast(1)] = 10,
+    texts: Sequence[str] | None = None,
+    clusters: Annotated[int | Literal["auto"], AtLeast(1)] = 10,
     clustering: Annotated[Literal["k_means", "spectral"], ("k_means", "spectral")] = "k_means",
     temperature: Annotated[float, Positive] = 1.0,
     floor: Annotated[int, AtLeast(0)] = 0,
+    consistent: bool = False,
 ) -> Selection:
     """Post-training for what a model has lost: places by the mean capability gap of each cluster of rows.
 
@@ -328,16 +338,23 @@ def paser(
         groups: Not used; see `with_floor`.
         ids: The user's names of the rows, for errors.
         features: float `(n, d)` or CSR, such as embeddings of the instructions.
-        clusters: How many capabilities; fewer where there are fewer different rows.
+        texts: `(n,)`, prompt and answer; needed where `consistent` is true.
+        clusters: How many capabilities; fewer where there are fewer different rows. `auto` takes the number from 2 to
+            30 after which the eigenvalues of the graph of nearest neighbours have their largest gap, on at most 1,000
+            rows.
         clustering: `k_means`; or `spectral`, on the graph of the nearest neighbours, for less than 20,000 rows.
         temperature: Above 1 the shares are more alike, below 1 less.
         floor: Rows of each cluster at least, or all that it has.
+        consistent: Whether a row is left out that has two concepts which rows before it have, but none of them both:
+            the Concept Consistency Graph. Its concepts are the phrases of its text, see `concepts`. Clusters come by
+            falling mean, and what one of them cannot fill goes to the others.
 
     Returns:
         Exactly `count` rows, ascending.
 
     Raises:
-        ArgumentError: If values, features or options do not fit, or the floors need more than `count` rows.
+        ArgumentError: If values, features or options do not fit, or the floors need more than `count` rows, or fewer
+            than `count` rows are consistent.
 
     Examples:
         >>> points, gaps = [[0.0], [0.1], [0.2], [9.0], [9.1], [9.2]], [0.1, 0.2, 0.1, 0.3, 0.5, 0.4]
@@ -346,7 +363,10 @@ def paser(
 
     Source: He et al. 2025 (arXiv 2502.12594), whose clusters come from a diffusion kernel and a factorisation. Their
     code gives eigsh a Laplacian that is not symmetric, holds n x n numbers, and rounds down, so that places are lost
-    and small clusters get more than they have; here the Laplacian is the symmetric one and the total exact.
+    and small clusters get more than they have; here the Laplacian is the symmetric one and the total exact. The paper
+    says that the number of clusters minimises the error of the factorisation, but neither among which numbers nor of
+    which matrix, and the code takes ten. In the code the graph takes clusters by their number, which means nothing, and
+    its rejected rows leave places empty.
     """
     problems = Problems()
     points = check_points(features, problems, name="features", size=np.size(values), ids=ids)
@@ -354,7 +374,9 @@ def paser(
     if clustering == "spectral" and size >= MOST_SPECTRAL:
         problems.add(f"clustering of paser must be k_means for {size:,} rows: spectral is for less than 20,000.")
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
-    if count == len(array):
+    problems.check(not consistent or texts is not None, "consistent of paser needs the text of each row: give texts=.")
+    problems.raise_any()
+    if count == len(array) and not consistent:
         return Selection(np.arange(count))
     new = np.flatnonzero(unseen(array))
     if new.size >= count:
@@ -362,13 +384,16 @@ def paser(
     left = np.flatnonzero(~unseen(array))
     codes = _clusters(points[left], clusters, clustering, seed=mix(seed, epoch) % 2**31)
     known = array[left].astype(np.float64)
-    chosen = _inside(known - min(0.0, float(known.min())), codes, count - new.size, temperature, floor, seed, epoch)
+    known -= min(0.0, float(known.min()))
+    hashes = row_hash(left, seed=mix(seed, _STREAM), epoch=epoch)
+    graph = _Concepts([concepts(texts[row]) for row in left.tolist()] if consistent and texts is not None else None)
+    chosen = _inside(known, codes, count - new.size, temperature, floor, hashes, graph)
     return Selection(np.sort(np.concatenate([new, left[chosen]])))
 
 
-def _clusters(points: Points, clusters: int, clustering: str, *, seed: int) -> NDArray[np.int64]:
+def _clusters(points: Points, clusters: int | Literal["auto"], clustering: str, *, seed: int) -> NDArray[np.int64]:
     """The number of each row's cluster."""
-    most = min(clusters, points.shape[0])
+    most = min(_by_gap(points, seed=seed) if clusters == "auto" else clusters, points.shape[0])
     if clustering == "k_means" or most < 2 or points.shape[0] <= most:
         centres = k_means(points, most, seed=seed)
         return np.asarray(nearest_centroid(points, centres)[0], np.int64)
@@ -377,17 +402,41 @@ def _clusters(points: Points, clusters: int, clustering: str, *, seed: int) -> N
 
 def _spectral(points: Points, clusters: int, seed: int) -> NDArray[np.int64]:
     """Clusters of the graph of nearest neighbours, by its symmetric normalised Laplacian."""
-    from scipy.sparse import csr_array
     from sklearn.cluster import SpectralClustering
+
+    made = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Graph is not fully connected")  # its parts are clusters
+        return np.asarray(made.fit_predict(_neighbour_graph(points)), np.int64)
+
+
+def _neighbour_graph(points: Points) -> Any:
+    """Which rows are among the nearest neighbours of one another, on either side: a CSR array of 0 and 1."""
+    from scipy.sparse import csr_array
 
     size = points.shape[0]
     near, _ = nearest(points, min(_NEIGHBOURS, size - 1))
     ends = np.arange(0, near.size + 1, near.shape[1], dtype=np.int32)  # scikit-learn takes no larger numbers
     graph = csr_array((np.ones(near.size), near.ravel().astype(np.int32), ends), shape=(size, size))
-    made = SpectralClustering(clusters, affinity="precomputed", assign_labels="cluster_qr", random_state=seed)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Graph is not fully connected")  # its parts are clusters
-        return np.asarray(made.fit_predict(graph.maximum(graph.T)), np.int64)
+    return graph.maximum(graph.T)
+
+
+def _by_gap(points: Points, *, seed: int) -> int:
+    """How many clusters there are: before the largest gap of the eigenvalues of the graph's Laplacian, from 2 on."""
+    from scipy.linalg import eigvalsh
+    from scipy.sparse.csgraph import laplacian
+
+    size = points.shape[0]
+    if size < 4:
+        return 1
+    if size > _MOST_FOR_GAP:
+        rows = np.argsort(row_hash(np.arange(size), seed=seed, epoch=0), kind="stable")[:_MOST_FOR_GAP]
+        points = points[np.sort(rows)]
+    graph = _neighbour_graph(points).toarray()
+    last = min(_MOST_CLUSTERS, len(graph) - 1)
+    values = eigvalsh(laplacian(graph, normed=True), subset_by_index=[0, last])
+    gaps = np.round(np.diff(values), 9)  # rounding would break ties between equal gaps
+    return 2 + int(np.argmax(gaps[1:]))
 
 
 def _inside(
@@ -396,19 +445,68 @@ def _inside(
     count: int,
     temperature: float,
     floor: int,
-    seed: int,
-    epoch: int,
+    hashes: NDArray[Any],
+    graph: _Concepts,
 ) -> Rows:
-    """The rows with the largest values of each cluster, as many as it has places."""
+    """The rows with the largest values of each cluster that the graph takes, as many as it has places."""
     sizes = np.bincount(codes)
     means = np.bincount(codes, values) / np.maximum(sizes, 1)
-    places = capability_places(sizes, means, count, temperature=temperature, floor=floor)
-    chosen = np.zeros(len(values), np.bool_)
-    for cluster in np.flatnonzero(places).tolist():
-        rows = np.flatnonzero(codes == cluster)
-        ties = mix(seed, _STREAM, cluster)
-        chosen[rows[top_mask(values[rows], int(places[cluster]), seed=ties, epoch=epoch)]] = True
-    return np.flatnonzero(chosen)
+    order = np.lexsort((hashes, -values, codes))
+    waiting = {cluster: order[rows].tolist()[::-1] for cluster, rows in members(codes[order], sizes > 0)}
+    chosen: list[int] = []
+    while len(chosen) < count:
+        left = np.array([len(waiting.get(cluster, ())) for cluster in range(len(sizes))])
+        if not left.any():
+            raise ArgumentError(
+                f"consistent of paser leaves {len(chosen):,} rows that agree, fewer than the {count:,} to keep: keep "
+                "fewer, or leave it out."
+            )
+        wanted = min(count - len(chosen), int(left.sum()))
+        places = capability_places(left, means, wanted, temperature=temperature, floor=0 if chosen else floor)
+        for cluster in np.argsort(-means, kind="stable").tolist():
+            own = waiting.get(cluster, [])
+            while places[cluster] and own:
+                if graph.takes(row := own.pop()):
+                    chosen.append(row)
+                    places[cluster] -= 1
+    return np.sort(np.asarray(chosen, np.int64))
+
+
+def concepts(text: str) -> frozenset[str]:
+    """The phrases of a text in lower case: what stands between two stop words of English, or signs (RAKE).
+
+    Examples:
+        >>> sorted(concepts("What is the capital of Peru? Lima, a city on the coast."))
+        ['capital', 'city', 'coast', 'lima', 'peru']
+    """
+    from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS as STOP
+
+    words = [word if word[0].isalnum() and word not in STOP else "" for word in _WORDS.findall(text.lower())]
+    return frozenset(" ".join(phrase) for real, phrase in groupby(words, bool) if real)
+
+
+class _Concepts:
+    """The Concept Consistency Graph: concepts that an accepted row has together are linked.
+
+    Instead of links, the accepted rows of each concept are kept: two concepts are linked where they share a row.
+    """
+
+    def __init__(self, of_rows: Sequence[frozenset[str]] | None) -> None:
+        self._of_rows = of_rows  # None: every row is taken
+        self._accepted: dict[str, set[int]] = {}
+
+    def takes(self, row: int) -> bool:
+        """Whether a row is consistent with those accepted before; then it counts among them."""
+        if self._of_rows is None:
+            return True
+        own = self._of_rows[row]
+        known = [rows for concept in own if (rows := self._accepted.get(concept)) is not None]
+        if any(one.isdisjoint(other) for one, other in combinations(known, 2)):
+            return False
+        if len(own) > 1:  # as published: a concept by itself is not in the graph
+            for concept in own:
+                self._accepted.setdefault(concept, set()).add(row)
+        return True
 
 
 def capability_places(sizes: Counts, means: Floats, count: int, *, temperature: float = 1.0, floor: int = 0) -> Counts:

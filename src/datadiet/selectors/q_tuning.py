@@ -222,6 +222,7 @@ def _min_max(values: Floats) -> Floats:
     inputs="losses and entropies of the batch",
     cost="a forward pass of everything",
     loses="where error and entropy rise together, which leaves little between them; saves backward passes only",
+    evidence="instruction-tuning",
 )
 class QTuning(BatchSelector):
     """The rows of a batch where error and uncertainty disagree: misconceptions and calibration.
@@ -311,6 +312,7 @@ class QTuning(BatchSelector):
     loses="where error and entropy rise together, which leaves little between them",
     needs=("entropy",),
     preset={"score": "cross_entropy"},
+    evidence="instruction-tuning",
 )
 def quadrants(
     values: ArrayLike,

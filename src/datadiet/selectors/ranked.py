@@ -90,6 +90,7 @@ def hardest(
     loses="on clean labels, where the rows it skips are those to learn from",
     traits=("takes_offset",),
     preset={"offset": 0.05},
+    evidence="corpus-selection",
 )
 def window(
     values: ArrayLike,
@@ -132,6 +133,7 @@ def window(
     inputs="values",
     cost="O(n)",
     loses="nearly always: a model learns nothing from what it knows already",
+    evidence="corpus-selection",
 )
 def easiest(
     values: ArrayLike,

@@ -100,6 +100,7 @@ def ccs(
     inputs="values, strata",
     cost="O(n)",
     loses="to any good score: it only lowers the variance of random",
+    evidence="corpus-selection",
 )
 def stratified(
     values: ArrayLike,

@@ -198,6 +198,7 @@ def smoothed(
     inputs="losses of the tokens, and entropies of the rows",
     cost="4 bytes per token, 12 per row; the losses of the training forward",
     loses="where the high losses are what there is to learn",
+    evidence="instruction-tuning",
 )
 class SmoothedTokens(TokenRule):
     """Leave out runs of tokens with high losses, which look like noise inside an answer that is worth training on.
@@ -281,6 +282,7 @@ def calibrated(tokens: RowTokens) -> Mask:
     cost="a pass of the reference over the training rows, once; 6 bytes per token",
     loses="with a reference that is no better than the model",
     needs=("reference",),
+    evidence="instruction-tuning",
 )
 class ExcessLoss(TokenRule):
     """The tokens that a better model finds easier: what is still to be learned, and can be.
