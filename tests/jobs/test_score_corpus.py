@@ -520,6 +520,7 @@ def in_memory(home: Path, folder: Path, rows: list[dict[str, Any]], **options: A
         {"keep": 0.25, "select": "proportional", "seed": 5},
         {"keep": 0.3, "select": "balanced"},
         {"keep": 0.1, "floor": 3},
+        {"keep": 0.03125},  # of 80: two and a half, which is two
     ],
     ids=str,
 )
@@ -536,6 +537,22 @@ def test_the_kept_rows_are_those_in_memory_in_the_users_own_columns(home, folder
     assert all(row == by_id[row["id"]] for row in kept)
     assert summary["kept"] == len(kept)
     assert sum(line["kept"] for line in summary["groups"]) == len(kept)
+
+
+def test_fewer_rows_than_asked_for_are_the_same_error_as_in_memory(home, tmp_path, rows):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(home / "corpus", corpus)
+    rows = [*rows[:41], {**rows[41], "text": rows[40]["text"], "label": rows[40]["label"]}, *rows[42:]]
+    write_rows(corpus / "deep" / "b.jsonl", rows[40:47])
+    texts = [row["text"] for row in rows]
+    scored(home, tmp_path / "out", data=corpus, duplicates=True)
+    said = (
+        r"80 of 80 rows shall be kept, but only 79 are left without duplicates: keep at most 0\.9875, or give neither"
+    )
+    with pytest.raises(ArgumentError, match=said):
+        select_corpus(SelectConfig(keep=1.0, output=tmp_path / "kept.jsonl"), tmp_path / "out")
+    with pytest.raises(ArgumentError, match=said):
+        in_memory(home, tmp_path / "out", rows, keep=1.0, dedupe=True, texts=texts)
 
 
 def test_without_the_data_ids_and_scores_are_written(home, folder, tmp_path, rows):
