@@ -390,6 +390,25 @@ def test_a_job_that_cannot_be_done_is_refused(home, tmp_path, changes, message):
         scored(home, tmp_path / "out", **changes)
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "reason"),
+    [
+        ("multi-label", {"text": "a", "labels": ["x"]}, "which labels there are"),
+        ("token-classification", {"tokens": ["a"], "tags": ["O"]}, "by which scheme they are tagged"),
+    ],
+)
+def test_rows_that_are_read_together_are_no_corpus(tmp_path, monkeypatch, task, row, reason):
+    (tmp_path / "corpus").mkdir()
+    write_rows(tmp_path / "corpus" / "a.jsonl", [row])
+    monkeypatch.setattr(job, "find_corpus", None)  # no file is read before
+    result = call("score", tmp_path / "corpus", "--task", task, "--scores", "length", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"the rows of a {task} set are read together, since they say {reason}: give one file, or the splits" in (
+        " ".join(result.stderr.split())
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_of_a_corpus_need_a_folder_as_output(home, tmp_path):
     result = call(
         *("score", home / "whole", "--task", TASK, "--scores", "length", "--duplicates", "--workers", 2),
