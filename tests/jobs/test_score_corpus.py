@@ -574,6 +574,26 @@ def test_fewer_rows_than_asked_for_are_the_same_error_as_in_memory(home, tmp_pat
         in_memory(home, tmp_path / "out", rows, keep=1.0, dedupe=True, texts=texts)
 
 
+def test_the_page_tells_how_many_rows_fit_a_budget(home, tmp_path, rows, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    code = next(part.split("```")[0] for part in page.split("```python\n")[1:] if "by-text" in part)
+    corpus = tmp_path / "corpus"
+    shutil.copytree(home / "corpus", corpus)
+    write_rows(corpus / "z.jsonl", [rows[0] | {"id": "copy"}])  # has a reason against it
+    write_rows(tmp_path / "queries.jsonl", rows[:6])
+    names, own = "dsir,length(unit=characters)", {"queries": str(tmp_path / "queries.jsonl"), "duplicates": True}
+    scored(home, tmp_path / "by-text", names, data=corpus, **own)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code.replace("1_000_000", "900"), found)
+    sums = []
+    for count in (found["count"], found["count"] + 1):
+        config = SelectConfig(score="dsir", count=count, output=tmp_path / f"{count}.parquet")
+        select_corpus(config, tmp_path / "by-text")
+        sums.append(pq.read_table(tmp_path / f"{count}.parquet")["length"].to_numpy().sum())
+    assert sums[0] <= 900 < sums[1]
+
+
 def test_without_the_data_ids_and_scores_are_written(home, folder, tmp_path, rows):
     config = SelectConfig(score="el2n", keep=0.2, output=tmp_path / "kept.parquet")
     select_corpus(config, folder)
