@@ -24,7 +24,9 @@ from datadiet.errors import ArgumentError, DataError
 from datadiet.jobs import score as job
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
+from datadiet.jobs.score_checks import check_job
 from datadiet.jobs.score_config import ScoreConfig
+from datadiet.jobs.score_corpus import check_corpus_job
 from datadiet.ledger import Ledger
 from datadiet.scores.ngrams import dsir
 from datadiet.scoring.forward import forward_pass
@@ -431,8 +433,29 @@ def test_a_model_without_a_trained_head_is_refused(home, tmp_path):
     stranger: Any = tiny_classifier(2)
     stranger.config.id2label = {0: "no", 1: "yes"}
     stranger.save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(ArgumentError, match=r"the teacher in .* has other labels than this data, e\.g\. 'amber'"):
         scored(home, ["teacher_el2n"], teacher=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("role", "name"),
+    [("model", "el2n"), ("teacher", "teacher_el2n"), ("holdout", "irreducible_loss"), ("encoder", "prototypes")],
+)
+def test_a_checkpoint_of_a_plain_trainer_lacks_its_tokenizer(home, tmp_path, role, name):
+    """Without the files transformers makes an empty tokenizer, by which all words are alike; in a corpus too."""
+    bare = tmp_path / "checkpoint-3"
+    load_saved(home / "run" / "model").save_pretrained(bare)
+    own = {"model": home / "run", role: bare if role != "encoder" else str(bare)}
+    lacks = rf"--{role} must be saved with its tokenizer, got .*checkpoint-3 without one\. Save it there too: "
+    for output in ("scores.parquet", *(["scores"] if role != "encoder" else [])):
+        config = ScoreConfig(data=str(home / "toy-classification"), task=TASK, scores=[name], output=tmp_path / output)
+        with pytest.raises(ArgumentError, match=lacks):
+            (check_job if "." in output else check_corpus_job)(replace(config, **own))
+    with pytest.raises(ArgumentError, match="a model must be saved with its tokenizer"):
+        load_tokenizer(str(bare))
+    tiny_tokenizer().save_pretrained(bare)
+    check_job(replace(config, output=tmp_path / "scores.parquet", **own))
 
 
 def test_a_head_that_is_missing_from_the_weights_is_refused(home, tmp_path):

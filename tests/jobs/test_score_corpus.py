@@ -391,6 +391,25 @@ def test_a_job_that_cannot_be_done_is_refused(home, tmp_path, changes, message):
         scored(home, tmp_path / "out", **changes)
 
 
+@pytest.mark.parametrize(
+    ("task", "row", "reason"),
+    [
+        ("multi-label", {"text": "a", "labels": ["x"]}, "which labels there are"),
+        ("token-classification", {"tokens": ["a"], "tags": ["O"]}, "by which scheme they are tagged"),
+    ],
+)
+def test_rows_that_are_read_together_are_no_corpus(tmp_path, monkeypatch, task, row, reason):
+    (tmp_path / "corpus").mkdir()
+    write_rows(tmp_path / "corpus" / "a.jsonl", [row])
+    monkeypatch.setattr(job, "find_corpus", None)  # no file is read before
+    result = call("score", tmp_path / "corpus", "--task", task, "--scores", "length", "--output", tmp_path / "out")
+    assert result.exit_code == 2
+    assert f"the rows of a {task} set are read together, since they say {reason}: give one file, or the splits" in (
+        " ".join(result.stderr.split())
+    )
+    assert not (tmp_path / "out").exists()
+
+
 def test_options_of_a_corpus_need_a_folder_as_output(home, tmp_path):
     result = call(
         *("score", home / "whole", "--task", TASK, "--scores", "length", "--duplicates", "--workers", 2),
@@ -521,6 +540,7 @@ def in_memory(home: Path, folder: Path, rows: list[dict[str, Any]], **options: A
         {"keep": 0.25, "select": "proportional", "seed": 5},
         {"keep": 0.3, "select": "balanced"},
         {"keep": 0.1, "floor": 3},
+        {"keep": 0.03125},  # of 80: two and a half, which is two
     ],
     ids=str,
 )
@@ -537,6 +557,42 @@ def test_the_kept_rows_are_those_in_memory_in_the_users_own_columns(home, folder
     assert all(row == by_id[row["id"]] for row in kept)
     assert summary["kept"] == len(kept)
     assert sum(line["kept"] for line in summary["groups"]) == len(kept)
+
+
+def test_fewer_rows_than_asked_for_are_the_same_error_as_in_memory(home, tmp_path, rows):
+    corpus = tmp_path / "corpus"
+    shutil.copytree(home / "corpus", corpus)
+    rows = [*rows[:41], {**rows[41], "text": rows[40]["text"], "label": rows[40]["label"]}, *rows[42:]]
+    write_rows(corpus / "deep" / "b.jsonl", rows[40:47])
+    texts = [row["text"] for row in rows]
+    scored(home, tmp_path / "out", data=corpus, duplicates=True)
+    said = (
+        r"80 of 80 rows shall be kept, but only 79 are left without duplicates: keep at most 0\.9875, or give neither"
+    )
+    with pytest.raises(ArgumentError, match=said):
+        select_corpus(SelectConfig(keep=1.0, output=tmp_path / "kept.jsonl"), tmp_path / "out")
+    with pytest.raises(ArgumentError, match=said):
+        in_memory(home, tmp_path / "out", rows, keep=1.0, dedupe=True, texts=texts)
+
+
+def test_the_page_tells_how_many_rows_fit_a_budget(home, tmp_path, rows, monkeypatch):
+    page = (Path(__file__).parents[2] / "docs" / "choosing.md").read_text(encoding="utf-8")
+    code = next(part.split("```")[0] for part in page.split("```python\n")[1:] if "by-text" in part)
+    corpus = tmp_path / "corpus"
+    shutil.copytree(home / "corpus", corpus)
+    write_rows(corpus / "z.jsonl", [rows[0] | {"id": "copy"}])  # has a reason against it
+    write_rows(tmp_path / "queries.jsonl", rows[:6])
+    names, own = "dsir,length(unit=characters)", {"queries": str(tmp_path / "queries.jsonl"), "duplicates": True}
+    scored(home, tmp_path / "by-text", names, data=corpus, **own)
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, Any] = {}
+    exec(code.replace("1_000_000", "900"), found)
+    sums = []
+    for count in (found["count"], found["count"] + 1):
+        config = SelectConfig(score="dsir", count=count, output=tmp_path / f"{count}.parquet")
+        select_corpus(config, tmp_path / "by-text")
+        sums.append(pq.read_table(tmp_path / f"{count}.parquet")["length"].to_numpy().sum())
+    assert sums[0] <= 900 < sums[1]
 
 
 def test_without_the_data_ids_and_scores_are_written(home, folder, tmp_path, rows):

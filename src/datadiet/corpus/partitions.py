@@ -405,6 +405,22 @@ def _with_missing(table: Table, names: Sequence[str]) -> Mapping[str, Sequence[A
     return LazyColumns(dict.fromkeys((*table.columns, *names)), column)
 
 
+def read_together(task: str) -> list[str]:
+    """Why the rows of a task are not read partition by partition; nothing where they are.
+
+    Examples:
+        >>> read_together("classification")
+        []
+    """
+    reasons = {"label_sets": "which labels there are", "tags_only": "by which scheme they are tagged"}
+    return [
+        f"the rows of a {task} set are read together, since they say {reason}: give one file, or the splits train and "
+        "dev, as the data, and a file such as scores.parquet as --output."
+        for trait, reason in reasons.items()
+        if has(task, trait)
+    ]
+
+
 def reading_of(
     corpus: Corpus,
     task: str,
@@ -426,8 +442,8 @@ def reading_of(
     Raises:
         DataError: If a column is missing, or no partition can be read.
     """
-    if has(task, "label_sets") or has(task, "tags_only"):
-        raise DataError(f"the rows of a {task} set are read together: score it as one set, not as a corpus.")
+    if together := read_together(task):
+        raise DataError(*together)
     problems = check_columns(columns, task)
     for part in corpus.partitions:
         try:

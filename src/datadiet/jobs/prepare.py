@@ -102,7 +102,9 @@ def class_problems(folder: Path, task: Task, what: str) -> list[str]:
         if tuple(ours) != tuple(theirs):
             strange = sorted(set(ours) ^ set(theirs))
             named = f", e.g. {quoted(strange[0])} is in one of them only" if strange else " in another order"
-            problems.append(f"{what} in {folder} has other {kind} than this data{named}.")
+            bare = kind == "labels" and bool(theirs) and all(name.startswith("LABEL_") for name in theirs)
+            hint = " It names none: write those of its training into id2label of its config.json." if bare else ""
+            problems.append(f"{what} in {folder} has other {kind} than this data{named}.{hint}")
     return problems
 
 

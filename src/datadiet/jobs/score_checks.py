@@ -21,7 +21,7 @@ from datadiet.registry import find, lacks, load, missing_options, names, problem
 from datadiet.scoring.inputs import check_needs, needs_of
 from datadiet.store import run_folder as layout
 from datadiet.store.dynamics import read_rounds
-from datadiet.store.run_folder import checkpoints_of, saved_model
+from datadiet.store.run_folder import checkpoints_of, saved_model, tokenizer_problems
 from datadiet.store.score_file import check_target
 from datadiet.tasks.base import Task
 from datadiet.tasks.loading import resolve_model
@@ -263,7 +263,10 @@ def _check_models(config: ScoreConfig, problems: Problems) -> None:
         if folder is not None and not (saved_model(folder) / "config.json").is_file():
             hint = f" To train one first: --base-model {folder} --epochs 3." if flag == "--model" else ""
             problems.add(f"{flag} must be a saved model or a run folder that holds one, got {folder}.{hint}")
+        elif folder is not None:
+            problems.found += tokenizer_problems(flag, folder)
     if config.encoder is not None:
+        problems.found += tokenizer_problems("--encoder", Path(config.encoder).expanduser())
         try:
             resolve_model(config.encoder)
         except UserError as error:

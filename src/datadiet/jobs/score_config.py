@@ -54,7 +54,7 @@ class ScoreConfig:
     )
     probabilities: bool = option(False, "Also keep the class probabilities.", SCORES)
     model: Path | None = option(
-        None, "A run folder, RUN/model, or any saved model that is trained for these classes.", MODELS
+        None, "A run folder, RUN/model, or a model saved with its tokenizer, of these classes.", MODELS
     )
     epochs: int | None = option(
         None, "Instead of --model: train so many epochs on everything.", MODELS, bound=AtLeast(1)

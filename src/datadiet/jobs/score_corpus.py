@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from datadiet.config import COLUMNS, option_problems
 from datadiet.corpus.engines import Engine, engine_of
 from datadiet.corpus.exchange import near_repeated, repeated, repeats_of
-from datadiet.corpus.partitions import Corpus, Partition, Reading, batches, find_corpus, reading_of
+from datadiet.corpus.partitions import Corpus, Partition, Reading, batches, find_corpus, read_together, reading_of
 from datadiet.corpus.score_folder import (
     BEGIN,
     FIXED,
@@ -96,6 +96,7 @@ def check_corpus_job(config: ScoreConfig) -> None:
     problems.found += option_problems(config)
     if config.data and not Path(config.data).expanduser().is_dir():
         problems.add(f"there is no folder {quoted(config.data)}: a corpus is a folder of files.")
+    problems.found += read_together(config.task or "")  # before any file is read for its checksum
     for name in _IN_MEMORY:
         default = next(item.default for item in fields(config) if item.name == name)
         flag = f"--{name.replace('_', '-')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -50,7 +50,9 @@ class SelectConfig:
 
     score: str | None = option(None, "A column of SCORES; the only one by default.", SELECTION)
     select: Select = option("hardest", 'A selector of datadiet methods, such as "ccs(beta=0.2)".', SELECTION)
-    keep: float | None = option(None, "Share of all rows that is kept, in (0, 1].", SELECTION, bound=Share)
+    keep: float | None = option(
+        None, "Share of all rows that is kept, rounded, at least one row.", SELECTION, bound=Share
+    )
     count: int | None = option(None, "Instead of --keep: how many rows.", SELECTION, bound=AtLeast(1))
     offset: float | None = option(None, "Share of the very hardest excluded as noise.", SELECTION)
     floor: int = option(0, "Keep at least so many of each class; 0 = no floor.", SELECTION, bound=AtLeast(0))
@@ -121,6 +123,38 @@ def config_problems(config: SelectConfig) -> list[str]:
     problems.check(config.near is None or config.dedupe, "near has no effect without dedupe.")
     problems.found += selector_problems(config)
     return problems.found
+
+
+def kept_count(config: SelectConfig, rows: int, candidates: int, dropped: Sequence[str] = ()) -> int:
+    """How many rows a selection keeps, of a file as of a corpus: the count, or the share of all rows.
+
+    A share is `round(keep * rows)`, halves to the even number, and at least 1.
+
+    Args:
+        config: Of the selection.
+        rows: All rows, those included that cannot be chosen.
+        candidates: Rows that may be chosen; all of them are kept where neither keep nor count is given.
+        dropped: What the others are, for the error.
+
+    Raises:
+        ArgumentError: If there are fewer candidates.
+
+    Examples:
+        >>> [kept_count(SelectConfig(keep=0.5), rows, rows) for rows in (1, 5, 7)]
+        [1, 2, 4]
+    """
+    if config.keep is None and config.count is None:
+        if not candidates:
+            raise ArgumentError("nothing is left to keep: drop fewer suspects.")
+        return candidates
+    count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * rows))
+    if count > candidates:
+        raise ArgumentError(
+            f"{count:,} of {rows:,} rows shall be kept, but only {candidates:,} are left without "
+            f"{' and '.join(dropped)}: keep at most {candidates / rows:.4g}, or give neither keep nor count to keep "
+            "all of them."
+        )
+    return count
 
 
 def counts_groups(config: SelectConfig) -> bool:

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.corpus.partitions import Corpus, Partition, batches, find_corpus
-from datadiet.corpus.score_folder import ScoreFolder, groups_of, may_be_chosen, open_scores, scores_of
+from datadiet.corpus.score_folder import DUPLICATE, ScoreFolder, groups_of, may_be_chosen, open_scores, scores_of
 from datadiet.corpus.streamed import Kept, Values, choose, streaming_problems
 from datadiet.data.export import Original, write_jsonl
 from datadiet.data.tables import first_line
 from datadiet.errors import DataError, Problems, UserError
 from datadiet.files import input_problems, target_problems, unwritable, whole_file, whole_folder
-from datadiet.jobs.select_config import SelectConfig, config_problems
+from datadiet.jobs.select_config import SelectConfig, config_problems, kept_count
 from datadiet.types import Json, Listener, Silent
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -150,9 +150,8 @@ def select_corpus(config: SelectConfig, scores: Path, listener: Listener = Silen
     values = values_of(folder, score)
     select, options = config.selector
     assert isinstance(select, str)  # checked
-    count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * folder.rows))
-    if config.keep is None and config.count is None:
-        count = values.rows
+    others = ["duplicates" if reason == DUPLICATE else reason for reason in folder.manifest.get("reasons", {})]
+    count = kept_count(config, folder.rows, values.rows, others)
     kept = choose(values, count, select, options, floor=config.floor, seed=config.seed)
     listener.phase(f"writing {config.output}")
     assert config.output is not None  # checked

@@ -16,7 +16,7 @@ from datadiet import registry
 from datadiet.data.duplicates import representatives
 from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, Problems, unknown
-from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems, counts_groups
+from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems, counts_groups, kept_count
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.selectors.base import floor_problems, top_mask
 from datadiet.store.score_file import ScoreFile, read_scores
@@ -186,7 +186,8 @@ def _selection(
     pool_groups = None if groups is None else groups[pool]
     if config.keep is None and config.count is None and counts_groups(config):
         config = replace(config, count=len(np.unique(pool_groups)))  # type: ignore[arg-type]
-    count = _count(config, len(file), pool.size, lacking=bool(missing.any()))
+    dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects), "missing values": missing.any()}
+    count = kept_count(config, len(file), pool.size, [name for name, holds in dropped.items() if holds])
     problems = Problems()
     sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
     problems.found += floor_problems(config.floor, sizes, count)
@@ -230,23 +231,6 @@ def _choose(config: SelectConfig, floor: int, values: Values, count: int, contex
     )
     bound.check(context)
     return bound.choose(values, count, epoch=0, context=context)
-
-
-def _count(config: SelectConfig, rows: int, candidates: int, *, lacking: bool) -> int:
-    """How many of the candidates are kept."""
-    if config.keep is None and config.count is None:
-        if not candidates:
-            raise ArgumentError("nothing is left to keep: drop fewer suspects.")
-        return candidates
-    count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * rows))
-    if count > candidates:
-        dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects), "missing values": lacking}
-        raise ArgumentError(
-            f"{count} of {rows} rows shall be kept, but only {candidates} are left without "
-            f"{' and '.join(name for name, holds in dropped.items() if holds)}: keep at most "
-            f"{candidates / rows:.4g}, or give neither keep nor count to keep all of them."
-        )
-    return count
 
 
 def _reasons(

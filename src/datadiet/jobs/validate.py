@@ -32,7 +32,7 @@ from datadiet.diet.forecast import schedule_problems
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
 from datadiet.registry import check_rows, find, has, lacks, parse_call
 from datadiet.store import run_folder as layout
-from datadiet.store.run_folder import checkpoints_of, saved_model
+from datadiet.store.run_folder import checkpoints_of, saved_model, tokenizer_problems
 from datadiet.store.score_file import read_scores
 from datadiet.store.tables import read_manifest
 from datadiet.tasks.loading import is_weightless, resolve_model
@@ -153,6 +153,7 @@ def source_problems(config: FinetuneConfig, diet: Diet | None) -> list[str]:
             (saved_model(teacher) / "config.json").is_file(),
             f"teacher must be a saved model or a run folder that holds one, got {config.teacher}.",
         )
+        problems.found += tokenizer_problems("teacher", teacher)
     _check_reference(config, diet, problems)
     _check_scores_from(config, diet, problems)
     return problems.found
@@ -190,6 +191,8 @@ def reference_source(config: FinetuneConfig) -> str:
         found = resolve_model(str(folder) if folder.is_dir() else given)
     except DataError as error:
         raise ArgumentError(f"reference must be a model's name, its folder or a run folder: {error}") from error
+    if lacking := tokenizer_problems("reference", folder):
+        raise ArgumentError(*lacking)
     if is_weightless(found):
         raise ArgumentError(f"reference must be a trained model, got {given}, which holds a config and no weights.")
     if found == resolve_model(config.model):

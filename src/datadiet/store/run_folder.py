@@ -241,6 +241,27 @@ def saved_model(given: Path) -> Path:
     return inside if not (given / "config.json").is_file() and (inside / "config.json").is_file() else given
 
 
+# names of files, one of which stands beside a model where its tokenizer was saved too
+_TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "*vocab*", "*.model", "*.tiktoken", "bpe.codes")
+
+
+def tokenizer_problems(name: str, given: Path) -> list[str]:
+    """Why a saved model cannot read texts: it has no tokenizer. Nothing where it has one, or where there is no model.
+
+    Without its files `transformers` may make an empty tokenizer, by which all words are alike.
+
+    Args:
+        name: What named it, for the sentence.
+        given: A folder with a model, or a run folder.
+    """
+    folder = saved_model(given)
+    there = not (folder / "config.json").is_file() or any(True for kind in _TOKENIZERS for _ in folder.glob(kind))
+    return [] if there else [
+        f"{name} must be saved with its tokenizer, got {given} without one. Save it there too: "
+        f"tokenizer.save_pretrained({str(folder)!r}). A Trainer that has processing_class=tokenizer does so itself."
+    ]  # fmt: skip
+
+
 def write_result(folder: Path, result: Json) -> Json:
     """Write `result.json`, which makes the run a finished one.
 

@@ -40,7 +40,7 @@ from transformers.models.auto.modeling_auto import (
 from transformers.utils import logging as hf_logging
 
 from datadiet.errors import ArgumentError, DataError, MissingExtraError
-from datadiet.store.run_folder import ADAPTER, check_files
+from datadiet.store.run_folder import ADAPTER, check_files, tokenizer_problems
 from datadiet.tasks.joint_model import IntentSlotConfig, IntentSlotModel
 
 PACKAGED = "minilm"
@@ -132,6 +132,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
 
 def _tokenizer(name: str) -> PreTrainedTokenizerBase:
     source = resolve_model(name)
+    if problems := tokenizer_problems("a model", Path(source)):
+        raise ArgumentError(*problems)
     with _explained(name):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(source)
     return tokenizer
