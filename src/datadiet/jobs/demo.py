@@ -1,6 +1,6 @@
 """The demo: full data and the diet, one after the other, on the packaged data with the packaged model.
 
-The defaults take two to three minutes on two CPU cores. Both runs happen in one process, after the imports; each counts
+The defaults take two to four minutes on two CPU cores. Both runs happen in one process, after the imports; each counts
 its own loading of data and model, so the two totals compare.
 """
 
