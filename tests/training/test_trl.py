@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -753,3 +755,21 @@ def test_a_part_of_every_batch_of_a_stream_trains(tmp_path):
     cost = trainer.ledger.snapshot()
     assert cost.examples_backward == len(scores_of(tmp_path)) < ROWS
     assert cost.examples_forward == ROWS + cost.examples_backward
+
+
+def test_the_snippets_of_the_questions_run_as_they_are_written(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "instruction_tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page.partition("## Questions")[2], re.DOTALL)
+    llama().save_pretrained(tmp_path / "model")
+    names = {"tokenizer": TOKENIZER}
+    for place, block in enumerate(blocks):
+        names["model"] = hf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+        pairs = "DPOTrainer" in block
+        names["args"] = settings(tmp_path / str(place), trl.DPOConfig if pairs else trl.SFTConfig, num_train_epochs=2)
+        names["train"] = Dataset.from_list(ANSWERS if pairs else PAIRS)
+        exec(block, names)
+        kept = [line.kept for line in names["trainer"].epoch_results]
+        assert kept == ([ROWS, BATCH] if place == 0 else [ROWS, ROWS])
+        assert names["trainer"].diet.describe()["row_weights"] is (place > 0)
+    assert [type(names[name]) for name in ("DietSFTTrainer", "DietDPOTrainer")] == [type, type]
+    assert len(blocks) == 3

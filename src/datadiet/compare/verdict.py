@@ -131,7 +131,7 @@ def margin_sentence(comparison: Json) -> str:
         says little: give a smaller --margin, or train longer.
     """
     metric, margin = comparison["metric"], comparison["margin"]
-    full = next((line["metrics"] for line in comparison["methods"] if line["method"] == FULL), {})
+    full: Mapping[str, Any] = next((line["metrics"] for line in comparison["methods"] if line["method"] == FULL), {})
     reached = full.get(metric, {"mean": 0.0})["mean"]
     if reached <= 0 or margin <= WIDE * reached:
         return ""
