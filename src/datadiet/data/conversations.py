@@ -115,9 +115,10 @@ def _prompts(table: Table, names: Columns, row: int) -> tuple[Turns, str]:
     if listed:
         if (context or "").strip():
             return (), f"a context stands beside messages, and is not read there: {quoted(context)}"
-        parts = ((SYSTEM, (system or "").strip() and system), (USER, prompt), (ASSISTANT, answer))
+        said: tuple[tuple[str, Any], ...]
+        said = ((SYSTEM, (system or "").strip() and system), (USER, prompt), (ASSISTANT, answer))
         messages: list[Any] = []
-        for role, part in parts:
+        for role, part in said:
             is_one = isinstance(part, str) and bool(part or role == ASSISTANT)
             messages += [{"role": role, "content": part}] if is_one else part or ()
         return _of_list(messages)

@@ -315,7 +315,10 @@ class DietMixin(_Base):
         signals = parts = None
         try:
             if self._signals.reads:
+                known = self._signals.causal
                 signals = self._signals.of_training(loss, outputs, captured, batch)
+                if self._signals.causal and not known:  # which only its loss has shown
+                    self._check_language()
                 if chooser is not None and weighs:
                     weights.take(chooser.weigh(rows, signals, learns=first))
                 parts = self._signals.losses(signals) if weights.asked else None
