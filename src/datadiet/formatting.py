@@ -84,15 +84,25 @@ def three_digits(value: float) -> str:
     return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}"
 
 
-def points(value: float) -> str:
+def points(value: float, decimals: int = 1) -> str:
     """A difference in points with its sign; 0 has none.
 
     Examples:
-        >>> points(0.14), points(-0.04)
-        ('+0.1', '0.0')
+        >>> points(0.14), points(-0.04), points(-0.04, 2)
+        ('+0.1', '0.0', '-0.04')
     """
-    text = f"{value:+.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+    text = f"{value:+.{decimals}f}"
+    return text if text.strip("+-0.") else text[1:]
+
+
+def decimals_of(error: float | None) -> int:
+    """Decimals of points by their error: one, or as many as show it where it is smaller, at most three.
+
+    Examples:
+        >>> [decimals_of(error) for error in (None, 0.0, 0.3, 0.04, 0.002)]
+        [1, 1, 1, 2, 3]
+    """
+    return 1 if not error or error >= 0.05 else min(3, math.ceil(-math.log10(error)))
 
 
 def mean_text(figure: Mapping[str, Any], decimals: int) -> str:
@@ -113,9 +123,12 @@ def difference_text(difference: Mapping[str, Any]) -> str:
         >>> difference_text({"mean": 0.1, "interval": {"low": -0.2, "high": 0.4}})
         '+0.1 ± 0.3'
     """
-    interval = difference["interval"]
-    half = "" if interval is None else f" ± {(interval['high'] - interval['low']) / 2:.1f}"
-    return points(difference["mean"]) + half
+    interval, mean = difference["interval"], difference["mean"]
+    if interval is None:
+        return points(mean, decimals_of(abs(mean)))
+    half = (interval["high"] - interval["low"]) / 2
+    decimals = decimals_of(half)
+    return f"{points(mean, decimals)} ± {half:.{decimals}f}"
 
 
 def energy_text(energy: Mapping[str, Any]) -> str:

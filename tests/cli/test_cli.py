@@ -211,6 +211,13 @@ def test_all_missing_options_are_named_at_once(library: Library) -> None:
                 "--epochs must be a whole number or auto, got '2.5'.",
             ],
         ),
+        (
+            ["compare", "snips", "--tokens", "q_tuning"],
+            [
+                "--tokens belongs to a method of the comparison: write the method out in YAML (--config), e.g. "
+                "methods: [{mine: {tokens: ...}}]."
+            ],
+        ),
         (["finetun"], [f"unknown command 'finetun'; did you mean 'finetune'? Allowed: {', '.join(ALL)}."]),
         (["--versoin"], ["unknown option '--versoin'; did you mean '--version'? datadiet --help lists all."]),
         (["select"], ["SCORES is missing."]),

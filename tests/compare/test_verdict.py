@@ -5,6 +5,7 @@ import pytest
 from datadiet.compare.verdict import (
     answer,
     diets,
+    rising_cell,
     state,
     state_comparison,
     table_metrics,
@@ -63,6 +64,14 @@ def test_verdicts(entry, sentence):
     assert verdict(entry) == sentence
 
 
+def test_small_differences_have_the_decimals_of_their_interval():
+    small = against(-0.0123) | {"interval": {"low": -0.0163, "high": -0.0083}}
+    assert "(-0.012 ± 0.004, p = 0.01)" in verdict(line(against={"full": small}))
+    rising = line(unfinished={"seeds": [0], "points_per_epoch": 0.0168, "error": 0.01, "epoch_rows": 300})
+    assert rising_cell(rising) == "+0.02"
+    assert verdict(rising).endswith("rose by 0.02 points per epoch")
+
+
 GOOD, SHORT = {"full": against(-0.1), "short": against(0.1, 0.3)}, line(name="short-0.5", method="short", steps=40)
 
 
@@ -79,7 +88,9 @@ GOOD, SHORT = {"full": against(-0.1), "short": against(0.1, 0.3)}, line(name="sh
         ({"against": GOOD, "p_not_worse_holm": 0.3}, SHORT, "unclear"),
         ({"against": {"full": against(-0.1)}, "p_not_worse_holm": 0.01}, None, "unclear"),  # no short
         ({"against": GOOD, "p_not_worse_holm": 0.01, "comparable_times": False}, SHORT, "unclear"),
-        ({"against": GOOD, "p_not_worse_holm": 0.01, "saved": {"finetune_s": {"median": -0.1}}}, SHORT, "costs"),
+        ({"against": GOOD, "p_not_worse_holm": 0.01, "saved": {"finetune_s": {"median": -0.1}}}, SHORT, "no_time"),
+        ({"against": GOOD | {"short": against(-1.0, 0.4)}, "p_not_worse_holm": 0.01,
+          "saved": {"finetune_s": {"median": -0.1}}}, SHORT, "costs"),
         ({"against": {"full": against(-1.0, None, None)}}, None, "unclear"),  # one seed shows nothing
     ],
 )  # fmt: skip

@@ -81,6 +81,11 @@ def test_columns_of_conversations_are_refused_elsewhere():
             "prompt label",
             "no column with the answer; found 'prompt', 'label'. Call it 'response' or name it",
         ),
+        (
+            "prompt chosen rejected",
+            "train with DPOTrainer; --answer-column chosen takes the better one.",
+        ),
+        ("chosen rejected", "train with DPOTrainer; --messages-column chosen takes the better one."),
     ],
 )
 def test_columns_that_are_missing_are_named(names, message):
@@ -95,6 +100,13 @@ FORMS = {
     "pair": {"prompt": "2 + 2?", "completion": "4"},
     "pair of messages": {"prompt": MESSAGES[:1], "completion": MESSAGES[1:]},
     "messages and text": {"prompt": MESSAGES[:1], "completion": "4"},
+    "text and messages": {"prompt": "2 + 2?", "completion": MESSAGES[1:]},
+    "parts": {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": "2 + 2?"}, {"type": "text", "text": ""}]},
+            MESSAGES[1],
+        ]
+    },
 }
 
 
@@ -154,7 +166,8 @@ def test_a_system_column_and_a_system_message_come_first(tmp_path):
     write_rows(tmp_path / "a.jsonl", [{"system": "Be brief.", "prompt": "2 + 2?", "response": "4"}] * 2)
     write_rows(tmp_path / "b.jsonl", [{"messages": [{"role": "system", "content": "Be brief."}, *MESSAGES]}] * 2)
     expected = (("system", "Be brief."), *PAIR)
-    for name in ("a", "b"):
+    write_rows(tmp_path / "c.jsonl", [{"system": "Be brief.", "prompt": MESSAGES[:1], "completion": MESSAGES[1:]}] * 2)
+    for name in ("a", "b", "c"):
         assert read_examples(str(tmp_path / f"{name}.jsonl"), "causal-lm").turns == (expected, expected)
 
 
@@ -165,6 +178,15 @@ BAD = {
     "a role is unknown: message 2 is of 'tool', not of 'assistant'": [MESSAGES[0], {"role": "tool", "content": "1"}],
     "the answer is empty": [MESSAGES[0], {"role": "assistant", "content": "  "}],
     "a message is empty: message 1 (user)": [{"role": "user", "content": ""}, MESSAGES[1]],
+    "a message is empty: message 2 (assistant)": [MESSAGES[0], {"role": "assistant", "content": ""}, *MESSAGES],
+    "a message has a part of the type 'image', and only text is read: message 1 ('user')": [
+        {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "2 + 2?"}]},
+        MESSAGES[1],
+    ],
+    "a message has 'tool_calls', which is not read; put it into the text or remove it: message 2 ('assistant'); mend": [
+        MESSAGES[0],
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+    ],
     "there are no messages": [],
     "a message has no text: message 2 ('assistant')": [MESSAGES[0], {"role": "assistant", "content": None}],
     "a message has no role: message 1": [{"content": "x"}],
@@ -197,6 +219,8 @@ def test_a_bad_conversation_is_named_by_line_and_id(problem, tmp_path):
     ("row", "problem"),
     [
         ({"prompt": "", "response": "x"}, "the prompt is empty"),
+        ({"prompt": MESSAGES[:1], "response": 4}, r"the answer is no text: 4 \(int\)"),
+        ({"prompt": "x", "response": MESSAGES[:1]}, "the roles do not alternate: message 2 is of 'user'"),
         ({"prompt": "x", "response": ""}, "the answer is empty"),
         ({"prompt": "x", "response": None}, "there is no answer"),
         ({"prompt": "x", "response": 4}, r"the answer is no text: 4 \(int\)"),
@@ -206,6 +230,16 @@ def test_a_bad_prompt_is_named(row, problem, tmp_path):
     write_rows(tmp_path / "train.jsonl", [{"prompt": "x", "response": "y"}, row])
     with pytest.raises(DataError, match=f"line 2: id '1': {problem}"):
         load_data(str(tmp_path / "train.jsonl"), "causal-lm")
+
+
+def test_what_would_be_passed_over_beside_messages_is_named(tmp_path):
+    row = {"question": MESSAGES[:1], "context": "y", "response": "4"}
+    write_rows(tmp_path / "train.jsonl", [row, row])
+    with pytest.raises(DataError, match="a context stands beside messages, and is not read there: 'y'"):
+        load_data(str(tmp_path / "train.jsonl"), "causal-lm")
+    write_rows(tmp_path / "mixed.jsonl", [{"messages": MESSAGES}, {"prompt": "2 + 2?", "completion": "4"}])
+    with pytest.raises(DataError, match="line 2: id '1': there are no messages, but a 'prompt': give all rows"):
+        load_data(str(tmp_path / "mixed.jsonl"), "causal-lm")
 
 
 def test_an_empty_plain_text_is_named(tmp_path):

@@ -1,6 +1,7 @@
 """The policy that decides how many examples rest: scores, guard, end, advice."""
 
 import json
+import math
 
 import numpy as np
 import pytest
@@ -236,6 +237,22 @@ def test_an_epoch_of_a_diet_is_what_it_kept():
 def test_a_correlation_has_another_error():
     share, correlation = (convergence([0.9, 0.91], metric=name, kept=[9, 9], rows=400) for name in ("f1", "pearson"))
     assert (share.rising, correlation.rising) == (False, True)
+
+
+def test_a_likelihood_is_the_exponential_of_a_loss_and_no_share_of_the_rows():
+    losses = [5.40, 5.11, 4.93, 4.72, 4.54, 4.37, 4.37, 4.37, 4.37]
+    curve = [math.exp(-loss) for loss in losses]  # 0.0045 to 0.0127: as a share of 60 rows nothing would ever rise
+    ends = [stopped_rising(curve[:epoch], metric="likelihood", rows=60) for epoch in range(1, len(curve) + 1)]
+    assert ends.index(True) == 8  # three epochs after the last rise
+    assert stopped_rising(curve[:5], metric="accuracy", rows=60)
+    found = convergence(curve[:6], metric="likelihood", kept=[160] * 6, rows=60, remedy="More.")
+    assert found.rising
+    assert "still rose by 0.2 points per epoch (of 160 rows) in the last epoch, and its standard error is 0.1" in (
+        found.advice
+    )
+    assert not convergence(curve, metric="likelihood", kept=[160] * 9, rows=60).rising
+    rising, falling = (Tolerance(0.5).judge(0, 0.01, 60, metric=metric) for metric in ("likelihood", ""))
+    assert rising.judgements[0].error < 0.1 * falling.judgements[0].error
 
 
 @pytest.mark.parametrize(("curve", "rows"), [([0.5], 100), ([], 100), ([0.1, 0.9], 0), ([0.1, float("nan")], 100)])

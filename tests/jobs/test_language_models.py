@@ -175,8 +175,8 @@ def test_rows_whose_answer_is_cut_away_are_excluded_by_id_everywhere(tmp_path):
     result = finetune(lm_config(tmp_path, data=str(data)), listener=heard)
     notes = [note for note in heard.notes if "excluded" in note]
     assert notes == [
-        "train: 2 rows were excluded, whose answer was cut away and which has no score: 'd3', 'd40'.",
-        "dev: 1 row was excluded, whose answer was cut away and which has no score: 'd1002'.",
+        "train: 2 rows were excluded: their answers were cut away, and they have no score: 'd3', 'd40'.",
+        "dev: 1 row was excluded: its answer was cut away, and it has no score: 'd1002'.",
     ]
     assert "test: 1 of 16 rows are longer than 64 tokens and were cut." in heard.notes
     assert result["data"]["rows"] == {"train": 46, "dev": 15, "test": 16}

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -174,6 +176,81 @@ def test_values_are_those_of_the_logits_of_each_row(args, tmp_path):
         assert math.isclose(values["el2n"], head.error.square().sum().sqrt().item(), rel_tol=rough)
         assert math.isclose(values["gold_probability"], (-head.nll[counted]).exp().mean().item(), rel_tol=2 * rough)
         assert values["correct"] == float(head.right[counted].all())
+
+
+class ValueHead(torch.nn.Module):
+    """A language model inside another module, which gives `(logits, loss, value)`."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.pretrained_model, self.config = inside, inside.config
+        self.v_head = torch.nn.Linear(inside.config.hidden_size, 1)
+
+    def forward(self, input_ids, attention_mask=None, labels=None):
+        given = self.pretrained_model(
+            input_ids=input_ids, attention_mask=attention_mask, labels=labels, output_hidden_states=True
+        )
+        return given.logits.float(), given.loss, self.v_head(given.hidden_states[-1]).squeeze(-1)
+
+
+class OfValues(hf.Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        logits, _, value = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+        loss = loss + 0.1 * value.square().mean()
+        return (loss, (logits, value)) if return_outputs else loss
+
+
+class OfKept(hf.Trainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        kept = labels.shape[1] - int((labels != -100).any(0).nonzero()[0]) + 1
+        outputs = model(**inputs, logits_to_keep=kept)
+        loss = torch.nn.functional.cross_entropy(outputs.logits[:, :-1].flatten(0, 1), labels[:, 1 - kept :].flatten())
+        return (loss, outputs) if return_outputs else loss
+
+
+def collated(items):
+    return {
+        name: torch.nn.utils.rnn.pad_sequence([torch.tensor(item[name]) for item in items], True, padding)
+        for name, padding in (("input_ids", 0), ("labels", -100))
+    }
+
+
+OWN_LOSSES = {
+    "a value head": (OfValues, lambda: ValueHead(llama())),
+    "logits_to_keep": (OfKept, llama),
+}
+
+
+@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("name", OWN_LOSSES)
+def test_a_loss_of_ones_own_shows_which_labels_the_logits_are_about(name, rescore, tmp_path):
+    kind, model = OWN_LOSSES[name]
+    diet = Diet(keep=0.5, score="cross_entropy", combine="mean", select="hardest", rescore=rescore)
+    args = hf.TrainingArguments(
+        str(tmp_path), learning_rate=0.0, num_train_epochs=2, per_device_train_batch_size=BATCH, report_to="none",
+        use_cpu=True, save_strategy="no", remove_unused_columns=False,
+    )  # fmt: skip
+    made = type("Dieting", (DietMixin, kind), {})
+    trainer = made(model=model(), args=args, train_dataset=Dataset.from_list(READY), data_collator=collated, diet=diet)
+    trainer.train()
+    table = diet.history.to_pandas().query("epoch == 0").sort_values("row")
+    expected = [row_nll(by_hand(llama(), row)).item() for row in READY]
+    assert table["cross_entropy"].tolist() == pytest.approx(expected, abs=1e-5)
+    assert [line.kept for line in trainer.epoch_results] == [ROWS, BATCH]
+
+
+def test_what_was_read_before_a_loss_showed_a_language_model_is_refused(tmp_path):
+    diet = Diet(select="selective_backprop", keep=0.5, warmup_epochs=0)
+    args = hf.TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, remove_unused_columns=False)
+    made = type("Dieting", (DietMixin, OfValues), {})
+    trainer = made(
+        model=ValueHead(llama()), args=args, train_dataset=Dataset.from_list(READY), data_collator=collated, diet=diet
+    )
+    with pytest.raises(ArgumentError, match=r"before the first training step are wrong. Begin with a warm-up epoch"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("score", ["entropy", "cross_entropy", "el2n"])
@@ -753,3 +830,21 @@ def test_a_part_of_every_batch_of_a_stream_trains(tmp_path):
     cost = trainer.ledger.snapshot()
     assert cost.examples_backward == len(scores_of(tmp_path)) < ROWS
     assert cost.examples_forward == ROWS + cost.examples_backward
+
+
+def test_the_snippets_of_the_questions_run_as_they_are_written(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "instruction_tuning.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", page.partition("## Questions")[2], re.DOTALL)
+    llama().save_pretrained(tmp_path / "model")
+    names = {"tokenizer": TOKENIZER}
+    for place, block in enumerate(blocks):
+        names["model"] = hf.LlamaForCausalLM.from_pretrained(tmp_path / "model")
+        pairs = "DPOTrainer" in block
+        names["args"] = settings(tmp_path / str(place), trl.DPOConfig if pairs else trl.SFTConfig, num_train_epochs=2)
+        names["train"] = Dataset.from_list(ANSWERS if pairs else PAIRS)
+        exec(block, names)
+        kept = [line.kept for line in names["trainer"].epoch_results]
+        assert kept == ([ROWS, BATCH] if place == 0 else [ROWS, ROWS])
+        assert names["trainer"].diet.describe()["row_weights"] is (place > 0)
+    assert [type(names[name]) for name in ("DietSFTTrainer", "DietDPOTrainer")] == [type, type]
+    assert len(blocks) == 3

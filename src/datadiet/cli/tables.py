@@ -23,8 +23,8 @@ from datadiet.compare.verdict import (
     result_cells,
     rising_cell,
     table_metrics,
-    unfinished_sentence,
     verdicts,
+    warnings,
 )
 from datadiet.formatting import (
     ACCOUNTS,
@@ -378,7 +378,7 @@ def comparison_table(comparison: Json) -> RenderableType:
     parts: list[RenderableType] = [Text("")]
     if comparison["methods"]:
         sentences = [Text.assemble((f"{name} ", "bold"), text, ".") for name, text in verdicts(comparison).items()]
-        warning = [Text(text, style="bold yellow")] if (text := unfinished_sentence(comparison)) else []
+        warning = [Text(text, style="bold yellow") for text in warnings(comparison)]
         warning = [*warning, *_answer(comparison)]
         parts += [_Results(comparison), Text(""), *warning, *sentences, Text(""), Text(_basis(comparison), style="dim")]
     for run in comparison["runs"]:
@@ -392,11 +392,11 @@ def _answer(comparison: Json) -> list[Text]:
     found = comparison.get("verdict")  # an older comparison has none
     if found is None:
         return []
-    style = {"pays": "bold green", "as_short": "bold blue", "unclear": "bold yellow", "costs": "bold red"}
+    style = {"pays": "bold green", "as_short": "bold blue", "costs": "bold red"}
     return [
         Text.assemble(
             ("Does a diet pay here? ", "bold"),
-            (f"{STATES[found['state']]}: ", style[found["state"]]),
+            (f"{STATES[found['state']]}: ", style.get(found["state"], "bold yellow")),
             f"{found['method']}. {found['next'].replace('`', '')}",
         )
     ]
@@ -412,7 +412,8 @@ class _Results:
         """The first form that fits; the last one where none does."""
         every = table_metrics(self._comparison)
         one = [self._comparison["metric"]] if self._comparison["metric"] in every else every
-        for metrics, space in ((every, " "), (every, "\n"), (one, "\n")):
+        two = [*one, *(name for name in every if name == "nll")]  # by which language models are read
+        for metrics, space in ((every, " "), (every, "\n"), (two, "\n"), (one, "\n")):
             table = _results(self._comparison, metrics, space)
             if Measurement.get(console, options.update(max_width=10**4), table).maximum <= options.max_width:
                 break

@@ -14,23 +14,35 @@ from typing import Any
 from datadiet.compare.plan import DRAWN, FULL, SHORT
 from datadiet.compare.run import RUNS
 from datadiet.files import write_atomically
-from datadiet.formatting import counted, difference_text, escaped, mean_text, percent, points, spaced, three_digits
+from datadiet.formatting import (
+    counted,
+    decimals_of,
+    difference_text,
+    escaped,
+    mean_text,
+    percent,
+    points,
+    spaced,
+    three_digits,
+)
 from datadiet.store import run_folder
-from datadiet.store.run_folder import LOWER_IS_BETTER
+from datadiet.store.run_folder import LIKELIHOODS, LOWER_IS_BETTER
 from datadiet.types import Json
 
 LEVEL = 0.05  # of the one-sided test against full
 HIDDEN_METRICS = ("nll", "mse", "macro_f1", "perplexity")  # in `comparison.json`, but in no table
 TIMES = ("finetune_s", "total_s")
+WIDE = 0.1  # of the metric of full: a margin above it shows little
 LEAST_SEEDS = 3  # of a comparison that can show something
 HEADING = "## Comparison"
 MOST_NAMED = 4  # methods in the sentence on unfinished training; the table has all
 
-# The four answers to "does this pay here?", each with the words of a page, the best answer first.
+# The five answers to "does this pay here?", each with the words of a page, the best answer first.
 STATES = {
     "pays": "It pays",
     "as_short": "As good as short",
     "unclear": "Cannot tell yet",
+    "no_time": "It saves no time",
     "costs": "It costs quality",
 }
 
@@ -61,7 +73,7 @@ def result_cells(comparison: Json, line: Json, decimals: int, metrics: Sequence[
     times = ["" if saving is None else percent(saving["median"], share) for saving in saved]
     ceiling = "" if full or line["ceiling"] is None else percent(line["ceiling"], share)
     shown = table_metrics(comparison) if metrics is None else metrics
-    digits = {name: 3 if name in LOWER_IS_BETTER else decimals for name in shown}
+    digits = {name: 3 if name in LOWER_IS_BETTER else decimals + (name in LIKELIHOODS) for name in shown}
     means = [mean_text(line["metrics"][name], digits[name]) for name in shown]
     return [f"{line['steps']:,}", *means, *times, ceiling]
 
@@ -73,7 +85,8 @@ def has_unfinished(comparison: Json) -> bool:
 
 def rising_cell(line: Mapping[str, Any]) -> str:
     """Points per epoch by which a method still rose on dev, as a table shows them; empty where it had stopped."""
-    return points(line["unfinished"]["points_per_epoch"]) if line.get("unfinished") else ""
+    found = line.get("unfinished")
+    return points(found["points_per_epoch"], decimals_of(found["error"])) if found else ""
 
 
 def unfinished_sentence(comparison: Json) -> str:
@@ -92,11 +105,13 @@ def unfinished_sentence(comparison: Json) -> str:
         return ""
     if len(rising) > MOST_NAMED:
         found = sorted(one["points_per_epoch"] for _, one in rising)
+        places = max(decimals_of(one["error"]) for _, one in rising)
         among = f"{len(rising)} of {len(comparison['methods'])} methods (the table has each)"
-        each = f"{found[0]:.1f} to {found[-1]:.1f} points with {among}"
+        each = f"{found[0]:.{places}f} to {found[-1]:.{places}f} points with {among}"
     else:
         each = ", ".join(
-            f"{one['points_per_epoch']:.1f} points with {name} (epochs of {one['epoch_rows']:,} rows)"
+            f"{one['points_per_epoch']:.{decimals_of(one['error'])}f} points with {name} (epochs of "
+            f"{one['epoch_rows']:,} rows)"
             for name, one in rising
         )
     return (
@@ -104,6 +119,32 @@ def unfinished_sentence(comparison: Json) -> str:
         f"error, per epoch by {each}. After longer training another method may win: raise the epochs (--epochs auto "
         "finds how many) or the learning rate."
     )
+
+
+def margin_sentence(comparison: Json) -> str:
+    """What to know of a margin that is a large part of the metric itself; empty where it is not.
+
+    Examples:
+        >>> full = {"method": "full", "metrics": {"likelihood": {"mean": 0.7}}}
+        >>> print(margin_sentence({"methods": [full], "metric": "likelihood", "margin": 0.5}))
+        The margin of 0.5 points is 71 % of what full reaches (0.70 points of likelihood), so that "not worse than full"
+        says little: give a smaller --margin, or train longer.
+    """
+    metric, margin = comparison["metric"], comparison["margin"]
+    full: Mapping[str, Any] = next((line["metrics"] for line in comparison["methods"] if line["method"] == FULL), {})
+    reached = full.get(metric, {"mean": 0.0})["mean"]
+    if reached <= 0 or margin <= WIDE * reached:
+        return ""
+    return (
+        f"The margin of {margin:g} points is {percent(margin / reached, 0)} of what full reaches ({reached:.2f} "
+        f'points of {spaced(metric)}), so that "not worse than full" says little: give a smaller --margin, or train '
+        "longer."
+    )
+
+
+def warnings(comparison: Json) -> list[str]:
+    """What to know before the verdicts are read, in sentences."""
+    return [text for text in (unfinished_sentence(comparison), margin_sentence(comparison)) if text]
 
 
 def state(line: Mapping[str, Any], short: Mapping[str, Any] | None) -> str:
@@ -116,15 +157,15 @@ def state(line: Mapping[str, Any], short: Mapping[str, Any] | None) -> str:
     Returns:
         `pays`: shown to be not worse than full by the margin, and better than `short`; it saves time. `as_short`: not
         worse than full, and so is `short`, or the interval leaves it no more than the margin over `short`. `costs`:
-        shown to be worse than full or than `short`, or it saves no time. `unclear`: everything else.
+        shown to be worse than full or than `short`. `no_time`: not that, and it saves no time. `unclear`: all else.
     """
     against, saved = line["against"], line["saved"].get("finetune_s")
     to_full, to_short = against.get(FULL), against.get(SHORT)
     good = is_not_worse(line)
-    if (saved is not None and line["comparable_times"] and saved["median"] <= 0) or _worse(to_short):
+    if _worse(to_short) or (_worse(to_full) and not good):
         return "costs"
-    if _worse(to_full) and not good:
-        return "costs"
+    if saved is not None and line["comparable_times"] and saved["median"] <= 0:
+        return "no_time"
     if not good or saved is None or not line["comparable_times"] or to_short is None or to_short["interval"] is None:
         return "unclear"
     if to_short["interval"]["low"] > 0:
@@ -184,8 +225,10 @@ def _next(comparison: Json, line: Json, name: str) -> str:
         return f"Train with it: `{line['name']}` has its options in the plan of the comparison."
     if name == "as_short" and short is not None:
         return f"Take fewer epochs: `{short['name']}` trains on everything for {short['steps']:,} steps."
+    if name == "no_time":
+        return "Train on everything: choosing took as long as it saved. On more data, or a larger model, it may pay."
     if name == "costs":
-        return "Keep more rows, or all: where labels are ambiguous or wrong, hard rows are the wrong ones."
+        return "Keep more rows, or all: where labels or answers are ambiguous or wrong, hard rows are the wrong ones."
     return " ".join(_settling(comparison, line)) or "Run more seeds."
 
 
@@ -258,9 +301,7 @@ def verdict(line: Mapping[str, Any]) -> str:
         parts.append(_against_full(against[FULL], line["p_not_worse_holm"]))
     parts += [_against(name, against[name]) for name in (SHORT, *DRAWN) if name in against]
     if line.get("unfinished"):
-        parts.append(
-            f"unfinished: on dev it still rose by {line['unfinished']['points_per_epoch']:.1f} points per epoch"
-        )
+        parts.append(f"unfinished: on dev it still rose by {rising_cell(line).lstrip('+')} points per epoch")
     return "; ".join(part for part in parts if part)
 
 
@@ -296,7 +337,7 @@ def _energy(energy: Mapping[str, Any] | None) -> str:
 def _against_full(difference: Mapping[str, Any], adjusted: float | None) -> str:
     margin = f"{difference['margin']:g} points"
     if difference["p_not_worse"] is None:
-        mean = points(difference["mean"])
+        mean = difference_text(difference)
         return f"{mean} points against full in one seed, from which no interval follows: run more seeds"
     p = difference["p_not_worse"] if adjusted is None else adjusted
     if p < LEVEL:
@@ -323,7 +364,7 @@ def _against(name: str, difference: Mapping[str, Any]) -> str:
     baseline = "short at the same steps" if name == SHORT else f"{name} at the same keep"
     interval = difference["interval"]
     if interval is None:
-        return f"against {baseline} {points(difference['mean'])} in one seed"
+        return f"against {baseline} {difference_text(difference)} in one seed"
     shown = interval["low"] > 0 or interval["high"] < 0
     word = "not shown" if not shown else "better" if difference["mean"] > 0 else "worse"
     return f"against {baseline} {difference_text(difference)}: {word}"

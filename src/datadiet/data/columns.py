@@ -199,19 +199,22 @@ def _require(names: Columns, table: Table, task: str, labelled: bool, problems: 
     if labelled and tags_words and names.slots is None:
         missing.append(("slots", _slot_names(task)))
     there = listed(list(table.columns)) or "none"
+    pairs = [name for name in table.columns if plain_name(name) == "chosen"]
+    hint = f" Pairs of answers train with DPOTrainer; {{}} {pairs[0]} takes the better one." if pairs else ""
     nothing = table.textual and not names_found(names)
     header = " The first line is read as the header: add one, such as text,label, if it is a row." if nothing else ""
     if len(missing) > 1 and has(task, "answers"):
         problems.add(
             f"{table.place}: no column with messages, a prompt or a text; found {there}. Call it 'messages', 'prompt' "
             f"(with 'response' for the answer) or 'text', or name it with {FLAGS['messages']}, {FLAGS['prompt']} or "
-            f"{FLAGS['text']}.{header}"
+            f"{FLAGS['text']}.{header}{hint.format(FLAGS['messages'])}"
         )
         return
     for part, usual in missing:
         problems.add(
             f"{table.place}: no column with the {part}; found {there}. "
             f"Call it {usual[0]!r} or name it with {FLAGS[part]} (in Python: columns=Columns({part}=...)).{header}"
+            f"{hint.format(FLAGS[part]) if part == 'answer' else ''}"
         )
 
 

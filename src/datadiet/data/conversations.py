@@ -10,6 +10,8 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from datadiet.data.columns import PROMPTS
+from datadiet.data.layouts import plain_name
 from datadiet.data.schema import ANSWERING, Columns, Turns
 from datadiet.data.tables import Table, row_problem
 from datadiet.errors import Problems, quoted
@@ -105,14 +107,21 @@ def _prompts(table: Table, names: Columns, row: int) -> tuple[Turns, str]:
     """A prompt, its system message, its context and its answer, each text; or lists of messages, as TRL has them."""
     parts = (names.prompt, names.context, names.answer, names.system)
     prompt, context, answer, system = (table.columns[name][row] if name else None for name in parts)
-    if isinstance(prompt, (list, tuple)):
-        both = [*prompt, *(answer if isinstance(answer, (list, tuple)) else [])]
-        if isinstance(answer, str):
-            both.append({"role": ASSISTANT, "content": answer})
-        return _of_list(both)
+    listed = any(isinstance(cell, (list, tuple)) for cell in (prompt, answer))
     for what, cell in (("prompt", prompt), ("context", context), ("answer", answer), ("system message", system)):
-        if cell is not None and not isinstance(cell, str):
+        may = (str, list, tuple) if listed and what in ("prompt", "answer") else (str,)
+        if cell is not None and not isinstance(cell, may):
             return (), f"the {what} is no text: {quoted(cell)} ({type(cell).__name__})"
+    if listed:
+        if (context or "").strip():
+            return (), f"a context stands beside messages, and is not read there: {quoted(context)}"
+        said: tuple[tuple[str, Any], ...]
+        said = ((SYSTEM, (system or "").strip() and system), (USER, prompt), (ASSISTANT, answer))
+        messages: list[Any] = []
+        for role, part in said:
+            is_one = isinstance(part, str) and bool(part or role == ASSISTANT)
+            messages += [{"role": role, "content": part}] if is_one else part or ()
+        return _of_list(messages)
     if not (prompt or "").strip() and not (context or "").strip():
         return (), "the prompt is empty"
     whole = "\n\n".join(part for part in (prompt, context) if part and part.strip())
@@ -125,6 +134,8 @@ def _prompts(table: Table, names: Columns, row: int) -> tuple[Turns, str]:
 
 def _messages(table: Table, names: Columns, row: int) -> tuple[Turns, str]:
     cell = table.columns[names.messages or ""][row]
+    if cell is None and (other := next((name for name in _instead(table) if table.columns[name][row]), None)):
+        return (), f"there are no messages, but a {quoted(other)}: give all rows the same columns"
     if isinstance(cell, str):
         try:
             cell = json.loads(cell)
@@ -140,6 +151,11 @@ def _messages(table: Table, names: Columns, row: int) -> tuple[Turns, str]:
     return _of_list(cell)
 
 
+def _instead(table: Table) -> list[str]:
+    """The columns that a row without messages may have its text in."""
+    return [name for name in table.columns if plain_name(name) in (*PROMPTS, "text")]
+
+
 def _of_list(cell: Any) -> tuple[Turns, str]:
     if not isinstance(cell, (list, tuple)) or not cell:
         return (), "there are no messages" if not cell else f"the messages are no list: {quoted(cell)}"
@@ -150,17 +166,29 @@ def _of_list(cell: Any) -> tuple[Turns, str]:
         role, text = (next((message[key] for key in keys if key in message), None) for keys in (_ROLE, _CONTENT))
         if not isinstance(role, str):
             return (), f"a message has no role: message {place + 1}"
-        if not isinstance(text, str):
-            return (), f"a message has no text: message {place + 1} ({quoted(role)})"
-        if problem := _unread(message):
+        text = _joined(text)
+        problem = _unread(message) or ("" if isinstance(text, str) else "a message has no text")
+        if problem:
             return (), f"{problem}: message {place + 1} ({quoted(role)})"
         role = role.strip().lower()
         turns.append((_ROLES.get(role, role), text))
     return tuple(turns), ""
 
 
+def _joined(content: Any) -> Any:
+    """The text of a message in parts, `[{"type": "text", "text": ...}]`, where all of them are text; else as it is."""
+    if not isinstance(content, (list, tuple)) or not content:
+        return content
+    parts = [part.get("text") if isinstance(part, Mapping) and part.get("type") == "text" else None for part in content]
+    return content if any(not isinstance(part, str) for part in parts) else "".join(map(str, parts))
+
+
 def _unread(message: Mapping[str, Any]) -> str:
     """What a message says beside its text that would change the training, and is not read."""
+    content = next((message[key] for key in _CONTENT if key in message), None)
+    kinds = [part.get("type") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    if strange := next((kind for kind in kinds if isinstance(kind, str) and kind != "text"), None):
+        return f"a message has a part of the type {quoted(strange)}, and only text is read"
     for key in _UNREAD:
         if message.get(key):
             return f"a message has {key!r}, which is not read; put it into the text or remove it"
@@ -185,7 +213,9 @@ def _problem(turns: Turns) -> str:
         if role != expected:
             return f"the roles do not alternate: message {number} is of {role!r}, not of {expected!r}"
         if not text.strip():
-            return "the answer is empty" if role == ASSISTANT else f"a message is empty: message {number} ({role})"
+            if role == ASSISTANT and number == len(turns):
+                return "the answer is empty"
+            return f"a message is empty: message {number} ({role})"
     return ""
 
 

@@ -474,16 +474,16 @@ class Diet:
         """Of the run that has begun; with a tolerance, as it is decided so far."""
         return self._planned if self.tolerance_controller is None else self.tolerance_controller.schedule
 
-    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
+    def judge(self, epoch: int, value: float, rows: int, *, metric: str = "") -> None:
         """Tell a diet the dev metric after an epoch: a tolerance decides by it, and `auto` says since when it falls.
 
         Args:
-            epoch, value, rows, correlation: See `datadiet.diet.tolerance.Tolerance.judge`.
+            epoch, value, rows, metric: See `datadiet.diet.tolerance.Tolerance.judge`.
         """
         if self.tolerance_controller is not None:
-            self.tolerance_controller.judge(epoch, value, rows, correlation=correlation)
+            self.tolerance_controller.judge(epoch, value, rows, metric=metric)
         if self.race is not None and rows and -1 <= value <= 1:
-            self.race = self.race.judge(epoch, value, rows, correlation=correlation)
+            self.race = self.race.judge(epoch, value, rows, metric=metric)
 
     def score_quantiles(self) -> dict[str, float]:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""

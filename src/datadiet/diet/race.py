@@ -285,9 +285,9 @@ class Race:
                 return judged.epoch - FALLEN_EPOCHS
         return None
 
-    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Race:
+    def judge(self, epoch: int, value: float, rows: int, *, metric: str = "") -> Race:
         """Take in the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
-        judged = Judgement(epoch, value, standard_error(value, rows, correlation=correlation))
+        judged = Judgement(epoch, value, standard_error(value, rows, metric))
         return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
 
     @property

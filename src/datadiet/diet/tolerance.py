@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from datadiet.diet.schedule import AdaptiveSchedule
 from datadiet.errors import ArgumentError, Problems
+from datadiet.formatting import decimals_of
+from datadiet.store.run_folder import LIKELIHOODS
 from datadiet.types import Json
 
 # Share of the mass that may rest, per point of tolerance; chosen on dev splits (LOG.md)
@@ -34,6 +36,8 @@ LEARNED = 0.01
 # What can be told from luck on a dev split: rises and falls beyond so many standard errors
 STANDARD_ERRORS = 1.0
 CORRELATIONS = ("matthews", "pearson", "spearman")
+# nats by which the mean losses of rows are taken to spread; wide, for the rows are the same ones after every epoch
+ROW_SPREAD = 0.5
 # scores that a tolerance goes with
 ZERO_WHEN_LEARNED = ("el2n", "cross_entropy", "absolute_error")
 
@@ -116,14 +120,14 @@ class Tolerance:
         values = [judged.value for judged in self.judgements if judged.epoch == epoch]
         return values[0] if values else None
 
-    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> Tolerance:
+    def judge(self, epoch: int, value: float, rows: int, *, metric: str = "") -> Tolerance:
         """Take in the dev metric after an epoch.
 
         Args:
             epoch: The one that has just trained.
             value: Larger is better, in [-1, 1].
             rows: Of the dev split.
-            correlation: Whether it is a correlation, not a share.
+            metric: Its name: a correlation and a likelihood have other errors than a share.
 
         Raises:
             ArgumentError: If the metric cannot be one that points are lost of.
@@ -133,7 +137,7 @@ class Tolerance:
                 f"tolerance is in points of a metric in [-1, 1] of which larger is better, got {value:g} after epoch "
                 f"{epoch} (from 0). Judge by accuracy, F1 or a correlation."
             )
-        judged = Judgement(epoch, value, standard_error(value, rows, correlation=correlation))
+        judged = Judgement(epoch, value, standard_error(value, rows, metric))
         return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
 
     def decide(
@@ -240,19 +244,24 @@ def carrying(values: NDArray[Any], share: float) -> int:
     return unseen + min(len(squares), int(np.searchsorted(np.cumsum(squares), share * total)) + 1)
 
 
-def standard_error(value: float, rows: int, *, correlation: bool = False) -> float:
+def standard_error(value: float, rows: int, metric: str = "") -> float:
     """The standard error of a metric on so many rows.
 
-    Of a share `sqrt(p (1 - p) / n)`, of a correlation `(1 - r^2) / sqrt(n)`.
+    Of a share `sqrt(p (1 - p) / n)`, of a correlation `(1 - r^2) / sqrt(n)`, of a likelihood `p s / sqrt(n)` with the
+    spread `s` of `ROW_SPREAD` nats: it is the exponential of a mean loss, and no share of the rows.
 
     An F1 is taken for a share of the rows, which is about right where a row has one decision, and too wide where it has
     many.
 
     Examples:
-        >>> round(standard_error(0.9, 900), 4), round(standard_error(0.9, 900, correlation=True), 4)
+        >>> round(standard_error(0.9, 900), 4), round(standard_error(0.9, 900, "pearson"), 4)
         (0.01, 0.0063)
+        >>> round(standard_error(0.3, 900, "likelihood"), 4)
+        0.005
     """
-    if correlation:
+    if metric in LIKELIHOODS:
+        return value * ROW_SPREAD / math.sqrt(rows)
+    if metric in CORRELATIONS:
         return (1 - value * value) / math.sqrt(rows)
     return math.sqrt(max(0.0, value * (1 - value)) / rows)
 
@@ -296,7 +305,7 @@ def convergence(
 
     Args:
         curve: The metric after each epoch, larger is better, in [-1, 1].
-        metric: Its name; a correlation has another error than a share.
+        metric: Its name; a correlation and a likelihood have other errors than a share.
         kept: Training rows of each epoch.
         rows: Of the dev split.
         shares: The mean learning rate of each epoch as a share of the peak; 1 by default.
@@ -327,10 +336,11 @@ def convergence(
     falling = max(curve[-last:]) - curve[-1] > error
     rising = rise > error and not falling and curve[-1] < 1  # what is perfect cannot rise
     each, name = round(sum(kept[-last:]) / last), metric.replace("_", " ")
-    span = "the last epoch" if last == 1 else f"the last {last} epochs, {100 * rise:.1f} in all"
+    places = decimals_of(100 * error)
+    span = "the last epoch" if last == 1 else f"the last {last} epochs, {100 * rise:.{places}f} in all"
     text = (
-        f"Training had not finished: {name} on dev still rose by {100 * rise / last:.1f} points per epoch "
-        f"(of {each:,} rows) in {span}, and its standard error is {100 * error:.1f}. {remedy}"
+        f"Training had not finished: {name} on dev still rose by {100 * rise / last:.{places}f} points per epoch "
+        f"(of {each:,} rows) in {span}, and its standard error is {100 * error:.{places}f}. {remedy}"
     )
     return Convergence(rising, metric, 100 * rise / last, 100 * error, last, each, text.strip() if rising else "")
 
@@ -366,7 +376,7 @@ def stopped_rising(curve: Sequence[float], *, metric: str, rows: int) -> bool:
 
 def _error_of_rise(before: float, after: float, metric: str, rows: int) -> float:
     """How far a metric must rise to be told from luck; a share of 1 or 0 has no error of its own."""
-    errors = (standard_error(value, rows, correlation=metric in CORRELATIONS) for value in (before, after))
+    errors = (standard_error(value, rows, metric) for value in (before, after))
     return STANDARD_ERRORS * max(errors)
 
 
@@ -416,9 +426,9 @@ class ToleranceController:
     def __init__(self, policy: Tolerance, schedule: AdaptiveSchedule) -> None:
         self.policy, self.schedule = policy, schedule
 
-    def judge(self, epoch: int, value: float, rows: int, *, correlation: bool = False) -> None:
+    def judge(self, epoch: int, value: float, rows: int, *, metric: str = "") -> None:
         """Take in the dev metric after an epoch; see `Tolerance.judge`."""
-        self.policy = self.policy.judge(epoch, value, rows, correlation=correlation)
+        self.policy = self.policy.judge(epoch, value, rows, metric=metric)
 
     def waits_for(self, epoch: int) -> bool:
         """Whether the dev metric after an epoch is still missing."""

@@ -106,8 +106,10 @@ class Features:
             raise DataError(
                 f"{split}: every answer is cut away at {self.max_length} tokens; give more by --max-length."
             )
-        count = f"{len(lost):,} {'row was' if len(lost) == 1 else 'rows were'}"
-        listener.note(f"{split}: {count} excluded, whose answer was cut away and which has no score: {listed(ids)}.")
+        one = len(lost) == 1
+        what = "1 row was excluded: its answer was cut away" if one else f"{len(lost):,} rows were excluded: their"
+        what += ", and it has" if one else " answers were cut away, and they have"
+        listener.note(f"{split}: {what} no score: {listed(ids)}.")
         splits = {**self.data.splits, split: self.data.splits[split].take(kept)}
         self.data, self.excluded = replace(self.data, splits=splits), {**self.excluded, split: ids}
         return rows.select(kept)

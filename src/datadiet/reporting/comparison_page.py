@@ -23,8 +23,8 @@ from datadiet.compare.verdict import (
     result_cells,
     rising_cell,
     table_metrics,
-    unfinished_sentence,
     verdicts,
+    warnings,
 )
 from datadiet.errors import DataError
 from datadiet.formatting import (
@@ -69,7 +69,7 @@ def comparison_page(folder: Path) -> Page:
         title=f"Comparison on {comparison['data']['name']}",
         subtitle=f"{name}: {task}, {model}, {len(results)} runs. {_basis(comparison)}",
         cards=answer_cards(comparison),
-        notes=[*filter(None, [unfinished_sentence(comparison)]), *notes],
+        notes=[*warnings(comparison), *notes],
         picture=_frontier(comparison),
         sections=[
             Section("Quality and time", tables=[_quality(comparison)], details=verdicts(comparison)),
@@ -88,7 +88,7 @@ def comparison_markdown(folder: Path) -> str:
     quality = _quality(comparison)
     cards = [f"**{escaped(card.question)}** {card.answer}" for card in answer_cards(comparison)]
     sentences = [f"- `{name}` {text}." for name, text in verdicts(comparison).items()]
-    warning = [f"**{escaped(text)}**"] if (text := unfinished_sentence(comparison)) else []
+    warning = [f"**{escaped(text)}**" for text in warnings(comparison)]
     table = markdown_table(quality.head, quality.rows)
     return "\n\n".join(["  \n".join(cards), table, *warning, "\n".join(sentences), _basis(comparison)]) + "\n"
 
@@ -116,7 +116,8 @@ def answer_cards(comparison: Json) -> list[Card]:
 _WHY = {
     "pays": "It is shown to be within {margin} points of full data, and better than everything for as many steps.",
     "as_short": "The diet saves time, and training on everything for as many steps does as well.",
-    "costs": "It is shown to be worse than training on everything, or it saves no time.",
+    "no_time": "Nothing shows that it is worse, and it took no less time than training on everything.",
+    "costs": "It is shown to be worse than training on everything, for as many steps or for all of them.",
     "unclear": "These runs do not show whether the diet stays within {margin} points of full data and beats `short`.",
 }
 
@@ -144,7 +145,7 @@ def _time_answer(line: Json) -> tuple[str, str]:
 
 def _loss_answer(comparison: Json, line: Json) -> tuple[str, str]:
     metric, full = spaced(comparison["metric"]), line["against"].get(FULL)
-    mean = mean_text(line["metrics"][comparison["metric"]], 1)
+    mean = mean_text(line["metrics"][comparison["metric"]], 1 + (comparison["metric"] in run_folder.LIKELIHOODS))
     if full is None:
         return f"{metric} {mean}", "Full data was not trained beside it."
     parts = [f"{metric} {mean}, against full data{'' if full['interval'] else ', in one seed'}."]

@@ -16,6 +16,7 @@ from datadiet.compare.statistics import label_pairs, several_labels, span_pairs,
 from datadiet.formatting import (
     ACCOUNTS,
     counted,
+    decimals_of,
     duration,
     energy_text,
     escaped,
@@ -171,7 +172,7 @@ def answer_cards(result: Json) -> list[Card]:
     )
     if metric in tested and metric:
         split = "test" if result["metrics"]["test"] else "dev"
-        cards.append(Card("How good is it?", f"{spaced(metric)} {100 * tested[metric]:.1f}", f"On the {split} split."))
+        cards.append(Card("How good is it?", f"{spaced(metric)} {_figure(metric, tested)}", f"On the {split} split."))
     cards.append(Card("Had training converged?", *_converged(result)))
     cards.append(Card.of_advice("What next?", _next(result)))
     return cards
@@ -183,7 +184,8 @@ def _converged(result: Json) -> tuple[str, str, str]:
     if not found:
         return "Not known", "No dev metric was measured often enough.", ""
     if found["rising"]:
-        rise = f"{points(found['points_per_epoch'])} points per epoch at the end, more than its error on dev."
+        rise = points(found["points_per_epoch"], decimals_of(found.get("error")))
+        rise = f"{rise} points per epoch at the end, more than its error on dev."
         return "Not yet", rise, "unclear"
     return "Yes", "The dev metric no longer rose by more than its error.", "pays"
 
@@ -207,7 +209,9 @@ def _figure(name: str, metrics: Mapping[str, float | None]) -> str:
     value = metrics.get(name)
     if value is None:
         return ""
-    return f"{value:.3f}" if name in run_folder.LOWER_IS_BETTER else f"{100 * value:.1f}"
+    if name in run_folder.LOWER_IS_BETTER:
+        return f"{value:.3f}"
+    return f"{100 * value:.{1 + (name in run_folder.LIKELIHOODS)}f}"
 
 
 def _time(result: Json) -> Table:

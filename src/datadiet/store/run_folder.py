@@ -51,6 +51,7 @@ MODEL, CHECKPOINTS, SCORES, PLANS = "model", "checkpoints", "scores", "plans"
 ADAPTER = "adapter_config.json"  # in a checkpoint of a run with LoRA
 # metrics in a unit of their own; all others are shares, shown in points of 100
 LOWER_IS_BETTER = ("nll", "mse", "perplexity")
+LIKELIHOODS = ("likelihood",)  # exp(-nll): no share of the rows, and small where the loss is large
 MANIFEST = "_manifest.json"  # in scores/ and plans/
 PRUNED = "pruned_tokens.parquet"  # texts in parts, where tokens were pruned
 LOCK = ".lock"  # of the process that writes into the folder

@@ -213,7 +213,11 @@ _NOWHERE = (
 
 
 def _weighed(gradient: Tensor, *, weights: Tensor, shape: Sequence[int]) -> Tensor:
-    return gradient * weights.to(gradient).reshape(*shape)
+    wide = weights.to(gradient)
+    if wide.dim() == 2:  # the outputs may begin before the labels (virtual tokens), or after them (`logits_to_keep`)
+        wide = nn.functional.pad(wide, (gradient.shape[1] - wide.shape[1], 0), value=1.0)
+        shape = (*wide.shape, *shape[2:])
+    return gradient * wide.reshape(*shape)
 
 
 def check_one_each(outputs: int, rows: int) -> None:

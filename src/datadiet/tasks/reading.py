@@ -184,12 +184,14 @@ def signals_of(outputs: Any, batch: Mapping[str, Any], *, link: Link | None = No
 
 @dataclass(frozen=True)
 class _Learnt:
-    """What a first training loss has shown: the link, where the logits are among the outputs, and whether it was."""
+    """What a first training loss has shown: the link, where the logits are among the outputs, whether it was seen, and
+    whether it compares each position with the label of the next one."""
 
     link: Link | None = None
     probabilities: bool = False
     place: str | int | None = None
     traced: bool = False
+    shifted: bool = False
 
 
 class Reader:
@@ -202,7 +204,7 @@ class Reader:
         link: Where it is known.
 
     Attributes:
-        causal: Whether this is a causal language model.
+        named: Whether the class of the model says that it is a causal language model.
         answers: Whether this is an encoder-decoder that writes an answer.
         masked: Whether this is a masked language model.
         stock: Whether the model is one of transformers.
@@ -217,7 +219,13 @@ class Reader:
         self._given = getattr(self._config, "problem_type", None)
         self._own_loss, self.stock = own_loss, type(base).__module__.startswith("transformers.")
         self._learnt = _Learnt(link)
-        self.causal, self.answers, self.masked = is_causal(base), is_encoder_decoder(base), is_masked(base)
+        self.named, self.answers, self.masked = is_causal(base), is_encoder_decoder(base), is_masked(base)
+        self._has_read = False  # positions, before a loss was seen
+
+    @property
+    def causal(self) -> bool:
+        """Whether this is a causal language model, by its class, or by the loss: one inside another module, say."""
+        return self.named or self._learnt.shifted
 
     def learn(self, loss: Tensor, outputs: Any, batch: Mapping[str, Any], *, forward: Any = None) -> None:
         """Find out from a training loss, before its backward pass, how the outputs are to be read from now on.
@@ -242,6 +250,14 @@ class Reader:
         if logits is None or seen is None:
             return
         labels = self._labels(batch)
+        if _is_shifted(seen, logits, labels):
+            if self._has_read:
+                raise ArgumentError(
+                    "the loss shows that this is a language model, which its class does not: values that were read "
+                    f"before the first training step are wrong. Begin with a warm-up epoch. {ADVICE}"
+                )
+            self._learnt = _Learnt("softmax", place=place, traced=True, shifted=True)
+            return
         _check_targets(seen, logits, labels)
         self._learnt = _Learnt(seen.link, seen.probabilities, place, traced=True)
         if not _shown(labels) and logits.ndim <= 2:  # once: later batches are not waited for
@@ -253,8 +269,9 @@ class Reader:
             return Signals({"tokens": fused_tokens(outputs)})
         if self._is_causal(outputs):
             labels = self._labels(batch)
-            logits = _logits(outputs)[:, -labels.shape[-1] :]  # without the tokens that prompt tuning puts before them
-            return Signals({"tokens": token_signals(logits, labels)})
+            logits = _logits(outputs, self._learnt.place)
+            logits = logits[:, -labels.shape[-1] :]  # without the tokens that prompt tuning puts before them
+            return Signals({"tokens": token_signals(logits, _of_kept(logits, labels))})
         if self.answers or self.masked or "Seq2SeqLM" in type(outputs).__name__:
             return Signals({"tokens": token_signals(_logits(outputs), self._labels(batch), aligned=True)})
         if _is_joint(outputs):
@@ -262,6 +279,7 @@ class Reader:
         if (spans := _spans(outputs, batch)) is not None:
             return spans
         logits, labels = _logits(outputs, self._learnt.place), self._labels(batch)
+        self._has_read |= logits.ndim == 3
         if self._learnt.probabilities:
             wide = logits.detach().float()
             logits = wide.logit(eps=1e-7) if self._learnt.link == "sigmoid" else wide.clamp_min(1e-30).log()
@@ -341,6 +359,27 @@ def fused_tokens(outputs: Any) -> TokenSignals:
     others = (squares.detach().float().exp() - (-2 * nll).exp()).clamp_min(0).minimum(missing.square())
     error = (missing.square() + others).sqrt().masked_fill(~mask, 0.0)
     return TokenSignals(nll, entropy.masked_fill(~mask, 0.0), error, right, mask)
+
+
+def _is_shifted(seen: Trace, logits: Tensor, labels: Tensor) -> bool:
+    """Whether a loss compares the logits of each position with the label of the next one."""
+    if seen.link != "softmax" or logits.ndim != 3 or labels.shape != logits.shape[:2] or labels.is_floating_point():
+        return False
+    labels = labels.detach()
+    following = torch.nn.functional.pad(labels, (0, 1), value=IGNORED)[:, 1:]
+    forms = [part.flatten() for part in (following, labels[:, 1:])]
+    targets = [target.flatten() for target in seen.targets]
+    return not torch.equal(labels, following) and any(
+        one.shape == target.shape and torch.equal(target, one.to(target)) for target in targets for one in forms
+    )
+
+
+def _of_kept(logits: Tensor, labels: Tensor) -> Tensor:
+    """The labels of the last positions where `logits_to_keep` has left no others, and no other one trains."""
+    before = labels.shape[1] - logits.shape[1] if logits.ndim == 3 and labels.ndim == 2 else 0
+    if before <= 0 or bool((labels[:, : before + 1] != IGNORED).any()):
+        return labels
+    return labels[:, before:]
 
 
 def _check_targets(seen: Trace, logits: Tensor, labels: Tensor) -> None:

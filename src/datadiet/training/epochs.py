@@ -15,7 +15,6 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.diet.diet import Diet
-from datadiet.diet.tolerance import CORRELATIONS
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import (
     TRAINING_BATCHES_PER_PASS_BATCH,
@@ -352,7 +351,7 @@ class BetweenEpochs:
         else:
             self.current.dev = {**self.current.dev, **dev}
         if judged in dev and (self._diet.options.config.tolerance is not None or "loss" not in judged):
-            self._diet.judge(self.current.epoch, dev[judged], rows, correlation=judged in CORRELATIONS)
+            self._diet.judge(self.current.epoch, dev[judged], rows, metric=judged)
 
     def _metrics(self) -> dict[str, float]:
         """The metrics that `report_to` receives before each epoch."""

@@ -145,15 +145,15 @@ class Epoch:
         """Record the signals of a training forward, for any number of heads."""
         self._diet.observe(rows, signals, epoch=self.epoch)
 
-    def judge(self, value: float, rows: int, *, correlation: bool = False) -> None:
+    def judge(self, value: float, rows: int, *, metric: str = "") -> None:
         """Record the dev metric after this epoch, for a diet with a `tolerance`.
 
         Args:
             value: Larger is better, as a share.
             rows: Of the dev split.
-            correlation: Whether the metric is a correlation.
+            metric: Its name, where it is no share of the rows: `pearson`, `spearman`, `matthews` or `likelihood`.
         """
-        self._diet.judge(self.epoch, value, rows, correlation=correlation)
+        self._diet.judge(self.epoch, value, rows, metric=metric)
 
 
 def epochs(

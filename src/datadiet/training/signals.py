@@ -138,7 +138,7 @@ class TrainerSignals:
         base = base_model(model)
         if self._hooked and FUSED_OUTPUTS in vars(base):
             return model(**inputs, fused_lm_head=True)
-        if not self.answers:  # whose decoder reads them
+        if self._reader.named:  # the decoder of others reads them
             inputs.pop("labels", None)
         if "use_cache" in inspect.signature(type(base).forward).parameters:
             inputs["use_cache"] = False

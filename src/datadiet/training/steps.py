@@ -256,7 +256,10 @@ class TrainingSteps:
         signals, parts = None, None
         try:
             if self.signals.reads:
+                known = self.signals.causal
                 signals = self.signals.of_training(loss, outputs, captured, batch.whole)
+                if self.signals.causal and not known:  # which only its loss has shown
+                    self.trainer._check_language(weighs=self.weighs)
                 if batch.weigher is not None:
                     weights.take(batch.weigher.weigh(rows, signals, learns=batch.first))
                 parts = self.signals.losses(signals) if weights.asked else None
