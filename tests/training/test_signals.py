@@ -322,20 +322,27 @@ def test_probabilities_in_place_of_logits(tmp_path):
     assert torch.allclose(values(trainer, tmp_path), SIDE * (given - torch.tensor(YES)).abs(), atol=1e-5)
 
 
-def test_a_language_model_of_ones_own_that_shifts_in_its_loss_is_refused(tmp_path):
+def test_a_language_model_of_ones_own_is_known_by_the_shift_in_its_loss(tmp_path):
     class Causal(nn.Module):
-        def __init__(self):
+        def __init__(self, by=1):
             super().__init__()
+            torch.manual_seed(0)
+            self.by = by
             self.words, self.head = nn.Embedding(len(TOKENIZER), 8), nn.Linear(8, len(TOKENIZER))
 
         def forward(self, input_ids, attention_mask=None, labels=None):
             logits = self.head(self.words(input_ids))
-            loss = functional.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten())
+            loss = functional.cross_entropy(logits[:, : -self.by].flatten(0, 1), labels[:, self.by :].flatten())
             return {"loss": loss, "logits": logits}
 
     tokens = TOKENIZER(["the amber of birch is in it"] * ROWS)["input_ids"]
+    trainer = trained(tmp_path / "next", None, tokens, model=Causal())
+    rows = ({name: torch.tensor([row[name]]) for name in ("input_ids", "labels")} for row in trainer.train_dataset)
+    expected = [trainer.model(**row)["loss"].item() for row in rows]
+    table = trainer.diet.history.to_pandas().query("epoch == 0").sort_values("row")
+    assert table["loss"].tolist() == pytest.approx(expected, abs=1e-5)
     with pytest.raises(ArgumentError, match=r"as they are \(not shifted.*signals="):
-        trained(tmp_path, None, tokens, model=Causal())
+        trained(tmp_path / "after next", None, tokens, model=Causal(by=2))
 
 
 def test_one_logit_for_each_position(tmp_path):
