@@ -53,6 +53,21 @@ def test_weights_make_the_gradient_that_of_the_weighted_loss(shape):
     assert not torch.allclose(model[0].weight.grad, expected[0])
 
 
+@pytest.mark.parametrize("positions", [5, 3, 7])
+def test_weights_of_positions_are_counted_from_the_last(positions):
+    """Virtual tokens stand before the labels, and `logits_to_keep` leaves the last positions alone."""
+    torch.manual_seed(0)
+    layer = nn.Linear(4, 2)
+    inputs, weights = torch.randn(2, positions, 4), torch.rand(2, 5)
+    with Heads({"tokens": layer}).recording(weights):
+        layer(inputs).square().sum().backward()
+    found = layer.weight.grad.clone()
+    layer.zero_grad()
+    own = torch.cat([torch.ones(2, max(positions - 5, 0)), weights[:, max(5 - positions, 0) :]], 1)
+    (layer(inputs).square() * own[..., None]).sum().backward()
+    torch.testing.assert_close(found, layer.weight.grad)
+
+
 def test_weights_need_a_head():
     with pytest.raises(ArgumentError, match="no linear layer"), Heads({}).recording(torch.ones(2)):
         pass

@@ -183,7 +183,7 @@ def time_to_target_figure(
     axes.set_xlabel("seconds of fine-tuning")
     axes.set_ylabel(f"{spaced(metric)}, dev")
     if len(curves) > 1:
-        axes.legend()
+        legend_above(figure, axes, 2)
     return figure
 
 
