@@ -2,7 +2,7 @@
 
     python -m benchmarks.next_tokens                                           # SmolLM-shaped, 135 M parameters
     python -m benchmarks.next_tokens --layers 2 --hidden 64 --words 500 --tokens 32 --repeats 2 --output build/n.json
-    python -m benchmarks.next_tokens --savings DATA --repeats 3                # runs of a byte-level Llama: 6 minutes
+    python -m benchmarks.next_tokens --savings DATA --repeats 3                # a byte-level Llama: half an hour
     python -m benchmarks.next_tokens --savings DATA --repeats 1 --rows 64 --output build/savings.json    # a look
 
 A Llama-shaped model of random weights trains on random tokens by AdamW (forward, loss, backward, step). In turns with
@@ -48,7 +48,8 @@ LEAST_SAVED, SHAPE, LENGTH, DEV_ROWS, EPOCHS = 0.95, "llama-1m", 256, 16, 4
 _TOKENS = "q_tuning(keep=0.5, calibration=false, action={})"
 RUNS: dict[str, dict[str, Any]] = {
     "full": {"keep": 1.0},
-    "keep 0.5": {"keep": 0.5},
+    "keep 0.5": {"keep": 0.5},  # with a race, where there are rows enough for one
+    "keep 0.5, hardest": {"keep": 0.5, "select": "hardest"},
     "half of the answer tokens, mask": {"keep": 1.0, "tokens": _TOKENS.format("mask")},
     "half of the answer tokens, drop": {"keep": 1.0, "tokens": _TOKENS.format("drop")},
 }
@@ -195,7 +196,7 @@ def savings(source: Path, rows: int, repeats: int) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = parser_of(__doc__, "next_tokens")
     parser.add_argument("--savings", type=Path, metavar="DATA", help="what diets save, on this set, and nothing else")
-    parser.add_argument("--rows", type=int, default=192, help="of training, with --savings (default: 192)")
+    parser.add_argument("--rows", type=int, default=768, help="of training, with --savings (default: 768)")
     for name, value, text in (
         ("layers", 30, "of the model"), ("hidden", 576, "size of a hidden vector"), ("words", 32_000, "vocabulary"),
         ("batch", 2, "rows"), ("tokens", 256, "of a row"), ("repeats", 5, "after one that warms up"),
