@@ -16,7 +16,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from datadiet.errors import ArgumentError, DataError
-from datadiet.jobs import prepare
+from datadiet.jobs import features
 from datadiet.ledger import Ledger
 from datadiet.store import cache
 from datadiet.store.cache import ARRAYS, ENTRY, entry, load_arrays, load_values, save_arrays, save_values
@@ -36,7 +36,7 @@ def arrays(folder: Path, compute: Any = lambda: VALUES, origin: Any = ORIGIN, **
 
 
 def tokens(folder: Path, compute: Any = lambda: ROWS, **options: Any) -> Any:
-    return entry(folder, "tokens", ORIGIN, compute, save=prepare._save, load=partial(prepare._load, rows=2), **options)
+    return entry(folder, "tokens", ORIGIN, compute, save=features._save, load=partial(features._load, rows=2), **options)
 
 
 def plain(value: Any) -> Any:

@@ -139,7 +139,7 @@ def test_processes_number_their_own_rows(process):
 
 WAY_OUT = (
     r"'{}' chooses among all rows between epochs, and a stream gives each row once: choose within each batch "
-    r"\(select=selective_backprop.* or q_tuning\), or choose before the training with `datadiet score` and "
+    r"\(select=.*selective_backprop.*\), or choose before the training with `datadiet score` and "
     r"`datadiet select` over its files\."
 )
 
