@@ -60,6 +60,8 @@ def test_the_same_rows_as_in_memory(case, spread, seed):
     size = int(rng.integers(5, 900))
     values = SPREADS[spread](rng, size).astype(np.float32)
     groups = np.array(list("abcdé"))[rng.choice(5, size, p=[0.5, 0.3, 0.1, 0.07, 0.03])]
+    if seed == 4:  # so many that the rows at their cuts are counted all at once
+        groups = rng.integers(10, 50, size).astype(str)
     count = int(rng.integers(1, size + 1))
     select = load("select", name)
     own = {key: load("select", value) if key == "select" else value for key, value in options.items()}

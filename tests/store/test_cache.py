@@ -36,7 +36,9 @@ def arrays(folder: Path, compute: Any = lambda: VALUES, origin: Any = ORIGIN, **
 
 
 def tokens(folder: Path, compute: Any = lambda: ROWS, **options: Any) -> Any:
-    return entry(folder, "tokens", ORIGIN, compute, save=features._save, load=partial(features._load, rows=2), **options)
+    return entry(
+        folder, "tokens", ORIGIN, compute, save=features._save, load=partial(features._load, rows=2), **options
+    )
 
 
 def plain(value: Any) -> Any:

@@ -121,11 +121,12 @@ def choose(
     problems.raise_any()
     coded = None if values.groups is None else _coded(values)
     easy = select == "easiest" or own.pop("select", "hardest") == "easiest"
-    stream = _Stream(values, coded, *_keys_of(values, select, own, easy, seed))
+    stream, kept = _Stream(values, coded, *_keys_of(values, select, own, easy, seed)), None
     if select in ("balanced", "quota"):
         assert coded is not None  # grouped
         shares = np.ones(len(coded.names)) if select == "balanced" else _shares(own.get("shares"), coded)
-        cuts = [_by_group(stream, shared_places(coded.sizes, shares, count), seed)]
+        kept = shared_places(coded.sizes, shares, count)
+        cuts = [_by_group(stream, kept, seed)]
     elif floor or select == "partly_balanced":
         assert coded is not None
         floors = np.minimum(coded.sizes, floor)
@@ -146,7 +147,7 @@ def choose(
     masks = _Masks(stream, cuts)
     if coded is None:
         return Kept(count, masks)
-    kept = stream.counted(masks)
+    kept = stream.counted(masks) if kept is None else kept
     triples = zip(coded.names, coded.sizes.tolist(), kept.tolist(), strict=True)
     return Kept(count, masks, {name: (size, number) for name, size, number in triples})
 
@@ -207,8 +208,10 @@ def sortable(keys: NDArray[np.floating[Any]]) -> Bits:
     """
     width = keys.dtype.itemsize * 8
     plain: NDArray[Any] = (keys + keys.dtype.type(0)).view(np.uint32 if width == 32 else np.uint64)  # -0.0 + 0 is 0.0
-    top = plain.dtype.type(1 << (width - 1))
-    return np.where(plain & top, ~plain, plain | top)
+    flipped: Bits = -(plain >> plain.dtype.type(width - 1))  # all bits of a negative number, else none
+    flipped |= plain.dtype.type(1 << (width - 1))
+    flipped ^= plain
+    return flipped
 
 
 def _keys_of(values: Values, select: str, options: Mapping[str, Any], easy: bool, seed: int) -> tuple[_Keys, int]:
@@ -366,6 +369,7 @@ class _Stream:
 
 
 _LAST = np.uint64((1 << 64) - 1)
+_FEW_TIED = 16  # segments of a partition with rows at their cut, whose rows are counted one segment at a time
 _Part = tuple[Bits, NDArray[np.int64] | None]  # keys, and the segment of each; None where all are in segment 0
 _Ties = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.uint64]]  # segments, rows in the partition, hashes
 
@@ -378,10 +382,13 @@ def _ties(cuts: _Cuts, bits: Bits, own: NDArray[np.int64] | None, begin: NDArray
         begin += len(bits)
         return np.zeros(len(at), np.int64), at, hashes
     at = np.flatnonzero((own >= 0) & (cuts.whole[own] == 0) & (bits == cuts.keys[own]))
-    places, hashes = _ranks(own, len(begin))[at], np.empty(len(at), np.uint64)
-    for segment in np.unique(own[at]).tolist():
+    hashes, tied = np.empty(len(at), np.uint64), np.unique(own[at]).tolist()
+    ranks = _ranks(own, len(begin)) if len(tied) > _FEW_TIED else None  # all at once costs a sort
+    for segment in tied:
         some = own[at] == segment
-        hashes[some] = row_hash(places[some] + begin[segment], seed=cuts.seeds[segment], epoch=0)
+        rows = at[some]
+        places = np.searchsorted(np.flatnonzero(own == segment), rows) if ranks is None else ranks[rows]
+        hashes[some] = row_hash(places + begin[segment], seed=cuts.seeds[segment], epoch=0)
     begin += np.bincount(own[own >= 0], minlength=len(begin))
     return own[at], at, hashes
 
