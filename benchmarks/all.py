@@ -183,7 +183,7 @@ def instruction_tuning(options: argparse.Namespace) -> list[Part]:
 def token_savings(options: argparse.Namespace) -> list[Part]:
     """What diets of rows and of tokens save, where their set is there."""
     data, output = options.data_root / "dolly15k", options.results / "token_savings.json"
-    words = ("-m", "benchmarks.next_tokens", "--savings", str(data), "--repeats", "3", "--output", str(output))
+    words = ("-m", "benchmarks.next_tokens", "--savings", str(data), "--repeats", "2", "--output", str(output))
     return [Part("token_savings", words)] if data.is_dir() else []
 
 

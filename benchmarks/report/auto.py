@@ -85,7 +85,8 @@ def rules(results: Path, folder: str = FOLDERS[0]) -> str:
     seeds = sorted({len(runs) for found in cells.values() for runs in found.values()})
     runs = [run for found in cells.values() for each in found.values() for run in each.values()]
     note = (
-        f"Test split, mean ± sample standard deviation over {' or '.join(map(str, seeds))} seeds, paired by seed. "
+        f"Test split, mean ± sample standard deviation over {' or '.join(map(str, seeds))} seed"
+        f"{'' if seeds == [1] else 's'}, paired by seed. "
         f"{machines(run['environment'] for run in runs)}"
     )
     return paragraphs(table(head, rows, left=3), note)
