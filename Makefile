@@ -47,8 +47,7 @@ examples: .venv/dev-installed
 
 # every command of the README and of the pages on corpora, as it stands there
 readme: .venv/dev-installed
-	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py readme
-	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py corpora
+	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py readme corpora
 
 # 30 SIGKILLs at seeded moments; each run is resumed and compared with one that was left alone
 soak: .venv/dev-installed

@@ -18,6 +18,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -39,7 +40,7 @@ MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")
 THINGS = ("film", "song", "book", "meal", "walk")
 JOBS = 2
 RUNS = ("runs/small", "runs/full")
-BRIEF = "--keep 1 --keep-checkpoints --epochs 2 --max-length 64"
+BRIEF = "--keep 1 --keep-checkpoints --epochs 2 --max-length 64 --output RUN"
 LOOKED_AT = re.compile(
     r"datadiet .* --engine ray .*|git clone \S+|"
     r"git clone <[^>]*> \S+ && cd \S+|make (demo|test)|pip install '\S+( @ \S+)?'"
@@ -161,22 +162,30 @@ def readme() -> None:
 
 
 def corpora() -> None:
-    """The commands of the pages on corpora, each page in a folder of its own with the runs that it speaks of."""
-    for page, runs in {"choosing": ("RUN", "ORIGINAL", "DAMAGED", *RUNS), "corpus": RUNS[:1]}.items():
-        with tempfile.TemporaryDirectory() as place:
-            os.chdir(place)
+    """The commands of the pages on corpora, each page in a folder of its own with copies of one run, by many names."""
+    with tempfile.TemporaryDirectory() as place:
+        os.chdir(place)
+        write_corpus()
+        trained = Path("RUN").resolve()
+        if code := Forked(shlex.split(f"datadiet finetune DATA --task causal-lm --model MODEL {BRIEF}")).wait():
+            sys.exit(f"the run of the pages: exit code {code}")
+        for page, runs in {"choosing": ("RUN", "ORIGINAL", "DAMAGED", *RUNS), "corpus": RUNS[:1]}.items():
+            home = Path(place, page)
+            home.mkdir()
+            os.chdir(home)
             write_corpus()
-            first = [f"datadiet finetune DATA --task causal-lm --model MODEL {BRIEF} --output {run}" for run in runs]
-            follow(ROOT / "docs" / f"{page}.md", first)
+            for run in runs:
+                shutil.copytree(trained, run)
+            follow(ROOT / "docs" / f"{page}.md")
 
 
-def follow(page: Path, first: Sequence[str] = ()) -> None:
-    """The commands of a page, in order, after others; the first fault ends it."""
+def follow(page: Path) -> None:
+    """The commands of a page, in order; the first fault ends it."""
     import transformers  # noqa: F401 - what a command imports, once
 
     import datadiet.jobs.finetune  # noqa: F401
 
-    wanted = [*first, *commands(page.read_text(encoding="utf-8"))]
+    wanted = list(commands(page.read_text(encoding="utf-8")))
     subprocess.Popen = Forked  # type: ignore[assignment,misc]
     for command in wanted:
         begins = time.perf_counter()
@@ -253,4 +262,5 @@ def _cells(notebook: Path) -> None:
 
 
 if __name__ == "__main__":
-    {"readme": readme, "corpora": corpora, "examples": examples}[sys.argv[1]]()
+    for part in sys.argv[1:]:
+        {"readme": readme, "corpora": corpora, "examples": examples}[part]()
