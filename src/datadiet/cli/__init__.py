@@ -25,7 +25,7 @@ import typer
 from rich.text import Text
 
 from datadiet import __version__, registry
-from datadiet.cli.compare import compare
+from datadiet.cli.compare import CompareCommand, compare
 from datadiet.cli.console import Command, Group, answer, print_json, quiet_stdout, reported, show, stderr, stdout
 from datadiet.cli.finetune import finetune
 from datadiet.cli.options import AsJson, Call, Debug, with_flags
@@ -255,7 +255,7 @@ app.command(
     "--output kept.jsonl",
 )(select)
 app.command(
-    cls=Command,
+    cls=CompareCommand,
     epilog="Example: datadiet compare snips --task intent-slot --train-rows 2000 --methods el2n,uncertain "
     "--keep 0.5,0.2 --seeds 3 --output runs/compare",
 )(compare)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from datadiet.cli.console import answer, quiet_stdout, reported, stderr, stdout
+from datadiet.cli.console import Command, answer, quiet_stdout, reported, stderr, stdout
 from datadiet.cli.options import AsJson, Debug, HelpAll, is_given, settings_given, with_flags
 from datadiet.cli.tables import ComparisonDisplay, comparison_table, runs_table
 from datadiet.compare.plan import (
@@ -45,6 +45,20 @@ from datadiet.types import Json
 if TYPE_CHECKING:
     from datadiet.data.schema import Dataset
     from datadiet.diet.diet import Diet
+
+
+class CompareCommand(Command):
+    """`datadiet compare`, which knows the options that are written with a method."""
+
+    def elsewhere(self, flag: str) -> str:
+        """Where an option of a method is written, as a sentence; empty for any other."""
+        name = flag.removeprefix("--").replace("-", "_")
+        if name not in METHOD_FIELDS:
+            return ""
+        return (
+            f"{flag} belongs to a method of the comparison: write the method out in YAML (--config), e.g. methods: "
+            f"[{{mine: {{{name}: ...}}}}]."
+        )
 
 
 @with_flags(compare_fields(), usual=True)

@@ -20,7 +20,6 @@ from rich.segment import Segment
 from rich.text import Text
 from typer.core import TyperCommand, TyperGroup
 
-from datadiet.compare.plan import METHOD_FIELDS
 from datadiet.errors import ArgumentError, UserError, cut, quoted, unknown, visible
 from datadiet.files import plain
 from datadiet.formatting import json_text
@@ -76,6 +75,10 @@ _KINDS |= {"int_or_auto": "a whole number or auto", "float_or_auto": "a number o
 
 class Command(TyperCommand):
     """A command that reports all problems with its options at once."""
+
+    def elsewhere(self, flag: str) -> str:
+        """Where an option that this command lacks is written, as a sentence; empty where it is unknown."""
+        return ""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the options.
@@ -185,12 +188,8 @@ def _sentence(error: Any, command: Any = None, ctx: Any = None, value: object = 
     """A usage error in the words of the other errors."""
     kind, name = type(error).__name__, getattr(error, "option_name", None)
     if kind == "NoSuchOption" and command is not None:
-        own = str(name).removeprefix("--").replace("-", "_")
-        if ctx.info_name == "compare" and own in METHOD_FIELDS:
-            return (
-                f"{name} belongs to a method of the comparison: write the method out in YAML (--config), e.g. methods: "
-                f"[{{mine: {{{own}: ...}}}}]."
-            )
+        if isinstance(command, Command) and (place := command.elsewhere(str(name))):
+            return place
         flags = [option for parameter in command.get_params(ctx) for option in parameter.opts]
         near = difflib.get_close_matches(str(name), flags, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else "."

@@ -242,9 +242,9 @@ def numbers_per_row(name: str, given: ArrayLike, num_rows: int, dtype: DTypeLike
         raise ArgumentError(f"{wanted} something that is no list of numbers ({type(given).__name__}).") from None
     if array.shape != (num_rows,):
         raise ArgumentError(f"{wanted} the shape {array.shape}.")
-    if array.dtype.kind in "USO":
+    if array.dtype.kind in "US":
         hint = " Number the classes: np.unique(names, return_inverse=True)[1]." if whole else ""
-        raise ArgumentError(f"{wanted} {'text' if array.dtype.kind in 'US' else given.__class__.__name__}.{hint}")
+        raise ArgumentError(f"{wanted} text.{hint}")
     fits = array.dtype.kind in "biuf"
     if fits and whole and array.dtype.kind == "f":
         fits = bool(((np.floor(array) == array) & (np.abs(array) < 2**63)).all())

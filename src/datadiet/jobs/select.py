@@ -106,7 +106,7 @@ def _is_split(path: Path, data: str | None) -> bool:
     return (
         data is not None
         and path.parent.resolve() == Path(data).expanduser().resolve()
-        and (split_stem(path) in SPLIT_NAMES)
+        and split_stem(path) in SPLIT_NAMES
     )
 
 

@@ -59,6 +59,7 @@ class TrainerSetup(_Base):
         context: What works between epochs.
         heads: Of the model.
         tokens: Prunes tokens; None where all train.
+        note: Says something that the user should know before the training.
     """
 
     diet: Diet
@@ -71,6 +72,7 @@ class TrainerSetup(_Base):
     context: EpochContext
     heads: Heads
     tokens: TokenPruner | None
+    note: Callable[[str], None]
     _ids: Any
     _groups: NDArray[np.int64] | None
     _features: Any
@@ -88,10 +90,6 @@ class TrainerSetup(_Base):
     _steps: TrainingSteps | None  # of the last run
     _batch_chooser: BatchChooser | None
     _no_judge = NO_DEV
-
-    def note(self, text: str) -> None:
-        """Say something that the user should know before the training."""
-        raise NotImplementedError
 
     @property
     def network(self) -> torch.nn.Module:

@@ -121,7 +121,7 @@ def checkpoint_to_resume(
         given: A checkpoint, or True for the last one that can be used.
         folder: Of the checkpoints of this run.
         tables: The folder of scores/ and plans/.
-        note: Is told why later checkpoints are passed over.
+        note: Receives the reason why later checkpoints are passed over.
 
     Raises:
         ArgumentError: If there is none.
