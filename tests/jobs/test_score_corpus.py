@@ -33,7 +33,7 @@ from datadiet.jobs import score_corpus as job
 from datadiet.jobs import score_partition
 from datadiet.jobs.score import score_data
 from datadiet.jobs.score_config import ScoreConfig
-from datadiet.jobs.select_config import SelectConfig
+from datadiet.jobs.select_config import SelectConfig, kept_count
 from datadiet.jobs.select_corpus import select_corpus
 from datadiet.jobs.select_rows import select_rows
 from datadiet.scoring.dataset import SplitScores, score_split
@@ -573,6 +573,11 @@ def test_fewer_rows_than_asked_for_are_the_same_error_as_in_memory(home, tmp_pat
         select_corpus(SelectConfig(keep=1.0, output=tmp_path / "kept.jsonl"), tmp_path / "out")
     with pytest.raises(ArgumentError, match=said):
         in_memory(home, tmp_path / "out", rows, keep=1.0, dedupe=True, texts=texts)
+
+
+def test_where_no_row_is_left_the_error_says_what_all_of_them_are():
+    with pytest.raises(ArgumentError, match="all of the 3 rows are duplicates and missing values"):
+        kept_count(SelectConfig(), 3, 0, ["duplicates", "missing values"])
 
 
 def test_the_page_tells_how_many_rows_fit_a_budget(home, tmp_path, rows, monkeypatch):

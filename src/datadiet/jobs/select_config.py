@@ -143,15 +143,16 @@ def kept_count(config: SelectConfig, rows: int, candidates: int, dropped: Sequen
         >>> [kept_count(SelectConfig(keep=0.5), rows, rows) for rows in (1, 5, 7)]
         [1, 2, 4]
     """
+    left_out = " and ".join(dropped)
     if config.keep is None and config.count is None:
         if not candidates:
-            raise ArgumentError("nothing is left to keep: drop fewer suspects.")
+            raise ArgumentError(f"nothing is left to keep: all of the {rows:,} rows are {left_out}.")
         return candidates
     count = config.count if config.count is not None else max(1, round((config.keep or 0.0) * rows))
     if count > candidates:
         raise ArgumentError(
             f"{count:,} of {rows:,} rows shall be kept, but only {candidates:,} are left without "
-            f"{' and '.join(dropped)}: keep at most {candidates / rows:.4g}, or give neither keep nor count to keep "
+            f"{left_out}: keep at most {candidates / rows:.4g}, or give neither keep nor count to keep "
             "all of them."
         )
     return count
