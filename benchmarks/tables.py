@@ -61,6 +61,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "methods": methods.head_to_head,
     "methods-stress": methods.stress,
     "auto": auto.rules,
+    "auto-unseen": auto.unseen,
     "auto-large": auto.large,
     "auto-races": auto.races,
     "auto-costs": auto.costs,

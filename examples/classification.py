@@ -17,7 +17,7 @@ import pandas as pd
 
 import datadiet as dd
 
-ROWS = {"train": 280, "dev": 70, "test": 70}
+ROWS = {"train": 196, "dev": 70, "test": 70}
 
 
 def write_csv_files(folder: Path) -> None:

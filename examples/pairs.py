@@ -15,7 +15,7 @@ from sentence_transformers.sentence_transformer.losses import CosineSimilarityLo
 import datadiet as dd
 from datadiet.tasks.loading import resolve_model
 
-ROWS = 192
+ROWS = 128
 
 
 class DietSentenceTrainer(dd.DietMixin, SentenceTransformerTrainer):

@@ -22,9 +22,9 @@ import datadiet as dd
 def write_data(folder: Path) -> None:
     """Pairs with their scores."""
     folder.mkdir()
-    packaged = dd.load_data("snips", "classification", train_rows=400).splits["train"]
+    packaged = dd.load_data("snips", "classification", train_rows=300).splits["train"]
     words = sorted({word for text in packaged.texts for word in text.split()})
-    for seed, (split, rows) in enumerate({"train": range(320), "dev": range(320, 400)}.items()):
+    for seed, (split, rows) in enumerate({"train": range(240), "dev": range(240, 300)}.items()):
         generator = np.random.default_rng(seed)
         with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as stream:
             for row in rows:

@@ -27,11 +27,11 @@ def accuracy(predictions):
 
 
 def main() -> None:
-    packaged = dd.load_data("snips", "classification", train_rows=384)
+    packaged = dd.load_data("snips", "classification", train_rows=256)
     numbers = {name: number for number, name in enumerate(packaged.label_names)}
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     train = tokenised(packaged.splits["train"], tokenizer, numbers)
-    dev = tokenised(packaged.splits["dev"].take(range(0, 700, 5)), tokenizer, numbers)
+    dev = tokenised(packaged.splits["dev"].take(range(0, 700, 10)), tokenizer, numbers)
     model = AutoModelForSequenceClassification.from_pretrained(MODEL, num_labels=len(numbers))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -15,6 +15,8 @@ from benchmarks.report.markdown import METRIC_NAMES, NOT_YET, machines, paragrap
 from benchmarks.report.numbers import Run, Spread, paired, spread, verdict
 
 Arms = Mapping[str, Mapping[int, Run]]
+UNSEEN_KEEP = 0.3
+FIXED = [arm for arm in ARMS if arm not in ("short", "auto", "full")]
 METRIC_NAMES_HERE = {**METRIC_NAMES, "span_f1": "span F1"}
 
 
@@ -90,6 +92,31 @@ def rules(results: Path, folder: str = FOLDERS[0]) -> str:
         f"{machines(run['environment'] for run in runs)}"
     )
     return paragraphs(table(head, rows, left=3), note)
+
+
+def unseen(results: Path) -> str:
+    """For each setting the rule that is best on all others, beside `auto`: gains over `short` at one keep."""
+    gains: dict[str, dict[str, float]] = {}
+    for (setting, share), found in grid(results).items():
+        if share == UNSEEN_KEEP and "short" in found:
+            metric = next(iter(found["short"].values()))["metric"]
+            here = {arm: paired(runs, found["short"], metric) for arm, runs in found.items()}
+            gains[setting] = {arm: gain.mean for arm, gain in here.items() if gain is not None}
+    fixed = [arm for arm in FIXED if gains and all(arm in here for here in gains.values())]
+    if len(gains) < 2 or not fixed:
+        return NOT_YET
+    rows, sums = [], [0.0, 0.0, 0.0]
+    for setting in (name for name in SETTINGS if name in gains):
+        others = [here for name, here in gains.items() if name != setting]
+        chosen = max(fixed, key=lambda arm: sum(here[arm] for here in others))
+        best = max(fixed, key=gains[setting].__getitem__)
+        figures = [gains[setting][chosen], gains[setting].get("auto", math.nan), gains[setting][best]]
+        sums = [total + figure for total, figure in zip(sums, figures, strict=True)]
+        shown = [f"{figure:+.2f}" for figure in figures]
+        rows.append([setting, f"`{chosen}`", shown[0], shown[1], f"`{best}` {shown[2]}"])
+    rows.append(["mean", "", *(f"{total / len(gains):+.2f}" for total in sums)])
+    head = ["setting", "best rule elsewhere", "its gain here", "gain of `auto`", "best rule here, in hindsight"]
+    return table(head, rows, left=2)
 
 
 def _metric(runs: Mapping[int, Run], name: str) -> Spread | None:

@@ -346,6 +346,25 @@ def test_a_broken_marker_is_refused(documents: Path, text: str, said: str) -> No
         tables.main(["--root", str(documents), "--results", str(documents)])
 
 
+def test_a_setting_has_no_say_in_the_rule_that_is_chosen_for_it(tmp_path: Path) -> None:
+    """`hardest` is far ahead on snips alone, so that everywhere else it is the rule of the others, and here is not."""
+    gains = {"snips": {"hardest": 9, "random": 1}, "snli": {"hardest": -3, "random": -1}, "sst2": {"hardest": -3}}
+    for setting, arms in gains.items():
+        for arm, gain in {"short": 0, "auto": 2, "random": -1, **arms}.items():
+            cell = {"setting": setting, "arm": arm, "keep": 0.3, "seed": 0}
+            run = {"cell": cell, "metric": "accuracy", "metrics": {"test": {"accuracy": (50 + gain) / 100}}}
+            (tmp_path / "auto").mkdir(exist_ok=True)
+            (tmp_path / "auto" / f"{setting}-{arm}.json").write_text(json.dumps(run))
+    shown = tables.TABLES["auto-unseen"](tmp_path).splitlines()[2:]
+    lines = [re.split(r" +[|] +", line.strip("| ")) for line in shown]
+    assert lines == [
+        ["snips", "`random`", "+1.00", "+2.00", "`hardest` +9.00"],
+        ["snli", "`hardest`", "-3.00", "+2.00", "`random` -1.00"],
+        ["sst2", "`hardest`", "-3.00", "+2.00", "`random` -1.00"],
+        ["mean", "| -1.67", "+2.00", "+2.33"],
+    ]
+
+
 # ---- what the declarations say of the benchmarks
 
 

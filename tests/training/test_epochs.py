@@ -124,7 +124,11 @@ def test_the_accounts_add_up_to_the_total(tmp_path):
     ("step", "rescore", "max_steps"),
     [
         # inside the warm-up, at its end, inside a cycle, at an epoch's end
-        *((step, rescore, -1) for step in (7, 12, 15, 18) for rescore in ("none", "all")),
+        *((step, rescore, -1) for step, rescore in ((7, "none"), (12, "all"), (15, "all"), (18, "none"))),
+        *(
+            pytest.param(step, rescore, -1, marks=pytest.mark.soak)
+            for step, rescore in ((7, "all"), (12, "none"), (15, "none"), (18, "all"))
+        ),
         (15, "none", 28),
         (26, "all", 28),  # inside the epoch that is cut
     ],
@@ -333,7 +337,7 @@ def test_positions_are_those_of_the_padded_batches(tmp_path):
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("max_steps", [-1, 30])
+@pytest.mark.parametrize("max_steps", [-1, pytest.param(30, marks=pytest.mark.soak)])
 @pytest.mark.parametrize("step", [7, 12, 25])  # inside an epoch, at the end of one, inside a later one
 def test_full_data_in_our_batches_resumes_bit_identically(tmp_path, step, max_steps):
     def build(name):
