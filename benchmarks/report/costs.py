@@ -344,7 +344,13 @@ def _report_target(examples: int, case: Mapping[str, Any]) -> str:
 
 
 ALLOWED_LOSS, BAR = 0.005, 4.0  # of dev accuracy; the times that a diet is to be faster than the script
-_ARMS = {"script": "script, fp32", "script_bf16": "script, bf16, grouped", "short": "`short`", "diet": "diet"}
+_ARMS = {
+    "script": "script, fp32",
+    "script_random": "script, bf16",
+    "script_bf16": "script, bf16, grouped",
+    "short": "`short`",
+    "diet": "diet",
+}
 TIMES = ("finetune_s", "total_s")
 
 
@@ -402,7 +408,7 @@ def _of_set(name: str, arms: Mapping[tuple[str, float], Sequence[Run]]) -> tuple
     if "diet" not in reached:
         return rows, f"- {name}, {count}: no diet of the ladder reaches the target; bar **missed**"
     ratios = [before / after for before, after in zip(whole, reached["diet"], strict=True)]
-    others = [f"{_ARMS[arm]} {whole[0] / reached[arm][0]:.1f}" for arm in ("script_bf16", "short") if arm in reached]
+    others = [f"{_ARMS[arm]} {whole[0] / reached[arm][0]:.1f}" for arm in _ARMS if arm in reached and arm not in ("script", "diet")]
     faster = f"the diet is {ratios[0]:.1f} times faster in fine-tuning and {ratios[1]:.1f} in all"
     return rows, f"- {name}, {count}: {faster}; at least {BAR:g} in fine-tuning: {met(ratios[0] >= BAR)}" + (
         f" (fine-tuning of the others: {', '.join(others)})" if others else ""

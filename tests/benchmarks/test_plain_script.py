@@ -68,11 +68,11 @@ def test_every_arm_runs_and_none_twice(
     for _ in range(2):
         with pytest.raises(SystemExit, match="0"):
             plain_script.main([*given, "--output", str(output)])
-    assert ran == ["script", "script", "finetune", "finetune"]
+    assert ran == ["script"] * 3 + ["finetune"] * 2
     assert str(tmp_path) not in output.read_text(encoding="utf-8")
     found = {case["cell"]["arm"]: case for case in json.loads(output.read_text(encoding="utf-8")).values()}
     assert {arm: case["steps"] for arm, case in found.items()} == {
-        "script": 6, "script_bf16": 6, "short": 4, "diet": 4
+        "script": 6, "script_random": 6, "script_bf16": 6, "short": 4, "diet": 4
     }  # fmt: skip
     assert found["script"]["environment"]["precision"] == "fp32"
     lines = found["script"]["epochs"]
