@@ -408,7 +408,8 @@ def _of_set(name: str, arms: Mapping[tuple[str, float], Sequence[Run]]) -> tuple
     if "diet" not in reached:
         return rows, f"- {name}, {count}: no diet of the ladder reaches the target; bar **missed**"
     ratios = [before / after for before, after in zip(whole, reached["diet"], strict=True)]
-    others = [f"{_ARMS[arm]} {whole[0] / reached[arm][0]:.1f}" for arm in _ARMS if arm in reached and arm not in ("script", "diet")]
+    beside = [arm for arm in _ARMS if arm in reached and arm not in ("script", "diet")]
+    others = [f"{_ARMS[arm]} {whole[0] / reached[arm][0]:.1f}" for arm in beside]
     faster = f"the diet is {ratios[0]:.1f} times faster in fine-tuning and {ratios[1]:.1f} in all"
     return rows, f"- {name}, {count}: {faster}; at least {BAR:g} in fine-tuning: {met(ratios[0] >= BAR)}" + (
         f" (fine-tuning of the others: {', '.join(others)})" if others else ""
