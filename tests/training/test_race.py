@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from datadiet.diet import race
 from datadiet.diet.diet import Diet
@@ -69,7 +72,14 @@ def let_win(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def lines(trainer: Any) -> list[dict[str, Any]]:
     own = [asdict(line) for line in trainer.epoch_results]
+    for line in own:
+        line["dev"] = {name: value for name, value in line["dev"].items() if name == "loss"}
     return [{name: value for name, value in line.items() if name not in ("seconds", "score_s")} for line in own]
+
+
+def rate_of(trainer: Any) -> tuple[Any, ...]:
+    """Where the learning rate stands."""
+    return trainer.lr_scheduler.get_last_lr(), trainer.lr_scheduler.state_dict()["last_epoch"]
 
 
 def optimizer_of(trainer: Any) -> torch.Tensor:
@@ -89,8 +99,7 @@ def assert_same(one: Any, two: Any) -> None:
     """Two finished runs cannot be told apart."""
     assert torch.equal(weights(one.model), weights(two.model))
     assert torch.equal(optimizer_of(one), optimizer_of(two))
-    assert one.lr_scheduler.state_dict()["last_epoch"] == two.lr_scheduler.state_dict()["last_epoch"]
-    assert one.lr_scheduler.get_last_lr() == two.lr_scheduler.get_last_lr()
+    assert rate_of(one) == rate_of(two)
     assert (one.state.global_step, one.state.epoch) == (two.state.global_step, two.state.epoch)
     assert lines(one) == lines(two)
     assert values_of(one).equals(values_of(two))
@@ -125,13 +134,61 @@ def test_accumulated_batches(tmp_path, monkeypatch, winner):
     assert len(racing.diet.race.duels) == 2
 
 
-LENGTHS, ROWS = {"train_sampling_strategy": "group_by_length"}, {"train_sampling_strategy": "sequential"}
+SAMPLED = {
+    "lengths": {"train_sampling_strategy": "group_by_length"},
+    "rows": {"train_sampling_strategy": "sequential"},
+    "clipped": {"max_grad_norm": 0.01},
+    "steps counted in a plain number": {"optim": "adafactor"},
+    "a rate by a metric": {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
+    "a greedy rate": {"lr_scheduler_type": "greedy", "eval_strategy": "epoch"},
+}
 
 
-@pytest.mark.parametrize("options", [LENGTHS, ROWS, {"max_grad_norm": 0.01}], ids=["lengths", "rows", "clipped"])
+@pytest.mark.parametrize("options", SAMPLED.values(), ids=SAMPLED)
 def test_batches_and_steps_of_a_race_are_those_of_its_epoch(tmp_path, monkeypatch, options):
     let_win(monkeypatch, "visits")
     assert_same(trained(tmp_path / "racing", **options), trained(tmp_path / "alone", "visits", **options))
+
+
+class Frozen(torch.nn.Module):
+    """Two layers, of which the second has no gradient at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.both = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.first(x) + (self.second(x) if self.both else 0)
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_what_an_optimizer_begins_to_keep_in_a_race_is_the_entrants_own(on_cpu):
+    torch.manual_seed(0)
+    network, x = Frozen(), torch.randn(5, 3)
+    optimizer = torch.optim.AdamW(network.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    trainer = SimpleNamespace(network=network, optimizer=optimizer, lr_scheduler=scheduler)
+    trainer.accelerator = SimpleNamespace(scaler=None)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+    def state() -> Any:
+        return copy.deepcopy((network.state_dict(), optimizer.state_dict(), scheduler.state_dict()))
+
+    step()
+    before = state()
+    snapshot, network.both = runner.Snapshot(trainer, on_cpu=on_cpu), True
+    step()
+    after = state()
+    assert len(after[1]["state"]) == len(before[1]["state"]) + 2
+    assert snapshot.num_bytes == 4 * (16 + 3 * 8 + 2 - 8)  # all weights, and two moments and a step of two of them
+    for expected in (before, after, before):
+        snapshot.swap()
+        torch.testing.assert_close(state(), expected, rtol=0, atol=0)
 
 
 def test_the_loss_of_the_log_has_the_steps_of_the_race(tmp_path, monkeypatch):
@@ -141,6 +198,38 @@ def test_the_loss_of_the_log_has_the_steps_of_the_race(tmp_path, monkeypatch):
     assert racing.seen.losses[:48] == alone.seen.losses[:48]
     assert racing.seen.losses[48] == pytest.approx(np.mean(first), abs=1e-4)  # one line for the race and the next step
     assert racing.seen.losses[49:][: 12 - STEPS - 1] == alone.seen.losses[48 + STEPS + 1 : 48 + 12]
+
+
+class Asked(transformers.TrainerCallback):
+    """The steps after which there was a line of the log, an evaluation and a checkpoint."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[int]] = {"log": [], "evaluate": [], "save": []}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for name, steps in self.steps.items():
+            steps.extend([state.global_step] if getattr(control, f"should_{name}") else [])
+
+
+def test_what_is_due_in_a_step_of_a_race_comes_after_the_next_one(tmp_path):
+    """The races make steps 49 to 54 and 85 to 90."""
+    asked = Asked()
+    every = {"eval_strategy": "steps", "eval_steps": 5, "logging_steps": 4, "save_strategy": "steps", "save_steps": 18}
+    trained(tmp_path, extra={"callbacks": [asked]}, eval_delay=20, **every)
+    rest = [step for step in range(1, 109) if step not in (*range(49, 55), *range(85, 91))]
+    assert asked.steps == {
+        "log": sorted({*(step for step in rest if step % 4 == 0), 55, 91}),  # 52, 88
+        "evaluate": sorted({*(step for step in rest if step % 5 == 0 and step >= 20), 55, 91, 108}),  # 50, 85 and 90
+        "save": sorted({*(step for step in rest if step % 18 == 0), 55, 91}),  # 54, 90
+    }
+
+
+def test_the_epoch_of_the_log_counts_the_steps_of_a_race(tmp_path):
+    racing = trained(tmp_path, logging_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    of_step = {line["step"]: line["epoch"] for line in racing.state.log_history if "loss" in line}
+    assert of_step[48 + STEPS + 1] == pytest.approx(1 + (STEPS + 1) / 48)  # in epochs on everything
+    assert of_step[48 + 12] == pytest.approx(1 + 12 / 48)
+    assert of_step[48 + 13] == pytest.approx(2 + 1 / 48)
 
 
 def test_row_weights_count_in_a_race(tmp_path, monkeypatch):
@@ -291,6 +380,13 @@ def test_what_the_loser_and_the_dev_rows_cost_is_charged_to_probe(tmp_path):
         assert line["interval"][0] <= line["difference"] <= line["interval"][1]
     assert result["race"]["rule"] == races[-1]["winner"]
     assert sum(line["cost"]["seconds"] for line in races) <= cost["probe_s"]
+
+
+def test_a_scoring_pass_before_a_race_is_of_its_epoch(tmp_path):
+    racing = trained(tmp_path, diet={"rescore": "all"})
+    cost, of_epochs = racing.ledger.snapshot(), [line.score_s for line in racing.epoch_results]
+    assert of_epochs[0] == 0 < min(of_epochs[1:])
+    assert sum(of_epochs) == pytest.approx(cost.score_s)
 
 
 def test_the_copy_is_let_go_of(tmp_path, monkeypatch):

@@ -145,6 +145,12 @@ class EpochTotals:
         self._new_tokens: Any = 0
         self._train_s, self._score_s = ledger.seconds("train"), ledger.seconds("score")
 
+    def anew(self) -> EpochTotals:
+        """Sums of the same epoch without the batches so far; its seconds go on."""
+        again = EpochTotals(self.epoch, self._ledger)
+        again._train_s, again._score_s = self._train_s, self._score_s
+        return again
+
     def count(self, examples: int, batch: Mapping[str, Any]) -> None:
         """Count a training batch."""
         masks = [value for name, value in batch.items() if name.endswith("attention_mask")]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 import random
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -40,30 +39,48 @@ Losses = NDArray[np.float32]
 class Snapshot:
     """A copy of everything that an optimizer step changes, which can change places with the state itself.
 
+    Of an optimizer that is all that it keeps of each weight: tensors, plain numbers (Adafactor counts its steps in
+    one), and what it begins to keep of a weight that has its first gradient while an entrant trains.
+
     Args:
         trainer: A Trainer that has made its optimizer.
         on_cpu: Whether the tensors of the copy lie in the memory of the host.
     """
 
     def __init__(self, trainer: Any, *, on_cpu: bool = False) -> None:
-        self._trainer = trainer
-        self._live = list(_tensors(trainer))
-        with torch.no_grad():
-            self._copies = [tensor.detach().to("cpu" if on_cpu else tensor.device, copy=True) for tensor in self._live]
+        def copied(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return copy.deepcopy(value)
+            return value.detach().to("cpu" if on_cpu else value.device, copy=True)
+
+        self._trainer, network = trainer, trainer.network
+        self._live = [*(weight for weight in network.parameters() if weight.requires_grad), *network.buffers()]
+        self._copies = [copied(tensor) for tensor in self._live]
+        kept = trainer.optimizer.state.items()
+        self._kept = {weight: {name: copied(value) for name, value in entries.items()} for weight, entries in kept}
         self._plain = self._read()
 
     @property
     def num_bytes(self) -> int:
         """Memory of the copied tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._copies)
+        kept = (value for entries in self._kept.values() for value in entries.values())
+        tensors = [*self._copies, *(value for value in kept if isinstance(value, torch.Tensor))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def swap(self) -> None:
         """Put the copy in the place of the state, and the state in the place of the copy."""
-        with torch.no_grad():
-            for live, other in zip(self._live, self._copies, strict=True):
-                now = live.detach().clone()
-                live.copy_(other)
-                other.copy_(now)
+        for live, other in zip(self._live, self._copies, strict=True):
+            _exchange(live, other)
+        state = self._trainer.optimizer.state
+        for weight in list(dict.fromkeys((*state, *self._kept))):
+            now, before = state.pop(weight, {}), self._kept.pop(weight, {})
+            for name in now.keys() & before.keys():
+                if _alike(now[name], before[name]):  # what lies on the device stays there
+                    _exchange(now[name], before[name])
+                    now[name], before[name] = before[name], now[name]
+            for place, entries in ((state, before), (self._kept, now)):
+                if entries:
+                    place[weight] = entries
         plain = self._read()
         self._write(self._plain)
         self._plain = plain
@@ -87,12 +104,17 @@ class Snapshot:
             trainer.accelerator.scaler.load_state_dict(plain["scaler"])
 
 
-def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
-    """Trained weights, buffers, and the state that the optimizer has of each weight."""
-    yield from (weight for weight in trainer.network.parameters() if weight.requires_grad)
-    yield from trainer.network.buffers()
-    for entries in trainer.optimizer.state.values():
-        yield from (value for value in entries.values() if isinstance(value, torch.Tensor))
+def _alike(one: Any, two: Any) -> bool:
+    """Whether the values of two tensors can change places."""
+    tensors = isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
+    return tensors and (one.shape, one.dtype) == (two.shape, two.dtype)
+
+
+def _exchange(one: torch.Tensor, two: torch.Tensor) -> None:
+    with torch.no_grad():
+        before = one.detach().clone()
+        one.copy_(two)
+        two.copy_(before)
 
 
 @contextmanager
@@ -169,11 +191,12 @@ def run_race(
             if number:
                 snapshot.swap()
             seed(draws)
-            started = time.perf_counter()
-            buffer, totals = diet.new_buffer(), EpochTotals(epoch, ledger)
+            started = ledger.seconds("probe")
+            buffer, totals = diet.new_buffer(), trainer.current_epoch.anew()
             begin(totals, plan)
             summed = _train(trainer, context, plan, steps)
-            seconds = time.perf_counter() - started
+            seconds = ledger.seconds("probe") - started
+            seed(draws)  # a collator may draw, and draws the same for both
             probes[rule] = _Probe(dev_losses(context, dev, epoch), buffer, totals, summed, seconds)
         batch = diet.schedule.batch
         spent = {"examples": steps * batch, "passes": 2 * len(dev), "steps": race.plan.steps_of_one(batch)}
@@ -194,6 +217,33 @@ def run_race(
     return steps
 
 
+def catch_up(args: Any, state: Any, control: Any, totals: EpochTotals, raced: int) -> None:
+    """After a step of an epoch whose first steps were those of a race, which callbacks do not see.
+
+    The epoch of the log counts them, and after the first other step a line of the log, an evaluation or a checkpoint
+    that was due in one of them is asked for.
+
+    Args:
+        args, state, control: Of the Trainer.
+        totals: Of the epoch.
+        raced: Optimizer steps of the race.
+    """
+    accumulation = args.gradient_accumulation_steps
+    others = totals.batches - raced * accumulation
+    state.epoch = totals.epoch + (state.epoch - totals.epoch) * totals.batches / max(1, others)
+    last = state.global_step - 1
+    if others > accumulation:
+        return
+
+    def was_due(strategy: Any, every: float, after: float = 0) -> bool:
+        step = last - last % every if strategy == "steps" and every > 0 else 0
+        return last - raced < step and step >= after
+
+    control.should_log |= was_due(args.logging_strategy, state.logging_steps)
+    control.should_evaluate |= was_due(args.eval_strategy, state.eval_steps, args.eval_delay)
+    control.should_save |= was_due(args.save_strategy, state.save_steps)
+
+
 def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> Any:
     """The first optimizer steps of an epoch, in the order in which its loader would give the batches.
 
@@ -206,6 +256,8 @@ def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> 
         places = [(step * accumulation + part) * accelerator.num_processes for part in range(accumulation)]
         starts = [(place + accelerator.process_index) * size for place in places]
         summed = summed + trainer.optimizer_step([_batch(context, order[start : start + size]) for start in starts])
+    if trainer.args.device.type != "cpu":
+        torch.accelerator.synchronize()  # its seconds are those of this entrant
     return summed
 
 

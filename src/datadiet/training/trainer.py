@@ -8,6 +8,7 @@ ahead, so rows travel inside the batches. The work between epochs is in `datadie
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,7 +33,7 @@ from datadiet.training.arguments import check_arguments, check_judged, follow
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochTotals
 from datadiet.training.machine import environment
-from datadiet.training.race import run_race
+from datadiet.training.race import catch_up, run_race
 from datadiet.training.sampler import DietSampler, carry_rows
 from datadiet.training.setup import TrainerSetup
 from datadiet.training.signals import SignalsOf
@@ -135,6 +136,7 @@ class DietMixin(TrainerSetup):
         self._reference = reference
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
         self._overwrite, self._begun = overwrite, False  # in this call of `train`
+        self._raced = 0  # optimizer steps of this epoch that its race has made
         self._evaluates_dev: bool | None = None
         check_arguments(self.args, self.train_dataset, diet.options)
         self._is_stream = is_stream(self.train_dataset)
@@ -305,6 +307,7 @@ class DietMixin(TrainerSetup):
     def begin_epoch(self) -> None:
         """Record the values of the last epoch, score the rows that need it, and choose; see `BetweenEpochs.begin`."""
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
+        self._raced = 0
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
         if self._steps is not None:
@@ -313,7 +316,13 @@ class DietMixin(TrainerSetup):
     # ---- races ----
 
     def _race(self, epoch: int, plans: Mapping[str, EpochPlan]) -> int:
-        return run_race(self, self.context, epoch, plans, begin=self._epochs.use)
+        self._raced = run_race(self, self.context, epoch, plans, begin=self._epochs.use)
+        return self._raced
+
+    def end_step(self, control: Any) -> None:
+        """After a step of the Trainer's loop, which has not seen those of a race at the beginning of the epoch."""
+        if self._raced:
+            catch_up(self.args, self.state, control, self.current_epoch, self._raced)
 
     @property
     def sampler(self) -> DietSampler | None:
@@ -333,15 +342,20 @@ class DietMixin(TrainerSetup):
         samples, items = self.get_batch_samples(iter(batches), len(batches), self.args.device)
         self.current_gradient_accumulation_steps = len(samples)
         model, loss = self.model_wrapped, torch.zeros((), device=self.args.device)
+        track = getattr(trainer, "_track_num_input_tokens", lambda _inputs: None)
         for place, inputs in enumerate(samples, 1):
             last = place == len(samples)
             self.accelerator.gradient_state._set_sync_gradients(last)
             with nullcontext() if last else self.accelerator.no_sync(model=model):
                 loss = loss + self.training_step(model, inputs, items)
+            trainer.current_flos += float(self.floating_point_ops(inputs))
+            track(inputs)
         if self.args.max_grad_norm > 0:
             trainer._clip_grad_norm(model)
         trainer.optimizer.step()
-        if not self.accelerator.optimizer_step_was_skipped:
+        # one that goes by a metric steps where the dev split is evaluated
+        by_metric = "metrics" in inspect.signature(trainer.lr_scheduler.step).parameters
+        if not (self.accelerator.optimizer_step_was_skipped or by_metric):
             trainer.lr_scheduler.step()
         model.zero_grad()
         return loss
@@ -419,6 +433,11 @@ class _EpochHooks(TrainerCallback):
     def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Before the loader asks the sampler for an order."""
         self._trainer.begin_epoch()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
+        """After an optimizer step."""
+        self._trainer.end_step(control)
+        return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         """After the last step of an epoch."""
