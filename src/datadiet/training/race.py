@@ -12,7 +12,7 @@ import copy
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -29,6 +29,7 @@ from datadiet.tasks.heads import head_weights
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
+from datadiet.training.tokens import Seen, TokenPruner
 from datadiet.types import IGNORED, EpochPlan, Scores, Signals, TokenSignals
 
 _STREAM = 6  # of the generator that draws the dev rows
@@ -149,13 +150,14 @@ def _set_generators(states: Mapping[str, Any]) -> None:
 
 @dataclass
 class _Probe:
-    """What an entrant leaves behind."""
+    """What an entrant leaves behind; the losses of the dev rows come last."""
 
-    losses: Losses
     buffer: EpochBuffer
     totals: EpochTotals
     summed_loss: Any
     seconds: float
+    tokens: Seen | None
+    losses: Losses = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 def run_race(
@@ -183,21 +185,21 @@ def run_race(
     assert race is not None
     assert diet.options.race is not None
     steps, probes = race.plan.steps, {}
+    pruner: TokenPruner | None = trainer.tokens
     draws = mix(diet.options.config.seed, epoch, context.accelerator.process_index)
     with ledger.charge("probe"), own_generators() as seed:
         snapshot = Snapshot(trainer, on_cpu=diet.options.race.on_cpu)
+        seen = None if pruner is None else pruner.seen()
         dev = dev_rows_of(context, race.plan.dev_rows)
         for number, (rule, plan) in enumerate(plans.items()):
             if number:
                 snapshot.swap()
+            if pruner is not None and seen is not None:
+                pruner.go_on_from(seen)
             seed(draws)
-            started = ledger.seconds("probe")
-            buffer, totals = diet.new_buffer(), trainer.current_epoch.anew()
-            begin(totals, plan)
-            summed = _train(trainer, context, plan, steps)
-            seconds = ledger.seconds("probe") - started
+            probe = probes[rule] = _probe(trainer, context, plan, steps, begin)
             seed(draws)  # a collator may draw, and draws the same for both
-            probes[rule] = _Probe(dev_losses(context, dev, epoch), buffer, totals, summed, seconds)
+            probe.losses = dev_losses(context, dev, epoch)
         batch = diet.schedule.batch
         spent = {"examples": steps * batch, "passes": 2 * len(dev), "steps": race.plan.steps_of_one(batch)}
         spent |= {"bytes": snapshot.num_bytes}
@@ -209,12 +211,31 @@ def run_race(
             snapshot.swap()
         lost.totals.settle()  # its examples count, though nothing else is left of them
     won = probes[winner]
+    if pruner is not None and won.tokens is not None:
+        pruner.go_on_from(won.tokens)
     ledger.move("probe", "train", won.seconds)
     diet.use_buffer(won.buffer)
     begin(won.totals, plan)
     trainer.add_loss(won.summed_loss)
     trainer.state.global_step += steps
     return steps
+
+
+def _probe(
+    trainer: Any,
+    context: EpochContext,
+    plan: EpochPlan,
+    steps: int,
+    begin: Callable[[EpochTotals, EpochPlan], None],
+) -> _Probe:
+    """The steps of one entrant; arguments as of `run_race`."""
+    ledger, pruner = context.ledger, trainer.tokens
+    started = ledger.seconds("probe")
+    buffer, totals = context.diet.new_buffer(), trainer.current_epoch.anew()
+    begin(totals, plan)
+    summed = _train(trainer, context, plan, steps)
+    seconds = ledger.seconds("probe") - started
+    return _Probe(buffer, totals, summed, seconds, None if pruner is None else pruner.seen())
 
 
 def catch_up(args: Any, state: Any, control: Any, totals: EpochTotals, raced: int) -> None:

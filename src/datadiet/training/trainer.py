@@ -316,6 +316,8 @@ class DietMixin(TrainerSetup):
     # ---- races ----
 
     def _race(self, epoch: int, plans: Mapping[str, EpochPlan]) -> int:
+        if self._steps is not None:
+            self._steps.begin_epoch()  # its first steps have the tokens that are chosen for it
         self._raced = run_race(self, self.context, epoch, plans, begin=self._epochs.use)
         return self._raced
 
