@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from datadiet.diet.diet import Diet
 from datadiet.diet.race import Race
 from datadiet.ledger import ACCOUNTS
 from datadiet.training import race as runner
-from datadiet.training.race import _row_losses, dev_losses, dev_rows_of
+from datadiet.training.race import _row_losses, dev_losses, dev_rows_of, judging_split
 from datadiet.types import HeadSignals, Signals
 from toys import plans_of, scores_of, toy_features, toy_trainer, weights
 
@@ -151,13 +152,15 @@ def test_batches_and_steps_of_a_race_are_those_of_its_epoch(tmp_path, monkeypatc
 
 
 class Frozen(torch.nn.Module):
-    """Two layers, of which the second has no gradient at first."""
+    """A norm with running means, and two layers, of which the second has no gradient at first."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3)
         self.first, self.second, self.both = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), False
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
         return self.first(x) + (self.second(x) if self.both else 0)
 
 
@@ -185,7 +188,8 @@ def test_what_an_optimizer_begins_to_keep_in_a_race_is_the_entrants_own(on_cpu):
     step()
     after = state()
     assert len(after[1]["state"]) == len(before[1]["state"]) + 2
-    assert snapshot.num_bytes == 4 * (16 + 3 * 8 + 2 - 8)  # all weights, and two moments and a step of two of them
+    # 22 weights, means, variances and a count; two moments of 14 weights and the steps of these four tensors
+    assert snapshot.num_bytes == 4 * (22 + 6) + 8 + 4 * (2 * 14 + 4)
     for expected in (before, after, before):
         snapshot.swap()
         torch.testing.assert_close(state(), expected, rtol=0, atol=0)
@@ -280,6 +284,61 @@ def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_pat
     assert all(np.isfinite(loss) for loss in duel.losses.values())
 
 
+def test_numbers_that_are_missing_do_not_judge_and_texts_beside_the_label_do_not_matter():
+    rows = [{"x": [0.0], "labels": 0.5, "label_text": "joy", "label_tags": [1, -100]} for _ in range(6)]
+    rows[1] |= {"labels": math.nan}
+    rows[4] |= {"labels": -100.0}  # a number like any other
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        torch.rand(1)
+        return {"labels": torch.tensor([item.pop("labels") for item in items])}
+
+    before = torch.get_rng_state()
+    for kind in (list, datasets.Dataset.from_list):
+        dev, _ = judging_split(kind(rows), collate, columns=lambda data: data, label_names=("labels",))
+        assert len(dev) == 5
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "labels" in rows[0]
+
+
+def test_what_a_collator_draws_for_dev_rows_is_the_same_for_both_entrants(tmp_path, monkeypatch):
+    drawn: list[list[float]] = []
+    monkeypatch.setattr(runner, "dev_losses", lambda *_: drawn.append(torch.rand(3).tolist()) or np.ones(DEV, "f4"))
+    trained(tmp_path, dropout=0.3, num_train_epochs=3)
+    assert drawn[0] == drawn[1]
+
+
+def test_a_metric_of_which_smaller_is_better_tells_nothing_of_too_many_passes(tmp_path):
+    values = iter((0.9, 0.5, 0.3, 0.2, 0.1, 0.05))
+    options = {"metric_for_best_model": "errors", "eval_strategy": "epoch"}
+    extra = {"compute_metrics": lambda _: {"errors": next(values)}, "eval_dataset": toy_features(400, seed=1)}
+    racing = trained(tmp_path, extra=extra, greater_is_better=False, **options)
+    assert racing.diet.race.fallen is None
+    values = iter((0.9, 0.5, 0.3, 0.2, 0.1, 0.05))
+    assert trained(tmp_path, extra=extra, greater_is_better=True, **options).diet.race.fallen == 0
+
+
+def test_the_seconds_saved_are_less_what_races_cost(tmp_path):
+    racing = trained(tmp_path)
+    ledger = racing.ledger
+    kept, dropped = (sum(getattr(line, name) for line in racing.epoch_results) for name in ("kept", "dropped"))
+    assert ledger.examples_backward > kept  # the losers'
+    beside = sum(ledger.seconds(account) for account in ("score", "select", "probe"))
+    assert racing.seconds_saved() == pytest.approx(dropped * ledger.seconds("train") / kept - beside, abs=0.01)
+
+
+def test_training_rows_without_a_class_are_neither_counted_nor_judged(tmp_path):
+    """Of 320 rows 60 have the label -100, which the loss passes over."""
+    rows = toy_features(320).to_list()
+    for row in rows[100:160]:
+        row["labels"] = -100
+    extra = {"train_dataset": datasets.Dataset.from_list(rows)}
+    racing = trained(tmp_path, extra=extra, num_train_epochs=3)
+    assert racing.diet.race.duels
+    (review, *_) = racing.diet.noise_monitor.guard.reviews
+    assert review.judged == 260
+
+
 def test_the_loss_of_a_dev_row_is_that_of_training():
     logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     tags, mask = torch.tensor([[0, 2, 1, 0], [1, -100, -100, -100]]), torch.tensor([[True] * 4, [True] + [False] * 3])
@@ -291,6 +350,9 @@ def test_the_loss_of_a_dev_row_is_that_of_training():
     ])  # fmt: skip
     of_intents = torch.nn.functional.cross_entropy(intents.logits, intents.labels, reduction="none")
     torch.testing.assert_close(_row_losses(Signals({"tokens": slots}), {}), of_words)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    of_sets = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels, reduction="none").mean(1)
+    torch.testing.assert_close(_row_losses(Signals({"label": HeadSignals(logits[:, 0], labels)}), {}), of_sets)
     joint = _row_losses(Signals({"intent": intents, "slots": slots}), {"intent": 0.3, "slots": 0.7})
     torch.testing.assert_close(joint, 0.3 * of_intents + 0.7 * of_words)
 

@@ -9,7 +9,9 @@ steps are charged to `probe`.
 from __future__ import annotations
 
 import copy
+import math
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -302,7 +304,8 @@ def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Lo
 
     Returns:
         float32 `(n,)`: what training minimises, of each row: the negative log-likelihood of its label, the mean of its
-        words, or the squared error; of a joint model both, by their shares in its loss.
+        words, of its binary cross-entropies, or the squared error; of a joint model both, by their shares in its loss.
+        Label smoothing, class weights and a loss of the user's own are left out.
     """
     shares = head_weights(context.model)
     own, parts = share_of(rows, context.accelerator), []
@@ -322,8 +325,10 @@ def _row_losses(signals: Signals, shares: Mapping[str, float]) -> torch.Tensor:
         if isinstance(head, TokenSignals):  # a mean already; a row without a token counts for neither entrant
             losses.append(summed.where(head.mask.any(1), 0.0))
             continue
-        words = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
-        losses.append(shares.get(name, 1.0) * summed / words)
+        decisions: Any = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
+        if head.labels.shape == head.logits.shape:  # one for each label that it may have
+            decisions = head.labels.shape[1]
+        losses.append(shares.get(name, 1.0) * summed / decisions)
     return torch.stack(losses).sum(0)
 
 
@@ -356,7 +361,8 @@ def judging_split(
     if isinstance(dev, datasets.Dataset):
         dev = columns(dev)
     try:
-        labelled = any("label" in name or name in label_names for name in collate([dev[0]]))
+        with own_generators():  # of a collator that draws: the run draws as it would without a race
+            labelled = any("label" in name or name in label_names for name in collate([copy.copy(dev[0])]))
     except Exception as error:  # of the user's own collator
         return None, f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
     return _known(dev, label_names) if labelled or pairs else None, "eval_dataset has no labels"
@@ -370,14 +376,21 @@ def _known(dev: Any, label_names: Sequence[str]) -> Any:
     columns = [
         name
         for name, kind in dev.features.items()
-        if ("label" in name or name in label_names) and "int" in str(getattr(kind, "dtype", ""))
+        if ("label" in name or name in label_names) and re.match(r"u?int|float", str(getattr(kind, "dtype", "")))
     ]
     known = np.ones(len(dev), bool)
     for name in columns:
-        known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
+        values = np.asarray(dev.with_format("numpy")[name][:])
+        known &= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORED
     return dev if known.all() else dev.select(np.flatnonzero(known))
 
 
 def _is_ignored(item: Any) -> bool:
-    labels = [value for name, value in item.items() if "label" in name] if isinstance(item, Mapping) else []
-    return any(np.ndim(value) == 0 and int(value) == IGNORED for value in labels if value is not None)
+    return isinstance(item, Mapping) and any(_is_unknown(value) for name, value in item.items() if "label" in name)
+
+
+def _is_unknown(label: Any) -> bool:
+    """Whether a label is one number that names no class, or none; not a text beside it, nor one per word."""
+    if isinstance(label, torch.Tensor | np.ndarray | np.generic) and not label.ndim:
+        label = label.item()
+    return (isinstance(label, int) and label == IGNORED) or (isinstance(label, float) and math.isnan(label))

@@ -52,7 +52,7 @@ from datadiet.training.state import (
 from datadiet.training.stream import check_stream, is_stream
 from datadiet.training.tokens import TokenReference
 from datadiet.training.trl import give_errors, number_rows, of_numbered, trl_form
-from datadiet.types import EpochPlan, EpochResult, Json
+from datadiet.types import CostLedger, EpochPlan, EpochResult, Json
 
 logger = logging.getLogger(__name__)
 
@@ -161,8 +161,9 @@ class DietMixin(TrainerSetup):
             with self.ledger.charge("train"):
                 output = super().train(checkpoint, *args, **kwargs)
             check_finite(self.network)
+            cost = self._epochs.cost()
             if writes:
-                layout.write_result(self.run_folder, self._result())
+                layout.write_result(self.run_folder, self._result(cost))
         return output
 
     def _checkpoint(self, given: str | Literal[True]) -> str:
@@ -272,12 +273,13 @@ class DietMixin(TrainerSetup):
             elif self.accelerator.num_processes > 1:
                 # each process holds the values of its own rows; a checkpoint inside an epoch needs those of all
                 self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+            so_far = self._epochs.so_far()
             arrays, numbers = self.diet.state_dict()
             if self._steps is not None:
                 of_steps, numbers_of_steps = self._steps.state()
                 arrays, numbers = {**arrays, **of_steps}, {**numbers, **numbers_of_steps}
             if self.args.should_save and folder.is_dir():
-                numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
+                numbers |= {RUN_SO_FAR: so_far, OWN: dict(self.own_state)}
                 numbers[TRAINED_WITH] = self.trained_with()
                 numbers[READING] = self._signals.state()
                 numbers[STREAM] = self._epochs.stream and self._epochs.stream.state()
@@ -379,14 +381,16 @@ class DietMixin(TrainerSetup):
         data: Any = self.eval_dataset
         if isinstance(data, dict):  # the metrics of each split have its name
             data = next((part for name, part in data.items() if self.judged_metric.startswith(f"{name}_")), None)
-        self._epochs.evaluated(metrics, self.judged_metric, len(data) if hasattr(data, "__len__") else 0)
+        # of a metric of which smaller is better, a fall is no sign of too many passes
+        judged = "" if self.args.greater_is_better is False else self.judged_metric
+        self._epochs.evaluated(metrics, judged, len(data) if hasattr(data, "__len__") else 0)
 
     def end_training(self) -> None:
         """Record the values of the last epoch; no choice follows, so nothing is scored."""
         self._epochs.absorb()
 
     def seconds_saved(self) -> float:
-        """The seconds that the dropped examples would have cost so far, less those of scoring and selecting."""
+        """The seconds that the dropped examples would have cost so far, less those of scoring, selecting and races."""
         return self._epochs.seconds_saved()
 
     @property
@@ -399,7 +403,7 @@ class DietMixin(TrainerSetup):
         """Whether the diet ends training after the current epoch."""
         return self.diet.options.plans and self.current_epoch.epoch + 1 >= self.diet.schedule.last
 
-    def _result(self) -> Json:
+    def _result(self, cost: CostLedger) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
         stream, context = self._epochs.stream, self.context
         rows = {"train": context.num_rows if stream is None else stream.total}
@@ -415,7 +419,7 @@ class DietMixin(TrainerSetup):
             "model": Path(getattr(getattr(self.model, "config", None), "_name_or_path", "") or "").name or None,
             "seed": self.args.seed,
             "diet": self.diet.describe(),
-            **layout.costs_of(self.ledger.snapshot(), self.epoch_results, examples, tokens),
+            **layout.costs_of(cost, self.epoch_results, examples, tokens),
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
