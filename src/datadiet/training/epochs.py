@@ -374,14 +374,14 @@ class BetweenEpochs:
 
     def seconds_saved(self) -> float:
         """The seconds that the dropped examples would have cost so far, less those of scoring, selecting and races."""
-        epoch, ledger, race = self.current, self._ledger, self._diet.race
-        lost = 0 if race is None else int(sum(duel.cost.get("examples", 0) for duel in race.duels))
-        trained = (ledger.examples_backward + epoch.unsettled) * self._accelerator.num_processes
-        per_example = ledger.seconds("train") / max(1, trained - lost)
-        dropped = 0.0 + sum(result.dropped for result in self.results)
+        epoch, ledger = self.current, self._ledger
+        trained, dropped = (sum(getattr(line, name) for line in self.results) for name in ("kept", "dropped"))
         if not epoch.closed:
-            dropped += epoch.dropped * min(1.0, (epoch.examples + epoch.unsettled) / max(1, epoch.kept))
-        return dropped * per_example - sum(ledger.seconds(account) for account in BESIDE)
+            done = (epoch.examples + epoch.unsettled) * self._accelerator.num_processes
+            trained += done
+            dropped += epoch.dropped * min(1.0, done / max(1, epoch.kept))
+        beside = sum(ledger.seconds(account) for account in BESIDE)
+        return float(dropped * ledger.seconds("train") / max(1, trained) - beside)
 
     # ---- checkpoints ----
 
@@ -398,8 +398,8 @@ class BetweenEpochs:
         """Counts of this process, to the sums over all."""
         if self._accelerator.num_processes == 1:
             return list(counts)
-        summed: list[int] = self._accelerator.gather(torch.tensor([counts], device=self._accelerator.device)).sum(0)
-        return list(map(int, summed))
+        of_each = self._accelerator.gather(torch.tensor([counts], device=self._accelerator.device))
+        return [int(count) for count in of_each.sum(0)]
 
     def so_far(self) -> Json:
         """The run so far as plain values, for a checkpoint; each process asks."""
