@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -110,7 +111,7 @@ def test_the_second_race_is_at_half_of_the_cycles_and_only_where_the_budget_is_e
             "no cycle begins after training has begun, so there is nothing to race for",
         ),
         ({"warmup_epochs": 0, "epochs": 1}, "no cycle begins after training has begun"),
-        ({"share": 0.005}, "0% of this training is less than a race of 4 steps costs, judged by 50 dev rows"),
+        ({"share": 0.005}, "0.5% of this training is less than a race of 4 steps costs, judged by 50 dev rows"),
         ({"share": 0.01, "num_examples": 2000}, "1% of this training is less than a race of 4 steps costs"),
     ],
 )
@@ -195,13 +196,30 @@ def test_a_race_is_due_once() -> None:
     [
         (DEV, DEV[1:], r"the same dev rows for both: got \(200,\) and \(199,\)"),
         (DEV[:1], DEV[:1], r"the same dev rows for both: got \(1,\) and \(1,\)"),
-        (DEV, np.where(DEV.max() == DEV, np.nan, DEV), "finite losses of the dev rows; the training has diverged"),
-        (np.full_like(DEV, np.inf), DEV, "finite losses of the dev rows"),
+        (np.full_like(DEV, np.inf), np.full_like(DEV, np.nan), "finite losses of the dev rows; the training has diver"),
     ],
 )
 def test_losses_that_cannot_be_compared(old: np.ndarray, new: np.ndarray, message: str) -> None:
     with pytest.raises(ArgumentError, match=message):
         Race(RacePlan((1,), 5, 200)).decided(1, {COVER: old, "visits": new})
+
+
+EVERYWHERE = slice(None)
+
+
+@pytest.mark.parametrize(
+    ("diverged", "row", "winner"),
+    [("visits", EVERYWHERE, COVER), ("visits", 7, COVER), (COVER, EVERYWHERE, "visits"), (COVER, 7, COVER)],
+)
+def test_an_entrant_that_diverges_loses_against_one_that_does_not(diverged: str, row: Any, winner: str) -> None:
+    losses = {COVER: DEV.copy(), "visits": 0.5 * DEV}
+    losses[diverged][row] = np.nan
+    losses[COVER][3] = losses["visits"][3] = np.inf  # judges nothing
+    decided = Race(RacePlan((1,), 5, 200)).decided(1, losses)
+    assert decided.rule == winner
+    (duel,) = decided.duels
+    assert duel.dev_rows == 199
+    assert json.loads(json.dumps(asdict(duel), allow_nan=False))["winner"] == winner
 
 
 def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
@@ -249,6 +267,8 @@ def test_hardest_stands_first_where_dev_has_other_classes() -> None:
     assert first_rule(train, even) == "hardest"
     assert first_rule(train, traffic(500, 50, generator)) == COVER
     assert first_rule(np.arange(3000) % 50, even) == COVER
+    assert first_rule(np.where(train == 3, -100, train), even) == "hardest"  # rows without a class do not count
+    assert first_rule(np.full(9, -100), even) == COVER
     for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
         assert first_rule(*missing) == COVER
 
@@ -335,6 +355,25 @@ def test_a_rule_that_has_won_is_that_selector_from_there_on() -> None:
             racing.decide(epoch, {"cover": DEV, "hardest": 0.5 * DEV})
         assert trained(racing, epoch) == trained(alone, epoch)
     assert list(racing.entrants(4)) == ["hardest", "cover"]
+
+
+def test_rules_that_take_the_same_rows_have_nothing_to_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Diet, "_entrant", _as_cover(Diet._entrant))
+    racing, alone = begun(), begun(select="cover")
+    for epoch in range(6):
+        assert racing.entrants(epoch) == {}
+        assert racing.entrants(epoch) == {}  # asked again
+        assert trained(racing, epoch) == trained(alone, epoch)
+        assert racing.round == alone.round
+    assert racing.race is not None
+    told = racing.race.summary()
+    assert told["races"] == []
+    assert told["note"] == "before epoch 2 and 5 both rules take the same rows"
+    assert racing.race.restored(json.loads(json.dumps(racing.race.state()))) == racing.race
+
+
+def _as_cover(usual: Any) -> Any:
+    return lambda self, values, count, epoch, rule, turns: usual(self, values, count, epoch, COVER, self._turns)
 
 
 @pytest.mark.parametrize("dev_rows", [None, 30])

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -366,6 +370,35 @@ def test_a_judge_decides_the_race_of_a_loop():
 def test_what_a_judge_returns_is_checked(answer, problem):
     with pytest.raises(ArgumentError, match=problem):
         judged(lambda rows_of: answer)
+
+
+def test_the_judge_of_the_documentation_puts_everything_back():
+    """Both rules begin at the same state, and so does the epoch after them."""
+    text = (Path(__file__).parents[2] / "docs" / "rules.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(def judge.*?)\n\n\n", text, re.DOTALL)
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    optimizer = torch.optim.AdamW(model.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    begun = []
+
+    def train_some(model, optimizer, scheduler, rows, steps):
+        begun.append(copy.deepcopy([part.state_dict() for part in (model, optimizer, scheduler)]))
+        for _ in range(steps):
+            optimizer.zero_grad()
+            model(torch.full((2, 3), float(rows[0]))).square().mean().backward()
+            optimizer.step()
+            scheduler.step()
+
+    train_some(model, optimizer, scheduler, [1], 2)
+    given = {"copy": copy, "model": model, "optimizer": optimizer, "scheduler": scheduler, "train_some": train_some}
+    given["dev_losses"] = lambda model: model.weight.detach().abs().flatten()
+    exec(code, given)
+    losses = given["judge"]({"cover": [1], "hardest": [2], "visits": [3]}, 3)
+    assert list(losses) == ["cover", "hardest", "visits"]
+    now = [part.state_dict() for part in (model, optimizer, scheduler)]
+    for state in (*begun[2:], now):
+        torch.testing.assert_close(state, begun[1], rtol=0, atol=0)
 
 
 def test_a_loop_without_a_judge_says_so_and_takes_cover(caplog):

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import logging
+import math
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from datadiet.diet import race
 from datadiet.diet.diet import Diet
 from datadiet.diet.race import Race
 from datadiet.ledger import ACCOUNTS
 from datadiet.training import race as runner
-from datadiet.training.race import _row_losses, dev_losses, dev_rows_of
+from datadiet.training.race import _row_losses, dev_losses, dev_rows_of, judging_split
 from datadiet.types import HeadSignals, Signals
 from toys import plans_of, scores_of, toy_features, toy_trainer, weights
 
@@ -69,7 +73,14 @@ def let_win(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
 
 def lines(trainer: Any) -> list[dict[str, Any]]:
     own = [asdict(line) for line in trainer.epoch_results]
+    for line in own:
+        line["dev"] = {name: value for name, value in line["dev"].items() if name == "loss"}
     return [{name: value for name, value in line.items() if name not in ("seconds", "score_s")} for line in own]
+
+
+def rate_of(trainer: Any) -> tuple[Any, ...]:
+    """Where the learning rate stands."""
+    return trainer.lr_scheduler.get_last_lr(), trainer.lr_scheduler.state_dict()["last_epoch"]
 
 
 def optimizer_of(trainer: Any) -> torch.Tensor:
@@ -89,8 +100,7 @@ def assert_same(one: Any, two: Any) -> None:
     """Two finished runs cannot be told apart."""
     assert torch.equal(weights(one.model), weights(two.model))
     assert torch.equal(optimizer_of(one), optimizer_of(two))
-    assert one.lr_scheduler.state_dict()["last_epoch"] == two.lr_scheduler.state_dict()["last_epoch"]
-    assert one.lr_scheduler.get_last_lr() == two.lr_scheduler.get_last_lr()
+    assert rate_of(one) == rate_of(two)
     assert (one.state.global_step, one.state.epoch) == (two.state.global_step, two.state.epoch)
     assert lines(one) == lines(two)
     assert values_of(one).equals(values_of(two))
@@ -125,13 +135,64 @@ def test_accumulated_batches(tmp_path, monkeypatch, winner):
     assert len(racing.diet.race.duels) == 2
 
 
-LENGTHS, ROWS = {"train_sampling_strategy": "group_by_length"}, {"train_sampling_strategy": "sequential"}
+SAMPLED = {
+    "lengths": {"train_sampling_strategy": "group_by_length"},
+    "rows": {"train_sampling_strategy": "sequential"},
+    "clipped": {"max_grad_norm": 0.01},
+    "steps counted in a plain number": {"optim": "adafactor"},
+    "a rate by a metric": {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
+    "a greedy rate": {"lr_scheduler_type": "greedy", "eval_strategy": "epoch"},
+}
 
 
-@pytest.mark.parametrize("options", [LENGTHS, ROWS, {"max_grad_norm": 0.01}], ids=["lengths", "rows", "clipped"])
+@pytest.mark.parametrize("options", SAMPLED.values(), ids=SAMPLED)
 def test_batches_and_steps_of_a_race_are_those_of_its_epoch(tmp_path, monkeypatch, options):
     let_win(monkeypatch, "visits")
     assert_same(trained(tmp_path / "racing", **options), trained(tmp_path / "alone", "visits", **options))
+
+
+class Frozen(torch.nn.Module):
+    """A norm with running means, and two layers, of which the second has no gradient at first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = torch.nn.BatchNorm1d(3)
+        self.first, self.second, self.both = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2), False
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.norm(x)
+        return self.first(x) + (self.second(x) if self.both else 0)
+
+
+@pytest.mark.parametrize("on_cpu", [False, True])
+def test_what_an_optimizer_begins_to_keep_in_a_race_is_the_entrants_own(on_cpu):
+    torch.manual_seed(0)
+    network, x = Frozen(), torch.randn(5, 3)
+    optimizer = torch.optim.AdamW(network.parameters(), 0.1)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+    trainer = SimpleNamespace(network=network, optimizer=optimizer, lr_scheduler=scheduler)
+    trainer.accelerator = SimpleNamespace(scaler=None)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        network(x).square().sum().backward()
+        optimizer.step()
+        scheduler.step()
+
+    def state() -> Any:
+        return copy.deepcopy((network.state_dict(), optimizer.state_dict(), scheduler.state_dict()))
+
+    step()
+    before = state()
+    snapshot, network.both = runner.Snapshot(trainer, on_cpu=on_cpu), True
+    step()
+    after = state()
+    assert len(after[1]["state"]) == len(before[1]["state"]) + 2
+    # 22 weights, means, variances and a count; two moments of 14 weights and the steps of these four tensors
+    assert snapshot.num_bytes == 4 * (22 + 6) + 8 + 4 * (2 * 14 + 4)
+    for expected in (before, after, before):
+        snapshot.swap()
+        torch.testing.assert_close(state(), expected, rtol=0, atol=0)
 
 
 def test_the_loss_of_the_log_has_the_steps_of_the_race(tmp_path, monkeypatch):
@@ -141,6 +202,38 @@ def test_the_loss_of_the_log_has_the_steps_of_the_race(tmp_path, monkeypatch):
     assert racing.seen.losses[:48] == alone.seen.losses[:48]
     assert racing.seen.losses[48] == pytest.approx(np.mean(first), abs=1e-4)  # one line for the race and the next step
     assert racing.seen.losses[49:][: 12 - STEPS - 1] == alone.seen.losses[48 + STEPS + 1 : 48 + 12]
+
+
+class Asked(transformers.TrainerCallback):
+    """The steps after which there was a line of the log, an evaluation and a checkpoint."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[int]] = {"log": [], "evaluate": [], "save": []}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        for name, steps in self.steps.items():
+            steps.extend([state.global_step] if getattr(control, f"should_{name}") else [])
+
+
+def test_what_is_due_in_a_step_of_a_race_comes_after_the_next_one(tmp_path):
+    """The races make steps 49 to 54 and 85 to 90."""
+    asked = Asked()
+    every = {"eval_strategy": "steps", "eval_steps": 5, "logging_steps": 4, "save_strategy": "steps", "save_steps": 18}
+    trained(tmp_path, extra={"callbacks": [asked]}, eval_delay=20, **every)
+    rest = [step for step in range(1, 109) if step not in (*range(49, 55), *range(85, 91))]
+    assert asked.steps == {
+        "log": sorted({*(step for step in rest if step % 4 == 0), 55, 91}),  # 52, 88
+        "evaluate": sorted({*(step for step in rest if step % 5 == 0 and step >= 20), 55, 91, 108}),  # 50, 85 and 90
+        "save": sorted({*(step for step in rest if step % 18 == 0), 55, 91}),  # 54, 90
+    }
+
+
+def test_the_epoch_of_the_log_counts_the_steps_of_a_race(tmp_path):
+    racing = trained(tmp_path, logging_steps=1, per_device_train_batch_size=2, gradient_accumulation_steps=2)
+    of_step = {line["step"]: line["epoch"] for line in racing.state.log_history if "loss" in line}
+    assert of_step[48 + STEPS + 1] == pytest.approx(1 + (STEPS + 1) / 48)  # in epochs on everything
+    assert of_step[48 + 12] == pytest.approx(1 + 12 / 48)
+    assert of_step[48 + 13] == pytest.approx(2 + 1 / 48)
 
 
 def test_row_weights_count_in_a_race(tmp_path, monkeypatch):
@@ -191,6 +284,61 @@ def test_dev_rows_with_a_label_that_the_model_does_not_know_are_left_out(tmp_pat
     assert all(np.isfinite(loss) for loss in duel.losses.values())
 
 
+def test_numbers_that_are_missing_do_not_judge_and_texts_beside_the_label_do_not_matter():
+    rows = [{"x": [0.0], "labels": 0.5, "label_text": "joy", "label_tags": [1, -100]} for _ in range(6)]
+    rows[1] |= {"labels": math.nan}
+    rows[4] |= {"labels": -100.0}  # a number like any other
+
+    def collate(items: list[dict[str, Any]]) -> dict[str, Any]:
+        torch.rand(1)
+        return {"labels": torch.tensor([item.pop("labels") for item in items])}
+
+    before = torch.get_rng_state()
+    for kind in (list, datasets.Dataset.from_list):
+        dev, _ = judging_split(kind(rows), collate, columns=lambda data: data, label_names=("labels",))
+        assert len(dev) == 5
+    assert torch.equal(torch.get_rng_state(), before)
+    assert "labels" in rows[0]
+
+
+def test_what_a_collator_draws_for_dev_rows_is_the_same_for_both_entrants(tmp_path, monkeypatch):
+    drawn: list[list[float]] = []
+    monkeypatch.setattr(runner, "dev_losses", lambda *_: drawn.append(torch.rand(3).tolist()) or np.ones(DEV, "f4"))
+    trained(tmp_path, dropout=0.3, num_train_epochs=3)
+    assert drawn[0] == drawn[1]
+
+
+def test_a_metric_of_which_smaller_is_better_tells_nothing_of_too_many_passes(tmp_path):
+    values = iter((0.9, 0.5, 0.3, 0.2, 0.1, 0.05))
+    options = {"metric_for_best_model": "errors", "eval_strategy": "epoch"}
+    extra = {"compute_metrics": lambda _: {"errors": next(values)}, "eval_dataset": toy_features(400, seed=1)}
+    racing = trained(tmp_path, extra=extra, greater_is_better=False, **options)
+    assert racing.diet.race.fallen is None
+    values = iter((0.9, 0.5, 0.3, 0.2, 0.1, 0.05))
+    assert trained(tmp_path, extra=extra, greater_is_better=True, **options).diet.race.fallen == 0
+
+
+def test_the_seconds_saved_are_less_what_races_cost(tmp_path):
+    racing = trained(tmp_path)
+    ledger = racing.ledger
+    kept, dropped = (sum(getattr(line, name) for line in racing.epoch_results) for name in ("kept", "dropped"))
+    assert ledger.examples_backward > kept  # the losers'
+    beside = sum(ledger.seconds(account) for account in ("score", "select", "probe"))
+    assert racing.seconds_saved() == pytest.approx(dropped * ledger.seconds("train") / kept - beside, abs=0.01)
+
+
+def test_training_rows_without_a_class_are_neither_counted_nor_judged(tmp_path):
+    """Of 320 rows 60 have the label -100, which the loss passes over."""
+    rows = toy_features(320).to_list()
+    for row in rows[100:160]:
+        row["labels"] = -100
+    extra = {"train_dataset": datasets.Dataset.from_list(rows)}
+    racing = trained(tmp_path, extra=extra, num_train_epochs=3)
+    assert racing.diet.race.duels
+    (review, *_) = racing.diet.noise_monitor.guard.reviews
+    assert review.judged == 260
+
+
 def test_the_loss_of_a_dev_row_is_that_of_training():
     logits = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     tags, mask = torch.tensor([[0, 2, 1, 0], [1, -100, -100, -100]]), torch.tensor([[True] * 4, [True] + [False] * 3])
@@ -202,6 +350,9 @@ def test_the_loss_of_a_dev_row_is_that_of_training():
     ])  # fmt: skip
     of_intents = torch.nn.functional.cross_entropy(intents.logits, intents.labels, reduction="none")
     torch.testing.assert_close(_row_losses(Signals({"tokens": slots}), {}), of_words)
+    labels = torch.tensor([[1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
+    of_sets = torch.nn.functional.binary_cross_entropy_with_logits(logits[:, 0], labels, reduction="none").mean(1)
+    torch.testing.assert_close(_row_losses(Signals({"label": HeadSignals(logits[:, 0], labels)}), {}), of_sets)
     joint = _row_losses(Signals({"intent": intents, "slots": slots}), {"intent": 0.3, "slots": 0.7})
     torch.testing.assert_close(joint, 0.3 * of_intents + 0.7 * of_words)
 
@@ -291,6 +442,13 @@ def test_what_the_loser_and_the_dev_rows_cost_is_charged_to_probe(tmp_path):
         assert line["interval"][0] <= line["difference"] <= line["interval"][1]
     assert result["race"]["rule"] == races[-1]["winner"]
     assert sum(line["cost"]["seconds"] for line in races) <= cost["probe_s"]
+
+
+def test_a_scoring_pass_before_a_race_is_of_its_epoch(tmp_path):
+    racing = trained(tmp_path, diet={"rescore": "all"})
+    cost, of_epochs = racing.ledger.snapshot(), [line.score_s for line in racing.epoch_results]
+    assert of_epochs[0] == 0 < min(of_epochs[1:])
+    assert sum(of_epochs) == pytest.approx(cost.score_s)
 
 
 def test_the_copy_is_let_go_of(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 
 import numpy as np
@@ -35,6 +36,13 @@ def launcher(tmp_path_factory):
     made = Launcher(tmp_path_factory.mktemp("launcher") / "errors", RUN)
     yield made
     made.end()
+
+
+def counts_of(folder):
+    """Examples and tokens of all processes, the ceiling, and the tokens of each epoch, of a result."""
+    result = json.loads((folder / "result.json").read_text())
+    counts = {name: count for name, count in result["cost"].items() if name.endswith(("_forward", "_backward"))}
+    return counts, result["ceiling"], [line["tokens"] for line in result["epochs"]]
 
 
 @pytest.mark.slow
@@ -74,6 +82,7 @@ def test_two_processes_run_the_same_race_as_one(tmp_path, launcher):
     assert two[0]["plan"] == two[1]["plan"] == one["plan"]
     assert two[0]["steps"] == two[1]["steps"] == one["steps"] == 48 + 3 * 12
     assert two[0]["forward"] + two[1]["forward"] == one["forward"]
+    assert counts_of(tmp_path / "two") == counts_of(tmp_path / "one")
     races = [run["race"] for run in (*two, one)]
     assert [[(duel["epoch"], duel["winner"], duel["steps"], duel["dev_rows"]) for duel in race] for race in races] == [
         [(1, races[2][0]["winner"], 6, 60)]
@@ -88,6 +97,7 @@ def test_resuming_two_processes_inside_an_epoch_replays_its_plan(tmp_path, launc
     resumed = launcher.train(tmp_path / "resumed", 2, 2, resume=tmp_path / "whole" / "checkpoint-15", **saving)
     assert resumed[0]["plan"] == resumed[1]["plan"] == whole[0]["plan"]
     assert resumed[0]["steps"] == whole[0]["steps"]
+    assert counts_of(tmp_path / "resumed") == counts_of(tmp_path / "whole")
 
 
 def test_the_last_checkpoint_is_the_complete_one_with_the_largest_number(tmp_path):

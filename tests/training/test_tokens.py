@@ -12,6 +12,7 @@ import torch
 import transformers as hf
 from torch.nn import functional
 
+from datadiet.diet import race
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
 from datadiet.scores.tokens import token_signals
@@ -83,7 +84,8 @@ class Recording(DietTrainer):
 
 
 def trainer_of(folder: Path, tokens: str | None, *, resume: str | None = None, **options: Any) -> Any:
-    extra = {name: options.pop(name) for name in ("reference", "signals", "kind", "row_weights") if name in options}
+    own = ("reference", "signals", "kind", "row_weights", "train_dataset", "eval_dataset")
+    extra = {name: options.pop(name) for name in own if name in options}
     settings = {
         "num_train_epochs": 3, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "report_to": "none",
         "save_strategy": "no", "use_cpu": True, "disable_tqdm": True, "seed": 3, "dataloader_pin_memory": False,
@@ -94,10 +96,9 @@ def trainer_of(folder: Path, tokens: str | None, *, resume: str | None = None, *
     trainer = kind(
         model=options.pop("model", None) or tiny_llama(),
         args=hf.TrainingArguments(str(folder), **{**settings, **options}),
-        train_dataset=made_up(),
         data_collator=collate,
         diet=diet,
-        **{"signals": read, **extra},
+        **{"signals": read, "train_dataset": made_up(), **extra},
     )
     trainer.train(resume_from_checkpoint=resume)
     return trainer
@@ -224,6 +225,26 @@ def test_resuming_is_bit_identical(tmp_path, rule):
         again = trainer_of(tmp_path / f"from-{step}", rule, resume=str(tmp_path / f"checkpoint-{step}"), **steps)
         assert torch.equal(weights(again.model), weights(whole.model))
         assert again.tokens.summary() == whole.tokens.summary()
+
+
+@pytest.mark.parametrize("winner", ["cover", "hardest"])
+def test_the_tokens_of_a_run_that_has_raced_are_those_of_the_rule_that_won(tmp_path, monkeypatch, winner):
+    for name, value in {"WORTH_STEPS": 3, "TWO_RACES_STEPS": 1000, "LEAST_DEV_ROWS": 10}.items():
+        monkeypatch.setattr(race, name, value)
+    monkeypatch.setattr(race, "LEAST_GAIN", 1e9 if winner == "cover" else -1e9)
+    monkeypatch.setattr(race, "STANDARD_ERRORS", 0.0 if winner == "cover" else -1e9)
+    options = {"train_dataset": made_up(64), "eval_dataset": made_up(20, 1), "gradient_accumulation_steps": 1}
+
+    def trained(select: str) -> Any:
+        diet = {"keep": 0.5, "select": select, "refresh_every": 1}
+        return trainer_of(tmp_path / select.partition("(")[0], "q_tuning(keep=0.5)", diet=diet, **options)
+
+    racing, alone = trained("auto(share=0.5)"), trained(winner)
+    assert [duel.winner for duel in racing.diet.race.duels] == [winner]
+    assert racing.tokens.summary() == alone.tokens.summary()
+    for mine, other in zip(racing.tokens.state()[0].values(), alone.tokens.state()[0].values(), strict=True):
+        np.testing.assert_array_equal(mine, other)
+    assert torch.equal(weights(racing.model), weights(alone.model))
 
 
 def test_borders_of_rows_in_one_sequence_are_respected():

@@ -637,6 +637,7 @@ class Diet:
             (first, after), (second, _) = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
                 self._entrants = {}
+                self.race = replace(self.race, same=(*self.race.same, epoch))
                 self._take(first, after())
                 return {}
         return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}

@@ -36,6 +36,7 @@ TWO_RACES_STEPS = 16  # one long race says more than two short ones
 # loss by as much again, so that 2 let `hardest` win by luck where it loses (LOG.md).
 STANDARD_ERRORS = 4.0
 LEAST_GAIN = 0.01  # and by so much of the champion's loss
+LOST = 1e3  # the loss of a dev row under an entrant that has diverged: it loses against one that has not
 # epochs in a row with a dev metric below its best by so many errors, after which more passes are said not to pay
 FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 
@@ -152,9 +153,10 @@ def first_rule(train: NDArray[np.int64] | None, dev: NDArray[np.int64] | None, *
 
     Rows of classes that are rare in training are hard, and dev asks for them as often as for the others.
     """
-    if train is None or dev is None or not len(train) or not len(dev) or dev.min() < 0:
+    if train is None or dev is None or not len(dev) or dev.min() < 0:
         return COVER
-    return "hardest" if class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
+    known = train if not len(train) or train.min() >= 0 else train[train >= 0]  # -100 is no class
+    return "hardest" if len(known) and class_shift(known, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
 NO_DEV = "there is no dev split to judge a race by"
@@ -207,7 +209,7 @@ def plan_races(
         if steps >= enough and judges >= LEAST_DEV_ROWS:
             return RacePlan(epochs, min(steps, shortest), judges)
     return RacePlan(
-        note=f"{options.share:.0%} of this training is less than a race of {WORTH_STEPS} steps costs, judged by "
+        note=f"{100 * options.share:g}% of this training is less than a race of {WORTH_STEPS} steps costs, judged by "
         f"{LEAST_DEV_ROWS} dev rows: give auto(share=...) more, train on more rows, or take smaller batches"
     )
 
@@ -255,6 +257,7 @@ class Race:
         duels: Decided so far, in order.
         judgements: The dev metric after each epoch so far.
         start: The rule that stands before the first; see `first_rule`.
+        same: The epochs before which both rules take the same rows, so that there is nothing to decide.
 
     Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -268,6 +271,7 @@ class Race:
     duels: tuple[Duel, ...] = ()
     judgements: tuple[Judgement, ...] = ()
     start: str = COVER
+    same: tuple[int, ...] = ()
 
     @property
     def fallen(self) -> int | None:
@@ -302,7 +306,7 @@ class Race:
 
     def is_due(self, epoch: int) -> bool:
         """Whether there is a race before an epoch that has not been decided."""
-        return epoch in self.plan.epochs and all(duel.epoch != epoch for duel in self.duels)
+        return epoch in self.plan.epochs and epoch not in (*self.same, *(duel.epoch for duel in self.duels))
 
     def challenger(self, allowed: Sequence[str]) -> str:
         """Who runs against the rule at hand: `cover` against another, else one that has not lost yet.
@@ -327,14 +331,16 @@ class Race:
             costs: What the race costs if that rule loses, by rule; see `Duel`.
 
         Raises:
-            ArgumentError: If the two are not of the same rows, or not finite.
+            ArgumentError: If the two are not of the same rows, or neither has finite ones.
         """
         (champion, old), (challenger, new) = losses.items()
         if old.shape != new.shape or old.ndim != 1 or len(old) < 2:
             raise ArgumentError(f"a race is judged by the same dev rows for both: got {old.shape} and {new.shape}.")
-        pairs = new.astype(np.float64) - old.astype(np.float64)
-        if not np.isfinite(pairs).all():
+        known = np.isfinite(old) | np.isfinite(new)  # a row that both lose judges nothing
+        if known.sum() < 2:
             raise ArgumentError("a race is judged by finite losses of the dev rows; the training has diverged.")
+        old, new = (np.nan_to_num(one[known], nan=LOST, posinf=LOST, neginf=LOST) for one in (old, new))
+        pairs = new.astype(np.float64) - old.astype(np.float64)
         difference, error = float(pairs.mean()), float(pairs.std(ddof=1) / math.sqrt(len(pairs)))
         wins = difference + STANDARD_ERRORS * error < 0 and -difference > LEAST_GAIN * float(old.mean(dtype=np.float64))
         winner, loser = (challenger, champion) if wins else (champion, challenger)
@@ -344,7 +350,7 @@ class Race:
             challenger,
             self.plan.steps,
             len(pairs),
-            {name: float(values.mean(dtype=np.float64)) for name, values in losses.items()},
+            {champion: float(old.mean(dtype=np.float64)), challenger: float(new.mean(dtype=np.float64))},
             difference,
             error,
             winner,
@@ -355,14 +361,20 @@ class Race:
     def summary(self) -> Json:
         """For `result.json`: the plan, why there is none, and every race with its interval."""
         races = [{**asdict(duel), "interval": list(duel.interval)} for duel in self.duels]
-        told = {"rule": self.rule, "start": self.start, "note": self.plan.note, "fallen_after": self.fallen}
+        note = self.plan.note
+        if self.same and not races:
+            before = " and ".join(str(epoch + 1) for epoch in self.same)
+            note = f"before epoch {before} both rules take the same rows"
+        told = {"rule": self.rule, "start": self.start, "note": note, "fallen_after": self.fallen}
         return {**told, "races": races}
 
     def state(self) -> Json:
         """Plain values, for a checkpoint."""
-        return {name: [asdict(entry) for entry in getattr(self, name)] for name in ("duels", "judgements")}
+        lists = {name: [asdict(entry) for entry in getattr(self, name)] for name in ("duels", "judgements")}
+        return {**lists, "same": list(self.same)}
 
     def restored(self, state: Mapping[str, Any]) -> Race:
         """As it was when `state` was taken."""
         judgements = tuple(Judgement(**entry) for entry in state["judgements"])
-        return replace(self, duels=tuple(Duel(**duel) for duel in state["duels"]), judgements=judgements)
+        duels = tuple(Duel(**duel) for duel in state["duels"])
+        return replace(self, duels=duels, judgements=judgements, same=tuple(state.get("same", ())))

@@ -61,6 +61,7 @@ from datadiet.training.distill import (
     teacher_of,
 )
 from datadiet.training.machine import EnergyMeter, best_device, resolve_precision
+from datadiet.training.race import judging_split
 from datadiet.training.tokens import REFERENCE, TokenReference, token_reference, weights_checksum
 from datadiet.types import Forecast, Json, Listener
 
@@ -346,13 +347,18 @@ class Run:
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
 
+    @property
+    def judges(self) -> int | None:
+        """The dev rows that can judge a race: those with a label that the model knows."""
+        dev, _ = judging_split(self.dev, self.collate, columns=lambda rows: rows, label_names=())
+        return None if dev is None else len(dev)
+
     def forecast(self) -> Forecast:
         """What the run will do; of a run with `max_steps`, up to there."""
         config = self.config
         batch = examples_per_step(config)
-        epochs, dev_rows = config.planned_epochs, len(self.dev)
         planned = self.diet.forecast(
-            len(self.train), epochs=epochs, batch=batch, lengths=self.lengths, dev_rows=dev_rows
+            len(self.train), epochs=config.planned_epochs, batch=batch, lengths=self.lengths, dev_rows=self.judges
         )
         planned = replace(planned, learning_rate=rate_text(asdict(self.learning_rate)), open_end=config.epochs == AUTO)
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)

@@ -164,7 +164,7 @@ def _seconds(source: str, data: Dataset, model: str) -> Json:
     run = prepare(config, check_config(config, resume=True), Ledger(), Silent())
     each = _step_seconds(run)
     batch = examples_per_step(config)
-    planned = run.diet.forecast(rows, epochs=config.planned_epochs, batch=batch, dev_rows=len(data.splits["dev"]))
+    planned = run.diet.forecast(rows, epochs=config.planned_epochs, batch=batch, dev_rows=run.judges)
     steps = {"full": planned.full_steps, "diet": planned.steps + planned.race_steps}
     return {"epochs": config.planned_epochs, "keep": DIET_KEEP, **{name: each * count for name, count in steps.items()}}
 

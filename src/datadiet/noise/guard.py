@@ -192,7 +192,8 @@ class NoiseGuard:
                 contradiction counts, see `datadiet.noise.lapse_rate`); and `moment`, when in the epoch each was seen
                 in training, nan for a pass. An excluded row that agrees with the model in a pass is re-admitted.
             seen: bool `(n,)`, the rows with values newer than the last review.
-            groups: int64 `(n,)`, the label of each row, from 0; None where the tags of sentences are judged.
+            groups: int64 `(n,)`, the label of each row, from 0, below it where it has none; None where the tags of
+                sentences are judged.
             epoch: The first that trains after it.
             classes: Of the model; as many as `groups` have by default.
             dev_skill: From `skill`, of the model on the dev split now; None where there is none.
@@ -210,6 +211,8 @@ class NoiseGuard:
         # a checkpoint of an earlier version has fewer
         state = self.arrays if "off" in self.arrays else {**_empty(len(seen)), **self.arrays}
         before = state["excluded"]
+        if groups is not None and groups.min() < 0:  # a row without a class, of the label -100, is not judged
+            seen, groups = seen & (groups >= 0), np.maximum(groups, 0)
         usable = seen & np.isfinite(columns["loss"]) & np.isfinite(columns["margin"])
         trained = np.isfinite(columns[MOMENT]) if MOMENT in columns else ~before
         fresh = usable & (trained | ~before)

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from datadiet.diet.diet import Diet
-from datadiet.ledger import Ledger
+from datadiet.ledger import Account, Ledger
 from datadiet.scoring.forward import (
     TRAINING_BATCHES_PER_PASS_BATCH,
     Batch,
@@ -29,6 +29,8 @@ from datadiet.training.state import exchange, share_of
 from datadiet.training.stream import StreamRows
 from datadiet.types import CostLedger, EpochPlan, EpochResult, Json, Signals
 
+_COUNTS = ("examples_forward", "examples_backward", "tokens_forward", "tokens_backward", "tokens_padded")
+BESIDE: tuple[Account, ...] = ("score", "select", "probe")  # of the accounts, what a diet costs beside its training
 Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
 RunRace = Callable[[int, Mapping[str, EpochPlan]], int]
@@ -144,6 +146,12 @@ class EpochTotals:
         self.closed = False
         self._new_tokens: Any = 0
         self._train_s, self._score_s = ledger.seconds("train"), ledger.seconds("score")
+
+    def anew(self) -> EpochTotals:
+        """Sums of the same epoch without the batches so far; its seconds go on."""
+        again = EpochTotals(self.epoch, self._ledger)
+        again._train_s, again._score_s = self._train_s, self._score_s
+        return again
 
     def count(self, examples: int, batch: Mapping[str, Any]) -> None:
         """Count a training batch."""
@@ -335,7 +343,12 @@ class BetweenEpochs:
             self.current.settle()
             self.current.kept = self.current.examples
             self.current.dropped, self.stream.rows = self.stream.rows - self.current.examples, 0
-        self.results.append(self.current.close(self._accumulation))
+        self._close()
+
+    def _close(self) -> None:
+        line = self.current.close(self._accumulation)
+        (tokens,) = self._of_all(line.tokens)
+        self.results.append(replace(line, tokens=tokens))
 
     def evaluated(self, metrics: Mapping[str, float], judged: str, rows: int) -> None:
         """Put the dev metrics into the line of the epoch they follow, and judge a diet with a tolerance by one of them.
@@ -360,28 +373,46 @@ class BetweenEpochs:
         return {**counts, **quantiles, "diet_seconds_saved": self.seconds_saved()}
 
     def seconds_saved(self) -> float:
-        """The seconds that the dropped examples would have cost so far, less those of scoring and selecting."""
+        """The seconds that the dropped examples would have cost so far, less those of scoring, selecting and races."""
         epoch, ledger = self.current, self._ledger
-        per_example = ledger.seconds("train") / max(1, ledger.examples_backward + epoch.unsettled)
-        dropped = 0.0 + sum(result.dropped for result in self.results)
+        trained, dropped = (sum(getattr(line, name) for line in self.results) for name in ("kept", "dropped"))
         if not epoch.closed:
-            dropped += epoch.dropped * min(1.0, (epoch.examples + epoch.unsettled) / max(1, epoch.kept))
-        return dropped * per_example - ledger.seconds("score") - ledger.seconds("select")
+            done = (epoch.examples + epoch.unsettled) * self._accelerator.num_processes
+            trained += done
+            dropped += epoch.dropped * min(1.0, done / max(1, epoch.kept))
+        beside = sum(ledger.seconds(account) for account in BESIDE)
+        return float(dropped * ledger.seconds("train") / max(1, trained) - beside)
 
     # ---- checkpoints ----
 
+    def cost(self) -> CostLedger:
+        """What the ledger has, with the examples and tokens of all processes, each of which asks."""
+        own = self._ledger.snapshot()
+        return replace(own, **dict(zip(_COUNTS, self._of_all(*(getattr(own, name) for name in _COUNTS)), strict=True)))
+
+    @property
+    def _is_first(self) -> bool:
+        return bool(self._accelerator.process_index == 0)
+
+    def _of_all(self, *counts: int) -> list[int]:
+        """Counts of this process, to the sums over all."""
+        if self._accelerator.num_processes == 1:
+            return list(counts)
+        of_each = self._accelerator.gather(torch.tensor([counts], device=self._accelerator.device))
+        return [int(count) for count in of_each.sum(0)]
+
     def so_far(self) -> Json:
-        """The run so far as plain values, for a checkpoint."""
-        epoch = {
-            **self.current.so_far(),
-            "accumulation": self._accumulation,
-        }  # before the ledger's snapshot, which it brings up to date
+        """The run so far as plain values, for a checkpoint; each process asks."""
+        epoch = self.current.so_far()  # before the ledger's snapshot, which it brings up to date
+        (tokens,) = self._of_all(epoch["tokens"])
         lines = [asdict(result) for result in self.results]
-        return {"cost": asdict(self._ledger.snapshot()), "epochs": lines, "epoch": epoch}
+        epoch |= {"tokens": tokens, "accumulation": self._accumulation}
+        return {"cost": asdict(self.cost()), "epochs": lines, "epoch": epoch}
 
     def carry(self, so_far: Json) -> None:
-        """Continue with the costs and the lines of a resumed run."""
-        self._ledger.carry(CostLedger(**so_far["cost"]))
+        """Continue with the costs and the lines of a resumed run; the counts of all processes are the first one's."""
+        cost = CostLedger(**so_far["cost"])
+        self._ledger.carry(cost if self._is_first else replace(cost, **dict.fromkeys(_COUNTS, 0)))
         self.results = [EpochResult(**result) for result in so_far["epochs"]]
 
     def _carry_epoch(self, so_far: Json, next_epoch: int) -> None:
@@ -390,6 +421,6 @@ class BetweenEpochs:
             return
         self.current = EpochTotals(so_far["epoch"], self._ledger)
         batches = so_far["batches"] * self._accumulation // so_far["accumulation"]  # steps, in the batches of now
-        self.current.carry({**so_far, "batches": batches})
+        self.current.carry({**so_far, "batches": batches, "tokens": so_far["tokens"] if self._is_first else 0})
         if so_far["epoch"] < next_epoch:
-            self.results.append(self.current.close(self._accumulation))
+            self._close()

@@ -9,11 +9,12 @@ steps are charged to `probe`.
 from __future__ import annotations
 
 import copy
+import math
 import random
-import time
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import datasets
@@ -30,6 +31,7 @@ from datadiet.tasks.heads import head_weights
 from datadiet.training.epochs import EpochContext, EpochTotals
 from datadiet.training.sampler import RowCollator
 from datadiet.training.state import exchange, share_of
+from datadiet.training.tokens import Seen, TokenPruner
 from datadiet.types import IGNORED, EpochPlan, Scores, Signals, TokenSignals
 
 _STREAM = 6  # of the generator that draws the dev rows
@@ -40,30 +42,48 @@ Losses = NDArray[np.float32]
 class Snapshot:
     """A copy of everything that an optimizer step changes, which can change places with the state itself.
 
+    Of an optimizer that is all that it keeps of each weight: tensors, plain numbers (Adafactor counts its steps in
+    one), and what it begins to keep of a weight that has its first gradient while an entrant trains.
+
     Args:
         trainer: A Trainer that has made its optimizer.
         on_cpu: Whether the tensors of the copy lie in the memory of the host.
     """
 
     def __init__(self, trainer: Any, *, on_cpu: bool = False) -> None:
-        self._trainer = trainer
-        self._live = list(_tensors(trainer))
-        with torch.no_grad():
-            self._copies = [tensor.detach().to("cpu" if on_cpu else tensor.device, copy=True) for tensor in self._live]
+        def copied(value: Any) -> Any:
+            if not isinstance(value, torch.Tensor):
+                return copy.deepcopy(value)
+            return value.detach().to("cpu" if on_cpu else value.device, copy=True)
+
+        self._trainer, network = trainer, trainer.network
+        self._live = [*(weight for weight in network.parameters() if weight.requires_grad), *network.buffers()]
+        self._copies = [copied(tensor) for tensor in self._live]
+        kept = trainer.optimizer.state.items()
+        self._kept = {weight: {name: copied(value) for name, value in entries.items()} for weight, entries in kept}
         self._plain = self._read()
 
     @property
     def num_bytes(self) -> int:
         """Memory of the copied tensors."""
-        return sum(tensor.numel() * tensor.element_size() for tensor in self._copies)
+        kept = (value for entries in self._kept.values() for value in entries.values())
+        tensors = [*self._copies, *(value for value in kept if isinstance(value, torch.Tensor))]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def swap(self) -> None:
         """Put the copy in the place of the state, and the state in the place of the copy."""
-        with torch.no_grad():
-            for live, other in zip(self._live, self._copies, strict=True):
-                now = live.detach().clone()
-                live.copy_(other)
-                other.copy_(now)
+        for live, other in zip(self._live, self._copies, strict=True):
+            _exchange(live, other)
+        state = self._trainer.optimizer.state
+        for weight in list(dict.fromkeys((*state, *self._kept))):
+            now, before = state.pop(weight, {}), self._kept.pop(weight, {})
+            for name in now.keys() & before.keys():
+                if _alike(now[name], before[name]):  # what lies on the device stays there
+                    _exchange(now[name], before[name])
+                    now[name], before[name] = before[name], now[name]
+            for place, entries in ((state, before), (self._kept, now)):
+                if entries:
+                    place[weight] = entries
         plain = self._read()
         self._write(self._plain)
         self._plain = plain
@@ -87,12 +107,17 @@ class Snapshot:
             trainer.accelerator.scaler.load_state_dict(plain["scaler"])
 
 
-def _tensors(trainer: Any) -> Iterator[torch.Tensor]:
-    """Trained weights, buffers, and the state that the optimizer has of each weight."""
-    yield from (weight for weight in trainer.network.parameters() if weight.requires_grad)
-    yield from trainer.network.buffers()
-    for entries in trainer.optimizer.state.values():
-        yield from (value for value in entries.values() if isinstance(value, torch.Tensor))
+def _alike(one: Any, two: Any) -> bool:
+    """Whether the values of two tensors can change places."""
+    tensors = isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor)
+    return tensors and (one.shape, one.dtype) == (two.shape, two.dtype)
+
+
+def _exchange(one: torch.Tensor, two: torch.Tensor) -> None:
+    with torch.no_grad():
+        before = one.detach().clone()
+        one.copy_(two)
+        two.copy_(before)
 
 
 @contextmanager
@@ -127,13 +152,14 @@ def _set_generators(states: Mapping[str, Any]) -> None:
 
 @dataclass
 class _Probe:
-    """What an entrant leaves behind."""
+    """What an entrant leaves behind; the losses of the dev rows come last."""
 
-    losses: Losses
     buffer: EpochBuffer
     totals: EpochTotals
     summed_loss: Any
     seconds: float
+    tokens: Seen | None
+    losses: Losses = field(default_factory=lambda: np.empty(0, np.float32))
 
 
 def run_race(
@@ -161,20 +187,21 @@ def run_race(
     assert race is not None
     assert diet.options.race is not None
     steps, probes = race.plan.steps, {}
+    pruner: TokenPruner | None = trainer.tokens
     draws = mix(diet.options.config.seed, epoch, context.accelerator.process_index)
     with ledger.charge("probe"), own_generators() as seed:
         snapshot = Snapshot(trainer, on_cpu=diet.options.race.on_cpu)
+        seen = None if pruner is None else pruner.seen()
         dev = dev_rows_of(context, race.plan.dev_rows)
         for number, (rule, plan) in enumerate(plans.items()):
             if number:
                 snapshot.swap()
+            if pruner is not None and seen is not None:
+                pruner.go_on_from(seen)
             seed(draws)
-            started = time.perf_counter()
-            buffer, totals = diet.new_buffer(), EpochTotals(epoch, ledger)
-            begin(totals, plan)
-            summed = _train(trainer, context, plan, steps)
-            seconds = time.perf_counter() - started
-            probes[rule] = _Probe(dev_losses(context, dev, epoch), buffer, totals, summed, seconds)
+            probe = probes[rule] = _probe(trainer, context, plan, steps, begin)
+            seed(draws)  # a collator may draw, and draws the same for both
+            probe.losses = dev_losses(context, dev, epoch)
         batch = diet.schedule.batch
         spent = {"examples": steps * batch, "passes": 2 * len(dev), "steps": race.plan.steps_of_one(batch)}
         spent |= {"bytes": snapshot.num_bytes}
@@ -186,12 +213,58 @@ def run_race(
             snapshot.swap()
         lost.totals.settle()  # its examples count, though nothing else is left of them
     won = probes[winner]
+    if pruner is not None and won.tokens is not None:
+        pruner.go_on_from(won.tokens)
     ledger.move("probe", "train", won.seconds)
     diet.use_buffer(won.buffer)
     begin(won.totals, plan)
     trainer.add_loss(won.summed_loss)
     trainer.state.global_step += steps
     return steps
+
+
+def _probe(
+    trainer: Any,
+    context: EpochContext,
+    plan: EpochPlan,
+    steps: int,
+    begin: Callable[[EpochTotals, EpochPlan], None],
+) -> _Probe:
+    """The steps of one entrant; arguments as of `run_race`."""
+    ledger, pruner = context.ledger, trainer.tokens
+    started = ledger.seconds("probe")
+    buffer, totals = context.diet.new_buffer(), trainer.current_epoch.anew()
+    begin(totals, plan)
+    summed = _train(trainer, context, plan, steps)
+    seconds = ledger.seconds("probe") - started
+    return _Probe(buffer, totals, summed, seconds, None if pruner is None else pruner.seen())
+
+
+def catch_up(args: Any, state: Any, control: Any, totals: EpochTotals, raced: int) -> None:
+    """After a step of an epoch whose first steps were those of a race, which callbacks do not see.
+
+    The epoch of the log counts them, and after the first other step a line of the log, an evaluation or a checkpoint
+    that was due in one of them is asked for.
+
+    Args:
+        args, state, control: Of the Trainer.
+        totals: Of the epoch.
+        raced: Optimizer steps of the race.
+    """
+    accumulation = args.gradient_accumulation_steps
+    others = totals.batches - raced * accumulation
+    state.epoch = totals.epoch + (state.epoch - totals.epoch) * totals.batches / max(1, others)
+    last = state.global_step - 1
+    if others > accumulation:
+        return
+
+    def was_due(strategy: Any, every: float, after: float = 0) -> bool:
+        step = last - last % every if strategy == "steps" and every > 0 else 0
+        return last - raced < step and step >= after
+
+    control.should_log |= was_due(args.logging_strategy, state.logging_steps)
+    control.should_evaluate |= was_due(args.eval_strategy, state.eval_steps, args.eval_delay)
+    control.should_save |= was_due(args.save_strategy, state.save_steps)
 
 
 def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> Any:
@@ -206,6 +279,8 @@ def _train(trainer: Any, context: EpochContext, plan: EpochPlan, steps: int) -> 
         places = [(step * accumulation + part) * accelerator.num_processes for part in range(accumulation)]
         starts = [(place + accelerator.process_index) * size for place in places]
         summed = summed + trainer.optimizer_step([_batch(context, order[start : start + size]) for start in starts])
+    if trainer.args.device.type != "cpu":
+        torch.accelerator.synchronize()  # its seconds are those of this entrant
     return summed
 
 
@@ -229,7 +304,8 @@ def dev_losses(context: EpochContext, rows: NDArray[np.int64], epoch: int) -> Lo
 
     Returns:
         float32 `(n,)`: what training minimises, of each row: the negative log-likelihood of its label, the mean of its
-        words, or the squared error; of a joint model both, by their shares in its loss.
+        words, of its binary cross-entropies, or the squared error; of a joint model both, by their shares in its loss.
+        Label smoothing, class weights and a loss of the user's own are left out.
     """
     shares = head_weights(context.model)
     own, parts = share_of(rows, context.accelerator), []
@@ -249,8 +325,10 @@ def _row_losses(signals: Signals, shares: Mapping[str, float]) -> torch.Tensor:
         if isinstance(head, TokenSignals):  # a mean already; a row without a token counts for neither entrant
             losses.append(summed.where(head.mask.any(1), 0.0))
             continue
-        words = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
-        losses.append(shares.get(name, 1.0) * summed / words)
+        decisions: Any = 1 if head.mask is None else head.mask.sum(1).clamp_min(1)
+        if head.labels.shape == head.logits.shape:  # one for each label that it may have
+            decisions = head.labels.shape[1]
+        losses.append(shares.get(name, 1.0) * summed / decisions)
     return torch.stack(losses).sum(0)
 
 
@@ -283,7 +361,8 @@ def judging_split(
     if isinstance(dev, datasets.Dataset):
         dev = columns(dev)
     try:
-        labelled = any("label" in name or name in label_names for name in collate([dev[0]]))
+        with own_generators():  # of a collator that draws: the run draws as it would without a race
+            labelled = any("label" in name or name in label_names for name in collate([copy.copy(dev[0])]))
     except Exception as error:  # of the user's own collator
         return None, f"the rows of eval_dataset cannot be read as the training rows are ({type(error).__name__})"
     return _known(dev, label_names) if labelled or pairs else None, "eval_dataset has no labels"
@@ -297,14 +376,21 @@ def _known(dev: Any, label_names: Sequence[str]) -> Any:
     columns = [
         name
         for name, kind in dev.features.items()
-        if ("label" in name or name in label_names) and "int" in str(getattr(kind, "dtype", ""))
+        if ("label" in name or name in label_names) and re.match(r"u?int|float", str(getattr(kind, "dtype", "")))
     ]
     known = np.ones(len(dev), bool)
     for name in columns:
-        known &= np.asarray(dev.with_format("numpy")[name][:]) != IGNORED
+        values = np.asarray(dev.with_format("numpy")[name][:])
+        known &= ~np.isnan(values) if values.dtype.kind == "f" else values != IGNORED
     return dev if known.all() else dev.select(np.flatnonzero(known))
 
 
 def _is_ignored(item: Any) -> bool:
-    labels = [value for name, value in item.items() if "label" in name] if isinstance(item, Mapping) else []
-    return any(np.ndim(value) == 0 and int(value) == IGNORED for value in labels if value is not None)
+    return isinstance(item, Mapping) and any(_is_unknown(value) for name, value in item.items() if "label" in name)
+
+
+def _is_unknown(label: Any) -> bool:
+    """Whether a label is one number that names no class, or none; not a text beside it, nor one per word."""
+    if isinstance(label, torch.Tensor | np.ndarray | np.generic) and not label.ndim:
+        label = label.item()
+    return (isinstance(label, int) and label == IGNORED) or (isinstance(label, float) and math.isnan(label))

@@ -311,6 +311,15 @@ class Trained:
 _OWN = (ROW_KEY, TOKEN_KEY, LENGTHS_KEY)
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a `TokenPruner` has seen since its last choice: losses and starts by row, entropies, and its sums."""
+
+    fresh: Mapping[int, tuple[NDArray[np.float16], Mask]]
+    entropy: NDArray[np.float32]
+    sums: Mapping[str, int]
+
+
 class TokenPruner:
     """The tokens that train in a run.
 
@@ -499,6 +508,16 @@ class TokenPruner:
 
     def _stored(self, row: int) -> NDArray[np.float16]:
         return self._nll[self._offsets[row] : self._offsets[row] + self._counts[row]]
+
+    def seen(self) -> Seen:
+        """What training has shown since the last choice: each entrant of a race has its own, see `go_on_from`."""
+        self._flush()
+        return Seen(dict(self._fresh), self._entropy.copy(), dict(self._sums))
+
+    def go_on_from(self, seen: Seen) -> None:
+        """Forget what training has shown since `seen`."""
+        self._pending.clear()
+        self._fresh, self._entropy, self._sums = dict(seen.fresh), seen.entropy.copy(), dict(seen.sums)
 
     # ---- between epochs
 

@@ -8,6 +8,7 @@ ahead, so rows travel inside the batches. The work between epochs is in `datadie
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -32,7 +33,7 @@ from datadiet.training.arguments import check_arguments, check_judged, follow
 from datadiet.training.distill import Teacher
 from datadiet.training.epochs import BetweenEpochs, EpochTotals
 from datadiet.training.machine import environment
-from datadiet.training.race import run_race
+from datadiet.training.race import catch_up, run_race
 from datadiet.training.sampler import DietSampler, carry_rows
 from datadiet.training.setup import TrainerSetup
 from datadiet.training.signals import SignalsOf
@@ -51,7 +52,7 @@ from datadiet.training.state import (
 from datadiet.training.stream import check_stream, is_stream
 from datadiet.training.tokens import TokenReference
 from datadiet.training.trl import give_errors, number_rows, of_numbered, trl_form
-from datadiet.types import EpochPlan, EpochResult, Json
+from datadiet.types import CostLedger, EpochPlan, EpochResult, Json
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class DietMixin(TrainerSetup):
         self._reference = reference
         self._epochs = BetweenEpochs(diet, self.ledger, self.accelerator, self.args.gradient_accumulation_steps)
         self._overwrite, self._begun = overwrite, False  # in this call of `train`
+        self._raced = 0  # optimizer steps of this epoch that its race has made
         self._evaluates_dev: bool | None = None
         check_arguments(self.args, self.train_dataset, diet.options)
         self._is_stream = is_stream(self.train_dataset)
@@ -159,8 +161,9 @@ class DietMixin(TrainerSetup):
             with self.ledger.charge("train"):
                 output = super().train(checkpoint, *args, **kwargs)
             check_finite(self.network)
+            cost = self._epochs.cost()
             if writes:
-                layout.write_result(self.run_folder, self._result())
+                layout.write_result(self.run_folder, self._result(cost))
         return output
 
     def _checkpoint(self, given: str | Literal[True]) -> str:
@@ -270,12 +273,13 @@ class DietMixin(TrainerSetup):
             elif self.accelerator.num_processes > 1:
                 # each process holds the values of its own rows; a checkpoint inside an epoch needs those of all
                 self.diet.put_back(exchange(self.diet.drain(), self.diet.columns, self.accelerator))
+            so_far = self._epochs.so_far()
             arrays, numbers = self.diet.state_dict()
             if self._steps is not None:
                 of_steps, numbers_of_steps = self._steps.state()
                 arrays, numbers = {**arrays, **of_steps}, {**numbers, **numbers_of_steps}
             if self.args.should_save and folder.is_dir():
-                numbers |= {RUN_SO_FAR: self._epochs.so_far(), OWN: dict(self.own_state)}
+                numbers |= {RUN_SO_FAR: so_far, OWN: dict(self.own_state)}
                 numbers[TRAINED_WITH] = self.trained_with()
                 numbers[READING] = self._signals.state()
                 numbers[STREAM] = self._epochs.stream and self._epochs.stream.state()
@@ -305,6 +309,7 @@ class DietMixin(TrainerSetup):
     def begin_epoch(self) -> None:
         """Record the values of the last epoch, score the rows that need it, and choose; see `BetweenEpochs.begin`."""
         so_far = None if self._resumed is None else self._resumed[1][RUN_SO_FAR]
+        self._raced = 0
         self._epochs.begin(self.context, self.state, so_far, self._race)
         self._resumed = None
         if self._steps is not None:
@@ -313,7 +318,15 @@ class DietMixin(TrainerSetup):
     # ---- races ----
 
     def _race(self, epoch: int, plans: Mapping[str, EpochPlan]) -> int:
-        return run_race(self, self.context, epoch, plans, begin=self._epochs.use)
+        if self._steps is not None:
+            self._steps.begin_epoch()  # its first steps have the tokens that are chosen for it
+        self._raced = run_race(self, self.context, epoch, plans, begin=self._epochs.use)
+        return self._raced
+
+    def end_step(self, control: Any) -> None:
+        """After a step of the Trainer's loop, which has not seen those of a race at the beginning of the epoch."""
+        if self._raced:
+            catch_up(self.args, self.state, control, self.current_epoch, self._raced)
 
     @property
     def sampler(self) -> DietSampler | None:
@@ -333,15 +346,20 @@ class DietMixin(TrainerSetup):
         samples, items = self.get_batch_samples(iter(batches), len(batches), self.args.device)
         self.current_gradient_accumulation_steps = len(samples)
         model, loss = self.model_wrapped, torch.zeros((), device=self.args.device)
+        track = getattr(trainer, "_track_num_input_tokens", lambda _inputs: None)
         for place, inputs in enumerate(samples, 1):
             last = place == len(samples)
             self.accelerator.gradient_state._set_sync_gradients(last)
             with nullcontext() if last else self.accelerator.no_sync(model=model):
                 loss = loss + self.training_step(model, inputs, items)
+            trainer.current_flos += float(self.floating_point_ops(inputs))
+            track(inputs)
         if self.args.max_grad_norm > 0:
             trainer._clip_grad_norm(model)
         trainer.optimizer.step()
-        if not self.accelerator.optimizer_step_was_skipped:
+        # one that goes by a metric steps where the dev split is evaluated
+        by_metric = "metrics" in inspect.signature(trainer.lr_scheduler.step).parameters
+        if not (self.accelerator.optimizer_step_was_skipped or by_metric):
             trainer.lr_scheduler.step()
         model.zero_grad()
         return loss
@@ -363,14 +381,16 @@ class DietMixin(TrainerSetup):
         data: Any = self.eval_dataset
         if isinstance(data, dict):  # the metrics of each split have its name
             data = next((part for name, part in data.items() if self.judged_metric.startswith(f"{name}_")), None)
-        self._epochs.evaluated(metrics, self.judged_metric, len(data) if hasattr(data, "__len__") else 0)
+        # of a metric of which smaller is better, a fall is no sign of too many passes
+        judged = "" if self.args.greater_is_better is False else self.judged_metric
+        self._epochs.evaluated(metrics, judged, len(data) if hasattr(data, "__len__") else 0)
 
     def end_training(self) -> None:
         """Record the values of the last epoch; no choice follows, so nothing is scored."""
         self._epochs.absorb()
 
     def seconds_saved(self) -> float:
-        """The seconds that the dropped examples would have cost so far, less those of scoring and selecting."""
+        """The seconds that the dropped examples would have cost so far, less those of scoring, selecting and races."""
         return self._epochs.seconds_saved()
 
     @property
@@ -383,7 +403,7 @@ class DietMixin(TrainerSetup):
         """Whether the diet ends training after the current epoch."""
         return self.diet.options.plans and self.current_epoch.epoch + 1 >= self.diet.schedule.last
 
-    def _result(self) -> Json:
+    def _result(self, cost: CostLedger) -> Json:
         """The contents of `result.json`, with null for the facts that a Trainer does not have."""
         stream, context = self._epochs.stream, self.context
         rows = {"train": context.num_rows if stream is None else stream.total}
@@ -399,7 +419,7 @@ class DietMixin(TrainerSetup):
             "model": Path(getattr(getattr(self.model, "config", None), "_name_or_path", "") or "").name or None,
             "seed": self.args.seed,
             "diet": self.diet.describe(),
-            **layout.costs_of(self.ledger.snapshot(), self.epoch_results, examples, tokens),
+            **layout.costs_of(cost, self.epoch_results, examples, tokens),
             "metrics": {"dev": dict(self.epoch_results[-1].dev) if self.epoch_results else {}, "test": None},
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
@@ -419,6 +439,11 @@ class _EpochHooks(TrainerCallback):
     def on_epoch_begin(self, *_args: Any, **_kwargs: Any) -> None:
         """Before the loader asks the sampler for an order."""
         self._trainer.begin_epoch()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
+        """After an optimizer step."""
+        self._trainer.end_step(control)
+        return control
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
         """After the last step of an epoch."""
