@@ -110,8 +110,7 @@ def assert_same(one: Any, two: Any) -> None:
 
 
 @pytest.mark.proves("auto", kind="race", by="definition")
-@pytest.mark.parametrize("winner", ["cover", "visits", "hardest"])
-@pytest.mark.parametrize("on_cpu", [False, True])
+@pytest.mark.parametrize(("winner", "on_cpu"), [("cover", False), ("visits", True), ("hardest", False)])
 def test_a_run_is_that_of_the_rule_that_won(tmp_path, monkeypatch, winner, on_cpu):
     let_win(monkeypatch, winner)
     select = "auto(share=0.5, on_cpu=true)" if on_cpu else AUTO
@@ -372,7 +371,7 @@ def test_a_race_that_is_not_forced_decides_by_its_losses(tmp_path):
 SAVING = {"save_strategy": "steps", "save_steps": 3}
 
 
-@pytest.fixture(scope="module", params=["cover", "visits"])
+@pytest.fixture(scope="module", params=[pytest.param("cover", marks=pytest.mark.soak), "visits"])
 def saved(request, tmp_path_factory):
     """Runs that were not killed, with their checkpoints: the rule that won, the folder, and by dropout the trainer."""
     folder = tmp_path_factory.mktemp("whole")
@@ -387,7 +386,7 @@ def saved(request, tmp_path_factory):
 
 # before the first race, inside the raced epoch, at its end, before the second race, and after it
 @pytest.mark.parametrize("step", [48, 57, 60, 84, 93])
-@pytest.mark.parametrize("dropout", [0.0, 0.1])
+@pytest.mark.parametrize("dropout", [pytest.param(0.0, marks=pytest.mark.soak), 0.1])
 def test_resume_is_bit_identical(tmp_path, monkeypatch, saved, step, dropout):
     winner, folder, runs = saved
     let_win(monkeypatch, winner)
