@@ -95,28 +95,35 @@ def rules(results: Path, folder: str = FOLDERS[0]) -> str:
 
 
 def unseen(results: Path) -> str:
-    """For each setting the rule that is best on all others, beside `auto`: gains over `short` at one keep."""
+    """For each setting the rule that is best on all others, beside `auto`: gains over `short` in the same seeds."""
+    cells = {setting: found for (setting, share), found in grid(results).items() if share == UNSEEN_KEEP}
+    arms = ["short", "auto", *(arm for arm in FIXED if cells and all(arm in found for found in cells.values()))]
     gains: dict[str, dict[str, float]] = {}
-    for (setting, share), found in grid(results).items():
-        if share == UNSEEN_KEEP and "short" in found:
-            metric = next(iter(found["short"].values()))["metric"]
-            here = {arm: paired(runs, found["short"], metric) for arm, runs in found.items()}
+    counts = set()
+    for setting, found in cells.items():
+        if not all(arm in found for arm in arms):
+            continue
+        seeds = set.intersection(*(set(found[arm]) for arm in arms))
+        metric = next(iter(found["short"].values()))["metric"]
+        here = {arm: paired({seed: found[arm][seed] for seed in seeds}, found["short"], metric) for arm in arms[1:]}
+        if all(here.values()):
             gains[setting] = {arm: gain.mean for arm, gain in here.items() if gain is not None}
-    fixed = [arm for arm in FIXED if gains and all(arm in here for here in gains.values())]
-    if len(gains) < 2 or not fixed:
+            counts.add(len(seeds))
+    if len(gains) < 2 or len(arms) < 3:
         return NOT_YET
     rows, sums = [], [0.0, 0.0, 0.0]
     for setting in (name for name in SETTINGS if name in gains):
         others = [here for name, here in gains.items() if name != setting]
-        chosen = max(fixed, key=lambda arm: sum(here[arm] for here in others))
-        best = max(fixed, key=gains[setting].__getitem__)
-        figures = [gains[setting][chosen], gains[setting].get("auto", math.nan), gains[setting][best]]
+        chosen = max(arms[2:], key=lambda arm: sum(here[arm] for here in others))
+        best = max(arms[2:], key=gains[setting].__getitem__)
+        figures = [gains[setting][arm] for arm in (chosen, "auto", best)]
         sums = [total + figure for total, figure in zip(sums, figures, strict=True)]
         shown = [f"{figure:+.2f}" for figure in figures]
         rows.append([setting, f"`{chosen}`", shown[0], shown[1], f"`{best}` {shown[2]}"])
     rows.append(["mean", "", *(f"{total / len(gains):+.2f}" for total in sums)])
     head = ["setting", "best rule elsewhere", "its gain here", "gain of `auto`", "best rule here, in hindsight"]
-    return table(head, rows, left=2)
+    seeds_of_all = " or ".join(map(str, sorted(counts)))
+    return paragraphs(table(head, rows, left=2), f"Means over {seeds_of_all} seed{'' if counts == {1} else 's'}.")
 
 
 def _metric(runs: Mapping[int, Run], name: str) -> Spread | None:
