@@ -69,21 +69,22 @@ def large(results: Path) -> str:
 
 
 def rules(results: Path, folder: str = FOLDERS[0]) -> str:
-    """Every rule on every setting and keep, and `auto` less `short` with its interval."""
+    """Every rule on every setting and keep; `auto` and `guarded` less `short`, with their intervals."""
     cells = grid(results, folder)
     if not cells:
         return NOT_YET
     order = list(SETTINGS)
     arms = [arm for arm in ARMS if any(arm in found for found in cells.values())]
+    judged = [arm for arm in ("auto", "guarded") if arm in arms]
     rows = []
     for setting, share in sorted(cells, key=lambda key: (-key[1], order.index(key[0]))):
         found = cells[setting, share]
         metric = next(iter(next(iter(found.values())).values()))["metric"]
         means = [plus_minus(_metric(found.get(arm, {}), metric)) for arm in arms]
-        gain = paired(found.get("auto", {}), found.get("short", {}), metric)
-        said = ["-", "-"] if gain is None else [_with_interval(gain), verdict(gain)]
+        gains = [paired(found.get(arm, {}), found.get("short", {}), metric) for arm in judged]
+        said = ["-" if gain is None else f"{_with_interval(gain)} {verdict(gain)}" for gain in gains]
         rows.append([setting, f"{share:g}", METRIC_NAMES_HERE[metric], *means, *said])
-    head = ["setting", "keep", "metric", *arms, "`auto` - `short` (95 % interval)", ""]
+    head = ["setting", "keep", "metric", *arms, *(f"`{arm}` - `short` (95 % interval)" for arm in judged)]
     seeds = sorted({len(runs) for found in cells.values() for runs in found.values()})
     runs = [run for found in cells.values() for each in found.values() for run in each.values()]
     note = (

@@ -170,9 +170,9 @@ def test_memory_of_the_diet_beside_that_of_the_plain_trainer(tmp_path: Path, mon
     assert "synthetic, 600 rows" in tables.TABLES["memory"](tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_memory_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    options = argparse.Namespace(examples=64, model="minilm", precision="fp32", rows=None)
+    options = argparse.Namespace(examples=600, model="minilm", precision="fp32", rows=None)
     assert memory.measure_apart("synthetic", "none", options)["peak_bytes"] > 100_000_000
     options.precision = "fp3"
     monkeypatch.setattr(subprocess, "run", forked)

@@ -123,8 +123,7 @@ def test_the_export_holds_the_filtered_rows_and_no_formula(browser):
     choose(browser, "search", "")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("width", [360, 768, 1280])
+@pytest.mark.parametrize(("width", "theme"), [(360, "light"), (360, "dark"), (768, "dark"), (1280, "light")])
 def test_it_fits_every_width_and_anyone_can_read_it(browser, width, theme):
     axe = pytest.importorskip("axe_core_python")
     emulate(browser, width, theme)

@@ -33,8 +33,7 @@ def probes_of(folder):
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("keep", [0.5, 1.0])
-@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize(("keep", "rescore"), [(0.5, "all"), (1.0, "none")])
 def test_training_does_not_notice(tmp_path, keep, rescore):
     """Weights, losses and choices are bit-identical with and without it, also with dropout."""
     diets = [hard_diet(keep=keep, refresh_every=1, rescore=rescore) for _ in range(2)]

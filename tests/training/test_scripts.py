@@ -367,7 +367,7 @@ def test_signals_of_ones_own_are_read_instead(name, tmp_path):
     assert scores_of(tmp_path / "half")["el2n"].nunique() > 4
 
 
-@pytest.mark.parametrize("rescore", ["none", "all"])
+@pytest.mark.parametrize("rescore", [pytest.param("none", marks=pytest.mark.soak), "all"])
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_below_keep_one_a_script_trains_on_the_plan(name, rescore, tmp_path):
     _, losses = SCRIPTS[name]().run(tmp_path, hard_diet(keep=0.5, warmup_epochs=1, rescore=rescore))

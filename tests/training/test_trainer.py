@@ -217,7 +217,7 @@ def test_gradient_checkpointing(tmp_path):
     assert_allclose(plain.seen.losses, saving.seen.losses, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_torch_compile(tmp_path):
     options = {"n": 16, "num_train_epochs": 2}
     plain = trained(tmp_path / "plain", hard_diet(keep=0.5, rescore="all"), **options)
