@@ -6,7 +6,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INDEX := https://pypi.org/pypi/pip/json
-# hundreds of processes import the packages: the first one keeps what it compiled, a quarter of what pip would compile
+# hundreds of processes import the packages: the first one keeps what it has compiled
 unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test lint types unit house index examples readme docs fuzz audit soak bench bench-auto bench-methods \
