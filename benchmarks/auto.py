@@ -3,6 +3,7 @@
     python -m benchmarks.auto --data-root DATA                          # the grid; a cell that has a result is skipped
     python -m benchmarks.auto --data-root DATA --keeps 0.3 --arms short,auto --seeds 3
     python -m benchmarks.auto --data-root DATA --large --keeps 0.3  # 6,000 rows, enough for races: results/auto_large
+    python -m benchmarks.auto --data-root DATA --held-out --keeps 0.3 --arms short,auto  # settings that chose nothing
     python -m benchmarks.auto --pairs 10                                # auto that chose cover throughout, beside short
     python -m benchmarks.auto --data-root DATA --rows 96 --epochs 3 --results build/look            # a look
 
@@ -10,6 +11,8 @@ DATA holds one folder per set (train/dev/test.jsonl.gz): banking77 (CC BY 4.0), 
 sst2_sentences, wikigold (CC BY 4.0; its train split is cut in three); SNIPS is packaged. `banking77-flipped` has 10 %
 of the training labels replaced by another one; `clinc150-zipf` is drawn with replacement, class weight 1 / rank and
 utterance weight rank^-0.7, and is tested on balanced rows. The rows are the same for every seed and every rule.
+Three further settings had no say in any choice: `stsb-grades` (stsb, similarity rounded to six classes), `dolly-kinds`
+(dolly15k, a request's kind out of eight) and `sst2-noisy` (20 % of the training labels replaced).
 
 One epoch on everything, then four cycles of a share `keep`, chosen anew before each. `short` is everything for as many
 optimizer steps as `auto` takes, with what its races cost at most. The learning rate is 5e-4, that of `--learning-rate
@@ -26,6 +29,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -51,11 +55,11 @@ def drawn(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
     return [lines[row] for row in generator.permutation(len(lines))[:count]]
 
 
-def flipped(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
-    """As `drawn`, with every tenth label replaced by another one."""
+def flipped(lines: Lines, generator: np.random.Generator, count: int, share: float = FLIPPED) -> Lines:
+    """As `drawn`, with a share of the labels replaced by another one."""
     chosen = [dict(line) for line in drawn(lines, generator, count)]
     classes = sorted({line["label"] for line in chosen})
-    for row in generator.permutation(len(chosen))[: round(FLIPPED * len(chosen))]:
+    for row in generator.permutation(len(chosen))[: round(share * len(chosen))]:
         others = [name for name in classes if name != chosen[row]["label"]]
         chosen[row]["label"] = others[generator.integers(len(others))]
     return chosen
@@ -77,6 +81,16 @@ def traffic(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
     return chosen
 
 
+def graded(line: dict[str, Any]) -> dict[str, Any]:
+    """A number as a class."""
+    return {**line, "label": str(round(line["label"]))}
+
+
+def asked(line: dict[str, Any]) -> dict[str, Any]:
+    """A request with its kind."""
+    return {"text": line["prompt"], "label": line["label"]}
+
+
 @dataclass(frozen=True)
 class Setting:
     """One row of the table.
@@ -86,12 +100,16 @@ class Setting:
         task: Of `datadiet finetune`.
         learning_rate: Peak.
         make: Makes the training rows.
+        line: Makes a row of a line of the set.
+        cut: Rows of dev and test that are cut from the training split.
     """
 
     source: str
     task: str = "classification"
     learning_rate: float = 2e-4
     make: Make = drawn
+    line: Callable[[dict[str, Any]], dict[str, Any]] = dict
+    cut: tuple[int, int] | None = None
 
 
 SETTINGS: dict[str, Setting] = {
@@ -99,10 +117,15 @@ SETTINGS: dict[str, Setting] = {
     "snli": Setting("snli_9k"),
     "sst2": Setting("sst2_sentences"),
     "cola": Setting("cola"),
-    "wikigold": Setting("wikigold", "token-classification", 5e-4),
+    "wikigold": Setting("wikigold", "token-classification", 5e-4, cut=(250, 400)),
     "banking77": Setting("banking77", learning_rate=5e-4),
     "banking77-flipped": Setting("banking77", learning_rate=5e-4, make=flipped),
     "clinc150-zipf": Setting("clinc150", learning_rate=5e-4, make=traffic),
+}
+HELD_OUT: dict[str, Setting] = {
+    "stsb-grades": Setting("stsb", line=graded),
+    "dolly-kinds": Setting("dolly15k", line=asked, cut=(DEV_ROWS, TEST_ROWS)),
+    "sst2-noisy": Setting("sst2_sentences", make=partial(flipped, share=0.2)),
 }
 ARMS: dict[str, dict[str, Any]] = {
     "short": {"keep": 1.0},
@@ -135,14 +158,16 @@ class Cell:
 
 def prepare(name: str, root: Path, folder: Path, rows: int) -> Path:
     """Write the splits of a setting, the same whenever it is called."""
-    setting, generator = SETTINGS[name], np.random.default_rng(_SEED)
+    setting, generator = {**SETTINGS, **HELD_OUT}[name], np.random.default_rng(_SEED)
     packaged = Path(str(resources.files("datadiet") / "packaged" / "snips"))
     source = packaged if setting.source == "snips" else root / setting.source
     splits = {split: _lines(source / f"{split}.jsonl.gz") for split in ("train", "dev", "test")}
-    splits = {split: [line for line in lines if line.get("label") != "oos"] for split, lines in splits.items()}
-    if not splits["dev"]:  # wikigold
-        train = drawn(splits["train"], generator, len(splits["train"]))
-        splits = {"train": train[650:], "dev": train[:250], "test": train[250:650]}
+    splits = {
+        split: [setting.line(line) for line in lines if line.get("label") != "oos"] for split, lines in splits.items()
+    }
+    if setting.cut:
+        train, (dev, test) = drawn(splits["train"], generator, len(splits["train"])), setting.cut
+        splits = {"train": train[dev + test :], "dev": train[:dev], "test": train[dev : dev + test]}
     elif not splits["test"]:  # cola has no labels on its test split
         train = drawn(splits["train"], generator, len(splits["train"]))
         splits = {"train": train[DEV_ROWS:], "dev": train[:DEV_ROWS], "test": splits["dev"]}
@@ -181,7 +206,7 @@ def run_cell(cell: Cell, data: Path, results: Path, precision: str, rows: int, e
     from datadiet.jobs.finetune import finetune
     from datadiet.store.run_folder import main_metric
 
-    setting = SETTINGS[cell.setting]
+    setting = {**SETTINGS, **HELD_OUT}[cell.setting]
     common = {name: value for name, value in COMMON.items() if name != "refresh_every"}
     chosen = {"keep": cell.keep, "refresh_every": 1, **ARMS[cell.arm]}
     if cell.arm == "full":
@@ -217,7 +242,8 @@ def run_grid(cells: Sequence[Cell], args: argparse.Namespace, results: Path) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--settings", default=",".join(SETTINGS))
+    parser.add_argument("--settings", help="separated by commas (default: all)")
+    parser.add_argument("--held-out", action="store_true", help="the settings that had no say in any choice")
     parser.add_argument("--arms", default=",".join(ARMS))
     parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in KEEPS))
     parser.add_argument("--seeds", type=int, default=3)
@@ -231,6 +257,7 @@ def main() -> None:
     )
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     args = parser.parse_args()
+    args.settings = args.settings or ",".join(HELD_OUT if args.held_out else SETTINGS)
     args.rows = args.rows or (LARGE_ROWS if args.large else ROWS)
     if args.pairs:
         args.rows = min(args.rows, PAIR_ROWS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -22,6 +23,7 @@ def started_copy(work: Callable[[], object], *, stdout: Any = None, stderr: Any 
     """
     sys.stdout.flush()  # what is buffered would be written by both
     sys.stderr.flush()
+    gc.freeze()  # a copy that collects garbage would look through, and so write to, all that has been imported
     process = os.fork()
     if process:
         return process

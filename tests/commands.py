@@ -34,7 +34,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from benchmarks.forking import started_copy  # noqa: E402
 
-from launching import forked  # noqa: E402 - beside this file
+from launching import forked, unwaited  # noqa: E402 - beside this file
 
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
@@ -262,5 +262,6 @@ def _cells(notebook: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.fsync = unwaited
     for part in sys.argv[1:]:
         {"readme": readme, "corpora": corpora, "examples": examples}[part]()

@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
+
+from launching import unwaited  # noqa: E402 - beside this file
 
 # before transformers is imported: it reads these once
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -32,13 +33,8 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def _no_waiting_for_the_disk() -> Iterator[None]:
-    """Hundreds of runs of a few rows write thousands of files, and each would wait; a closed one still fails."""
-
-    def fsync(file: Any) -> None:
-        os.fstat(file if isinstance(file, int) else file.fileno())
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
+        patch.setattr(os, "fsync", unwaited)
         yield
 
 

@@ -19,6 +19,12 @@ from benchmarks.forking import started_copy
 
 TESTS = Path(__file__).parent
 
+
+def unwaited(file: Any) -> None:
+    """For `os.fsync`: runs of a few rows write thousands of files, and each would wait; a closed one still fails."""
+    os.fstat(file if isinstance(file, int) else file.fileno())
+
+
 # Imports once, which takes longer than the training, and forks the processes of every job: a line of JSON with the
 # arguments of each. It answers with their exit codes. When one fails it kills the others, which would block.
 LAUNCHER = """
