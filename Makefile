@@ -9,8 +9,8 @@ INDEX := https://pypi.org/pypi/pip/json
 # hundreds of processes import the packages: the first one keeps what it has compiled
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test lint types unit house index examples readme docs fuzz audit soak bench bench-auto bench-methods \
-  installed clean
+.PHONY: demo test lint types unit house index examples examples-in-short readme docs fuzz audit soak bench bench-auto \
+  bench-methods installed clean
 
 demo: .venv/demo-installed
 	$(BIN)/datadiet demo
@@ -44,6 +44,10 @@ unit: .venv/dev-installed
 # every script and notebook of examples/; a cell that fails fails its notebook, which stays as it is
 examples: .venv/dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py examples
+
+# of the packaged model only two layers: what CI takes
+examples-in-short: .venv/dev-installed
+	OMP_NUM_THREADS=1 $(BIN)/python tests/commands.py examples-in-short
 
 # every command of the README and of the pages on corpora, as it stands there
 readme: .venv/dev-installed

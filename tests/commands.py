@@ -3,6 +3,7 @@
     python tests/commands.py readme            # or `make readme`; prints each command, fails where one fails
     python tests/commands.py corpora           # the same with docs/choosing.md and docs/corpus.md
     python tests/commands.py examples          # or `make examples`
+    python tests/commands.py examples-in-short # of the packaged model only the first layers: what `.ci/run` takes
 
 The README's run in one folder, in which `DATA`, `MODEL` and `mine.csv` are 180 short reviews and a tiny random model;
 `minilm` is that model as well. The pages have prompts with answers instead. What needs Ray, installs or clones is only
@@ -39,6 +40,7 @@ from launching import forked, unwaited  # noqa: E402 - beside this file
 MOODS = {"good": ("great", "lovely", "superb"), "bad": ("awful", "poor", "dull")}
 THINGS = ("film", "song", "book", "meal", "walk")
 JOBS = 2
+LAYERS = 2  # of six
 RUNS = ("runs/small", "runs/full")
 BRIEF = "--keep 1 --keep-checkpoints --epochs 2 --max-length 64 --output RUN"
 LOOKED_AT = re.compile(
@@ -201,17 +203,33 @@ def follow(page: Path) -> None:
     os.chdir(ROOT)
 
 
-def examples() -> None:
+def first_layers(folder: Path) -> Path:
+    """The packaged model without its upper layers."""
+    from transformers import AutoModel, AutoTokenizer
+
+    from datadiet.tasks.loading import resolve_model
+
+    source = resolve_model("minilm")
+    AutoModel.from_pretrained(source, num_hidden_layers=LAYERS).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(source).save_pretrained(folder)
+    return folder
+
+
+def examples(*, in_short: bool = False) -> None:
     """The scripts and notebooks of examples/, two at a time."""
     import datasets  # noqa: F401 - what most of them import, once
     import sklearn.metrics  # noqa: F401
     import transformers  # noqa: F401
 
     import datadiet.jobs.finetune  # noqa: F401
+    from datadiet.tasks import loading
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT / "src"), os.environ.get("PYTHONPATH", "")])
-    subprocess.Popen, subprocess.run = started, forked  # type: ignore[assignment,misc]
     with tempfile.TemporaryDirectory() as place:
+        if in_short:
+            model = first_layers(Path(place, "minilm"))
+            loading._packaged_folder = lambda: model
+        subprocess.Popen, subprocess.run = started, forked  # type: ignore[assignment,misc]
         waiting = sorted(path for path in (ROOT / "examples").iterdir() if path.suffix in (".py", ".ipynb"))
         running, failed = {}, []
         while waiting or running:
@@ -264,4 +282,5 @@ def _cells(notebook: Path) -> None:
 if __name__ == "__main__":
     os.fsync = unwaited
     for part in sys.argv[1:]:
-        {"readme": readme, "corpora": corpora, "examples": examples}[part]()
+        parts = {"readme": readme, "corpora": corpora, "examples": examples}
+        {**parts, "examples-in-short": partial(examples, in_short=True)}[part]()
