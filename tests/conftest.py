@@ -13,7 +13,7 @@ from hypothesis import settings
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from launching import unwaited  # noqa: E402 - beside this file
+from launching import unwaited
 
 # before transformers is imported: it reads these once
 os.environ["HF_HUB_OFFLINE"] = "1"
