@@ -285,8 +285,17 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
     if race is None:
         return []
     sentences = [race_sentence(duel) for duel in race["races"]]
+    left = race.get("retreats", [])
     if race["note"]:
-        sentences.append(f"No race: {race['note']}. Every cycle took the rule {race['rule']}.")
+        took = (
+            f"The cycles began with the rule {left[0]['rule']}" if left else f"Every cycle took the rule {race['rule']}"
+        )
+        sentences.append(f"No race: {race['note']}. {took}.")
+    sentences += [
+        f"Before epoch {one['epoch'] + 1} the dev metric had fallen from {one['best']:.4f} to {one['value']:.4f} "
+        f"under {one['rule']}, by more than two standard errors: cover goes on."
+        for one in left
+    ]
     if race["fallen_after"] is not None:
         epoch = race["fallen_after"] + 1
         sentences.append(

@@ -240,6 +240,7 @@ def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
         "note": "why",
         "fallen_after": None,
         "races": [],
+        "retreats": [],
     }
 
 

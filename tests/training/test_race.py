@@ -499,6 +499,7 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
         "note": note,
         "fallen_after": None,
         "races": [],
+        "retreats": [],
     }
     alone = trained(tmp_path / "alone", "cover", extra={"eval_dataset": split}, num_train_epochs=3)
     assert_same(racing, alone)

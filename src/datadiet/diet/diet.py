@@ -134,6 +134,7 @@ class Diet:
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
     _dev_rows: int | None = None  # that can judge a race
+    _watched = False  # whether it is told a dev metric after each epoch
     _facts: Json | None = None  # see `made_with`
     _stream = False  # whether the rows are those of a stream
     _reads_tokens = False  # whether the signals are of the next tokens of a language model
@@ -212,6 +213,8 @@ class Diet:
         write: bool = True,
         dev_rows: int | None = None,
         dev_groups: NDArray[np.int64] | None = None,
+        joint: bool = False,
+        watched: bool = False,
         no_judge: str = NO_DEV,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
     ) -> None:
@@ -236,8 +239,10 @@ class Diet:
             write: False on all processes but one.
             dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
             no_judge: Why nothing can, without a full stop.
-            dev_groups: int64, the class of each dev row, as `groups`: where dev has other classes than the training
-                rows, `auto` begins with `hardest`.
+            dev_groups: int64, the class of each dev row, as `groups`; see `datadiet.diet.race.first_rule` for what
+                `auto` takes from them, from `joint` and from `watched`.
+            joint: Whether the words of a row have tags beside its class.
+            watched: Whether `judge` is called after each epoch.
             state: What `state_dict` gave, to go on from there.
 
         Raises:
@@ -259,12 +264,12 @@ class Diet:
             dev_groups = numbers_per_row("dev_groups", dev_groups, np.size(dev_groups), np.int64)
         self._row_weights = checked_row_weights(row_weights, num_examples)
         self._context, self._ids, self._facts = SelectorContext(groups, features), ids, None
-        self._dev_rows = dev_rows
+        self._dev_rows, self._watched = dev_rows, watched
         self._arrays = RowArrays(num_examples, folder if write else None)
         self._begin_choice(num_examples)
         self._begin_guard(num_examples, groups)
         self._planned = self._schedule_of(num_examples, epochs, batch, groups, max_steps)
-        self._begin_control(groups, dev_groups, no_judge)
+        self._begin_control(groups, dev_groups, no_judge, joint=joint, watched=watched)
         self._begin_values(num_examples)
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
@@ -309,13 +314,15 @@ class Diet:
         return planned
 
     def _begin_control(
-        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str
+        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str, **known: bool
     ) -> None:
         """What the dev split decides: races between rules, or how many rows."""
         options, self.race, self.tolerance_controller = self.options, None, None
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
-            self.race = Race(races, start=first_rule(groups, dev_groups, seed=options.config.seed))
+            start = first_rule(groups, dev_groups, seed=options.config.seed, **known)
+            cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
+            self.race = Race(races, start=start, begins=next(cycles, self._planned.epochs))
         if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)
 
@@ -343,6 +350,11 @@ class Diet:
             raise ArgumentError(
                 f"the score {options.score.name!r} is not made while training: give its values, or scores_from."
             )
+
+    def lacks_judgement(self, epoch: int) -> bool:
+        """Whether the choice before an epoch needs the dev metric after the one before it, and nobody has told it."""
+        deciders = (self.tolerance_controller, self.race if self._watched else None)
+        return any(decider is not None and decider.waits_for(epoch - 1) for decider in deciders)
 
     def lacks_recalls(self, epoch: int) -> bool:
         """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
@@ -623,7 +635,11 @@ class Diet:
         Returns:
             Empty where no race is due. Asking again for the same epoch changes nothing.
         """
-        if self.race is None or not self.race.is_due(epoch):
+        if self.race is None:
+            return {}
+        if self.schedule.is_refresh(epoch) and not self._entrants:
+            self.race = self.race.reconsidered(epoch)
+        if not self.race.is_due(epoch):
             return {}
         if not self._entrants:
             if self.noise_monitor is not None:
@@ -675,6 +691,8 @@ class Diet:
 
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)
+        if self.race is not None:
+            self.race = self.race.reconsidered(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
             drawn = self._selectors[self.rule].draw(len(self._current), count, epoch=epoch)
             if self._turns is not None:

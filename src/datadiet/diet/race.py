@@ -3,7 +3,8 @@
 Nobody knows before a run whether its hard rows teach (rare requests among repeats) or mislead (wrong labels, ambiguous
 texts). A short race tells: from the same weights, the rule at hand and a challenger train for a few steps each, and the
 loss of every dev row is compared, pair by pair. The winner's weights go on. `cover`, which is training on everything
-for as many steps, is the rule that stands until another is better by more than the error.
+for as many steps, is the rule that stands until another is better by more than the error. Where hard rows are likely to
+teach, `hardest` stands first, and is given up as soon as the dev metric falls under it.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 
 # beyond so much, dev asks for other classes than the training rows have
 LEAST_SHIFT = 0.2
+MANY_CLASSES = 20.0  # in effect: from so many on, hard rows are such that the model has not learned yet (LOG.md)
 _SAMPLES = 20  # that tell what is chance
 
 Losses = NDArray[np.float32]
@@ -148,15 +150,45 @@ def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int =
     return float(found - np.abs(samples - shares).sum(1).mean() / 2)
 
 
-def first_rule(train: NDArray[np.int64] | None, dev: NDArray[np.int64] | None, *, seed: int = 0) -> str:
-    """The rule that stands before any race: `hardest` where dev has other classes than the training rows, else `cover`.
+def class_count(classes: NDArray[np.int64]) -> float:
+    """How many classes there are in effect: the exponential of the entropy of their shares.
 
-    Rows of classes that are rare in training are hard, and dev asks for them as often as for the others.
+    Examples:
+        >>> round(class_count(np.arange(600) % 6), 3), round(class_count(np.repeat([0, 1], [99, 1])), 2)
+        (6.0, 1.06)
+    """
+    shares = np.unique(classes, return_counts=True)[1] / len(classes)
+    return float(np.exp(-(shares * np.log(shares)).sum()))
+
+
+def first_rule(
+    train: NDArray[np.int64] | None,
+    dev: NDArray[np.int64] | None,
+    *,
+    joint: bool = False,
+    watched: bool = False,
+    seed: int = 0,
+) -> str:
+    """The rule that stands before any race: `hardest` where hard rows are likely to teach, else `cover`.
+
+    They are where dev has other classes than the training rows: rows of classes that are rare in training are hard, and
+    dev asks for them as often as for the others. And they are where a row has many classes to be told from, or slots to
+    be tagged beside its class. With few classes hard rows are the ambiguous ones.
+
+    Args:
+        train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
+        joint: Whether the words of a row have tags beside its class.
+        watched: Whether the dev metric is measured after each epoch: `hardest` is given up where it falls, so without
+            that, many classes are no reason to begin with it.
+        seed: Of the samples of `class_shift`.
     """
     if train is None or dev is None or not len(dev) or dev.min() < 0:
         return COVER
     known = train if not len(train) or train.min() >= 0 else train[train >= 0]  # -100 is no class
-    return "hardest" if len(known) and class_shift(known, dev, seed=seed) > LEAST_SHIFT else COVER
+    if not len(known):
+        return COVER
+    teaches = watched and len(dev) >= LEAST_DEV_ROWS and (joint or class_count(known) >= MANY_CLASSES)
+    return "hardest" if teaches or class_shift(known, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
 NO_DEV = "there is no dev split to judge a race by"
@@ -249,6 +281,24 @@ class Duel:
 
 
 @dataclass(frozen=True)
+class Retreat:
+    """A rule that was given up because the dev metric had fallen under it.
+
+    Attributes:
+        epoch: The first that trains on `cover` instead.
+        rule: That chose until then.
+        best, value: The dev metric at its best, and after the last epoch.
+        error: The standard error of that.
+    """
+
+    epoch: int
+    rule: str
+    best: float
+    value: float
+    error: float
+
+
+@dataclass(frozen=True)
 class Race:
     """The races of one run; a new record for each that is decided.
 
@@ -258,6 +308,8 @@ class Race:
         judgements: The dev metric after each epoch so far.
         start: The rule that stands before the first; see `first_rule`.
         same: The epochs before which both rules take the same rows, so that there is nothing to decide.
+        begins: The first epoch whose rows a rule chooses.
+        retreats: From a rule to `cover`, in order.
 
     Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -272,6 +324,8 @@ class Race:
     judgements: tuple[Judgement, ...] = ()
     start: str = COVER
     same: tuple[int, ...] = ()
+    begins: int = 1
+    retreats: tuple[Retreat, ...] = ()
 
     @property
     def fallen(self) -> int | None:
@@ -297,12 +351,45 @@ class Race:
     @property
     def warning(self) -> str:
         """Why there will be no race, for whoever starts the training; empty where there will be one."""
-        return f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}." if self.plan.note else ""
+        while_good = "" if self.rule == COVER else ", as long as the dev metric does not fall"
+        return (
+            f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{while_good}."
+            if self.plan.note
+            else ""
+        )
 
     @property
     def rule(self) -> str:
         """The rule that chooses now."""
-        return self.duels[-1].winner if self.duels else self.start
+        return self._last[1]
+
+    @property
+    def _last(self) -> tuple[int, str]:
+        """The epoch of the last decision, and the rule that it was for."""
+        decided = [(duel.epoch, duel.winner) for duel in self.duels] + [(one.epoch, COVER) for one in self.retreats]
+        return max(decided, key=lambda one: one[0], default=(self.begins, self.start))
+
+    def waits_for(self, epoch: int) -> bool:
+        """Whether the dev metric after an epoch may end a rule and is missing."""
+        since, rule = self._last
+        return rule != COVER and epoch >= since - 1 and all(judged.epoch < epoch for judged in self.judgements)
+
+    def reconsidered(self, epoch: int) -> Race:
+        """Before a cycle: back to `cover` where the dev metric has fallen while another rule chose.
+
+        It has where it is below its best by more than two standard errors after the last epoch.
+
+        Args:
+            epoch: The first of the cycle.
+        """
+        since, rule = self._last
+        judged = [one for one in self.judgements if one.epoch < epoch]
+        if rule == COVER or len(judged) < 2 or judged[-1].epoch < max(since, epoch - 1):
+            return self
+        best, now = max(one.value for one in judged), judged[-1]
+        if now.value >= best - FALLEN_ERRORS * now.error:
+            return self
+        return replace(self, retreats=(*self.retreats, Retreat(epoch, rule, best, now.value, now.error)))
 
     def is_due(self, epoch: int) -> bool:
         """Whether there is a race before an epoch that has not been decided."""
@@ -316,7 +403,7 @@ class Race:
         """
         if self.rule != COVER:
             return COVER
-        lost = {duel.challenger for duel in self.duels if duel.winner == COVER}
+        lost = {duel.challenger for duel in self.duels if duel.winner == COVER} | {one.rule for one in self.retreats}
         others = [name for name in allowed if name != COVER]
         return next((name for name in others if name not in lost), others[0])
 
@@ -366,15 +453,17 @@ class Race:
             before = " and ".join(str(epoch + 1) for epoch in self.same)
             note = f"before epoch {before} both rules take the same rows"
         told = {"rule": self.rule, "start": self.start, "note": note, "fallen_after": self.fallen}
-        return {**told, "races": races}
+        return {**told, "races": races, "retreats": [asdict(one) for one in self.retreats]}
 
     def state(self) -> Json:
         """Plain values, for a checkpoint."""
-        lists = {name: [asdict(entry) for entry in getattr(self, name)] for name in ("duels", "judgements")}
+        lists = {name: [asdict(entry) for entry in getattr(self, name)] for name in ("duels", "judgements", "retreats")}
         return {**lists, "same": list(self.same)}
 
     def restored(self, state: Mapping[str, Any]) -> Race:
         """As it was when `state` was taken."""
         judgements = tuple(Judgement(**entry) for entry in state["judgements"])
         duels = tuple(Duel(**duel) for duel in state["duels"])
-        return replace(self, duels=duels, judgements=judgements, same=tuple(state.get("same", ())))
+        retreats = tuple(Retreat(**one) for one in state.get("retreats", ()))
+        same = tuple(state.get("same", ()))
+        return replace(self, duels=duels, judgements=judgements, same=same, retreats=retreats)

@@ -108,7 +108,8 @@ def _race_sections(race: Json | None) -> list[Section]:
         return []
     rule, races = race["rule"], race["races"]
     if not races:
-        return [Section("Which rule chose the rows", " ".join(race_sentences(race)), [], [])] if race["note"] else []
+        told = race_sentences(race)
+        return [Section("Which rule chose the rows", " ".join(told), [], [])] if told else []
     head = ["before epoch", "rule", "challenger", "steps", "dev rows", "dev loss", "difference", "interval", "goes on"]
     rows = [
         [
@@ -131,7 +132,7 @@ def _race_sections(race: Json | None) -> list[Section]:
         f"({duration(seconds)} of it the steps). The interval is four standard errors of the paired difference to "
         "either side; below 0 the challenger is better."
     )
-    ended = [sentence for sentence in race_sentences(race) if "has fallen since" in sentence]
+    ended = race_sentences({**race, "races": []})
     text = f"Two rules train from the same weights, and the dev split judges. At the end {rule} chose the rows."
     text = " ".join([text, *ended])
     finding = "; ".join(

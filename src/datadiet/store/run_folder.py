@@ -189,6 +189,8 @@ _NUMBER = (int, float)
 _METRICS = (None, {...: (None, int, float)})
 _RACE = {"epoch": int, "losses": {...: _NUMBER}, "interval": [_NUMBER], "steps": int, "dev_rows": int, "winner": str}
 _RACE |= {"difference": _NUMBER, "champion": str, "challenger": str, "cost": {"steps": int, "seconds": _NUMBER}}
+_RETREAT = {"epoch": int, "rule": str, "best": _NUMBER, "value": _NUMBER}
+_RACES = {"rule": str, "races": [_RACE], "retreats?": [_RETREAT], "note": (None, str), "fallen_after": (None, int)}
 _EPOCH: dict[str, Any] = {"seconds": _NUMBER, "score_s": _NUMBER, "dev": _METRICS}
 _EPOCH |= dict.fromkeys(("epoch", "kept", "dropped", "steps"), int)
 # of result.json: what its readers rely on
@@ -201,7 +203,7 @@ _FORM = {
     "cost": {"finetune_s": _NUMBER, "total_s": _NUMBER, ...: _NUMBER},
     "ceiling": {"examples_saved": _NUMBER, "tokens_saved": (None, int, float)},
     "metrics": {"dev": _METRICS, "test": _METRICS, ...: _METRICS},
-    "race?": (None, {"rule": str, "races": [_RACE], "note": (None, str), "fallen_after": (None, int)}),
+    "race?": (None, _RACES),
     "learning_rate?": (None, {"value": _NUMBER, "rule": str, "weights": int}),
     "convergence?": (None, {"advice?": (None, str)}),
     "energy?": (None, {"kwh": _NUMBER, "estimated": bool}),

@@ -251,9 +251,8 @@ class BetweenEpochs:
         self._num_rows, self._batch_size = context.num_rows, context.batch_size
         if so_far is not None:
             self._carry_epoch(so_far["epoch"], epoch)
-            decider = self._diet.tolerance_controller
             # killed between a checkpoint and its evaluation
-            if not begun and decider is not None and decider.waits_for(epoch - 1):
+            if not begun and self._diet.lacks_judgement(epoch):
                 context.evaluate()
             if not begun and self._diet.lacks_recalls(epoch):
                 context.evaluate()

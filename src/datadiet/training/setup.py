@@ -243,6 +243,8 @@ class TrainerSetup(_Base):
             write=self.is_world_process_zero(),
             dev_rows=None if self.context.dev is None else len(self.context.dev),
             dev_groups=self._dev_groups(),
+            joint="slots" in self.heads.layers,
+            watched=self._is_watched,
             no_judge=self._no_judge,
             state=self._resumed,
         )
@@ -305,6 +307,16 @@ class TrainerSetup(_Base):
             self.eval_dataset, collate, columns=columns, label_names=self.label_names, pairs=self._form == "reward"
         )
         return dev
+
+    @property
+    def _is_watched(self) -> bool:
+        """Whether the diet is told a dev metric after each epoch."""
+        trainer: Any = self
+        strategy = getattr(self.args.eval_strategy, "value", self.args.eval_strategy)
+        metric = trainer.judged_metric
+        return (
+            strategy == "epoch" and bool(metric) and "loss" not in metric and self.args.greater_is_better is not False
+        )
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
