@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -272,6 +273,98 @@ def test_hardest_stands_first_where_dev_has_other_classes() -> None:
     assert first_rule(np.full(9, -100), even) == COVER
     for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
         assert first_rule(*missing) == COVER
+
+
+def test_hardest_stands_first_with_many_classes_or_tags_beside_one_if_somebody_watches() -> None:
+    many, few = np.arange(3000) % 77, np.arange(3000) % 8
+    uneven = np.minimum(np.random.default_rng(3).geometric(0.3, 3000), 60)  # of sixty classes six count
+    dev = {"many": many[:500], "few": few[:500], "uneven": uneven[:500]}
+    assert [first_rule(rows, dev[name]) for name, rows in (("many", many), ("few", few))] == [COVER, COVER]
+    assert first_rule(many, dev["many"], watched=True) == "hardest"
+    assert first_rule(few, dev["few"], watched=True) == COVER
+    assert first_rule(uneven, dev["uneven"], watched=True) == COVER
+    assert first_rule(few, dev["few"], watched=True, joint=True) == "hardest"
+    assert first_rule(few, dev["few"], joint=True) == COVER
+    assert first_rule(many, many[:49], watched=True) == COVER  # too few rows to watch by
+
+
+# ---- back to cover
+
+
+def judged(values: list[float], rows: int = 500, **changes: Any) -> Race:
+    found = Race(RacePlan(note="no race"), start="hardest", **changes)
+    for epoch, value in enumerate(values):
+        found = found.judge(epoch, value, rows)
+    return found
+
+
+@pytest.mark.proves("auto", kind="race", by="planted")
+def test_a_rule_under_which_the_dev_metric_falls_is_given_up() -> None:
+    fallen = judged([0.67, 0.33]).reconsidered(2)
+    assert (fallen.rule, fallen.start) == (COVER, "hardest")
+    assert [(one.epoch, one.rule, one.best, one.value) for one in fallen.retreats] == [(2, "hardest", 0.67, 0.33)]
+    assert fallen.judge(2, 0.1, 500).reconsidered(3) == fallen.judge(2, 0.1, 500)  # cover stays
+    assert judged([]).restored(json.loads(json.dumps(fallen.state()))) == fallen
+    assert json.loads(json.dumps(fallen.summary()))["retreats"][0]["error"] == pytest.approx(0.021, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("values", "rows", "epoch"),
+    [
+        ([0.67, 0.64], 500, 2),  # within two errors
+        ([0.67, 0.56], 50, 2),
+        ([0.3, 0.5, 0.7], 500, 3),
+        ([0.67, 0.33, 0.68], 500, 3),  # risen again
+        ([0.67, 0.33], 500, 3),  # not known after the last epoch
+        ([0.67], 500, 1),
+        ([], 500, 1),
+    ],
+)
+def test_a_rule_goes_on_where_the_dev_metric_does_not_fall(values: list[float], rows: int, epoch: int) -> None:
+    found = judged(values, rows)
+    assert found.reconsidered(epoch) is found
+
+
+def test_what_falls_before_a_rule_chooses_is_not_its_fault() -> None:
+    assert judged([0.67, 0.33], begins=2).reconsidered(2).rule == "hardest"
+    assert judged([0.67, 0.33, 0.34], begins=2).reconsidered(3).rule == COVER
+    cover = Race(RacePlan((1, 3), 5, 200)).judge(0, 0.9, 500).judge(1, 0.5, 500).judge(2, 0.5, 500)
+    won = cover.decided(3, {COVER: DEV, "hardest": 0.5 * DEV})
+    assert won.reconsidered(4) is won
+    assert won.judge(3, 0.5, 500).reconsidered(5) is not None
+    assert won.judge(3, 0.5, 500).reconsidered(4).rule == COVER
+
+
+def test_a_rule_that_was_given_up_does_not_challenge_first() -> None:
+    fallen = judged([0.67, 0.33]).reconsidered(2)
+    assert fallen.challenger((COVER, "hardest", "visits")) == "visits"
+    won = replace(fallen, plan=RacePlan((2,), 5, 200)).decided(2, {COVER: DEV, "visits": 0.5 * DEV})
+    assert won.rule == "visits"  # the race before the same cycle comes after
+
+
+def test_a_diet_chooses_by_cover_after_a_fall() -> None:
+    groups, values = np.arange(3000) % 77, np.random.default_rng(3).exponential(size=3000).astype(np.float32)
+    options = {"groups": groups, "dev_groups": groups[:500], "dev_rows": 40, "watched": True}
+    diet = Diet(keep=0.3, seed=1, refresh_every=1)
+    diet.begin(3000, epochs=5, batch=32, **options)
+    assert diet.race is not None
+    assert diet.race.warning.endswith("takes the rule hardest, as long as the dev metric does not fall.")
+    assert not diet.lacks_judgement(0)
+    assert diet.lacks_judgement(1)
+    diet.plan(0)
+    diet._current.take(np.arange(3000), values)
+    diet.judge(0, 0.6, 500)
+    first = diet.plan(1).rows
+    assert_array_equal(first, np.sort(np.argsort(-values, kind="stable")[: len(first)]))
+    diet.judge(1, 0.3, 500)
+    assert not diet.lacks_judgement(2)
+    state = copy.deepcopy(diet.state_dict())
+    second = diet.plan(2).rows
+    assert diet.rule == COVER
+    assert not np.isin(second, first).any()  # it counts what hardest has shown
+    again = Diet(keep=0.3, seed=1, refresh_every=1)
+    again.begin(3000, epochs=5, batch=32, state=state, **options)
+    assert_array_equal(again.plan(2).rows, second)
 
 
 def test_the_first_rule_chooses_until_a_race_is_lost() -> None:

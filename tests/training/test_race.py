@@ -411,6 +411,69 @@ def test_resume_is_bit_identical(tmp_path, monkeypatch, saved, step, dropout):
     assert costs[0].tokens_backward == costs[1].tokens_backward
 
 
+# ---- back to cover, without a race
+
+JUDGED = {"eval_strategy": "epoch", "metric_for_best_model": "accuracy", "save_strategy": "steps", "save_steps": 12}
+TOO_SHORT = "auto(share=0.01)"  # for a race
+FALLING = {48: 0.9, 60: 0.5}  # by step; 0.6 afterwards
+
+
+def judging(values: dict[int, float]) -> dict[str, Any]:
+    """The `extra` of a Trainer whose dev metric is planned."""
+    built_trainer: list[Any] = []
+
+    def measured(_: Any) -> dict[str, float]:
+        return {"accuracy": values.get(built_trainer[0].state.global_step, 0.6)}
+
+    return {"compute_metrics": measured, "trainer": built_trainer}
+
+
+def watched(folder: Path, values: dict[int, float], **changes: Any) -> Any:
+    extra = judging(values)
+    place = extra.pop("trainer")
+    place.append(built(folder, TOO_SHORT, extra=extra, dev=80, **{**JUDGED, **changes}))
+    return place[0]
+
+
+def test_the_rule_that_many_classes_begin_with_is_given_up_where_the_dev_metric_falls(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
+    given_up, kept_on = watched(tmp_path / "fallen", FALLING), watched(tmp_path / "risen", {48: 0.4, 60: 0.5})
+    hardest = built(tmp_path / "hardest", "hardest", dev=80)
+    for trainer in (given_up, kept_on, hardest):
+        trainer.train()
+    found = json.loads((tmp_path / "fallen" / "result.json").read_text())["race"]
+    assert (found["start"], found["rule"], found["races"]) == ("hardest", "cover", [])
+    assert [(one["epoch"], one["best"], one["value"]) for one in found["retreats"]] == [(2, 0.9, 0.5)]
+    plans = {name: plans_of(tmp_path / name) for name in ("fallen", "risen", "hardest")}
+    assert plans["risen"] == plans["hardest"]
+    assert [plans["fallen"][epoch] == plans["hardest"][epoch] for epoch in range(4)] == [True, True, False, False]
+    once = [row for epoch in range(1, 5) for row in plans["fallen"][epoch]]
+    assert sorted(once) == list(range(N))  # with what hardest had shown: everything once before anything twice
+    assert torch.equal(weights(kept_on.model), weights(hardest.model))
+
+
+def test_without_a_metric_after_each_epoch_many_classes_begin_with_cover(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
+    for changes in ({"eval_strategy": "no"}, {"metric_for_best_model": None}, {"greater_is_better": False}):
+        trainer = watched(tmp_path, FALLING, num_train_epochs=2, save_strategy="no", **changes)
+        trainer.train()
+        assert trainer.diet.race.start == "cover"
+
+
+@pytest.mark.parametrize("step", [60, 72])  # its checkpoint comes before the evaluation after the epoch
+def test_a_run_that_was_killed_before_an_evaluation_gives_up_the_same_rule(tmp_path, monkeypatch, step):
+    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
+    whole = watched(tmp_path / "whole", FALLING)
+    whole.train()
+    shutil.copytree(tmp_path / "whole" / "plans", tmp_path / "resumed" / "plans")
+    shutil.copytree(tmp_path / "whole" / "scores", tmp_path / "resumed" / "scores")
+    resumed = watched(tmp_path / "resumed", FALLING)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    assert resumed.diet.race == whole.diet.race
+    assert plans_of(tmp_path / "resumed") == plans_of(tmp_path / "whole")
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
 # ---- costs
 
 

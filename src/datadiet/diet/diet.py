@@ -352,7 +352,7 @@ class Diet:
             )
 
     def lacks_judgement(self, epoch: int) -> bool:
-        """Whether the choice before an epoch needs the dev metric after the one before it, and nobody has told it."""
+        """Whether the dev metric after the epoch before this one decides something, and nobody has told it."""
         deciders = (self.tolerance_controller, self.race if self._watched else None)
         return any(decider is not None and decider.waits_for(epoch - 1) for decider in deciders)
 

@@ -370,9 +370,8 @@ class Race:
         return max(decided, key=lambda one: one[0], default=(self.begins, self.start))
 
     def waits_for(self, epoch: int) -> bool:
-        """Whether the dev metric after an epoch may end a rule and is missing."""
-        since, rule = self._last
-        return rule != COVER and epoch >= since - 1 and all(judged.epoch < epoch for judged in self.judgements)
+        """Whether the dev metric after an epoch is missing."""
+        return epoch >= 0 and all(judged.epoch < epoch for judged in self.judgements)
 
     def reconsidered(self, epoch: int) -> Race:
         """Before a cycle: back to `cover` where the dev metric has fallen while another rule chose.
