@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from scipy import stats
 
-from benchmarks.auto import ARMS, FOLDERS, SETTINGS
+from benchmarks.auto import ARMS, FOLDERS, HELD_OUT, SETTINGS
 from benchmarks.report.markdown import METRIC_NAMES, NOT_YET, machines, paragraphs, percent, plus_minus, table
 from benchmarks.report.numbers import Run, Spread, paired, spread, verdict
 
@@ -26,11 +26,11 @@ def pairs(results: Path) -> str:
     for path in sorted((results / "auto_pairs").glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         found[run["cell"]["arm"]][run["cell"]["seed"]] = run
-    difference = paired(found["auto"], found["short"], "exact_match")
+    difference = paired(found["auto"], found["short"], "accuracy")
     if difference is None:
         return NOT_YET
     rules_of = {run["race"]["rule"] for run in found["auto"].values()}
-    means = [plus_minus(_metric(found[arm], "exact_match")) for arm in ("auto", "short")]
+    means = [plus_minus(_metric(found[arm], "accuracy")) for arm in ("auto", "short")]
     row = [
         str(difference.count),
         ", ".join(sorted(rules_of)),
@@ -40,13 +40,16 @@ def pairs(results: Path) -> str:
     return table(["seeds", "rule", "`auto`", "`short`", "difference (95 % interval)"], [row], left=2)
 
 
-def grid(results: Path, folder: str = FOLDERS[0]) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
-    """The runs by setting and keep, then by arm, then by seed."""
+def grid(
+    results: Path, folder: str = FOLDERS[0], settings: Collection[str] = SETTINGS
+) -> dict[tuple[str, float], dict[str, dict[int, Run]]]:
+    """The runs of some settings by setting and keep, then by arm, then by seed."""
     found: dict[tuple[str, float], dict[str, dict[int, Run]]] = {}
     for path in sorted((results / folder).glob("*.json")):
         run = json.loads(path.read_text(encoding="utf-8"))
         cell = run["cell"]
-        found.setdefault((cell["setting"], cell["keep"]), {}).setdefault(cell["arm"], {})[cell["seed"]] = run
+        if cell["setting"] in settings:
+            found.setdefault((cell["setting"], cell["keep"]), {}).setdefault(cell["arm"], {})[cell["seed"]] = run
     return found
 
 
@@ -68,12 +71,17 @@ def large(results: Path) -> str:
     return rules(results, FOLDERS[1])
 
 
-def rules(results: Path, folder: str = FOLDERS[0]) -> str:
+def held_out(results: Path) -> str:
+    """The same of the settings that had no say in any choice."""
+    return rules(results, settings=HELD_OUT)
+
+
+def rules(results: Path, folder: str = FOLDERS[0], settings: Collection[str] = SETTINGS) -> str:
     """Every rule on every setting and keep; `auto` and `guarded` less `short`, with their intervals."""
-    cells = grid(results, folder)
+    cells = grid(results, folder, settings)
     if not cells:
         return NOT_YET
-    order = list(SETTINGS)
+    order = list(settings)
     arms = [arm for arm in ARMS if any(arm in found for found in cells.values())]
     judged = [arm for arm in ("auto", "guarded") if arm in arms]
     rows = []

@@ -281,7 +281,20 @@ def race_sentence(duel: Mapping[str, Any]) -> str:
 
 
 def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
-    """The races of a run, or why there was none; nothing for a diet that does not race."""
+    """The races of a run, or why there was none, and which rules were given up; nothing for a diet without `auto`.
+
+    Args:
+        race: Of `result.json`.
+
+    Examples:
+        >>> left = {"epoch": 2, "rule": "hardest", "best": 0.9, "value": 0.5, "error": 0.02}
+        >>> told = {"rule": "cover", "races": [], "retreats": [left], "note": "no dev rows", "fallen_after": None}
+        >>> for sentence in race_sentences(told):
+        ...     print(sentence)
+        No race: no dev rows. The cycles began with the rule hardest.
+        Before epoch 3 the dev metric had fallen from 0.9000 to 0.5000 under hardest, by more than two standard errors:
+        cover goes on.
+    """
     if race is None:
         return []
     sentences = [race_sentence(duel) for duel in race["races"]]

@@ -47,6 +47,22 @@ def test_the_page_has_the_energy_where_it_was_measured(run, tmp_path):
     assert "0.0123 kWh" in page_of(copy)
 
 
+@pytest.mark.parametrize("raced", [False, True])
+def test_the_page_says_which_rule_was_given_up(run, tmp_path, raced):
+    copy = Path(shutil.copytree(run, tmp_path / "given_up"))
+    duel = {"epoch": 1, "champion": "hardest", "challenger": "cover", "steps": 12, "dev_rows": 99, "winner": "hardest"}
+    duel |= {"losses": {"hardest": 0.5, "cover": 0.6}, "difference": 0.1, "interval": [0.0, 0.2]}
+    duel |= {"cost": {"steps": 20, "seconds": 2.0}}
+    left = {"epoch": 3, "rule": "hardest", "best": 0.9, "value": 0.5, "error": 0.02}
+    race = {"rule": "cover", "start": "hardest", "note": "" if raced else "too few rows", "fallen_after": None}
+    race |= {"races": [duel] if raced else [], "retreats": [left]}
+    (copy / "result.json").write_text(json.dumps(read_result(copy) | {"race": race}), encoding="utf-8")
+    page = page_of(copy)
+    assert "Before epoch 4 the dev metric had fallen from 0.9000 to 0.5000 under hardest" in page
+    assert ("The cycles began with the rule hardest." in page) is not raced
+    assert ("At the end cover chose the rows." in page) is raced
+
+
 def test_the_page_says_first_that_training_had_not_finished(run, tmp_path):
     copy = Path(shutil.copytree(run, tmp_path / "unfinished"))
     advice = "Training had not finished: <b> still rose by 8.0 points per epoch (of 600 rows)."

@@ -85,11 +85,11 @@ class RaceOptions:
 
 
 @race(
-    formula="cover, or visits or hardest where a short race from the same weights shows that the dev loss falls faster",
+    formula="hardest first with many classes, slots or a shift of classes, else cover; a race or a fallen dev metric decides",
     paper="ours; successive racing of Maron and Moore 1994, with two entrants",
     inputs="values, a dev split",
     cost="a few steps and two passes over some dev rows per race; one copy of weights and optimizer state",
-    loses="what the race costs, where no rule is better than cover",
+    loses="what the race costs, where the first rule wins; a cycle where hardest is given up",
     traits=("guarded",),
     preset={"select": "auto"},
     evidence="auto",
