@@ -85,7 +85,7 @@ class RaceOptions:
 
 
 @race(
-    formula="hardest first with many classes, slots or a shift of classes, else cover; a race or a fallen dev metric decides",
+    formula="hardest first with many classes, slots or shifted classes, else cover; a race or a falling metric decides",
     paper="ours; successive racing of Maron and Moore 1994, with two entrants",
     inputs="values, a dev split",
     cost="a few steps and two passes over some dev rows per race; one copy of weights and optimizer state",
