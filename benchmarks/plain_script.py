@@ -13,7 +13,7 @@ same epochs, batch size and optimizer, and an evaluation of dev after every epoc
 
     script        a Trainer script as public examples have it: fp32, random order, padding per batch, linear schedule
     script_random the same in bf16
-    script_bf16   the same in bf16 with the Trainer's own length groups
+    script_grouped   the same in bf16 with the Trainer's own length groups
     short         `datadiet finetune --keep 1` for the steps of a diet, with a complete schedule; one run per keep
     diet          `datadiet finetune --keep K`; one run per keep
 
@@ -49,7 +49,7 @@ from benchmarks.grid import RESULTS  # noqa: E402
 
 SETS = ("banking77", "clinc150")
 SPLITS = ("train", "dev", "test")
-SCRIPTS = ("script", "script_random", "script_bf16")
+SCRIPTS = ("script", "script_random", "script_grouped")
 KEEPS = (0.1, 0.2, 0.3, 0.5)
 OUT_OF_SCOPE = "oos"  # no class of clinc150 but everything else, and a fifth of test
 ROWS, UTTERANCE_POWER, DRAW_SEED = 2500, 0.7, 31
@@ -256,7 +256,7 @@ def run_cell(cell: Cell, options: argparse.Namespace, work: Path) -> str:
     precision = "fp32" if cell.arm == "script" else options.precision
     with TemporaryDirectory(dir=work) as folder:
         if cell.arm in SCRIPTS:
-            on = {"bf16": cell.arm != "script", "grouped": cell.arm == "script_bf16"}
+            on = {"bf16": cell.arm != "script", "grouped": cell.arm == "script_grouped"}
             on["use_cpu"] = best_device().type == "cpu"
             settings = {**common, **on, "data": str(data), "model": resolve_model(options.model)}
             found = run_script(settings, Path(folder))

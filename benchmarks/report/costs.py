@@ -347,7 +347,7 @@ ALLOWED_LOSS, BAR = 0.005, 4.0  # of dev accuracy; the times that a diet is to b
 _ARMS = {
     "script": "script, fp32",
     "script_random": "script, bf16",
-    "script_bf16": "script, bf16, grouped",
+    "script_grouped": "script, bf16, grouped",
     "short": "`short`",
     "diet": "diet",
 }

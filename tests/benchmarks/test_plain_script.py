@@ -72,7 +72,7 @@ def test_every_arm_runs_and_none_twice(
     assert str(tmp_path) not in output.read_text(encoding="utf-8")
     found = {case["cell"]["arm"]: case for case in json.loads(output.read_text(encoding="utf-8")).values()}
     assert {arm: case["steps"] for arm, case in found.items()} == {
-        "script": 6, "script_random": 6, "script_bf16": 6, "short": 4, "diet": 4
+        "script": 6, "script_random": 6, "script_grouped": 6, "short": 4, "diet": 4
     }  # fmt: skip
     assert found["script"]["environment"]["precision"] == "fp32"
     lines = found["script"]["epochs"]
@@ -102,7 +102,7 @@ def made_up(folder: Path, *arms: tuple[str, float, float, float]) -> Path:
 def test_the_cheapest_rung_that_reaches_the_target_counts(tmp_path: Path) -> None:
     assert costs.plain_script(tmp_path) == NOT_YET
     ladder = [("diet", 0.5, 0.899, 40.0), ("diet", 0.2, 0.896, 20.0), ("diet", 0.1, 0.88, 10.0)]
-    others = [("script", 1.0, 0.9, 100.0), ("script_bf16", 1.0, 0.894, 60.0), ("short", 0.5, 0.897, 50.0)]
+    others = [("script", 1.0, 0.9, 100.0), ("script_grouped", 1.0, 0.894, 60.0), ("short", 0.5, 0.897, 50.0)]
     text = costs.plain_script(made_up(tmp_path, *others, *ladder))
     lines = [[cell.strip() for cell in line.split("|")[2:-1]] for line in text.splitlines() if line.startswith("| toy")]
     at = {(line[0], line[1]): line[2:] for line in lines}
