@@ -13,7 +13,7 @@ same epochs, batch size and optimizer, and an evaluation of dev after every epoc
 
     script        a Trainer script as public examples have it: fp32, random order, padding per batch, linear schedule
     script_random the same in bf16
-    script_grouped   the same in bf16 with the Trainer's own length groups
+    script_grouped the same in bf16 with the Trainer's own length groups
     short         `datadiet finetune --keep 1` for the steps of a diet, with a complete schedule; one run per keep
     diet          `datadiet finetune --keep K`; one run per keep
 
