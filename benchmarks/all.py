@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.auto import HELD_OUT, LARGE_ARMS, SETTINGS
+from benchmarks.auto import LATER, LARGE_ARMS, SETTINGS
 from benchmarks.corpus_selection import TARGET as SEED_TASKS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.learning_rate import SETS as RATE_SETS
@@ -56,7 +56,7 @@ QUICK = {
     "methods-stress": ["--sets", "snips-noise", "--methods", "el2n", "--seeds", "1", "--rows", "128", "--epochs", "2"],
     "auto": ["--settings", "snips", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
     "auto-large": ["--settings", "snips", "--arms", "short,auto", *QUICK_GRID],
-    "auto-held-out": ["--settings", "atis", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
+    "auto-later": ["--settings", "atis", "--arms", "short,auto", "--keeps", "0.3", *QUICK_GRID],
     "auto-pairs": ["--rows", "192", "--epochs", "3"],
     "comparing": ["--test-rows", "200", "--rows", "64", "--epochs", "2", "--seeds", "1"],
     "report": ["--examples", "2000", "--rounds", "3"],
@@ -144,22 +144,22 @@ def methods(options: argparse.Namespace) -> list[Part]:
 
 def auto(options: argparse.Namespace) -> list[Part]:
     """The settings of the table of rules whose sets are there."""
-    there, held_out = (
+    there, later = (
         [
             name
             for name, setting in settings.items()
             if setting.source == "snips" or (options.data_root / setting.source).is_dir()
         ]
-        for settings in (SETTINGS, HELD_OUT)
+        for settings in (SETTINGS, LATER)
     )
     place = ("--data-root", str(options.data_root), "--results", str(options.results))
     pairs = "2" if options.quick else "10"
     grid = Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))
     raced = ("--large", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(there), *place)
-    unseen = ("--held-out", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(held_out), *place)
+    unseen = ("--later", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(later), *place)
     return [
         grid,
-        *([Part("auto-held-out", ("-m", "benchmarks.auto", *unseen))] if held_out else []),
+        *([Part("auto-later", ("-m", "benchmarks.auto", *unseen))] if later else []),
         Part("auto-large", ("-m", "benchmarks.auto", *raced)),
         Part("auto-pairs", ("-m", "benchmarks.auto", "--pairs", pairs, *place)),
     ]

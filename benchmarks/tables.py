@@ -62,7 +62,7 @@ TABLES: dict[str, Callable[[Path], str]] = {
     "methods-stress": methods.stress,
     "auto": auto.rules,
     "auto-unseen": auto.unseen,
-    "auto-held-out": auto.held_out,
+    "auto-later": auto.later,
     "auto-large": auto.large,
     "auto-races": auto.races,
     "auto-costs": auto.costs,

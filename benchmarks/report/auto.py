@@ -10,7 +10,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from benchmarks.auto import ARMS, FOLDERS, HELD_OUT, SETTINGS
+from benchmarks.auto import ARMS, FOLDERS, LATER, SETTINGS
 from benchmarks.report.markdown import METRIC_NAMES, NOT_YET, machines, paragraphs, percent, plus_minus, table
 from benchmarks.report.numbers import Run, Spread, paired, spread, verdict
 
@@ -71,9 +71,9 @@ def large(results: Path) -> str:
     return rules(results, FOLDERS[1])
 
 
-def held_out(results: Path) -> str:
-    """The same of the settings that had no say in any choice."""
-    return rules(results, settings=HELD_OUT)
+def later(results: Path) -> str:
+    """The same of the settings that the first rule was tried on."""
+    return rules(results, settings=LATER)
 
 
 def rules(results: Path, folder: str = FOLDERS[0], settings: Collection[str] = SETTINGS) -> str:
