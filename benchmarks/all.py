@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from benchmarks.auto import LATER, LARGE_ARMS, SETTINGS
+from benchmarks.auto import LARGE_ARMS, LATER, SETTINGS
 from benchmarks.corpus_selection import TARGET as SEED_TASKS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.learning_rate import SETS as RATE_SETS
