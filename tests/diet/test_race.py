@@ -420,6 +420,10 @@ def test_a_diet_chooses_by_cover_after_a_fall() -> None:
     again = Diet(keep=0.3, seed=1, refresh_every=1)
     again.begin(3000, epochs=5, batch=32, state=state, **options)
     assert_array_equal(again.plan(2).rows, second)
+    with pytest.raises(ArgumentError, match=r"whether the dev metric is measured after each epoch.*must be 'hardest'"):
+        Diet(keep=0.3, seed=1, refresh_every=1).begin(
+            3000, epochs=5, batch=32, state=state, **{**options, "watched": False}
+        )
 
 
 def test_the_first_rule_chooses_until_a_race_is_lost() -> None:

@@ -52,6 +52,8 @@ _VISITS, _EXPECTED = "turns.visits", "turns.expected"
 _Tried = tuple[EpochPlan, Callable[[], Turns | None]]  # a plan, and the turns of the rows once it is taken
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
+# of `made_with`, as an error names it
+_FIRST_RULE = "the rule that auto begins with (by the classes, and whether the dev metric is measured after each epoch)"
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -521,7 +523,7 @@ class Diet:
         if self._facts is None:
             own = {name: value for name, value in self.describe().items() if name != "scores_from"}
             own |= {"num_examples": None if self._stream else len(self._current), "batch": self._planned.batch}
-            own |= {} if self.race is None else {"dev_rows": self._dev_rows, "first_rule": self.race.start}
+            own |= {} if self.race is None else {"dev_rows": self._dev_rows, _FIRST_RULE: self.race.start}
             of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
             known = {name: values for name, values in of_rows.items() if values is not None}
             own |= {f"the checksum of the {name}": checksum(values) for name, values in known.items()}
