@@ -291,24 +291,18 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
         >>> told = {"rule": "cover", "races": [], "retreats": [left], "note": "no dev rows", "fallen_after": None}
         >>> for sentence in race_sentences(told):
         ...     print(sentence)
-        No race: no dev rows. The cycles began with the rule hardest.
-        Before epoch 3 the dev metric had fallen from 0.9000 to 0.5000 under hardest, by more than two standard errors:
-        cover goes on.
+        No race: no dev rows. The first rule was hardest.
+        Before epoch 3 the dev metric was 0.5000 under hardest, below its best of 0.9000 by more than two standard
+        errors: cover goes on.
     """
     if race is None:
         return []
     sentences = [race_sentence(duel) for duel in race["races"]]
     left = race.get("retreats", [])
     if race["note"]:
-        took = (
-            f"The cycles began with the rule {left[0]['rule']}" if left else f"Every cycle took the rule {race['rule']}"
-        )
+        took = f"The first rule was {left[0]['rule']}" if left else f"Every cycle took the rule {race['rule']}"
         sentences.append(f"No race: {race['note']}. {took}.")
-    sentences += [
-        f"Before epoch {one['epoch'] + 1} the dev metric had fallen from {one['best']:.4f} to {one['value']:.4f} "
-        f"under {one['rule']}, by more than two standard errors: cover goes on."
-        for one in left
-    ]
+    sentences += map(_retreat_sentence, left)
     if race["fallen_after"] is not None:
         epoch = race["fallen_after"] + 1
         sentences.append(
@@ -316,3 +310,14 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
             f"Try --epochs {epoch}, or --epochs auto."
         )
     return sentences
+
+
+def _retreat_sentence(left: Mapping[str, Any]) -> str:
+    """Why a rule was given up; the argument is an entry of `race.retreats`."""
+    when, rule = f"Before epoch {left['epoch'] + 1}", left["rule"]
+    if left["value"] is None:
+        return f"{when} the dev metric was not known, or not in [-1, 1]: {rule} is given up, and cover goes on."
+    return (
+        f"{when} the dev metric was {left['value']:.4f} under {rule}, below its best of {left['best']:.4f} by more "
+        "than two standard errors: cover goes on."
+    )

@@ -176,3 +176,16 @@ def test_methods_whose_training_had_not_finished_are_named(ran):
     assert outcome(*ran)["unfinished"] == []  # of older runs it is not known
     seen = [converging(state, True) for state in states]
     assert lines_of(outcome(plan, folder, seen))["el2n-0.5"]["verdict"].endswith("rose by 5.0 points per epoch")
+
+
+def test_a_rule_that_was_given_up_has_chosen_too(ran):
+    plan, folder, states = ran
+    races = ({"rule": "cover", "chose": ["hardest", "cover"]}, {"rule": "cover"}, {"rule": "cover", "chose": ["cover"]})
+    left = iter(races)
+    told = [
+        replace(state, result={**state.finished, "race": next(left)}) if state.cell.method == "el2n" else state
+        for state in states
+    ]
+    lines = lines_of(outcome(plan, folder, told))
+    assert lines["el2n-0.5"]["rules"] == {"cover": 2, "hardest, then cover": 1}
+    assert lines["easiest-0.5"]["rules"] == {}

@@ -237,6 +237,7 @@ def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
     assert summary["races"][0]["interval"] == list(found.duels[0].interval)
     assert Race(RacePlan(note="why")).summary() == {
         "rule": COVER,
+        "chose": [COVER],
         "start": COVER,
         "note": "why",
         "fallen_after": None,
@@ -273,6 +274,27 @@ def test_hardest_stands_first_where_dev_has_other_classes() -> None:
     assert first_rule(np.full(9, -100), even) == COVER
     for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
         assert first_rule(*missing) == COVER
+
+
+def test_numbers_of_classes_may_be_huge() -> None:
+    train, dev = np.repeat([0, 1], [90, 10]), np.repeat([0, 1, 2], [50, 40, 10])
+    names = np.array([7, 2**40, 2**62])
+    assert class_shift(names[train], names[dev]) == class_shift(train, dev) > 0.2
+    assert first_rule(names[train], names[dev]) == "hardest"
+
+
+def test_of_rows_that_are_chosen_once_nothing_can_be_taken_back() -> None:
+    groups = np.arange(3000) % 77
+    for static in (False, True):
+        diet = Diet(keep=0.3, static=static)
+        diet.begin(3000, epochs=5, batch=32, groups=groups, dev_groups=groups[:500], dev_rows=40, watched=True)
+        assert diet.race is not None
+        assert diet.race.start == (COVER if static else "hardest")
+    diet = Diet(keep=0.3, static=True)
+    shifted = traffic(3000, 50, np.random.default_rng(3))
+    diet.begin(3000, epochs=5, batch=32, groups=shifted, dev_groups=groups[:500] % 50, dev_rows=40, watched=True)
+    assert diet.race is not None
+    assert diet.race.warning.endswith("Every cycle takes the rule hardest.")
 
 
 def test_hardest_stands_first_with_many_classes_or_tags_beside_one_if_somebody_watches() -> None:
@@ -327,12 +349,47 @@ def test_a_rule_goes_on_where_the_dev_metric_does_not_fall(values: list[float], 
 
 def test_what_falls_before_a_rule_chooses_is_not_its_fault() -> None:
     assert judged([0.67, 0.33], begins=2).reconsidered(2).rule == "hardest"
-    assert judged([0.67, 0.33, 0.34], begins=2).reconsidered(3).rule == COVER
+    assert judged([0.67, 0.33, 0.34], begins=2).reconsidered(3).rule == "hardest"
+    assert judged([0.67, 0.33, 0.23], begins=2).reconsidered(3).rule == COVER
     cover = Race(RacePlan((1, 3), 5, 200)).judge(0, 0.9, 500).judge(1, 0.5, 500).judge(2, 0.5, 500)
     won = cover.decided(3, {COVER: DEV, "hardest": 0.5 * DEV})
     assert won.reconsidered(4) is won
     assert won.judge(3, 0.5, 500).reconsidered(5) is not None
-    assert won.judge(3, 0.5, 500).reconsidered(4).rule == COVER
+    assert won.judge(3, 0.5, 500).reconsidered(4).rule == "hardest"
+    assert won.judge(3, 0.4, 500).reconsidered(4).rule == COVER
+
+
+UNWATCHABLE = [87.0, 1.01, -1.01, math.nan]
+
+
+@pytest.mark.parametrize("value", UNWATCHABLE)
+def test_a_rule_that_waits_for_a_fall_is_given_up_where_the_metric_cannot_tell(value: float) -> None:
+    begun = judged([value], watched=True)
+    assert begun.judgements == judged([0.5], rows=0).judgements == ()
+    assert [(one.epoch, one.rule, one.value) for one in begun.reconsidered(1).retreats] == [(1, "hardest", None)]
+    assert begun.reconsidered(1).chose == [COVER]
+    later = judged([0.6, 0.7, value], watched=True)
+    assert later.reconsidered(2) is later
+    assert later.reconsidered(3).chose == ["hardest", COVER]
+    assert later.restored(json.loads(json.dumps(later.reconsidered(3).state()))) == later.reconsidered(3)
+    won = replace(later, plan=RacePlan((1,), 5, 200)).decided(1, {"hardest": DEV, COVER: DEV + 1})
+    for other in (replace(later, watched=False), replace(later, unwatched="hardest"), won):
+        assert other.reconsidered(3) is other
+
+
+def test_before_any_epoch_nothing_can_be_known_of_a_rule() -> None:
+    found = judged([], watched=True, begins=0)
+    assert found.reconsidered(0) is found
+    assert found.reconsidered(1).rule == COVER
+
+
+def test_the_rules_that_have_chosen_are_in_order() -> None:
+    plan = RacePlan((2, 4), 5, 200)
+    first = replace(judged([0.67, 0.33]), plan=plan).reconsidered(2)
+    won = first.decided(2, {COVER: DEV, "visits": 0.5 * DEV})  # before the same cycle: cover has chosen nothing
+    assert won.chose == ["hardest", "visits"]
+    again = won.decided(4, {"visits": DEV, COVER: DEV + 1}).judge(4, 0.1, 500).reconsidered(5)
+    assert again.chose == again.summary()["chose"] == ["hardest", "visits", COVER]
 
 
 def test_a_rule_that_was_given_up_does_not_challenge_first() -> None:
@@ -365,6 +422,10 @@ def test_a_diet_chooses_by_cover_after_a_fall() -> None:
     again = Diet(keep=0.3, seed=1, refresh_every=1)
     again.begin(3000, epochs=5, batch=32, state=state, **options)
     assert_array_equal(again.plan(2).rows, second)
+    with pytest.raises(ArgumentError, match=r"whether the dev metric is measured after each epoch.*must be 'hardest'"):
+        Diet(keep=0.3, seed=1, refresh_every=1).begin(
+            3000, epochs=5, batch=32, state=state, **{**options, "watched": False}
+        )
 
 
 def test_the_first_rule_chooses_until_a_race_is_lost() -> None:

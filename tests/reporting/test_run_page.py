@@ -47,6 +47,18 @@ def test_the_page_has_the_energy_where_it_was_measured(run, tmp_path):
     assert "0.0123 kWh" in page_of(copy)
 
 
+def test_the_page_says_that_the_dev_metric_of_a_rule_was_not_known(run, tmp_path):
+    copy = Path(shutil.copytree(run, tmp_path / "unknown"))
+    race = {"rule": "cover", "note": "too few rows", "fallen_after": None, "races": []}
+    race["retreats"] = [{"epoch": 1, "rule": "hardest", "best": None, "value": None, "error": None}]
+    (copy / "result.json").write_text(json.dumps(read_result(copy) | {"race": race}), encoding="utf-8")
+    told = "Before epoch 2 the dev metric was not known, or not in [-1, 1]: hardest is given up, and cover goes on."
+    assert told in page_of(copy)
+    del race["retreats"]  # of an older result
+    (copy / "result.json").write_text(json.dumps(read_result(copy) | {"race": race}), encoding="utf-8")
+    assert "No race: too few rows. Every cycle took the rule cover." in page_of(copy)
+
+
 @pytest.mark.parametrize("raced", [False, True])
 def test_the_page_says_which_rule_was_given_up(run, tmp_path, raced):
     copy = Path(shutil.copytree(run, tmp_path / "given_up"))
@@ -58,8 +70,8 @@ def test_the_page_says_which_rule_was_given_up(run, tmp_path, raced):
     race |= {"races": [duel] if raced else [], "retreats": [left]}
     (copy / "result.json").write_text(json.dumps(read_result(copy) | {"race": race}), encoding="utf-8")
     page = page_of(copy)
-    assert "Before epoch 4 the dev metric had fallen from 0.9000 to 0.5000 under hardest" in page
-    assert ("The cycles began with the rule hardest." in page) is not raced
+    assert "Before epoch 4 the dev metric was 0.5000 under hardest, below its best of 0.9000 by more than two" in page
+    assert ("The first rule was hardest." in page) is not raced
     assert ("At the end cover chose the rows." in page) is raced
 
 

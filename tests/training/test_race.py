@@ -454,24 +454,49 @@ def test_the_rule_that_many_classes_begin_with_is_given_up_where_the_dev_metric_
 
 def test_without_a_metric_after_each_epoch_many_classes_begin_with_cover(tmp_path, monkeypatch):
     monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
-    for changes in ({"eval_strategy": "no"}, {"metric_for_best_model": None}, {"greater_is_better": False}):
+    told = ({"eval_strategy": "no"}, {"metric_for_best_model": None}, {"greater_is_better": False}, {"eval_delay": 1})
+    for changes in told:
         trainer = watched(tmp_path, FALLING, num_train_epochs=2, save_strategy="no", **changes)
         trainer.train()
         assert trainer.diet.race.start == "cover"
 
 
-@pytest.mark.parametrize("step", [60, 72])  # its checkpoint comes before the evaluation after the epoch
-def test_a_run_that_was_killed_before_an_evaluation_gives_up_the_same_rule(tmp_path, monkeypatch, step):
-    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
-    whole = watched(tmp_path / "whole", FALLING)
+def killed(tmp_path: Path, values: dict[int, float], step: int, **changes: Any) -> tuple[Any, Any]:
+    """A run, and another that goes on from one of its checkpoints."""
+    whole = watched(tmp_path / "whole", values, **changes)
     whole.train()
-    shutil.copytree(tmp_path / "whole" / "plans", tmp_path / "resumed" / "plans")
-    shutil.copytree(tmp_path / "whole" / "scores", tmp_path / "resumed" / "scores")
-    resumed = watched(tmp_path / "resumed", FALLING)
+    for part in ("plans", "scores"):
+        shutil.copytree(tmp_path / "whole" / part, tmp_path / "resumed" / part)
+    resumed = watched(tmp_path / "resumed", values, **changes)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / f"checkpoint-{step}"))
+    return whole, resumed
+
+
+# a checkpoint of 60 or 72 comes before the evaluation after the epoch; what `eval_on_start` measures is of no epoch
+@pytest.mark.parametrize(
+    ("step", "changes"), [(60, {}), (72, {}), (48, {"eval_on_start": True}), (60, {"eval_on_start": True})]
+)
+def test_a_run_that_was_killed_before_an_evaluation_gives_up_the_same_rule(tmp_path, monkeypatch, step, changes):
+    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
+    whole, resumed = killed(tmp_path, FALLING, step, **changes)
     assert resumed.diet.race == whole.diet.race
+    assert whole.diet.race.chose == ["hardest", "cover"]
+    assert [line.dev["accuracy"] for line in resumed.epoch_results] == [0.9, 0.5, *[0.6] * 4]
     assert plans_of(tmp_path / "resumed") == plans_of(tmp_path / "whole")
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+def test_a_percentage_cannot_fall_and_is_not_measured_again_by_a_resumed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(race, "MANY_CLASSES", 1.0)
+    percent = {48: 90.0, 60: 50.0, 72: 50.0, 84: 50.0, 96: 50.0, 108: 50.0}
+    saving = {"save_strategy": "epoch", "num_train_epochs": 4}
+    whole, resumed = killed(tmp_path, percent, 60, **saving)
+    found = json.loads((tmp_path / "resumed" / "result.json").read_text())["race"]
+    assert (found["start"], found["rule"], found["chose"]) == ("hardest", "cover", ["cover"])
+    assert [(one["epoch"], one["value"]) for one in found["retreats"]] == [(1, None)]
+    assert torch.equal(weights(resumed.model), weights(whole.model))
+    measured = [line["step"] for line in resumed.state.log_history if "eval_accuracy" in line]
+    assert measured == [48, 60, 72, 84]
 
 
 # ---- costs
@@ -558,6 +583,7 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
     result = json.loads((tmp_path / "racing" / "result.json").read_text())
     assert result["race"] == {
         "rule": "cover",
+        "chose": ["cover"],
         "start": "cover",
         "note": note,
         "fallen_after": None,

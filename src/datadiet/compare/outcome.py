@@ -310,9 +310,9 @@ class _Compared:
 
 
 def _rules(states: Sequence[CellState]) -> dict[str, int]:
-    """The rules that `auto` ended with, and in how many runs; empty for a method that does not race."""
-    ended = [race["rule"] for state in states if (race := state.finished.get("race")) is not None]
-    return dict(Counter(ended).most_common())
+    """The rules of `auto` in their order, of an older result the last one, and in how many runs; empty without it."""
+    races = [race for state in states if (race := state.finished.get("race")) is not None]
+    return dict(Counter(", then ".join(race.get("chose") or [race["rule"]]) for race in races).most_common())
 
 
 def _kwh(arm: Arm) -> dict[int, float]:

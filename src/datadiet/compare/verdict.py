@@ -306,7 +306,7 @@ def verdict(line: Mapping[str, Any]) -> str:
 
 
 def _rules(rules: Mapping[str, int] | None) -> str:
-    """What `auto` ended with, of how many runs."""
+    """What chose in the runs of `auto`, and in how many."""
     if not rules:
         return ""
     return "chose " + " and ".join(f"{rule} in {counted(runs, 'run')}" for rule, runs in rules.items())

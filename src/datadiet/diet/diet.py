@@ -52,6 +52,8 @@ _VISITS, _EXPECTED = "turns.visits", "turns.expected"
 _Tried = tuple[EpochPlan, Callable[[], Turns | None]]  # a plan, and the turns of the rows once it is taken
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
+# of `made_with`, as an error names it
+_FIRST_RULE = "the rule that auto begins with (by the classes, and whether the dev metric is measured after each epoch)"
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -242,7 +244,7 @@ class Diet:
             dev_groups: int64, the class of each dev row, as `groups`; see `datadiet.diet.race.first_rule` for what
                 `auto` takes from them, from `joint` and from `watched`.
             joint: Whether the words of a row have tags beside its class.
-            watched: Whether `judge` is called after each epoch.
+            watched: Whether `judge` is called after each epoch, with a metric in [-1, 1].
             state: What `state_dict` gave, to go on from there.
 
         Raises:
@@ -269,7 +271,7 @@ class Diet:
         self._begin_choice(num_examples)
         self._begin_guard(num_examples, groups)
         self._planned = self._schedule_of(num_examples, epochs, batch, groups, max_steps)
-        self._begin_control(groups, dev_groups, no_judge, joint=joint, watched=watched)
+        self._begin_control(groups, dev_groups, no_judge, joint=joint)
         self._begin_values(num_examples)
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
@@ -314,15 +316,20 @@ class Diet:
         return planned
 
     def _begin_control(
-        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str, **known: bool
+        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str, *, joint: bool
     ) -> None:
         """What the dev split decides: races between rules, or how many rows."""
         options, self.race, self.tolerance_controller = self.options, None, None
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
-            start = first_rule(groups, dev_groups, seed=options.config.seed, **known)
+            watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
+            start, unwatched = (
+                first_rule(groups, dev_groups, joint=joint, watched=known, seed=options.config.seed)
+                for known in (watched, False)
+            )
             cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
-            self.race = Race(races, start=start, begins=next(cycles, self._planned.epochs))
+            begins = next(cycles, self._planned.epochs)
+            self.race = Race(races, start=start, begins=begins, watched=watched, unwatched=unwatched)
         if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)
 
@@ -494,7 +501,7 @@ class Diet:
         """
         if self.tolerance_controller is not None:
             self.tolerance_controller.judge(epoch, value, rows, metric=metric)
-        if self.race is not None and rows and -1 <= value <= 1:
+        if self.race is not None:
             self.race = self.race.judge(epoch, value, rows, metric=metric)
 
     def score_quantiles(self) -> dict[str, float]:
@@ -516,7 +523,7 @@ class Diet:
         if self._facts is None:
             own = {name: value for name, value in self.describe().items() if name != "scores_from"}
             own |= {"num_examples": None if self._stream else len(self._current), "batch": self._planned.batch}
-            own |= {} if self.race is None else {"dev_rows": self._dev_rows, "first_rule": self.race.start}
+            own |= {} if self.race is None else {"dev_rows": self._dev_rows, _FIRST_RULE: self.race.start}
             of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
             known = {name: values for name, values in of_rows.items() if values is not None}
             own |= {f"the checksum of the {name}": checksum(values) for name, values in known.items()}

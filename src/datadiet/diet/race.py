@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from itertools import groupby
 from typing import Annotated, Any
 
 import numpy as np
@@ -131,7 +132,7 @@ def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int =
     the training rows' own distribution.
 
     Args:
-        train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row, from 0.
+        train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row.
         seed: Of the samples.
 
     Returns:
@@ -143,9 +144,10 @@ def class_shift(train: NDArray[np.int64], dev: NDArray[np.int64], *, seed: int =
         >>> round(class_shift(traffic, alike), 1), round(class_shift(traffic, even), 1)
         (-0.1, 0.4)
     """
-    classes = int(max(train.max(), dev.max())) + 1
-    shares = np.bincount(train, minlength=classes) / len(train)
-    found = np.abs(np.bincount(dev, minlength=classes) / len(dev) - shares).sum() / 2
+    _, numbers = np.unique(np.concatenate([train, dev]), return_inverse=True)  # numbers of classes may be huge
+    of_train, of_dev = (np.bincount(part, minlength=numbers.max() + 1) for part in np.split(numbers, [len(train)]))
+    shares = of_train / len(train)
+    found = np.abs(of_dev / len(dev) - shares).sum() / 2
     samples = np.random.default_rng([seed, _SAMPLES]).multinomial(len(dev), shares, size=_SAMPLES) / len(dev)
     return float(found - np.abs(samples - shares).sum(1).mean() / 2)
 
@@ -178,8 +180,8 @@ def first_rule(
     Args:
         train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
         joint: Whether the words of a row have tags beside its class.
-        watched: Whether the dev metric is measured after each epoch: `hardest` is given up where it falls, so without
-            that, many classes are no reason to begin with it.
+        watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
+            where it falls, so without that, many classes are no reason to begin with it.
         seed: Of the samples of `class_shift`.
     """
     if train is None or dev is None or not len(dev) or dev.min() < 0:
@@ -282,20 +284,20 @@ class Duel:
 
 @dataclass(frozen=True)
 class Retreat:
-    """A rule that was given up because the dev metric had fallen under it.
+    """A rule that was given up because the dev metric had fallen under it, or did not tell.
 
     Attributes:
         epoch: The first that trains on `cover` instead.
-        rule: That chose until then.
-        best, value: The dev metric at its best, and after the last epoch.
+        rule: That chose until then, or would have.
+        best, value: The dev metric at its best, and after the last epoch; None where it is not known.
         error: The standard error of that.
     """
 
     epoch: int
     rule: str
-    best: float
-    value: float
-    error: float
+    best: float | None = None
+    value: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True)
@@ -310,6 +312,9 @@ class Race:
         same: The epochs before which both rules take the same rows, so that there is nothing to decide.
         begins: The first epoch whose rows a rule chooses.
         retreats: From a rule to `cover`, in order.
+        watched: Whether the dev metric can have a rule given up: it is told after each epoch, and rows are chosen
+            again.
+        unwatched: The rule that would stand before the first race otherwise.
 
     Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -326,6 +331,8 @@ class Race:
     same: tuple[int, ...] = ()
     begins: int = 1
     retreats: tuple[Retreat, ...] = ()
+    watched: bool = False
+    unwatched: str = COVER
 
     @property
     def fallen(self) -> int | None:
@@ -344,14 +351,19 @@ class Race:
         return None
 
     def judge(self, epoch: int, value: float, rows: int, *, metric: str = "") -> Race:
-        """Take in the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`."""
+        """Take in the dev metric after an epoch; see `datadiet.diet.tolerance.Tolerance.judge`.
+
+        One outside [-1, 1], such as a percentage, or of no rows has no error that is known, and says nothing.
+        """
+        if not (rows and -1 <= value <= 1):
+            return self
         judged = Judgement(epoch, value, standard_error(value, rows, metric))
         return replace(self, judgements=(*(old for old in self.judgements if old.epoch < epoch), judged))
 
     @property
     def warning(self) -> str:
         """Why there will be no race, for whoever starts the training; empty where there will be one."""
-        while_good = "" if self.rule == COVER else ", as long as the dev metric does not fall"
+        while_good = ", as long as the dev metric does not fall" if self.watched and self.rule != COVER else ""
         return (
             f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{while_good}."
             if self.plan.note
@@ -361,13 +373,18 @@ class Race:
     @property
     def rule(self) -> str:
         """The rule that chooses now."""
-        return self._last[1]
+        return self.chose[-1]
 
     @property
-    def _last(self) -> tuple[int, str]:
-        """The epoch of the last decision, and the rule that it was for."""
-        decided = [(duel.epoch, duel.winner) for duel in self.duels] + [(one.epoch, COVER) for one in self.retreats]
-        return max(decided, key=lambda one: one[0], default=(self.begins, self.start))
+    def chose(self) -> list[str]:
+        """The rules that have chosen, in order."""
+        return [rule for rule, _ in groupby(rule for _, rule in sorted(self._decided.items()))]
+
+    @property
+    def _decided(self) -> dict[int, str]:
+        """The rules that were decided for, by the epoch from which they choose: a race comes after a retreat."""
+        back = {one.epoch: COVER for one in self.retreats}
+        return {self.begins: self.start} | back | {duel.epoch: duel.winner for duel in self.duels}
 
     def waits_for(self, epoch: int) -> bool:
         """Whether the dev metric after an epoch is missing."""
@@ -376,17 +393,22 @@ class Race:
     def reconsidered(self, epoch: int) -> Race:
         """Before a cycle: back to `cover` where the dev metric has fallen while another rule chose.
 
-        It has where it is below its best by more than two standard errors after the last epoch.
+        It has where it is, after the last epoch, below its best by more than two standard errors: the best from the
+        epoch before those that the rule chose for. A rule that stands first because the metric would tell is given up
+        also where that is not known, and no race was for the rule.
 
         Args:
             epoch: The first of the cycle.
         """
-        since, rule = self._last
+        since, rule = max(self._decided.items())
         judged = [one for one in self.judgements if one.epoch < epoch]
-        if rule == COVER or len(judged) < 2 or judged[-1].epoch < max(since, epoch - 1):
+        if rule == COVER or not epoch:
             return self
-        best, now = max(one.value for one in judged), judged[-1]
-        if now.value >= best - FALLEN_ERRORS * now.error:
+        if not judged or judged[-1].epoch < epoch - 1:
+            stays = not self.watched or self.duels or rule == self.unwatched
+            return self if stays else replace(self, retreats=(*self.retreats, Retreat(epoch, rule)))
+        best, now = max(one.value for one in judged if one.epoch >= since - 1), judged[-1]
+        if now.epoch < since or now.value >= best - FALLEN_ERRORS * now.error:
             return self
         return replace(self, retreats=(*self.retreats, Retreat(epoch, rule, best, now.value, now.error)))
 
@@ -451,7 +473,7 @@ class Race:
         if self.same and not races:
             before = " and ".join(str(epoch + 1) for epoch in self.same)
             note = f"before epoch {before} both rules take the same rows"
-        told = {"rule": self.rule, "start": self.start, "note": note, "fallen_after": self.fallen}
+        told = {"rule": self.rule, "chose": self.chose, "start": self.start, "note": note, "fallen_after": self.fallen}
         return {**told, "races": races, "retreats": [asdict(one) for one in self.retreats]}
 
     def state(self) -> Json:

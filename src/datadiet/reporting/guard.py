@@ -98,7 +98,7 @@ def guard_section(guard: GuardRecord, texts: Sequence[str] | None) -> Section:
     return Section("Suspected wrong labels", guard_sentence(guard), drawings, tables)
 
 
-_NOT_APPLIED = " The rule that chose the rows takes them all the same: they are a list to look at."
+_NOT_APPLIED = " The rule that chose the rows then takes them all the same: they are a list to look at."
 
 
 def guard_sentence(guard: GuardRecord) -> str:

@@ -189,8 +189,9 @@ _NUMBER = (int, float)
 _METRICS = (None, {...: (None, int, float)})
 _RACE = {"epoch": int, "losses": {...: _NUMBER}, "interval": [_NUMBER], "steps": int, "dev_rows": int, "winner": str}
 _RACE |= {"difference": _NUMBER, "champion": str, "challenger": str, "cost": {"steps": int, "seconds": _NUMBER}}
-_RETREAT = {"epoch": int, "rule": str, "best": _NUMBER, "value": _NUMBER}
-_RACES = {"rule": str, "races": [_RACE], "retreats?": [_RETREAT], "note": (None, str), "fallen_after": (None, int)}
+_RETREAT = {"epoch": int, "rule": str} | dict.fromkeys(("best", "value"), (None, int, float))
+_RACES = {"rule": str, "chose?": [str], "races": [_RACE], "retreats?": [_RETREAT], "note": (None, str)}
+_RACES |= {"fallen_after": (None, int)}
 _EPOCH: dict[str, Any] = {"seconds": _NUMBER, "score_s": _NUMBER, "dev": _METRICS}
 _EPOCH |= dict.fromkeys(("epoch", "kept", "dropped", "steps"), int)
 # of result.json: what its readers rely on

@@ -237,6 +237,7 @@ class BetweenEpochs:
         self.stream: StreamRows | None = None
         self.weights: torch.Tensor | None = None
         self._filled: tuple[int, torch.Tensor, torch.Tensor] | None = None
+        self._begun = False
 
     def begin(self, context: EpochContext, state: Any, so_far: Json | None, race: RunRace) -> None:
         """Record the values of the last epoch, score the rows that need it, choose, and hand the plan to the sampler.
@@ -247,12 +248,13 @@ class BetweenEpochs:
             so_far: The run's part of a checkpoint, at the first epoch after a resume.
             race: Runs a race between plans; see `datadiet.training.race.run_race`.
         """
+        self._begun = True
         epoch, begun = self._position(state) if self.stream is None else self._pass(so_far)
         self._num_rows, self._batch_size = context.num_rows, context.batch_size
         if so_far is not None:
             self._carry_epoch(so_far["epoch"], epoch)
-            # killed between a checkpoint and its evaluation
-            if not begun and self._diet.lacks_judgement(epoch):
+            # killed between a checkpoint and its evaluation, which comes before one that is saved after the epoch
+            if not (begun or so_far["epoch"]["closed"]) and self._diet.lacks_judgement(epoch):
                 context.evaluate()
             if not begun and self._diet.lacks_recalls(epoch):
                 context.evaluate()
@@ -357,6 +359,8 @@ class BetweenEpochs:
             judged: Name of the metric of the tolerance.
             rows: Of the dev split.
         """
+        if not self._begun:  # `eval_on_start`: of no epoch, nor of the last one before a resume
+            return
         dev = {name.removeprefix("eval_"): value for name, value in metrics.items() if name.startswith("eval_")}
         if self.current.closed and self.results:
             self.results[-1] = replace(self.results[-1], dev={**self.results[-1].dev, **dev})

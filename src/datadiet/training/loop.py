@@ -146,7 +146,8 @@ class Epoch:
         self._diet.observe(rows, signals, epoch=self.epoch)
 
     def judge(self, value: float, rows: int, *, metric: str = "") -> None:
-        """Record the dev metric after this epoch, for a diet with a `tolerance`.
+        """Record the dev metric after this epoch, for a diet with a `tolerance`, or for `auto`, which gives a rule up
+        where the metric falls.
 
         Args:
             value: Larger is better, as a share.

@@ -313,10 +313,9 @@ class TrainerSetup(_Base):
         """Whether the diet is told a dev metric after each epoch."""
         trainer: Any = self
         strategy = getattr(self.args.eval_strategy, "value", self.args.eval_strategy)
+        every = strategy == "epoch" and not self.args.eval_delay
         metric = trainer.judged_metric
-        return (
-            strategy == "epoch" and bool(metric) and "loss" not in metric and self.args.greater_is_better is not False
-        )
+        return every and bool(metric) and "loss" not in metric and self.args.greater_is_better is not False
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
