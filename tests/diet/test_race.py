@@ -388,7 +388,7 @@ def test_the_rules_that_have_chosen_are_in_order() -> None:
     first = replace(judged([0.67, 0.33]), plan=plan).reconsidered(2)
     won = first.decided(2, {COVER: DEV, "visits": 0.5 * DEV})  # before the same cycle: cover has chosen nothing
     assert won.chose == ["hardest", "visits"]
-    again = won.decided(4, {"visits": DEV, COVER: DEV + 1}).judge(4, 0.1, 500).reconsidered(5)
+    again = won.judge(3, 0.5, 500).decided(4, {"visits": DEV, COVER: DEV + 1}).judge(4, 0.1, 500).reconsidered(5)
     assert again.chose == again.summary()["chose"] == ["hardest", "visits", COVER]
 
 
