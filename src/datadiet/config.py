@@ -102,8 +102,9 @@ class DietConfig:
             with mean entropies, and, on the command line, for language models, whose long answers are not hard for
             their length alone.
         select: Which examples are kept; a function is `(values, count, *, seed, epoch, groups=None) -> Selection`. By
-            default `auto`: a short race on the dev split decides between `cover`, which is training on everything for
-            as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a tolerance, `hardest`.
+            default `auto`: the classes, short races and the metric of the dev split decide between `cover`, which is
+            training on everything for as many steps, and rules that prefer hard examples (`datadiet.diet.race`). With a
+            tolerance, `hardest`.
         offset: Share of the very hardest that is excluded as suspected noise (`hardest`, `window`); or `auto`: the rows
             whose labels, or tags, contradict a confident model (`datadiet.noise.guard`), with any selector. By default
             `auto` for `hardest` where each example has one class, and for the class only; else 0. `offset=0.0` is the
