@@ -156,10 +156,10 @@ def auto(options: argparse.Namespace) -> list[Part]:
     pairs = "2" if options.quick else "10"
     grid = Part("auto", ("-m", "benchmarks.auto", "--settings", ",".join(there), *place))
     raced = ("--large", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(there), *place)
-    unseen = ("--later", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(later), *place)
+    tried = ("--later", "--keeps", "0.3", "--arms", LARGE_ARMS, "--settings", ",".join(later), *place)
     return [
         grid,
-        *([Part("auto-later", ("-m", "benchmarks.auto", *unseen))] if later else []),
+        *([Part("auto-later", ("-m", "benchmarks.auto", *tried))] if later else []),
         Part("auto-large", ("-m", "benchmarks.auto", *raced)),
         Part("auto-pairs", ("-m", "benchmarks.auto", "--pairs", pairs, *place)),
     ]

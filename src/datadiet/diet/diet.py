@@ -136,7 +136,7 @@ class Diet:
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
     _dev_rows: int | None = None  # that can judge a race
-    _watched = False  # whether it is told a dev metric after each epoch
+    _watched = False  # whether `judge` is called after each epoch
     _facts: Json | None = None  # see `made_with`
     _stream = False  # whether the rows are those of a stream
     _reads_tokens = False  # whether the signals are of the next tokens of a language model

@@ -312,8 +312,8 @@ class Race:
         same: The epochs before which both rules take the same rows, so that there is nothing to decide.
         begins: The first epoch whose rows a rule chooses.
         retreats: From a rule to `cover`, in order.
-        watched: Whether the dev metric can have a rule given up: it is told after each epoch, and rows are chosen
-            again.
+        watched: Whether a fall of the dev metric can end a rule: `judge` is called after each epoch, and rows are
+            chosen more than once.
         unwatched: The rule that would stand before the first race otherwise.
 
     Examples:
@@ -363,12 +363,10 @@ class Race:
     @property
     def warning(self) -> str:
         """Why there will be no race, for whoever starts the training; empty where there will be one."""
+        if not self.plan.note:
+            return ""
         while_good = ", as long as the dev metric does not fall" if self.watched and self.rule != COVER else ""
-        return (
-            f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{while_good}."
-            if self.plan.note
-            else ""
-        )
+        return f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{while_good}."
 
     @property
     def rule(self) -> str:

@@ -310,7 +310,7 @@ class TrainerSetup(_Base):
 
     @property
     def _is_watched(self) -> bool:
-        """Whether the diet is told a dev metric after each epoch."""
+        """Whether the Trainer measures, after each epoch, a dev metric of which more is better."""
         trainer: Any = self
         strategy = getattr(self.args.eval_strategy, "value", self.args.eval_strategy)
         every = strategy == "epoch" and not self.args.eval_delay
