@@ -66,6 +66,25 @@ def flipped(lines: Lines, generator: np.random.Generator, count: int, share: flo
     return chosen
 
 
+def renamed(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
+    """As `drawn`, with a share of the entities of another kind."""
+    chosen = drawn(lines, generator, count)
+    kinds = sorted({tag.partition("-")[2] for line in chosen for tag in line["tags"]} - {""})
+    for place, line in enumerate(chosen):
+        tags = list(line["tags"])
+        inside = False
+        for word, tag in enumerate(line["tags"]):
+            begins, _, kind = tag.partition("-")
+            if not kind:
+                continue
+            if not (word and line["tags"][word - 1].endswith(f"-{kind}")) or begins == "B":
+                others = [name for name in kinds if name != kind]
+                inside = generator.random() < FLIPPED and others[generator.integers(len(others))]
+            tags[word] = f"{begins}-{inside}" if inside else tag
+        chosen[place] = {**line, "tags": tags}
+    return chosen
+
+
 def traffic(lines: Lines, generator: np.random.Generator, count: int) -> Lines:
     """As many lines, drawn with replacement as requests repeat themselves; at least one of every class."""
     classes = sorted({line["label"] for line in lines})
@@ -95,6 +114,11 @@ def asked(line: dict[str, Any]) -> dict[str, Any]:
 def intended(line: dict[str, Any]) -> dict[str, Any]:
     """A request with its intent alone."""
     return {"text": " ".join(line["tokens"]), "label": line["intent"]}
+
+
+def tagged(line: dict[str, Any]) -> dict[str, Any]:
+    """A request with its slots alone."""
+    return {"tokens": line["tokens"], "tags": line["slots"]}
 
 
 @dataclass(frozen=True)
@@ -134,6 +158,9 @@ LATER: dict[str, Setting] = {
     "stsb-grades": Setting("stsb", line=graded),
     "dolly-kinds": Setting("dolly15k", line=asked, cut=(DEV_ROWS, TEST_ROWS)),
     "sst2-noisy": Setting("sst2_sentences", make=partial(flipped, share=0.2)),
+    "snips-tags": Setting("snips", "token-classification", 5e-4, line=tagged),
+    "atis-tags": Setting("atis", "token-classification", 5e-4, line=tagged),
+    "wikigold-noisy": Setting("wikigold", "token-classification", 5e-4, make=renamed, cut=(250, 400)),
 }
 PAIRED = "snips-intents"  # of which `auto` has few classes and too few rows for a race
 ALL_SETTINGS: dict[str, Setting] = {**SETTINGS, **LATER, PAIRED: Setting("snips", learning_rate=5e-4, line=intended)}

@@ -271,6 +271,7 @@ def test_hardest_stands_first_where_dev_has_other_classes() -> None:
     assert first_rule(train, traffic(500, 50, generator)) == COVER
     assert first_rule(np.arange(3000) % 50, even) == COVER
     assert first_rule(np.where(train == 3, -100, train), even) == "hardest"  # rows without a class do not count
+    assert first_rule(train, np.where(even == 3, -100, even)) == "hardest"
     assert first_rule(np.full(9, -100), even) == COVER
     for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
         assert first_rule(*missing) == COVER
@@ -307,7 +308,8 @@ def test_hardest_stands_first_with_many_classes_or_tags_beside_one_if_somebody_w
     assert first_rule(uneven, dev["uneven"], watched=True) == COVER
     assert first_rule(few, dev["few"], watched=True, joint=True) == "hardest"
     assert first_rule(few, dev["few"], joint=True) == COVER
-    assert first_rule(many, many[:49], watched=True) == COVER  # too few rows to watch by
+    for few_rows in (many[:49], np.where(many[:60] < 11, -100, many[:60])):  # too few to watch by
+        assert first_rule(many, few_rows, watched=True) == COVER
 
 
 # ---- back to cover

@@ -272,7 +272,7 @@ def test_classes_that_a_model_takes_for_others_keep_their_rows(apart, seed):
     guard, out = NoiseGuard().review(data.epoch(0), np.ones(2200, bool), data.labels, epoch=1)
     without_brake, _ = excluded(guard.arrays["suspicion"], data.labels)
     rare = (data.labels >= 10) & ~data.flipped
-    assert without_brake[rare].mean() > 0.12
+    assert without_brake[rare].mean() > 0.1
     assert out[rare].mean() < 0.05
     assert data.flipped[out].mean() > max(0.8, data.flipped[without_brake].mean() + 0.1)
     assert out[data.flipped].mean() > 0.55

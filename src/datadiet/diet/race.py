@@ -184,13 +184,13 @@ def first_rule(
             where it falls, so without that, many classes are no reason to begin with it.
         seed: Of the samples of `class_shift`.
     """
-    if train is None or dev is None or not len(dev) or dev.min() < 0:
+    if train is None or dev is None:
         return COVER
-    known = train if not len(train) or train.min() >= 0 else train[train >= 0]  # -100 is no class
-    if not len(known):
+    train, dev = train[train >= 0], dev[dev >= 0]  # -100 is no class
+    if not len(train) or not len(dev):
         return COVER
-    teaches = watched and len(dev) >= LEAST_DEV_ROWS and (joint or class_count(known) >= MANY_CLASSES)
-    return "hardest" if teaches or class_shift(known, dev, seed=seed) > LEAST_SHIFT else COVER
+    teaches = watched and len(dev) >= LEAST_DEV_ROWS and (joint or class_count(train) >= MANY_CLASSES)
+    return "hardest" if teaches or class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
 NO_DEV = "there is no dev split to judge a race by"

@@ -313,11 +313,11 @@ _OWN = (ROW_KEY, TOKEN_KEY, LENGTHS_KEY)
 
 @dataclass(frozen=True)
 class Seen:
-    """What a `TokenPruner` has seen since its last choice: losses and starts by row, entropies, and its sums."""
+    """What a `TokenPruner` has seen since its last choice: losses and starts by row, entropies, and its own sums."""
 
     fresh: Mapping[int, tuple[NDArray[np.float16], Mask]]
     entropy: NDArray[np.float32]
-    sums: Mapping[str, int]
+    own: Mapping[str, int]
 
 
 class TokenPruner:
@@ -366,7 +366,8 @@ class TokenPruner:
         self._fresh: dict[int, tuple[NDArray[np.float16], Mask]] = {}
         self._pending: list[tuple[Tensor, Tensor, Tensor, Tensor, Pruned]] = []
         self.decided = -1
-        self._sums = {"seen": 0, "trained": 0}
+        # by all processes when they last shared, and by this one since then
+        self._sums, self._own = {"seen": 0, "trained": 0}, {"seen": 0, "trained": 0}
 
     # ---- before a step
 
@@ -414,8 +415,8 @@ class TokenPruner:
 
     def _pruned(self, batch: Mapping[str, Any], trained: Trained, kept: Mask) -> Any:
         """A batch of which only the kept tokens train."""
-        self._sums["seen"] += len(kept)
-        self._sums["trained"] += int(np.count_nonzero(kept))
+        self._own["seen"] += len(kept)
+        self._own["trained"] += int(np.count_nonzero(kept))
         made: Any = copy(batch)
         if kept.all():
             made[TOKEN_KEY] = Pruned(trained.counts, kept, trained.starts, labels=batch["labels"])
@@ -512,22 +513,24 @@ class TokenPruner:
     def seen(self) -> Seen:
         """What training has shown since the last choice: each entrant of a race has its own, see `go_on_from`."""
         self._flush()
-        return Seen(dict(self._fresh), self._entropy.copy(), dict(self._sums))
+        return Seen(dict(self._fresh), self._entropy.copy(), dict(self._own))
 
     def go_on_from(self, seen: Seen) -> None:
-        """Forget what training has shown since `seen`."""
+        """Forget what training has shown since `seen`; meanwhile the processes have not shared anything."""
         self._pending.clear()
-        self._fresh, self._entropy, self._sums = dict(seen.fresh), seen.entropy.copy(), dict(seen.sums)
+        self._fresh, self._entropy, self._own = dict(seen.fresh), seen.entropy.copy(), dict(seen.own)
 
     # ---- between epochs
 
     def share(self, processes: int) -> None:
         """Give every process what any has seen since the last choice; of a row that several have seen, the last's."""
         self._flush()
-        if processes > 1:
-            for fresh, entropies in gather_object([(self._fresh, {row: self._entropy[row] for row in self._fresh})]):
-                self._fresh |= fresh
-                self._entropy[list(entropies)] = list(entropies.values())
+        seen = [(self._fresh, {row: self._entropy[row] for row in self._fresh}, self._own)]
+        for fresh, entropies, sums in gather_object(seen) if processes > 1 else seen:
+            self._fresh |= fresh
+            self._entropy[list(entropies)] = list(entropies.values())
+            self._sums = {name: count + sums[name] for name, count in self._sums.items()}
+        self._own = dict.fromkeys(self._own, 0)
 
     def decide(self, epoch: int, *, processes: int = 1) -> str:
         """Choose the tokens of an epoch; asking again for the same one changes nothing.
@@ -579,7 +582,7 @@ class TokenPruner:
     # ---- results and checkpoints
 
     def summary(self) -> Json:
-        """The tokens of answers in all batches so far, and the share of them that trained."""
+        """The tokens of answers in all batches that the processes have shared, and the share of them that trained."""
         seen, trained = self._sums["seen"], self._sums["trained"]
         return {**self._sums, "share": trained / seen if seen else None, "action": self._rule.action}
 
@@ -590,8 +593,7 @@ class TokenPruner:
         return self._kept[self._decided_offsets[row] :][: self._decided_counts[row]]
 
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
-        """Arrays, and plain values."""
-        self._flush()
+        """Arrays, and plain values; `share` comes before."""
         fresh = sorted(self._fresh)
         empty = (np.empty(0, np.float16), np.empty(0, np.bool_))
         values = [*(self._fresh[row] for row in fresh), empty]
