@@ -167,9 +167,9 @@ def auto(options: argparse.Namespace) -> list[Part]:
 
 def plain_script(options: argparse.Namespace) -> list[Part]:
     """The sets of the comparison with a plain script that are there."""
-    there = [name for name in SCRIPT_SETS if (options.data_root / name).is_dir()]
+    there = [name for name, source in SCRIPT_SETS.items() if (options.data_root / source.folder).is_dir()]
     for missing in sorted(set(SCRIPT_SETS) - set(there)):
-        print(f"plain-script: {missing} left out, there is no {options.data_root / missing}")
+        print(f"plain-script: {missing} left out, there is no {options.data_root / SCRIPT_SETS[missing].folder}")
     place = ("--data-root", str(options.data_root), "--output", str(options.results / "plain_script.json"))
     return [Part("plain-script", ("-m", "benchmarks.plain_script", "--sets", ",".join(there), *place))] if there else []
 

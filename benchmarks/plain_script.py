@@ -1,15 +1,17 @@
 """Side by side with what a user would write: seconds to reach the quality of a plain Trainer script, less half a point.
 
-    python -m benchmarks.plain_script --data-root DATA                         # an hour or two on two cores, alone
+    python -m benchmarks.plain_script --data-root DATA                         # a day on two cores, alone
+    python -m benchmarks.plain_script --data-root DATA --sets banking77,clinc150 --seeds 1       # whole sets, hours
     python -m benchmarks.plain_script --data-root DATA --model FOLDER --output build/base.json   # another model, a GPU
     python -m benchmarks.plain_script --data-root DATA --sets banking77 --rows 200 --epochs 3 --seeds 1 \\
         --keeps 0.5 --output build/look.json                                                     # a look
     python -m benchmarks.plain_script --print                                  # the table of what is there
 
-DATA holds `banking77` and `clinc150` (train/dev/test.jsonl.gz with `text` and `label`). 2,500 training rows are drawn
-with replacement as traffic repeats itself: the classes with weights 1 / rank, the utterances of a class with rank to
-the power -0.7; dev and test stay as they are, balanced (clinc150 without `oos`). Arms, all with the
-same epochs, batch size and optimizer, and an evaluation of dev after every epoch:
+DATA holds `banking77` and `clinc150` (train/dev/test.jsonl.gz with `text` and `label`; clinc150 without `oos`), whose
+training rows are taken as they are, for five epochs. Of `banking77-traffic` and `clinc150-traffic` 2,500 training rows
+are drawn with replacement as traffic repeats itself, for ten epochs: the classes with weights 1 / rank, the utterances
+of a class with rank to the power -0.7; dev and test stay as they are, balanced. Arms, all with the same epochs, batch
+size and optimizer, and an evaluation of dev after every epoch:
 
     script        a Trainer script as public examples have it: fp32, random order, padding per batch, linear schedule
     script_random the same in bf16
@@ -47,15 +49,35 @@ from benchmarks.cells import each_once, finetuned  # noqa: E402
 from benchmarks.common import keep_figures, precision_here  # noqa: E402
 from benchmarks.grid import RESULTS  # noqa: E402
 
-SETS = ("banking77", "clinc150")
+
+@dataclass(frozen=True)
+class Source:
+    """A set of the table.
+
+    Attributes:
+        folder: Of DATA.
+        epochs: Of all arms.
+        traffic: Training rows that are drawn as traffic repeats itself; 0 for all rows as they are.
+    """
+
+    folder: str
+    epochs: int = 5
+    traffic: int = 0
+
+
+SETS = {
+    "banking77": Source("banking77"),
+    "clinc150": Source("clinc150"),
+    "banking77-traffic": Source("banking77", 10, 2500),
+    "clinc150-traffic": Source("clinc150", 10, 2500),
+}
 SPLITS = ("train", "dev", "test")
 SCRIPTS = ("script", "script_random", "script_grouped")
 KEEPS = (0.1, 0.2, 0.3, 0.5)
 OUT_OF_SCOPE = "oos"  # no class of clinc150 but everything else, and a fifth of test
-ROWS, UTTERANCE_POWER, DRAW_SEED = 2500, 0.7, 31
+UTTERANCE_POWER, DRAW_SEED = 0.7, 31
 # of all arms; the learning rate is the demo's, because a small encoder has to learn many classes in few steps
 COMMON: dict[str, Any] = {
-    "epochs": 10,
     "batch_size": 32,
     "learning_rate": 5e-4,
     "lr_warmup": 0.06,
@@ -85,8 +107,8 @@ def cells(sets: list[str], keeps: list[float], seeds: int) -> list[Cell]:
     return [Cell(name, arm, keep, seed) for seed in range(seeds) for name in sets for arm, keep in arms]
 
 
-def drawn(source: Path, rows: int, folder: Path) -> Path:
-    """The set as JSON lines, its training rows drawn as traffic repeats them."""
+def drawn(source: Path, rows: int, folder: Path, *, traffic: bool = False) -> Path:
+    """The set as JSON lines, with so many training rows: any of them (0: all), or drawn as traffic repeats them."""
     import numpy as np
 
     from benchmarks.methods import repeated
@@ -96,10 +118,12 @@ def drawn(source: Path, rows: int, folder: Path) -> Path:
         with gzip.open(source / f"{split}.jsonl.gz", "rt", encoding="utf-8") as file:
             read = [row for row in map(json.loads, file) if row["label"] != OUT_OF_SCOPE]
         chosen = list(range(len(read)))
-        if split == "train":
+        generator = np.random.default_rng(DRAW_SEED)
+        if split == "train" and traffic:
             labels = [str(row["label"]) for row in read]
-            generator = np.random.default_rng(DRAW_SEED)
             chosen, _ = repeated(labels, generator, count=rows, power=UTTERANCE_POWER)
+        elif split == "train" and rows:
+            chosen = generator.permutation(len(read))[:rows].tolist()
         lines = [
             json.dumps({"id": f"{split}-{place}", "text": read[row]["text"], "label": read[row]["label"]})
             for place, row in enumerate(chosen)
@@ -116,7 +140,7 @@ def plain_script(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `data`, `model`, `output` (folders), `seed`, `bf16`, `grouped` (by length), `use_cpu`, and those of
-            `COMMON`.
+            `COMMON` and the epochs.
     """
     import datasets
     import numpy as np
@@ -248,11 +272,13 @@ def run_cell(cell: Cell, options: argparse.Namespace, work: Path) -> str:
     from datadiet.tasks.loading import resolve_model
     from datadiet.training.machine import best_device
 
-    data = work / "data" / cell.set
+    data, source = work / "data" / cell.set, SETS.get(cell.set, Source(cell.set))
     if not data.exists():
-        drawn(options.data_root / cell.set, options.rows, data)
-    changes = {name: getattr(options, name) for name in ("epochs", "learning_rate", "max_length")}
-    common = {**COMMON, **changes, "seed": cell.seed}
+        rows = options.rows or source.traffic
+        drawn(options.data_root / source.folder, rows, data, traffic=source.traffic > 0)
+    rows = (data / "train.jsonl").read_text(encoding="utf-8").count("\n")
+    changes = {name: getattr(options, name) for name in ("learning_rate", "max_length")}
+    common = {"epochs": options.epochs or source.epochs, **COMMON, **changes, "seed": cell.seed}
     precision = "fp32" if cell.arm == "script" else options.precision
     with TemporaryDirectory(dir=work) as folder:
         if cell.arm in SCRIPTS:
@@ -261,11 +287,11 @@ def run_cell(cell: Cell, options: argparse.Namespace, work: Path) -> str:
             settings = {**common, **on, "data": str(data), "model": resolve_model(options.model)}
             found = run_script(settings, Path(folder))
         else:
-            settings = diet_settings(cell, common, options.rows, options.select)
+            settings = diet_settings(cell, common, rows, options.select)
             place = {"data": str(data), "model": options.model, "precision": precision}
             found = run_diet({**settings, **place}, Path(folder))
     settings = {**common, "select": options.select, "model": Path(options.model).name}
-    facts = {"cell": asdict(cell), "rows": options.rows, "settings": settings}
+    facts = {"cell": asdict(cell), "rows": rows, "settings": settings}
     keep_figures(options.output, cell.name, {**facts, **found, "environment": environment(precision)})
     return f"dev {found['dev']:.4f}  fine-tuning {found['finetune_s']:.0f} s  total {found['total_s']:.0f} s"
 
@@ -286,11 +312,11 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--output", type=Path, default=RESULTS / "plain_script.json")
-    parser.add_argument("--sets", default=",".join(SETS), help="comma-separated folders of DATA")
+    parser.add_argument("--sets", default=",".join(SETS), help="comma-separated (default: all)")
     parser.add_argument("--keeps", default=",".join(map(str, KEEPS)), help="the rungs, comma-separated")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm, which are the repeats")
-    parser.add_argument("--rows", type=int, default=ROWS, help="training rows drawn")
-    parser.add_argument("--epochs", type=int, default=COMMON["epochs"])
+    parser.add_argument("--rows", type=int, default=0, help="of training (default: those of the set)")
+    parser.add_argument("--epochs", type=int, default=0, help="(default: those of the set)")
     parser.add_argument("--learning-rate", type=float, default=COMMON["learning_rate"])
     parser.add_argument("--max-length", type=int, default=COMMON["max_length"], help="tokens of a text")
     parser.add_argument("--select", help="the selector of the diet; its default otherwise")

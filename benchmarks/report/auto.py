@@ -68,7 +68,7 @@ def _with_interval(difference: Spread) -> str:
 
 def large(results: Path) -> str:
     """The same as `rules` where there are rows enough for races."""
-    return rules(results, FOLDERS[1])
+    return rules(results, FOLDERS[1], {**SETTINGS, **LATER})
 
 
 def later(results: Path) -> str:

@@ -34,7 +34,7 @@ def test_rows_are_drawn_as_traffic_repeats_them(root: Path, tmp_path: Path) -> N
     def read(file: Path) -> list[dict[str, str]]:
         return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
-    folder = plain_script.drawn(root / "toy", 600, tmp_path / "drawn")
+    folder = plain_script.drawn(root / "toy", 600, tmp_path / "drawn", traffic=True)
     train = read(folder / "train.jsonl")
     assert len(train) == len({row["id"] for row in train}) == 600
     first, second = (count for _, count in Counter(row["label"] for row in train).most_common())
@@ -42,8 +42,17 @@ def test_rows_are_drawn_as_traffic_repeats_them(root: Path, tmp_path: Path) -> N
     times = Counter(row["text"] for row in train).most_common()
     assert times[0][1] > 4 * times[-1][1]
     assert len(read(folder / "test.jsonl")) == 16
-    again = plain_script.drawn(root / "toy", 600, tmp_path / "again")
+    again = plain_script.drawn(root / "toy", 600, tmp_path / "again", traffic=True)
     assert (again / "train.jsonl").read_bytes() == (folder / "train.jsonl").read_bytes()
+
+
+def test_a_set_is_taken_as_it_is_or_some_of_its_rows(root: Path, tmp_path: Path) -> None:
+    files = [plain_script.drawn(root / "toy", rows, tmp_path / f"{rows}") / "train.jsonl" for rows in (0, 20)]
+    texts = [[json.loads(line)["text"] for line in file.read_text("utf-8").splitlines()] for file in files]
+    with gzip.open(root / "toy" / "train.jsonl.gz", "rt", encoding="utf-8") as lines:
+        assert texts[0] == [json.loads(line)["text"] for line in lines]
+    assert len(texts[1]) == 20
+    assert not Counter(texts[1]) - Counter(texts[0])
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")

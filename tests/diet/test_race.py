@@ -298,7 +298,7 @@ def test_of_rows_that_are_chosen_once_nothing_can_be_taken_back() -> None:
     assert diet.race.warning.endswith("Every cycle takes the rule hardest.")
 
 
-def test_hardest_stands_first_with_many_classes_or_tags_beside_one_if_somebody_watches() -> None:
+def test_hardest_stands_first_with_many_classes_or_tags_if_somebody_watches() -> None:
     many, few = np.arange(3000) % 77, np.arange(3000) % 8
     uneven = np.minimum(np.random.default_rng(3).geometric(0.3, 3000), 60)  # of sixty classes six count
     dev = {"many": many[:500], "few": few[:500], "uneven": uneven[:500]}
@@ -306,8 +306,9 @@ def test_hardest_stands_first_with_many_classes_or_tags_beside_one_if_somebody_w
     assert first_rule(many, dev["many"], watched=True) == "hardest"
     assert first_rule(few, dev["few"], watched=True) == COVER
     assert first_rule(uneven, dev["uneven"], watched=True) == COVER
-    assert first_rule(few, dev["few"], watched=True, joint=True) == "hardest"
-    assert first_rule(few, dev["few"], joint=True) == COVER
+    for classes in ((few, dev["few"]), (None, None)):  # of a joint task, of a tagger
+        tags = [first_rule(*classes, tagged=rows, watched=watched) for rows in (49, 50) for watched in (False, True)]
+        assert tags == [COVER, COVER, COVER, "hardest"]
     for few_rows in (many[:49], np.where(many[:60] < 11, -100, many[:60])):  # too few to watch by
         assert first_rule(many, few_rows, watched=True) == COVER
 

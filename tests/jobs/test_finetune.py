@@ -84,6 +84,14 @@ def test_every_task_learns(tmp_path: Path, kind: str) -> None:
     assert result["metrics"]["test"][find("task", TOYS[kind].task).facts["metrics"][0]] > {"pairs": 0.6}.get(kind, 0.65)
 
 
+@pytest.mark.parametrize("kind", ["classification", "token-classification", "intent-slot"])
+def test_where_words_have_tags_hardest_stands_first(tmp_path: Path, kind: str) -> None:
+    few, enough = (finetune(toy_config(tmp_path / f"{n}", kind, n=n, select="auto")) for n in (80, 240))
+    starts = [result["race"]["start"] for result in (few, enough)]
+    assert [result["data"]["rows"]["dev"] >= 50 for result in (few, enough)] == [False, True]
+    assert starts == ["cover", "hardest" if has(TOYS[kind].task, "words") else "cover"]
+
+
 def test_saved_models_load_by_the_auto_classes(tmp_path: Path) -> None:
     finetune(toy_config(tmp_path / "a", toy={"classes": 3}, epochs=2))
     model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "a" / "run" / "model")

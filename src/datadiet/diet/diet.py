@@ -215,7 +215,7 @@ class Diet:
         write: bool = True,
         dev_rows: int | None = None,
         dev_groups: NDArray[np.int64] | None = None,
-        joint: bool = False,
+        tagged: bool = False,
         watched: bool = False,
         no_judge: str = NO_DEV,
         state: tuple[Mapping[str, NDArray[Any]], Json] | None = None,
@@ -242,8 +242,8 @@ class Diet:
             dev_rows: Rows of the dev split that can judge a race, for `select="auto"`; None where nothing can.
             no_judge: Why nothing can, without a full stop.
             dev_groups: int64, the class of each dev row, as `groups`; see `datadiet.diet.race.first_rule` for what
-                `auto` takes from them, from `joint` and from `watched`.
-            joint: Whether the words of a row have tags beside its class.
+                `auto` takes from them, from `tagged` and from `watched`.
+            tagged: Whether the words of a row have tags, with a class of the row or without.
             watched: Whether `judge` is called after each epoch, with a metric in [-1, 1].
             state: What `state_dict` gave, to go on from there.
 
@@ -271,7 +271,7 @@ class Diet:
         self._begin_choice(num_examples)
         self._begin_guard(num_examples, groups)
         self._planned = self._schedule_of(num_examples, epochs, batch, groups, max_steps)
-        self._begin_control(groups, dev_groups, no_judge, joint=joint)
+        self._begin_control(groups, dev_groups, no_judge, tagged=tagged)
         self._begin_values(num_examples)
         self._run = state[1]["run"] if state else uuid.uuid4().hex
         if state is not None:
@@ -316,16 +316,16 @@ class Diet:
         return planned
 
     def _begin_control(
-        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str, *, joint: bool
+        self, groups: NDArray[np.int64] | None, dev_groups: NDArray[np.int64] | None, no_judge: str, *, tagged: bool
     ) -> None:
         """What the dev split decides: races between rules, or how many rows."""
         options, self.race, self.tolerance_controller = self.options, None, None
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
             watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
+            tags, seed = self._dev_rows or 0 if tagged else 0, options.config.seed
             start, unwatched = (
-                first_rule(groups, dev_groups, joint=joint, watched=known, seed=options.config.seed)
-                for known in (watched, False)
+                first_rule(groups, dev_groups, tagged=tags, watched=known, seed=seed) for known in (watched, False)
             )
             cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
             begins = next(cycles, self._planned.epochs)

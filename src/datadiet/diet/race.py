@@ -86,7 +86,7 @@ class RaceOptions:
 
 
 @race(
-    formula="hardest first with many classes, slots or shifted classes, else cover; a race or a falling metric decides",
+    formula="hardest first with many or shifted classes or tags, else cover; a race or a falling metric decides",
     paper="ours; successive racing of Maron and Moore 1994, with two entrants",
     inputs="values, a dev split",
     cost="a few steps and two passes over some dev rows per race; one copy of weights and optimizer state",
@@ -167,30 +167,33 @@ def first_rule(
     train: NDArray[np.int64] | None,
     dev: NDArray[np.int64] | None,
     *,
-    joint: bool = False,
+    tagged: int = 0,
     watched: bool = False,
     seed: int = 0,
 ) -> str:
     """The rule that stands before any race: `hardest` where hard rows are likely to teach, else `cover`.
 
     They are where dev has other classes than the training rows: rows of classes that are rare in training are hard, and
-    dev asks for them as often as for the others. And they are where a row has many classes to be told from, or slots to
-    be tagged beside its class. With few classes hard rows are the ambiguous ones.
+    dev asks for them as often as for the others. And they are where a row has many classes to be told from, or words
+    to be tagged. With few classes hard rows are the ambiguous ones.
 
     Args:
         train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
-        joint: Whether the words of a row have tags beside its class.
+        tagged: Dev rows whose words have tags; 0 where words have none.
         watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
-            where it falls, so without that, many classes are no reason to begin with it.
+            where it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with
+            fewer than 50 dev rows.
         seed: Of the samples of `class_shift`.
     """
+    if watched and tagged >= LEAST_DEV_ROWS:
+        return "hardest"
     if train is None or dev is None:
         return COVER
     train, dev = train[train >= 0], dev[dev >= 0]  # -100 is no class
     if not len(train) or not len(dev):
         return COVER
-    teaches = watched and len(dev) >= LEAST_DEV_ROWS and (joint or class_count(train) >= MANY_CLASSES)
-    return "hardest" if teaches or class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
+    many = watched and len(dev) >= LEAST_DEV_ROWS and class_count(train) >= MANY_CLASSES
+    return "hardest" if many or class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
 
 
 NO_DEV = "there is no dev split to judge a race by"

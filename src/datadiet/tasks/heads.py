@@ -53,6 +53,11 @@ def is_masked(model: Any) -> bool:
     return any(kind.__name__ in _MASKED or "ForMaskedLM" in kind.__name__ for kind in type(base).__mro__)
 
 
+def is_tagger(model: Any) -> bool:
+    """Whether a model gives each word a tag, as the classes for token classification do; adapters may be in it."""
+    return any("ForTokenClassification" in kind.__name__ for kind in type(base_model(model)).__mro__)
+
+
 def is_encoder_decoder(model: Any) -> bool:
     """Whether a model writes an answer to a text with a decoder of its own, whose logits are about the label at their
     place; adapters may be in it."""

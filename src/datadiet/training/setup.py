@@ -23,7 +23,7 @@ from datadiet.errors import ArgumentError, Problems
 from datadiet.ledger import Ledger
 from datadiet.registry import names
 from datadiet.scoring.forward import Batch, lengths_of
-from datadiet.tasks.heads import Heads, head_layers
+from datadiet.tasks.heads import Heads, head_layers, is_tagger
 from datadiet.training.arguments import (
     check_pairs,
     check_tokens,
@@ -243,7 +243,7 @@ class TrainerSetup(_Base):
             write=self.is_world_process_zero(),
             dev_rows=None if self.context.dev is None else len(self.context.dev),
             dev_groups=self._dev_groups(),
-            joint="slots" in self.heads.layers,
+            tagged="slots" in self.heads.layers or is_tagger(self.model),
             watched=self._is_watched,
             no_judge=self._no_judge,
             state=self._resumed,
