@@ -8,10 +8,10 @@
     python -m benchmarks.plain_script --print                                  # the table of what is there
 
 DATA holds `banking77` and `clinc150` (train/dev/test.jsonl.gz with `text` and `label`; clinc150 without `oos`), whose
-training rows are taken as they are, for five epochs. Of `banking77-traffic` and `clinc150-traffic` 2,500 training rows
-are drawn with replacement as traffic repeats itself, for ten epochs: the classes with weights 1 / rank, the utterances
-of a class with rank to the power -0.7; dev and test stay as they are, balanced. Arms, all with the same epochs, batch
-size and optimizer, and an evaluation of dev after every epoch:
+training rows are taken as they are. Of `banking77-traffic` and `clinc150-traffic` 2,500 training rows are drawn with
+replacement as traffic repeats itself: the classes with weights 1 / rank, the utterances of a class with rank to the
+power -0.7; dev and test stay as they are, balanced. Arms, all with the same epochs, batch size and optimizer, and an
+evaluation of dev after every epoch:
 
     script        a Trainer script as public examples have it: fp32, random order, padding per batch, linear schedule
     script_random the same in bf16
@@ -56,20 +56,18 @@ class Source:
 
     Attributes:
         folder: Of DATA.
-        epochs: Of all arms.
         traffic: Training rows that are drawn as traffic repeats itself; 0 for all rows as they are.
     """
 
     folder: str
-    epochs: int = 5
     traffic: int = 0
 
 
 SETS = {
     "banking77": Source("banking77"),
     "clinc150": Source("clinc150"),
-    "banking77-traffic": Source("banking77", 10, 2500),
-    "clinc150-traffic": Source("clinc150", 10, 2500),
+    "banking77-traffic": Source("banking77", 2500),
+    "clinc150-traffic": Source("clinc150", 2500),
 }
 SPLITS = ("train", "dev", "test")
 SCRIPTS = ("script", "script_random", "script_grouped")
@@ -78,6 +76,7 @@ OUT_OF_SCOPE = "oos"  # no class of clinc150 but everything else, and a fifth of
 UTTERANCE_POWER, DRAW_SEED = 0.7, 31
 # of all arms; the learning rate is the demo's, because a small encoder has to learn many classes in few steps
 COMMON: dict[str, Any] = {
+    "epochs": 10,
     "batch_size": 32,
     "learning_rate": 5e-4,
     "lr_warmup": 0.06,
@@ -140,7 +139,7 @@ def plain_script(settings: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         settings: `data`, `model`, `output` (folders), `seed`, `bf16`, `grouped` (by length), `use_cpu`, and those of
-            `COMMON` and the epochs.
+            `COMMON`.
     """
     import datasets
     import numpy as np
@@ -277,8 +276,8 @@ def run_cell(cell: Cell, options: argparse.Namespace, work: Path) -> str:
         rows = options.rows or source.traffic
         drawn(options.data_root / source.folder, rows, data, traffic=source.traffic > 0)
     rows = (data / "train.jsonl").read_text(encoding="utf-8").count("\n")
-    changes = {name: getattr(options, name) for name in ("learning_rate", "max_length")}
-    common = {"epochs": options.epochs or source.epochs, **COMMON, **changes, "seed": cell.seed}
+    changes = {name: getattr(options, name) for name in ("epochs", "learning_rate", "max_length")}
+    common = {**COMMON, **changes, "seed": cell.seed}
     precision = "fp32" if cell.arm == "script" else options.precision
     with TemporaryDirectory(dir=work) as folder:
         if cell.arm in SCRIPTS:
@@ -316,7 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--keeps", default=",".join(map(str, KEEPS)), help="the rungs, comma-separated")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm, which are the repeats")
     parser.add_argument("--rows", type=int, default=0, help="of training (default: those of the set)")
-    parser.add_argument("--epochs", type=int, default=0, help="(default: those of the set)")
+    parser.add_argument("--epochs", type=int, default=COMMON["epochs"])
     parser.add_argument("--learning-rate", type=float, default=COMMON["learning_rate"])
     parser.add_argument("--max-length", type=int, default=COMMON["max_length"], help="tokens of a text")
     parser.add_argument("--select", help="the selector of the diet; its default otherwise")
