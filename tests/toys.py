@@ -603,7 +603,9 @@ CLASSES = 3
 TASK = ClassificationTask(tuple(KEYWORDS[:CLASSES]))
 
 
+@functools.cache
 def toy_features(n: int = 48, seed: int = 0) -> datasets.Dataset:
+    """The same object for the same numbers: a data set is not changed in place."""
     return TASK.features(toy_classification(n, CLASSES, seed), tiny_tokenizer(), max_length=32)
 
 

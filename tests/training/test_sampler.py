@@ -376,8 +376,13 @@ LOADERS = {
 
 
 @pytest.mark.cpu
-@pytest.mark.parametrize("name", LOADERS)
-@pytest.mark.parametrize("prepared", [False, True])
+@pytest.mark.parametrize(
+    ("name", "prepared"),
+    [
+        *((name, False) for name in LOADERS),
+        *(pytest.param(name, True, marks=pytest.mark.soak if LOADERS[name][1] else ()) for name in LOADERS),
+    ],
+)
 def test_a_loader_of_ones_own_trains_or_is_refused_in_words(tmp_path, name, prepared):
     make, problem = LOADERS[name]
 

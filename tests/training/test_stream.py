@@ -54,7 +54,11 @@ def trained(
     return trainer
 
 
-@pytest.mark.parametrize("make", [Stream, of_datasets, Counted], ids=["torch", "datasets", "with a length"])
+@pytest.mark.parametrize(
+    "make",
+    [Stream, pytest.param(of_datasets, marks=pytest.mark.soak), Counted],
+    ids=["torch", "datasets", "with a length"],
+)
 @pytest.mark.parametrize("select", WITHIN)
 def test_a_part_of_every_batch_of_a_stream_trains(tmp_path, select, make):
     settings = {"max_steps": -1, "num_train_epochs": 2} if make is Counted else {"max_steps": 12}

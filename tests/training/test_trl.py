@@ -411,8 +411,10 @@ SMOOTH = {"label_smoothing_factor": 0.1}
 @pytest.mark.parametrize(
     ("args", "options"),
     [
-        *((args, {}) for args in ({}, FLAT, {"loss_type": "dft"}, SMOOTH, {**FLAT, **SMOOTH})),
-        *((args, {"compute_loss_func": summed}) for args in ({}, FLAT)),
+        *((args, {}) for args in ({}, FLAT, {"loss_type": "dft"}, SMOOTH)),
+        pytest.param({**FLAT, **SMOOTH}, {}, marks=pytest.mark.soak),
+        pytest.param({}, {"compute_loss_func": summed}, marks=pytest.mark.soak),
+        (FLAT, {"compute_loss_func": summed}),
     ],
 )
 def test_a_weight_is_so_many_copies_of_a_row(args, options, tmp_path):
