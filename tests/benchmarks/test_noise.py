@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from benchmarks.report import noise
 
+from benchmarks import auto
 from benchmarks import noise as measured
 
 ENVIRONMENT = {"cpu": "a", "threads": 1, "versions": {"python": "3"}, "precision": "bf16"}
@@ -87,3 +89,16 @@ def test_what_is_planted_is_uniform_known_and_in_train_alone(tmp_path: Path, sha
     assert changed == flipped
     assert len(flipped) == round(share * 200)
     assert (tmp_path / "data" / "test.jsonl").read_text() == (tmp_path / "clean" / "test.jsonl").read_text()
+
+
+def test_a_share_of_the_entities_is_of_another_kind_as_a_whole() -> None:
+    tags = ["B-city", "I-city", "O", "I-name", "I-city", "B-city", "O"]  # four entities
+    lines = [{"tokens": list("abcdefg"), "tags": tags} for _ in range(250)]
+    made = auto.renamed(lines, np.random.default_rng(0), 250, share=0.2)
+    parts = [(0, 1), (3,), (4,), (5,)]
+    kinds = [[{line["tags"][word][2:] for word in part} for part in parts] for line in made]
+    assert all(len(kind) == 1 for line in kinds for kind in line)
+    assert all([tag[:1] for tag in line["tags"]] == [tag[:1] for tag in tags] for line in made)
+    others = [kind != {tags[part[0]][2:]} for line in kinds for kind, part in zip(line, parts, strict=True)]
+    assert sum(others) == pytest.approx(200, abs=50)
+    assert lines[0]["tags"] == tags
