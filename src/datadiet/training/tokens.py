@@ -525,11 +525,14 @@ class TokenPruner:
     def share(self, processes: int) -> None:
         """Give every process what any has seen since the last choice; of a row that several have seen, the last's."""
         self._flush()
-        seen = [(self._fresh, {row: self._entropy[row] for row in self._fresh}, self._own)]
-        for fresh, entropies, sums in gather_object(seen) if processes > 1 else seen:
-            self._fresh |= fresh
-            self._entropy[list(entropies)] = list(entropies.values())
-            self._sums = {name: count + sums[name] for name, count in self._sums.items()}
+        sums = [self._own]
+        if processes > 1:
+            told = gather_object([(self._fresh, {row: self._entropy[row] for row in self._fresh}, self._own)])
+            for fresh, entropies, _ in told:
+                self._fresh |= fresh
+                self._entropy[list(entropies)] = list(entropies.values())
+            sums = [own for _, _, own in told]
+        self._sums = {name: count + sum(own[name] for own in sums) for name, count in self._sums.items()}
         self._own = dict.fromkeys(self._own, 0)
 
     def decide(self, epoch: int, *, processes: int = 1) -> str:
