@@ -309,6 +309,8 @@ def test_hardest_stands_first_with_many_classes_or_tags_if_somebody_watches() ->
     for classes in ((few, dev["few"]), (None, None)):  # of a joint task, of a tagger
         tags = [first_rule(*classes, tagged=rows, watched=watched) for rows in (49, 50) for watched in (False, True)]
         assert tags == [COVER, COVER, COVER, "hardest"]
+        starts = [first_rule(*classes, tagged=50, watched=True, keep=keep) for keep in (0.1, 0.2)]
+        assert starts == [COVER, "hardest"]
     for few_rows in (many[:49], np.where(many[:60] < 11, -100, many[:60])):  # too few to watch by
         assert first_rule(many, few_rows, watched=True) == COVER
 

@@ -323,12 +323,14 @@ class Diet:
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
             watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
-            tags, seed = self._dev_rows or 0 if tagged else 0, options.config.seed
-            start, unwatched = (
-                first_rule(groups, dev_groups, tagged=tags, watched=known, seed=seed) for known in (watched, False)
-            )
             cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
             begins = next(cycles, self._planned.epochs)
+            share = 1.0 if begins == self._planned.epochs else self._planned.count(begins) / self._planned.num_examples
+            tags, seed = self._dev_rows or 0 if tagged else 0, options.config.seed
+            start, unwatched = (
+                first_rule(groups, dev_groups, tagged=tags, watched=known, keep=share, seed=seed)
+                for known in (watched, False)
+            )
             self.race = Race(races, start=start, begins=begins, watched=watched, unwatched=unwatched)
         if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)

@@ -45,6 +45,7 @@ FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 # beyond so much, dev asks for other classes than the training rows have
 LEAST_SHIFT = 0.2
 MANY_CLASSES = 20.0  # in effect: from so many on, hard rows are such that the model has not learned yet (LOG.md)
+LEAST_TAGGED_KEEP = 0.15  # of fewer rows, hard ones teach tags less than any others do (LOG.md)
 _SAMPLES = 20  # that tell what is chance
 
 Losses = NDArray[np.float32]
@@ -169,6 +170,7 @@ def first_rule(
     *,
     tagged: int = 0,
     watched: bool = False,
+    keep: float = 1.0,
     seed: int = 0,
 ) -> str:
     """The rule that stands before any race: `hardest` where hard rows are likely to teach, else `cover`.
@@ -183,9 +185,10 @@ def first_rule(
         watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
             where it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with
             fewer than 50 dev rows.
+        keep: The share of the rows that is chosen; of less than 0.15 tags are no reason.
         seed: Of the samples of `class_shift`.
     """
-    if watched and tagged >= LEAST_DEV_ROWS:
+    if watched and tagged >= LEAST_DEV_ROWS and keep >= LEAST_TAGGED_KEEP:
         return "hardest"
     if train is None or dev is None:
         return COVER
