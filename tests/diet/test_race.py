@@ -307,9 +307,10 @@ def test_hardest_stands_first_with_many_classes_or_tags_if_somebody_watches() ->
     assert first_rule(few, dev["few"], watched=True) == COVER
     assert first_rule(uneven, dev["uneven"], watched=True) == COVER
     for classes in ((few, dev["few"]), (None, None)):  # of a joint task, of a tagger
-        tags = [first_rule(*classes, tagged=rows, watched=watched) for rows in (49, 50) for watched in (False, True)]
-        assert tags == [COVER, COVER, COVER, "hardest"]
-        starts = [first_rule(*classes, tagged=50, watched=True, keep=keep) for keep in (0.1, 0.2)]
+        tried = [(rows, watched) for rows in (49, 50) for watched in (False, True)]
+        starts = [first_rule(*classes, tagged_rows=rows, watched=watched) for rows, watched in tried]
+        assert starts == [COVER, COVER, COVER, "hardest"]
+        starts = [first_rule(*classes, tagged_rows=50, watched=True, keep=keep) for keep in (0.1, 0.2)]
         assert starts == [COVER, "hardest"]
     for few_rows in (many[:49], np.where(many[:60] < 11, -100, many[:60])):  # too few to watch by
         assert first_rule(many, few_rows, watched=True) == COVER

@@ -325,10 +325,10 @@ class Diet:
             watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
             cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
             begins = next(cycles, self._planned.epochs)
-            share = 1.0 if begins == self._planned.epochs else self._planned.count(begins) / self._planned.num_examples
-            tags, seed = self._dev_rows or 0 if tagged else 0, options.config.seed
+            kept = self._planned.count(min(begins, self._planned.epochs - 1)) / self._planned.num_examples
+            tagged_rows, seed = (self._dev_rows or 0) if tagged else 0, options.config.seed
             start, unwatched = (
-                first_rule(groups, dev_groups, tagged=tags, watched=known, keep=share, seed=seed)
+                first_rule(groups, dev_groups, tagged_rows=tagged_rows, watched=known, keep=kept, seed=seed)
                 for known in (watched, False)
             )
             self.race = Race(races, start=start, begins=begins, watched=watched, unwatched=unwatched)

@@ -168,7 +168,7 @@ def first_rule(
     train: NDArray[np.int64] | None,
     dev: NDArray[np.int64] | None,
     *,
-    tagged: int = 0,
+    tagged_rows: int = 0,
     watched: bool = False,
     keep: float = 1.0,
     seed: int = 0,
@@ -181,14 +181,14 @@ def first_rule(
 
     Args:
         train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
-        tagged: Dev rows whose words have tags; 0 where words have none.
+        tagged_rows: Dev rows whose words have tags; 0 where words have none.
         watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
             where it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with
             fewer than 50 dev rows.
-        keep: The share of the rows that is chosen; of less than 0.15 tags are no reason.
+        keep: The share of the rows that is chosen, in (0, 1]; below 0.15 tags are no reason.
         seed: Of the samples of `class_shift`.
     """
-    if watched and tagged >= LEAST_DEV_ROWS and keep >= LEAST_TAGGED_KEEP:
+    if watched and tagged_rows >= LEAST_DEV_ROWS and keep >= LEAST_TAGGED_KEEP:
         return "hardest"
     if train is None or dev is None:
         return COVER

@@ -307,13 +307,19 @@ class TrainingSteps:
             if said and self.trainer.is_world_process_zero():
                 self.trainer.note(said)
 
+    def share(self) -> None:
+        """Give every process what any has seen: before a state, and at the end."""
+        for own in (self.chooser, self.tokens):
+            if own is not None:
+                own.share(self.context.accelerator.num_processes)
+
     def state(self) -> tuple[dict[str, NDArray[Any]], Json]:
         """Arrays, and plain values, of what chooses rows and tokens; the same on all processes."""
+        self.share()
         arrays: dict[str, NDArray[np.generic]] = {}
         numbers: Json = {}
         for prefix, own in ((IN_BATCH_STATE, self.chooser), (TOKEN_STATE, self.tokens)):
             if own is not None:
-                own.share(self.context.accelerator.num_processes)
                 state, numbers[prefix] = own.state()
                 arrays |= {f"{prefix}.{name}": array for name, array in state.items()}
         return arrays, numbers

@@ -622,6 +622,7 @@ class TokenPruner:
         rows = arrays["fresh_rows"].tolist()
         self._fresh = dict(zip(rows, parts, strict=True)) if rows else {}
         self.decided, self._sums = numbers["decided"], {"seen": numbers["seen"], "trained": numbers["trained"]}
+        self._own = dict.fromkeys(self._sums, 0)
 
 
 def _head(signals: Signals) -> TokenSignals:

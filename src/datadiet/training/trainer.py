@@ -388,8 +388,8 @@ class DietMixin(TrainerSetup):
     def end_training(self) -> None:
         """Record the values of the last epoch; no choice follows, so nothing is scored."""
         self._epochs.absorb()
-        if self.tokens is not None:
-            self.tokens.share(self.args.world_size)
+        if self._steps is not None:
+            self._steps.share()
 
     def seconds_saved(self) -> float:
         """The seconds that the dropped examples would have cost so far, less those of scoring, selecting and races."""
