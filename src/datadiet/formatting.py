@@ -289,19 +289,25 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
     Examples:
         >>> left = {"epoch": 2, "rule": "hardest", "best": 0.9, "value": 0.5, "error": 0.02}
         >>> told = {"rule": "cover", "races": [], "retreats": [left], "note": "no dev rows", "fallen_after": None}
+        >>> told |= {"start": "hardest", "why": "the words of a row have tags"}
         >>> for sentence in race_sentences(told):
         ...     print(sentence)
-        No race: no dev rows. The first rule was hardest.
+        The first rule was hardest: the words of a row have tags.
+        No race: no dev rows.
         Before epoch 3 the dev metric was 0.5000 under hardest, below its best of 0.9000 by more than two standard
         errors: cover goes on.
     """
     if race is None:
         return []
-    sentences = [race_sentence(duel) for duel in race["races"]]
+    sentences = []
+    if "start" in race:  # an older result has none
+        why = f": {race['why']}" if race.get("why") else ""
+        sentences.append(f"The first rule was {race['start']}{why}.")
+    sentences += map(race_sentence, race["races"])
     left = race.get("retreats", [])
     if race["note"]:
-        took = f"The first rule was {left[0]['rule']}" if left else f"Every cycle took the rule {race['rule']}"
-        sentences.append(f"No race: {race['note']}. {took}.")
+        took = "" if left else f" Every cycle took the rule {race['rule']}."
+        sentences.append(f"No race: {race['note']}.{took}")
     sentences += map(_retreat_sentence, left)
     if race["fallen_after"] is not None:
         epoch = race["fallen_after"] + 1

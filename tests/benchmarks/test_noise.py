@@ -102,3 +102,14 @@ def test_a_share_of_the_entities_is_of_another_kind_as_a_whole() -> None:
     others = [kind != {tags[part[0]][2:]} for line in kinds for kind, part in zip(line, parts, strict=True)]
     assert sum(others) == pytest.approx(200, abs=50)
     assert lines[0]["tags"] == tags
+
+
+def test_slots_end_a_word_too_early_or_too_late_always_in_the_same_places() -> None:
+    tags = ["B-city", "I-city", "O", "B-name", "O", "B-city", "B-name"]  # the last two cannot be moved
+    lines = [{"tokens": [f"{number}", *"bcdefg"], "slots": tags} for number in range(300)]
+    made = [auto.blurred(line)["tags"] for line in lines]
+    assert made == [auto.blurred(line)["tags"] for line in lines]
+    early, late = ([line[place] == tag for line in made] for place, tag in ((1, "O"), (4, "I-name")))
+    assert [sum(early), sum(late)] == pytest.approx([90, 90], abs=35)
+    assert {tuple(line[:1] + line[2:4] + line[5:]) for line in made} == {("B-city", "O", "B-name", "B-city", "B-name")}
+    assert lines[0]["slots"] == tags

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import re
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from datadiet.diet.race import (
     COVER,
     FORWARD_SHARE,
     LEAST_STEPS,
+    FirstRule,
     Race,
     RaceOptions,
     RacePlan,
@@ -239,6 +241,7 @@ def test_a_race_goes_through_a_checkpoint_and_into_the_result() -> None:
         "rule": COVER,
         "chose": [COVER],
         "start": COVER,
+        "why": "",
         "note": "why",
         "fallen_after": None,
         "races": [],
@@ -267,21 +270,21 @@ def test_a_dev_split_of_the_same_kind_is_no_shift_whatever_its_size(classes: int
 def test_hardest_stands_first_where_dev_has_other_classes() -> None:
     generator = np.random.default_rng(3)
     train, even = traffic(3000, 50, generator), np.arange(500) % 50
-    assert first_rule(train, even) == "hardest"
-    assert first_rule(train, traffic(500, 50, generator)) == COVER
-    assert first_rule(np.arange(3000) % 50, even) == COVER
-    assert first_rule(np.where(train == 3, -100, train), even) == "hardest"  # rows without a class do not count
-    assert first_rule(train, np.where(even == 3, -100, even)) == "hardest"
-    assert first_rule(np.full(9, -100), even) == COVER
+    assert first_rule(train, even).rule == "hardest"
+    assert first_rule(train, traffic(500, 50, generator)).rule == COVER
+    assert first_rule(np.arange(3000) % 50, even).rule == COVER
+    assert first_rule(np.where(train == 3, -100, train), even).rule == "hardest"  # rows without a class do not count
+    assert first_rule(train, np.where(even == 3, -100, even)).rule == "hardest"
+    assert first_rule(np.full(9, -100), even).rule == COVER
     for missing in ((None, even), (train, None), (train, even[:0]), (train, np.full(9, -100))):
-        assert first_rule(*missing) == COVER
+        assert first_rule(*missing).rule == COVER
 
 
 def test_numbers_of_classes_may_be_huge() -> None:
     train, dev = np.repeat([0, 1], [90, 10]), np.repeat([0, 1, 2], [50, 40, 10])
     names = np.array([7, 2**40, 2**62])
     assert class_shift(names[train], names[dev]) == class_shift(train, dev) > 0.2
-    assert first_rule(names[train], names[dev]) == "hardest"
+    assert first_rule(names[train], names[dev]).rule == "hardest"
 
 
 def test_of_rows_that_are_chosen_once_nothing_can_be_taken_back() -> None:
@@ -290,37 +293,66 @@ def test_of_rows_that_are_chosen_once_nothing_can_be_taken_back() -> None:
         diet = Diet(keep=0.3, static=static)
         diet.begin(3000, epochs=5, batch=32, groups=groups, dev_groups=groups[:500], dev_rows=40, watched=True)
         assert diet.race is not None
-        assert diet.race.start == (COVER if static else "hardest")
+        assert diet.race.first.rule == (COVER if static else "hardest")
     diet = Diet(keep=0.3, static=True)
     shifted = traffic(3000, 50, np.random.default_rng(3))
     diet.begin(3000, epochs=5, batch=32, groups=shifted, dev_groups=groups[:500] % 50, dev_rows=40, watched=True)
     assert diet.race is not None
-    assert diet.race.warning.endswith("Every cycle takes the rule hardest.")
+    assert re.search(r"rule hardest \(the classes of dev are shared out .* training, by \d+%\)\.$", diet.race.warning)
 
 
 def test_hardest_stands_first_with_many_classes_or_tags_if_somebody_watches() -> None:
     many, few = np.arange(3000) % 77, np.arange(3000) % 8
     uneven = np.minimum(np.random.default_rng(3).geometric(0.3, 3000), 60)  # of sixty classes six count
     dev = {"many": many[:500], "few": few[:500], "uneven": uneven[:500]}
-    assert [first_rule(rows, dev[name]) for name, rows in (("many", many), ("few", few))] == [COVER, COVER]
-    assert first_rule(many, dev["many"], watched=True) == "hardest"
-    assert first_rule(few, dev["few"], watched=True) == COVER
-    assert first_rule(uneven, dev["uneven"], watched=True) == COVER
+    assert [first_rule(rows, dev[name]).rule for name, rows in (("many", many), ("few", few))] == [COVER, COVER]
+    assert first_rule(many, dev["many"], watched=True).rule == "hardest"
+    assert first_rule(few, dev["few"], watched=True).rule == COVER
+    assert first_rule(uneven, dev["uneven"], watched=True).rule == COVER
     for classes in ((few, dev["few"]), (None, None)):  # of a joint task, of a tagger
         tried = [(rows, watched) for rows in (49, 50) for watched in (False, True)]
-        starts = [first_rule(*classes, tagged_rows=rows, watched=watched) for rows, watched in tried]
+        starts = [first_rule(*classes, tagged_rows=rows, watched=watched).rule for rows, watched in tried]
         assert starts == [COVER, COVER, COVER, "hardest"]
-        starts = [first_rule(*classes, tagged_rows=50, watched=True, keep=keep) for keep in (0.1, 0.2)]
+        starts = [first_rule(*classes, tagged_rows=50, watched=True, keep=keep).rule for keep in (0.1, 0.2)]
         assert starts == [COVER, "hardest"]
+        starts = [first_rule(*classes, rows=rows, tagged_rows=50, watched=True).rule for rows in (4000, 4001)]
+        assert starts == ["hardest", COVER]
+    assert first_rule(many, dev["many"], rows=4001, tagged_rows=500, watched=True).rule == "hardest"
     for few_rows in (many[:49], np.where(many[:60] < 11, -100, many[:60])):  # too few to watch by
-        assert first_rule(many, few_rows, watched=True) == COVER
+        assert first_rule(many, few_rows, watched=True).rule == COVER
+
+
+def test_the_first_rule_says_why() -> None:
+    many = np.arange(3000) % 77
+    classes, few, none = (many, many[:500]), (many % 2, many[:500] % 2), (None, None)
+    told = [
+        first_rule(*classes, watched=True),
+        first_rule(*classes, tagged_rows=500, watched=True),
+        first_rule(*classes),
+        first_rule(*none, tagged_rows=49, watched=True),
+        first_rule(*none, tagged_rows=500, watched=True, keep=0.1),
+        first_rule(*none, rows=4001, tagged_rows=500, watched=True),
+        first_rule(*few, watched=True),
+        first_rule(*none, watched=True),
+    ]
+    assert [found.why for found in told] == [
+        "a row has one of 77 classes in effect",
+        "the words of a row have tags",
+        "a row has one of 77 classes in effect, but there is no dev metric after each epoch to take hardest back by",
+        "the words of a row have tags, but dev has fewer than 50 rows to take hardest back by",
+        "less than 15% of the rows are kept, too few for tags",
+        "of more than 4,000 rows, hard ones teach tags little more than others",
+        "a row has one of 2 classes in effect, too few",
+        "",
+    ]
 
 
 # ---- back to cover
 
 
-def judged(values: list[float], rows: int = 500, **changes: Any) -> Race:
-    found = Race(RacePlan(note="no race"), start="hardest", **changes)
+def judged(values: list[float], rows: int = 500, *, watched: bool = False, **changes: Any) -> Race:
+    first = FirstRule("hardest", "many classes", while_watched=watched)
+    found = Race(RacePlan(note="no race"), first=first, watched=watched, **changes)
     for epoch, value in enumerate(values):
         found = found.judge(epoch, value, rows)
     return found
@@ -329,7 +361,7 @@ def judged(values: list[float], rows: int = 500, **changes: Any) -> Race:
 @pytest.mark.proves("auto", kind="race", by="planted")
 def test_a_rule_under_which_the_dev_metric_falls_is_given_up() -> None:
     fallen = judged([0.67, 0.33]).reconsidered(2)
-    assert (fallen.rule, fallen.start) == (COVER, "hardest")
+    assert (fallen.rule, fallen.first.rule) == (COVER, "hardest")
     assert [(one.epoch, one.rule, one.best, one.value) for one in fallen.retreats] == [(2, "hardest", 0.67, 0.33)]
     assert fallen.judge(2, 0.1, 500).reconsidered(3) == fallen.judge(2, 0.1, 500)  # cover stays
     assert judged([]).restored(json.loads(json.dumps(fallen.state()))) == fallen
@@ -379,7 +411,7 @@ def test_a_rule_that_waits_for_a_fall_is_given_up_where_the_metric_cannot_tell(v
     assert later.reconsidered(3).chose == ["hardest", COVER]
     assert later.restored(json.loads(json.dumps(later.reconsidered(3).state()))) == later.reconsidered(3)
     won = replace(later, plan=RacePlan((1,), 5, 200)).decided(1, {"hardest": DEV, COVER: DEV + 1})
-    for other in (replace(later, watched=False), replace(later, unwatched="hardest"), won):
+    for other in (replace(later, first=FirstRule("hardest")), won):
         assert other.reconsidered(3) is other
 
 
@@ -411,7 +443,7 @@ def test_a_diet_chooses_by_cover_after_a_fall() -> None:
     diet = Diet(keep=0.3, seed=1, refresh_every=1)
     diet.begin(3000, epochs=5, batch=32, **options)
     assert diet.race is not None
-    assert diet.race.warning.endswith("takes the rule hardest, as long as the dev metric does not fall.")
+    assert diet.race.warning.endswith("77 classes in effect), as long as the dev metric does not fall.")
     assert not diet.lacks_judgement(0)
     assert diet.lacks_judgement(1)
     diet.plan(0)
@@ -440,7 +472,7 @@ def test_the_first_rule_chooses_until_a_race_is_lost() -> None:
     diet.begin(
         9000, epochs=5, batch=32, groups=traffic(9000, 50, generator), dev_groups=np.arange(900) % 50, dev_rows=900
     )
-    assert (diet.rule, diet.race.start) == ("hardest", "hardest")
+    assert (diet.rule, diet.race.first.rule) == ("hardest", "hardest")
     values = generator.exponential(size=9000).astype(np.float32)
     diet.plan(0)
     diet._current.take(np.arange(9000), values)

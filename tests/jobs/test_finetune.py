@@ -86,8 +86,13 @@ def test_every_task_learns(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", ["classification", "token-classification", "intent-slot"])
 def test_where_words_have_tags_hardest_stands_first(tmp_path: Path, kind: str) -> None:
-    few, enough = (finetune(toy_config(tmp_path / f"{n}", kind, n=n, select="auto")) for n in (80, 240))
+    heard = Heard()
+    few, enough = (finetune(toy_config(tmp_path / f"{n}", kind, n=n, select="auto"), listener=heard) for n in (80, 240))
     starts = [result["race"]["start"] for result in (few, enough)]
+    told = [f"The first rule is {race['start']}: {race['why']}." for race in (few["race"], enough["race"])]
+    if kind == "token-classification":  # of fewer than 50 dev rows nobody could say more
+        assert told[1] == "The first rule is hardest: the words of a row have tags."
+    assert [planned.first_rule for planned in heard.forecasts] == told
     assert [result["data"]["rows"]["dev"] >= 50 for result in (few, enough)] == [False, True]
     assert starts == ["cover", "hardest" if has(TOYS[kind].task, "words") else "cover"]
 

@@ -58,7 +58,7 @@ def test_too_few_dev_rows_are_said_once_and_everything_takes_turns(tmp_path: Pat
     result = finetune(first, listener=heard)
     (note,) = [note for note in heard.notes if note.startswith("select auto")]
     assert "the dev split has 12 rows, fewer than 50" in note
-    assert note.endswith("Every cycle takes the rule cover.")
+    assert note.endswith(f"Every cycle takes the rule cover ({result['race']['why']}).")
     assert result["race"]["races"] == []
     finetune(toy_config(tmp_path, n=48, **{**short, "select": "cover"}, output=str(tmp_path / "cover")))
     assert plans_of(tmp_path / "run") == plans_of(tmp_path / "cover")

@@ -66,12 +66,19 @@ def test_the_page_says_which_rule_was_given_up(run, tmp_path, raced):
     duel |= {"losses": {"hardest": 0.5, "cover": 0.6}, "difference": 0.1, "interval": [0.0, 0.2]}
     duel |= {"cost": {"steps": 20, "seconds": 2.0}}
     left = {"epoch": 3, "rule": "hardest", "best": 0.9, "value": 0.5, "error": 0.02}
-    race = {"rule": "cover", "start": "hardest", "note": "" if raced else "too few rows", "fallen_after": None}
+    race = {
+        "rule": "cover",
+        "start": "hardest",
+        "why": "77 classes",
+        "note": "" if raced else "too few rows",
+        "fallen_after": None,
+    }
     race |= {"races": [duel] if raced else [], "retreats": [left]}
     (copy / "result.json").write_text(json.dumps(read_result(copy) | {"race": race}), encoding="utf-8")
     page = page_of(copy)
     assert "Before epoch 4 the dev metric was 0.5000 under hardest, below its best of 0.9000 by more than two" in page
-    assert ("The first rule was hardest." in page) is not raced
+    assert ("No race: too few rows." in page) is not raced
+    assert "The first rule was hardest: 77 classes." in page
     assert ("At the end cover chose the rows." in page) is raced
 
 

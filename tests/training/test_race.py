@@ -458,7 +458,7 @@ def test_without_a_metric_after_each_epoch_many_classes_begin_with_cover(tmp_pat
     for changes in told:
         trainer = watched(tmp_path, FALLING, num_train_epochs=2, save_strategy="no", **changes)
         trainer.train()
-        assert trainer.diet.race.start == "cover"
+        assert trainer.diet.race.first.rule == "cover"
 
 
 def killed(tmp_path: Path, values: dict[int, float], step: int, **changes: Any) -> tuple[Any, Any]:
@@ -564,6 +564,7 @@ FEW = (
     "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's loss, "
     "too wide to judge by; give a larger dev split"
 )
+FEW_CLASSES = "a row has one of 3 classes in effect, too few"
 
 
 @pytest.mark.parametrize(
@@ -577,7 +578,8 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
     with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
         racing = trained(tmp_path / "racing", extra={"eval_dataset": split}, num_train_epochs=3)
     said = [record.getMessage() for record in caplog.records if record.name == "datadiet.training.trainer"]
-    assert said == [f"select auto: {note}. Every cycle takes the rule cover."]
+    why = FEW_CLASSES if len(sizes) == 1 else ""
+    assert said == [f"select auto: {note}. Every cycle takes the rule cover{why and f' ({why})'}."]
     assert racing.diet.rule == "cover"
     assert racing.ledger.snapshot().probe_s == 0
     result = json.loads((tmp_path / "racing" / "result.json").read_text())
@@ -585,6 +587,7 @@ def test_without_a_usable_dev_split_a_sentence_says_why(tmp_path, caplog, sizes,
         "rule": "cover",
         "chose": ["cover"],
         "start": "cover",
+        "why": why,
         "note": note,
         "fallen_after": None,
         "races": [],

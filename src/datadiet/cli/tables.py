@@ -70,8 +70,8 @@ def forecast_table(forecast: Forecast) -> RenderableType:
         refreshed = _some(str(line.epoch + 1) for line in stretch if line.refresh)
         numbers = (f"{first.kept:,}", f"{first.dropped:,}", f"{first.steps:,}")
         stretches.add_row(epoch_span(first.epoch, last.epoch), *numbers, refreshed)
-    rate = [Text(forecast.learning_rate)] if forecast.learning_rate else []
-    return Group(Text(_plan_sentence(forecast)), *rate, stretches, Text(_ceiling_sentence(forecast)), Text(""))
+    more = [Text(words) for words in (forecast.learning_rate, forecast.first_rule) if words]
+    return Group(Text(_plan_sentence(forecast)), *more, stretches, Text(_ceiling_sentence(forecast)), Text(""))
 
 
 def _stretches(epochs: Sequence[EpochForecast]) -> list[list[EpochForecast]]:

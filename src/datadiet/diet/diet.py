@@ -30,7 +30,7 @@ from datadiet.diet.choose import (
     weighed,
 )
 from datadiet.diet.options import MADE_WITH, DietOptions, changes, check_sizes, checksum, resolve, schedule_changes
-from datadiet.diet.race import COVER, NO_DEV, RULES, Race, first_rule, plan_races
+from datadiet.diet.race import COVER, NO_DEV, RULES, Race, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues, StreamBuffer
@@ -323,15 +323,9 @@ class Diet:
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
             watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
-            cycles = (epoch for epoch in range(self._planned.epochs) if not self._planned.is_full(epoch))
-            begins = next(cycles, self._planned.epochs)
-            kept = self._planned.count(min(begins, self._planned.epochs - 1)) / self._planned.num_examples
-            tagged_rows, seed = (self._dev_rows or 0) if tagged else 0, options.config.seed
-            start, unwatched = (
-                first_rule(groups, dev_groups, tagged_rows=tagged_rows, watched=known, keep=kept, seed=seed)
-                for known in (watched, False)
-            )
-            self.race = Race(races, start=start, begins=begins, watched=watched, unwatched=unwatched)
+            tagged_rows = (self._dev_rows or 0) if tagged else 0
+            first = options.first_rule(self._planned, groups, dev_groups, tagged_rows=tagged_rows, watched=watched)
+            self.race = Race(races, first=first, begins=self._planned.first_cycle, watched=watched)
         if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)
 
@@ -525,7 +519,7 @@ class Diet:
         if self._facts is None:
             own = {name: value for name, value in self.describe().items() if name != "scores_from"}
             own |= {"num_examples": None if self._stream else len(self._current), "batch": self._planned.batch}
-            own |= {} if self.race is None else {"dev_rows": self._dev_rows, _FIRST_RULE: self.race.start}
+            own |= {} if self.race is None else {"dev_rows": self._dev_rows, _FIRST_RULE: self.race.first.rule}
             of_rows = {"ids": self._ids, "groups": self._context.groups, "row_weights": self._row_weights}
             known = {name: values for name, values in of_rows.items() if values is not None}
             own |= {f"the checksum of the {name}": checksum(values) for name, values in known.items()}

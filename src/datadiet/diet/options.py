@@ -20,7 +20,7 @@ from torch import Tensor
 
 from datadiet.config import DietConfig, option_problems
 from datadiet.diet.forecast import forecast
-from datadiet.diet.race import RaceOptions, plan_races
+from datadiet.diet.race import FirstRule, RaceOptions, first_rule, plan_races
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
 from datadiet.errors import ArgumentError, Problems, percent_hint, quoted
@@ -231,6 +231,27 @@ class DietOptions:
             return planned
         races = plan_races(schedule, dev_rows, self.race)
         return replace(planned, races=len(races.epochs), race_steps=races.extra_steps(batch))
+
+    def first_rule(
+        self,
+        schedule: BaseSchedule,
+        groups: NDArray[np.int64] | None,
+        dev_groups: NDArray[np.int64] | None,
+        *,
+        tagged_rows: int,
+        watched: bool,
+    ) -> FirstRule:
+        """What `auto` begins with on a schedule; see `datadiet.diet.race.first_rule`."""
+        kept = schedule.count(min(schedule.first_cycle, schedule.epochs - 1)) / schedule.num_examples
+        return first_rule(
+            groups,
+            dev_groups,
+            rows=schedule.num_examples,
+            tagged_rows=tagged_rows,
+            watched=watched,
+            keep=kept,
+            seed=self.config.seed,
+        )
 
     def check_floor(self, sizes: Mapping[str, int], schedule: BaseSchedule) -> None:
         """Refuse a floor that cannot hold.

@@ -46,6 +46,7 @@ FALLEN_EPOCHS, FALLEN_ERRORS = 2, 2.0
 LEAST_SHIFT = 0.2
 MANY_CLASSES = 20.0  # in effect: from so many on, hard rows are such that the model has not learned yet (LOG.md)
 LEAST_TAGGED_KEEP = 0.15  # of fewer rows, hard ones teach tags less than any others do (LOG.md)
+MOST_TAGGED_ROWS = 4000  # of more, hard ones teach tags little, and much is lost where people disagree (LOG.md)
 _SAMPLES = 20  # that tell what is chance
 
 Losses = NDArray[np.float32]
@@ -87,7 +88,7 @@ class RaceOptions:
 
 
 @race(
-    formula="hardest first with many or shifted classes or tags, else cover; a race or a falling metric decides",
+    formula="hardest first with many or shifted classes or few tagged rows, else cover; a race or a fall decides",
     paper="ours; successive racing of Maron and Moore 1994, with two entrants",
     inputs="values, a dev split",
     cost="a few steps and two passes over some dev rows per race; one copy of weights and optimizer state",
@@ -164,39 +165,77 @@ def class_count(classes: NDArray[np.int64]) -> float:
     return float(np.exp(-(shares * np.log(shares)).sum()))
 
 
+@dataclass(frozen=True)
+class FirstRule:
+    """The rule that stands before any race, and why.
+
+    Attributes:
+        rule: Its name.
+        why: The reason in words, without a full stop; empty where nothing is known of the rows.
+        while_watched: Whether it stands only while the dev metric can tell that it fails.
+    """
+
+    rule: str = COVER
+    why: str = ""
+    while_watched: bool = False
+
+
 def first_rule(
     train: NDArray[np.int64] | None,
     dev: NDArray[np.int64] | None,
     *,
+    rows: int = 0,
     tagged_rows: int = 0,
     watched: bool = False,
     keep: float = 1.0,
     seed: int = 0,
-) -> str:
+) -> FirstRule:
     """The rule that stands before any race: `hardest` where hard rows are likely to teach, else `cover`.
 
     They are where dev has other classes than the training rows: rows of classes that are rare in training are hard, and
-    dev asks for them as often as for the others. And they are where a row has many classes to be told from, or words
-    to be tagged. With few classes hard rows are the ambiguous ones.
+    dev asks for them as often as for the others. And they are where a row has many classes to be told from, or, as long
+    as there are few rows, words to be tagged. With few classes hard rows are the ambiguous ones.
 
     Args:
         train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
+        rows: Of the training split; of more than 4,000 tags are no reason.
         tagged_rows: Dev rows whose words have tags; 0 where words have none.
         watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
             where it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with
             fewer than 50 dev rows.
         keep: The share of the rows that is chosen, in (0, 1]; below 0.15 tags are no reason.
         seed: Of the samples of `class_shift`.
+
+    Examples:
+        >>> many = np.arange(3000) % 77
+        >>> first_rule(many, many[:500], watched=True).why
+        'a row has one of 77 classes in effect'
+        >>> first_rule(many % 2, many[:500] % 2, watched=True)
+        FirstRule(rule='cover', why='a row has one of 2 classes in effect, too few', while_watched=False)
     """
-    if watched and tagged_rows >= LEAST_DEV_ROWS and keep >= LEAST_TAGGED_KEEP:
-        return "hardest"
-    if train is None or dev is None:
-        return COVER
-    train, dev = train[train >= 0], dev[dev >= 0]  # -100 is no class
-    if not len(train) or not len(dev):
-        return COVER
-    many = watched and len(dev) >= LEAST_DEV_ROWS and class_count(train) >= MANY_CLASSES
-    return "hardest" if many or class_shift(train, dev, seed=seed) > LEAST_SHIFT else COVER
+    of_train, of_dev = (np.empty(0, np.int64) if rows is None else rows[rows >= 0] for rows in (train, dev))
+    known = len(of_train) > 0 and len(of_dev) > 0  # -100 is no class
+    shift = class_shift(of_train, of_dev, seed=seed) if known else 0.0
+    if shift > LEAST_SHIFT:
+        return FirstRule("hardest", f"the classes of dev are shared out otherwise than in training, by {shift:.0%}")
+    count = class_count(of_train) if known else 0.0
+    classes = f"a row has one of {count:.0f} classes in effect"
+    reasons: list[tuple[str, int]] = []  # with the dev rows that watch
+    if tagged_rows and keep >= LEAST_TAGGED_KEEP and rows <= MOST_TAGGED_ROWS:
+        reasons.append(("the words of a row have tags", tagged_rows))
+    if count >= MANY_CLASSES:
+        reasons.append((classes, len(of_dev)))
+    for why, dev_rows in reasons:
+        if watched and dev_rows >= LEAST_DEV_ROWS:
+            return FirstRule("hardest", why, while_watched=True)
+    if reasons:
+        nobody = f"dev has fewer than {LEAST_DEV_ROWS} rows" if watched else "there is no dev metric after each epoch"
+        return FirstRule(why=f"{reasons[0][0]}, but {nobody} to take hardest back by")
+    if tagged_rows and rows > MOST_TAGGED_ROWS:
+        return FirstRule(why=f"of more than {MOST_TAGGED_ROWS:,} rows, hard ones teach tags little more than others")
+    if tagged_rows:
+        return FirstRule(why=f"less than {LEAST_TAGGED_KEEP:.0%} of the rows are kept, too few for tags")
+    return FirstRule(why=f"{classes}, too few" if known else "")
 
 
 NO_DEV = "there is no dev split to judge a race by"
@@ -314,13 +353,12 @@ class Race:
         plan: When and how long.
         duels: Decided so far, in order.
         judgements: The dev metric after each epoch so far.
-        start: The rule that stands before the first; see `first_rule`.
+        first: The rule that stands before the first, and why.
         same: The epochs before which both rules take the same rows, so that there is nothing to decide.
         begins: The first epoch whose rows a rule chooses.
         retreats: From a rule to `cover`, in order.
         watched: Whether a fall of the dev metric can end a rule: `judge` is called after each epoch, and rows are
             chosen more than once.
-        unwatched: The rule that would stand before the first race otherwise.
 
     Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)
@@ -333,12 +371,11 @@ class Race:
     plan: RacePlan
     duels: tuple[Duel, ...] = ()
     judgements: tuple[Judgement, ...] = ()
-    start: str = COVER
+    first: FirstRule = FirstRule()
     same: tuple[int, ...] = ()
     begins: int = 1
     retreats: tuple[Retreat, ...] = ()
     watched: bool = False
-    unwatched: str = COVER
 
     @property
     def fallen(self) -> int | None:
@@ -372,7 +409,8 @@ class Race:
         if not self.plan.note:
             return ""
         while_good = ", as long as the dev metric does not fall" if self.watched and self.rule != COVER else ""
-        return f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{while_good}."
+        why = f" ({self.first.why})" if self.first.why and self.rule == self.first.rule else ""
+        return f"select auto: {self.plan.note}. Every cycle takes the rule {self.rule}{why}{while_good}."
 
     @property
     def rule(self) -> str:
@@ -388,7 +426,7 @@ class Race:
     def _decided(self) -> dict[int, str]:
         """The rules that were decided for, by the epoch from which they choose: a race comes after a retreat."""
         back = {one.epoch: COVER for one in self.retreats}
-        return {self.begins: self.start} | back | {duel.epoch: duel.winner for duel in self.duels}
+        return {self.begins: self.first.rule} | back | {duel.epoch: duel.winner for duel in self.duels}
 
     def waits_for(self, epoch: int) -> bool:
         """Whether the dev metric after an epoch is missing."""
@@ -409,7 +447,7 @@ class Race:
         if rule == COVER or not epoch:
             return self
         if not judged or judged[-1].epoch < epoch - 1:
-            stays = not self.watched or self.duels or rule == self.unwatched
+            stays = not self.first.while_watched or self.duels
             return self if stays else replace(self, retreats=(*self.retreats, Retreat(epoch, rule)))
         best, now = max(one.value for one in judged if one.epoch >= since - 1), judged[-1]
         if now.epoch < since or now.value >= best - FALLEN_ERRORS * now.error:
@@ -477,8 +515,9 @@ class Race:
         if self.same and not races:
             before = " and ".join(str(epoch + 1) for epoch in self.same)
             note = f"before epoch {before} both rules take the same rows"
-        told = {"rule": self.rule, "chose": self.chose, "start": self.start, "note": note, "fallen_after": self.fallen}
-        return {**told, "races": races, "retreats": [asdict(one) for one in self.retreats]}
+        told = {"rule": self.rule, "chose": self.chose, "start": self.first.rule, "why": self.first.why, "note": note}
+        retreats = [asdict(one) for one in self.retreats]
+        return {**told, "fallen_after": self.fallen, "races": races, "retreats": retreats}
 
     def state(self) -> Json:
         """Plain values, for a checkpoint."""

@@ -48,6 +48,11 @@ class BaseSchedule(ABC):
     def is_refresh(self, epoch: int) -> bool:
         """Whether rows are chosen anew before an epoch."""
 
+    @property
+    def first_cycle(self) -> int:
+        """The first epoch whose rows are chosen; `epochs` where there is none."""
+        return next((epoch for epoch in range(self.epochs) if not self.is_full(epoch)), self.epochs)
+
     def in_batches(self, rows: int) -> int:
         """A number of rows rounded down to whole optimizer steps, at least one step."""
         return max(self.batch, rows - rows % self.batch)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ from datadiet.tasks import task_for, task_of_saved_model
 from datadiet.tasks.base import Prediction, Task
 from datadiet.tasks.loading import load_saved, with_lora
 from datadiet.tasks.losses import class_weights
-from datadiet.training.arguments import LearningRate, learning_rate_of
+from datadiet.training.arguments import LearningRate, ids_and_groups, learning_rate_of
 from datadiet.training.distill import (
     TEACHER,
     Answers,
@@ -347,11 +348,15 @@ class Run:
             model, features, self.collate, self.task.decode, batch_tokens=tokens, precision=self.precision
         )
 
+    @cached_property
+    def judging(self) -> Any:
+        """The dev rows that can judge a race: those with a label that the model knows; None where there are none."""
+        return judging_split(self.dev, self.collate, columns=lambda rows: rows, label_names=())[0]
+
     @property
     def judges(self) -> int | None:
-        """The dev rows that can judge a race: those with a label that the model knows."""
-        dev, _ = judging_split(self.dev, self.collate, columns=lambda rows: rows, label_names=())
-        return None if dev is None else len(dev)
+        """How many dev rows can judge a race."""
+        return None if self.judging is None else len(self.judging)
 
     def forecast(self) -> Forecast:
         """What the run will do; of a run with `max_steps`, up to there."""
@@ -360,8 +365,21 @@ class Run:
         planned = self.diet.forecast(
             len(self.train), epochs=config.planned_epochs, batch=batch, lengths=self.lengths, dev_rows=self.judges
         )
-        planned = replace(planned, learning_rate=rate_text(asdict(self.learning_rate)), open_end=config.epochs == AUTO)
+        rate, first_rule = rate_text(asdict(self.learning_rate)), self._first_rule(batch)
+        planned = replace(planned, learning_rate=rate, first_rule=first_rule, open_end=config.epochs == AUTO)
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
+
+    def _first_rule(self, batch: int) -> str:
+        """What `auto` begins with, and why, in words; empty for another selector."""
+        options = self.diet.options
+        if options.race is None or not options.plans:
+            return ""
+        classes = [None if rows is None else ids_and_groups(rows)[1] for rows in (self.train, self.judging)]
+        schedule = options.schedule(len(self.train), epochs=self.config.planned_epochs, batch=batch)
+        tagged_rows = (self.judges or 0) if has(self.data.task, "words") else 0
+        watched = self.judging is not None and not options.config.static
+        first = options.first_rule(schedule, *classes, tagged_rows=tagged_rows, watched=watched)
+        return f"The first rule is {first.rule}: {first.why}." if first.why else ""
 
 
 def prepare(
