@@ -309,7 +309,7 @@ def race_sentences(race: Mapping[str, Any] | None) -> list[str]:
         took = "" if left else f" Every cycle took the rule {race['rule']}."
         sentences.append(f"No race: {race['note']}.{took}")
     sentences += map(_retreat_sentence, left)
-    if race["fallen_after"] is not None:
+    if race.get("fallen_after") is not None:
         epoch = race["fallen_after"] + 1
         sentences.append(
             f"The dev metric has fallen since epoch {epoch}: more passes do not pay. "

@@ -241,7 +241,7 @@ class Forecast:
         race_steps: What they cost at most beside `steps`, in optimizer steps, passes over dev rows included.
         open_end: Whether the run may end before the last epoch, when the dev metric has stopped rising.
         learning_rate: Its peak and how it was found, in words; empty where it is not known.
-        first_rule: What `auto` begins with, and why, in words; empty where nothing is known of the rows.
+        first_rule: What `auto` begins with, and why, in words; empty where it is not known.
     """
 
     epochs: tuple[EpochForecast, ...]

@@ -323,28 +323,48 @@ def test_hardest_stands_first_with_many_classes_or_tags_if_somebody_watches() ->
 
 
 def test_the_first_rule_says_why() -> None:
-    many = np.arange(3000) % 77
+    many, even = np.arange(3000) % 77, np.arange(3000) % 20
     classes, few, none = (many, many[:500]), (many % 2, many[:500] % 2), (None, None)
     told = [
         first_rule(*classes, watched=True),
         first_rule(*classes, tagged_rows=500, watched=True),
         first_rule(*classes),
+        first_rule(*classes, watched=True, static=True),
         first_rule(*none, tagged_rows=49, watched=True),
         first_rule(*none, tagged_rows=500, watched=True, keep=0.1),
         first_rule(*none, rows=4001, tagged_rows=500, watched=True),
         first_rule(*few, watched=True),
+        first_rule(np.r_[even, 3], even[:500], watched=True),
+        first_rule(0 * many, 0 * many[:500], watched=True),
         first_rule(*none, watched=True),
     ]
+    back = ", so that hardest could not be taken back"
     assert [found.why for found in told] == [
-        "a row has one of 77 classes in effect",
+        "the rows have 77 classes in effect",
         "the words of a row have tags",
-        "a row has one of 77 classes in effect, but there is no dev metric after each epoch to take hardest back by",
-        "the words of a row have tags, but dev has fewer than 50 rows to take hardest back by",
+        "the rows have 77 classes in effect, but no dev metric of which more is better is measured after each epoch"
+        + back,
+        "the rows have 77 classes in effect, but the choice is made once for all" + back,
+        "the words of a row have tags, but dev has fewer than 50 rows with a known label" + back,
         "less than 15% of the rows are kept, too few for tags",
         "of more than 4,000 rows, hard ones teach tags little more than others",
-        "a row has one of 2 classes in effect, too few",
+        "the rows have 2 classes in effect, too few",
+        "the rows have 19 classes in effect, too few",
+        "the rows have 1 class in effect, too few",
         "",
     ]
+    found = first_rule(even, even[:500], watched=True)
+    assert (found.rule, found.why) == ("hardest", "the rows have 20 classes in effect")
+
+
+@pytest.mark.parametrize(("epochs", "again"), [(2, False), (5, True)])
+def test_the_dev_metric_is_not_promised_to_take_back_what_is_chosen_once(epochs: int, again: bool) -> None:
+    groups = np.arange(3000) % 77
+    diet = Diet(keep=0.3, refresh_every=1)
+    diet.begin(3000, epochs=epochs, batch=512, groups=groups, dev_groups=groups[:500], dev_rows=500, watched=True)
+    assert diet.race is not None
+    assert diet.race.first.rule == "hardest"
+    assert diet.race.warning.endswith("as long as the dev metric does not fall.") is again
 
 
 # ---- back to cover
@@ -460,7 +480,7 @@ def test_a_diet_chooses_by_cover_after_a_fall() -> None:
     again = Diet(keep=0.3, seed=1, refresh_every=1)
     again.begin(3000, epochs=5, batch=32, state=state, **options)
     assert_array_equal(again.plan(2).rows, second)
-    with pytest.raises(ArgumentError, match=r"whether the dev metric is measured after each epoch.*must be 'hardest'"):
+    with pytest.raises(ArgumentError, match=r"the dev metric is measured after each epoch.*must be 'hardest'"):
         Diet(keep=0.3, seed=1, refresh_every=1).begin(
             3000, epochs=5, batch=32, state=state, **{**options, "watched": False}
         )

@@ -89,7 +89,7 @@ def test_where_words_have_tags_hardest_stands_first(tmp_path: Path, kind: str) -
     heard = Heard()
     few, enough = (finetune(toy_config(tmp_path / f"{n}", kind, n=n, select="auto"), listener=heard) for n in (80, 240))
     starts = [result["race"]["start"] for result in (few, enough)]
-    told = [f"The first rule is {race['start']}: {race['why']}." for race in (few["race"], enough["race"])]
+    told = [f"The first rule is {one['race']['start']}: {one['race']['why']}." for one in (few, enough)]
     if kind == "token-classification":  # of fewer than 50 dev rows nobody could say more
         assert told[1] == "The first rule is hardest: the words of a row have tags."
     assert [planned.first_rule for planned in heard.forecasts] == told

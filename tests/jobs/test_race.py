@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from datadiet.jobs.finetune import finetune
+from datadiet.jobs.preview import dry_run
 from toys import Heard, plans_of, same, toy_config, weights_of, write_toy_folder
 
 AUTO: dict[str, Any] = {"select": "auto(share=0.5)", "keep": 0.25, "epochs": 5, "batch_size": 4, "refresh_every": 1}
@@ -63,3 +64,10 @@ def test_too_few_dev_rows_are_said_once_and_everything_takes_turns(tmp_path: Pat
     finetune(toy_config(tmp_path, n=48, **{**short, "select": "cover"}, output=str(tmp_path / "cover")))
     assert plans_of(tmp_path / "run") == plans_of(tmp_path / "cover")
     assert same(weights_of(tmp_path / "run"), weights_of(tmp_path / "cover"))
+
+
+@pytest.mark.parametrize("kind", ["regression", "multi-label"])
+def test_where_nothing_is_known_of_the_classes_the_forecast_names_the_rule_alone(tmp_path: Path, kind: str) -> None:
+    planned = dry_run(toy_config(tmp_path, kind, select="auto"))
+    assert planned.first_rule == "The first rule is cover."
+    assert not dry_run(toy_config(tmp_path, kind, select="hardest")).first_rule

@@ -564,7 +564,7 @@ FEW = (
     "the dev split has 49 rows, fewer than 50: their mean loss has an error of 14% of the spread of one row's loss, "
     "too wide to judge by; give a larger dev split"
 )
-FEW_CLASSES = "a row has one of 3 classes in effect, too few"
+FEW_CLASSES = "the rows have 3 classes in effect, too few"
 
 
 @pytest.mark.parametrize(

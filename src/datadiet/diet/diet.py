@@ -53,7 +53,10 @@ _Tried = tuple[EpochPlan, Callable[[], Turns | None]]  # a plan, and the turns o
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
 # of `made_with`, as an error names it
-_FIRST_RULE = "the rule that auto begins with (by the classes, and whether the dev metric is measured after each epoch)"
+_FIRST_RULE = (
+    "the rule that auto begins with (by the classes, tags, how many rows there are and are kept, and whether the dev "
+    "metric is measured after each epoch)"
+)
 
 
 def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
@@ -322,9 +325,12 @@ class Diet:
         options, self.race, self.tolerance_controller = self.options, None, None
         if options.race is not None and options.plans:
             races = plan_races(self._planned, self._dev_rows, options.race, no_judge=no_judge)
-            watched = self._watched and not options.config.static  # of what is chosen once, nothing can be taken back
+            again = sum(map(self._planned.is_refresh, range(self._planned.epochs))) > 1
             tagged_rows = (self._dev_rows or 0) if tagged else 0
-            first = options.first_rule(self._planned, groups, dev_groups, tagged_rows=tagged_rows, watched=watched)
+            first = options.first_rule(
+                self._planned, groups, dev_groups, tagged_rows=tagged_rows, watched=self._watched
+            )
+            watched = self._watched and again  # of what is chosen once, nothing can be taken back
             self.race = Race(races, first=first, begins=self._planned.first_cycle, watched=watched)
         if options.config.tolerance is not None and isinstance(self._planned, AdaptiveSchedule):
             self.tolerance_controller = ToleranceController(Tolerance(options.config.tolerance), self._planned)

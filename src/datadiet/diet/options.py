@@ -249,6 +249,7 @@ class DietOptions:
             rows=schedule.num_examples,
             tagged_rows=tagged_rows,
             watched=watched,
+            static=self.config.static,
             keep=kept,
             seed=self.config.seed,
         )

@@ -162,7 +162,7 @@ def class_count(classes: NDArray[np.int64]) -> float:
         (6.0, 1.06)
     """
     shares = np.unique(classes, return_counts=True)[1] / len(classes)
-    return float(np.exp(-(shares * np.log(shares)).sum()))
+    return round(float(np.exp(-(shares * np.log(shares)).sum())), 9)  # of even classes their number
 
 
 @dataclass(frozen=True)
@@ -187,6 +187,7 @@ def first_rule(
     rows: int = 0,
     tagged_rows: int = 0,
     watched: bool = False,
+    static: bool = False,
     keep: float = 1.0,
     seed: int = 0,
 ) -> FirstRule:
@@ -200,18 +201,19 @@ def first_rule(
         train, dev: int64 `(rows,)` and `(dev rows,)`, the class of each row; None where they are unknown.
         rows: Of the training split; of more than 4,000 tags are no reason.
         tagged_rows: Dev rows whose words have tags; 0 where words have none.
-        watched: Whether the dev metric is measured after each epoch, and rows are chosen again: `hardest` is given up
-            where it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with
-            fewer than 50 dev rows.
+        watched: Whether a dev metric of which more is better is measured after each epoch: `hardest` is given up where
+            it falls, so without that, many classes or tags are no reason to begin with it. Nor are they with fewer than
+            50 dev rows.
+        static: Whether the choice is made once for all, so that nothing can be given up.
         keep: The share of the rows that is chosen, in (0, 1]; below 0.15 tags are no reason.
         seed: Of the samples of `class_shift`.
 
     Examples:
         >>> many = np.arange(3000) % 77
         >>> first_rule(many, many[:500], watched=True).why
-        'a row has one of 77 classes in effect'
+        'the rows have 77 classes in effect'
         >>> first_rule(many % 2, many[:500] % 2, watched=True)
-        FirstRule(rule='cover', why='a row has one of 2 classes in effect, too few', while_watched=False)
+        FirstRule(rule='cover', why='the rows have 2 classes in effect, too few', while_watched=False)
     """
     of_train, of_dev = (np.empty(0, np.int64) if rows is None else rows[rows >= 0] for rows in (train, dev))
     known = len(of_train) > 0 and len(of_dev) > 0  # -100 is no class
@@ -219,18 +221,23 @@ def first_rule(
     if shift > LEAST_SHIFT:
         return FirstRule("hardest", f"the classes of dev are shared out otherwise than in training, by {shift:.0%}")
     count = class_count(of_train) if known else 0.0
-    classes = f"a row has one of {count:.0f} classes in effect"
+    told = round(count) if count >= MANY_CLASSES else min(round(count), int(MANY_CLASSES) - 1)  # 19.99 is not 20
+    classes = f"the rows have {told} {'class' if told == 1 else 'classes'} in effect"
     reasons: list[tuple[str, int]] = []  # with the dev rows that watch
     if tagged_rows and keep >= LEAST_TAGGED_KEEP and rows <= MOST_TAGGED_ROWS:
         reasons.append(("the words of a row have tags", tagged_rows))
     if count >= MANY_CLASSES:
         reasons.append((classes, len(of_dev)))
     for why, dev_rows in reasons:
-        if watched and dev_rows >= LEAST_DEV_ROWS:
+        if watched and not static and dev_rows >= LEAST_DEV_ROWS:
             return FirstRule("hardest", why, while_watched=True)
     if reasons:
-        nobody = f"dev has fewer than {LEAST_DEV_ROWS} rows" if watched else "there is no dev metric after each epoch"
-        return FirstRule(why=f"{reasons[0][0]}, but {nobody} to take hardest back by")
+        stays = f"dev has fewer than {LEAST_DEV_ROWS} rows with a known label"
+        if not watched:
+            stays = "no dev metric of which more is better is measured after each epoch"
+        if static:
+            stays = "the choice is made once for all"
+        return FirstRule(why=f"{reasons[0][0]}, but {stays}, so that hardest could not be taken back")
     if tagged_rows and rows > MOST_TAGGED_ROWS:
         return FirstRule(why=f"of more than {MOST_TAGGED_ROWS:,} rows, hard ones teach tags little more than others")
     if tagged_rows:
@@ -358,7 +365,7 @@ class Race:
         begins: The first epoch whose rows a rule chooses.
         retreats: From a rule to `cover`, in order.
         watched: Whether a fall of the dev metric can end a rule: `judge` is called after each epoch, and rows are
-            chosen more than once.
+            chosen again.
 
     Examples:
         >>> dev = np.random.default_rng(0).exponential(size=200).astype(np.float32)

@@ -377,9 +377,9 @@ class Run:
         classes = [None if rows is None else ids_and_groups(rows)[1] for rows in (self.train, self.judging)]
         schedule = options.schedule(len(self.train), epochs=self.config.planned_epochs, batch=batch)
         tagged_rows = (self.judges or 0) if has(self.data.task, "words") else 0
-        watched = self.judging is not None and not options.config.static
+        watched = self.judging is not None
         first = options.first_rule(schedule, *classes, tagged_rows=tagged_rows, watched=watched)
-        return f"The first rule is {first.rule}: {first.why}." if first.why else ""
+        return f"The first rule is {first.rule}{first.why and f': {first.why}'}."
 
 
 def prepare(
