@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -33,7 +34,6 @@ from benchmarks.cells import RUN, each_once, finetuned, keep
 from benchmarks.grid import COMMON, RESULTS
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_data
-from datadiet.diet import diet
 from datadiet.jobs.finetune import finetune
 from datadiet.noise import guard, monitor
 from datadiet.training.machine import best_device, environment
@@ -207,33 +207,38 @@ def recorded(cell: Guarded, root: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     reviews: list[int] = []
 
-    class Recorder(monitor.NoiseMonitor):
-        def review(self, epoch: int, dev_skill: Any = None) -> None:
-            if not self._seen.any():
-                return
-            kind = "tags" if cell.set.endswith("tags") else "label"
-            values = {name: self._values[f"{kind}.{name}"] for name in monitor.READ[kind]}
-            values |= {guard.MOMENT: self._moment, "seen": self._seen}
-            found.update({f"{epoch}.{name}": np.array(column) for name, column in values.items()})
-            found[f"{epoch}.dev"] = (dev_skill or {}).get(kind, np.nan)
-            found["classes"] = self._classes[kind]
-            groups = self._groups[kind]
+    class Recorder(guard.NoiseGuard):
+        """Keeps what it is given, and sets nothing aside."""
+
+        def review(
+            self,
+            columns: Mapping[str, guard.Floats],
+            seen: guard.Mask,
+            groups: NDArray[np.int64] | None,
+            *,
+            epoch: int,
+            classes: int | None = None,
+            dev_skill: float | None = None,
+        ) -> tuple[guard.NoiseGuard, guard.Mask]:
+            found.update({f"{epoch}.{name}": np.array(values) for name, values in {**columns, "seen": seen}.items()})
+            found[f"{epoch}.dev"] = np.nan if dev_skill is None else dev_skill
+            found["classes"] = classes
             if groups is not None:
                 found["groups"] = groups
-            self._seen = np.zeros_like(self._seen)
             reviews.append(epoch)
             if len(reviews) == cell.reviews:
                 raise Enough
+            return self, np.zeros(len(seen), bool)
 
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
         found["flipped"] = _written(cell, root, Path(work) / "data")
         task = "token-classification" if cell.set.endswith("tags") else "classification"
-        with mock.patch.object(diet, "NoiseMonitor", Recorder), suppress(Enough):
+        options: dict[str, Any] = {"epochs": cell.epochs, "warmup_epochs": cell.warmup, "keep": cell.keep}
+        options["learning_rate"] = cell.learning_rate
+        with mock.patch.object(monitor, "NoiseGuard", Recorder), suppress(Enough):
             finetune(
                 FinetuneConfig(
-                    **{**COMMON, "precision": "fp32", "refresh_every": 1, "learning_rate": cell.learning_rate},
-                    epochs=cell.epochs,
-                    keep=cell.keep,
+                    **{**COMMON, "precision": "fp32", "refresh_every": 1, **options},
                     seed=cell.seed,
                     offset="auto",
                     data=str(Path(work) / "data"),

@@ -12,6 +12,7 @@ from benchmarks.report import noise
 
 from benchmarks import auto
 from benchmarks import noise as measured
+from toys import tiny_model_folder
 
 ENVIRONMENT = {"cpu": "a", "threads": 1, "versions": {"python": "3"}, "precision": "bf16"}
 
@@ -52,6 +53,22 @@ def test_what_the_guard_said_and_set_aside(tmp_path: Path) -> None:
 
 def test_nothing_measured_yet(tmp_path: Path) -> None:
     assert noise.noise_guard(tmp_path) == noise.NOT_YET
+
+
+@pytest.mark.parametrize("name", ["snips", "snips-tags"])
+def test_what_each_review_judged_is_kept_and_judged_again(tmp_path, monkeypatch, name) -> None:
+    monkeypatch.setitem(measured.COMMON, "model", str(tiny_model_folder(tmp_path)))
+    (tmp_path / "results").mkdir()
+    cell = measured.Guarded(name, 240, 5e-4, 0.1, 0, epochs=3, warmup=2, reviews=2)
+    said = measured.run_guarded(cell, tmp_path, tmp_path / "results", tmp_path / "recorded")
+    result = json.loads((tmp_path / "results" / f"{cell.name}.json").read_text(encoding="utf-8"))
+    assert [review["epoch"] for review in result["reviews"]] == [1, 2]
+    assert result["planted"] == 24
+    assert said.endswith(f"aside 0  {result['reviews'][-1]['note']}")  # of a model that knows nothing
+    with np.load(tmp_path / "recorded" / f"{cell.name}.npz") as stored:
+        assert stored["1.seen"].all()
+        assert np.isfinite(stored["2.loss"]).all()
+        assert ("groups" in stored.files) is (name == "snips")
 
 
 @pytest.mark.parametrize("name", ["snips", "snips-tags"])
