@@ -215,7 +215,7 @@ def first_rule(
         >>> first_rule(many % 2, many[:500] % 2, watched=True)
         FirstRule(rule='cover', why='the rows have 2 classes in effect, too few', while_watched=False)
     """
-    of_train, of_dev = (np.empty(0, np.int64) if rows is None else rows[rows >= 0] for rows in (train, dev))
+    of_train, of_dev = (np.empty(0, np.int64) if one is None else one[one >= 0] for one in (train, dev))
     known = len(of_train) > 0 and len(of_dev) > 0  # -100 is no class
     shift = class_shift(of_train, of_dev, seed=seed) if known else 0.0
     if shift > LEAST_SHIFT:
