@@ -232,12 +232,12 @@ def first_rule(
         if watched and not static and dev_rows >= LEAST_DEV_ROWS:
             return FirstRule("hardest", why, while_watched=True)
     if reasons:
-        stays = f"dev has fewer than {LEAST_DEV_ROWS} rows with a known label"
+        lack = f"dev has fewer than {LEAST_DEV_ROWS} rows with a known label"
         if not watched:
-            stays = "no dev metric of which more is better is measured after each epoch"
+            lack = "no dev metric of which more is better is measured after each epoch"
         if static:
-            stays = "the choice is made once for all"
-        return FirstRule(why=f"{reasons[0][0]}, but {stays}, so that hardest could not be taken back")
+            lack = "the choice is made once for all"
+        return FirstRule(why=f"{reasons[0][0]}, but {lack}, so that hardest could not be taken back")
     if tagged_rows and rows > MOST_TAGGED_ROWS:
         return FirstRule(why=f"of more than {MOST_TAGGED_ROWS:,} rows, hard ones teach tags little more than others")
     if tagged_rows:

@@ -365,11 +365,11 @@ class Run:
         planned = self.diet.forecast(
             len(self.train), epochs=config.planned_epochs, batch=batch, lengths=self.lengths, dev_rows=self.judges
         )
-        rate, first_rule = rate_text(asdict(self.learning_rate)), self._first_rule(batch)
+        rate, first_rule = rate_text(asdict(self.learning_rate)), self._first_rule_text(batch)
         planned = replace(planned, learning_rate=rate, first_rule=first_rule, open_end=config.epochs == AUTO)
         return planned if config.max_steps is None else cut_short(planned, config.max_steps, batch)
 
-    def _first_rule(self, batch: int) -> str:
+    def _first_rule_text(self, batch: int) -> str:
         """What `auto` begins with, and why, in words; empty for another selector."""
         options = self.diet.options
         if options.race is None or not options.plans:
