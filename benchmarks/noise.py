@@ -292,7 +292,7 @@ def _replace(line: dict[str, Any], tags: bool, names: list[str], rng: np.random.
 
 def judged(cell: Guarded, found: dict[str, Any]) -> dict[str, Any]:
     """What the guard says at each review, as it does where nobody asked for it, and whom it sets aside."""
-    policy, aside, flipped = guard.NoiseGuard(most=guard.MOST_UNASKED), np.zeros(0, bool), found["flipped"]
+    policy, aside, flipped = guard.NoiseGuard(asked=False), np.zeros(0, bool), found["flipped"]
     reviews = []
     for epoch in found["epochs"].tolist():
         names = [name for name in ("loss", "margin", guard.RANK, guard.MOMENT) if f"{epoch}.{name}" in found]

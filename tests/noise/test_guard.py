@@ -235,13 +235,23 @@ def test_any_number_of_classes(classes, rows, seed):
     assert data.flipped[out].mean() > 0.75
 
 
+def test_unasked_a_model_of_little_skill_in_training_sets_nothing_aside():
+    data = planted(0.1, classes=2, apart=2.4)  # skill 0.47
+    for asked in (True, False):
+        guard, out = NoiseGuard(asked=asked).review(data.epoch(0), ALL, data.labels, epoch=1)
+        assert (out.any(), "new to it may be as low as 0.47" in guard.reviews[0].note) == (asked, not asked)
+
+
 def test_a_model_that_fails_on_the_dev_split_sets_nothing_aside(tenth):
     data = tenth[0]
-    for reached, spoke in ((0.3, False), (0.5, True), (None, True)):
-        guard, out = NoiseGuard().review(data.epoch(0), ALL, data.labels, epoch=1, dev_skill=reached)
+    for asked, reached, spoke in (
+        (True, 0.39, False), (True, 0.4, True), (False, 0.49, False), (False, 0.5, True), (True, None, True)
+    ):  # fmt: skip
+        policy = NoiseGuard(asked=asked)
+        guard, out = policy.review(data.epoch(0), ALL, data.labels, epoch=1, dev_skill=reached)
         assert out.any() == spoke
-        assert guard.reviews[0].note == ("" if spoke else unready(0.3, "on the dev split"))
-    assert guard.rate == pytest.approx(0.1, abs=0.03)
+        assert guard.reviews[0].note == ("" if spoke else unready(reached, "on the dev split", policy.least_skill))
+        assert guard.rate == pytest.approx(0.1, abs=0.03)
 
 
 def test_skill_is_the_lower_end_above_the_commonest_class():
@@ -303,11 +313,12 @@ def test_never_more_than_the_stated_share():
     assert excluded(suspicion, groups)[0].sum() == 21
 
 
-def test_asked_for_it_may_exclude_more():
+def test_asked_for_it_may_exclude_more_and_speaks_sooner():
     for asked, most in ((True, MOST_ASKED), (False, MOST_UNASKED)):
         diet = hard_diet(**({"offset": "auto"} if asked else {}))
         diet.begin(400, epochs=5, groups=GROUPS, write=False)
-        assert diet.noise_monitor.guard.most == most
+        guard = diet.noise_monitor.guard
+        assert (guard.most, guard.least_skill) == (most, 0.4 if asked else 0.5)
 
 
 def test_the_same_dynamics_give_the_same_guard_and_inputs_stay_as_they_were(tenth):

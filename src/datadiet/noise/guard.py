@@ -55,8 +55,8 @@ MOST_UNLEARNED = 0.1
 MOST_CONTRADICTED = 0.9
 # the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
-# how much better than the class prior a model must be, of what there is between the prior and 1
-LEAST_SKILL = 0.4
+# how much better than the class prior a model must be, of what there is between the prior and 1; the same two cases
+LEAST_UNASKED, LEAST_ASKED = 0.5, 0.4
 TAGS_PRIOR = 0.8
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
@@ -146,7 +146,7 @@ class NoiseGuard:
             `confidence`, of that judgement; `off`, int8, 0 for the model's choice, 1 for another label and 2 for one
             far off; `judgements`, how many; `excluded`; `counted`, whether an exposure of it counts in `evidence`,
             which is not per row. Empty before the first review.
-        most: The share of all rows that is excluded at most; where more are suspected, nothing is.
+        asked: Whether somebody asked for a guard; else it excludes fewer rows at most, and needs a better model.
 
     Examples:
         >>> rng = np.random.default_rng(0)
@@ -167,7 +167,17 @@ class NoiseGuard:
 
     reviews: tuple[Review, ...] = ()
     arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
-    most: float = MOST_ASKED
+    asked: bool = True
+
+    @property
+    def most(self) -> float:
+        """The share of all rows that is excluded at most; where more are suspected, nothing is."""
+        return MOST_ASKED if self.asked else MOST_UNASKED
+
+    @property
+    def least_skill(self) -> float:
+        """Of the model that judges, on examples that it has not trained on."""
+        return LEAST_ASKED if self.asked else LEAST_UNASKED
 
     @property
     def rate(self) -> float:
@@ -224,11 +234,11 @@ class NoiseGuard:
         classes = max(2, classes or 0, 0 if groups is None else int(groups.max()) + 1)
         # the first review may write into its arrays, which nobody else has
         updated = {name: np.array(array) if self.arrays else array for name, array in state.items()}
-        review = _judge(updated, columns, fresh, returning, groups, classes)
+        review = _judge(updated, columns, fresh, returning, groups, classes, self.least_skill)
         suspected = updated["suspicion"] > SUSPECT
         one = np.zeros(len(seen), np.int64) if groups is None else groups
         now, note = excluded(updated["suspicion"], one, None if groups is None else updated["off"], most=self.most)
-        note = review.note or unready(dev_skill, "on the dev split") or silent(review) or note
+        note = review.note or unready(dev_skill, "on the dev split", self.least_skill) or silent(review) or note
         if note:
             now = np.zeros(len(seen), bool)
         counts = {"excluded": now, "joined": now & ~before, "returned": before & ~now, "suspected": suspected}
@@ -341,18 +351,18 @@ def _skill_of(rows: int, right: int, near: int, sizes: NDArray[np.int64] | None)
     return max(skill(right, rows, float(shares[0])), skill(near, rows, float(shares[:most].sum())))
 
 
-def unready(reached: float | None, where: str) -> str:
+def unready(reached: float | None, where: str, least: float) -> str:
     """Why a model may not judge labels: it is not clearly better than the class prior; empty where it may.
 
     Examples:
-        >>> unready(0.1, "on the dev split")
+        >>> unready(0.1, "on the dev split", 0.4)
         'the model has not learned the task yet: its skill on the dev split may be as low as 0.10, and 0.4 is needed'
     """
-    if reached is None or reached >= LEAST_SKILL:
+    if reached is None or reached >= least:
         return ""
     return (
         f"the model has not learned the task yet: its skill {where} may be as low as {max(reached, 0):.2f}, "
-        f"and {LEAST_SKILL} is needed"
+        f"and {least} is needed"
     )
 
 
@@ -457,6 +467,7 @@ def _judge(
     returning: Mask,
     groups: NDArray[np.int64] | None,
     classes: int,
+    least_skill: float,
 ) -> Review:
     """Bring the arrays up to date with a judgement of the fresh rows; with a note where the model was not ready."""
     opinions = _opinions(columns, fresh, classes, updated)
@@ -469,7 +480,7 @@ def _judge(
         if not again:
             sizes = None if groups is None else _sizes(groups, where, classes)
             new.append(_skill_of(int(counts.sum()), int(counts[0].sum()), int(counts[:-1].sum()), sizes))
-        if was_ready if again else new[0] >= LEAST_SKILL:
+        if was_ready if again else new[0] >= least_skill:
             ready.append(evidence_of(counts, again=again))
             updated["counted"] |= where
     updated["evidence"] = with_evidence(updated["evidence"], ready)
@@ -477,7 +488,7 @@ def _judge(
     judged = int(fresh.sum())
     if not updated["counted"].any():
         late = "the model had not learned the task when the examples were new to it"
-        note = unready(max(new), "on examples new to it") if new else late
+        note = unready(max(new), "on examples new to it", least_skill) if new else late
         return Review(0, judged, 0.0, note=note)
     level = fit_level(all_evidence(updated), classes, share=opinions.shares[-1])
     prior = level.rate * _more_suspected(updated["suspicion"], fresh)

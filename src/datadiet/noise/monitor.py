@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.files import SCHEMA, plain, whole_file, write_json
-from datadiet.noise.guard import MOMENT, MOST_ASKED, MOST_UNASKED, RANK, NoiseGuard
+from datadiet.noise.guard import MOMENT, RANK, NoiseGuard
 from datadiet.store.row_arrays import RowArrays
 from datadiet.types import HeadSignals, Json, Scores, Signals
 
@@ -35,8 +35,7 @@ class NoiseMonitor:
     Args:
         num_examples: Rows of the training split.
         groups: int64 `(n,)`, the label of each row; None where rows have no one label.
-        asked: Whether `offset="auto"` was given; then it may exclude up to `MOST_ASKED` of the rows, else up to
-            `MOST_UNASKED`.
+        asked: Whether `offset="auto"` was given; see `NoiseGuard`.
         tags: Whether tags are judged, where the model gives any.
         arrays: Where the values are; in memory by default.
 
@@ -61,7 +60,7 @@ class NoiseMonitor:
         self._place = RowArrays(num_examples) if arrays is None else arrays
         self._values: dict[str, NDArray[np.float32]] = {}  # since the last review; none before the first value
         self._seen = np.zeros(num_examples, bool)
-        self.guards = {kind: NoiseGuard(most=MOST_ASKED if asked else MOST_UNASKED) for kind in self._groups}
+        self.guards = {kind: NoiseGuard(asked=asked) for kind in self._groups}
         self.excluded = np.zeros(num_examples, bool)
 
     def count_classes(self, signals: Signals) -> None:
