@@ -724,7 +724,8 @@ def task_problems(method: Method, options: Mapping[str, Any], task: str) -> list
     """Why a method, with its options, is not for a task; nothing where it is."""
     what = f"the {_WORDS.get(method.kind, method.kind)} {method.name}"
     if has(task, "answers") and not _reads_tokens(method):
-        with_it = ", ".join((*names("score", trait="tokens"), *names("score", trait="answers")))
+        scores = ((name, find("score", name)) for name in names("score"))
+        with_it = ", ".join(name for name, one in scores if one is not None and _is_of_answers(one))
         return [f"{what} cannot be read off the next tokens of a language model; of the scores these can: {with_it}."]
     by_tokens = has(task, "answers") and "tokens" in method.traits
     problems = lacks(what, method.tasks, task) if method.tasks and not by_tokens else []
@@ -746,8 +747,11 @@ def _reads_tokens(method: Method) -> bool:
     if method.kind != "score":
         return "reads_logits" not in method.traits
     without_logits = set(method.needs) <= {"texts", "encoder", "queries", "columns"} or "holdout" in method.needs
-    own = bool({"tokens", "answers"} & set(method.traits)) or method.tasks == "answers"
-    return own or without_logits
+    return _is_of_answers(method) or without_logits
+
+
+def _is_of_answers(method: Method) -> bool:
+    return bool({"tokens", "answers"} & set(method.traits)) or method.tasks == "answers"
 
 
 def check_rows(kind: str, options: Mapping[str, Mapping[str, Any]], rows: int) -> None:

@@ -136,6 +136,7 @@ def test_all_problems_at_once():
         (["el2m"], "Any other combination is written out in YAML"),
         (["ucb", "el2n_ema"], "'ucb' and 'el2n_ema' are the same method under two names"),
         (["longest", "length"], "'longest' and 'length' are the same method under two names"),
+        (["diet", "auto"], "'diet' and 'auto' are the same method under two names"),
         ([{"mine": 3}], "the method 'mine' must be a mapping of options, got 3"),
         (["el2n", "el2n"], "the method 'el2n' is named twice"),
     ],

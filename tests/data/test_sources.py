@@ -126,6 +126,17 @@ def test_mnli_has_two_dev_splits(network):
     assert splits["dev_mismatched"].ids == ("20", "21")
 
 
+def test_other_names_of_splits_stand_in_where_no_usual_name_is(network):
+    network(datasets.DatasetDict(train=split(6), eval=split(2, 10), holdout=split(2, 20)))
+    found = load_data("owner/name", "classification")
+    assert {name: len(rows) for name, rows in found.splits.items()} == {"train": 6, "dev": 2, "test": 2}
+    assert {"'eval' is read as dev.", "'holdout' is read as test."} <= set(found.notes)
+    network(datasets.DatasetDict(train=split(6), dev=split(3, 10), eval=split(2, 20)))
+    found = load_data("owner/name", "classification")
+    assert len(found.splits["dev"]) == 3
+    assert any("Splits that are not used: 'eval'." in note for note in found.notes)
+
+
 def test_splits_of_other_names_are_reported(network):
     network(datasets.DatasetDict(train=split(20), unsupervised=split(5, 50)))
     assert load_data("owner/imdb", "classification").notes[0] == "Splits that are not used: 'unsupervised'."

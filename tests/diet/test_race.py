@@ -114,8 +114,11 @@ def test_the_second_race_is_at_half_of_the_cycles_and_only_where_the_budget_is_e
             "no cycle begins after training has begun, so there is nothing to race for",
         ),
         ({"warmup_epochs": 0, "epochs": 1}, "no cycle begins after training has begun"),
-        ({"share": 0.005}, "0.5% of this training is less than a race of 4 steps costs, judged by 50 dev rows"),
-        ({"share": 0.01, "num_examples": 2000}, "1% of this training is less than a race of 4 steps costs"),
+        (
+            {"share": 0.005},
+            "0.5% of this training is less than a race costs, which is 4 steps and two passes over 59 dev rows",
+        ),
+        ({"share": 0.01, "num_examples": 2000}, "1% of this training is less than a race costs"),
     ],
 )
 def test_why_there_is_no_race(options: dict[str, Any], note: str) -> None:

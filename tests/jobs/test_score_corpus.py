@@ -374,6 +374,7 @@ def test_ids_that_repeat_across_files_are_named(home, tmp_path, rows):
         ({"scores": "metadata(column=stars)"}, r"a.jsonl: there is no column 'stars'; found 'id', 'text', 'label', 's"),
         ({"epochs": 1}, "--epochs is not for a corpus: train first"),
         ({"options": {"train_rows": 5}}, "--train-rows is not for a corpus, of which every row is scored"),
+        ({"options": {"gz_limit": 5.0}}, "--gz-limit is not for a corpus, which is read as a stream"),
         ({"scores": "el2n"}, "the score el2n needs a model that is trained"),
         ({"engine": "spark"}, "unknown engine 'spark'.*Allowed: local, ray"),
         ({"ray_address": "here:1"}, "--ray-address has no effect without --engine ray"),

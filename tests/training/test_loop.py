@@ -242,6 +242,8 @@ def test_keep_one_takes_any_schedule_and_changes_nothing(tmp_path):
         ({}, {"num_train_epochs": 2.5}, "nor a fraction of an epoch"),
         ({}, {"dataloader_drop_last": True}, "drop_last does not go with a diet"),
         ({}, {"label_smoothing_factor": 0.1}, r"no labels \(label smoothing.*use DietMixin"),
+        ({"select": "infobatch"}, {}, "cannot apply the loss weights that infobatch gives"),
+        ({"select": "visits(weights=true)"}, {}, "cannot apply the loss weights that visits gives"),
     ],
 )
 def test_refuses_what_a_callback_cannot_do(tmp_path, options, changes, message):
@@ -274,6 +276,37 @@ def test_a_callback_reads_the_loss_of_the_model(tmp_path, outputs, problem):
     table = scores_of(tmp_path)
     table = table[table["epoch"] == 0].sort_values("row")
     assert table["el2n"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-5)
+
+
+def test_a_callback_knows_the_classes_and_ids_of_its_rows(tmp_path):
+    diet = Diet(keep=0.5, select="hardest", floor=3)
+    trainer = with_callback(tmp_path, diet, remove_unused_columns=False)
+    data = toy_features()
+    trainer.train_dataset = data.add_column("id", [f"row {row}" for row in range(len(data))])
+    trainer.data_collator = lambda rows: DataCollatorWithPadding(tiny_tokenizer())([
+        {name: value for name, value in row.items() if name != "id"} for row in rows
+    ])  # fmt: skip
+    trainer.train()
+    assert diet.guarded
+    assert diet.noise_monitor.guard.reviews
+    assert scores_of(tmp_path)["id"].str.startswith("row ").all()
+
+
+def test_a_guard_that_is_asked_for_needs_the_classes():
+    with pytest.raises(ArgumentError, match=r"offset='auto' needs to know the class of each row: give groups"):
+        train(Diet(keep=0.5, offset="auto"))
+    diet = Diet(keep=0.5, offset="auto")
+    train(diet, groups=np.array([int(row["labels"]) for row in toy()]))
+    assert diet.noise_monitor.guard.reviews
+
+
+def test_values_that_the_first_rule_does_not_read_are_told(tmp_path, caplog):
+    train(hard_diet(keep=0.5), folder=tmp_path)
+    words = "it begins with cover, which does not read the values that are given"
+    for select, warned in (("auto", True), ("hardest", False)):
+        caplog.clear()
+        train(Diet(keep=0.5, select=select, warmup_epochs=0, scores_from=tmp_path))
+        assert (words in caplog.text) == warned
 
 
 def test_a_callback_at_keep_one_goes_on_where_it_cannot_read(tmp_path, caplog):
@@ -359,12 +392,22 @@ def test_a_judge_decides_the_race_of_a_loop():
     assert set(rules) == {"cover"}
 
 
+def test_a_judge_may_have_more_dev_rows_than_a_race_of_a_trainer_takes():
+    losses = np.linspace(0.5, 1.5, 900)
+    rules, asked = judged(lambda rows_of: {"cover": losses, "hardest": 0.5 * losses}, dev_rows=900)
+    assert asked
+    assert rules[1:] == ["hardest"] * 3
+
+
 @pytest.mark.parametrize(
     ("answer", "problem"),
     [
         (None, "judge must return the dev losses of cover and hardest by name, got None"),
         ({"cover": np.ones(60)}, "judge must return the dev losses of cover and hardest by name"),
-        ({"cover": np.ones(60), "hardest": np.ones(5)}, r"one loss for each of dev_rows, got \(5,\) for hardest"),
+        (
+            {"cover": np.ones(60), "hardest": np.ones(5)},
+            r"one loss for each of the 60 dev_rows, got \(5,\) for hardest",
+        ),
     ],
 )
 def test_what_a_judge_returns_is_checked(answer, problem):

@@ -1,14 +1,6 @@
-"""`datadiet demo`: train the packaged model in full and on a diet.
+"""The command line: thin. Arguments in, one call, a table or JSON out; heavy imports happen inside the commands.
 
-`datadiet predict`: predict new text, and show the predictions.
-
-`datadiet methods`: list what there is.
-
-`datadiet report`: write the page of a run or of a comparison.
-
-`datadiet push`: send a model to the hub.
-
-The command line: thin. Arguments in, one call, a table or JSON out; heavy imports happen inside the commands.
+The commands that are no room of their own are here: `demo`, `predict`, `methods`, `report` and `push`.
 """
 
 from __future__ import annotations

@@ -443,7 +443,7 @@ def methods_read(
     named = [str(entry) for entry in names if not isinstance(entry, Mapping) and str(entry) in presets()]
     for one, two in combinations(dict.fromkeys(named), 2):
         problems.check(
-            presets()[one] != presets()[two],
+            {**DEFAULTS, **presets()[one]} != {**DEFAULTS, **presets()[two]},
             f"{quoted(one)} and {quoted(two)} are the same method under two names: give one of them.",
         )
     return methods

@@ -245,7 +245,7 @@ def _settling(comparison: Json, line: Json) -> list[str]:
     needed = None if FULL not in against else against[FULL]["seeds_needed"]
     if seeds < LEAST_SEEDS:
         sentences.append(
-            f"Run at least {LEAST_SEEDS} seeds (`--seeds 0,1,2`): {counted(seeds, 'seed')} gives no interval."
+            f"Run at least {LEAST_SEEDS} seeds (`--seeds {LEAST_SEEDS}`): {counted(seeds, 'seed')} gives no interval."
         )
     elif needed is not None and needed > seeds:
         sentences.append(f"Run about {needed} seeds.")

@@ -26,7 +26,7 @@ from datadiet.data.export import (
     original_named,
     original_split,
 )
-from datadiet.data.layouts import OTHER_NAMES, SPLIT_NAMES
+from datadiet.data.layouts import OTHER_NAMES, SPLIT_NAMES, known_splits
 from datadiet.data.readers import (
     FORMATS,
     arrow_values,
@@ -273,14 +273,16 @@ def _saved(folder: Path) -> Source:
 
 def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     """A set of the `datasets` library."""
-    once = _once([(SPLIT_NAMES[split.lower()], split) for split in splits if split.lower() in SPLIT_NAMES], place)
-    ignored = [split for split in splits if split.lower() not in SPLIT_NAMES]
-    notes = (f"Splits that are not used: {listed(ignored)}.",) if ignored else ()
+    known = known_splits([split.lower() for split in splits])
+    once = _once([(known[split.lower()], split) for split in splits if split.lower() in known], place)
+    notes = [f"{own!r} is read as {split}." for split, own in once.items() if own.lower() in OTHER_NAMES]
+    ignored = [split for split in splits if split.lower() not in known]
+    notes += [f"Splits that are not used: {listed(ignored)}."] if ignored else []
     if not once:
         raise DataError(f"{place}: no train, dev or test split; found {listed(ignored) or 'none'}.")
     readers = {split: partial(split_table, splits[own], f"{place}, {own}") for split, own in once.items()}
     originals = {split: partial(original_split, splits[own], f"{place}, {own}") for split, own in once.items()}
-    return Source(name, place, readers, originals, notes, once)
+    return Source(name, place, readers, originals, tuple(notes), once)
 
 
 def _folder(folder: Path, gz_limit: float) -> Source:

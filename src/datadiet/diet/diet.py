@@ -360,6 +360,17 @@ class Diet:
                 f"the score {options.score.name!r} is not made while training: give its values, or scores_from."
             )
 
+    @property
+    def warnings(self) -> list[str]:
+        """What whoever starts a training should know: why there will be no race, and which values nothing reads."""
+        if self.race is None:
+            return []
+        found = [self.race.warning] if self.race.warning else []
+        if self._current.known and self._plan is None and self.race.rule == COVER:
+            words = f"select auto: it begins with {COVER}, which does not read the values that are given"
+            found.append(f"{words}; select hardest does.")
+        return found
+
     def lacks_judgement(self, epoch: int) -> bool:
         """Whether the dev metric after the epoch before this one decides something, and nobody has told it."""
         deciders = (self.tolerance_controller, self.race if self._watched else None)
@@ -600,6 +611,11 @@ class Diet:
         if self.guarded and (all(numeric) or spans) and self._context.groups is None:
             found = "answers in a text" if spans else "numbers (regression?)" if labelled else "next tokens of a text"
             raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
+        if self.guarded and self._context.groups is None and all(head.labels.dim() == 1 for head in labelled):
+            raise ArgumentError(
+                "offset='auto' needs to know the class of each row: give groups, int64 (rows,), or training data with "
+                "a column `label` or `labels`."
+            )
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
         recorded = self.options.score.recorded(signals, of_label=self.guarded)

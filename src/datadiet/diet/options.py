@@ -173,6 +173,14 @@ class DietOptions:
         """Whether epochs are chosen at all: not where everything is kept, nor where batches are chosen from."""
         return self.keep != 1.0 and not self.in_batch
 
+    @property
+    def weighs(self) -> bool:
+        """Whether what chooses gives loss weights, as far as that is known of a selector of the user's own."""
+        if self.in_batch:
+            return self.select in names("in_batch", trait="weights")
+        given = self.select_options.get("weights")
+        return self.plans and (self.select in names("select", trait="weights") or given is True)
+
     def schedule(
         self, num_examples: int, *, epochs: float, batch: int = 1, max_steps: int | None = None
     ) -> Schedule | AdaptiveSchedule:

@@ -295,8 +295,9 @@ def plan_races(
         if steps >= enough and judges >= LEAST_DEV_ROWS:
             return RacePlan(epochs, min(steps, shortest), judges)
     return RacePlan(
-        note=f"{100 * options.share:g}% of this training is less than a race of {WORTH_STEPS} steps costs, judged by "
-        f"{LEAST_DEV_ROWS} dev rows: give auto(share=...) more, train on more rows, or take smaller batches"
+        note=f"{100 * options.share:g}% of this training is less than a race costs, which is {WORTH_STEPS} steps and "
+        f"two passes over {max(judges, LEAST_DEV_ROWS)} dev rows: give auto(share=...) more, train on more rows, or "
+        "take smaller batches"
     )
 
 

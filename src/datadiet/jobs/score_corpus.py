@@ -103,6 +103,7 @@ def check_corpus_job(config: ScoreConfig) -> None:
         problems.check(getattr(config, name) == default, f"{flag} is not for a corpus: train first, then give --model.")
     for name in (name for name in _OF_SPLITS if name in config.options):
         problems.add(f"--{name.replace('_', '-')} is not for a corpus, of which every row is scored.")
+    problems.check("gz_limit" not in config.options, "--gz-limit is not for a corpus, which is read as a stream.")
     requested = _calls(config, problems)
     for name in requested:
         if find("score", name) is not None and not is_partitioned(name):

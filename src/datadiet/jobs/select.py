@@ -169,7 +169,7 @@ def _write(config: SelectConfig, file: ScoreFile, data: Dataset, selection: Stat
     if rows is None:
         raise DataError(
             f"{source.place} has a word per row, and an example is a sentence: there are no rows to write. Write a "
-            "sentence per row, or leave out --output to see what would be kept."
+            "sentence per row."
         )
     if len(train) <= max(rows, default=-1):
         raise DataError(f"{source.place} changed while it was read; select again.")

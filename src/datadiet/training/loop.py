@@ -26,7 +26,7 @@ from datadiet.errors import ArgumentError, Problems
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH
 from datadiet.tasks.losses import LINKS, Link
 from datadiet.tasks.reading import Reader, read
-from datadiet.training.arguments import order_seed
+from datadiet.training.arguments import ids_and_groups, order_seed
 from datadiet.training.sampler import ROW_KEY, DietSampler, RowCollator, RowDataset, carry_rows, take_over, without_rows
 from datadiet.training.sampler import row_weights as row_weights_of
 from datadiet.training.stream import is_stream, way_out
@@ -183,11 +183,11 @@ def epochs(
         batch_size: Examples per optimizer step; kept counts are rounded down to a multiple of it.
         signals: `rows -> Signals`: a forward pass over some rows, in eval mode and without gradients, for `rescore`
             `all` and `dropped`. It is called with at most eight batches of rows at a time.
-        ids, groups, row_weights, folder, overwrite: See `Diet.begin`.
+        ids, groups, row_weights, folder, overwrite: See `Diet.begin`; without `groups` no guard looks at labels.
         judge: For `select="auto"`, `(rows of each rule, steps) -> losses`: tries each rule from the weights as they
             are, for so many optimizer steps on its rows, puts the weights and the optimizer back, and returns the loss
             of every dev row, float32 `(dev_rows,)` by rule. Without a judge every cycle takes `cover`.
-        dev_rows: Of the judge.
+        dev_rows: Those that the judge returns losses of, all of the dev split or some.
         start, state: The epoch to continue at, and `diet.state_dict()` at the end of the one before.
 
     Yields:
@@ -236,18 +236,17 @@ def epochs(
         rows = diet.rows_to_score(epoch) if signals is not None else np.empty(0, np.int64)
         if signals is not None and len(rows):
             diet.absorb(_pass(diet, rows, epoch, signals, batch_size * TRAINING_BATCHES_PER_PASS_BATCH))
-        _hold_race(diet, epoch, judge)
+        _hold_race(diet, epoch, judge, dev_rows)
         yield Epoch(diet, diet.plan(epoch), batch_size)
     diet.absorb(diet.drain())
 
 
 def _warn(diet: Diet) -> None:
-    """Say why there will be no race, where there is none."""
-    if diet.race is not None and diet.race.warning:
-        logger.warning(diet.race.warning)
+    for words in diet.warnings:
+        logger.warning(words)
 
 
-def _hold_race(diet: Diet, epoch: int, judge: Judge | None) -> None:
+def _hold_race(diet: Diet, epoch: int, judge: Judge | None, dev_rows: int | None) -> None:
     """Ask the judge, where a race is due; without one every cycle takes `cover`."""
     if judge is None or not (entrants := diet.entrants(epoch)) or diet.race is None:
         return
@@ -258,10 +257,12 @@ def _hold_race(diet: Diet, epoch: int, judge: Judge | None) -> None:
             f"judge must return the dev losses of {' and '.join(entrants)} by name, got {found!r:.200}."
         )
     losses = {rule: np.asarray(torch.as_tensor(found[rule]).detach().cpu(), np.float32) for rule in entrants}
-    short = [rule for rule in entrants if losses[rule].shape != (diet.race.plan.dev_rows,)]
+    short = [rule for rule in entrants if losses[rule].shape != (dev_rows,)]
     if short:
         shape = losses[short[0]].shape
-        raise ArgumentError(f"judge must return one loss for each of dev_rows, got {shape} for {short[0]}.")
+        raise ArgumentError(
+            f"judge must return one loss for each of the {dev_rows} dev_rows, got {shape} for {short[0]}."
+        )
     diet.decide(epoch, losses)
 
 
@@ -328,9 +329,10 @@ class DietCallback(TrainerCallback):
         # where nothing is chosen, the Trainer counts the epochs
         epochs = args.num_train_epochs if self.diet.options.plans else state.num_train_epochs
         dev_rows = None if self._judge is None else self._dev_rows
+        ids, groups = ids_and_groups(loader.dataset, args.label_names or ())
         self.diet.begin(
-            count, epochs=epochs, batch=batch, folder=self._run_folder, overwrite=self._overwrite or again,
-            dev_rows=dev_rows, no_judge=NO_JUDGE,
+            count, epochs=epochs, batch=batch, ids=ids, groups=groups, folder=self._run_folder,
+            overwrite=self._overwrite or again, dev_rows=dev_rows, no_judge=NO_JUDGE,
         )  # fmt: skip
         _warn(self.diet)
         self._reader, self._reads = Reader(model), True
@@ -342,10 +344,10 @@ class DietCallback(TrainerCallback):
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Choose what this epoch trains on."""
         self.diet.absorb(self.diet.drain())
-        _hold_race(self.diet, self._epoch, self._judge)
+        _hold_race(self.diet, self._epoch, self._judge, self._dev_rows)
         plan = self.diet.plan(self._epoch)
         if plan.weights is not None:
-            raise ArgumentError("the selector gives loss weights, which DietCallback cannot apply; use DietMixin.")
+            raise ArgumentError("the selector gave loss weights, which DietCallback cannot apply; use DietMixin.")
         if self._sampler is not None:
             self._sampler.set_plan(plan)
 
@@ -421,6 +423,10 @@ def _check(diet: Diet, args: Any, state: Any, *, stream: bool) -> None:
     problems.check(
         not diet.options.in_batch,
         f"DietCallback cannot choose within batches ({diet.options.select!r}); use DietMixin.",
+    )
+    problems.check(
+        not diet.options.weighs,
+        f"DietCallback cannot apply the loss weights that {diet.options.select_name} gives; use DietMixin.",
     )
     problems.check(
         diet.options.config.rescore == "none",

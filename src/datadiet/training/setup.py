@@ -21,7 +21,6 @@ from datadiet.diet.options import changes
 from datadiet.diet.race import NO_DEV
 from datadiet.errors import ArgumentError, Problems
 from datadiet.ledger import Ledger
-from datadiet.registry import names
 from datadiet.scoring.forward import Batch, lengths_of
 from datadiet.tasks.heads import Heads, head_layers, is_tagger
 from datadiet.training.arguments import (
@@ -131,8 +130,8 @@ class TrainerSetup(_Base):
             problems.found += changes(self._resumed[1].get(TRAINED_WITH), self.trained_with())
             problems.raise_any()
         self._begin_diet(loader, data, epochs)
-        if self.diet.race is not None and self.diet.race.warning and self.is_world_process_zero():
-            self.note(self.diet.race.warning)
+        for words in self.diet.warnings if self.is_world_process_zero() else ():
+            self.note(words)
         steps = self._steps = self._begin_steps()
         if self._resumed is not None:
             steps.load(*self._resumed)
@@ -260,9 +259,6 @@ class TrainerSetup(_Base):
             apart = ("labels",) if self._signals.answers else ()
             self._batch_chooser = BatchChooser(method, seed=options.config.seed, irreducible=self._values, apart=apart)
         self.tokens = pruner_of(options, self.context, self._reference)
-        # as far as it is known before a selector has given any
-        select = options.select if options.plans else None
-        weighs = self._row_weights is not None or select in names("select", trait="weights")
         # a stream without a length may have one epoch alone
         endless = self._is_stream and not hasattr(self.train_dataset, "__len__")
         return TrainingSteps(
@@ -274,7 +270,7 @@ class TrainerSetup(_Base):
             chooser=self._batch_chooser,
             tokens=self.tokens,
             teacher=self.teacher,
-            weighs=weighs or options.select in names("in_batch", trait="weights"),
+            weighs=self._row_weights is not None or options.weighs,
             repeats=self._repeats,
             warmup_epochs=0 if endless else options.config.warmup_epochs,
         )
