@@ -6,10 +6,11 @@ The same from the command line:
 
     datadiet finetune week1 --task classification --keep 0.5 --output runs/week1
     datadiet finetune week2 --task classification --keep 0.5 --output runs/week2 --scores-from runs/week1 \
-        --warmup-epochs 0
+        --warmup-epochs 0 --select hardest
 
 Scores are matched by id, so the data needs an id column. With `warmup_epochs=0` last week's values already choose
-the first epoch; new examples have no value and are kept first. Needs `pip install 'datadiet[demo]'`.
+the first epoch; new examples have no value and are kept first. `hardest` reads the values; `auto`, the default, may
+begin with `cover`, which does not. Needs `pip install 'datadiet[demo]'`.
 """
 
 import json
@@ -51,6 +52,7 @@ def main() -> None:
                 epochs=3,
                 warmup_epochs=0,
                 scores_from=str(folder / "run1"),
+                select="hardest",
                 **options,
             )
         )

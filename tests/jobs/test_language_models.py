@@ -314,7 +314,7 @@ def test_scores_of_answers_by_a_run_its_checkpoints_and_a_teacher(tmp_path):
         assert np.isnan(file.values[name]).sum() == len(lacking)
     assert [note for note in heard.notes if "no value" in note] == [
         "2 of 48 rows have no value of perplexity, ifd, capability_gap, predictive_strength, and select leaves them "
-        "out: 'd3', 'd40'. The answer is empty, was cut away at --max-length, has nothing that the score compares, or "
+        "out: 'd3', 'd40'. The answer was cut away at --max-length, has nothing that the score compares, or "
         "lies beyond an option such as most."
     ]
     known = ~file.lacks("ifd")

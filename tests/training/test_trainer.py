@@ -433,6 +433,15 @@ def test_a_warm_up_of_all_steps_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_the_result_holds_what_the_guard_said(tmp_path):
+    for name, diet in (("guarded", Diet(keep=0.5, select="hardest")), ("plain", hard_diet(keep=0.5, offset=0.0))):
+        trained(tmp_path / name, diet)
+        noise = json.loads((tmp_path / name / "result.json").read_text())["noise"]
+        assert (noise is not None) == (name == "guarded")
+        if noise:
+            assert "rows were seen, 200 are needed" in noise["reviews"][0]["note"]
+
+
 def test_a_batch_that_is_too_large_begins_anew_with_a_smaller_one(tmp_path):
     class Small(DietTrainer):
         def compute_loss(self, *args, **kwargs):

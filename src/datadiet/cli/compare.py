@@ -71,7 +71,8 @@ def compare(
     ] = None,
     keeps: Annotated[str | None, typer.Option("--keep", help="Shares kept, comma-separated; 0.5 by default.")] = None,
     points: Annotated[
-        float | None, typer.Option("--tolerance", help="Also a diet that may lose so many points.")
+        float | None,
+        typer.Option("--tolerance", help="A diet that may lose so many points; beside --methods, or alone."),
     ] = None,
     seeds: Annotated[int | None, typer.Option(help="Runs of each method, with seeds 0, 1, ...; 3 by default.")] = None,
     folder: Annotated[Path | None, typer.Option("--output", help="Gets runs/ and comparison.json. Required.")] = None,

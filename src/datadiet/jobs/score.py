@@ -59,8 +59,8 @@ if TYPE_CHECKING:
 
 
 _WHY_MISSING = (
-    "The answer is empty, was cut away at --max-length, has nothing that the score compares, or lies beyond an option "
-    "such as most"
+    "The answer was cut away at --max-length, has nothing that the score compares, or lies beyond an option such as "
+    "most"
 )
 
 
