@@ -135,6 +135,10 @@ def test_other_names_of_splits_stand_in_where_no_usual_name_is(network):
     found = load_data("owner/name", "classification")
     assert len(found.splits["dev"]) == 3
     assert any("Splits that are not used: 'eval'." in note for note in found.notes)
+    network(datasets.DatasetDict(train=split(6), eval=split(2, 10), evaluation=split(3, 20)))
+    found = load_data("owner/name", "classification")
+    assert len(found.splits["dev"]) == 2
+    assert "Splits that are not used: 'evaluation'." in found.notes
 
 
 def test_splits_of_other_names_are_reported(network):

@@ -11,7 +11,7 @@ from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, DataError
 from datadiet.registry import find, names
 from datadiet.scores import history
-from datadiet.types import HeadSignals, Selection, Signals
+from datadiet.types import HeadSignals, Selection, Signals, TokenSignals
 from toys import hard_diet
 
 N = 20
@@ -479,3 +479,48 @@ def test_what_is_handed_over_is_no_longer_held(step):
     again = diet.drain()
     assert again.rows.tolist() == rows.tolist()
     assert all(np.array_equal(again.values[name], values, equal_nan=True) for name, values in before.items())
+
+
+# ---- the guard, where examples turn out to be none that it can judge
+
+
+def of_tokens() -> Signals:
+    values = torch.rand(N, 3)
+    right, mask = torch.ones(N, 3, dtype=torch.bool), torch.ones(N, 3, dtype=torch.bool)
+    return Signals({"tokens": TokenSignals(values, values, values, right, mask, values)})
+
+
+def of_spans() -> Signals:
+    head = HeadSignals(torch.randn(N, 5), torch.zeros(N, dtype=torch.long))
+    return Signals({"start": head, "end": head})
+
+
+def of_numbers() -> Signals:
+    return Signals({"label": HeadSignals(torch.randn(N, 1), torch.randn(N))})
+
+
+@pytest.mark.parametrize(
+    ("made", "found"), [(of_tokens, "next tokens"), (of_spans, "answers in a text"), (of_numbers, "numbers")]
+)
+def test_a_stray_column_of_classes_makes_no_guard(made, found, tmp_path):
+    """The rows have an integer column `label`, but it is not what the model answers."""
+    groups, rows = np.arange(N) % 2, torch.arange(N)
+    diet = begun(Diet(keep=0.5, select="hardest"), groups=groups, folder=tmp_path)
+    assert diet.guarded
+    diet.plan(0)
+    diet.observe(rows, made(), epoch=0)
+    assert not diet.guarded
+    assert diet.noise_summary() is None
+    diet.absorb(diet.drain())
+    assert len(diet.plan(1).rows) == N // 2
+    assert "label_loss" not in diet.history.to_pandas()
+    arrays, numbers = diet.state_dict()
+    again = begun(Diet(keep=0.5, select="hardest"), groups=groups, state=(arrays, numbers))
+    assert again.noise_monitor is None
+    again.observe(rows, made(), epoch=1)
+    asked = begun(Diet(keep=0.5, select="hardest", offset="auto"), groups=groups)
+    with pytest.raises(ArgumentError, match=f"offset='auto' needs classes or tags; these examples have {found}"):
+        asked.observe(rows, made(), epoch=0)
+    full = begun(Diet(keep=1.0, offset="auto"))
+    full.observe(rows, made(), epoch=0)
+    assert len(full.drain().rows) == N

@@ -244,6 +244,8 @@ def test_keep_one_takes_any_schedule_and_changes_nothing(tmp_path):
         ({}, {"label_smoothing_factor": 0.1}, r"no labels \(label smoothing.*use DietMixin"),
         ({"select": "infobatch"}, {}, "cannot apply the loss weights that infobatch gives"),
         ({"select": "visits(weights=true)"}, {}, "cannot apply the loss weights that visits gives"),
+        ({"select": "quota(select=infobatch)"}, {}, "cannot apply the loss weights that quota gives"),
+        ({"select": "drop_quota"}, {}, "judges no dev split, of which drop_quota needs the recalls"),
     ],
 )
 def test_refuses_what_a_callback_cannot_do(tmp_path, options, changes, message):
@@ -292,8 +294,54 @@ def test_a_callback_knows_the_classes_and_ids_of_its_rows(tmp_path):
     assert scores_of(tmp_path)["id"].str.startswith("row ").all()
 
 
+class Table(torch.utils.data.Dataset):
+    """Rows of a user's own class, with columns, as some frames have them."""
+
+    def __init__(self, rows):
+        self.rows, self.column_names = rows, list(rows[0])
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, key):
+        return [row[key] for row in self.rows] if isinstance(key, str) else self.rows[key]
+
+
+@pytest.mark.parametrize("form", [list, Table])
+def test_a_callback_reads_the_columns_of_other_data_too(tmp_path, form):
+    rows = [{**row, "id": f"row {place}"} for place, row in enumerate(toy_features())]
+    callback = DietCallback(diet := Diet(keep=0.5, select="hardest", floor=3), tmp_path)
+    extra = {"callbacks": [callback], "train_dataset": form(rows)}
+    trainer = toy_trainer(tmp_path, kind=Trainer, extra=extra, lr_scheduler_type="constant")
+    trainer.data_collator = lambda rows: DataCollatorWithPadding(tiny_tokenizer())([
+        {name: value for name, value in row.items() if name != "id"} for row in rows
+    ])  # fmt: skip
+    trainer.train()
+    assert diet.guarded
+    assert scores_of(tmp_path)["id"].str.startswith("row ").all()
+
+
+def test_a_callback_takes_ids_and_classes_and_warns_where_scores_need_them(tmp_path, caplog):
+    ids = [f"row {row}" for row in range(48)]
+    callback = DietCallback(diet := Diet(keep=0.5, select="hardest"), tmp_path / "first", ids=ids, groups=[0, 1] * 24)
+    toy_trainer(tmp_path, kind=Trainer, extra={"callbacks": [callback]}, lr_scheduler_type="constant").train()
+    assert scores_of(tmp_path / "first")["id"].isin(ids).all()
+    assert sorted(diet.noise_monitor.guard.summary([0, 1] * 24)) == ["aside", "aside_by_label", "rate", "reviews"]
+    later = {"keep": 0.5, "select": "hardest", "warmup_epochs": 0, "scores_from": tmp_path / "first"}
+    for given in (None, ids):
+        caplog.clear()
+        callback = DietCallback(Diet(**later), ids=given)
+        trainer = toy_trainer(tmp_path, kind=Trainer, extra={"callbacks": [callback]}, lr_scheduler_type="constant")
+        if given is None:
+            with pytest.raises(ArgumentError, match="none of the ids of this data set occur in"):
+                trainer.train()
+        else:
+            trainer.train()
+        assert ("scores_from is matched by row number" in caplog.text) == (given is None)
+
+
 def test_a_guard_that_is_asked_for_needs_the_classes():
-    with pytest.raises(ArgumentError, match=r"offset='auto' needs to know the class of each row: give groups"):
+    with pytest.raises(ArgumentError, match=r"offset='auto' needs to know the class of each row: training data"):
         train(Diet(keep=0.5, offset="auto"))
     diet = Diet(keep=0.5, offset="auto")
     train(diet, groups=np.array([int(row["labels"]) for row in toy()]))
@@ -388,7 +436,7 @@ def test_a_judge_decides_the_race_of_a_loop():
     assert rules == ["cover", "hardest", "hardest", "hardest"]
     assert [entrants for entrants, _ in asked] == [["cover", "hardest"], ["hardest", "cover"]]
     assert all(steps > 0 for _, steps in asked)
-    rules, _ = judged(lambda rows_of: dict.fromkeys(rows_of, losses))
+    rules, _ = judged(lambda rows_of: dict.fromkeys(rows_of, losses.bfloat16()))
     assert set(rules) == {"cover"}
 
 
@@ -404,6 +452,7 @@ def test_a_judge_may_have_more_dev_rows_than_a_race_of_a_trainer_takes():
     [
         (None, "judge must return the dev losses of cover and hardest by name, got None"),
         ({"cover": np.ones(60)}, "judge must return the dev losses of cover and hardest by name"),
+        ({"cover": np.ones(60), "hardest": None}, "judge must return numbers, one per dev row, got None for hardest"),
         (
             {"cover": np.ones(60), "hardest": np.ones(5)},
             r"one loss for each of the 60 dev_rows, got \(5,\) for hardest",

@@ -624,6 +624,13 @@ def test_the_hardest_pairs_train(name, tmp_path):
     assert len(losses) == 5
 
 
+def test_pairs_have_no_class_whatever_column_they_have(tmp_path):
+    answers = [{**row, "label": place % 2} for place, row in enumerate(ANSWERS)]
+    diet = Diet(keep=0.67, select="hardest", warmup_epochs=1)
+    trainer, _, _ = pairs_trained("reward", tmp_path, diet, answers, args={"num_train_epochs": 2})
+    assert not trainer.diet.guarded
+
+
 MANY = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"]
 MANY += ["discopop", "sigmoid_norm"]
 DPO = [

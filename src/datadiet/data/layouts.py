@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tokenize
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -120,19 +120,9 @@ def _split_column(table: Table) -> tuple[str | None, list[str]]:
 def _split_names(values: Sequence[Any]) -> list[str | None]:
     """What each cell names, None for no split: `eval` and `holdout` do where no cell has a usual name for theirs."""
     written = [value.strip().lower() if isinstance(value, str) else None for value in values]
-    known = known_splits([name for name in written if name is not None])
+    usual = {split for name, split in SPLIT_NAMES.items() if name in set(written)}
+    known = {**SPLIT_NAMES, **{name: split for name, split in OTHER_NAMES.items() if split not in usual}}
     return [None if name is None else known.get(name) for name in written]
-
-
-def known_splits(names: Iterable[str]) -> dict[str, str]:
-    """What each name of a split stands for: `eval` and `holdout` do where no other has a usual name for theirs.
-
-    Examples:
-        >>> known_splits(["train", "eval"])["eval"], "eval" in known_splits(["train", "dev", "eval"])
-        ('dev', False)
-    """
-    usual = {SPLIT_NAMES[name] for name in set(names) & SPLIT_NAMES.keys()}
-    return {**SPLIT_NAMES, **{name: split for name, split in OTHER_NAMES.items() if split not in usual}}
 
 
 def taken(table: Table, rows: Sequence[int]) -> Table:

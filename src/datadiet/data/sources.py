@@ -26,7 +26,7 @@ from datadiet.data.export import (
     original_named,
     original_split,
 )
-from datadiet.data.layouts import OTHER_NAMES, SPLIT_NAMES, known_splits
+from datadiet.data.layouts import OTHER_NAMES, SPLIT_NAMES
 from datadiet.data.readers import (
     FORMATS,
     arrow_values,
@@ -273,10 +273,14 @@ def _saved(folder: Path) -> Source:
 
 def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     """A set of the `datasets` library."""
-    known = known_splits([split.lower() for split in splits])
-    once = _once([(known[split.lower()], split) for split in splits if split.lower() in known], place)
-    notes = [f"{own!r} is read as {split}." for split, own in once.items() if own.lower() in OTHER_NAMES]
-    ignored = [split for split in splits if split.lower() not in known]
+    once = _once([(SPLIT_NAMES[split.lower()], split) for split in splits if split.lower() in SPLIT_NAMES], place)
+    notes = []
+    for own in splits if once else ():
+        split = OTHER_NAMES.get(own.lower())
+        if split is not None and split not in once:
+            once[split] = own
+            notes.append(f"{own!r} is read as {split}.")
+    ignored = [own for own in splits if own not in once.values()]
     notes += [f"Splits that are not used: {listed(ignored)}."] if ignored else []
     if not once:
         raise DataError(f"{place}: no train, dev or test split; found {listed(ignored) or 'none'}.")

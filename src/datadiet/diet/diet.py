@@ -283,6 +283,7 @@ class Diet:
             self._take_first_values(num_examples, ids, values)
         if write and state is None and folder is not None:
             put_aside(folder, overwrite=overwrite)
+        _ = self.made_with  # as it is before the guard may be dropped
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
 
@@ -405,7 +406,8 @@ class Diet:
             signals: Of the same examples.
             epoch: The epoch that is training.
         """
-        self._training.add(rows, self._columns(signals), epoch=epoch)
+        values = self._columns(signals)  # may begin the buffer anew
+        self._training.add(rows, values, epoch=epoch)
 
     def values_of(self, signals: Signals) -> Mapping[str, Tensor]:
         """The columns of the score history for some examples, float32 `(batch,)` each."""
@@ -521,6 +523,15 @@ class Diet:
         """The 10th, 50th and 90th percentile of the score, of the examples that have a value; empty where none has."""
         return self._current.quantiles({"p10": 0.1, "p50": 0.5, "p90": 0.9})
 
+    def noise_summary(self, labels: Sequence[object] | None = None) -> Json | None:
+        """What the guard said, and whether what it suspects is left out at the end; None without one.
+
+        Args:
+            labels: See `datadiet.noise.monitor.NoiseMonitor.summary`.
+        """
+        monitor = self.noise_monitor
+        return None if monitor is None else {"applied": self.excludes, **monitor.summary(labels)}
+
     @property
     def history(self) -> ScoreStore:
         """The score history: `diet.history.to_pandas()` has every value of every example."""
@@ -579,6 +590,8 @@ class Diet:
             before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
             problems.found += schedule_changes(before, self._planned, begun)
         problems.raise_any()
+        if self.noise_monitor is not None and "watch" not in numbers:
+            self._drop_guard()
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         if self._beside is not None:
@@ -607,15 +620,10 @@ class Diet:
         numeric = [head.labels.is_floating_point() for head in labelled]
         self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)
         self._regression = self._regression or any(numeric)
-        spans = signals.heads.keys() == {"start", "end"}
-        if self.guarded and (all(numeric) or spans) and self._context.groups is None:
-            found = "answers in a text" if spans else "numbers (regression?)" if labelled else "next tokens of a text"
-            raise ArgumentError(f"offset='auto' needs classes or tags; these examples have {found}.")
-        if self.guarded and self._context.groups is None and all(head.labels.dim() == 1 for head in labelled):
-            raise ArgumentError(
-                "offset='auto' needs to know the class of each row: give groups, int64 (rows,), or training data with "
-                "a column `label` or `labels`."
-            )
+        if self.guarded and (found := self._unjudged(signals)):
+            if self.options.plans and not self.options.guard_by_default:
+                raise ArgumentError(f"offset='auto' needs {found}")
+            self._drop_guard()
         if self.noise_monitor is not None:
             self.noise_monitor.count_classes(signals)
         recorded = self.options.score.recorded(signals, of_label=self.guarded)
@@ -624,6 +632,27 @@ class Diet:
         if all(numeric) and labelled:
             raise ArgumentError(f"{self.options.select_name} goes by entropies, and a regression has none.")
         return torch.cat([recorded, example_values(load("score", ENTROPY), signals, combine="mean")[None]])
+
+    def _unjudged(self, signals: Signals) -> str:
+        """What the guard would need to judge such examples; empty where it can."""
+        labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+        classes = [head for head in labelled if not head.labels.is_floating_point()]
+        if not classes or signals.heads.keys() == {"start", "end"}:
+            found = "answers in a text" if classes else "numbers (regression?)" if labelled else "next tokens of a text"
+            return f"classes or tags; these examples have {found}."
+        one, tags = (any(head.labels.dim() == size for head in classes) for size in (1, 2))
+        if (one and self._context.groups is not None) or (tags and not self.options.guard_by_default):
+            return ""
+        return (
+            "to know the class of each row: training data with a column `label` or `labels` of whole numbers, or "
+            "groups=, int64 (rows,)."
+        )
+
+    def _drop_guard(self) -> None:
+        """Go on without the guard, where examples turn out to be none that it can judge."""
+        self._guarded, self.noise_monitor = False, None
+        if not self._stream:
+            self.new_buffer()
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)

@@ -178,8 +178,7 @@ class DietOptions:
         """Whether what chooses gives loss weights, as far as that is known of a selector of the user's own."""
         if self.in_batch:
             return self.select in names("in_batch", trait="weights")
-        given = self.select_options.get("weights")
-        return self.plans and (self.select in names("select", trait="weights") or given is True)
+        return self.plans and _gives_weights(self.select, self.select_options)
 
     def schedule(
         self, num_examples: int, *, epochs: float, batch: int = 1, max_steps: int | None = None
@@ -326,6 +325,14 @@ class DietOptions:
         name, options = self.tokens
         rule: TokenRule = load("tokens", name)(**options)
         return rule
+
+
+def _gives_weights(select: object, options: Mapping[str, Any]) -> bool:
+    """Whether a selector gives loss weights, or one inside it."""
+    inside = options.get("select")
+    if isinstance(inside, str) and _gives_weights(*parse_call(inside)):
+        return True
+    return options.get("weights") is True or select in names("select", trait="weights")
 
 
 def resolve(config: DietConfig) -> DietOptions:

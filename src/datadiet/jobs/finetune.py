@@ -556,7 +556,7 @@ def _result(run: Run, trainer: RunTrainer, metrics: Mapping[str, Any]) -> Json:
         "tolerance": run.diet.tolerance_controller and run.diet.tolerance_controller.summary(),
         "race": run.diet.race and run.diet.race.summary(),
         "tokens": trainer.tokens and trainer.tokens.summary(),
-        "noise": run.diet.noise_monitor and run.diet.noise_monitor.summary(run.data.splits["train"].labels),
+        "noise": run.diet.noise_summary(run.data.splits["train"].labels),
         "learning_rate": asdict(run.learning_rate),
         "convergence": _convergence(run, trainer),
         "weights_tested": "best" if config.tests_best else "last",

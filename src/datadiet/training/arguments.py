@@ -281,6 +281,7 @@ def ids_and_groups(
     names = dict.fromkeys((*(label_names if len(label_names) == 1 else ()), "intent_labels", "labels", "label"))
     columns = (column_of(dataset, name) for name in names)
     labels = next((column for column in columns if column is not None), None)
-    if labels is None or not len(labels) or not isinstance(labels[0], (int, np.integer)):
+    known = None if labels is None else next((label for label in labels if label is not None), None)
+    if labels is None or not isinstance(known, (int, np.integer)):
         return ids, None
     return ids, whole_numbers(labels)

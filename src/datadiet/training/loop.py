@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from transformers import TrainerCallback
+from transformers.utils.generic import find_labels
 
+from datadiet.diet.choose import selector_of
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError, Problems
 from datadiet.scoring.forward import TRAINING_BATCHES_PER_PASS_BATCH
@@ -256,7 +258,7 @@ def _hold_race(diet: Diet, epoch: int, judge: Judge | None, dev_rows: int | None
         raise ArgumentError(
             f"judge must return the dev losses of {' and '.join(entrants)} by name, got {found!r:.200}."
         )
-    losses = {rule: np.asarray(torch.as_tensor(found[rule]).detach().cpu(), np.float32) for rule in entrants}
+    losses = {rule: _as_losses(found[rule], rule) for rule in entrants}
     short = [rule for rule in entrants if losses[rule].shape != (dev_rows,)]
     if short:
         shape = losses[short[0]].shape
@@ -264,6 +266,13 @@ def _hold_race(diet: Diet, epoch: int, judge: Judge | None, dev_rows: int | None
             f"judge must return one loss for each of the {dev_rows} dev_rows, got {shape} for {short[0]}."
         )
     diet.decide(epoch, losses)
+
+
+def _as_losses(given: Any, rule: str) -> NDArray[np.float32]:
+    try:
+        return torch.as_tensor(given).detach().float().cpu().numpy()
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ArgumentError(f"judge must return numbers, one per dev row, got {given!r:.100} for {rule}.") from error
 
 
 def _pass(diet: Diet, rows: NDArray[np.int64], epoch: int, signals: PassSignals, size: int) -> Scores:
@@ -285,6 +294,8 @@ class DietCallback(TrainerCallback):
         run_folder: Receives scores/ and plans/; in memory by default.
         overwrite: See `Diet.begin`.
         judge, dev_rows: For `select="auto"`, see `epochs`.
+        ids, groups: See `Diet.begin`; by default the columns `id` or `idx`, and `label` or `labels`, of the training
+            data. A Trainer takes the former away, unless `remove_unused_columns=False`.
 
     Raises:
         ArgumentError: At the start of training, with all problems at once.
@@ -298,11 +309,13 @@ class DietCallback(TrainerCallback):
         overwrite: bool = False,
         judge: Judge | None = None,
         dev_rows: int | None = None,
+        ids: Sequence[str] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
         if not isinstance(diet, Diet):
             raise ArgumentError(f"diet must be a datadiet.Diet, got {diet!r:.200}. Pass datadiet.Diet(keep=0.5).")
         self.diet, self._run_folder, self._overwrite = diet, run_folder, overwrite
-        self._judge, self._dev_rows = judge, dev_rows
+        self._judge, self._dev_rows, self._ids, self._groups = judge, dev_rows, ids, groups
         self._epoch = 0
         self._sampler: DietSampler | None = None
         self._rows: torch.Tensor | None = None
@@ -329,7 +342,13 @@ class DietCallback(TrainerCallback):
         # where nothing is chosen, the Trainer counts the epochs
         epochs = args.num_train_epochs if self.diet.options.plans else state.num_train_epochs
         dev_rows = None if self._judge is None else self._dev_rows
-        ids, groups = ids_and_groups(loader.dataset, args.label_names or ())
+        names = args.label_names or find_labels(type(model))  # type: ignore[no-untyped-call]  # as a Trainer does
+        ids, groups = ids_and_groups(loader.dataset.dataset, names)  # of what the rows are put on
+        ids, groups = ids if self._ids is None else self._ids, groups if self._groups is None else self._groups
+        if ids is None and self.diet.options.config.scores_from is not None:
+            logger.warning(
+                "scores_from is matched by row number, since the rows have no ids: give DietCallback(ids=...)."
+            )
         self.diet.begin(
             count, epochs=epochs, batch=batch, ids=ids, groups=groups, folder=self._run_folder,
             overwrite=self._overwrite or again, dev_rows=dev_rows, no_judge=NO_JUDGE,
@@ -427,6 +446,10 @@ def _check(diet: Diet, args: Any, state: Any, *, stream: bool) -> None:
     problems.check(
         not diet.options.weighs,
         f"DietCallback cannot apply the loss weights that {diet.options.select_name} gives; use DietMixin.",
+    )
+    problems.check(
+        diet.recalls is not None or not dieting or "recalls" not in selector_of(diet.options).needs,
+        f"DietCallback judges no dev split, of which {diet.options.select_name} needs the recalls; use DietMixin.",
     )
     problems.check(
         diet.options.config.rescore == "none",

@@ -220,6 +220,7 @@ class TrainerSetup(_Base):
                 processes=args.world_size,
             )
         ids, groups = ids_and_groups(data, self.label_names)
+        groups = None if self._signals.pairs else groups
         if self._row_weights is None and (self._form or self._signals.causal):
             self._row_weights = weight_column(data)
             if self._row_weights is not None:

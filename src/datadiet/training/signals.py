@@ -114,6 +114,11 @@ class TrainerSignals:
         return (self._reader.causal or self._reader.answers) and self._form in ("", "sft")
 
     @property
+    def pairs(self) -> bool:
+        """Whether rows are pairs of answers, which have no class."""
+        return self._pairs is not None
+
+    @property
     def causal(self) -> bool:
         """Whether the numbers of next tokens are read, or of those of an answer, or of masked ones."""
         reader = self._reader

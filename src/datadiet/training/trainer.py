@@ -426,7 +426,7 @@ class DietMixin(TrainerSetup):
             "tolerance": self.diet.tolerance_controller and self.diet.tolerance_controller.summary(),
             "race": self.diet.race and self.diet.race.summary(),
             "tokens": self.tokens and self.tokens.summary(),
-            "noise": self.diet.noise_monitor and self.diet.noise_monitor.summary(),
+            "noise": self.diet.noise_summary(),
             "weights_tested": None,
             "energy": None,
             "environment": environment(self.args.device, precision),
