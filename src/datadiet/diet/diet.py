@@ -283,7 +283,6 @@ class Diet:
             self._take_first_values(num_examples, ids, values)
         if write and state is None and folder is not None:
             put_aside(folder, overwrite=overwrite)
-        _ = self.made_with  # as it is before the guard may be dropped
         parts = state[1]["parts"] if state else (0, 0)
         self._tables = RunTables(folder, self._run, ids, parts) if write else None
 
@@ -650,6 +649,7 @@ class Diet:
 
     def _drop_guard(self) -> None:
         """Go on without the guard, where examples turn out to be none that it can judge."""
+        self._facts = self.made_with  # a resumed run begins with the guard, as this one did
         self._guarded, self.noise_monitor = False, None
         if not self._stream:
             self.new_buffer()
