@@ -20,12 +20,12 @@ import transformers
 
 from datadiet.diet import race
 from datadiet.diet.diet import Diet
-from datadiet.diet.race import Race
+from datadiet.diet.race import FirstRule, Race
 from datadiet.ledger import ACCOUNTS
 from datadiet.training import race as runner
 from datadiet.training.race import _row_losses, dev_losses, dev_rows_of, judging_split
 from datadiet.types import HeadSignals, Signals
-from toys import plans_of, scores_of, toy_features, toy_trainer, weights
+from toys import plans_of, scores_of, tiny_classifier, tiny_tokenizer, toy_features, toy_trainer, weights
 
 # 48 steps on everything, then 12 a cycle; the first 6 of cycles 1 and 4 are raced for
 N, DEV, EPOCHS, KEEP = 192, 60, 6, 0.25
@@ -601,3 +601,23 @@ def test_a_race_says_nothing_beforehand(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "datadiet.training.trainer"):
         trained(tmp_path, num_train_epochs=4)
     assert not [record for record in caplog.records if record.name == "datadiet.training.trainer"]
+
+
+def test_the_first_rule_does_not_go_by_a_column_that_a_regression_never_answers(tmp_path):
+    collate = transformers.DataCollatorWithPadding(tiny_tokenizer())
+
+    def as_numbers(rows):
+        batch = collate(rows)
+        return {**batch, "labels": batch["labels"].float()}
+
+    many = {name: toy_features(rows).remove_columns("labels") for name, rows in (("train", 120), ("dev", 60))}
+    many = {name: data.add_column("labels", [row % 30 for row in range(len(data))]) for name, data in many.items()}
+    model = tiny_classifier(1)
+    model.config.problem_type = "regression"
+    extra = {"train_dataset": many["train"], "eval_dataset": many["dev"]}
+    extra["compute_metrics"] = lambda found: {"close": float(np.mean(np.abs(found.predictions[:, 0]) < 1))}
+    changes = {"eval_strategy": "epoch", "metric_for_best_model": "close", "num_train_epochs": 3}
+    trainer = toy_trainer(tmp_path, Diet(keep=0.5), model=model, extra=extra, **changes)
+    trainer.data_collator = as_numbers
+    trainer.train()
+    assert trainer.diet.race.first == FirstRule()

@@ -631,6 +631,20 @@ def test_pairs_have_no_class_whatever_column_they_have(tmp_path):
     assert not trainer.diet.guarded
 
 
+def test_a_stray_column_of_classes_is_none_of_a_language_model(tmp_path):
+    rows = [{**row, "label": place % 2} for place, row in enumerate(READY)]
+    args = hf.TrainingArguments(str(tmp_path), use_cpu=True, report_to="none", num_train_epochs=3)
+    made = type("Diet", (DietMixin, hf.Trainer), {})(
+        model=llama(), args=args, train_dataset=Dataset.from_list(rows), diet=Diet(keep=0.67, select="hardest"),
+        data_collator=lambda part: hf.DataCollatorForSeq2Seq(TOKENIZER)(
+            [{name: value for name, value in row.items() if name != "label"} for row in part]
+        ),
+    )  # fmt: skip
+    made.train()
+    assert made.diet.noise_summary() is None
+    assert [line.kept for line in made.epoch_results][1] < len(rows)
+
+
 MANY = ["sigmoid", "hinge", "ipo", "exo_pair", "nca_pair", "robust", "bco_pair", "sppo_hard", "apo_zero", "apo_down"]
 MANY += ["discopop", "sigmoid_norm"]
 DPO = [

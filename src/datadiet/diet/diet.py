@@ -138,6 +138,7 @@ class Diet:
     _row_weights: NDArray[np.float32] | None = None  # of the losses, while a run goes on
     _tables: RunTables | None = None  # of the run, on the process that writes
     _guarded: bool | None = None  # whether the guard is on, once the data are known
+    _is_judged = False  # whether it could judge any batch of this run
     _dev_rows: int | None = None  # that can judge a race
     _watched = False  # whether `judge` is called after each epoch
     _facts: Json | None = None  # see `made_with`
@@ -302,6 +303,7 @@ class Diet:
         """The label-noise guard, where it can judge."""
         asked = not self.options.guard_by_default
         self._guarded = self.options.offset == "auto" and (groups is not None or asked)
+        self._is_judged = False
         self.noise_monitor = None
         if self._guarded:
             self.noise_monitor = NoiseMonitor(num_examples, groups, asked=asked, tags=asked, arrays=self._arrays)
@@ -405,8 +407,7 @@ class Diet:
             signals: Of the same examples.
             epoch: The epoch that is training.
         """
-        values = self._columns(signals)  # may begin the buffer anew
-        self._training.add(rows, values, epoch=epoch)
+        self._training.add(rows, self._columns(signals), epoch=epoch)
 
     def values_of(self, signals: Signals) -> Mapping[str, Tensor]:
         """The columns of the score history for some examples, float32 `(batch,)` each."""
@@ -523,13 +524,15 @@ class Diet:
         return self._current.quantiles({"p10": 0.1, "p50": 0.5, "p90": 0.9})
 
     def noise_summary(self, labels: Sequence[object] | None = None) -> Json | None:
-        """What the guard said, and whether what it suspects is left out at the end; None without one.
+        """What the guard said, and whether what it suspects is left out at the end; None where it had nothing to judge.
 
         Args:
             labels: See `datadiet.noise.monitor.NoiseMonitor.summary`.
         """
         monitor = self.noise_monitor
-        return None if monitor is None else {"applied": self.excludes, **monitor.summary(labels)}
+        if monitor is None or not (self._is_judged or monitor.guard.reviews):
+            return None
+        return {"applied": self.excludes, **monitor.summary(labels)}
 
     @property
     def history(self) -> ScoreStore:
@@ -589,8 +592,6 @@ class Diet:
             before = self.options.schedule(len(self._current), epochs=numbers["epochs"], batch=self._planned.batch)
             problems.found += schedule_changes(before, self._planned, begun)
         problems.raise_any()
-        if self.noise_monitor is not None and "watch" not in numbers:
-            self._drop_guard()
         self._current.load(part(arrays, "current"), numbers["current"])
         self._training.load(part(arrays, "training"), numbers["training"])
         if self._beside is not None:
@@ -619,13 +620,15 @@ class Diet:
         numeric = [head.labels.is_floating_point() for head in labelled]
         self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)
         self._regression = self._regression or any(numeric)
-        if self.guarded and (found := self._unjudged(signals)):
-            if self.options.plans and not self.options.guard_by_default:
-                raise ArgumentError(f"offset='auto' needs {found}")
-            self._drop_guard()
-        if self.noise_monitor is not None:
+        unjudged = self._unjudged(signals) if self.guarded else ""
+        if unjudged and self.options.plans and not self.options.guard_by_default and not self._is_judged:
+            raise ArgumentError(f"offset='auto' needs {unjudged}")
+        self._is_judged = self._is_judged or not unjudged
+        if self.noise_monitor is not None and not unjudged:
             self.noise_monitor.count_classes(signals)
         recorded = self.options.score.recorded(signals, of_label=self.guarded)
+        if unjudged:  # of a column that happens to be there nothing follows for what the model answers
+            recorded[-len(OF_LABEL) :] = torch.nan
         if not self._takes_entropy or ENTROPY in self.options.score.columns:
             return recorded
         if all(numeric) and labelled:
@@ -646,13 +649,6 @@ class Diet:
             "to know the class of each row: training data with a column `label` or `labels` of whole numbers, or "
             "groups=, int64 (rows,)."
         )
-
-    def _drop_guard(self) -> None:
-        """Go on without the guard, where examples turn out to be none that it can judge."""
-        self._facts = self.made_with  # a resumed run begins with the guard, as this one did
-        self._guarded, self.noise_monitor = False, None
-        if not self._stream:
-            self.new_buffer()
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)

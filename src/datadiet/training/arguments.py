@@ -282,6 +282,6 @@ def ids_and_groups(
     columns = (column_of(dataset, name) for name in names)
     labels = next((column for column in columns if column is not None), None)
     known = None if labels is None else next((label for label in labels if label is not None), None)
-    if labels is None or not isinstance(known, (int, np.integer)):
+    if labels is None or not isinstance(known, (int, np.integer, np.bool_)):
         return ids, None
     return ids, whole_numbers(labels)

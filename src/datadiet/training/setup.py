@@ -149,7 +149,8 @@ class TrainerSetup(_Base):
         if self._signals.problem:
             raise ArgumentError(self._signals.problem)
         if self._signals.causal:
-            guarded = self.diet.guarded and self.diet.noise_monitor is not None
+            # by default it has nothing to judge here, and is silent
+            guarded = self.diet.guarded and not self.diet.options.guard_by_default and self.diet.options.plans
             more = {"teaches": self.teacher is not None, "answers": self._signals.answers}
             more["masked"] = self._signals.masked
             check_tokens(self.diet.options, self._signals.lacks(), guarded=guarded, **more)
@@ -316,4 +317,13 @@ class TrainerSetup(_Base):
 
     def _dev_groups(self) -> NDArray[np.int64] | None:
         """The class of each dev row, where it is a column."""
-        return None if self.context.dev is None else ids_and_groups(self.context.dev, self.label_names)[1]
+        if self.context.dev is None or not self._answers_classes:
+            return None
+        return ids_and_groups(self.context.dev, self.label_names)[1]
+
+    @property
+    def _answers_classes(self) -> bool:
+        """Whether the model may answer with one class per row; else a column of classes is of something else."""
+        spans = {"start_positions", "end_positions"} & set(self.label_names)
+        one = getattr(getattr(self.network, "config", None), "num_labels", 2) == 1
+        return not (spans or one or self._signals.causal or self._signals.pairs)
