@@ -287,7 +287,12 @@ def _sections(
         worst = _worst(means, counts, comparison["task"])
         finding = "; ".join(f"{method}: worst is {name}, recall {recall}" for method, name, recall, _ in worst[0].rows)
         figure = plot.class_figure(means, counts)
-        drawing = Drawing("Recall of each class", "Mean over the seeds, worst first.", figure, finding)
+        drawing = Drawing(
+            "Recall of each class",
+            "Mean over the seeds, worst first; in brackets, how many there are.",
+            figure,
+            finding,
+        )
         sections.append(Section("Per class", tables=worst, drawings=[drawing]))
     if (agreement := _agreement(folder, comparison, results)) is not None:
         caption = "Jaccard index of the last choices of two methods, with the first seed: 1 is the same rows."

@@ -227,7 +227,7 @@ def class_figure(recalls: Mapping[str, Mapping[str, float]], counts: Mapping[str
     labels = [f"{shortened(name, 24)} ({counts[name]})".replace("$", r"\$") for name in names]
     axes.set_yticks(range(len(names)), labels)
     axes.invert_yaxis()
-    axes.set_xlabel("recall, % (how many there are)")
+    axes.set_xlabel("recall, %")
     if len(recalls) > 1:
         legend_above(figure, axes, 2)
     return figure

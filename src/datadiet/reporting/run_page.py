@@ -279,7 +279,7 @@ def _class_sections(folder: Path, result: Json) -> list[Section]:
     table = Table("Worst class", ["class", "recall", "spans" if tags_words(predictions) else "rows"], [worst])
     figure = plot.class_figure({"this run": recall}, counts)
     finding = f"The worst of {len(counts):,} classes is {worst[0]} with a recall of {worst[1]}."
-    drawing = Drawing("Recall of each class", "Worst first.", figure, finding)
+    drawing = Drawing("Recall of each class", "Worst first; in brackets, how many there are.", figure, finding)
     return [Section("Per class", tables=[table], drawings=[drawing])]
 
 
