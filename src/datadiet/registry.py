@@ -751,6 +751,7 @@ def _reads_tokens(method: Method) -> bool:
 
 
 def _is_of_answers(method: Method) -> bool:
+    """Whether a score is made of the tokens that a language model answers with."""
     return bool({"tokens", "answers"} & set(method.traits)) or method.tasks == "answers"
 
 

@@ -12,7 +12,7 @@ from transformers import Trainer
 
 from datadiet.diet.diet import Diet
 from datadiet.errors import ArgumentError
-from datadiet.scoring.forward import lengths_of
+from datadiet.scoring.forward import lengths_of, whole_numbers
 from datadiet.training.arguments import (
     LEAST_RATE,
     MOST_RATE,
@@ -103,6 +103,12 @@ def test_rows_that_are_made_when_they_are_read_have_ids_only():
 @pytest.mark.parametrize("lengths", [["a", "b", "c"], [1.5, 2.0, 2.5], [None] * 3])
 def test_a_length_that_is_no_number_of_tokens_is_left_aside(lengths):
     assert lengths_of(PLAIN.remove_columns("length").add_column("length", lengths)).tolist() == [1, 1, 1]
+
+
+def test_a_missing_label_is_no_class_and_a_missing_length_no_number():
+    assert ids_and_groups([{"label": None}, {"label": 2}])[1].tolist() == [-100, 2]
+    with pytest.raises(TypeError, match="NoneType"):
+        whole_numbers([1, None])
 
 
 def test_the_only_label_name_is_the_column_of_the_classes():

@@ -6,6 +6,7 @@ import copy
 import re
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import torch
@@ -280,20 +281,6 @@ def test_a_callback_reads_the_loss_of_the_model(tmp_path, outputs, problem):
     assert table["el2n"].to_numpy() == pytest.approx(expected.numpy(), abs=1e-5)
 
 
-def test_a_callback_knows_the_classes_and_ids_of_its_rows(tmp_path):
-    diet = Diet(keep=0.5, select="hardest", floor=3)
-    trainer = with_callback(tmp_path, diet, remove_unused_columns=False)
-    data = toy_features()
-    trainer.train_dataset = data.add_column("id", [f"row {row}" for row in range(len(data))])
-    trainer.data_collator = lambda rows: DataCollatorWithPadding(tiny_tokenizer())([
-        {name: value for name, value in row.items() if name != "id"} for row in rows
-    ])  # fmt: skip
-    trainer.train()
-    assert diet.guarded
-    assert diet.noise_monitor.guard.reviews
-    assert scores_of(tmp_path)["id"].str.startswith("row ").all()
-
-
 class Table(torch.utils.data.Dataset):
     """Rows of a user's own class, with columns, as some frames have them."""
 
@@ -307,17 +294,16 @@ class Table(torch.utils.data.Dataset):
         return [row[key] for row in self.rows] if isinstance(key, str) else self.rows[key]
 
 
-@pytest.mark.parametrize("form", [list, Table])
-def test_a_callback_reads_the_columns_of_other_data_too(tmp_path, form):
-    rows = [{**row, "id": f"row {place}"} for place, row in enumerate(toy_features())]
-    callback = DietCallback(diet := Diet(keep=0.5, select="hardest", floor=3), tmp_path)
-    extra = {"callbacks": [callback], "train_dataset": form(rows)}
-    trainer = toy_trainer(tmp_path, kind=Trainer, extra=extra, lr_scheduler_type="constant")
-    trainer.data_collator = lambda rows: DataCollatorWithPadding(tiny_tokenizer())([
-        {name: value for name, value in row.items() if name != "id"} for row in rows
-    ])  # fmt: skip
+@pytest.mark.parametrize("form", [datasets.Dataset.from_list, list, Table])
+def test_a_callback_knows_the_classes_and_ids_of_its_rows(tmp_path, form):
+    collate = DataCollatorWithPadding(tiny_tokenizer())
+    rows = form([{**row, "id": f"row {place}"} for place, row in enumerate(toy_features())])
+    trainer = with_callback(tmp_path, diet := Diet(keep=0.5, select="hardest", floor=3), remove_unused_columns=False)
+    trainer.train_dataset = rows
+    trainer.data_collator = lambda part: collate([{name: row[name] for name in row if name != "id"} for row in part])
     trainer.train()
     assert diet.guarded
+    assert diet.noise_monitor.guard.reviews
     assert scores_of(tmp_path)["id"].str.startswith("row ").all()
 
 

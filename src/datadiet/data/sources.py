@@ -275,7 +275,7 @@ def _library(name: str, place: str, splits: Mapping[str, Any]) -> Source:
     """A set of the `datasets` library."""
     once = _once([(SPLIT_NAMES[split.lower()], split) for split in splits if split.lower() in SPLIT_NAMES], place)
     notes = []
-    for own in splits if once else ():
+    for own in splits if once else ():  # beside a split of a usual name, as in a folder of files
         split = OTHER_NAMES.get(own.lower())
         if split is not None and split not in once:
             once[split] = own

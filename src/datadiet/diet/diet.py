@@ -36,7 +36,7 @@ from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues, StreamBuffer
 from datadiet.errors import ArgumentError, Problems
 from datadiet.files import plain
-from datadiet.noise.monitor import NoiseMonitor
+from datadiet.noise.monitor import NoiseMonitor, lacking
 from datadiet.registry import load
 from datadiet.scores.history import last
 from datadiet.scores.reduce import OF_LABEL, example_values, mean_of_rows
@@ -620,8 +620,9 @@ class Diet:
         numeric = [head.labels.is_floating_point() for head in labelled]
         self._reads_tokens = self._reads_tokens or len(labelled) < len(signals.heads)
         self._regression = self._regression or any(numeric)
-        unjudged = self._unjudged(signals) if self.guarded else ""
-        if unjudged and self.options.plans and not self.options.guard_by_default and not self._is_judged:
+        asked, known = not self.options.guard_by_default, self._context.groups is not None
+        unjudged = lacking(signals, labels=known, tags=asked) if self.guarded else ""
+        if unjudged and asked and self.options.plans and not self._is_judged:
             raise ArgumentError(f"offset='auto' needs {unjudged}")
         self._is_judged = self._is_judged or not unjudged
         if self.noise_monitor is not None and not unjudged:
@@ -634,21 +635,6 @@ class Diet:
         if all(numeric) and labelled:
             raise ArgumentError(f"{self.options.select_name} goes by entropies, and a regression has none.")
         return torch.cat([recorded, example_values(load("score", ENTROPY), signals, combine="mean")[None]])
-
-    def _unjudged(self, signals: Signals) -> str:
-        """What the guard would need to judge such examples; empty where it can."""
-        labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
-        classes = [head for head in labelled if not head.labels.is_floating_point()]
-        if not classes or signals.heads.keys() == {"start", "end"}:
-            found = "answers in a text" if classes else "numbers (regression?)" if labelled else "next tokens of a text"
-            return f"classes or tags; these examples have {found}."
-        one, tags = (any(head.labels.dim() == size for head in classes) for size in (1, 2))
-        if (one and self._context.groups is not None) or (tags and not self.options.guard_by_default):
-            return ""
-        return (
-            "to know the class of each row: training data with a column `label` or `labels` of whole numbers, or "
-            "groups=, int64 (rows,)."
-        )
 
     def _everything(self, epoch: int) -> EpochPlan:
         return EpochPlan(epoch, np.arange(self.schedule.num_examples), full=True)

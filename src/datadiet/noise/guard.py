@@ -56,7 +56,7 @@ MOST_CONTRADICTED = 0.9
 # the most of all rows that is excluded: where nobody asked for a guard, and where offset="auto" was given
 MOST_UNASKED, MOST_ASKED = 0.2, 0.5
 # how much better than the class prior a model must be, of what there is between the prior and 1; the same two cases
-LEAST_UNASKED, LEAST_ASKED = 0.5, 0.4
+LEAST_SKILL_UNASKED, LEAST_SKILL_ASKED = 0.5, 0.4
 TAGS_PRIOR = 0.8
 # fewer judged rows than this are not enough
 LEAST_ROWS = 200
@@ -177,7 +177,7 @@ class NoiseGuard:
     @property
     def least_skill(self) -> float:
         """Of the model that judges, on examples that it has not trained on."""
-        return LEAST_ASKED if self.asked else LEAST_UNASKED
+        return LEAST_SKILL_ASKED if self.asked else LEAST_SKILL_UNASKED
 
     @property
     def rate(self) -> float:

@@ -27,6 +27,36 @@ NOISE, SUSPECTS = "noise.json", "suspects.parquet"
 _GUARD = "guard."  # of the arrays of a checkpoint
 
 
+def lacking(signals: Signals, *, labels: bool, tags: bool) -> str:
+    """What the guard would need to judge such examples, as the end of a refusal; empty where it can.
+
+    Args:
+        signals: Of a batch.
+        labels: Whether the class of each row is known.
+        tags: Whether tags are judged.
+
+    Examples:
+        >>> import torch
+        >>> head = HeadSignals(torch.zeros(4, 2), torch.zeros(4, dtype=torch.int64))
+        >>> lacking(Signals({"label": head}), labels=True, tags=False)
+        ''
+        >>> lacking(Signals({"start": head, "end": head}), labels=True, tags=False)
+        'classes or tags; these examples have answers in a text.'
+    """
+    labelled = [head for head in signals.heads.values() if isinstance(head, HeadSignals)]
+    classes = [head for head in labelled if not head.labels.is_floating_point()]
+    if not classes or signals.heads.keys() == {"start", "end"}:
+        found = "answers in a text" if classes else "numbers (regression?)" if labelled else "next tokens of a text"
+        return f"classes or tags; these examples have {found}."
+    one, several = (any(head.labels.dim() == size for head in classes) for size in (1, 2))
+    if (one and labels) or (several and tags):
+        return ""
+    return (
+        "to know the class of each row: training data with a column `label` or `labels` of whole numbers, or groups=, "
+        "int64 (rows,)."
+    )
+
+
 class NoiseMonitor:
     """Run-time state of the guard: the values since the last review, and the rows excluded now.
 

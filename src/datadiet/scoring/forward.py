@@ -25,7 +25,7 @@ from datadiet.scores.answers import row_rest_nll
 from datadiet.scores.reduce import FREE, example_values, free_signals
 from datadiet.scoring.inputs import ScoringInputs, Shared, Values
 from datadiet.tasks.heads import Heads, head_layers
-from datadiet.types import IGNORED, HeadSignals, Signals, TokenSignals
+from datadiet.types import HeadSignals, Signals, TokenSignals
 
 Batch = dict[str, Any]
 Collate = Callable[[list[Any]], Batch]
@@ -66,18 +66,28 @@ def autocast(device: torch.device, precision: str) -> Any:
     return torch.autocast(device.type, dtype=torch.bfloat16 if precision == "bf16" else torch.float16)
 
 
-def whole_numbers(column: Sequence[int | None]) -> NDArray[np.int64]:
+def whole_numbers(column: Sequence[int | None], *, missing: int | None = None) -> NDArray[np.int64]:
     """A column of a data set as an array, read in slices: on a lazy column far faster than number by number.
 
+    Args:
+        column: `(rows,)`.
+        missing: Stands for None, where the column may hold it.
+
+    Returns:
+        int64 `(rows,)`.
+
+    Raises:
+        TypeError: For None where nothing stands for it.
+
     Examples:
-        >>> whole_numbers([3, 1, None])  # nothing is no class
+        >>> whole_numbers([3, 1, None], missing=-100)
         array([   3,    1, -100])
     """
     numbers = np.empty(len(column), np.int64)
     for start in range(0, len(numbers), _AT_ONCE):
         part: Any = column[start : start + _AT_ONCE]
-        if isinstance(part, list) and None in part:
-            part = [IGNORED if one is None else one for one in part]
+        if missing is not None and isinstance(part, list) and None in part:
+            part = [missing if one is None else one for one in part]
         numbers[start : start + _AT_ONCE] = part
     return numbers
 

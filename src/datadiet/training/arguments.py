@@ -17,6 +17,7 @@ from datadiet.errors import ArgumentError, Problems
 from datadiet.scores.tokens import TOKEN_SCORES, token_problem
 from datadiet.scoring.forward import column_of, is_transformed, whole_numbers
 from datadiet.training.stream import is_stream
+from datadiet.types import IGNORED
 
 # `auto_learning_rate`: the rate of so many weights, how it falls with more of them, and its limits
 REFERENCE_WEIGHTS, REFERENCE_RATE, EXPONENT = 110e6, 3e-5, 1.8
@@ -272,7 +273,7 @@ def ids_and_groups(
 
     Returns:
         None for what is not there. Rows that are made when they are read have no class: it may be another than the one
-        in the column.
+        in the column. A label that is missing is -100, which is no class.
     """
     columns = (column_of(dataset, name) for name in ("id", "idx"))
     ids = next((column for column in columns if column is not None), None)
@@ -284,4 +285,4 @@ def ids_and_groups(
     known = None if labels is None else next((label for label in labels if label is not None), None)
     if labels is None or not isinstance(known, (int, np.integer, np.bool_)):
         return ids, None
-    return ids, whole_numbers(labels)
+    return ids, whole_numbers(labels, missing=IGNORED)
