@@ -40,6 +40,7 @@ import gzip  # noqa: E402
 import json  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
 from dataclasses import asdict, dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
@@ -71,6 +72,7 @@ SETS = {
 }
 SPLITS = ("train", "dev", "test")
 SCRIPTS = ("script", "script_random", "script_grouped")
+ARMS = (*SCRIPTS, "short", "diet")
 KEEPS = (0.1, 0.2, 0.3, 0.5)
 OUT_OF_SCOPE = "oos"  # no class of clinc150 but everything else, and a fifth of test
 UTTERANCE_POWER, DRAW_SEED = 0.7, 31
@@ -100,10 +102,10 @@ class Cell:
         return f"{self.set}-{self.arm}-{self.keep:g}-seed{self.seed}"
 
 
-def cells(sets: list[str], keeps: list[float], seeds: int) -> list[Cell]:
+def cells(sets: list[str], keeps: list[float], seeds: int, only: Sequence[str] = ARMS) -> list[Cell]:
     """Interleaved within a seed, so that a machine that drifts hits all alike."""
     arms = [*((script, 1.0) for script in SCRIPTS), *((arm, keep) for keep in keeps for arm in ("short", "diet"))]
-    return [Cell(name, arm, keep, seed) for seed in range(seeds) for name in sets for arm, keep in arms]
+    return [Cell(name, arm, keep, seed) for seed in range(seeds) for name in sets for arm, keep in arms if arm in only]
 
 
 def drawn(source: Path, rows: int, folder: Path, *, traffic: bool = False) -> Path:
@@ -313,6 +315,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--output", type=Path, default=RESULTS / "plain_script.json")
     parser.add_argument("--sets", default=",".join(SETS), help="comma-separated (default: all)")
     parser.add_argument("--keeps", default=",".join(map(str, KEEPS)), help="the rungs, comma-separated")
+    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm, which are the repeats")
     parser.add_argument("--rows", type=int, default=0, help="of training (default: those of the set)")
     parser.add_argument("--epochs", type=int, default=COMMON["epochs"])
@@ -337,7 +340,8 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run_all(options: argparse.Namespace) -> bool:
     options.precision = precision_here(options.precision)
-    wanted = cells(options.sets.split(","), [float(keep) for keep in options.keeps.split(",")], options.seeds)
+    keeps = [float(keep) for keep in options.keeps.split(",")]
+    wanted = cells(options.sets.split(","), keeps, options.seeds, options.arms.split(","))
     done = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
         return each_once(

@@ -589,7 +589,7 @@ def test_rules_that_take_the_same_rows_have_nothing_to_decide(monkeypatch: pytes
 
 
 def _as_cover(usual: Any) -> Any:
-    return lambda self, values, count, epoch, rule, turns: usual(self, values, count, epoch, COVER, self._turns)
+    return lambda self, values, count, epoch, rule, begins=False: usual(self, values, count, epoch, COVER)
 
 
 @pytest.mark.parametrize("dev_rows", [None, 30])

@@ -253,7 +253,7 @@ def test_dropout_is_drawn_alike_for_both_entrants(tmp_path, monkeypatch):
 
 
 def _cover_for_all(usual):
-    return lambda self, values, count, epoch, rule, turns: usual(self, values, count, epoch, "cover", self._turns)
+    return lambda self, values, count, epoch, rule, begins=False: usual(self, values, count, epoch, "cover")
 
 
 # ---- what the dev rows say

@@ -1,8 +1,8 @@
-"""Which rows a cycle trains on: a selector with its options, bound to a run's seed."""
+"""Which rows a cycle trains on: the selectors of a diet, bound to its options and seed, and the turns of the rows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
@@ -21,6 +21,7 @@ from datadiet.selectors.turns import Turns
 from datadiet.types import EpochPlan, Selection
 
 Rows = NDArray[np.int64]
+_VISITS, _EXPECTED = "turns.visits", "turns.expected"
 
 
 @dataclass(frozen=True)
@@ -188,6 +189,102 @@ def selector_of(options: DietOptions, rule: str | None = None) -> BoundSelector:
         own.setdefault("every", options.refresh_every)
     select = "random" if options.in_batch else options.select
     return BoundSelector(select, options=own, floor=options.config.floor, seed=options.config.seed)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What a rule would train on in a cycle.
+
+    Attributes:
+        rows: int64, of the whole set.
+        weights: float32, of the loss of each; None where all are alike.
+        after: Gives how often each row has had its turn once these are taken; None where no rule goes by it.
+    """
+
+    rows: Rows
+    weights: NDArray[np.float32] | None
+    after: Callable[[], Turns | None]
+
+
+class Chooser:
+    """The selector of a diet, or that of each rule of `auto`, and how often each row has had its turn.
+
+    Args:
+        options: Of the diet.
+        context: What the data set gives the selectors to go by.
+        num_rows: Training rows.
+
+    Attributes:
+        needs_recalls: Whether a selector needs the recall of each class.
+
+    Raises:
+        ArgumentError: If the context lacks what a selector needs.
+    """
+
+    def __init__(self, options: DietOptions, context: SelectorContext, num_rows: int) -> None:
+        rules = (None,) if options.race is None else tuple(RULES)
+        self._selectors = {rule: selector_of(options, rule) for rule in rules}
+        for selector in self._selectors.values():
+            selector.check(context)
+        self.needs_recalls = any("recalls" in selector.needs for selector in self._selectors.values())
+        self._num_rows = num_rows
+        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
+        self._turns = Turns.none(num_rows) if takes_turns else None
+
+    def draw(self, rule: str | None, count: int, *, epoch: int) -> Rows:
+        """Rows at random, int64 `(count,)`, where nothing is recorded of them yet; they have had their turn."""
+        drawn = self._selectors[rule].draw(self._num_rows, count, epoch=epoch)
+        if self._turns is not None:
+            self._turns = self._turns.after(Selection(drawn))
+        return drawn
+
+    def propose(
+        self,
+        values: NDArray[np.float32],
+        pool: NDArray[np.bool_] | None,
+        count: int,
+        epoch: int,
+        rule: str | None,
+        context: SelectorContext,
+        *,
+        begins: bool = False,
+    ) -> Candidate:
+        """What a rule would train on; nothing changes until `take`.
+
+        Args:
+            values: float32, of the rows of the pool; larger = harder, +inf = never seen.
+            pool: bool `(num_rows,)`, the rows that it may choose from; None for all.
+            count: How many, exactly.
+            epoch: The first that trains on them.
+            rule: Of `auto`; None for any other selector.
+            context: Of all rows, without turns.
+            begins: Whether the rule has given no turns yet.
+        """
+        selector = self._selectors[rule]
+        turns = Turns.none(self._num_rows) if begins and self._turns is not None else self._turns
+        context = replace(context, turns=turns if selector.takes_turns else None)
+        chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
+        del values  # of millions of rows, these and their numbers are not held at once
+        free = None if pool is None else np.flatnonzero(pool)
+        rows = chosen.rows if free is None else free[chosen.rows]
+
+        def after() -> Turns | None:
+            return None if turns is None else turns.after(chosen, free, in_place=True)
+
+        return Candidate(rows, chosen.weights, after)
+
+    def take(self, candidate: Candidate) -> None:
+        """Count the turns of a candidate, which then trains."""
+        self._turns = candidate.after()
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The turns as arrays; empty where no selector goes by them."""
+        return {} if self._turns is None else {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Take up what `state` gave, among other arrays."""
+        if self._turns is not None:
+            self._turns = replace(self._turns, visits=np.array(arrays[_VISITS]), expected=np.array(arrays[_EXPECTED]))
 
 
 def rehearse(options: DietOptions, num_examples: int, schedule: BaseSchedule, groups: NDArray[np.int64] | None) -> None:

@@ -20,6 +20,8 @@ from torch import Tensor
 
 from datadiet.config import DietConfig
 from datadiet.diet.choose import (
+    Candidate,
+    Chooser,
     Rows,
     SelectorContext,
     check_ids,
@@ -29,9 +31,10 @@ from datadiet.diet.choose import (
     selector_of,
     weighed,
 )
-from datadiet.diet.options import MADE_WITH, DietOptions, changes, check_sizes, checksum, resolve, schedule_changes
+from datadiet.diet.options import DietOptions, check_sizes, resolve
 from datadiet.diet.race import COVER, NO_DEV, RULES, Race, plan_races
 from datadiet.diet.schedule import AdaptiveSchedule, BaseSchedule
+from datadiet.diet.state import MADE_WITH, changes, checksum, joined, part, plan_of, plan_state, schedule_changes
 from datadiet.diet.tolerance import Tolerance, ToleranceController
 from datadiet.diet.values import MOMENT, EpochBuffer, LatestValues, StreamBuffer
 from datadiet.errors import ArgumentError, Problems
@@ -41,15 +44,11 @@ from datadiet.registry import load
 from datadiet.scores.history import last
 from datadiet.scores.reduce import OF_LABEL, example_values, mean_of_rows
 from datadiet.selectors.base import picked
-from datadiet.selectors.turns import Turns
 from datadiet.store.row_arrays import RowArrays
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
-from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Selection, Signals, Source
+from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Signals, Source
 
-_ROWS, _KEPT, _WEIGHTS = "plan.rows", "plan.kept", "plan.weights"  # of the rows, or a bit for each that could be one
-_VISITS, _EXPECTED = "turns.visits", "turns.expected"
-_Tried = tuple[EpochPlan, Callable[[], Turns | None]]  # a plan, and the turns of the rows once it is taken
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
 # of `made_with`, as an error names it
@@ -57,43 +56,6 @@ _FIRST_RULE = (
     "the rule that auto begins with (by the classes, tags, how many rows there are and are kept, and whether the dev "
     "metric is measured after each epoch)"
 )
-
-
-def joined(states: Mapping[str, tuple[dict[str, NDArray[Any]], Json]]) -> tuple[dict[str, NDArray[Any]], Json]:
-    """The states of several parts as one: arrays as `part.name`, plain values by part."""
-    arrays = {f"{part}.{name}": array for part, (parts, _) in states.items() for name, array in parts.items()}
-    return arrays, {part: numbers for part, (_, numbers) in states.items()}
-
-
-def part(arrays: Mapping[str, NDArray[Any]], part: str) -> dict[str, NDArray[Any]]:
-    """The arrays of one part."""
-    start = f"{part}."
-    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}
-
-
-def plan_state(plan: EpochPlan | None) -> tuple[dict[str, NDArray[Any]], Json]:
-    """The plan of the epoch that trains; both empty of it where there is none."""
-    if plan is None:
-        return {}, {"plan": None}
-    rows = plan.rows
-    arrays: dict[str, NDArray[Any]] = {_ROWS: rows}
-    if len(rows) and (rows[1:] > rows[:-1]).all():  # a selector of the user's own may give another order
-        kept = np.zeros(int(rows[-1]) + 1, bool)
-        kept[rows] = True
-        arrays = {_KEPT: np.packbits(kept)}
-    if plan.weights is not None:
-        arrays[_WEIGHTS] = plan.weights
-    return arrays, {"plan": [plan.epoch, plan.full, plan.round]}
-
-
-def plan_of(arrays: Mapping[str, NDArray[Any]], numbers: Json) -> EpochPlan | None:
-    """The plan that `plan_state` was of."""
-    if numbers["plan"] is None:
-        return None
-    epoch, full, round_ = numbers["plan"]
-    weights = np.array(arrays[_WEIGHTS]) if _WEIGHTS in arrays else None
-    rows = np.array(arrays[_ROWS]) if _ROWS in arrays else np.flatnonzero(np.unpackbits(arrays[_KEPT]))
-    return EpochPlan(epoch, rows, full=full, round=round_, weights=weights)
 
 
 def _excludes(rule: str | None) -> bool:
@@ -289,13 +251,8 @@ class Diet:
 
     def _begin_choice(self, num_examples: int) -> None:
         """The selectors, what they go by beside values, and no plan yet."""
-        rules = (None,) if self.options.race is None else tuple(RULES)
-        self._selectors = {rule: selector_of(self.options, rule) for rule in rules}
-        for selector in self._selectors.values():
-            selector.check(self._context)
-        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
-        self._turns = Turns.none(num_examples) if takes_turns else None
-        self._entrants: dict[str, _Tried] = {}
+        self._chooser = Chooser(self.options, self._context, num_examples)
+        self._entrants: dict[str, Candidate] = {}
         self.round = 0
         self._plan: EpochPlan | None = None
 
@@ -380,8 +337,7 @@ class Diet:
 
     def lacks_recalls(self, epoch: int) -> bool:
         """Whether the choice before an epoch needs the recall of each class, and nobody has told it."""
-        needed = any("recalls" in selector.needs for selector in self._selectors.values())
-        return needed and self.recalls is None and self.schedule.is_refresh(epoch)
+        return self._chooser.needs_recalls and self.recalls is None and self.schedule.is_refresh(epoch)
 
     def rows_to_score(self, epoch: int) -> Rows:
         """Rows that need a forward pass before this epoch's selection; empty where none do."""
@@ -566,11 +522,9 @@ class Diet:
             parts_of if self.noise_monitor is None else {**parts_of, "watch": self.noise_monitor.state()}
         )
         planned, plan = plan_state(self._plan)
-        arrays |= planned
+        arrays |= planned | self._chooser.state()
         parts = (0, 0) if self._tables is None else self._tables.parts
         controller = self.tolerance_controller and self.tolerance_controller.state()
-        if self._turns is not None:
-            arrays |= {_VISITS: self._turns.visits, _EXPECTED: self._turns.expected}
         if self._without is not None:
             arrays[_WITHOUT] = self._without
         own = {"round": self.round, "run": self._run, "parts": parts, "regression": self._regression}
@@ -603,8 +557,7 @@ class Diet:
             self.tolerance_controller.load(numbers["decider"])
         if self.noise_monitor is not None:
             self.noise_monitor.load(part(arrays, "watch"), numbers["watch"])
-        if self._turns is not None:
-            self._turns = replace(self._turns, visits=np.array(arrays[_VISITS]), expected=np.array(arrays[_EXPECTED]))
+        self._chooser.load(arrays)
         if self.race is not None:
             self.race = self.race.restored(numbers["race"])
         self._plan = plan_of(arrays, numbers)
@@ -641,15 +594,13 @@ class Diet:
 
     def _decide(self, epoch: int, controller: ToleranceController) -> EpochPlan:
         """How many rows, by the tolerance, and which."""
-        values = self._current.close_round()
+        values = self._values()
         controller.decide(epoch, values)
         full = self.schedule.is_full(epoch)
         if full:
             plan = self._everything(epoch)
         else:
-            count = self.schedule.count(epoch)
-            plan, after = self._entrant(values, count, epoch, self.rule, self._turns)
-            self._turns = after()
+            plan = self._take(self._entrant(values, self.schedule.count(epoch), epoch, self.rule), epoch)
         self.round += 1
         return plan
 
@@ -680,19 +631,21 @@ class Diet:
         if not self._entrants:
             if self.noise_monitor is not None:
                 self.noise_monitor.review(epoch, self.dev_skill)
-            values, count = self._current.close_round(), self.schedule.count(epoch)
-            challenger, fresh = self.race.challenger(tuple(RULES)), Turns.none(len(self._current))
-            self._entrants = {  # a rule that begins has given no turns yet
-                self.race.rule: self._entrant(values, count, epoch, self.race.rule, self._turns),
-                challenger: self._entrant(values, count, epoch, challenger, fresh),
+            values, count = self._values(), self.schedule.count(epoch)
+            challenger = self.race.challenger(tuple(RULES))
+            self._entrants = {
+                self.race.rule: self._entrant(values, count, epoch, self.race.rule),
+                challenger: self._entrant(values, count, epoch, challenger, begins=True),
             }
-            (first, after), (second, _) = self._entrants.values()
+            first, second = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
-                self._entrants = {}
                 self.race = replace(self.race, same=(*self.race.same, epoch))
-                self._take(first, after())
+                self._end_race(epoch)
                 return {}
-        return {rule: weighed(plan, self._row_weights) for rule, (plan, _) in self._entrants.items()}
+        return {
+            rule: weighed(self._plan_with(entrant, epoch), self._row_weights)
+            for rule, entrant in self._entrants.items()
+        }
 
     def decide(
         self,
@@ -713,13 +666,13 @@ class Diet:
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
         self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, costs)
-        plan, after = self._entrants[self.race.rule]
-        self._entrants = {}
-        return self._take(plan, after())
+        return self._end_race(epoch)
 
-    def _take(self, plan: EpochPlan, turns: Turns | None) -> EpochPlan:
-        """Make the rows of an entrant the plan of the epoch."""
-        self._turns, self._plan = turns, weighed(plan, self._row_weights)
+    def _end_race(self, epoch: int) -> EpochPlan:
+        """Make the rows of the rule at hand the plan of the epoch."""
+        assert self.race is not None
+        winner, self._entrants = self._entrants[self.race.rule], {}
+        self._plan = weighed(self._take(winner, epoch), self._row_weights)
         self.round += 1
         if self._tables is not None:
             append_plan(self._tables.plans, self._plan)
@@ -730,13 +683,10 @@ class Diet:
         if self.race is not None:
             self.race = self.race.reconsidered(epoch)
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
-            drawn = self._selectors[self.rule].draw(len(self._current), count, epoch=epoch)
-            if self._turns is not None:
-                self._turns = self._turns.after(Selection(drawn))
-            return EpochPlan(epoch, drawn, full=False)
+            return EpochPlan(epoch, self._chooser.draw(self.rule, count, epoch=epoch), full=False)
         pool = self._pool(self.rule, count)  # its values alone, so that those of all rows take no memory
-        plan, after = self._tried(self._current.close_round(pool), pool, count, epoch, self.rule, self._turns)
-        self._turns = after()
+        chosen = self._chooser.propose(self._values(pool), pool, count, epoch, self.rule, self._seen())
+        plan = self._take(chosen, epoch)
         self.round += 1
         return plan
 
@@ -749,37 +699,30 @@ class Diet:
         trains[np.flatnonzero(~trains)[: max(0, count - int(trains.sum()))]] = True  # an epoch is full all the same
         return trains
 
-    def _tried(
-        self,
-        values: NDArray[np.float32],
-        pool: NDArray[np.bool_] | None,
-        count: int,
-        epoch: int,
-        rule: str | None,
-        turns: Turns | None,
-    ) -> _Tried:
-        """What a rule would keep of a pool after these turns."""
-        selector = self._selectors[rule]
-        context = replace(
-            self._context,
-            recalls=self.recalls,
-            scale=self.options.score.scale(regression=self._regression),
-            turns=turns if selector.takes_turns else None,
-            entropy=None if self._beside is None else self._beside.close_round(),
-        )
-        chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
-        del values  # of millions of rows, these and their numbers are not held at once
-        free = None if pool is None else np.flatnonzero(pool)
-        rows = chosen.rows if free is None else free[chosen.rows]
-        plan = EpochPlan(epoch, rows, full=False, round=self.round, weights=chosen.weights)
-        return plan, lambda: None if turns is None else turns.after(chosen, free, in_place=True)
-
     def _entrant(
-        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, turns: Turns | None
-    ) -> _Tried:
-        """As `_tried`, by the values of all rows."""
+        self, values: NDArray[np.float32], count: int, epoch: int, rule: str | None, *, begins: bool = False
+    ) -> Candidate:
+        """What a rule would choose by the values of all rows; one that begins has given no turns yet."""
         pool = self._pool(rule, count)
-        return self._tried(values if pool is None else picked(values, pool), pool, count, epoch, rule, turns)
+        given = pool, count, epoch, rule, self._seen()
+        return self._chooser.propose(values if pool is None else picked(values, pool), *given, begins=begins)
+
+    def _values(self, pool: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """The values by which a cycle chooses, of the rows of a pool; all by default. The round is closed."""
+        return self._current.close_round(pool)
+
+    def _seen(self) -> SelectorContext:
+        """What selectors may go by beside the values, as it is now."""
+        scale = self.options.score.scale(regression=self._regression)
+        entropy = None if self._beside is None else self._beside.close_round()
+        return replace(self._context, recalls=self.recalls, scale=scale, entropy=entropy)
+
+    def _plan_with(self, candidate: Candidate, epoch: int) -> EpochPlan:
+        return EpochPlan(epoch, candidate.rows, full=False, round=self.round, weights=candidate.weights)
+
+    def _take(self, candidate: Candidate, epoch: int) -> EpochPlan:
+        self._chooser.take(candidate)
+        return self._plan_with(candidate, epoch)
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         keys = list(map(str, range(len(self._current)) if ids is None else ids))

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
@@ -535,56 +534,3 @@ def check_sizes(*, least: int = 1, **given: Any) -> None:
     for name, value in given.items():
         problems.whole(name, value.item() if isinstance(value, np.integer) else value, least)
     problems.raise_any()
-
-
-# ---- a state that is taken up ----
-
-MADE_WITH = "made_with"  # in a state: what it depends on, by name
-
-
-def checksum(values: Any) -> str:
-    """Of numbers in an array, or of one key per row.
-
-    Examples:
-        >>> checksum(["a", "b"]) == checksum(np.array(["a", "b"])) != checksum(["ab"])
-        True
-    """
-    if isinstance(values, np.ndarray) and values.dtype.kind in "iufb":
-        return f"{zlib.crc32(np.ascontiguousarray(values).data):08x}"
-    total = 0
-    for key in values:
-        total = zlib.crc32(f"{key}\0".encode(errors="surrogatepass"), total)
-    return f"{total:08x}"
-
-
-def changes(then: Json | None, now: Json) -> list[str]:
-    """What a state depends on and is another now, one sentence each.
-
-    Args:
-        then, now: Plain values by name, compared where both know one; None of a state that names none.
-
-    Examples:
-        >>> changes({"keep": 0.5, "batch": 8}, {"keep": 0.3, "batch": 8})
-        ['keep must be 0.5, as in the run that is resumed, got 0.3.']
-    """
-    if then is None:
-        return ["the state is of another version of datadiet, and cannot be taken up: begin anew."]
-    changed = [name for name in now if name in then and then[name] != now[name]]
-    return [f"{name} must be {then[name]!r}, as in the run that is resumed, got {now[name]!r}." for name in changed]
-
-
-def schedule_changes(then: BaseSchedule, now: BaseSchedule, begun: int) -> list[str]:
-    """Whether a schedule of other epochs is the same in those that have begun; a sentence where it is not.
-
-    Examples:
-        >>> schedule_changes(Schedule(100, 4, anneal_epochs=2), Schedule(100, 8, anneal_epochs=2), begun=3)
-        ['epochs must be 4, as in the run that is resumed, got 8: the first 3 epochs would have been others.']
-    """
-    if now.epochs < begun:
-        return [f"epochs must be at least {begun}, which have begun in the run that is resumed, got {now.epochs}."]
-    if all(then.count(one) == now.count(one) and then.is_full(one) == now.is_full(one) for one in range(begun)):
-        return []
-    return [
-        f"epochs must be {then.epochs}, as in the run that is resumed, got {now.epochs}: the first {begun} epochs "
-        "would have been others."
-    ]

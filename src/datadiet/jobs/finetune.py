@@ -25,7 +25,7 @@ from datadiet.config import AUTO, MOST_EPOCHS, FinetuneConfig, read_config
 from datadiet.data.schema import Examples
 from datadiet.data.sources import hub_name
 from datadiet.diet.diet import Diet
-from datadiet.diet.options import changes
+from datadiet.diet.state import changes
 from datadiet.diet.tolerance import convergence, stopped_rising
 from datadiet.errors import ArgumentError, DataError, Problems
 from datadiet.files import SCHEMA, plain

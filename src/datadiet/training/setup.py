@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from transformers import Trainer
 
 from datadiet.diet.diet import Diet
-from datadiet.diet.options import changes
 from datadiet.diet.race import NO_DEV
+from datadiet.diet.state import changes
 from datadiet.errors import ArgumentError, Problems
 from datadiet.ledger import Ledger
 from datadiet.scoring.forward import Batch, lengths_of

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datadiet.diet.diet import part
+from datadiet.diet.state import part
 from datadiet.errors import ArgumentError
 from datadiet.scoring.forward import Batch
 from datadiet.selectors.base import mix
