@@ -357,6 +357,17 @@ def test_history_needs_a_run():
         _ = hard_diet().history
 
 
+def test_rows_without_a_class_have_no_floor():
+    """-100 is no class: two such rows are neither too few for a floor of three nor counted among what it needs."""
+    groups = np.zeros(N, np.int64)
+    groups[:2], groups[2:5] = -100, 1
+    diet = begun(hard_diet(floor=3, refresh_every=1, keep=0.3), groups=groups)
+    easy = np.linspace(0.1, 1, N)  # those five most
+    epoch_of(diet, 0, easy)
+    kept = epoch_of(diet, 1, easy).rows
+    assert np.bincount(groups[kept] + 100, minlength=102)[[0, 101]].tolist() == [0, 3]
+
+
 def test_floors_go_with_every_selector():
     groups = np.arange(N) % 2
     for name in names("select"):

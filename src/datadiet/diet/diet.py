@@ -47,7 +47,7 @@ from datadiet.selectors.base import picked
 from datadiet.store.row_arrays import RowArrays
 from datadiet.store.run_folder import put_aside
 from datadiet.store.tables import RunTables, ScoreStore, append_plan, last_values, matched
-from datadiet.types import EpochPlan, Forecast, HeadSignals, Json, Scores, Signals, Source
+from datadiet.types import IGNORED, EpochPlan, Forecast, HeadSignals, Json, Scores, Signals, Source
 
 ENTROPY = "entropy"  # a score, and the column that is recorded beside the score for selectors that need both
 _WITHOUT = "without_tokens"
@@ -195,7 +195,7 @@ class Diet:
             batch: Examples per optimizer step: batch size x accumulation x processes.
             max_steps: Optimizer steps to plan for, whatever `epochs` says.
             ids: The user's id of each row, for exports and `scores_from`.
-            groups: int64 class of each row, for `floor` and quotas.
+            groups: int64 class of each row, for `floor` and quotas; -100: none.
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
@@ -271,7 +271,7 @@ class Diet:
         """The schedule, with room for the floor of each class."""
         planned = self.options.schedule(num_examples, epochs=epochs, batch=batch, max_steps=max_steps)
         classes, rows = np.unique([] if groups is None or not self.options.config.floor else groups, return_counts=True)
-        sizes = dict(zip(map(str, classes.tolist()), rows.tolist(), strict=True))
+        sizes = {str(name): size for name, size in zip(classes.tolist(), rows.tolist(), strict=True) if name != IGNORED}
         self.options.check_floor(sizes, planned)
         if isinstance(planned, AdaptiveSchedule):
             planned = replace(planned, least=self.options.config.floor * len(sizes))

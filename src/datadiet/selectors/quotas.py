@@ -41,7 +41,7 @@ from datadiet.selectors.groups import (
 )
 from datadiet.selectors.ranked import easiest, hardest
 from datadiet.selectors.sampled import random
-from datadiet.types import Selection
+from datadiet.types import IGNORED, Selection
 
 _STREAM = 9  # of the generator, so that no two selectors share their draws
 Direction = Literal["hard", "easy"]
@@ -62,8 +62,8 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         minimum: Rows per group, at least 1.
 
     Returns:
-        A selector that needs `groups`, `(n,)` of whole numbers or strings. It raises ArgumentError where they are
-        missing or the floors together exceed the count.
+        A selector that needs `groups`, `(n,)` of whole numbers or strings; -100 is no group and has no floor. It raises
+        ArgumentError where they are missing or the floors together exceed the count.
 
     Raises:
         ArgumentError: If `minimum` is no whole number, or below 1.
@@ -92,10 +92,12 @@ def with_floor(select: Selector, minimum: int) -> Selector:
     ) -> Selection:
         array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids)
         names = checked_groups(groups, f"a floor of {minimum} rows per group")
-        codes, sizes, _ = encoded(names)
+        codes, sizes, named = encoded(names)
         floors = np.minimum(sizes, minimum)
+        if named.dtype.kind == "i":
+            floors[named == IGNORED] = 0  # no class
         if (needed := int(floors.sum())) > count:
-            raise ArgumentError(crowded(minimum, int(np.count_nonzero(sizes)), needed, count))
+            raise ArgumentError(crowded(minimum, int(np.count_nonzero(floors)), needed, count))
         return _floored(select, array, count, names, codes, floors, seed=seed, epoch=epoch, **options)
 
     return floored
