@@ -368,6 +368,15 @@ def test_rows_without_a_class_have_no_floor():
     assert np.bincount(groups[kept] + 100, minlength=102)[[0, 101]].tolist() == [0, 3]
 
 
+def test_quotas_refuse_rows_without_a_class_and_a_floor_refuses_to_find_none():
+    groups = np.r_[np.full(2, -100), np.arange(N - 2) % 2]
+    for select in ("balanced", "partly_balanced", "drop_quota", "quota(shares.0=0.5, shares.1=0.5)"):
+        with pytest.raises(ArgumentError, match="2 rows have no class"):
+            begun(Diet(select=select, refresh_every=1), groups=groups)
+    with pytest.raises(ArgumentError, match="need the class of each example"):
+        begun(hard_diet(floor=1), groups=np.full(N, -100))
+
+
 def test_floors_go_with_every_selector():
     groups = np.arange(N) % 2
     for name in names("select"):

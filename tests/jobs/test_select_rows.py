@@ -135,6 +135,15 @@ def test_a_floor_keeps_a_rare_easy_class():
     assert selection.reasons[:4].tolist() == ["rest", "floor", "floor", "floor"]
 
 
+def test_rows_without_a_class_have_no_floor():
+    groups = np.r_[np.full(2, -100), np.ones(4, int), np.zeros(N - 6, int)]
+    selection = chosen(keep=0.2, floor=3, groups=groups)
+    assert np.flatnonzero(selection.reasons[:6] == "floor").tolist() == [3, 4, 5]
+    assert "rest" == selection.reasons[0] == selection.reasons[1]
+    with pytest.raises(ArgumentError, match="2 rows have no class"):
+        chosen(keep=0.2, select="balanced", groups=groups)
+
+
 def test_duplicates_go_first_and_the_most_common_label_stands():
     words = texts()
     words[10], words[12], words[15] = "Play  it", "play it", "PLAY IT "  # of the classes a, a, b

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import compress
@@ -18,7 +18,7 @@ from datadiet.errors import ArgumentError, quoted
 from datadiet.registry import find, load, parse_call
 from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
-from datadiet.types import EpochPlan, Selection
+from datadiet.types import IGNORED, EpochPlan, Selection
 
 Rows = NDArray[np.int64]
 _VISITS, _EXPECTED = "turns.visits", "turns.expected"
@@ -112,6 +112,7 @@ class BoundSelector:
         needs = set() if method is None else set(method.needs) - set(given)
         with_option = {} if method is None else method.facts.get("needs_with", {})
         needs |= {need for option, need in with_option.items() if given.get(option)}
+        self._gives_places = "groups" in needs
         self._takes = set() if method is None else (set(method.options) | needs) - set(given)
         self.takes_turns = method is not None and "takes_turns" in method.traits
         self._takes |= {"turns"} if self.takes_turns else set()
@@ -128,6 +129,16 @@ class BoundSelector:
         for name in self.needs:
             if name != "recalls" and getattr(context, name) is None:
                 raise ArgumentError(_MISSING[name])
+        if context.groups is None or "groups" not in self.needs:
+            return
+        without = int(np.count_nonzero(context.groups == IGNORED))
+        if without and without == len(context.groups):
+            raise ArgumentError(_MISSING["groups"])
+        if without and self._gives_places:
+            raise ArgumentError(
+                f"this selector gives each class its places, and {without} rows have no class ({IGNORED}). Leave them "
+                "out of the data, or give them a class of their own in groups=."
+            )
 
     def choose(
         self, values: NDArray[np.float32], count: int, *, epoch: int, context: SelectorContext = SelectorContext()
@@ -196,14 +207,22 @@ class Candidate:
     """What a rule would train on in a cycle.
 
     Attributes:
+        epoch: The first that trains on it.
         rows: int64, of the whole set.
-        weights: float32, of the loss of each; None where all are alike.
-        after: Gives how often each row has had its turn once these are taken; None where no rule goes by it.
+        chosen: The same among the rows of the pool, with the weights of their losses.
+        pool: int64, the rows that were chosen from; None for all.
+        turns: How often each row has had its turn before; None where no rule goes by it.
     """
 
+    epoch: int
     rows: Rows
-    weights: NDArray[np.float32] | None
-    after: Callable[[], Turns | None]
+    chosen: Selection
+    pool: Rows | None
+    turns: Turns | None
+
+    def plan(self, round: int) -> EpochPlan:
+        """Its rows as the plan of its epoch, chosen by the values of a round."""
+        return EpochPlan(self.epoch, self.rows, full=False, round=round, weights=self.chosen.weights)
 
 
 class Chooser:
@@ -218,10 +237,11 @@ class Chooser:
         needs_recalls: Whether a selector needs the recall of each class.
 
     Raises:
-        ArgumentError: If the context lacks what a selector needs.
+        ArgumentError: If the context lacks what a selector needs, or a selector of classes finds rows without one.
     """
 
     def __init__(self, options: DietOptions, context: SelectorContext, num_rows: int) -> None:
+        self._options = options
         rules = (None,) if options.race is None else tuple(RULES)
         self._selectors = {rule: selector_of(options, rule) for rule in rules}
         for selector in self._selectors.values():
@@ -249,7 +269,7 @@ class Chooser:
         *,
         begins: bool = False,
     ) -> Candidate:
-        """What a rule would train on; nothing changes until `take`.
+        """What a rule would train on; its rows have no turn until `take`.
 
         Args:
             values: float32, of the rows of the pool; larger = harder, +inf = never seen.
@@ -259,6 +279,9 @@ class Chooser:
             rule: Of `auto`; None for any other selector.
             context: Of all rows, without turns.
             begins: Whether the rule has given no turns yet.
+
+        Raises:
+            ArgumentError: If the selector needs recalls, and no dev split has been evaluated.
         """
         selector = self._selectors[rule]
         turns = Turns.none(self._num_rows) if begins and self._turns is not None else self._turns
@@ -266,16 +289,12 @@ class Chooser:
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
         del values  # of millions of rows, these and their numbers are not held at once
         free = None if pool is None else np.flatnonzero(pool)
-        rows = chosen.rows if free is None else free[chosen.rows]
-
-        def after() -> Turns | None:
-            return None if turns is None else turns.after(chosen, free, in_place=True)
-
-        return Candidate(rows, chosen.weights, after)
+        return Candidate(epoch, chosen.rows if free is None else free[chosen.rows], chosen, free, turns)
 
     def take(self, candidate: Candidate) -> None:
-        """Count the turns of a candidate, which then trains."""
-        self._turns = candidate.after()
+        """Count the turns of a candidate, which then trains; in place, so once."""
+        turns = candidate.turns
+        self._turns = None if turns is None else turns.after(candidate.chosen, candidate.pool, in_place=True)
 
     def state(self) -> dict[str, NDArray[Any]]:
         """The turns as arrays; empty where no selector goes by them."""

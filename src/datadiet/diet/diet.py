@@ -195,7 +195,7 @@ class Diet:
             batch: Examples per optimizer step: batch size x accumulation x processes.
             max_steps: Optimizer steps to plan for, whatever `epochs` says.
             ids: The user's id of each row, for exports and `scores_from`.
-            groups: int64 class of each row, for `floor` and quotas; -100: none.
+            groups: int64 class of each row, for `floor` and quotas; -100: none, which quotas refuse.
             features: Where each row lies, float `(num_examples, size)` or a SciPy CSR matrix, for selectors that cover
                 a space.
             values: float32 `(num_examples,)` of a score of whole training sets, for one that training does not make.
@@ -594,15 +594,12 @@ class Diet:
 
     def _decide(self, epoch: int, controller: ToleranceController) -> EpochPlan:
         """How many rows, by the tolerance, and which."""
-        values = self._values()
+        values = self._current.close_round()
         controller.decide(epoch, values)
-        full = self.schedule.is_full(epoch)
-        if full:
-            plan = self._everything(epoch)
-        else:
-            plan = self._take(self._entrant(values, self.schedule.count(epoch), epoch, self.rule), epoch)
+        if not self.schedule.is_full(epoch):
+            return self._take(self._entrant(values, self.schedule.count(epoch), epoch, self.rule))
         self.round += 1
-        return plan
+        return self._everything(epoch)
 
     @property
     def rule(self) -> str | None:
@@ -631,7 +628,7 @@ class Diet:
         if not self._entrants:
             if self.noise_monitor is not None:
                 self.noise_monitor.review(epoch, self.dev_skill)
-            values, count = self._values(), self.schedule.count(epoch)
+            values, count = self._current.close_round(), self.schedule.count(epoch)
             challenger = self.race.challenger(tuple(RULES))
             self._entrants = {
                 self.race.rule: self._entrant(values, count, epoch, self.race.rule),
@@ -640,12 +637,10 @@ class Diet:
             first, second = self._entrants.values()
             if np.array_equal(first.rows, second.rows):  # nothing to decide, as where no row has been seen
                 self.race = replace(self.race, same=(*self.race.same, epoch))
-                self._end_race(epoch)
+                self._end_race(self.race.rule)
                 return {}
-        return {
-            rule: weighed(self._plan_with(entrant, epoch), self._row_weights)
-            for rule, entrant in self._entrants.items()
-        }
+        plans = {rule: entrant.plan(self.round) for rule, entrant in self._entrants.items()}
+        return {rule: weighed(plan, self._row_weights) for rule, plan in plans.items()}
 
     def decide(
         self,
@@ -666,14 +661,12 @@ class Diet:
         if self.race is None or not self._entrants:
             raise ArgumentError(f"no race is due before epoch {epoch} (from 0): call entrants first.")
         self.race = self.race.decided(epoch, {rule: losses[rule] for rule in self._entrants}, costs)
-        return self._end_race(epoch)
+        return self._end_race(self.race.rule)
 
-    def _end_race(self, epoch: int) -> EpochPlan:
-        """Make the rows of the rule at hand the plan of the epoch."""
-        assert self.race is not None
-        winner, self._entrants = self._entrants[self.race.rule], {}
-        self._plan = weighed(self._take(winner, epoch), self._row_weights)
-        self.round += 1
+    def _end_race(self, winner: str) -> EpochPlan:
+        """Make the rows of a rule the plan of the epoch."""
+        entrants, self._entrants = self._entrants, {}
+        self._plan = weighed(self._take(entrants[winner]), self._row_weights)
         if self._tables is not None:
             append_plan(self._tables.plans, self._plan)
         return self._plan
@@ -685,10 +678,8 @@ class Diet:
         if not self._current.known and epoch == 0:  # nothing is known yet: random, as in the paper
             return EpochPlan(epoch, self._chooser.draw(self.rule, count, epoch=epoch), full=False)
         pool = self._pool(self.rule, count)  # its values alone, so that those of all rows take no memory
-        chosen = self._chooser.propose(self._values(pool), pool, count, epoch, self.rule, self._seen())
-        plan = self._take(chosen, epoch)
-        self.round += 1
-        return plan
+        values = self._current.close_round
+        return self._take(self._chooser.propose(values(pool), pool, count, epoch, self.rule, self._seen()))
 
     def _pool(self, rule: str | None, count: int) -> NDArray[np.bool_] | None:
         """The rows from which a rule chooses, bool `(n,)`; None for all."""
@@ -704,12 +695,16 @@ class Diet:
     ) -> Candidate:
         """What a rule would choose by the values of all rows; one that begins has given no turns yet."""
         pool = self._pool(rule, count)
-        given = pool, count, epoch, rule, self._seen()
-        return self._chooser.propose(values if pool is None else picked(values, pool), *given, begins=begins)
-
-    def _values(self, pool: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
-        """The values by which a cycle chooses, of the rows of a pool; all by default. The round is closed."""
-        return self._current.close_round(pool)
+        return self._chooser.propose(
+            # not a name of its own, which would hold the values of the pool while their rows are numbered
+            values if pool is None else picked(values, pool),
+            pool,
+            count,
+            epoch,
+            rule,
+            self._seen(),
+            begins=begins,
+        )
 
     def _seen(self) -> SelectorContext:
         """What selectors may go by beside the values, as it is now."""
@@ -717,12 +712,12 @@ class Diet:
         entropy = None if self._beside is None else self._beside.close_round()
         return replace(self._context, recalls=self.recalls, scale=scale, entropy=entropy)
 
-    def _plan_with(self, candidate: Candidate, epoch: int) -> EpochPlan:
-        return EpochPlan(epoch, candidate.rows, full=False, round=self.round, weights=candidate.weights)
-
-    def _take(self, candidate: Candidate, epoch: int) -> EpochPlan:
+    def _take(self, candidate: Candidate) -> EpochPlan:
+        """Count the turns of a candidate and end the round; its plan."""
         self._chooser.take(candidate)
-        return self._plan_with(candidate, epoch)
+        plan = candidate.plan(self.round)
+        self.round += 1
+        return plan
 
     def _start_from(self, run: Path, ids: Sequence[str] | None) -> None:
         keys = list(map(str, range(len(self._current)) if ids is None else ids))

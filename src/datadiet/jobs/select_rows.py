@@ -20,7 +20,7 @@ from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.selectors.base import floor_problems, top_mask
 from datadiet.store.score_file import ScoreFile, read_scores
-from datadiet.types import Selection
+from datadiet.types import IGNORED, Selection
 
 Rows = NDArray[np.int64]
 Values = NDArray[np.float32]
@@ -189,7 +189,8 @@ def _selection(
     dropped = {"duplicates": config.dedupe, "suspects": bool(config.drop_suspects), "missing values": missing.any()}
     count = kept_count(config, len(file), pool.size, [name for name, holds in dropped.items() if holds])
     problems = Problems()
-    sizes = Counter([] if pool_groups is None else map(str, pool_groups.tolist()))
+    classes = [] if pool_groups is None else pool_groups[pool_groups != IGNORED].tolist()
+    sizes = Counter(map(str, classes))
     problems.found += floor_problems(config.floor, sizes, count)
     problems.raise_any()
     entropy = file.values.get(ENTROPY)
@@ -244,8 +245,8 @@ def _reasons(
     reasons[chosen.rows] = CHOSEN
     if config.floor and context.groups is not None:
         without_floor = _choose(config, 0, values, count, context).rows
-        _, codes = np.unique(context.groups, return_inverse=True)
-        short = np.bincount(codes[without_floor], minlength=codes.max() + 1) < config.floor
+        names, codes = np.unique(context.groups, return_inverse=True)
+        short = (np.bincount(codes[without_floor], minlength=len(names)) < config.floor) & (names != IGNORED)
         reasons[np.setdiff1d(chosen.rows[short[codes[chosen.rows]]], without_floor)] = FLOOR
     return reasons
 

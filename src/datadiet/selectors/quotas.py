@@ -94,8 +94,7 @@ def with_floor(select: Selector, minimum: int) -> Selector:
         names = checked_groups(groups, f"a floor of {minimum} rows per group")
         codes, sizes, named = encoded(names)
         floors = np.minimum(sizes, minimum)
-        if named.dtype.kind == "i":
-            floors[named == IGNORED] = 0  # no class
+        floors[named == IGNORED] = 0  # no class
         if (needed := int(floors.sum())) > count:
             raise ArgumentError(crowded(minimum, int(np.count_nonzero(floors)), needed, count))
         return _floored(select, array, count, names, codes, floors, seed=seed, epoch=epoch, **options)
