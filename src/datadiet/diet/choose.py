@@ -241,19 +241,17 @@ class Chooser:
     """
 
     def __init__(self, options: DietOptions, context: SelectorContext, num_rows: int) -> None:
-        self._options = options
         rules = (None,) if options.race is None else tuple(RULES)
-        self._selectors = {rule: selector_of(options, rule) for rule in rules}
-        for selector in self._selectors.values():
+        selectors = [selector_of(options, rule) for rule in rules]
+        for selector in selectors:
             selector.check(context)
-        self.needs_recalls = any("recalls" in selector.needs for selector in self._selectors.values())
-        self._num_rows = num_rows
-        takes_turns = any(selector.takes_turns for selector in self._selectors.values())
-        self._turns = Turns.none(num_rows) if takes_turns else None
+        self.needs_recalls = any("recalls" in selector.needs for selector in selectors)
+        self._options, self._num_rows = options, num_rows
+        self._turns = Turns.none(num_rows) if any(selector.takes_turns for selector in selectors) else None
 
     def draw(self, rule: str | None, count: int, *, epoch: int) -> Rows:
         """Rows at random, int64 `(count,)`, where nothing is recorded of them yet; they have had their turn."""
-        drawn = self._selectors[rule].draw(self._num_rows, count, epoch=epoch)
+        drawn = selector_of(self._options, rule).draw(self._num_rows, count, epoch=epoch)
         if self._turns is not None:
             self._turns = self._turns.after(Selection(drawn))
         return drawn
@@ -283,7 +281,7 @@ class Chooser:
         Raises:
             ArgumentError: If the selector needs recalls, and no dev split has been evaluated.
         """
-        selector = self._selectors[rule]
+        selector = selector_of(self._options, rule)
         turns = Turns.none(self._num_rows) if begins and self._turns is not None else self._turns
         context = replace(context, turns=turns if selector.takes_turns else None)
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
