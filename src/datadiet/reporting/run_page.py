@@ -309,7 +309,7 @@ def _drawings(result: Json, dynamics: Dynamics) -> list[Drawing]:
         caption = "One curve per round, the first at the top; to the right is harder. The tick is the median."
         drawings.append(Drawing("Scores over the epochs", caption, plot.score_distribution_figure(dynamics)))
     if len(dynamics.choices) > 1:
-        caption = "Each choice beside the one before it. Little that is new: the diet has settled, or ran dry."
+        caption = "Each choice beside the one before it. Where little is new, the diet has settled, or ran dry."
         finding = f"{percent(dynamics.choices[-1].new, 0)} of the last choice were new."
         drawings.append(Drawing("Turnover of the kept rows", caption, plot.turnover_figure(dynamics), finding))
     if pd.notna(dynamics.confidence).any():
