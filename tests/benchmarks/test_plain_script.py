@@ -91,6 +91,12 @@ def test_every_arm_runs_and_none_twice(
     assert "| toy | diet | 0.5 | 4 |" in capsys.readouterr().out
 
 
+def test_some_arms_alone_stay_interleaved_within_a_seed() -> None:
+    cells = plain_script.cells(["toy"], [0.1, 0.2], 2, ["script", "diet"])
+    once = [("script", 1.0), ("diet", 0.1), ("diet", 0.2)]
+    assert [(cell.arm, cell.keep, cell.seed) for cell in cells] == [(*arm, seed) for seed in (0, 1) for arm in once]
+
+
 def made_up(folder: Path, *arms: tuple[str, float, float, float]) -> Path:
     """Results of two seeds: arm, keep, dev accuracy, fine-tuning seconds; the total has 10 more."""
     cases = {}

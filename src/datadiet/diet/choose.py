@@ -124,7 +124,7 @@ class BoundSelector:
         """Refuse to choose without what the selector needs.
 
         Raises:
-            ArgumentError: Names what is missing, and where it comes from.
+            ArgumentError: Names what is missing, and where it comes from; or how many rows have no class (-100).
         """
         for name in self.needs:
             if name != "recalls" and getattr(context, name) is None:
@@ -221,7 +221,7 @@ class Candidate:
     turns: Turns | None
 
     def plan(self, round: int) -> EpochPlan:
-        """Its rows as the plan of its epoch, chosen by the values of a round."""
+        """The plan of its epoch, with the weights of the selector alone; `round` is that of the values it goes by."""
         return EpochPlan(self.epoch, self.rows, full=False, round=round, weights=self.chosen.weights)
 
 
@@ -276,13 +276,13 @@ class Chooser:
             epoch: The first that trains on them.
             rule: Of `auto`; None for any other selector.
             context: Of all rows, without turns.
-            begins: Whether the rule has given no turns yet.
+            begins: Whether the rule, one of `auto`, has given no turns yet.
 
         Raises:
             ArgumentError: If the selector needs recalls, and no dev split has been evaluated.
         """
         selector = selector_of(self._options, rule)
-        turns = Turns.none(self._num_rows) if begins and self._turns is not None else self._turns
+        turns = Turns.none(self._num_rows) if begins else self._turns
         context = replace(context, turns=turns if selector.takes_turns else None)
         chosen = selector.choose(values, count, epoch=epoch, context=context if pool is None else context.of(pool))
         del values  # of millions of rows, these and their numbers are not held at once
