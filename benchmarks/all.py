@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.auto import LARGE_ARMS, LATER, SETTINGS
+from benchmarks.cells import listed
 from benchmarks.corpus_selection import TARGET as SEED_TASKS
 from benchmarks.grid import RESULTS, SETS, speed_cells
 from benchmarks.learning_rate import SETS as RATE_SETS
@@ -252,7 +253,7 @@ def tables(options: argparse.Namespace) -> Part:
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"), help="one folder per set (default: data)")
-    parser.add_argument("--only", help=f"comma-separated: {', '.join(QUICK)}")
+    parser.add_argument("--only", type=listed(*QUICK), default=[*QUICK], help=f"comma-separated: {', '.join(QUICK)}")
     parser.add_argument("--quick", action="store_true", help="tiny sizes; needs --results")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--list", action="store_true", help="show the commands and run nothing")
@@ -260,11 +261,8 @@ def main(arguments: list[str] | None = None) -> None:
     if options.quick and options.results == RESULTS:
         parser.error("--quick needs --results FOLDER: tiny figures do not belong beside the real ones.")
     options.data_root, options.results = options.data_root.resolve(), options.results.resolve()
-    wanted = options.only.split(",") if options.only else list(QUICK)
-    if unknown := sorted(set(wanted) - QUICK.keys()):
-        parser.error(f"unknown part {', '.join(unknown)}; allowed: {', '.join(QUICK)}.")
     failed = []
-    for part in [*(part for part in parts(options) if part.name in wanted), tables(options)]:
+    for part in [*(part for part in parts(options) if part.name in options.only), tables(options)]:
         quick = QUICK.get(part.name, []) if options.quick else []
         print(f"== {part.name}: python {' '.join((*part.arguments, *quick))}", flush=True)
         if not options.list and subprocess.run([sys.executable, *part.arguments, *quick], cwd=ROOT).returncode:

@@ -42,7 +42,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import each_once, keep
+from benchmarks.cells import each_once, keep, listed, numbers
 from benchmarks.grid import COMMON, RESULTS
 
 ROWS, DEV_ROWS, TEST_ROWS, EPOCHS = 2000, 500, 1000, 5
@@ -314,10 +314,10 @@ def run_grid(cells: Sequence[Cell], args: argparse.Namespace, results: Path) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--settings", help="separated by commas (default: all)")
+    parser.add_argument("--settings", type=listed(*ALL_SETTINGS), help="separated by commas (default: all)")
     parser.add_argument("--later", action="store_true", help="the twelve settings that came later")
-    parser.add_argument("--arms", default=",".join(ARMS))
-    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in KEEPS))
+    parser.add_argument("--arms", type=listed(*ARMS), default=[*ARMS])
+    parser.add_argument("--keeps", type=numbers(float), default=[*KEEPS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=RESULTS)
@@ -329,19 +329,19 @@ def main() -> None:
     )
     parser.add_argument("--precision", default="auto", choices=("auto", "bf16", "fp32"))
     args = parser.parse_args()
-    args.settings = args.settings or ",".join(LATER if args.later else SETTINGS)
+    args.settings = args.settings or [*(LATER if args.later else SETTINGS)]
     args.rows = args.rows or (LARGE_ROWS if args.large else ROWS)
     if args.pairs:
         args.rows = min(args.rows, PAIR_ROWS)
         cells = [Cell(PAIRED, arm, 0.3, seed) for seed in range(args.pairs) for arm in ("short", "auto")]
         sys.exit(0 if run_grid(cells, args, args.results / "auto_pairs") else 1)
     cells = [
-        Cell(setting, arm, float(share), seed)
+        Cell(setting, arm, share, seed)
         for seed in range(args.first_seed, args.seeds)
-        for share in args.keeps.split(",")
-        for setting in args.settings.split(",")
-        for arm in args.arms.split(",")
-        if arm != "full" or float(share) == float(args.keeps.split(",")[0])
+        for share in args.keeps
+        for setting in args.settings
+        for arm in args.arms
+        if arm != "full" or share == args.keeps[0]
     ]
     sys.exit(0 if run_grid(cells, args, args.results / FOLDERS[args.large]) else 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -30,6 +31,31 @@ class Named(Protocol):
 
 
 C = TypeVar("C", bound=Named)
+T = TypeVar("T")
+
+
+def listed(*allowed: str) -> Callable[[str], list[str]]:
+    """The type of an option that takes names separated by commas, of which each must be one of these."""
+
+    def read(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        if unknown := [name for name in names if name not in allowed]:
+            raise argparse.ArgumentTypeError(f"must be of {', '.join(allowed)}, got {', '.join(unknown)}.")
+        return names
+
+    return read
+
+
+def numbers(kind: Callable[[str], T]) -> Callable[[str], list[T]]:
+    """The type of an option that takes numbers of a kind, separated by commas."""
+
+    def read(text: str) -> list[T]:
+        try:
+            return [kind(part) for part in text.split(",")]
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"must be numbers separated by commas, got {text!r}.") from None
+
+    return read
 
 
 def finetuned(settings: dict[str, Any], work: Path, program: Sequence[str] = DATADIET) -> dict[str, Any]:

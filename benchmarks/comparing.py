@@ -24,6 +24,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.cells import listed
 from benchmarks.common import add_setting, environment, keep_figures, parser_of, precision_here
 
 ROOT = Path(__file__).parent.parent
@@ -122,12 +123,12 @@ def overhead(options: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "comparing")
     add_setting(parser)
-    parser.add_argument("--cases", default=",".join(CASES), help=f"comma-separated (default: {','.join(CASES)})")
+    parser.add_argument("--cases", type=listed(*CASES), default=[*CASES], help=f"comma-separated: {', '.join(CASES)}")
     parser.add_argument("--test-rows", type=int, default=2000, help="of the finished runs (default: 2,000)")
     parser.add_argument("--epochs", type=int, default=6, help="of the real runs (default: 6)")
     parser.add_argument("--seeds", type=int, default=3, help="of the real runs (default: 3)")
     options = parser.parse_args(arguments)
-    for case in options.cases.split(","):
+    for case in options.cases:
         found = {"cached": cached, "overhead": overhead}[case](options)
         keep_figures(options.output, case, found)
         if case == "cached":

@@ -331,12 +331,12 @@ def main() -> None:
         return
     setting = Setting(args.data_root, args.rows, args.dev_rows, args.base_rows, args.length, args.shape)
     cells = [
-        Cell(data, budget, arm, float(share), seed)
+        Cell(data, budget, arm, share, seed)
         for seed in range(args.first_seed, args.seeds)
-        for data in args.sets.split(",")
-        for share in args.keeps.split(",")
-        for budget in args.budgets.split(",")
-        for arm in args.arms.split(",")
+        for data in args.sets
+        for share in args.keeps
+        for budget in args.budgets
+        for arm in args.arms
         if (data, arm) != ("gsm8k", "smart")  # its rows have no tasks
     ]
     done = each_once(

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.cells import listed
 from benchmarks.common import environment, keep_figures, parser_of, peak_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -98,18 +99,15 @@ def main() -> None:
     parser.add_argument("--sentences", type=int, default=100_000, help="that are scored (default: 100,000)")
     parser.add_argument("--points", type=int, default=50_000, help="that are selected from (default: 50,000)")
     parser.add_argument("--keep", type=float, default=0.3, help="share kept (default: 0.3)")
-    parser.add_argument("--only", help=f"comma-separated: {', '.join(CASES)}")
+    parser.add_argument("--only", type=listed(*CASES), default=[*CASES], help=f"comma-separated: {', '.join(CASES)}")
     parser.add_argument("--case", choices=CASES, help=argparse.SUPPRESS)
     parser.add_argument("--number", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.case:
         print(json.dumps(measure(options.case, options.number, options.keep)))
         return
-    wanted = options.only.split(",") if options.only else list(CASES)
-    if unknown := sorted(set(wanted) - set(CASES)):
-        parser.error(f"unknown case {', '.join(unknown)}; allowed: {', '.join(CASES)}.")
     print(f"{'case':<20}{'examples':>10}{'seconds':>10}{'peak':>10}")
-    for name in wanted:
+    for name in options.only:
         number = options.sentences if name in SCORES else options.points
         figures = in_a_process(name, number, options.keep)
         print(f"{name:<20}{number:>10,}{figures['seconds']:>9.1f}s{figures['peak_bytes'] / 1e9:>8.2f}GB", flush=True)

@@ -27,7 +27,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned, keep
+from benchmarks.cells import DATADIET, PLAIN_BATCHES, each_once, finetuned, keep, listed
 
 RESULTS = Path(__file__).parent / "results"
 COMMON: dict[str, Any] = {
@@ -129,8 +129,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("grid", choices=GRIDS)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", help="comma-separated; all of the grid by default")
-    parser.add_argument("--methods", help="comma-separated; all of the grid by default")
+    parser.add_argument("--sets", type=listed(*SETS), help="comma-separated; all of the grid by default")
+    parser.add_argument("--methods", type=listed(*METHODS), help="comma-separated; all of the grid by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--model", help="a hub name or folder in place of the packaged model")
@@ -138,9 +138,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="for a quick look only")
     args = parser.parse_args()
     cells, sets = GRIDS[args.grid]
-    wanted = cells(args.sets.split(",") if args.sets else sets, args.seeds)
+    wanted = cells(args.sets or sets, args.seeds)
     if args.methods:
-        wanted = [cell for cell in wanted if cell.method in args.methods.split(",")]
+        wanted = [cell for cell in wanted if cell.method in args.methods]
     given = {"epochs": args.epochs, "train_rows": args.rows, "model": args.model}
     changes = {name: value for name, value in given.items() if value}
     results = args.results / args.grid

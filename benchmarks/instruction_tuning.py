@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.byte_lm import config_of
-from benchmarks.cells import each_once, keep
+from benchmarks.cells import each_once, keep, listed, numbers
 from benchmarks.common import RESULTS
 from benchmarks.report.arms import difference, glance, grid
 from benchmarks.report.markdown import NOT_YET
@@ -345,8 +345,9 @@ def grid_parser(doc: str | None, name: str, **defaults: Any) -> argparse.Argumen
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     for option in ("sets", "budgets", "arms"):
-        parser.add_argument(f"--{option}", default=",".join(defaults[option]))
-    parser.add_argument("--keeps", default=",".join(f"{share:g}" for share in defaults["keeps"]))
+        names = [*defaults[option]]
+        parser.add_argument(f"--{option}", type=listed(*names), default=names)
+    parser.add_argument("--keeps", type=numbers(float), default=[*defaults["keeps"]])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first-seed", type=int, default=0)
     for option in ("rows", "dev_rows", "length"):
@@ -368,15 +369,14 @@ def main() -> None:
         print(table(args.results))
         return
     setting = Setting(args.data_root, args.rows, args.dev_rows, args.epochs, args.length, args.shape)
-    keeps = [float(share) for share in args.keeps.split(",")]
     cells = [
         Cell(data, budget, arm, share, seed)
         for seed in range(args.first_seed, args.seeds)
-        for share in keeps
-        for data in args.sets.split(",")
-        for budget in args.budgets.split(",")
-        for arm in args.arms.split(",")
-        if arm != "full" or (share == keeps[0] and budget == "steps")
+        for share in args.keeps
+        for data in args.sets
+        for budget in args.budgets
+        for arm in args.arms
+        if arm != "full" or (share == args.keeps[0] and budget == "steps")
     ]
     done = each_once(
         cells,

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cells import each_once, finetuned, keep
+from benchmarks.cells import each_once, finetuned, keep, listed, numbers
 from benchmarks.grid import RESULTS
 from benchmarks.report.markdown import NOT_YET, table
 from benchmarks.tolerance import lines_of
@@ -95,16 +95,16 @@ def learning_rate(results: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--rates", default=",".join(f"{rate:g}" for rate in RATES))
+    parser.add_argument("--sets", type=listed(*SETS), default=[*SETS])
+    parser.add_argument("--rates", type=numbers(float), default=[*RATES])
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--rows", type=int, default=TRAIN_ROWS, help="training rows")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
     args = parser.parse_args()
-    results, sets, rates = args.results / "learning_rate", args.sets.split(","), args.rates.split(",")
+    results = args.results / "learning_rate"
     whole = each_once(
-        [Cell(name, float(rate), seed) for seed in range(args.seeds) for name in sets for rate in rates],
+        [Cell(name, rate, seed) for seed in range(args.seeds) for name in args.sets for rate in args.rates],
         results,
         lambda cell: run_cell(cell, args.data_root, results, args.rows, args.epochs),
     )

@@ -20,6 +20,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import listed
 from benchmarks.common import (
     Bench,
     add_setting,
@@ -135,7 +136,7 @@ def compare(peaks: dict[str, list[int]], examples: int) -> dict[str, Any]:
 def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "memory")
     add_setting(parser)
-    parser.add_argument("--cases", default=",".join(CASES), help=f"comma-separated (default: {','.join(CASES)})")
+    parser.add_argument("--cases", type=listed(*CASES), default=[*CASES], help=f"comma-separated: {', '.join(CASES)}")
     parser.add_argument("--examples", type=int, default=300_000, help="generated rows (default: 300,000)")
     parser.add_argument("--repeats", type=int, default=3, help="processes of each kind (default: 3)")
     parser.add_argument("--measure", nargs=2, metavar=("CASE", "VARIANT"), help="one process's part; prints JSON")
@@ -144,7 +145,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(measure_here(options)))
         return
     print(f"{'case':<12}{'variant':<9}{'peak MB':>9}{'x plain':>9}{'extra B/example':>17}{'of allowed':>12}")
-    for case in options.cases.split(","):
+    for case in options.cases:
         runs: dict[str, list[dict[str, Any]]] = {variant: [] for variant in VARIANTS}
         for _ in range(options.repeats):
             for variant in VARIANTS:

@@ -28,7 +28,7 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from benchmarks.cells import keep
+from benchmarks.cells import keep, listed
 from benchmarks.grid import COMMON, RESULTS
 from datadiet.store.run_folder import PREDICTIONS
 
@@ -181,7 +181,7 @@ def worst_class(run: Path, split: str) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", help="comma-separated; all by default, SNIPS with --timed")
+    parser.add_argument("--sets", type=listed(*SETS), help="comma-separated; all by default, SNIPS with --timed")
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time; their times are then not compared")
     parser.add_argument("--timed", action="store_true", help="the last seed, one run at a time, for the times")
     parser.add_argument("--methods", help="comma-separated; those of the set by default")
@@ -193,7 +193,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.timed:
         options.jobs = 1
-    for name in (options.sets or ("snips" if options.timed else ",".join(SETS))).split(","):
+    for name in options.sets or (["snips"] if options.timed else SETS):
         compared(name, options)
 
 

@@ -30,7 +30,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.cells import RUN, each_once, finetuned, keep
+from benchmarks.cells import RUN, each_once, finetuned, keep, listed, numbers
 from benchmarks.grid import COMMON, RESULTS
 from datadiet.config import FinetuneConfig
 from datadiet.data.load import load_data
@@ -329,10 +329,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=("guard", "quality"))
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", help="comma-separated; all for guard, snips for quality by default")
-    parser.add_argument("--shares", default="0,0.1", help="of wrong labels, of quality")
-    parser.add_argument("--methods", default="full,el2n,short,el2n+auto", help="of quality")
-    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument(
+        "--sets", type=listed(*GUARDED), help="comma-separated; all for guard, snips for quality by default"
+    )
+    parser.add_argument("--shares", type=numbers(float), default="0,0.1", help="of wrong labels, of quality")
+    parser.add_argument("--methods", type=listed(*METHODS), default="full,el2n,short,el2n+auto", help="of quality")
+    parser.add_argument("--seeds", type=numbers(int), default="0,1,2", help="comma-separated")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--recorded", type=Path, default=Path("build/noise"), help="of guard: what the reviews judge")
     parser.add_argument(
@@ -342,12 +344,11 @@ def main() -> None:
     parser.add_argument("--rows", type=int, help="for a quick look only")
     args = parser.parse_args()
     guarded = args.kind == "guard"
-    sets = args.sets.split(",") if args.sets else list(GUARDED) if guarded else ["snips"]
-    seeds = [int(seed) for seed in args.seeds.split(",")]
+    sets = args.sets or (list(GUARDED) if guarded else ["snips"])
     changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
     results = args.results / "noise"
     if guarded:
-        wanted = guarded_cells(sets, seeds, args.rows)
+        wanted = guarded_cells(sets, args.seeds, args.rows)
         if args.again:
             wanted = [_cell_of(file) for file in sorted(args.recorded.glob("guard-*.npz"))]
         whole = each_once(
@@ -357,9 +358,8 @@ def main() -> None:
             lambda cell: not args.again and (results / f"{cell.name}.json").exists(),
         )
         sys.exit(0 if whole else 1)
-    shares = [float(share) for share in args.shares.split(",")]
     whole = each_once(
-        cells(sets, shares, seeds, args.methods.split(",")),
+        cells(sets, args.shares, args.seeds, args.methods),
         results,
         lambda cell: run_cell(cell, args.data_root, results, changes),
     )

@@ -46,7 +46,7 @@ from pathlib import Path  # noqa: E402
 from tempfile import TemporaryDirectory  # noqa: E402
 from typing import Any  # noqa: E402
 
-from benchmarks.cells import each_once, finetuned  # noqa: E402
+from benchmarks.cells import each_once, finetuned, listed, numbers  # noqa: E402
 from benchmarks.common import keep_figures, precision_here  # noqa: E402
 from benchmarks.grid import RESULTS  # noqa: E402
 
@@ -314,8 +314,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--data-root", type=Path, default=Path("data"))
     parser.add_argument("--output", type=Path, default=RESULTS / "plain_script.json")
     parser.add_argument("--sets", default=",".join(SETS), help="comma-separated (default: all)")
-    parser.add_argument("--keeps", default=",".join(map(str, KEEPS)), help="the rungs, comma-separated")
-    parser.add_argument("--arms", default=",".join(ARMS), help="comma-separated (default: all)")
+    parser.add_argument("--keeps", type=numbers(float), default=[*KEEPS], help="the rungs, comma-separated")
+    parser.add_argument("--arms", type=listed(*ARMS), default=[*ARMS], help="comma-separated (default: all)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each arm, which are the repeats")
     parser.add_argument("--rows", type=int, default=0, help="of training (default: those of the set)")
     parser.add_argument("--epochs", type=int, default=COMMON["epochs"])
@@ -340,8 +340,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 def _run_all(options: argparse.Namespace) -> bool:
     options.precision = precision_here(options.precision)
-    keeps = [float(keep) for keep in options.keeps.split(",")]
-    wanted = cells(options.sets.split(","), keeps, options.seeds, options.arms.split(","))
+    wanted = cells(options.sets.split(","), options.keeps, options.seeds, options.arms)
     done = json.loads(options.output.read_text(encoding="utf-8")) if options.output.exists() else {}
     with TemporaryDirectory(prefix="datadiet-bench-") as work:
         return each_once(

@@ -20,6 +20,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cells import numbers
 from benchmarks.common import environment, keep_figures, parser_of, peak_bytes
 
 ROOT = Path(__file__).parent.parent
@@ -67,7 +68,9 @@ def size_of(folder: Path) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "report")
-    parser.add_argument("--examples", default=EXAMPLES, help=f"comma-separated (default: {EXAMPLES})")
+    parser.add_argument(
+        "--examples", type=numbers(int), default=EXAMPLES, help=f"comma-separated (default: {EXAMPLES})"
+    )
     parser.add_argument("--rounds", type=int, default=10, help="epochs, each with its scores (default: 10)")
     parser.add_argument("--measure", type=Path, metavar="RUN", help="one process's part; prints JSON")
     options = parser.parse_args(arguments)
@@ -75,7 +78,7 @@ def main(arguments: list[str] | None = None) -> None:
         print(json.dumps(report_here(options.measure)))
         return
     print(f"{'examples':>12}{'rounds':>8}{'seconds':>10}{'peak MB':>10}{'page MB':>10}")
-    for examples in map(int, options.examples.split(",")):
+    for examples in options.examples:
         with tempfile.TemporaryDirectory(prefix="datadiet-bench-") as work:
             run = write_folder(Path(work), examples, options.rounds)
             sizes = {"folder_bytes": size_of(run), "data_bytes": size_of(Path(work) / "data")}

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.cells import RUN, each_once, finetuned, keep
+from benchmarks.cells import RUN, each_once, finetuned, keep, listed
 from benchmarks.grid import COMMON, RESULTS
 from datadiet.compare.statistics import resampled, row_sums
 from datadiet.store.run_folder import PREDICTIONS, main_metric
@@ -116,8 +116,8 @@ def sampled(metric: str, run: Path) -> list[float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data-root", type=Path, default=Path("data"))
-    parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--arms", default=",".join(ARMS))
+    parser.add_argument("--sets", type=listed(*SETS), default=[*SETS])
+    parser.add_argument("--arms", type=listed(*ARMS), default=[*ARMS])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--epochs", type=int, help="for a quick look only")
@@ -125,12 +125,7 @@ def main() -> None:
     args = parser.parse_args()
     changes = {name: value for name, value in (("epochs", args.epochs), ("train_rows", args.rows)) if value}
     results = args.results / "tolerance"
-    cells = [
-        Cell(name, arm, seed)
-        for seed in range(args.seeds)
-        for name in args.sets.split(",")
-        for arm in args.arms.split(",")
-    ]
+    cells = [Cell(name, arm, seed) for seed in range(args.seeds) for name in args.sets for arm in args.arms]
     whole = each_once(
         cells,
         results,

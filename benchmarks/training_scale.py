@@ -36,6 +36,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cells import numbers
 from benchmarks.common import environment, keep_figures, parser_of, peak_bytes
 
 ROWS = "100000,1000000,10000000"
@@ -237,7 +238,7 @@ def shown(number: int, found: Mapping[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> None:
     parser = parser_of(__doc__, "training_scale")
-    parser.add_argument("--rows", default=ROWS, help=f"comma-separated (default: {ROWS})")
+    parser.add_argument("--rows", type=numbers(int), default=ROWS, help=f"comma-separated (default: {ROWS})")
     parser.add_argument("--measure", nargs=2, metavar=("ROWS", "FOLDER"), help="one process's part; prints JSON")
     parser.add_argument("--plans", metavar="SELECTORS", help="measure these plans alone, of values that are drawn")
     parser.add_argument("--figure", action="store_true", help="draw the figure of the page from the results")
@@ -248,7 +249,7 @@ def main(arguments: list[str] | None = None) -> None:
     if options.measure:
         print(json.dumps(measure_here(int(options.measure[0]), Path(options.measure[1]))))
         return
-    for number in map(int, options.rows.split(",")):
+    for number in options.rows:
         if options.plans:
             case = json.loads(options.output.read_text(encoding="utf-8"))[str(number)]
             case["plans"] |= plans_of(number, None, drawn(number), options.plans.split(","))

@@ -644,24 +644,53 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
 
 def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options of a method, those of a selector inside it included."""
-    allowed = dict(method.options)
+    allowed, problems = dict(method.options), Problems()
     inner = options.get("select", getattr(allowed.get("select"), "default", None))
     if "select" in allowed and isinstance(inner, str):
-        name, more = parse_call(inner)
-        if find("select", name) is None:
+        try:
+            name, own = parse_call(inner)
+        except ArgumentError as error:
+            return list(error.problems)
+        within = find("select", name)
+        if within is None:
             return [unknown("selector", name, names("select"))]
-        allowed = {**find("select", name).options, **allowed}  # type: ignore[union-attr]
-        del more
+        fills = "fills_classes" in within.traits
+        problems.check(not fills, f"select of {method.name} must not give the classes their places itself, got {name}.")
+        problems.found += option_problems(within, own)
+        problems.found += missing_options("select", name, {**dict.fromkeys(within.needs, True), **options, **own})
+        twice = [option for option in own if option in options]
+        problems.check(not twice, f"{', '.join(twice)} of {name} must be given once, inside its brackets or beside it.")
+        allowed = {**within.options, **allowed}
     if options and not allowed:
         word = _WORDS.get(method.kind, method.kind)
         return [f"the {word} {method.name} has no options, got {', '.join(options)}."]
-    problems: list[str] = []
     for option, value in options.items():
         if option not in allowed:
-            problems.append(unknown(f"option of {method.name}", option, allowed))
+            problems.add(unknown(f"option of {method.name}", option, allowed))
         elif option != "select" and (problem := allowed[option].problem(value, method.name)):
-            problems.append(problem)
-    return problems
+            problems.add(problem)
+    return problems.found
+
+
+def selectors_in(select: object, options: Mapping[str, Any]) -> list[tuple[Method, Mapping[str, Any]]]:
+    """A selector and the one inside it, each with its options; none for a function, or for what is no selector.
+
+    Examples:
+        >>> [(method.name, options) for method, options in selectors_in("balanced", {"select": "ccs(beta=0.2)"})]
+        [('balanced', {'select': 'ccs(beta=0.2)'}), ('ccs', {'beta': 0.2})]
+    """
+    method = find("select", select) if isinstance(select, str) else None
+    if method is None:
+        return []
+    inner = options.get("select", getattr(method.options.get("select"), "default", None))
+    if "select" not in method.options or not isinstance(inner, str):
+        return [(method, options)]
+    try:
+        name, own = parse_call(inner)
+    except ArgumentError:  # which `option_problems` says
+        return [(method, options)]
+    passed_on = {option: value for option, value in options.items() if option not in method.options}
+    return [(method, options), *selectors_in(name, {**passed_on, **own})]
 
 
 def missing_options(kind: str, name: str, options: Mapping[str, Any]) -> list[str]:

@@ -337,7 +337,7 @@ def test_all_measures_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
-    [(["--quick"], "--quick needs --results FOLDER"), (["--only", "sped"], "unknown part sped; allowed: quality-atis")],
+    [(["--quick"], "--quick needs --results FOLDER"), (["--only", "sped"], "--only: must be of quality-atis")],
 )
 def test_all_refuses_what_makes_no_sense(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):

@@ -97,6 +97,21 @@ def test_some_arms_alone_stay_interleaved_within_a_seed() -> None:
     assert [(cell.arm, cell.keep, cell.seed) for cell in cells] == [(*arm, seed) for seed in (0, 1) for arm in once]
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--arms", "cover,diet"], "--arms: must be of script, script_random, script_grouped, short, diet, got cover"),
+        (["--keeps", "0.2,half"], "--keeps: must be numbers separated by commas, got '0.2,half'."),
+    ],
+)
+def test_a_list_with_an_unknown_value_is_refused(
+    given: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        plain_script.main(given)
+    assert message in capsys.readouterr().err
+
+
 def made_up(folder: Path, *arms: tuple[str, float, float, float]) -> Path:
     """Results of two seeds: arm, keep, dev accuracy, fine-tuning seconds; the total has 10 more."""
     cases = {}

@@ -97,6 +97,20 @@ def test_every_selector_says_whether_it_streams():
     assert "must be hardest or easiest to stream, got random" in streaming_problems("quota", {"select": "random"}, 0)[0]
 
 
+@pytest.mark.parametrize(
+    ("select", "options", "message"),
+    [
+        ("hardest", {"tie_break": "row"}, "tie_break of hardest has no effect on a corpus, got row: leave it out."),
+        ("balanced", {"offset": 0.2}, "offset of balanced has no effect on a corpus, got 0.2: leave it out."),
+        ("quota", {"shares": {"a": 0.5, "b": 0.2}}, "shares must sum to 1, got 0.7."),
+        ("quota", {"shares": {"a": 2, "b": -1}}, "shares must be at least 0, got -1 for 'b'."),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(select, options, message):
+    assert streaming_problems(select, options, 0) == [message]
+    assert streaming_problems("hardest", {"tie_break": "hash"}, 0) == []
+
+
 def test_what_cannot_be_chosen_is_refused():
     parts = in_parts(np.float32([1, np.nan, 2]), np.array(list("aab")), [1])
     with pytest.raises(DataError, match="got NaN in partition 1"):

@@ -1,11 +1,18 @@
 """What a rule proposes, what changes when it is taken, and the turns that a run takes up again."""
 
+from typing import Any
+
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from datadiet.config import DietConfig
-from datadiet.diet.choose import Candidate, Chooser, SelectorContext
+from datadiet.diet.choose import BoundSelector, Candidate, Chooser, SelectorContext
 from datadiet.diet.options import resolve
+from datadiet.errors import ArgumentError
+from datadiet.registry import load
+from datadiet.selectors.quotas import balanced
+from datadiet.selectors.turns import Turns
 
 ROWS = 12
 VALUES = np.linspace(0, 1, ROWS, dtype=np.float32)
@@ -53,3 +60,53 @@ def test_turns_are_taken_up_again() -> None:
     assert found.rows.tolist() == proposed(before).rows.tolist()
     assert not set(drawn) & set(found.rows)
     assert chooser("hardest").state() == {}
+
+
+SEEN = Turns(np.arange(ROWS) % 3, np.ones(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("inner", "part", "given"),
+    [
+        ("k_center", "features", np.random.default_rng(0).normal(size=(ROWS, 2))),
+        ("quadrants", "entropy", np.random.default_rng(1).random(ROWS).astype(np.float32)),
+        ("uncertain", "scale", 2.0),
+        ("cover", "turns", SEEN),
+    ],
+)
+def test_a_selector_inside_another_goes_by_what_it_would_alone(inner: str, part: str, given: Any) -> None:
+    groups = np.repeat([0, 1], [4, 8])
+    bound = BoundSelector("balanced", options={"select": inner}, floor=0, seed=3)
+    rows = bound.choose(VALUES, 6, epoch=1, context=SelectorContext(groups, **{part: given})).rows
+    own: Any = {"select": load("select", inner), part: given}
+    assert rows.tolist() == balanced(VALUES, 6, seed=3, epoch=1, groups=groups, **own).rows.tolist()
+
+
+def test_what_a_selector_inside_another_needs_is_asked_for_before_the_training() -> None:
+    groups = np.arange(ROWS) % 2
+    with pytest.raises(ArgumentError, match="this selector needs features"):
+        Chooser(resolve(DietConfig(select="balanced(select=k_center)")), SelectorContext(groups), ROWS)
+    with pytest.raises(ArgumentError, match="needs the text of each row"):
+        Chooser(
+            resolve(DietConfig(select="balanced(select=paser(consistent=true))")),
+            SelectorContext(groups, features=np.zeros((ROWS, 2))),
+            ROWS,
+        )
+
+
+def test_rows_take_turns_inside_each_class_too() -> None:
+    options = resolve(DietConfig(select="balanced(select=cover)", keep=0.5))
+    assert options.refresh_every == 1
+    context = SelectorContext(np.arange(ROWS) % 2)
+    by = Chooser(options, context, ROWS)
+    found = []
+    for _ in range(3):
+        candidate = by.propose(VALUES, None, 4, 1, None, context)
+        by.take(candidate)
+        found += candidate.rows.tolist()
+    assert sorted(found) == list(range(ROWS))
+
+
+@pytest.mark.parametrize("select", ["uncertain", "balanced(select=uncertain)", "quota(select=quadrants)"])
+def test_what_needs_bounded_values_gets_means(select: str) -> None:
+    assert resolve(DietConfig(select=select)).combine == "mean"

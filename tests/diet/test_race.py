@@ -505,6 +505,28 @@ def test_the_first_rule_chooses_until_a_race_is_lost() -> None:
     assert diet.rule == COVER
 
 
+def test_a_race_that_nobody_judges_leaves_the_rule_at_hand() -> None:
+    values = np.random.default_rng(3).exponential(size=9000).astype(np.float32)
+
+    def before_the_race() -> Diet:
+        diet = Diet(keep=0.3, seed=1)
+        diet.begin(9000, epochs=5, batch=32, dev_rows=900)
+        diet.plan(0)
+        diet._current.take(np.arange(9000), values)
+        return diet
+
+    asked, other = before_the_race(), before_the_race()
+    first = next(iter(asked.entrants(1).values()))
+    plan = asked.plan(1)
+    assert_array_equal(plan.rows, first.rows)
+    assert_array_equal(plan.rows, other.plan(1).rows)
+    assert (asked.round, asked.rule) == (other.round, other.rule)
+    assert asked.entrants(1) == {}
+    with pytest.raises(ArgumentError, match="no race is due before epoch 1"):
+        asked.decide(1, {})
+    assert_array_equal(asked.plan(2).rows, other.plan(2).rows)
+
+
 # ---- inside a diet
 
 N = 240

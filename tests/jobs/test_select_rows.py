@@ -72,6 +72,17 @@ def test_quadrants_reads_the_entropy_of_the_file():
         select_rows(made_up({"el2n": np.linspace(0, 1, N)}), score="el2n", select="quadrants", keep=0.3)
 
 
+def test_a_selector_inside_another_reads_what_it_reads_alone():
+    inside = "balanced(select=quadrants)"
+    assert len(chosen(select=inside, keep=0.3).rows) == 30
+    with pytest.raises(ArgumentError, match="the selector quadrants needs the score entropy of each row"):
+        select_rows(made_up({"el2n": np.linspace(0, 1, N)}), score="el2n", select=inside, keep=0.3)
+    centers = select_rows(made_up(), score="el2n", select="balanced(select=k_center)", keep=0.3, texts=texts())
+    assert len(centers.rows) == 30
+    with pytest.raises(ArgumentError, match="this selector needs features"):
+        select_rows(made_up(), score="el2n", select="balanced(select=k_center)", keep=0.3)
+
+
 def test_features_come_from_the_texts_or_from_the_caller():
     near = np.zeros((N, 2))
     near[:, 0] = 1

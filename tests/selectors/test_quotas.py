@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from datadiet.errors import ArgumentError
+from datadiet.selectors.q_tuning import quadrants
 from datadiet.selectors.quotas import balanced, directed, drop_quota, partly_balanced, quota, with_floor
 from datadiet.selectors.ranked import easiest, hardest, window
 from datadiet.selectors.sampled import epsilon, random, uncertain
@@ -53,6 +54,14 @@ def planted(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     values = generator.random(1000)
     values[950:] /= 1000
     return values, groups
+
+
+def test_a_floor_under_a_selector_that_reads_entropies() -> None:
+    values, groups = planted()
+    entropy = np.random.default_rng(1).random(1000)
+    chosen = with_floor(quadrants, 10)(values, 200, seed=0, epoch=0, groups=groups, entropy=entropy)
+    assert len(chosen.rows) == 200
+    assert np.count_nonzero(groups[chosen.rows] == "rare") >= 10
 
 
 @pytest.mark.proves("balanced", "partly_balanced", "quota", "drop_quota", by="planted")

@@ -19,15 +19,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datadiet.errors import ArgumentError, DataError, Problems
-from datadiet.registry import find, problems_of
+from datadiet.registry import find, problems_of, selectors_in
 from datadiet.selectors.base import crowded, mix, row_hash
 from datadiet.selectors.groups import shared_places
+from datadiet.selectors.quotas import shares_problems
 from datadiet.selectors.ranked import check_room
 
 _DIGIT = 16  # bits of a key that one pass looks at
 _FEW = 1 << 20  # keys that are sorted at once
 _RANDOM_STREAM, _PROPORTIONAL_STREAM = 1, 4  # of the generators of `selectors.sampled`
-STREAMING = ("hardest", "easiest", "window", "random", "proportional", "balanced", "partly_balanced", "quota")
+# with the options that they read here
+STREAMING: Mapping[str, tuple[str, ...]] = {
+    "hardest": ("offset",),
+    "easiest": (),
+    "window": ("offset",),
+    "random": (),
+    "proportional": ("scaling", "least", "temperature"),
+    "balanced": ("select",),
+    "partly_balanced": ("select", "balance"),
+    "quota": ("select", "shares"),
+}
 _WITH_FLOOR = ("hardest", "easiest")
 Mask = NDArray[np.bool_]
 Bits = NDArray[np.unsignedinteger[Any]]
@@ -83,6 +94,12 @@ def streaming_problems(select: str, options: Mapping[str, Any], floor: int) -> l
         problems.add(f"the selector {select} needs all rows in memory at once; these stream: {', '.join(STREAMING)}.")
         return problems.found
     problems.found += problems_of("select", select, options)
+    known = [option for method, _ in selectors_in(select, options) for option in method.options.values()]
+    usual = {option.name: option.default for option in known if option.name not in STREAMING[select]}
+    for name, value in options.items():
+        ignored = name in usual and value != usual[name]
+        problems.check(not ignored, f"{name} of {select} has no effect on a corpus, got {value}: leave it out.")
+    problems.found += shares_problems(options.get("shares")) if select == "quota" else []
     inner = options.get("select", "hardest")
     if select in ("balanced", "partly_balanced", "quota") and inner not in _WITH_FLOOR:
         problems.add(f"the option select of {select} must be hardest or easiest to stream, got {inner}.")

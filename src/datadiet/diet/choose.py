@@ -15,7 +15,7 @@ from datadiet.diet.options import DietOptions, Selector
 from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError, quoted
-from datadiet.registry import find, load, parse_call
+from datadiet.registry import load, parse_call, selectors_in
 from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
 from datadiet.types import IGNORED, EpochPlan, Selection
@@ -101,7 +101,6 @@ class BoundSelector:
     """
 
     def __init__(self, select: str | Selector, *, options: Mapping[str, Any], floor: int, seed: int) -> None:
-        method = find("select", select) if isinstance(select, str) else None
         given = {name: _selector(value) if name == "select" else value for name, value in options.items()}
         chosen: Selector = select if not isinstance(select, str) else partial(load("select", select), **given)
         if floor:
@@ -109,12 +108,16 @@ class BoundSelector:
 
             chosen = with_floor(chosen, floor)
         self._select = chosen
-        needs = set() if method is None else set(method.needs) - set(given)
-        with_option = {} if method is None else method.facts.get("needs_with", {})
-        needs |= {need for option, need in with_option.items() if given.get(option)}
+        needs: set[str] = set()
+        self._takes: set[str] = set()
+        self.takes_turns = False
+        for method, own in selectors_in(select, options):  # what one inside goes by, the outer one passes on
+            with_option = method.facts.get("needs_with", {})
+            lacks = {*method.needs, *(need for option, need in with_option.items() if own.get(option))} - set(own)
+            needs |= lacks
+            self._takes |= (set(method.options) - set(own)) | lacks
+            self.takes_turns |= "takes_turns" in method.traits
         self._gives_places = "groups" in needs
-        self._takes = set() if method is None else (set(method.options) | needs) - set(given)
-        self.takes_turns = method is not None and "takes_turns" in method.traits
         self._takes |= {"turns"} if self.takes_turns else set()
         self.takes_entropy = "entropy" in needs
         self.needs = tuple(sorted((needs | ({"groups"} if floor else set())) & set(_MISSING)))
@@ -196,7 +199,7 @@ def selector_of(options: DietOptions, rule: str | None = None) -> BoundSelector:
     own = {} if options.in_batch else dict(options.select_options)
     if isinstance(options.offset, float) and options.offset:
         own["offset"] = options.offset
-    if options.select == "seta":  # its window moves on with every choice
+    if any(method.name == "seta" for method, _ in selectors_in(options.select, own)):  # its window moves every time
         own.setdefault("every", options.refresh_every)
     select = "random" if options.in_batch else options.select
     return BoundSelector(select, options=own, floor=options.config.floor, seed=options.config.seed)

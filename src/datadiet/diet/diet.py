@@ -444,16 +444,22 @@ class Diet:
         if self._stream:
             self._plan = EpochPlan(epoch, np.empty(0, np.int64), full=True)
             return self._plan
+        if self._entrants:  # of a race that nobody has judged
+            return self._end_race(next(iter(self._entrants)))
         if self.noise_monitor is not None:
             self.noise_monitor.review(epoch, self.dev_skill)
         if self.tolerance_controller is not None and self.tolerance_controller.schedule.is_refresh(epoch):
-            plan = weighed(self._decide(epoch, self.tolerance_controller), self._row_weights)
+            plan = self._decide(epoch, self.tolerance_controller)
         elif self.schedule.is_full(epoch):
-            plan = weighed(self._everything(epoch), self._row_weights)
+            plan = self._everything(epoch)
         elif self.schedule.is_refresh(epoch) or self._plan is None:
-            plan = weighed(self._choose(epoch), self._row_weights)
+            plan = self._choose(epoch)
         else:
-            plan = replace(self._plan, epoch=epoch)
+            return self._settle(replace(self._plan, epoch=epoch))
+        return self._settle(weighed(plan, self._row_weights))
+
+    def _settle(self, plan: EpochPlan) -> EpochPlan:
+        """Make this the plan of its epoch, and write it down."""
         self._plan = plan
         if self._tables is not None:
             append_plan(self._tables.plans, plan)
@@ -614,12 +620,13 @@ class Diet:
     def entrants(self, epoch: int) -> dict[str, EpochPlan]:
         """The race before an epoch: what the rule at hand would train on, and what its challenger would.
 
-        Whoever trains tries both from the same weights and calls `decide` with the losses of the dev rows.
+        Whoever trains tries both from the same weights and calls `decide` with the losses of the dev rows. Where nobody
+        does, `plan` takes the rule at hand.
 
         Returns:
             Empty where no race is due. Asking again for the same epoch changes nothing.
         """
-        if self.race is None:
+        if self.race is None or (self._plan is not None and self._plan.epoch >= epoch):
             return {}
         if self.schedule.is_refresh(epoch) and not self._entrants:
             self.race = self.race.reconsidered(epoch)
@@ -666,10 +673,7 @@ class Diet:
     def _end_race(self, winner: str) -> EpochPlan:
         """Make the rows of a rule the plan of the epoch."""
         entrants, self._entrants = self._entrants, {}
-        self._plan = weighed(self._take(entrants[winner]), self._row_weights)
-        if self._tables is not None:
-            append_plan(self._tables.plans, self._plan)
-        return self._plan
+        return self._settle(weighed(self._take(entrants[winner]), self._row_weights))
 
     def _choose(self, epoch: int) -> EpochPlan:
         count = self.schedule.count(epoch)

@@ -23,7 +23,7 @@ from datadiet.diet.race import FirstRule, RaceOptions, first_rule, plan_races
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
 from datadiet.errors import ArgumentError, Problems, percent_hint, quoted
-from datadiet.registry import Method, find, format_call, load, names, parse_call, problems_of
+from datadiet.registry import Method, find, format_call, load, names, parse_call, problems_of, selectors_in
 from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n
@@ -328,10 +328,8 @@ class DietOptions:
 
 def _gives_weights(select: object, options: Mapping[str, Any]) -> bool:
     """Whether a selector gives loss weights, or one inside it."""
-    inside = options.get("select")
-    if isinstance(inside, str) and _gives_weights(*parse_call(inside)):
-        return True
-    return options.get("weights") is True or select in names("select", trait="weights")
+    found = selectors_in(select, options)
+    return any("weights" in method.traits or own.get("weights") is True for method, own in found)
 
 
 def resolve(config: DietConfig) -> DietOptions:
@@ -344,8 +342,9 @@ def resolve(config: DietConfig) -> DietOptions:
     problems.found += option_problems(config)
     keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
     select, select_options = _method("select", config.select, problems)
-    means = (*names("select", trait="needs_bounded"), *names("select", need="entropy"))
-    combine = config.combine or ("mean" if select in means else "norm")
+    inside = [method for method, _ in selectors_in(select, select_options)]
+    means = any("needs_bounded" in method.traits or "entropy" in method.needs for method in inside)
+    combine = config.combine or ("mean" if means else "norm")
     score, score_options = _checked_score(config, combine, problems)
     if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
         select = "hardest"
@@ -363,7 +362,7 @@ def resolve(config: DietConfig) -> DietOptions:
         {name: value for name, value in select_options.items() if name != "offset"},
         offset,
         guards,
-        config.refresh_every or _refresh_every(config, select),
+        config.refresh_every or _refresh_every(config, select, inside),
         load("race", AUTO)(**select_options) if select == AUTO and not problems.found else None,
         None if config.tokens is None else _method("tokens", config.tokens, problems),
     )
@@ -372,11 +371,11 @@ def resolve(config: DietConfig) -> DietOptions:
     return options
 
 
-def _refresh_every(config: DietConfig, select: Any) -> int:
+def _refresh_every(config: DietConfig, select: Any, inside: Sequence[Method]) -> int:
     """Rows that take turns, and counts that are decided anew, change every epoch; other choices hold for two."""
     if config.tolerance is not None:
         return AdaptiveSchedule.refresh_every
-    in_turns = select == AUTO or select in names("select", trait="takes_turns")
+    in_turns = select == AUTO or any("takes_turns" in method.traits for method in inside)
     return 1 if in_turns and not config.static else REFRESH_EVERY
 
 

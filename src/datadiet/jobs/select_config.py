@@ -20,6 +20,7 @@ from datadiet.registry import (
     names,
     parse_call,
     problems_of,
+    selectors_in,
 )
 from datadiet.types import Selection
 
@@ -161,6 +162,20 @@ def kept_count(config: SelectConfig, rows: int, candidates: int, dropped: Sequen
 def counts_groups(config: SelectConfig) -> bool:
     """Whether the selector keeps one row of each group where no count is given."""
     return str(config.select).partition("(")[0] in names("select", trait="one_of_each")
+
+
+def needs_of(config: SelectConfig) -> dict[str, str]:
+    """What the selector cannot do without beside the values, each with the name of the one that needs it.
+
+    Examples:
+        >>> needs_of(SelectConfig(select="balanced(select=quadrants)"))
+        {'groups': 'balanced', 'entropy': 'quadrants'}
+    """
+    try:
+        found = selectors_in(*config.selector)
+    except UserError:  # what is wrong with it is said elsewhere
+        return {}
+    return {need: method.name for method, _ in reversed(found) for need in method.needs}
 
 
 def selector_problems(config: SelectConfig) -> list[str]:

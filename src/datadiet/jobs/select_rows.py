@@ -16,7 +16,14 @@ from datadiet import registry
 from datadiet.data.duplicates import representatives
 from datadiet.diet.choose import BoundSelector, SelectorContext
 from datadiet.errors import ArgumentError, Problems, unknown
-from datadiet.jobs.select_config import SELECTION_OPTIONS, SelectConfig, config_problems, counts_groups, kept_count
+from datadiet.jobs.select_config import (
+    SELECTION_OPTIONS,
+    SelectConfig,
+    config_problems,
+    counts_groups,
+    kept_count,
+    needs_of,
+)
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.selectors.base import floor_problems, top_mask
 from datadiet.store.score_file import ScoreFile, read_scores
@@ -140,16 +147,16 @@ def file_problems(file: ScoreFile, config: SelectConfig, *, grouped: bool = Fals
         problems.add(f"the file has several scores ({', '.join(names)}): name the one to select by (--score).")
     if config.drop_suspects:
         problems.found += suspicion_problems(file, config.suspects_by)
-    select = str(config.select).partition("(")[0]
-    if file.labels is None and not grouped and (config.floor or select in registry.names("select", need="groups")):
-        subject = "a floor" if config.floor else f"the selector {select}"
+    needs = needs_of(config)
+    if file.labels is None and not grouped and (config.floor or "groups" in needs):
+        subject = "a floor" if config.floor else f"the selector {needs['groups']}"
         problems.add(
             f"{subject} needs the class of each row, and the file has none (task {file.task}): name a "
             "column of the data instead, --group-column COLUMN, or give groups=."
         )
-    if select in registry.names("select", need="entropy") and ENTROPY not in file.values:
+    if "entropy" in needs and ENTROPY not in file.values:
         problems.add(
-            f"the selector {select} needs the score {ENTROPY} of each row beside its own, and the file has "
+            f"the selector {needs['entropy']} needs the score {ENTROPY} of each row beside its own, and the file has "
             f"{', '.join(names)}: write both, as in datadiet score --scores el2n,{ENTROPY}."
         )
     if isinstance(config.count, int) and config.count > len(file):
@@ -209,9 +216,7 @@ def _nan_of_others(
     file: ScoreFile, config: SelectConfig, suspicion: tuple[str, Values] | None
 ) -> list[NDArray[np.bool_]]:
     """Where a row lacks what else a selection reads, beside the score itself."""
-    select = str(config.selector[0])
-    reads_entropy = select in registry.names("select", need="entropy") and ENTROPY in file.values
-    others = [file.values[ENTROPY]] if reads_entropy else []
+    others = [file.values[ENTROPY]] if "entropy" in needs_of(config) else []
     return [np.isnan(column) for column in (*others, *([] if suspicion is None else [suspicion[1]]))]
 
 
@@ -266,7 +271,7 @@ def _features(config: SelectConfig, texts: Sequence[str] | None, features: Any, 
     """A vector for each candidate, for selectors that need them."""
     if features is not None:
         return features[pool]
-    if config.selector[0] not in registry.names("select", need="features") or texts is None:
+    if "features" not in needs_of(config) or texts is None:
         return None
     from sklearn.feature_extraction.text import TfidfVectorizer
 

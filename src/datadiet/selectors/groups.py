@@ -102,6 +102,8 @@ def inside(
     if options.get("features") is not None:  # one line per row, a plain list included
         features = options["features"]
         options["features"] = (features if hasattr(features, "shape") else np.asarray(features))[rows]
+    if options.get("entropy") is not None:
+        options["entropy"] = np.asarray(options["entropy"])[rows]
     if options.get("turns") is not None:
         options["turns"] = options["turns"].of(rows)
     if options.get("texts") is not None:

@@ -280,10 +280,7 @@ def quota(
     down; here the count is exact.
     """
     problems = Problems()
-    valid = _check_numbers(shares, "shares", problems)
-    if shares is not None and valid:
-        total = float(sum(shares.values()))
-        problems.check(abs(total - 1) < 1e-6, f"shares must sum to 1, got {total:g}.")
+    problems.found += shares_problems(shares)
     array, count = checked(values, count, seed=seed, epoch=epoch, groups=groups, ids=ids, problems=problems)
     codes, sizes, names = encoded(checked_groups(groups, "quota"))
     exact = sizes.astype(np.float64) if shares is None else _by_group(shares, "shares", sizes, names)
@@ -442,6 +439,20 @@ def _check_numbers(by_group: ByGroup | None, name: str, problems: Problems, most
             problems.add(f"{name} must be {limits}, got {quoted(value)} for {quoted(str(key))}.")
             valid = False
     return valid
+
+
+def shares_problems(shares: ByGroup | None) -> list[str]:
+    """What is wrong with the shares of a quota by themselves.
+
+    Examples:
+        >>> shares_problems({"a": 0.5, "b": 0.25})
+        ['shares must sum to 1, got 0.75.']
+    """
+    problems = Problems()
+    if _check_numbers(shares, "shares", problems) and shares is not None:
+        total = float(sum(shares.values()))
+        problems.check(abs(total - 1) < 1e-6, f"shares must sum to 1, got {total:g}.")
+    return problems.found
 
 
 def _by_group(by_group: ByGroup, name: str, sizes: Counts, names: NDArray[Any]) -> NDArray[np.float64]:
