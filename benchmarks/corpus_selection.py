@@ -290,7 +290,8 @@ def table(results: Path) -> str:
 
 def costs(results: Path) -> str:
     """What each method costs, beside one epoch on the corpus, and where it is known to lose."""
-    from datadiet.registry import find, parse_call
+    from datadiet.calls import parse_call
+    from datadiet.registry import find
 
     kept = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted((results / "corpus_selection").glob("*.json"))
