@@ -30,7 +30,7 @@ def parse_call(text: str) -> tuple[str, dict[str, Any]]:
         ('directed', {'directions': {'rude': 'easy'}, 'default': 'hard'})
     """
     match = re.fullmatch(r"\s*([^()\s]*)\s*(?:\((.*)\))?\s*", text, re.DOTALL)
-    if match is None:
+    if match is None or (match[2] and not match[1]):
         raise ArgumentError(f"a method must be name or name(option=value, ...), got {quoted(text.strip())}.")
     name, inside = match[1], match[2]
     return name, {} if inside is None or not inside.strip() else parse_options(inside, name)
@@ -93,9 +93,16 @@ def _from_yaml(text: str, owner: str) -> dict[str, Any]:
     return {str(name): value for name, value in options.items()}
 
 
+def _list(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ArgumentError(f"a list must be [value, ...], got {quoted(text)}.") from None
+
+
 def _value(text: str) -> Any:
     if text.startswith(("{", "[")):
-        return _from_yaml(text, "a mapping") if text.startswith("{") else yaml.safe_load(text)
+        return _from_yaml(text, "a mapping") if text.startswith("{") else _list(text)
     for kind in (int, float):
         with suppress(ValueError):
             return kind(text)

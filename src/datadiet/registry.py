@@ -162,6 +162,10 @@ class Option:
             return unknown(name, value, self.choices)
         if "bool" in self.types and not isinstance(value, bool):
             return f"{name} must be true or false, got {quoted(value)}."
+        if {*self.types} <= {"mapping", "None"} and not isinstance(value, Mapping):
+            return f"{name} must be a mapping from each class, as in {self.name}.CLASS=..., got {quoted(value)}."
+        if self.types == ("selector",) and not isinstance(value, str) and not callable(value):
+            return f"{name} must be a selector by its name, got {quoted(value)}."
         return None
 
 
@@ -539,11 +543,11 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
         within = find("select", name)
         if within is None:
             return [unknown("selector", name, names("select"))]
-        fills = "fills_classes" in within.traits
-        problems.check(not fills, f"select of {method.name} must not give the classes their places itself, got {name}.")
+        if "fills_classes" in within.traits:
+            return [f"select of {method.name} must not give the classes their places itself, got {name}."]
         problems.found += option_problems(within, own)
         problems.found += missing_options("select", name, {**dict.fromkeys(within.needs, True), **options, **own})
-        twice = [option for option in own if option in options]
+        twice = [option for option in own if option in options and option not in method.options]
         problems.check(not twice, f"{', '.join(twice)} of {name} must be given once, inside its brackets or beside it.")
         allowed = {**within.options, **allowed}
     if options and not allowed:
@@ -552,7 +556,7 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     for option, value in options.items():
         if option not in allowed:
             problems.add(unknown(f"option of {method.name}", option, allowed))
-        elif option != "select" and (problem := allowed[option].problem(value, method.name)):
+        elif problem := allowed[option].problem(value, method.name):
             problems.add(problem)
     return problems.found
 

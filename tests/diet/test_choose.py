@@ -1,5 +1,6 @@
 """What a rule proposes, what changes when it is taken, and the turns that a run takes up again."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datadiet.config import DietConfig
-from datadiet.diet.choose import BoundSelector, Candidate, Chooser, SelectorContext
+from datadiet.diet.choose import BoundSelector, Candidate, Chooser, SelectorContext, selector_of
 from datadiet.diet.options import resolve
 from datadiet.errors import ArgumentError
 from datadiet.registry import load
@@ -110,3 +111,38 @@ def test_rows_take_turns_inside_each_class_too() -> None:
 @pytest.mark.parametrize("select", ["uncertain", "balanced(select=uncertain)", "quota(select=quadrants)"])
 def test_what_needs_bounded_values_gets_means(select: str) -> None:
     assert resolve(DietConfig(select=select)).combine == "mean"
+
+
+@pytest.mark.parametrize(
+    ("select", "every"), [("seta", 2), ("balanced(select=seta)", 2), ("balanced(select=seta(every=1))", 1)]
+)
+def test_a_window_moves_with_every_choice_unless_it_says_how_often(select: str, every: int) -> None:
+    values, groups = np.linspace(0, 1, 60, dtype=np.float32), np.zeros(60, np.int64)
+    by = selector_of(resolve(DietConfig(select=select, keep=0.3)))
+    for epoch in range(6):
+        rows = by.choose(values, 18, epoch=epoch, context=SelectorContext(groups)).rows
+        own: Any = {"every": every}
+        alone = load("select", "seta")
+        expected = alone if select == "seta" else partial(balanced, groups=groups, select=alone)
+        assert rows.tolist() == expected(values, 18, seed=0, epoch=epoch, **own).rows.tolist()
+
+
+@pytest.mark.parametrize("select", ["balanced(select=hardest, offset=0.25)", "balanced(select=window(offset=0.25))"])
+def test_an_offset_stands_inside_the_brackets_or_beside_them(select: str) -> None:
+    by = selector_of(resolve(DietConfig(select=select, keep=0.5)))
+    context = SelectorContext(np.zeros(ROWS, np.int64))
+    assert by.choose(VALUES, 6, epoch=1, context=context).rows.tolist() == [3, 4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"select": "balanced(select=window, offset=0)"}, "window needs an offset above 0"),
+        ({"select": "balanced(select=cover, offset=0.1)"}, "unknown option of balanced 'offset'"),
+        ({"select": "balanced(select=cover)", "offset": 0.1}, "offset has no effect on 'balanced'"),
+        ({"select": "balanced(select=hardest(offset=0.1))", "offset": 0.2}, "offset is given twice, 0.2 and 0.1"),
+    ],
+)
+def test_offsets_that_exclude_nothing_or_come_twice(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        resolve(DietConfig(**options))

@@ -525,6 +525,10 @@ def test_a_race_that_nobody_judges_leaves_the_rule_at_hand() -> None:
     with pytest.raises(ArgumentError, match="no race is due before epoch 1"):
         asked.decide(1, {})
     assert_array_equal(asked.plan(2).rows, other.plan(2).rows)
+    left = before_the_race()
+    assert left.entrants(1)
+    assert left.plan(2).epoch == 2
+    assert left.entrants(2) == {}
 
 
 # ---- inside a diet

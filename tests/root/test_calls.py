@@ -36,6 +36,8 @@ def test_calls(text: str, name: str, options: dict[str, Any]) -> None:
         ("ccs(beta)", r"options of ccs must be name=value with commas between, got 'beta'"),
         ("ccs(beta=0.2", r"a method must be name or name\(option=value, \.\.\.\), got 'ccs\(beta=0.2'"),
         ("length({unit=words})", r"options of length in braces must be \{name: value, \.\.\.\}"),
+        ("quota(select=[)", r"a list must be \[value, \.\.\.\], got '\['"),
+        ("(hardest)", r"a method must be name or name\(option=value, \.\.\.\), got '\(hardest\)'"),
         ("ccs(beta=1, beta.x=2)", "option 'beta' of ccs has a value and entries"),
     ],
 )

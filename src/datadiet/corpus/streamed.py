@@ -93,16 +93,16 @@ def streaming_problems(select: str, options: Mapping[str, Any], floor: int) -> l
             return []  # reported by the common checks
         problems.add(f"the selector {select} needs all rows in memory at once; these stream: {', '.join(STREAMING)}.")
         return problems.found
-    problems.found += problems_of("select", select, options)
-    known = [option for method, _ in selectors_in(select, options) for option in method.options.values()]
-    usual = {option.name: option.default for option in known if option.name not in STREAMING[select]}
-    for name, value in options.items():
-        ignored = name in usual and value != usual[name]
-        problems.check(not ignored, f"{name} of {select} has no effect on a corpus, got {value}: leave it out.")
-    problems.found += shares_problems(options.get("shares")) if select == "quota" else []
+    problems.found += (wrong := problems_of("select", select, options))
     inner = options.get("select", "hardest")
     if select in ("balanced", "partly_balanced", "quota") and inner not in _WITH_FLOOR:
         problems.add(f"the option select of {select} must be hardest or easiest to stream, got {inner}.")
+    elif not wrong:
+        known = [option for method, _ in selectors_in(select, options) for option in method.options.values()]
+        usual = {option.name: option.default for option in known if option.name not in STREAMING[select]}
+        for name in [name for name, value in options.items() if name in usual and value != usual[name]]:
+            problems.add(f"{name} of {select} has no effect on a corpus, got {options[name]}: leave it out.")
+        problems.found += shares_problems(options.get("shares")) if select == "quota" else []
     if floor and (select not in _WITH_FLOOR or options.get("offset")):
         problems.add(f"a floor streams with {' and '.join(_WITH_FLOOR)} without an offset only, got {select}.")
     return problems.found

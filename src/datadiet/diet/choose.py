@@ -200,7 +200,8 @@ def selector_of(options: DietOptions, rule: str | None = None) -> BoundSelector:
     own = {} if options.in_batch else dict(options.select_options)
     if isinstance(options.offset, float) and options.offset:
         own["offset"] = options.offset
-    if any(method.name == "seta" for method, _ in selectors_in(options.select, own)):  # its window moves every time
+    inside = selectors_in(options.select, own)
+    if any(method.name == "seta" and "every" not in given for method, given in inside):  # its window moves every time
         own.setdefault("every", options.refresh_every)
     select = "random" if options.in_batch else options.select
     return BoundSelector(select, options=own, floor=options.config.floor, seed=options.config.seed)

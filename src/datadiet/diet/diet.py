@@ -444,6 +444,7 @@ class Diet:
         if self._stream:
             self._plan = EpochPlan(epoch, np.empty(0, np.int64), full=True)
             return self._plan
+        self._forget_race_before(epoch)
         if self._entrants:  # of a race that nobody has judged
             return self._end_race(next(iter(self._entrants)))
         if self.noise_monitor is not None:
@@ -457,6 +458,11 @@ class Diet:
         else:
             return self._settle(replace(self._plan, epoch=epoch))
         return self._settle(weighed(plan, self._row_weights))
+
+    def _forget_race_before(self, epoch: int) -> None:
+        """Drop the entrants of an earlier epoch, which nobody has judged and whose plan nobody has asked for."""
+        if any(entrant.epoch != epoch for entrant in self._entrants.values()):
+            self._entrants = {}
 
     def _settle(self, plan: EpochPlan) -> EpochPlan:
         """Make this the plan of its epoch, and write it down."""
@@ -628,6 +634,7 @@ class Diet:
         """
         if self.race is None or (self._plan is not None and self._plan.epoch >= epoch):
             return {}
+        self._forget_race_before(epoch)
         if self.schedule.is_refresh(epoch) and not self._entrants:
             self.race = self.race.reconsidered(epoch)
         if not self.race.is_due(epoch):

@@ -343,7 +343,8 @@ def resolve(config: DietConfig) -> DietOptions:
     problems.found += option_problems(config)
     keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
     select, select_options = _method("select", config.select, problems)
-    inside = [method for method, _ in selectors_in(select, select_options)]
+    found = selectors_in(select, select_options)
+    inside = [method for method, _ in found]
     means = any("needs_bounded" in method.traits or "entropy" in method.needs for method in inside)
     combine = config.combine or ("mean" if means else "norm")
     score, score_options = _checked_score(config, combine, problems)
@@ -352,7 +353,7 @@ def resolve(config: DietConfig) -> DietOptions:
     # not where everything is kept, nor for values that are independent of what a model has learned
     guards = select in names("select", "race", trait="guarded") and "offset" not in select_options
     guards = guards and config.offset is None and config.tolerance is None and keep != 1.0 and score.kind != "given"
-    offset = _checked_offset(config, select, select_options, problems) if not guards else "auto"
+    offset = _checked_offset(config, select, found, problems) if not guards else "auto"
     options = DietOptions(
         config,
         keep,
@@ -438,11 +439,14 @@ def _checked_history(history: str | History, problems: Problems) -> tuple[Histor
     return made, format_call(name, options)
 
 
-def _checked_offset(config: DietConfig, select: Any, options: Mapping[str, Any], problems: Problems) -> float | str:
+def _checked_offset(
+    config: DietConfig, select: Any, found: Sequence[tuple[Method, Mapping[str, Any]]], problems: Problems
+) -> float | str:
     """The share of the hardest that is excluded, or `auto`; it may stand in the brackets of the selector."""
-    offset = config.offset if config.offset is not None else options.get("offset", 0.0)
-    if config.offset is not None and "offset" in options:
-        problems.add(f"offset is given twice, {config.offset} and {options['offset']}: give one of the two.")
+    offset = config.offset if config.offset is not None else found[0][1].get("offset", 0.0) if found else 0.0
+    own = [given["offset"] for _, given in found if "offset" in given]
+    if config.offset is not None and own:
+        problems.add(f"offset is given twice, {config.offset} and {own[0]}: give one of the two.")
     if isinstance(offset, str):
         problems.check(offset == "auto", f"offset must be a share or 'auto', got {offset!r}.")
         return offset
@@ -451,8 +455,11 @@ def _checked_offset(config: DietConfig, select: Any, options: Mapping[str, Any],
     if isinstance(select, str) and offset:
         belongs = f"it belongs to {' and '.join(takers)}"
         hint = "; say which: --select hardest" if select == AUTO else ""
-        problems.check(select in takers, f"offset has no effect on {select!r}; {belongs}{hint}.")
-    problems.check(select != "window" or offset > 0, "window needs an offset above 0: the share to exclude.")
+        takes = any(method.name in takers for method, _ in found)
+        problems.check(takes, f"offset has no effect on {select!r}; {belongs}{hint}.")
+    windows = [given for method, given in found if method.name == "window"]
+    excludes = offset > 0 or all(given.get("offset") for given in windows)
+    problems.check(excludes, "window needs an offset above 0: the share to exclude.")
     return float(offset)
 
 

@@ -257,10 +257,12 @@ def _reasons(
 
 
 def _excluded_share(config: SelectConfig) -> float:
-    """The share of the very hardest that the selector excludes."""
-    select, options = config.selector
-    method = registry.find("select", select) if isinstance(select, str) else None
-    defaults = {} if method is None else {name: one.default for name, one in method.options.items()}
+    """The share of the very hardest of all rows that the selector excludes; 0 where it does so inside each class."""
+    found = registry.selectors_in(*config.selector)
+    if len(found) != 1:
+        return 0.0
+    ((method, options),) = found
+    defaults = {name: one.default for name, one in method.options.items()}
     share = next((options[name] for name in _EXCLUDING if name in options), None)
     if share is None:
         share = next((defaults[name] for name in _EXCLUDING if defaults.get(name)), None)
