@@ -290,8 +290,7 @@ def table(results: Path) -> str:
 
 def costs(results: Path) -> str:
     """What each method costs, beside one epoch on the corpus, and where it is known to lose."""
-    from datadiet.calls import parse_call
-    from datadiet.registry import find
+    from datadiet.registry import find, parse_call
 
     kept = [
         json.loads(path.read_text(encoding="utf-8")) for path in sorted((results / "corpus_selection").glob("*.json"))

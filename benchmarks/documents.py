@@ -24,7 +24,7 @@ import typer
 
 import datadiet
 from benchmarks.report.markdown import wrapped
-from datadiet import calls, config, registry
+from datadiet import config, registry
 from datadiet.cli import app
 from datadiet.config import OPTIONS, PANELS, flag_name
 from datadiet.jobs.predict import PredictConfig
@@ -87,7 +87,7 @@ def _assignment(option: Any) -> str:
     if option.required:
         return option.name
 
-    return calls.format_call("", {option.name: option.default})[1:-1]
+    return registry.format_call("", {option.name: option.default})[1:-1]
 
 
 def _allowed(option: Any) -> str:

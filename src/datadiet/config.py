@@ -17,10 +17,21 @@ from typing import Any, Literal, NamedTuple, Self, Union, get_args, get_origin, 
 
 import yaml
 
-from datadiet.calls import format_call, parse_options
 from datadiet.errors import ArgumentError, DataError, Problems, cut, quoted, unknown
 from datadiet.files import GZ_LIMIT, read_bytes
-from datadiet.registry import AtLeast, Bound, NotNegative, Positive, ShareBelowOne, UnitShare, find, lacks, names
+from datadiet.registry import (
+    AtLeast,
+    Bound,
+    NotNegative,
+    Positive,
+    ShareBelowOne,
+    UnitShare,
+    find,
+    format_call,
+    lacks,
+    names,
+    parse_options,
+)
 
 DATA, DIET, TRAINING, RUN = "Data", "Diet", "Training", "Run"
 PANELS = (DATA, DIET, TRAINING, RUN)

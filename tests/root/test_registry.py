@@ -10,14 +10,13 @@ import numpy as np
 import pytest
 
 from datadiet import registry
-from datadiet.calls import parse_call
 from datadiet.compare.plan import Cell, Plan, methods_from
 from datadiet.config import config_from
 from datadiet.errors import ArgumentError
 from datadiet.jobs.finetune import finetune
 from datadiet.jobs.score import score_data
 from datadiet.jobs.validate import check_config
-from datadiet.registry import KINDS, AtLeast, Bound, find, methods, names, problems_of, selector
+from datadiet.registry import KINDS, AtLeast, Bound, find, methods, names, parse_call, problems_of, selector
 from datadiet.scores.reduce import FREE
 from datadiet.scoring.dataset import family_of
 from datadiet.scoring.forward import passes_of
@@ -125,6 +124,43 @@ def test_the_readme_counts_them() -> None:
 def test_bounds(bound: Bound, allowed: tuple[Any, ...], refused: tuple[Any, ...], text: str) -> None:
     assert [bound.problem("x", value) for value in allowed] == [None] * len(allowed)
     assert all(str(bound.problem("x", value)).startswith(f"x must be {text}, got ") for value in refused)
+
+
+DIRECTED = {"directions": {"rude": "easy"}, "default": "hard"}
+QUOTA = {"select": "epsilon(epsilon=0.3)", "shares": {"a": 1}}
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "options"),
+    [
+        ("hardest", "hardest", {}),
+        (" ccs ( beta=0.2 , strata=20 ) ", "ccs", {"beta": 0.2, "strata": 20}),
+        ("ccs()", "ccs", {}),
+        ("directed(directions.rude=easy, default=hard)", "directed", DIRECTED),
+        ("length({unit: characters})", "length", {"unit": "characters"}),
+        ("quota(select=epsilon(epsilon=0.3), shares={a: 1})", "quota", QUOTA),
+        ("moderate(per_group=true)", "moderate", {"per_group": True}),
+    ],
+)  # fmt: skip
+def test_calls(text: str, name: str, options: dict[str, Any]) -> None:
+    assert parse_call(text) == (name, options)
+    assert parse_call(registry.format_call(name, options)) == (name, options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ccs(beta)", r"options of ccs must be name=value with commas between, got 'beta'"),
+        ("ccs(beta=0.2", r"a method must be name or name\(option=value, \.\.\.\), got 'ccs\(beta=0.2'"),
+        ("length({unit=words})", r"options of length in braces must be \{name: value, \.\.\.\}"),
+        ("quota(select=[)", r"a list must be \[value, \.\.\.\], got '\['"),
+        ("(hardest)", r"a method must be name or name\(option=value, \.\.\.\), got '\(hardest\)'"),
+        ("ccs(beta=1, beta.x=2)", "option 'beta' of ccs has a value and entries"),
+    ],
+)
+def test_text_that_is_no_call(text: str, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        parse_call(text)
 
 
 # ---- checks

@@ -17,7 +17,7 @@ from hypothesis.extra.numpy import arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.sparse import csr_array
 
-from datadiet import calls, registry, selectors
+from datadiet import registry, selectors
 from datadiet.errors import ArgumentError
 from datadiet.selectors.quotas import with_floor
 from datadiet.selectors.ranked import hardest
@@ -278,7 +278,7 @@ def test_quotas_need_the_groups(name: str) -> None:
     ],
 )
 def test_options_that_are_not_allowed(call: str, message: str) -> None:
-    name, options = calls.parse_call(call)
+    name, options = registry.parse_call(call)
     needs = registry.find("select", name).needs
     options |= {"groups": list("aaabbb")} if "groups" in needs else {}
     options |= {"features": np.ones((6, 2))} if "features" in needs else {}

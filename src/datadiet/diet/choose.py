@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-from datadiet.calls import parse_call
 from datadiet.diet.options import DietOptions, Selector
 from datadiet.diet.race import COVER, RULES
 from datadiet.diet.schedule import BaseSchedule
 from datadiet.errors import ArgumentError, quoted
-from datadiet.registry import load, selectors_in
+from datadiet.registry import load, parse_call, selectors_in
 from datadiet.selectors.base import picked
 from datadiet.selectors.turns import Turns
 from datadiet.types import IGNORED, EpochPlan, Selection

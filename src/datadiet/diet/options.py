@@ -17,14 +17,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from datadiet.calls import format_call, parse_call
 from datadiet.config import DietConfig, option_problems
 from datadiet.diet.forecast import forecast
 from datadiet.diet.race import FirstRule, RaceOptions, first_rule, plan_races
 from datadiet.diet.schedule import REFRESH_EVERY, AdaptiveSchedule, BaseSchedule, Schedule, parse_keep
 from datadiet.diet.tolerance import Tolerance
 from datadiet.errors import ArgumentError, Problems, percent_hint, quoted
-from datadiet.registry import Method, find, load, names, problems_of, selectors_in
+from datadiet.registry import Method, find, format_call, load, names, parse_call, problems_of, selectors_in
 from datadiet.scores.dynamics import DynamicScore
 from datadiet.scores.history import History, last
 from datadiet.scores.logits import EL2N_MAX, el2n

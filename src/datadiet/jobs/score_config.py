@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from datadiet.calls import format_call, parse_call, parse_options, split_calls
 from datadiet.config import COLUMNS, READING_FLAGS, FinetuneConfig, option
 from datadiet.errors import UserError
-from datadiet.registry import AtLeast, Bound, Positive, names
+from datadiet.registry import AtLeast, Bound, Positive, format_call, names, parse_call, parse_options, split_calls
 from datadiet.types import Json
 
 BASE_MODEL = "minilm"

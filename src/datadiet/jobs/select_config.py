@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from datadiet.calls import parse_call
 from datadiet.config import DATA, DATA_HELP, option, option_problems
 from datadiet.errors import ArgumentError, Problems, UserError, quoted, unknown
 from datadiet.registry import (
@@ -19,6 +18,7 @@ from datadiet.registry import (
     find,
     missing_options,
     names,
+    parse_call,
     problems_of,
     selectors_in,
 )
@@ -169,7 +169,7 @@ def needs_of(config: SelectConfig) -> dict[str, str]:
 
     Examples:
         >>> needs_of(SelectConfig(select="balanced(select=quadrants)"))
-        {'entropy': 'quadrants', 'groups': 'balanced'}
+        {'groups': 'balanced', 'entropy': 'quadrants'}
     """
     try:
         found = selectors_in(*config.selector)

@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from transformers.integrations import integration_utils
 
 from datadiet import registry
-from datadiet.calls import parse_call
 from datadiet.config import AUTO, FinetuneConfig, diet_config, option_problems, task_problems, well_typed
 from datadiet.data.columns import check_columns
 from datadiet.data.load import columns_of
@@ -31,7 +30,7 @@ from datadiet.diet.choose import rehearse as choose_once
 from datadiet.diet.diet import Diet
 from datadiet.diet.forecast import schedule_problems
 from datadiet.errors import ArgumentError, DataError, Problems, UserError, quoted
-from datadiet.registry import check_rows, find, has, lacks
+from datadiet.registry import check_rows, find, has, lacks, parse_call
 from datadiet.store import run_folder as layout
 from datadiet.store.run_folder import checkpoints_of, saved_model, tokenizer_problems
 from datadiet.store.score_file import read_scores

@@ -170,8 +170,9 @@ def _start(start: Sequence[int] | None, size: int, count: Any, problems: Problem
     rows = np.asarray(start)
     fits = rows.ndim == 1 and rows.size and rows.dtype.kind in "iu" and rows.min() >= 0 and rows.max() < size
     if not fits or np.unique(rows).size != rows.size:
-        problems.add(f"start must be different rows from 0 to {size - 1}, got {quoted(start)}.")
-    elif isinstance(count, int) and rows.size > count:
+        problems.add(f"start must be a list of different rows from 0 to {size - 1}, got {quoted(start)}.")
+        return None
+    if isinstance(count, int) and rows.size > count:
         problems.add(f"start has {rows.size} rows, more than the count of {count}.")
     return rows.astype(np.int64)
 
