@@ -75,9 +75,9 @@ def test_ties_of_the_first_row_follow_the_hash() -> None:
     assert rows[1] == 1 + row_hash(np.arange(10), seed=5, epoch=6)[1:].argmin()
 
 
-@pytest.mark.parametrize("start", [[], [1, 1], [20], [-1], [0.5], 3, [[1]]])
+@pytest.mark.parametrize("start", [[], [1, 1], [20], [-1], [0.5], 3, [[1]], "foo"])
 def test_starts_that_cannot_be(start: Any) -> None:
-    with pytest.raises(ArgumentError, match="start must be different rows from 0 to 19"):
+    with pytest.raises(ArgumentError, match="start must be a list of different rows from 0 to 19"):
         k_center(np.zeros(20), 5, seed=0, epoch=0, features=np.ones((20, 1)), start=start)
     with pytest.raises(ArgumentError, match="start has 3 rows, more than the count of 2"):
         k_center(np.zeros(20), 2, seed=0, epoch=0, features=np.ones((20, 1)), start=[1, 2, 3])
