@@ -169,7 +169,7 @@ def needs_of(config: SelectConfig) -> dict[str, str]:
 
     Examples:
         >>> needs_of(SelectConfig(select="balanced(select=quadrants)"))
-        {'groups': 'balanced', 'entropy': 'quadrants'}
+        {'entropy': 'quadrants', 'groups': 'balanced'}
     """
     try:
         found = selectors_in(*config.selector)
