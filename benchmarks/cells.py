@@ -35,7 +35,7 @@ T = TypeVar("T")
 
 
 def listed(*allowed: str) -> Callable[[str], list[str]]:
-    """The type of an option that takes names separated by commas, of which each must be one of these."""
+    """The type of an option that takes names separated by commas, each one of these; argparse refuses any other."""
 
     def read(text: str) -> list[str]:
         names = [name.strip() for name in text.split(",")]

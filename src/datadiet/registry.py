@@ -656,8 +656,7 @@ def problems_of(kind: str, name: str, options: Mapping[str, Any] | None = None, 
 def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     """What is wrong with the options of a method, those of a selector inside it included."""
     allowed, problems = dict(method.options), Problems()
-    inner = options.get("select", getattr(allowed.get("select"), "default", None))
-    if "select" in allowed and isinstance(inner, str):
+    if (inner := _inner(method, options)) is not None:
         try:
             name, own = parse_call(inner)
         except ArgumentError as error:
@@ -683,6 +682,13 @@ def option_problems(method: Method, options: Mapping[str, Any]) -> list[str]:
     return problems.found
 
 
+def _inner(method: Method, options: Mapping[str, Any]) -> str | None:
+    """The selector inside a method, as text; None where it takes none, or a function."""
+    option = method.options.get("select")
+    value = options.get("select", option and option.default)
+    return value if option is not None and isinstance(value, str) else None
+
+
 def selectors_in(select: object, options: Mapping[str, Any]) -> list[tuple[Method, Mapping[str, Any]]]:
     """A selector and the one inside it, each with its options; none for a function, or for what is no selector.
 
@@ -693,8 +699,7 @@ def selectors_in(select: object, options: Mapping[str, Any]) -> list[tuple[Metho
     method = find("select", select) if isinstance(select, str) else None
     if method is None:
         return []
-    inner = options.get("select", getattr(method.options.get("select"), "default", None))
-    if "select" not in method.options or not isinstance(inner, str):
+    if (inner := _inner(method, options)) is None:
         return [(method, options)]
     try:
         name, own = parse_call(inner)

@@ -342,13 +342,13 @@ def resolve(config: DietConfig) -> DietOptions:
     problems.found += option_problems(config)
     keep = None if config.tolerance is not None else _checked_keep(config.keep, problems)
     select, select_options = _method("select", config.select, problems)
+    if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
+        select = "hardest"
     found = selectors_in(select, select_options)
     inside = [method for method, _ in found]
     means = any("needs_bounded" in method.traits or "entropy" in method.needs for method in inside)
     combine = config.combine or ("mean" if means else "norm")
     score, score_options = _checked_score(config, combine, problems)
-    if select == AUTO and config.tolerance is not None:  # which decides how many by the values, and takes the hardest
-        select = "hardest"
     # not where everything is kept, nor for values that are independent of what a model has learned
     guards = select in names("select", "race", trait="guarded") and "offset" not in select_options
     guards = guards and config.offset is None and config.tolerance is None and keep != 1.0 and score.kind != "given"
@@ -442,7 +442,8 @@ def _checked_offset(
     config: DietConfig, select: Any, found: Sequence[tuple[Method, Mapping[str, Any]]], problems: Problems
 ) -> float | str:
     """The share of the hardest that is excluded, or `auto`; it may stand in the brackets of the selector."""
-    offset = config.offset if config.offset is not None else found[0][1].get("offset", 0.0) if found else 0.0
+    beside = found[0][1].get("offset", 0.0) if found else 0.0
+    offset = beside if config.offset is None else config.offset
     own = [given["offset"] for _, given in found if "offset" in given]
     if config.offset is not None and own:
         problems.add(f"offset is given twice, {config.offset} and {own[0]}: give one of the two.")

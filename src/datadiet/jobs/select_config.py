@@ -164,11 +164,11 @@ def counts_groups(config: SelectConfig) -> bool:
     return str(config.select).partition("(")[0] in names("select", trait="one_of_each")
 
 
-def needs_of(config: SelectConfig) -> dict[str, str]:
+def needs_of_selector(config: SelectConfig) -> dict[str, str]:
     """What the selector cannot do without beside the values, each with the name of the one that needs it.
 
     Examples:
-        >>> needs_of(SelectConfig(select="balanced(select=quadrants)"))
+        >>> needs_of_selector(SelectConfig(select="balanced(select=quadrants)"))
         {'entropy': 'quadrants', 'groups': 'balanced'}
     """
     try:

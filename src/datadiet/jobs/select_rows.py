@@ -22,7 +22,7 @@ from datadiet.jobs.select_config import (
     config_problems,
     counts_groups,
     kept_count,
-    needs_of,
+    needs_of_selector,
 )
 from datadiet.noise.rankings import suspicion_of, suspicion_problems
 from datadiet.selectors.base import floor_problems, top_mask
@@ -147,7 +147,7 @@ def file_problems(file: ScoreFile, config: SelectConfig, *, grouped: bool = Fals
         problems.add(f"the file has several scores ({', '.join(names)}): name the one to select by (--score).")
     if config.drop_suspects:
         problems.found += suspicion_problems(file, config.suspects_by)
-    needs = needs_of(config)
+    needs = needs_of_selector(config)
     if file.labels is None and not grouped and (config.floor or "groups" in needs):
         subject = "a floor" if config.floor else f"the selector {needs['groups']}"
         problems.add(
@@ -216,7 +216,7 @@ def _nan_of_others(
     file: ScoreFile, config: SelectConfig, suspicion: tuple[str, Values] | None
 ) -> list[NDArray[np.bool_]]:
     """Where a row lacks what else a selection reads, beside the score itself."""
-    others = [file.values[ENTROPY]] if "entropy" in needs_of(config) else []
+    others = [file.values[ENTROPY]] if "entropy" in needs_of_selector(config) else []
     return [np.isnan(column) for column in (*others, *([] if suspicion is None else [suspicion[1]]))]
 
 
@@ -273,7 +273,7 @@ def _features(config: SelectConfig, texts: Sequence[str] | None, features: Any, 
     """A vector for each candidate, for selectors that need them."""
     if features is not None:
         return features[pool]
-    if "features" not in needs_of(config) or texts is None:
+    if "features" not in needs_of_selector(config) or texts is None:
         return None
     from sklearn.feature_extraction.text import TfidfVectorizer
 
